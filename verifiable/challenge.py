@@ -1,0 +1,196 @@
+"""Randomness that no device could know when it committed.
+
+A challenge is a 256-bit seed. `secret` draws it from the coordinator's own entropy, and the key
+made from it stays with the coordinator until every receipt of the epoch is committed. `public`
+derives it so that anyone can recompute it:
+
+    seed = H(version, program, policy, parameter root, root and size of the epoch's closed
+             commitment log, beacon chain, beacon round, beacon value)
+
+where the beacon's round lies after the one in which the log closed. Nothing that a device can
+choose after the beacon is known enters. The types keep the order: a public challenge can only be
+made from a `ClosedLog`, and a log that is closed takes no more commitments.
+
+Draws are BLAKE3 in key-derivation mode with extendable output, one stream a label: 52 bits to a
+uniform in (0, 1) and the inverse normal distribution (float64), or 128 bits reduced modulo
+p = 2^61 - 1 (bias below 2^-66).
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from blake3 import blake3
+from scipy.special import ndtri
+
+from verifiable import merkle
+from verifiable.encoding import encode, tagged_hash
+from verifiable.field import F61
+
+_DRAWS = "verifiable v1 draws"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beacon:
+    """One value of a public randomness beacon.
+
+    Attributes:
+      chain: which beacon, such as the hash of a drand chain.
+      round: its round.
+      value: its output in that round, at least 16 bytes.
+    """
+
+    chain: str
+    round: int
+    value: bytes
+
+    def __post_init__(self) -> None:
+        """Refuse what could not have come from a beacon."""
+        if not self.chain:
+            raise ValueError("a beacon needs the name of its chain")
+        if self.round < 0:
+            raise ValueError(f"a beacon's round cannot be negative, got {self.round}")
+        if not 16 <= len(self.value) <= 1024:
+            raise ValueError(f"a beacon's value has 16 to 1024 bytes, got {len(self.value)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClosedLog:
+    """The commitments of an epoch, to which none can be added any more.
+
+    Attributes:
+      root: 32-byte Merkle root (BLAKE3) over the digests of the commitments.
+      size: how many there are.
+      chain: the beacon that the challenge will come from.
+      closed_at: its newest round when the log closed.
+    """
+
+    root: bytes
+    size: int
+    chain: str
+    closed_at: int
+
+
+@dataclass(slots=True)
+class CommitmentLog:
+    """Collects the digests of an epoch's commitments until it is closed."""
+
+    _digests: list[bytes] = field(default_factory=list)
+    _closed: ClosedLog | None = None
+
+    def append(self, digest: bytes) -> int:
+        """Add a commitment's 32-byte digest; returns its index.
+
+        Raises:
+          ValueError: the log is closed, or the digest has another length.
+        """
+        if self._closed is not None:
+            raise ValueError("the log is closed: its challenge may be known already")
+        if len(digest) != 32:
+            raise ValueError(f"a digest has 32 bytes, got {len(digest)}")
+        self._digests.append(bytes(digest))
+        return len(self._digests) - 1
+
+    def close(self, *, chain: str, closed_at: int) -> ClosedLog:
+        """Close the log; `closed_at` is the newest round of beacon `chain` that is known.
+
+        Raises:
+          ValueError: the log is empty or already closed.
+        """
+        if self._closed is not None:
+            raise ValueError("the log is closed already")
+        if not self._digests:
+            raise ValueError("an empty log binds nothing")
+        root = merkle.root_from_leaf_data(self._digests)
+        self._closed = ClosedLog(
+            root=root, size=len(self._digests), chain=chain, closed_at=closed_at
+        )
+        return self._closed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Challenge:
+    """A seed, and the random vectors that follow from it. Never printed.
+
+    Attributes:
+      public: whether anyone can derive it.
+    """
+
+    public: bool
+    _seed: bytes = field(repr=False)
+
+    @property
+    def id(self) -> bytes:
+        """32 bytes that name the challenge and reveal nothing of it."""
+        return tagged_hash("challenge id", self._seed)
+
+    @property
+    def exact_draws(self) -> int:
+        """Draws of an exact check: one while the seed is secret, two where it can be ground."""
+        return 2 if self.public else 1
+
+    def _stream(self, label: str, size: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
+        hasher = blake3(self._seed, derive_key_context=_DRAWS)
+        hasher.update(label.encode())
+        return np.frombuffer(hasher.digest(length=8 * size), dtype="<u8")
+
+    def normals(self, label: str, shape: tuple[int, ...]) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Independent standard normals, float64; equal labels give equal streams."""
+        words = self._stream(f"normal/{label}", int(np.prod(shape)))
+        # 52 bits and a half are exact in double precision, so that none of them rounds to 1.
+        uniform = ((words >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
+        return np.asarray(ndtri(uniform), dtype=np.float64).reshape(shape)
+
+    def residues(self, label: str, shape: tuple[int, ...]) -> np.ndarray[Any, np.dtype[np.uint64]]:
+        """Independent uniform residues modulo p = 2^61 - 1, uint64."""
+        words = self._stream(f"residue/{label}", 2 * int(np.prod(shape))).reshape(-1, 2)
+        modulus = np.uint64(F61.p)
+        high, low = words[:, 0] % modulus, words[:, 1] % modulus
+        # 2^64 = 8 (mod p); eight residues fit 64 bits, nine do not.
+        return (((high << np.uint64(3)) % modulus + low) % modulus).reshape(shape)
+
+
+def secret(seed: bytes | None = None) -> Challenge:
+    """A challenge that only its maker knows; fresh entropy unless a 32-byte seed is given.
+
+    Raises:
+      ValueError: the seed does not have 32 bytes.
+    """
+    seed = os.urandom(32) if seed is None else bytes(seed)
+    if len(seed) != 32:
+        raise ValueError(f"a seed has 32 bytes, got {len(seed)}")
+    return Challenge(public=False, _seed=tagged_hash("secret challenge", seed))
+
+
+def public(
+    log: ClosedLog, beacon: Beacon, *, program: bytes, policy: bytes, parameters: bytes
+) -> Challenge:
+    """The challenge that anyone derives for a closed epoch.
+
+    Args:
+      log: the epoch's commitments.
+      beacon: a value of the log's beacon, of a round after the log closed.
+      program: 32-byte program id.
+      policy: 32-byte policy id.
+      parameters: 32-byte root of the parameters.
+
+    Raises:
+      ValueError: the beacon is another one or its value was known before the log closed.
+    """
+    if beacon.chain != log.chain:
+        raise ValueError(f"the log waits for beacon {log.chain!r}, got {beacon.chain!r}")
+    if beacon.round <= log.closed_at:
+        raise ValueError(
+            f"round {beacon.round} was known when the log closed (at round {log.closed_at})"
+        )
+    for name, value in (("program", program), ("policy", policy), ("parameters", parameters)):
+        if len(value) != 32:
+            raise ValueError(f"{name} has 32 bytes, got {len(value)}")
+    place = encode([log.size, beacon.chain, beacon.round])
+    seed = tagged_hash(
+        "public challenge", program, policy, parameters, log.root, place, beacon.value
+    )
+    return Challenge(public=True, _seed=seed)

@@ -1,0 +1,225 @@
+"""Canonical bytes: one value, one encoding, so that a hash binds the value and nothing else.
+
+**Messages** are CBOR under the core deterministic encoding requirements of RFC 8949, 4.2.1:
+shortest heads, definite lengths, map keys in bytewise lexicographic order. The data model is
+closed: null, booleans, integers in [-2^64, 2^64), finite floats, byte and text strings, arrays,
+and maps from text strings, nested at most `MAX_DEPTH` deep. No tags, so no bignums, dates, shared
+references or regular expressions. A float takes the shortest of 16, 32 and 64 bits that holds its
+value; -0.0 differs from 0.0, and 1.0 from 1; NaN and infinities do not exist. `decode` accepts
+`data` only if `encode(decode(data)) == data`.
+
+**Tensors** are their elements in C order, each little-endian, without padding, shape or dtype:
+those are fixed elsewhere. A boolean is one byte, 0 or 1.
+
+**Tagged hashes** are BLAKE3 in key-derivation mode with the context string "verifiable v1 <tag>",
+over parts that each follow their own length as eight little-endian bytes. Different tags are
+independent functions, and no two sequences of parts give the same input.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import cbor2
+import numpy as np
+from blake3 import blake3
+
+from verifiable.errors import MalformedEncoding
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike, NDArray
+
+MAX_DEPTH: Final = 16
+"""How deep arrays and maps may nest."""
+
+_TENSOR_DTYPES: Final = frozenset(
+    {f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)}
+    | {"bool", "float16", "bfloat16", "float32", "float64", "complex64", "complex128"}
+    | {"float8_e3m4", "float8_e4m3", "float8_e4m3b11fnuz", "float8_e4m3fn", "float8_e4m3fnuz"}
+    | {"float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu"}
+)
+"""Every bit of these is part of the value. The rest (sub-byte integers held in whole bytes,
+x87 floats with padding, objects, dates) would let one value have several encodings."""
+
+
+class _NoTags(Mapping[int, Any]):
+    """Answers for every tag number, so that no tag reaches a decoder of the library's own."""
+
+    def __getitem__(self, tag: int) -> NoReturn:
+        raise ValueError(f"tag {tag} is not allowed")
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+_NO_TAGS: Final = _NoTags()
+
+
+def encode(value: object) -> bytes:
+    """Encode a value as deterministic CBOR (RFC 8949, 4.2.1).
+
+    Args:
+      value: None, bool, int, float, bytes, str, list, tuple, or dict with str keys, of exactly
+        these types and nested at most `MAX_DEPTH` deep. Tuples become arrays, as lists do.
+
+    Raises:
+      TypeError: a value or a key of any other type.
+      ValueError: a number outside the data model, a text that is not Unicode, or too deep a value.
+    """
+    _require_encodable(value, MAX_DEPTH)
+    # The library sorts keys by length first (RFC 7049). For keys that are all text strings that is
+    # the bytewise order of RFC 8949 too, because a longer string has a greater head.
+    return cbor2.dumps(value, canonical=True)
+
+
+def decode(data: bytes | bytearray | memoryview, *, max_size: int) -> Any:
+    """Decode deterministic CBOR that somebody else wrote.
+
+    Time is linear in the size of `data`, and memory at most about 100 bytes for each byte of it.
+
+    Args:
+      data: the bytes received.
+      max_size: the most bytes that may be looked at.
+
+    Returns:
+      The value, with arrays as lists.
+
+    Raises:
+      MalformedEncoding: `data` is longer than `max_size`, or not the one encoding of a value.
+    """
+    data = bytes(memoryview(data).cast("B")[: max_size + 1])
+    if len(data) > max_size:
+        raise MalformedEncoding(f"message has more than the {max_size} bytes allowed")
+    try:
+        value = cbor2.loads(
+            data,
+            semantic_decoders=_NO_TAGS,
+            max_depth=MAX_DEPTH,
+            allow_indefinite=False,
+            allow_duplicate_keys=False,
+            strict_hashable_types=True,
+        )
+        canonical = encode(value)
+    except Exception as error:
+        raise MalformedEncoding(f"message is not CBOR of the allowed kind: {error}") from error
+    if canonical != data:
+        raise MalformedEncoding(
+            "message is not in canonical form: (a) its heads or floats are longer than needed, "
+            "(b) its map keys are out of order, or (c) bytes follow its end"
+        )
+    return value
+
+
+def _require_encodable(value: object, depth: int) -> None:
+    # Exact types: a numpy float is a float to isinstance, and would lose its dtype silently.
+    kind = type(value)
+    if kind in {type(None), bool, bytes, str}:
+        return
+    if kind is int and isinstance(value, int):
+        if not -(2**64) <= value < 2**64:
+            raise ValueError(f"integer {value} is outside [-2^64, 2^64)")
+    elif kind is float and isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{value} has no canonical encoding: only finite floats do")
+    elif kind in {list, tuple, dict} and isinstance(value, list | tuple | dict):
+        if depth == 0:
+            raise ValueError(f"value is nested more than {MAX_DEPTH} deep")
+        if isinstance(value, dict):
+            for key in value:
+                if type(key) is not str:
+                    raise TypeError(f"map keys must be str, not {type(key).__name__}")
+            value = value.values()
+        for item in value:
+            _require_encodable(item, depth - 1)
+    else:
+        raise TypeError(f"cannot encode {kind.__name__}")
+
+
+def tensor_bytes(array: Any) -> memoryview:
+    """Canonical bytes of a numpy or JAX array: C order, little-endian.
+
+    Zero-copy where the array is C-contiguous, little-endian and in host memory.
+
+    Args:
+      array: any shape; a boolean, integer, float or complex dtype of whole bytes, bfloat16 and the
+        8-bit floats included.
+
+    Returns:
+      A flat view of format "B" that keeps the array's memory alive.
+
+    Raises:
+      TypeError: not an array, or of another dtype.
+      ValueError: a boolean array that holds a byte other than 0 and 1.
+    """
+    if not hasattr(array, "dtype"):
+        raise TypeError(f"expected a numpy or jax array, not {type(array).__name__}")
+    host = np.ascontiguousarray(np.asarray(array))
+    require_tensor_dtype(host.dtype)
+    if host.dtype.byteorder == ">" or (host.dtype.byteorder == "=" and sys.byteorder == "big"):
+        host = host.byteswap()
+    flat = host.reshape(-1).view(np.uint8)
+    if host.dtype == np.bool_ and np.any(flat > 1):
+        raise ValueError("boolean array holds a byte other than 0 and 1")
+    return flat.data
+
+
+def tensor_from_bytes(data: bytes, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    """Array whose `tensor_bytes` are `data`: the inverse, for bytes that somebody else wrote.
+
+    Args:
+      data: canonical tensor bytes.
+      shape: the shape that is expected, not one that came with the bytes.
+      dtype: the same for the dtype.
+
+    Returns:
+      A read-only array over `data`, without a copy on a little-endian machine.
+
+    Raises:
+      MalformedEncoding: the wrong number of bytes, or a boolean other than 0 and 1.
+      TypeError: a dtype without canonical bytes.
+    """
+    dtype = require_tensor_dtype(dtype)
+    if len(data) != math.prod(shape) * dtype.itemsize:
+        raise MalformedEncoding(
+            f"{len(data)} bytes where {dtype.name}{list(shape)} takes "
+            f"{math.prod(shape) * dtype.itemsize}"
+        )
+    array = np.frombuffer(data, dtype)
+    if dtype == np.bool_ and np.any(array.view(np.uint8) > 1):
+        raise MalformedEncoding("boolean tensor holds a byte other than 0 and 1")
+    if sys.byteorder == "big":
+        array = array.byteswap()
+        array.flags.writeable = False
+    return array.reshape(shape)
+
+
+def require_tensor_dtype(dtype: DTypeLike) -> np.dtype[Any]:
+    """The numpy dtype, in native byte order, if tensors of it have canonical bytes.
+
+    Raises:
+      TypeError: they have not.
+    """
+    canonical = np.dtype(dtype)
+    if canonical.name not in _TENSOR_DTYPES:
+        raise TypeError(f"tensors of dtype {canonical.name} have no canonical bytes")
+    return canonical.newbyteorder("=")
+
+
+def tagged_hash(tag: str, *parts: bytes | memoryview) -> bytes:
+    """32-byte BLAKE3 of length-prefixed parts, in the domain "verifiable v1 <tag>".
+
+    Args:
+      tag: what is hashed; a constant of the program, never data.
+      parts: hashed in order, each after its length as eight little-endian bytes.
+    """
+    hasher = blake3(derive_key_context=f"verifiable v1 {tag}")
+    for part in parts:
+        view = memoryview(part).cast("B")
+        hasher.update(view.nbytes.to_bytes(8, "little")).update(view)
+    return hasher.digest()

@@ -1,0 +1,92 @@
+"""Two families of errors that never mix.
+
+A `VerificationError` is the prover's fault: something a device sent, or failed to send, does not
+verify. It carries both sides as fields. A mistake of the caller is an ordinary `ValueError` or
+`TypeError`. Bytes that come from a device can only ever raise the first.
+
+    VerificationError
+    ├── MalformedEncoding      bytes that are too long, not canonical, or not of the format
+    ├── MerkleError
+    │   ├── MalformedProof     a proof of the wrong length, order or range
+    │   └── RootMismatch       a well-formed proof that leads to another root
+    ├── CommitmentMismatch     a trace that is not the one committed to
+    └── VerdictError           raised on request from a report
+        ├── Rejected           shown to be wrong
+        └── Undecided          indeterminate: reschedule, never blame
+"""
+
+from __future__ import annotations
+
+
+class VerificationError(Exception):
+    """The prover's fault: what it sent does not verify."""
+
+
+class MalformedEncoding(VerificationError):
+    """Bytes that are too long, not canonical, or not of the expected format."""
+
+
+class MerkleError(VerificationError):
+    """A Merkle proof that does not verify."""
+
+
+class MalformedProof(MerkleError):
+    """A proof of the wrong length, order or range; no root was computed."""
+
+
+class RootMismatch(MerkleError):
+    """A well-formed proof that leads to another root.
+
+    Attributes:
+      expected: the root that was committed to.
+      computed: the root that the proof leads to.
+      index: the leaf concerned, or None where the proof covers several.
+    """
+
+    def __init__(self, *, expected: bytes, computed: bytes, index: int | None = None):
+        """Keep both sides."""
+        self.expected, self.computed, self.index = expected, computed, index
+        where = "" if index is None else f" at leaf {index}"
+        super().__init__(
+            f"proof{where} leads to root {computed.hex()}, but {expected.hex()} was committed: "
+            "(a) the data or its position differs from what was committed, or "
+            "(b) the proof belongs to another tree"
+        )
+
+
+class CommitmentMismatch(VerificationError):
+    """A trace that is not the one committed to.
+
+    Attributes:
+      expected: what was committed to, as `(root, size)`.
+      computed: the same of what was received.
+    """
+
+    def __init__(self, *, expected: tuple[bytes, int], computed: tuple[bytes, int]):
+        """Keep both sides."""
+        self.expected, self.computed = expected, computed
+        super().__init__(
+            f"trace has root {computed[0].hex()} over {computed[1]} leaves, but root "
+            f"{expected[0].hex()} over {expected[1]} leaves was committed"
+        )
+
+
+class VerdictError(VerificationError):
+    """Base of what `Report.require` raises.
+
+    Attributes:
+      reason: the stable reason code of the report.
+    """
+
+    def __init__(self, reason: str, message: str):
+        """Keep the reason code."""
+        self.reason = reason
+        super().__init__(f"{reason}: {message}")
+
+
+class Rejected(VerdictError):
+    """The answer was shown to be wrong."""
+
+
+class Undecided(VerdictError):
+    """Nothing was shown either way: reschedule, never blame."""
