@@ -1,0 +1,673 @@
+"""Programs: honest runs are accepted however they round, changed ones rejected, laws hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from jax import lax
+
+from verifiable import challenge, errors, program
+from verifiable.policy import Policy
+from verifiable.program import Verdict
+from verifiable.trace import Trace
+
+ROWS, WIDTH = 8, 32
+FEW = Policy(draws=4)  # at this width, more draws would cost more than the products
+SECRET = challenge.secret(b"tests of verifiable/program.py  ")
+RNG = np.random.default_rng(20)
+
+
+def weights(*shape: int, dtype: Any = np.float32) -> Any:
+    """Random weights whose columns have norms of about one."""
+    return (RNG.standard_normal(shape) / np.sqrt(shape[-2])).astype(dtype)
+
+
+X = RNG.standard_normal((ROWS, WIDTH)).astype(np.float32)
+PARAMS = {
+    "square": weights(WIDTH, WIDTH),
+    "other": weights(WIDTH, WIDTH),
+    "stack": weights(3, WIDTH, WIDTH),
+    "wide": weights(WIDTH, 2 * WIDTH),
+    "narrow": weights(2 * WIDTH, WIDTH),
+    "left": weights(ROWS, ROWS),
+    "scale": RNG.uniform(0.5, 1.5, WIDTH).astype(np.float32),
+}
+
+
+# Random programs: each step maps (ROWS, WIDTH) to (ROWS, WIDTH).
+
+
+def norm(p: Any, x: Any) -> Any:
+    centred = x - x.mean(axis=-1, keepdims=True)
+    return centred * lax.rsqrt(jnp.square(centred).mean(axis=-1, keepdims=True) + 1e-3) * p["scale"]
+
+
+def dense(p: Any, x: Any) -> Any:
+    return norm(p, x @ p["square"] + p["scale"])
+
+
+def nested(p: Any, x: Any) -> Any:
+    return jax.jit(lambda x: jax.nn.relu(jax.jit(dense)(p, x)) + x)(x)
+
+
+def mlp(p: Any, x: Any) -> Any:
+    return x + jax.nn.gelu(x @ p["wide"]) @ p["narrow"]
+
+
+def checkpointed(p: Any, x: Any) -> Any:
+    return jax.checkpoint(lambda x: jnp.tanh(x @ p["other"]))(x)
+
+
+@jax.custom_vjp
+def twice(x: Any) -> Any:
+    return x + x @ (x.T @ x) / 64
+
+
+twice.defvjp(lambda x: (twice(x), x), lambda x, g: (g,))
+
+
+def custom(p: Any, x: Any) -> Any:
+    return norm(p, twice(x))
+
+
+def scanned(p: Any, x: Any) -> Any:
+    def layer(carry: Any, w: Any) -> Any:
+        x, i = carry
+        y = jnp.tanh(x @ w + i.astype(x.dtype) * p["scale"]) + x @ p["other"]
+        return (norm(p, y), i + 1), y.mean()
+
+    (x, _), means = lax.scan(layer, (x, jnp.int32(0)), p["stack"])
+    return x + means.sum()
+
+
+def looped(p: Any, x: Any) -> Any:
+    return lax.fori_loop(0, 3, lambda _, x: norm(p, x @ p["square"]), x)
+
+
+def branched(p: Any, x: Any) -> Any:
+    # The predicate is far from its threshold, so that rounding does not decide it.
+    big = jnp.sum(jnp.square(x)) > 1e-6
+    return lax.cond(big, lambda x: x @ p["square"], lambda x: norm(p, x @ p["other"]), x)
+
+
+def attention(p: Any, x: Any) -> Any:
+    # Without the barrier, XLA rewrites `transpose(x w)` into another product with other rounding.
+    q, k = x @ p["square"], lax.optimization_barrier(x @ p["other"])
+    return x + jax.nn.softmax(q @ k.T / 6.0) @ x
+
+
+def outer(p: Any, x: Any) -> Any:
+    return x + p["left"] @ x
+
+
+def moved(p: Any, x: Any) -> Any:
+    return jnp.einsum("ij,kj->ki", p["square"], x[::-1]) * 0.5 + jnp.roll(x, 1, axis=0)
+
+
+STEPS = [
+    dense,
+    nested,
+    mlp,
+    checkpointed,
+    custom,
+    scanned,
+    looped,
+    branched,
+    attention,
+    outer,
+    moved,
+]
+
+
+def run(p: Any, x: Any, steps: list[Callable[[Any, Any], Any]]) -> Any:
+    for step in steps:
+        x = step(p, x)
+    return {"hidden": norm(p, x), "answer": x.argmax(-1)}
+
+
+class Case:
+    """A compiled program with its key and an honest run."""
+
+    def __init__(self, fn: Any, params: Any, *inputs: Any, policy: Policy = FEW):
+        self.fn, self.params, self.inputs = fn, params, inputs
+        self.program = program.compile(fn, params, *inputs, policy=policy)
+        self.key = self.program.setup(params, SECRET)
+        self.y, self.trace = jax.jit(self.program.execute)(params, *inputs)
+
+    def op_by_op(self) -> tuple[Any, Trace]:
+        with jax.disable_jit():
+            return self.program.execute(self.params, *self.inputs)
+
+    def check(self, y: Any = None, claims: Any = None) -> program.Report:
+        y = self.y if y is None else y
+        claims = self.trace.claims if claims is None else claims
+        return self.program.check(self.key, *self.inputs, y=y, trace=claims)
+
+    def changed(self, index: int, change: Callable[[Any], None]) -> list[Any]:
+        claims = [np.array(c) for c in self.trace.claims]
+        change(claims[index])
+        return claims
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(st.sampled_from(STEPS), min_size=1, max_size=4), st.data())
+def test_random_programs(steps: Any, data: st.DataObject) -> None:
+    case = Case(lambda p, x: run(p, x, steps), PARAMS, X)
+    plain = jax.jit(case.fn)(PARAMS, X)
+    jax.tree.map(np.testing.assert_array_equal, case.y, plain)
+    assert case.check().verdict is Verdict.ACCEPT, case.check()
+    y, trace = case.op_by_op()
+    report = case.check(y, trace)
+    # The last bits may decide the argmax of a near-tie: never a reject.
+    assert report.verdict is not Verdict.REJECT, report
+    if np.array_equal(y["answer"], case.y["answer"]):
+        assert report.verdict is Verdict.ACCEPT, report
+    if not case.program.claims:
+        return
+    index = data.draw(st.integers(0, len(case.program.claims) - 1))
+    claim = case.program.claims[index]
+    # One element of a row moves by much more than 100 times what the row may deviate.
+    position = data.draw(st.integers(0, int(np.prod(claim.shape)) - 1))
+
+    def bump(c: Any) -> None:
+        c.reshape(-1)[position] += 30.0
+
+    report = case.check(claims=case.changed(index, bump))
+    assert report.verdict is not Verdict.ACCEPT
+    if not claim.glue:
+        assert report.verdict is Verdict.REJECT, report
+        assert report.worst > 100
+
+
+# Every kind of contraction, with its law: jitted and op by op accepted, one element rejected.
+
+
+def einsum(equation: str) -> Callable[[Any, Any], Any]:
+    return lambda p, x: jnp.einsum(equation, x, p, precision="highest")
+
+
+@dataclass(frozen=True)
+class Form:
+    name: str
+    fn: Any
+    params: Any
+    x: Any
+    claims: int = 1
+    policy: Policy = FEW
+
+
+def conv(p: Any, x: Any) -> Any:
+    return lax.conv_general_dilated(
+        x, p, (2, 1), "SAME", rhs_dilation=(1, 2), dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def groups(p: Any, x: Any) -> Any:
+    return lax.conv_general_dilated(
+        x, p, (1,), [(1, 1)], dimension_numbers=("NCW", "OIW", "NCW"), feature_group_count=2
+    )
+
+
+def half(dtype: Any) -> Any:
+    def fn(p: Any, x: Any) -> Any:
+        return jnp.matmul(x, p, preferred_element_type=jnp.float32)
+
+    return Form(
+        f"{np.dtype(dtype).name} inputs",
+        fn,
+        weights(WIDTH, WIDTH).astype(dtype),
+        X.astype(dtype),
+    )
+
+
+BYTES = RNG.integers(-128, 128, (WIDTH, WIDTH)).astype(np.int8)
+FORMS = [
+    Form("known right operand", lambda p, x: x @ p, weights(WIDTH, WIDTH), X),
+    Form("known left operand", lambda p, x: p @ x.T, weights(WIDTH, WIDTH), X),
+    Form(
+        "batch",
+        einsum("bij,bjk->bik"),
+        weights(3, WIDTH, WIDTH),
+        RNG.standard_normal((3, 8, WIDTH)).astype(np.float32),
+    ),
+    Form("heads", einsum("tm,mhd->thd"), weights(WIDTH, 4, 16), X),
+    Form("two contracted", einsum("thd,hdm->tm"), weights(2, 16, WIDTH), X.reshape(8, 2, 16)),
+    Form(
+        "both unknown",
+        lambda p, x: (x * p) @ jnp.tanh(x.T),
+        np.float32(2.0),
+        RNG.standard_normal((128, 128)).astype(np.float32),
+    ),
+    Form(
+        "convolution",
+        conv,
+        weights(3, 3, WIDTH, WIDTH),
+        RNG.standard_normal((2, 6, 6, WIDTH)).astype(np.float32),
+    ),
+    Form(
+        "feature groups",
+        groups,
+        weights(64, 32, 3),
+        RNG.standard_normal((2, 64, 9)).astype(np.float32),
+    ),
+    half(np.float16),
+    half(jnp.bfloat16),
+    Form(
+        "int8",
+        lambda p, x: lax.dot(x, p, preferred_element_type=jnp.int32),
+        BYTES,
+        RNG.integers(-128, 128, (8, WIDTH)).astype(np.int8),
+    ),
+    Form(
+        "uint8",
+        lambda p, x: lax.dot(x, p, preferred_element_type=jnp.int32),
+        BYTES.view(np.uint8),
+        RNG.integers(0, 256, (8, WIDTH)).astype(np.uint8),
+    ),
+]
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda f: f.name)
+def test_contractions(form: Form) -> None:
+    case = Case(form.fn, form.params, form.x, policy=form.policy)
+    assert len(case.program.claims) == form.claims, str(case.program)
+    np.testing.assert_array_equal(case.y, jax.jit(form.fn)(form.params, form.x))
+    assert case.check().verdict is Verdict.ACCEPT, case.check()
+    y, trace = case.op_by_op()
+    assert case.check(y, trace.claims).verdict is Verdict.ACCEPT
+
+    def bump(c: Any) -> None:
+        c.reshape(-1)[-3] += 1 if c.dtype == np.int32 else np.abs(c).max()
+
+    report = case.check(claims=case.changed(0, bump))
+    assert (report.verdict, report.reason) == (Verdict.REJECT, "claim-mismatch")
+
+
+REPLAYED = [
+    Form(
+        "depthwise",
+        lambda p, x: lax.conv_general_dilated(
+            x, p, (1,), "SAME", dimension_numbers=("NCW", "OIW", "NCW"), feature_group_count=32
+        ),
+        weights(32, 1, 3),
+        RNG.standard_normal((2, 32, 9)).astype(np.float32),
+    ),
+    Form(
+        "int16",
+        lambda p, x: lax.dot(x, p, preferred_element_type=jnp.int32),
+        BYTES.astype(np.int16),
+        BYTES.astype(np.int16),
+    ),
+    Form("int8 that wraps", lambda p, x: lax.dot(x, p), BYTES, BYTES),
+    Form(
+        "int8 that may wrap",
+        lambda p, x: lax.dot(x, p, preferred_element_type=jnp.int32),
+        np.ones((131_072, 2), np.int8),
+        np.ones((2, 131_072), np.int8),
+    ),
+    Form("tiny", lambda p, x: x @ p, weights(4, 4), X[:, :4]),
+    Form("known", lambda p, x: x + p @ p, weights(WIDTH, WIDTH), X[:1]),
+]
+
+
+@pytest.mark.parametrize("form", REPLAYED, ids=lambda f: f.name)
+def test_replayed(form: Form) -> None:
+    case = Case(form.fn, form.params, form.x)
+    assert case.program.claims == ()
+    assert case.check().verdict is Verdict.ACCEPT
+    wrong = np.array(case.y)
+    wrong.reshape(-1)[0] += 1
+    report = case.check(wrong)
+    assert (report.verdict, report.reason) == (Verdict.REJECT, "output-mismatch")
+
+
+def test_float64() -> None:
+    with jax.enable_x64(True):
+        x, w = X.astype(np.float64), weights(WIDTH, WIDTH, dtype=np.float64)
+        case = Case(lambda p, x: jnp.tanh(x @ p), w, x)
+        assert case.check().verdict is Verdict.ACCEPT
+        assert case.check(*case.op_by_op()).verdict is Verdict.ACCEPT
+
+        def bump(c: Any) -> None:
+            c[3, 4] += 1e-9
+
+        assert case.check(claims=case.changed(0, bump)).verdict is Verdict.REJECT
+
+
+# What a device may send instead of a trace.
+
+
+@dataclass(frozen=True)
+class Cheat:
+    name: str
+    tamper: Callable[[list[Any]], Any]
+    expect: str
+    claim: int | None = None
+
+
+def nan(claims: list[Any]) -> list[Any]:
+    claims[1][0, 0] = np.nan
+    return claims
+
+
+def cancel(claims: list[Any]) -> list[Any]:
+    claims[1][2, 3] += 0.5
+    claims[1][2, 9] -= 0.5
+    return claims
+
+
+def huge(claims: list[Any]) -> list[Any]:
+    claims[1][2] = 3e38
+    return claims
+
+
+def at(index: int, change: Callable[[Any], Any]) -> Callable[[list[Any]], Any]:
+    return lambda c: [*c[:index], change(c[index]), *c[index + 1 :]]
+
+
+CHEATS = [
+    Cheat("nothing", lambda c: None, "trace-structure"),
+    Cheat("a number", lambda c: 3, "trace-structure"),
+    Cheat("texts", lambda c: ["", "", ""], "trace-structure"),
+    Cheat("empty trace", lambda c: [], "claim-missing"),
+    Cheat("missing claim", lambda c: c[:-1], "claim-missing"),
+    Cheat("claim twice", lambda c: [*c, c[-1]], "claim-extra"),
+    Cheat(
+        "claims of other shapes in another order", lambda c: [c[2], c[1], c[0]], "claim-reordered"
+    ),
+    Cheat(
+        "claims of one shape in another order", lambda c: [c[1], c[0], c[2]], "claim-mismatch", 0
+    ),
+    Cheat("misshapen claim", at(1, lambda c: c[:-1]), "claim-shape", 1),
+    Cheat("transposed claim", at(2, lambda c: c.T), "claim-shape", 2),
+    Cheat("claim of one value", at(2, lambda c: c[0, 0]), "claim-shape", 2),
+    Cheat("doubles", at(1, lambda c: c.astype(np.float64)), "claim-dtype", 1),
+    Cheat("integers of the same bytes", at(1, lambda c: c.view(np.int32)), "claim-dtype", 1),
+    Cheat("big-endian bytes", at(1, lambda c: c.astype(">f4")), "claim-dtype", 1),
+    Cheat("objects", at(1, lambda c: c.astype(object)), "claim-dtype", 1),
+    Cheat("not a number", nan, "claim-nonfinite", 1),
+    Cheat("infinity", at(0, lambda c: c + np.inf), "claim-nonfinite", 0),
+    Cheat("overflowed norm", huge, "claim-mismatch", 1),
+    Cheat("equal and opposite changes", cancel, "claim-mismatch", 1),
+    Cheat("zeros", at(0, lambda c: c * 0), "claim-mismatch", 0),
+    Cheat("sign", at(2, lambda c: -c), "claim-mismatch", 2),
+    Cheat("permuted rows", at(1, lambda c: c[::-1]), "claim-mismatch", 1),
+]
+
+
+def three(p: Any, x: Any) -> Any:
+    x = jnp.tanh(x @ p["square"])
+    x = norm(p, x @ p["other"])
+    return x @ p["wide"]
+
+
+@pytest.fixture(scope="module")
+def model() -> Case:
+    return Case(three, PARAMS, X)
+
+
+@pytest.mark.parametrize("cheat", CHEATS, ids=lambda c: c.name)
+def test_cheats(model: Case, cheat: Cheat) -> None:
+    claims = cheat.tamper([np.array(c) for c in model.trace.claims])
+    report = model.program.check(model.key, X, y=model.y, trace=claims)
+    assert (report.verdict, report.reason) == (Verdict.REJECT, cheat.expect), report
+    if cheat.claim is not None:
+        assert report.claim == model.program.claims[cheat.claim].name
+    with pytest.raises(errors.Rejected):
+        report.require()
+
+
+OUTPUTS = [
+    ("another tree", lambda y: (y,), "output-structure"),
+    ("text", lambda y: "accept", "output-structure"),
+    ("misshapen", lambda y: y[1:], "output-shape"),
+    ("half precision", lambda y: y.astype(np.float16), "output-dtype"),
+    ("not a number", lambda y: y * np.nan, "output-nonfinite"),
+    ("honest trace, false output", lambda y: np.roll(y, 1), "output-mismatch"),
+]
+
+
+@pytest.mark.parametrize(("name", "tamper", "expect"), OUTPUTS, ids=lambda v: str(v)[:30])
+def test_outputs(model: Case, name: str, tamper: Any, expect: str) -> None:
+    report = model.check(tamper(np.array(model.y)))
+    assert (report.verdict, report.reason) == (Verdict.REJECT, expect)
+    np.testing.assert_allclose(model.check().y, model.y, rtol=1e-5)
+
+
+def test_wrong_model_and_wrong_input(model: Case) -> None:
+    stale = PARAMS | {"other": PARAMS["other"] * np.float32(1.001)}
+    y, trace = jax.jit(model.program.execute)(stale, X)
+    report = model.check(y, trace)
+    assert (report.reason, report.claim) == ("claim-mismatch", model.program.claims[1].name)
+    y, trace = jax.jit(model.program.execute)(PARAMS, X[::-1])
+    report = model.check(y, trace)
+    assert (report.reason, report.claim) == ("claim-mismatch", model.program.claims[0].name)
+
+
+def test_callers_mistakes(model: Case) -> None:
+    other = program.compile(lambda p, x: three(p, x) + 1, PARAMS, X, policy=FEW)
+    with pytest.raises(ValueError, match="the key was made for program"):
+        other.check(model.key, X, y=model.y, trace=model.trace)
+    strict = replace(model.program, policy=replace(FEW, phi=1e-6))
+    with pytest.raises(ValueError, match="the key was made for policy"):
+        strict.check(model.key, X, y=model.y, trace=model.trace)
+    with pytest.raises(ValueError, match=r"inputs\[0\] has shape \(7, 32\)"):
+        model.program.check(model.key, X[1:], y=model.y, trace=model.trace)
+    with pytest.raises(ValueError, match="inputs have tree"):
+        model.program.check(model.key, X, X, y=model.y, trace=model.trace)
+    with pytest.raises(ValueError, match=r"params\['scale'\] has shape"):
+        model.program.execute(PARAMS | {"scale": X}, X)
+    with pytest.raises(ValueError, match="no tolerance for float32"):
+        program.compile(three, PARAMS, X, policy=replace(FEW, eps=(("float64", 1e-12),)))
+
+
+# Control flow.
+
+
+def test_claims_of_the_branch_not_taken_are_zero() -> None:
+    def fn(p: Any, x: Any, flag: Any) -> Any:
+        return lax.cond(flag, lambda x: x @ p["square"], lambda x: x @ p["other"], x)
+
+    case = Case(fn, PARAMS, X, np.True_)
+    assert case.check().verdict is Verdict.ACCEPT
+    taken = 0 if np.any(case.trace.claims[0]) else 1
+    assert not np.any(case.trace.claims[1 - taken])
+
+    def fill(c: Any) -> None:
+        c[0, 0] = 1e-30
+
+    report = case.check(claims=case.changed(1 - taken, fill))
+    assert (report.verdict, report.reason) == (Verdict.REJECT, "claim-untaken")
+
+    def spoil(c: Any) -> None:
+        c[0, 0] = np.nan
+
+    report = case.check(claims=case.changed(1 - taken, spoil))
+    assert report.verdict is Verdict.REJECT
+
+
+def test_scan_keeps_weights_out_of_the_key() -> None:
+    case = Case(scanned, PARAMS, X)
+    assert [c.shape for c in case.program.claims] == [(3, ROWS, WIDTH)] * 2
+    big = [n for n, a in case.key.arrays.items() if a.size >= WIDTH * WIDTH]
+    assert big == [], big
+    # The weight that all iterations share is projected once.
+    shapes = sorted(a.shape for n, a in case.key.arrays.items() if n.endswith("image"))
+    assert shapes == [(3, WIDTH, 4), (WIDTH, 4)]
+    for trip in range(3):
+
+        def bump(c: Any, trip: int = trip) -> None:
+            c[trip, 2, 5] += 1
+
+        assert case.check(claims=case.changed(0, bump)).reason == "claim-mismatch"
+
+
+def collatz(p: Any, x: Any, start: Any) -> Any:
+    def step(state: Any) -> Any:
+        n, x = state
+        return jnp.where(n % 2 == 0, n // 2, 3 * n + 1), jnp.tanh(x * p["scale"])
+
+    _, x = lax.while_loop(lambda s: s[0] != 1, step, (start, x @ p["square"]))
+    return x @ p["other"]
+
+
+def test_while_is_replayed_up_to_a_limit() -> None:
+    case = Case(collatz, PARAMS, X, np.int32(27), policy=replace(FEW, trip_limit=111))
+    assert len(case.program.claims) == 2
+    assert case.check().verdict is Verdict.ACCEPT
+    case = Case(collatz, PARAMS, X, np.int32(27), policy=replace(FEW, trip_limit=110))
+    report = case.check()
+    assert (report.verdict, report.reason) == (Verdict.INDETERMINATE, "trip-limit")
+    with pytest.raises(errors.Undecided):
+        report.require()
+
+    def bump(c: Any) -> None:
+        c[0, 0] += 1
+
+    # A claim before the loop is wrong whatever the loop would have given.
+    assert case.check(claims=case.changed(0, bump)).verdict is Verdict.REJECT
+
+
+# Discontinuous glue.
+
+
+def rounded(p: Any, x: Any) -> Any:
+    return jnp.round(8 * jnp.tanh(x @ p["square"])) @ p["other"]
+
+
+def test_discontinuous_glue_is_listed_and_never_rejects() -> None:
+    case = Case(rounded, PARAMS, X)
+    first, second = case.program.claims
+    assert not first.glue
+    assert second.glue == {"round"}
+    assert "round" in str(case.program)
+    assert case.check().coverage.discontinuous == ("round",)
+
+    def bump(c: Any) -> None:
+        c[0, 0] += 1
+
+    claims = case.changed(1, bump)
+    report = case.check(claims[1], claims)
+    assert (report.verdict, report.reason) == (Verdict.INDETERMINATE, "discontinuous-glue")
+    assert case.check(claims=case.changed(0, bump)).verdict is Verdict.REJECT
+
+
+def test_near_ties_never_reject() -> None:
+    def route(p: Any, x: Any) -> Any:
+        scores = jnp.tanh(x @ p["square"]) * 1e-3 + 1.0
+        scores = jnp.round(scores * 256) / 256  # ties everywhere
+        gate = jax.nn.one_hot((scores + 1e-8 * jnp.sin(1e3 * x)).argmax(-1), WIDTH)
+        return (x * gate) @ p["other"], gate.argmax(-1)
+
+    case = Case(route, PARAMS, X)
+    for y, trace in ((case.y, case.trace), case.op_by_op()):
+        assert case.check(y, trace).verdict is not Verdict.REJECT
+    y = (case.y[0], (case.y[1] + 1) % WIDTH)
+    assert case.check(y).verdict is Verdict.INDETERMINATE
+
+
+def test_the_argmax_of_a_claim_is_exact() -> None:
+    def greedy(p: Any, x: Any) -> Any:
+        return jnp.argmax(x @ p["wide"], axis=-1)
+
+    case = Case(greedy, PARAMS, X)
+    assert case.program.coverage.discontinuous == ()
+    report = case.check(np.array(case.y) + 1)
+    assert (report.verdict, report.reason) == (Verdict.REJECT, "output-mismatch")
+
+
+def test_operands_that_are_not_finite_are_indeterminate() -> None:
+    def fn(p: Any, x: Any) -> Any:
+        return jnp.log(x) @ p["square"]
+
+    case = Case(fn, PARAMS, np.abs(X) * (X > 0))
+    report = case.check()
+    assert (report.verdict, report.reason) == (Verdict.INDETERMINATE, "nonfinite-operand")
+
+
+# Laws.
+
+
+def test_execute_and_statistics_commute_with_vmap(model: Case) -> None:
+    batch = jnp.stack([X, X[::-1], 2 * X])
+    y, trace = jax.jit(jax.vmap(model.program.execute, in_axes=(None, 0)))(PARAMS, batch)
+    findings, mine = jax.jit(
+        jax.vmap(lambda x, y, t: model.program.statistics(model.key, x, y=y, trace=t))
+    )(batch, y, trace)
+    for i in range(3):
+        one = Trace(claims=tuple(c[i] for c in trace.claims))
+        report = model.program.check(model.key, batch[i], y=y[i], trace=one)
+        assert report.verdict is Verdict.ACCEPT
+        np.testing.assert_allclose(mine[i], report.y, rtol=1e-5)
+        for index, result in enumerate(report.claims[:3]):
+            worst = float(findings.claims[index].worst[i])
+            np.testing.assert_allclose(worst, result.worst, rtol=0.2, atol=1e-3)
+    assert np.all([s.passed for s in findings.claims.values()])
+
+
+def test_execute_and_statistics_export(model: Case) -> None:
+    exported = jax.export.export(jax.jit(model.program.execute))(PARAMS, X)
+    again = jax.export.deserialize(exported.serialize())
+    jax.tree.map(np.testing.assert_array_equal, again.call(PARAMS, X), (model.y, model.trace))
+    with jax.enable_x64(True):
+        check = jax.jit(
+            lambda k, x, y, t: model.program.statistics(k, x, y=y, trace=t)[0].claims[0]
+        )
+        plain = jax.export.export(check, disabled_checks=())(model.key, X, model.y, model.trace)
+        assert bool(plain.call(model.key, X, model.y, model.trace).passed)
+
+
+def test_public_challenge(model: Case) -> None:
+    log = challenge.CommitmentLog()
+    log.append(b"c" * 32)
+    closed = log.close(chain="beacon", closed_at=7)
+    beacon = challenge.Beacon(chain="beacon", round=8, value=b"v" * 32)
+    public = challenge.public(
+        closed,
+        beacon,
+        program=model.program.id,
+        policy=FEW.id,
+        parameters=program.parameter_root(PARAMS),
+    )
+    key = model.program.setup(PARAMS, public)
+    assert key.header.parameters == program.parameter_root(PARAMS)
+    report = model.program.check(key, X, y=model.y, trace=model.trace)
+    assert report.verdict is Verdict.ACCEPT
+    int8 = Case(FORMS[-2].fn, FORMS[-2].params, FORMS[-2].x)
+    key = int8.program.setup(int8.params, public)
+    assert int8.program.check(key, FORMS[-2].x, y=int8.y, trace=int8.trace).reason == "ok"
+
+
+def test_the_key_holds_no_weight_and_nothing_cheap_to_rebuild() -> None:
+    table = weights(100, WIDTH)
+
+    def fn(p: Any, tokens: Any) -> Any:
+        mask = jnp.where(jnp.tril(jnp.ones((ROWS, ROWS), bool)), 0.0, -1e9)
+        x = jnp.asarray(table)[tokens] + jnp.broadcast_to(p["scale"], (ROWS, WIDTH))
+        x = jax.nn.softmax((x @ p["square"]) @ x.T + mask) @ x
+        return x @ p["other"].T
+
+    case = Case(fn, PARAMS, np.arange(ROWS, dtype=np.int32))
+    assert case.check().verdict is Verdict.ACCEPT
+    assert case.program.kept == {"constant 0": table.nbytes, "params['scale']": WIDTH * 4}
+    assert case.key.nbytes < table.nbytes + 8 * 4 * (3 * WIDTH + 2 * ROWS) * 8
+    assert "constant 0" in str(case.program)
+
+
+def test_report_prints_what_was_covered(model: Case) -> None:
+    report = model.check()
+    text = str(report)
+    assert "accept" in text
+    assert model.program.claims[0].name in text
+    assert report.coverage.checked == sum(c.work for c in model.program.claims)
+    assert 0.9 < report.coverage.share < 1
+    assert report.bound is not None
+    assert report.bound.acceptance(report.bound.kappa(1e-9)) == pytest.approx(1e-9, rel=1e-6)

@@ -1,0 +1,493 @@
+"""What a compiled program knows before it runs: facts, claims, and the split of the check.
+
+A forward pass gives each variable a `Fact`:
+
+    known    it depends on parameters only, so it can be computed before any job;
+    exact    two honest devices compute the same bits, unless
+    glue     one of these discontinuous equations flipped, because of a last-bit difference;
+    loops    the replayed loops before it, which the verifier may have had to cut short.
+
+A contraction with an operand that is not known becomes a `Claim` if testing it is cheaper than
+replaying it. A claim's output is committed, so it is exact again, whatever lies before it.
+
+The split is a partial evaluation: known equations run once, in `setup`, and what crosses over is
+the verifier key. Every scan body is a `Frame` of its own, whose part of the key is stacked over
+the iterations; what does not depend on the iteration belongs to an enclosing frame. A known value
+that the check needs is either kept in the key or, where that is smaller, rebuilt from what is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import reduce
+from typing import Any
+
+import numpy as np
+
+from verifiable.claims import REBUILT, Contraction, contraction, effect_on_rounding, is_float, work
+from verifiable.interpreter import Atom, Block, Equation, Literal, Var
+
+NOTHING: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """What is known of a variable; see the module's docstring."""
+
+    known: bool
+    exact: bool
+    glue: frozenset[str] = NOTHING
+    loops: frozenset[str] = NOTHING
+
+    def join(self, other: Fact) -> Fact:
+        """What holds of a value that may be either."""
+        return Fact(
+            self.known and other.known,
+            self.exact and other.exact,
+            self.glue | other.glue,
+            self.loops | other.loops,
+        )
+
+    def under(self, other: Fact) -> Fact:
+        """What holds of a value that is computed only if `other` says so."""
+        return Fact(self.known, self.exact, self.glue | other.glue, self.loops | other.loops)
+
+
+_CERTAIN = Fact(known=True, exact=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Claim:
+    """A contraction whose output is committed and tested.
+
+    Attributes:
+      index: position in the trace.
+      name: where it stands in the user's program.
+      primitive: `dot_general` or `conv_general_dilated`.
+      form: the contraction as linear maps.
+      trips: lengths of the scans around it; leading dimensions of the committed array.
+      shape: shape of the committed array.
+      dtype: type of the committed array.
+      far_known: whether the projected operand depends on parameters only.
+      glue: names of discontinuous equations before its operands.
+      loops: names of replayed loops before its operands.
+      near: the operand that is applied.
+      far: the operand that is projected.
+    """
+
+    index: int
+    name: str
+    primitive: str
+    form: Contraction
+    trips: tuple[int, ...]
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    far_known: bool
+    glue: frozenset[str]
+    loops: frozenset[str]
+    near: Atom
+    far: Atom
+
+    @property
+    def vectors(self) -> str:
+        """Name of the set of random vectors that test it."""
+        return self.form.vectors(far_known=self.far_known)
+
+    @property
+    def tests(self) -> int:
+        """Rows tested, over all trips."""
+        return self.form.tests * math.prod(self.trips)
+
+    @property
+    def work(self) -> int:
+        """Operations of the products, over all trips."""
+        return self.form.work * math.prod(self.trips)
+
+
+@dataclass(slots=True, eq=False)
+class Frame:
+    """The known part of the outermost block, or of a scan's body.
+
+    Attributes:
+      steps: known equations to evaluate, and partly known scans, in order.
+      children: frames of the partly known scans.
+      kept: variables whose values go into the key.
+      projected: claims whose projection goes into the key.
+    """
+
+    depth: int = 0
+    steps: list[Equation] = field(default_factory=list)
+    children: dict[Equation, Frame] = field(default_factory=dict)
+    kept: list[Var] = field(default_factory=list)
+    projected: list[Claim] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Analysis:
+    """The result.
+
+    Attributes:
+      facts: of every variable.
+      claims: by equation, in the order of the trace.
+      frame: the known part.
+      rebuilt: known variables that the check computes again.
+      loops: names of replayed `while` equations that no other loop holds.
+      discontinuous: names of equations where a last-bit difference may flip a value.
+      checked: operations of claimed contractions.
+      replayed: operations that the check replays.
+    """
+
+    facts: dict[Var, Fact]
+    claims: dict[Equation, Claim]
+    frame: Frame
+    rebuilt: set[Var]
+    loops: dict[Equation, str]
+    discontinuous: tuple[str, ...]
+    checked: int
+    replayed: int
+
+    def fact(self, atom: Atom) -> Fact:
+        """Fact of an atom."""
+        return _CERTAIN if isinstance(atom, Literal) else self.facts[atom]
+
+    def known(self, equation: Equation) -> bool:
+        """Whether all outputs of an equation are known."""
+        return all(self.facts[v].known for v in equation.outputs)
+
+    def claims_in(self, block: Block) -> list[Claim]:
+        """Claims of a block and of all that it holds."""
+        return [self.claims[e] for e in block.walk() if e in self.claims]
+
+    def loops_in(self, block: Block) -> list[Equation]:
+        """The replayed loops of a block and of all that it holds."""
+        return [e for e in block.walk() if e in self.loops]
+
+
+def analyse(block: Block, known_inputs: int, draws: int) -> Analysis:
+    """Analyse a flattened function.
+
+    Args:
+      block: its outermost block.
+      known_inputs: how many of its leading inputs are constants or parameters.
+      draws: random vectors that the check will use, which decide what is worth testing.
+    """
+    forward = _Forward(draws)
+    for i, v in enumerate(block.inputs):
+        forward.facts[v] = Fact(known=i < known_inputs, exact=True)
+    forward.block(block, _CERTAIN, claimable=True)
+    claims = dict(_number(block, forward, ()))
+    split = _Split(forward.facts, claims)
+    frame = Frame()
+    split.build(block, frame)
+    split.demand_block(block)
+    split.demand(block.outputs)
+    checked = sum(c.work for c in claims.values())
+    loops = [e for e in block.walk() if e.kind == "while" and not forward.is_known(e)]
+    inside = {e for loop in loops for body in loop.bodies for e in body.walk()}
+    return Analysis(
+        facts=forward.facts,
+        claims=claims,
+        frame=frame,
+        rebuilt=split.rebuilt,
+        loops={e: e.name for e in loops if e not in inside},
+        discontinuous=tuple(sorted(forward.discontinuous)),
+        checked=checked,
+        replayed=_replayed(block, forward, claims, 1),
+    )
+
+
+@dataclass(slots=True, eq=False)
+class _Forward:
+    """The forward pass. `guard` is the fact of whatever decides that a block runs at all."""
+
+    draws: int
+    facts: dict[Var, Fact] = field(default_factory=dict)
+    forms: dict[Equation, tuple[Contraction, bool, Fact]] = field(default_factory=dict)
+    discontinuous: set[str] = field(default_factory=set)
+
+    def fact(self, atom: Atom) -> Fact:
+        return _CERTAIN if isinstance(atom, Literal) else self.facts[atom]
+
+    def is_known(self, equation: Equation) -> bool:
+        return all(self.facts[v].known for v in equation.outputs)
+
+    def block(self, block: Block, guard: Fact, *, claimable: bool) -> None:
+        for equation in block.equations:
+            if equation.kind == "scan":
+                self.scan(equation, guard, claimable=claimable)
+            elif equation.kind == "cond":
+                self.cond(equation, guard, claimable=claimable)
+            elif equation.kind == "while":
+                self.loop(equation, guard)
+            else:
+                self.first_order(equation, guard, claimable=claimable)
+
+    def first_order(self, equation: Equation, guard: Fact, *, claimable: bool) -> None:
+        inputs = [self.fact(a) for a in equation.inputs]
+        joined = reduce(Fact.join, inputs, _CERTAIN)
+        self.forms.pop(equation, None)
+        if claimable and not joined.known:
+            claim = self.claim(equation, inputs)
+            if claim is not None:
+                self.forms[equation] = (*claim, joined.under(guard))
+                # The verifier goes on with the committed value, unless the branch flips.
+                self.facts[equation.outputs[0]] = Fact(known=False, exact=True).under(guard)
+                return
+        floats = any(is_float(a.dtype) for a in equation.inputs)
+        rounded = any(
+            is_float(a.dtype) and not f.exact for a, f in zip(equation.inputs, inputs, strict=True)
+        )
+        for v, effect in zip(equation.outputs, effect_on_rounding(equation), strict=True):
+            glue = joined.glue
+            if effect == "discontinuous" and rounded:
+                self.discontinuous.add(equation.name)
+                glue |= {equation.name}
+            exact = not {"exact": rounded, "continuous": floats, "discontinuous": False}[effect]
+            self.facts[v] = Fact(joined.known, exact, glue, joined.loops).under(guard)
+
+    def claim(self, equation: Equation, inputs: Sequence[Fact]) -> tuple[Contraction, bool] | None:
+        if contraction(equation) is None:
+            return None
+        lhs, rhs = equation.inputs
+        # A known operand is projected once and for all; of two unknown ones, the smaller.
+        if inputs[0].known or inputs[1].known:
+            near = 1 if inputs[0].known else 0
+        else:
+            near = 1 if lhs.size < rhs.size else 0
+        far_known = inputs[1 - near].known
+        form = contraction(equation, near)
+        if form is None or (equation.kind != "dot_general" and not far_known):
+            return None
+        draws = 1 if form.exact else self.draws
+        if form.check_cost(draws, far_known=far_known) >= form.work:
+            return None
+        return form, far_known
+
+    def scan(self, equation: Equation, guard: Fact, *, claimable: bool) -> None:
+        [body] = equation.bodies
+        count = equation.params["num_carry"]
+        carries = body.inputs[:count]
+        for atom, v in zip(equation.inputs, body.inputs, strict=True):
+            self.facts[v] = self.fact(atom)
+
+        def turn() -> list[Fact]:
+            self.block(body, guard, claimable=claimable)
+            return [self.fact(a) for a in body.outputs[:count]]
+
+        self.fixpoint(carries, turn)
+        for v, inner, atom in zip(equation.outputs, carries, body.outputs, strict=False):
+            self.facts[v] = self.facts[inner].join(self.fact(atom))
+        for v, atom in zip(equation.outputs[count:], body.outputs[count:], strict=True):
+            self.facts[v] = self.fact(atom)
+
+    def fixpoint(self, carries: Sequence[Var], turn: Callable[[], list[Fact]]) -> None:
+        """Weaken the facts of carries until a turn of the loop no longer changes them."""
+        while True:
+            before = [self.facts[v] for v in carries]
+            after = [f.join(g) for f, g in zip(before, turn(), strict=True)]
+            if after == before:
+                return
+            self.facts.update(zip(carries, after, strict=True))
+
+    def cond(self, equation: Equation, guard: Fact, *, claimable: bool) -> None:
+        index = self.fact(equation.inputs[0])
+        inner = guard.under(index)
+        for body in equation.bodies:
+            self.block(body, inner, claimable=claimable)
+        known = all(self.fact(a).known for a in uses(equation))
+        for i, v in enumerate(equation.outputs):
+            fact = reduce(Fact.join, (self.fact(b.outputs[i]) for b in equation.bodies))
+            self.facts[v] = replace(fact.under(inner), known=known)
+
+    def loop(self, equation: Equation, guard: Fact) -> None:
+        predicate, body = equation.bodies
+        known = all(self.fact(a).known for a in uses(equation))
+        for atom, v in zip(equation.inputs, body.inputs, strict=True):
+            self.facts[v] = self.fact(atom)
+
+        def turn() -> list[Fact]:
+            for v, carry in zip(predicate.inputs, body.inputs, strict=True):
+                self.facts[v] = self.facts[carry]
+            self.block(predicate, guard, claimable=False)
+            inner = guard.under(self.fact(predicate.outputs[0]))
+            self.block(body, inner, claimable=False)
+            return [self.fact(a).under(inner) for a in body.outputs]
+
+        self.fixpoint(body.inputs, turn)
+        itself = frozenset() if known else frozenset({equation.name})
+        for v, inner in zip(equation.outputs, body.inputs, strict=True):
+            fact = self.facts[inner]
+            self.facts[v] = Fact(known, fact.exact, fact.glue, fact.loops | itself)
+
+
+def _number(
+    block: Block, forward: _Forward, trips: tuple[int, ...], start: int = 0
+) -> Iterator[tuple[Equation, Claim]]:
+    for equation in block.equations:
+        if equation in forward.forms:
+            form, far_known, before = forward.forms[equation]
+            out = equation.outputs[0]
+            yield (
+                equation,
+                Claim(
+                    index=start,
+                    name=equation.name,
+                    primitive=equation.kind,
+                    form=form,
+                    trips=trips,
+                    shape=trips + out.shape,
+                    dtype=out.dtype,
+                    far_known=far_known,
+                    glue=before.glue,
+                    loops=before.loops,
+                    near=equation.inputs[form.near],
+                    far=equation.inputs[form.far],
+                ),
+            )
+            start += 1
+        inner = (*trips, equation.params["length"]) if equation.kind == "scan" else trips
+        for body in equation.bodies:
+            for item in _number(body, forward, inner, start):
+                yield item
+                start += 1
+
+
+def uses(equation: Equation) -> Iterator[Atom]:
+    """Atoms that an equation reads, the free variables of its bodies among them."""
+    yield from equation.inputs
+    for body in equation.bodies:
+        own: set[Atom] = set(body.inputs)
+        for inner in body.equations:
+            yield from (a for a in uses(inner) if a not in own)
+            own.update(inner.outputs)
+        yield from (a for a in body.outputs if a not in own)
+
+
+def _replayed(block: Block, forward: _Forward, claims: Iterable[Equation], trips: int) -> int:
+    """Operations that the check replays; a `while` counts one trip."""
+    total = 0
+    for equation in block.equations:
+        if equation in claims or (equation.outputs and forward.is_known(equation)):
+            continue
+        if equation.bodies:
+            inner = trips * equation.params.get("length", 1)
+            total += sum(_replayed(b, forward, claims, inner) for b in equation.bodies)
+        else:
+            total += trips * work(equation)
+    return total
+
+
+@dataclass(slots=True, eq=False)
+class _Split:
+    facts: dict[Var, Fact]
+    claims: dict[Equation, Claim]
+    home: dict[Var, Frame] = field(default_factory=dict)
+    producer: dict[Var, Equation] = field(default_factory=dict)
+    rebuilt: set[Var] = field(default_factory=set)
+    kept: set[Var] = field(default_factory=set)
+    dependent: dict[Var, bool] = field(default_factory=dict)
+    root: Frame | None = None
+
+    def known(self, atom: Atom) -> bool:
+        return isinstance(atom, Literal) or self.facts[atom].known
+
+    def build(self, block: Block, frame: Frame) -> None:
+        """Give each known equation to the innermost frame that it depends on."""
+        if self.root is None:
+            self.root = frame
+            for v in block.inputs:
+                self.home[v] = frame
+        for equation in block.equations:
+            if equation.outputs and all(self.facts[v].known for v in equation.outputs):
+                home = self.deepest(uses(equation))
+                home.steps.append(equation)
+                for v in equation.outputs:
+                    self.home[v] = home
+                    self.producer[v] = equation
+            elif equation.kind == "scan":
+                child = Frame(frame.depth + 1)
+                [body] = equation.bodies
+                for v in body.inputs:
+                    self.home[v] = child
+                self.build(body, child)
+                frame.children[equation] = child
+                frame.steps.append(equation)
+                for v in equation.outputs:
+                    self.home[v] = frame
+            elif equation.kind == "cond":
+                for body in equation.bodies:
+                    self.build(body, frame)
+            elif equation in self.claims and self.claims[equation].far_known:
+                claim = self.claims[equation]
+                self.deepest((claim.far,)).projected.append(claim)
+
+    def deepest(self, atoms: Iterable[Atom]) -> Frame:
+        if self.root is None:
+            raise AssertionError("build starts at the outermost block")
+        frames = [self.home[a] for a in atoms if isinstance(a, Var)]
+        return max(frames, key=lambda f: f.depth, default=self.root)
+
+    def demand_block(self, block: Block) -> None:
+        """Find the known values that the check of a block needs."""
+        for equation in block.equations:
+            if equation.outputs and all(self.facts[v].known for v in equation.outputs):
+                continue
+            if equation.kind == "scan":
+                self.demand_scan(equation)
+            elif equation.kind == "cond":
+                self.demand(equation.inputs)
+                for body in equation.bodies:
+                    self.demand_block(body)
+                    self.demand(body.outputs)
+            elif equation.kind == "while":
+                self.demand(uses(equation))
+            elif equation in self.claims:
+                claim = self.claims[equation]
+                self.demand((claim.near,) if claim.far_known else (claim.near, claim.far))
+            else:
+                self.demand(equation.inputs)
+
+    def demand_scan(self, equation: Equation) -> None:
+        [body] = equation.bodies
+        count = equation.params["num_carry"]
+        for i, (atom, v) in enumerate(zip(equation.inputs, body.inputs, strict=True)):
+            if not self.facts[v].known:
+                self.demand((atom,))
+                if i < count:
+                    self.demand((body.outputs[i],))
+        self.demand_block(body)
+
+    def demand(self, atoms: Iterable[Atom]) -> None:
+        for atom in atoms:
+            if isinstance(atom, Literal) or not self.known(atom):
+                continue
+            if atom in self.rebuilt or atom in self.kept:
+                continue
+            equation = self.producer.get(atom)
+            if equation is not None and self.worth_rebuilding(atom, equation):
+                self.rebuilt.update(equation.outputs)
+                self.demand(equation.inputs)
+            else:
+                self.kept.add(atom)
+                self.home[atom].kept.append(atom)
+
+    def worth_rebuilding(self, var: Var, equation: Equation) -> bool:
+        if equation.bodies or equation.kind not in REBUILT:
+            return False
+        if not any(self.from_parameters(a) for a in equation.inputs):
+            return True
+        inputs = {a for a in equation.inputs if isinstance(a, Var) and self.from_parameters(a)}
+        return sum(v.nbytes for v in inputs - self.kept) < var.nbytes
+
+    def from_parameters(self, atom: Atom) -> bool:
+        """Whether a known value depends on parameters, or cannot be rebuilt for another reason."""
+        if isinstance(atom, Literal):
+            return False
+        if atom not in self.dependent:
+            equation = self.producer.get(atom)
+            leaf = equation is None or bool(equation.bodies) or equation.kind not in REBUILT
+            inputs = () if equation is None else equation.inputs
+            self.dependent[atom] = leaf or any(self.from_parameters(a) for a in inputs)
+        return self.dependent[atom]

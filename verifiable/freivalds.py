@@ -1,0 +1,402 @@
+"""Freivalds: test C = A B with random vectors, far more cheaply than the product.
+
+*Integers.* Draw r uniform in F_p^n, p = 2^61 - 1, after C is committed. Accept iff
+A (B r) = C r (mod p). If C != A B, some row of C - A B is not zero modulo p (its entries are
+smaller than p), and for that row the equation holds for at most one in p values of one entry of
+r: a wrong C passes with probability at most 1/p a draw (Freivalds 1977; Schwartz-Zippel).
+
+*Floats.* With delta = C - A B in exact arithmetic, columns weighted by
+w_j = 1 / max(||B_:j||, 2^-12 max_j ||B_:j||), and t vectors r = w * g, g ~ N(0, I_n), each entry
+of rho_i = (C r - A (B r))_i is normal with variance ||delta_i * w||^2. With the scale
+
+    s_i^2 = sum_k A_ik^2 ||B_k: * w||^2 + ||C_i * w||^2,    sigma_i = eps s_i,
+
+accept iff ||rho_i||^2 <= sigma_i^2 L for every row, L = chi2.isf(phi / N, t), N the number of rows
+tested. *Completeness:* a run with ||delta_i * w|| <= sigma_i in every row is rejected with
+probability at most phi. *Soundness:* a row with ||delta_i * w|| = kappa sigma_i passes with
+probability P(chi2_t <= L / kappa^2).
+
+rho is accumulated in float64. The only absolute terms are for numbers below the smallest normal
+one, `tiny`, which many devices flush to zero: products and sums (K + 1 times tiny ||w||), elements
+of A (tiny sum_k ||B_k: * w||, over all batches), and elements of B that are subnormal (each
+counts as K (tiny w_j A_ik / eps)^2 in s_i^2). In float64, A, B and C are divided by powers of two,
+so that their squares neither overflow nor vanish; what is below 1e-150 of the largest of its
+tensor counts as zero.
+
+Whoever sees B r, for a B that is public, knows r: a projection is as secret as the challenge.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from scipy.special import chdtri
+
+from verifiable import interpreter, policy
+from verifiable.challenge import Challenge
+from verifiable.claims import Contraction, contraction, extent
+from verifiable.field import F61, Field
+from verifiable.interpreter import Array
+from verifiable.report import Bound, Result, Verdict
+
+WEIGHT_FLOOR = 2.0**-12
+
+
+class Projection(NamedTuple):
+    """What the check needs of the far operand B instead of B itself.
+
+    Attributes:
+      image: `B r`: float64, or residues as uint64 for integers; (batch..., contracted..., draws).
+      weights: w, float64 (batch, columns).
+      variances: ||B_k: * w||^2, with what flushing costs, float64 (batch..., contracted..., 1).
+      scale: the power of two that B was divided by, float64 ().
+
+    Integers have an image only.
+    """
+
+    image: Array
+    weights: Array | None = None
+    variances: Array | None = None
+    scale: Array | None = None
+
+
+class Statistic(NamedTuple):
+    """Outcome of one check, as arrays.
+
+    Attributes:
+      worst: float64 (), the largest statistic as a fraction of its limit; an exact check has 0 or
+        infinity.
+      row: int32 (), the row that it belongs to, counted over batch and rows in the layout of the
+        output.
+      passed: bool (), whether every row whose operands are finite passed.
+      finite_claim: bool (), whether the claim is finite wherever its operands are.
+      in_range: bool (), whether every integer could have come out of the accumulator.
+      finite_operands: bool (), whether the verifier's own operands are finite.
+    """
+
+    worst: Array
+    row: Array
+    passed: Array
+    finite_claim: Array
+    in_range: Array
+    finite_operands: Array
+
+
+def vectors(challenge: Challenge, name: str, draws: int) -> np.ndarray[Any, Any]:
+    """A set named by `Contraction.vectors`: (columns, draws), float64 normals or residues."""
+    columns = int(name.rpartition("/")[2])
+    if name.startswith("exact/"):
+        return challenge.residues(name, (columns, challenge.exact_draws))
+    return challenge.normals(name, (columns, draws))
+
+
+def vectors_shape(name: str, draws: int) -> jax.ShapeDtypeStruct:
+    """Shape and dtype of a set of a secret challenge."""
+    columns = int(name.rpartition("/")[2])
+    if name.startswith("exact/"):
+        return jax.ShapeDtypeStruct((columns, 1), jnp.uint64)
+    return jax.ShapeDtypeStruct((columns, draws), jnp.float64)
+
+
+def limit(phi: float, rows: int, draws: int) -> float:
+    """chi2.isf(phi / rows, draws), from the upper tail, where 1 - phi / rows would be 1.
+
+    Raises:
+      ValueError: the quantile is not finite and positive.
+    """
+    quantile = float(chdtri(draws, phi / max(rows, 1)))
+    if not (math.isfinite(quantile) and quantile > 0):
+        raise ValueError(f"no finite limit for phi = {phi}, {rows} rows, {draws} draws")
+    return quantile
+
+
+def bound(phi: float, rows: int, draws: int) -> Bound:
+    """The soundness that a run with these numbers reaches."""
+    return Bound(phi=phi, rows=rows, draws=draws, limit=limit(phi, rows, draws))
+
+
+def project(
+    form: Contraction, far: Array, g: Array, *, eps: float, field: Field = F61
+) -> Projection:
+    """Project the far operand; runs under `jax.enable_x64`.
+
+    Args:
+      form: the contraction.
+      far: its far operand.
+      g: (columns, draws) from `vectors`.
+      eps: tolerance of the test to come; unused for integers.
+      field: of the residues, for integers.
+    """
+    wide = far.astype(jnp.float64)
+    if form.exact:
+        image = field.apply_linear(
+            lambda limbs: form.project(wide, limbs),
+            g,
+            magnitude=extent(far.dtype),
+            terms=form.columns,
+        )
+        return Projection(image)
+    top = jnp.ones((), jnp.float64)
+    if far.dtype == jnp.float64:
+        top = _power_of_two(jnp.max(jnp.abs(wide)))
+        wide = wide / top
+    norms = jnp.sqrt(form.column_sums(wide * wide))
+    largest = jnp.max(norms)
+    weights = 1.0 / jnp.maximum(norms, WEIGHT_FLOOR * largest)
+    weights = jnp.where(largest == 0, 1.0, weights)
+    scaled = form.scale_far(wide, weights)
+    flushed = form.scale_far(_subnormal(far) * (_tiny(far.dtype) / top), weights)
+    ones = jnp.ones((form.columns, 1), jnp.float64)
+    energy = jnp.square(scaled) + form.contracted * jnp.square(flushed / eps)
+    return Projection(form.project(scaled, g), weights, form.project(energy, ones), top)
+
+
+def _power_of_two(x: Array) -> Array:
+    """The power of two at or below a positive number; one for zero and for what is not finite."""
+    exponent = jnp.frexp(jnp.where((x > 0) & jnp.isfinite(x), x, 1.0))[1] - 1
+    return jnp.ldexp(jnp.ones((), jnp.float64), jnp.clip(exponent, -1000, 1000))
+
+
+def _tiny(dtype: Any) -> float:
+    """Below this, an honest device may have flushed a number to zero."""
+    info = jnp.finfo(dtype)
+    # Half precision keeps subnormal numbers everywhere; wider types are flushed on many devices.
+    return float(info.smallest_subnormal if info.dtype == jnp.float16 else info.tiny)
+
+
+def _subnormal(x: Array) -> Array:
+    """1.0 where an element is subnormal, read from its bits: arithmetic may flush it."""
+    info = jnp.finfo(x.dtype)
+    if info.dtype == jnp.float16:
+        return jnp.zeros(x.shape, jnp.float64)
+    integer = jnp.dtype(f"uint{info.bits}")
+    magnitude = lax.bitcast_convert_type(x, integer) & integer.type(2 ** (info.bits - 1) - 1)
+    return ((magnitude > 0) & (magnitude < integer.type(2**info.nmant))).astype(jnp.float64)
+
+
+def test(
+    form: Contraction,
+    near: Array,
+    projection: Projection,
+    out: Array,
+    g: Array,
+    *,
+    eps: float,
+    limit: float,
+    field: Field = F61,
+) -> Statistic:
+    """Test a claimed output; runs under `jax.enable_x64`.
+
+    Args:
+      form: the contraction.
+      near: its near operand, as the verifier computed it.
+      projection: of its far operand on `g`.
+      out: the claimed output.
+      g: (columns, draws) from `vectors`.
+      eps: tolerance, as a fraction of the scale; unused for integers.
+      limit: L, the quantile that the statistic is held to; unused for integers.
+      field: of the residues, for integers.
+    """
+    if form.exact:
+        return _test_exact(form, near, projection.image, out, g, field)
+    rho, sigma, own, theirs = _deviations(form, near, projection, out, g, eps)
+    norms = jnp.sum(rho * rho, axis=-1)
+    ratio = jnp.where(norms == 0, 0.0, jnp.sqrt(norms / limit) / sigma)
+    ratio = jnp.where(jnp.isfinite(sigma) & ~jnp.isnan(ratio), ratio, jnp.inf)
+    ratio = jnp.where(own, ratio, 0.0).reshape(-1)
+    worst = jnp.max(ratio)
+    return Statistic(
+        worst=worst,
+        row=first(ratio == worst),
+        passed=jnp.all(ratio <= 1.0),
+        finite_claim=jnp.all(jnp.where(own, theirs, True)),
+        in_range=jnp.ones((), bool),
+        finite_operands=jnp.all(own),
+    )
+
+
+def _test_exact(
+    form: Contraction, near: Array, image: Array, out: Array, g: Array, field: Field
+) -> Statistic:
+    # A claim outside the accumulator's range is wrong, and would break the limbs' exactness.
+    in_range = jnp.all((out <= form.magnitude) & (out >= -form.magnitude))
+    wide, claimed = near.astype(jnp.float64), out.astype(jnp.float64)
+    expected = field.apply_linear(
+        lambda limbs: form.apply(wide, limbs),
+        image,
+        magnitude=extent(near.dtype),
+        terms=form.contracted,
+    )
+    folded = field.apply_linear(
+        lambda limbs: form.fold(claimed, limbs),
+        g,
+        magnitude=form.magnitude,
+        terms=form.columns,
+    )
+    equal = jnp.all(expected == folded, axis=-1).reshape(-1)
+    true = jnp.ones((), bool)
+    passed = jnp.all(equal)
+    worst = jnp.where(passed & in_range, 0.0, jnp.inf).astype(jnp.float64)
+    return Statistic(worst, first(~equal), passed, true, in_range, true)
+
+
+def first(flags: Array) -> Array:
+    """Index of the first true flag of a vector, int32; its length if there is none.
+
+    (JAX lowers `argmax` outside of `enable_x64` under `vmap`, where float64 fails.)
+    """
+    size = flags.shape[0]
+    indices = lax.iota(jnp.int32, size)
+    return jnp.min(jnp.where(flags, indices, jnp.int32(size)), initial=size)
+
+
+def _deviations(
+    form: Contraction, near: Array, projection: Projection, out: Array, g: Array, eps: float
+) -> tuple[Array, Array, Array, Array]:
+    """rho, sigma, and where operands and claim are finite: (batch..., rows...), rho with draws."""
+    image, weights, variances, scale = projection
+    if weights is None or variances is None or scale is None:
+        raise ValueError("a projection of integers cannot test floats")
+    wide, claimed = near.astype(jnp.float64), out.astype(jnp.float64)
+    top = jnp.ones((), jnp.float64)
+    if any(dtype == jnp.float64 for dtype in form.dtypes):
+        top = _power_of_two(jnp.max(jnp.abs(wide)))
+        wide = wide / top
+        theirs = form.out_sums((~jnp.isfinite(claimed)).astype(jnp.float64)) == 0
+        claimed = form.scale_out(claimed / top / scale, weights)
+        claim = form.out_sums(claimed * claimed)
+    else:
+        claimed = form.scale_out(claimed, weights)
+        claim = form.out_sums(claimed * claimed)
+        theirs = jnp.isfinite(claim)
+    rho = form.fold(claimed, g) - form.apply(wide, image)
+    operands = form.near_sums(wide * wide, variances)
+    products = _tiny(form.dtypes[2]) * (form.contracted + 1) / top / scale
+    floor = products * jnp.sqrt(jnp.sum(weights * weights, axis=-1))
+    floor = floor + _tiny(near.dtype) / top * jnp.sum(jnp.sqrt(variances))
+    # Where even the floor overflows, every honest product has vanished.
+    floor = jnp.minimum(floor, 2.0**1000)
+    rows = jnp.broadcast_to(floor[:, None], (form.batch, form.rows)).reshape(operands.shape)
+    sigma = eps * jnp.sqrt(operands + claim) + rows
+    return rho, sigma, jnp.isfinite(operands), theirs
+
+
+def verify_dot_general(
+    challenge: Challenge,
+    lhs: Any,
+    rhs: Any,
+    out: Any,
+    dimension_numbers: Any = None,
+    *,
+    policy: policy.Policy = policy.DEFAULT,
+) -> Result:
+    """Verify `out = lax.dot_general(lhs, rhs, dimension_numbers)`.
+
+    Args:
+      challenge: randomness that whoever computed `out` could not know at the time.
+      lhs: left operand, numpy or JAX, of a floating-point type, int8 or uint8.
+      rhs: right operand.
+      out: the claim: float for floats, int32 for integers, of the shape of the product.
+      dimension_numbers: as of `lax.dot_general`; a plain matrix product by default.
+      policy: tolerances and number of draws.
+
+    Returns:
+      The verdict with its reason, the worst row, and the bound reached.
+
+    Raises:
+      TypeError: the types have no check (see `claims.contraction`), or might wrap.
+      ValueError: the shapes of the operands do not fit.
+    """
+    if dimension_numbers is None:
+        dimension_numbers = (((np.ndim(lhs) - 1,), (0,)), ((), ()))
+
+    def product(a: Array, b: Array) -> Array:
+        return lax.dot_general(
+            a, b, dimension_numbers, preferred_element_type=interpreter.shape_dtype(out).dtype
+        )
+
+    return _verify(challenge, product, lhs, rhs, out, policy)
+
+
+def verify_conv_general_dilated(
+    challenge: Challenge,
+    lhs: Any,
+    rhs: Any,
+    out: Any,
+    window_strides: Sequence[int],
+    padding: Any,
+    *,
+    policy: policy.Policy = policy.DEFAULT,
+    **parameters: Any,
+) -> Result:
+    """Verify `out = lax.conv_general_dilated(lhs, rhs, window_strides, padding, ...)`.
+
+    Takes one to three spatial dimensions, and the further parameters of `lax.conv_general_dilated`
+    but for `batch_group_count`; otherwise as `verify_dot_general`.
+    """
+
+    def product(a: Array, b: Array) -> Array:
+        return lax.conv_general_dilated(
+            a,
+            b,
+            window_strides,
+            padding,
+            preferred_element_type=interpreter.shape_dtype(out).dtype,
+            **parameters,
+        )
+
+    return _verify(challenge, product, lhs, rhs, out, policy)
+
+
+def _verify(
+    challenge: Challenge, product: Any, lhs: Any, rhs: Any, out: Any, policy: policy.Policy
+) -> Result:
+    with jax.enable_x64(True):
+        operands = [interpreter.shape_dtype(x) for x in (lhs, rhs)]
+        function, shape = interpreter.trace(product, *operands)
+        # Promotion may put conversions in front; then the operands are not of one checked type.
+        [equation] = function.block.equations if len(function.block.equations) == 1 else [None]
+        form = contraction(equation) if equation is not None else None
+        if equation is None or form is None:
+            types = ", ".join(str(interpreter.shape_dtype(x).dtype) for x in (lhs, rhs, out))
+            raise TypeError(f"no check for a contraction of types {types}: it may wrap, or mix")
+        if np.shape(out) != shape.shape:
+            text = f"claim has shape {np.shape(out)}, the product {shape.shape}"
+            return Result(verdict=Verdict.REJECT, reason="claim-shape", message=text)
+        eps = policy.eps_of(form)
+        reached = bound(policy.phi, form.tests, policy.draws)
+        g = jnp.asarray(vectors(challenge, form.vectors(far_known=True), policy.draws))
+        near, far = (jnp.asarray(x) for x in ((lhs, rhs), (rhs, lhs))[form.near])
+        projection = project(form, far, g, eps=eps)
+        claim = jnp.asarray(out)
+        statistic = test(form, near, projection, claim, g, eps=eps, limit=reached.limit)
+    verdict, reason = judge(statistic)
+    return Result(
+        verdict=verdict,
+        reason=reason,
+        worst=float(statistic.worst),
+        row=int(statistic.row),
+        bound=reached,
+        exact=form.exact,
+    )
+
+
+def judge(statistic: Statistic) -> tuple[Verdict, str]:
+    """Verdict and reason code of one statistic; only what passed everything is accepted."""
+    if not bool(statistic.finite_claim):
+        return Verdict.REJECT, "claim-nonfinite"
+    if not bool(statistic.in_range):
+        return Verdict.REJECT, "claim-range"
+    if not bool(statistic.passed):
+        return Verdict.REJECT, "claim-mismatch"
+    if not bool(statistic.finite_operands):
+        return Verdict.INDETERMINATE, "nonfinite-operand"
+    if not float(statistic.worst) <= 1.0:
+        return Verdict.REJECT, "claim-mismatch"
+    return Verdict.ACCEPT, "ok"

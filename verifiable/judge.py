@@ -1,0 +1,179 @@
+"""From what a device sent, and what was measured of it, to a report.
+
+Whatever a device sends is compared with the program's own shapes and types before anything else
+looks at it. Then every claim and output gets a verdict of its own:
+
+    not finite, out of range, or over its limit   reject, unless discontinuous glue can explain it
+    the verifier's own operands not finite        indeterminate
+    everything passed                             accept
+
+One rejected claim rejects the run; short of that, one indeterminate claim leaves it open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from verifiable.analysis import Claim
+from verifiable.freivalds import Statistic
+from verifiable.report import ClaimResult, Verdict
+from verifiable.verifier import Findings, OutputStatistic
+
+_LONGEST = 200  # characters of a message that a device has a say in
+
+Problem = tuple[str, str | None, str]  # reason, claim, message
+
+
+def receive_claims(trace: Any, claims: Sequence[Claim]) -> tuple[list[Any], Problem | None]:
+    """The arrays of a trace, or why they cannot be those of the program.
+
+    Args:
+      trace: a `Trace`, or a sequence of arrays, or anything else.
+      claims: of the program.
+    """
+    received = getattr(trace, "claims", trace)
+    if not isinstance(received, tuple | list):
+        return [], ("trace-structure", None, f"got {type(received).__name__}")
+    arrays = [_array(x) for x in received]
+    for claim, array, x in zip(claims, arrays, received, strict=False):
+        if array is None:
+            return [], ("trace-structure", claim.name, f"got {type(x).__name__}, not an array")
+    if len(arrays) != len(claims):
+        code = "claim-missing" if len(arrays) < len(claims) else "claim-extra"
+        return [], (code, None, f"the program has {len(claims)} claims, got {len(arrays)}")
+    have = [(a.shape, str(a.dtype)) for a in arrays if a is not None]
+    want = [(c.shape, str(c.dtype)) for c in claims]
+    if have != want:
+        i = next(i for i, pair in enumerate(zip(have, want, strict=True)) if pair[0] != pair[1])
+        if sorted(have) == sorted(want):
+            code = "claim-reordered"
+        else:
+            code = "claim-shape" if have[i][0] != want[i][0] else "claim-dtype"
+        return [], (code, claims[i].name, f"got {have[i]}, the program has {want[i]}")
+    return arrays, None
+
+
+def receive_output(y: Any, expected: Any) -> tuple[list[Any], Problem | None]:
+    """The leaves of an output, or why they cannot be those of the program."""
+    try:
+        have = jax.tree.structure(y)
+    except Exception as error:
+        return [], ("output-structure", None, f"not a pytree: {error}"[:_LONGEST])
+    want = jax.tree.structure(expected)
+    if have != want:
+        return [], ("output-structure", None, f"got {have}"[:_LONGEST] + f", not {want}")
+    leaves = jax.tree_util.tree_leaves_with_path(expected)
+    arrays: list[Any] = []
+    for (path, a), x in zip(leaves, jax.tree.leaves(y), strict=True):
+        name, b = "output" + jax.tree_util.keystr(path), _array(x)
+        if b is None:
+            return [], ("output-structure", name, f"got {type(x).__name__}, not an array")
+        if b.shape != a.shape:
+            return [], ("output-shape", name, f"got {b.shape}, the program returns {a.shape}")
+        if b.dtype != a.dtype:
+            return [], ("output-dtype", name, f"got {b.dtype}, the program returns {a.dtype}")
+        arrays.append(b)
+    return arrays, None
+
+
+def _array(x: Any) -> Any:
+    """An array as it is, a number as its array, and None for anything else."""
+    if isinstance(x, np.ndarray | jax.Array):
+        return x
+    return np.asarray(x) if isinstance(x, np.generic) else None
+
+
+def judge(
+    findings: Findings,
+    claims: Sequence[Claim],
+    outputs: Sequence[tuple[str, frozenset[str], frozenset[str]]],
+) -> tuple[Verdict, str, str | None, tuple[ClaimResult, ...]]:
+    """Verdict on a run.
+
+    Args:
+      findings: what was measured, as numpy arrays.
+      claims: of the program.
+      outputs: of each leaf its name, and the discontinuous equations and loops before it.
+
+    Returns:
+      Verdict, reason, name of the first claim or output that was not accepted, and the verdict of
+      each claim and output.
+    """
+    stopped = frozenset(name for name, flag in findings.stopped.items() if np.any(flag))
+    results = [
+        _result(c.name, _judge_claim(findings, c.index), frozenset(c.glue), c.loops & stopped)
+        for c in claims
+    ]
+    results += [
+        _result(name, _judge_output(findings.outputs[i]), glue, loops & stopped)
+        for i, (name, glue, loops) in enumerate(outputs)
+    ]
+    for verdict in (Verdict.REJECT, Verdict.INDETERMINATE):
+        for result in results:
+            if result.verdict is verdict:
+                return verdict, result.reason, result.name, tuple(results)
+    if stopped:
+        return Verdict.INDETERMINATE, "trip-limit", min(stopped), tuple(results)
+    if all(r.verdict is Verdict.ACCEPT for r in results):
+        return Verdict.ACCEPT, "ok", None, tuple(results)
+    raise AssertionError("a verdict is one of three")
+
+
+def _result(
+    name: str,
+    outcome: tuple[str, float, int | None],
+    glue: frozenset[str],
+    stopped: frozenset[str],
+) -> ClaimResult:
+    reason, worst, row = outcome
+    if reason == "ok":
+        verdict = Verdict.ACCEPT
+    elif reason in ("nonfinite-operand", "nonfinite-output"):
+        verdict = Verdict.INDETERMINATE
+    elif stopped:
+        verdict, reason = Verdict.INDETERMINATE, "trip-limit"
+    elif glue:
+        verdict, reason = Verdict.INDETERMINATE, "discontinuous-glue"
+    else:
+        verdict = Verdict.REJECT
+    return ClaimResult(
+        name=name, verdict=verdict, reason=reason, worst=worst, row=row, glue=tuple(sorted(glue))
+    )
+
+
+def _judge_claim(findings: Findings, index: int) -> tuple[str, float, int | None]:
+    """Reason, worst ratio and row of a claim, over all trips of the scans around it."""
+    statistic = Statistic(*(np.ravel(x) for x in findings.claims[index]))
+    taken = np.ravel(findings.taken[index])
+    checks = (
+        ("claim-nonfinite", statistic.finite_claim),
+        ("claim-range", statistic.in_range),
+        ("claim-untaken", statistic.passed | taken),
+        ("claim-mismatch", statistic.passed & (statistic.worst <= 1.0)),
+        ("nonfinite-operand", statistic.finite_operands),
+    )
+    return _first_failure(checks, statistic.worst, statistic.row)
+
+
+def _judge_output(statistic: OutputStatistic) -> tuple[str, float, int | None]:
+    checks = (
+        ("output-nonfinite", np.ravel(statistic.finite)),
+        ("output-mismatch", np.ravel(statistic.worst) <= 1.0),
+        ("nonfinite-output", np.ravel(statistic.own_finite)),
+    )
+    return _first_failure(checks, np.ravel(statistic.worst), np.ravel(statistic.row))
+
+
+def _first_failure(
+    checks: Sequence[tuple[str, Any]], worst: Any, row: Any
+) -> tuple[str, float, int | None]:
+    for reason, passed in checks:
+        if not np.all(passed):
+            trip = int(np.argmin(passed))
+            return reason, float(worst[trip]), int(row[trip])
+    trip = int(np.argmax(worst)) if len(worst) else 0
+    return "ok", float(np.max(worst, initial=0.0)), int(row[trip]) if len(row) else None

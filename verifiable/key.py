@@ -1,0 +1,126 @@
+"""The verifier key: what a coordinator needs instead of the weights. Whoever sees it can cheat.
+
+A key holds the random vectors of a challenge and, for every weight W of a claimed contraction,
+the projection W r. W is public, so the key gives r away: it is never printed and its file has
+mode 0600. Besides, it holds the parameters that replayed equations need.
+
+The file is safetensors. Its header names the program, the policy, the root of the parameters, the
+challenge (by a hash that reveals nothing) and the version of the library.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+FORMAT = "verifiable key 1"
+_DIGESTS = ("program", "policy", "parameters", "challenge")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyHeader:
+    """What a key was made for.
+
+    Attributes:
+      program: 32-byte program id.
+      policy: 32-byte policy id.
+      parameters: 32-byte Merkle root of the parameters.
+      challenge: 32-byte id of the challenge; keys of one challenge retire together.
+      version: version of the library that made it.
+    """
+
+    program: bytes
+    policy: bytes
+    parameters: bytes
+    challenge: bytes
+    version: str
+
+    def __post_init__(self) -> None:
+        """Digests have 32 bytes."""
+        for name in _DIGESTS:
+            if len(getattr(self, name)) != 32:
+                raise ValueError(f"{name} has 32 bytes, got {len(getattr(self, name))}")
+
+
+@dataclass(frozen=True, eq=False)
+class VerifierKey:
+    """The precomputed half of a check; a pytree, so that it passes through `jit` and `vmap`.
+
+    Attributes:
+      header: what it was made for.
+      arrays: by name; `vectors/...`, `kept/...` and `projected/...`.
+    """
+
+    header: KeyHeader
+    arrays: dict[str, Any] = field(repr=False)
+
+    @property
+    def nbytes(self) -> int:
+        """Size of all arrays in bytes."""
+        return sum(int(a.size) * a.dtype.itemsize for a in self.arrays.values())
+
+    def __str__(self) -> str:
+        """The header's ids; never the content."""
+        return (
+            f"verifier key of {self.nbytes} bytes for program {self.header.program.hex()[:16]}, "
+            f"parameters {self.header.parameters.hex()[:16]}"
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the key to a file that only its owner can read; it must not exist yet.
+
+        Raises:
+          FileExistsError: there is a file already.
+        """
+        arrays = {name: np.asarray(a) for name, a in self.arrays.items()}
+        metadata = {"format": FORMAT, "version": self.header.version}
+        for name in _DIGESTS:
+            metadata[name] = getattr(self.header, name).hex()
+        data = save(arrays, metadata)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> VerifierKey:
+        """Read a key that `save` wrote.
+
+        Raises:
+          PermissionError: others than the owner can read the file.
+          ValueError: the file is not a verifier key of this format.
+        """
+        mode = stat.S_IMODE(Path(path).stat().st_mode)
+        if os.name == "posix" and mode & 0o077:
+            raise PermissionError(
+                f"{path} has mode {mode:04o}, but a key that others can read is no secret: "
+                "make a new key for the next epoch, or set mode 0600 if nobody could"
+            )
+        try:
+            with safe_open(path, "numpy") as file:
+                metadata = file.metadata() or {}
+                names = list(file.keys())
+                loaded = {name: file.get_tensor(name) for name in names}
+        except SafetensorError as error:
+            raise ValueError(f"{path} is not a safetensors file: {error}") from error
+        if metadata.get("format") != FORMAT:
+            raise ValueError(f"{path} has format {metadata.get('format')!r}, not {FORMAT!r}")
+        absent = [f.name for f in fields(KeyHeader) if f.name not in metadata]
+        if absent:
+            raise ValueError(f"{path} has no {absent} in its header")
+        digests = {n: bytes.fromhex(metadata[n]) for n in _DIGESTS}
+        header = KeyHeader(**digests, version=metadata["version"])
+        with jax.enable_x64(True):
+            arrays = {name: jnp.asarray(a) for name, a in loaded.items()}
+        return VerifierKey(header, arrays)
+
+
+jax.tree_util.register_dataclass(VerifierKey, data_fields=["arrays"], meta_fields=["header"])

@@ -1,0 +1,426 @@
+"""Verification as a transform: from a function to the pair (execute, check).
+
+`compile` walks the jaxpr of `fn(params, *inputs)` and finds its claims: the contractions, which do
+nearly all the arithmetic. Then
+
+    execute(params, *inputs) -> y, trace     the same function, which also returns every claim;
+    setup(params, challenge) -> key          what the check needs of the parameters;
+    check(key, *inputs, y, trace) -> report  the same function again, in which every contraction is
+                                             replaced by its claimed output and tested.
+
+Each claim is tested against operands that the verifier recomputed from earlier claims and the
+job's own input, so errors do not accumulate: honest devices that round differently all pass. What
+is not a claim is replayed. `execute` and `statistics` are pure JAX functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import verifiable
+from verifiable import (
+    analysis,
+    freivalds,
+    identity,
+    interpreter,
+    judge,
+    merkle,
+    policy,
+    prover,
+    verifier,
+)
+from verifiable.analysis import Analysis, Claim
+from verifiable.challenge import Challenge
+from verifiable.encoding import encode, tagged_hash, tensor_bytes
+from verifiable.interpreter import Array, Env, Function, Var
+from verifiable.key import KeyHeader, VerifierKey
+from verifiable.policy import Policy
+from verifiable.report import Bound, Coverage, Report, Verdict, table
+from verifiable.trace import Trace
+from verifiable.verifier import Findings
+
+_SHOWN = 8  # largest values that the key keeps, in the printed table
+
+__all__ = ["Policy", "Program", "Report", "Verdict", "VerifierKey", "compile", "parameter_root"]
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """A function, compiled into execution and check. Made by `compile`.
+
+    Attributes:
+      policy: tolerances and limits of the check.
+      params: shapes and dtypes of the parameters.
+      inputs: shapes and dtypes of the inputs.
+      y: shapes and dtypes of what the function returns.
+      id: 32 bytes that name the function, its closed-over constants and its claims.
+    """
+
+    policy: Policy
+    params: Any = field(repr=False)
+    inputs: tuple[Any, ...] = field(repr=False)
+    y: Any = field(repr=False)
+    id: bytes
+    _function: Function = field(repr=False)
+    _analysis: Analysis = field(repr=False)
+
+    @property
+    def claims(self) -> tuple[Claim, ...]:
+        """The claims, in the order of the trace."""
+        return tuple(self._analysis.claims.values())
+
+    @property
+    def coverage(self) -> Coverage:
+        """What share of the arithmetic is tested by claims, and what is discontinuous."""
+        a = self._analysis
+        return Coverage(checked=a.checked, replayed=a.replayed, discontinuous=a.discontinuous)
+
+    @cached_property
+    def bound(self) -> Bound | None:
+        """What a pass proves of the floating-point claims; None if there are none."""
+        rows = sum(c.tests for c in self.claims if not c.form.exact)
+        return freivalds.bound(self.policy.phi, rows, self.policy.draws) if rows else None
+
+    def execute(self, params: Any, *inputs: Any) -> tuple[Any, Trace]:
+        """Run the function and return its claims with its output; pure, to be jitted.
+
+        Args:
+          params: the parameters, as at compile time.
+          *inputs: the inputs, as at compile time.
+
+        Returns:
+          `y` and the trace. Compiled, `y` equals bit for bit what the compiled function returns,
+          unless XLA would have merged a claimed contraction with its neighbours (such as the
+          transpose of a product) or kept excess precision in narrow types.
+
+        Raises:
+          ValueError: another tree, shape or dtype than at compile time.
+        """
+        _require("params", self.params, params)
+        _require("inputs", self.inputs, inputs)
+        leaves = [*self._function.constants, *jax.tree.leaves((params, inputs))]
+        env: Env = dict(zip(self._function.block.inputs, leaves, strict=True))
+        outputs, found = prover.execute(self._function.block, self._analysis, env)
+        y = jax.tree.unflatten(jax.tree.structure(self.y), outputs)
+        return y, Trace(claims=tuple(found[c.index] for c in self.claims))
+
+    def setup(self, params: Any, challenge: Challenge) -> VerifierKey:
+        """Make the verifier key: everything that the check needs of the parameters.
+
+        Args:
+          params: the parameters that the devices are to use.
+          challenge: randomness that no device knows when it commits.
+
+        Raises:
+          ValueError: another tree, shape or dtype than at compile time.
+        """
+        _require("params", self.params, params)
+        draws = self.policy.draws
+        with jax.enable_x64(True):
+            vectors = {n: jnp.asarray(freivalds.vectors(challenge, n, draws)) for n in self._sets}
+            residual = self._setup(list(self._function.constants), params, vectors)
+        header = KeyHeader(
+            program=self.id,
+            policy=self.policy.id,
+            parameters=parameter_root(params),
+            challenge=challenge.id,
+            version=verifiable.__version__,
+        )
+        return VerifierKey(header, _by_name({"vectors": vectors, "residual": residual}))
+
+    def check(self, key: VerifierKey, *inputs: Any, y: Any, trace: Any) -> Report:
+        """Decide whether `y` and `trace` are an honest run on `inputs`.
+
+        Args:
+          key: from `setup`.
+          *inputs: the job's own inputs, as at compile time.
+          y: what the device returned; any object.
+          trace: the trace that it committed to, or a sequence of arrays; any object.
+
+        Raises:
+          ValueError: the key is of another program, policy or version, or the inputs have another
+            tree, shape or dtype than at compile time.
+        """
+        self._require_key(key)
+        _require("inputs", self.inputs, inputs)
+        claims, problem = judge.receive_claims(trace, self.claims)
+        outputs, other = judge.receive_output(y, self.y)
+        problem = problem or other
+        if problem is not None:
+            reason, where, message = problem
+            return Report(
+                verdict=Verdict.REJECT,
+                reason=reason,
+                message=message,
+                claim=where,
+                coverage=self.coverage,
+                bound=self.bound,
+            )
+        with jax.enable_x64(True):
+            findings, mine = self._check(key.arrays, inputs, outputs, claims)
+            findings = jax.tree.map(np.asarray, findings)
+        verdict, reason, where, results = judge.judge(findings, self.claims, self._outputs)
+        return Report(
+            verdict=verdict,
+            reason=reason,
+            claim=where,
+            worst=max((r.worst for r in results), default=0.0),
+            claims=results,
+            coverage=self.coverage,
+            bound=self.bound,
+            y=mine,
+        )
+
+    def statistics(
+        self, key: VerifierKey, *inputs: Any, y: Any, trace: Trace
+    ) -> tuple[Findings, Any]:
+        """What `check` measures, and the replayed y: a pure JAX function.
+
+        Shapes and dtypes must be those of the program: `check` is what to call on the untrusted.
+        """
+        return self._statistics(key.arrays, inputs, jax.tree.leaves(y), list(trace.claims))
+
+    def _statistics(
+        self,
+        arrays: dict[str, Array],
+        inputs: tuple[Any, ...],
+        outputs: Sequence[Array],
+        claims: Sequence[Array],
+    ) -> tuple[Findings, Any]:
+        with jax.enable_x64(True):
+            names, structure = list(_by_name(self._key)), jax.tree.structure(self._key)
+            key = jax.tree.unflatten(structure, [arrays[name] for name in names])
+            block, leaves = self._function.block, jax.tree.leaves(inputs)
+            variables = block.inputs[len(block.inputs) - len(leaves) :]
+            env: Env = dict(zip(variables, leaves, strict=True))
+            context = verifier.Context(
+                analysis=self._analysis,
+                policy=self.policy,
+                limit=self.bound.limit if self.bound else 0.0,
+                vectors=key["vectors"],
+                claims=dict(enumerate(claims)),
+            ).inside(self._analysis.frame, key["residual"], env)
+            own, findings = verifier.check(block, context, env)
+            for i, (theirs, mine) in enumerate(zip(outputs, own, strict=True)):
+                findings.outputs[i] = verifier.compare(theirs, mine, self.policy)
+            return findings, jax.tree.unflatten(jax.tree.structure(self.y), own)
+
+    @cached_property
+    def _check(self) -> Callable[..., tuple[Findings, Any]]:
+        return jax.jit(self._statistics, compiler_options=self._compiler_options())
+
+    def _compiler_options(self) -> dict[str, Any] | None:
+        """A check is bound by memory: on CPUs, the scheduler that saves it is twice as fast.
+
+        It is slower where claims stand under a scan.
+        """
+        if jax.default_backend() != "cpu" or any(c.trips for c in self.claims):
+            return None
+        return {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+
+    @cached_property
+    def _setup(self) -> Callable[..., verifier.Residual]:
+        return jax.jit(self._residual)
+
+    def _residual(
+        self, constants: Sequence[Array], params: Any, vectors: dict[str, Array]
+    ) -> verifier.Residual:
+        with jax.enable_x64(True):
+            leaves = [*constants, *jax.tree.leaves(params)]
+            env: Env = dict(zip(self._function.block.inputs, leaves, strict=False))
+            return verifier.setup(self._analysis.frame, self._analysis, env, vectors, self.policy)
+
+    @cached_property
+    def _sets(self) -> list[str]:
+        """Names of the sets of random vectors."""
+        return sorted({c.vectors for c in self.claims})
+
+    @cached_property
+    def _outputs(self) -> list[tuple[str, frozenset[str], frozenset[str]]]:
+        """Name, discontinuous equations and loops of each output."""
+        paths = [p for p, _ in jax.tree_util.tree_leaves_with_path(self.y)]
+        facts = [self._analysis.fact(a) for a in self._function.block.outputs]
+        return [
+            ("output" + jax.tree_util.keystr(path), fact.glue, fact.loops)
+            for path, fact in zip(paths, facts, strict=True)
+        ]
+
+    @cached_property
+    def _key(self) -> dict[str, Any]:
+        """Shapes and dtypes of the key of a secret challenge, as a tree."""
+        with jax.enable_x64(True):
+            vectors = {n: freivalds.vectors_shape(n, self.policy.draws) for n in self._sets}
+            residual = jax.eval_shape(
+                self._residual, list(self._function.constants), self.params, vectors
+            )
+        return {"vectors": vectors, "residual": residual}
+
+    def _require_key(self, key: VerifierKey) -> None:
+        mine = {"program": self.id, "policy": self.policy.id}
+        for name, value in mine.items():
+            theirs: bytes = getattr(key.header, name)
+            if theirs != value:
+                raise ValueError(
+                    f"the key was made for {name} {theirs.hex()[:16]}, this is {value.hex()[:16]}"
+                )
+        if key.header.version != verifiable.__version__:
+            raise ValueError(
+                f"the key was made by version {key.header.version}, this is "
+                f"{verifiable.__version__}: make a new one"
+            )
+        wanted = _by_name(self._key)
+        if wanted.keys() != key.arrays.keys():
+            differing = sorted(wanted.keys() ^ key.arrays.keys())
+            raise ValueError(f"the key lacks, or has in excess, the arrays {differing}")
+        for name, want in wanted.items():
+            have = key.arrays[name]
+            # A public challenge draws more often for exact checks; all else is fixed.
+            exact = want.dtype == jnp.uint64
+            shapes = [x.shape[:-1] if exact else x.shape for x in (have, want)]
+            if shapes[0] != shapes[1] or have.dtype != want.dtype:
+                raise ValueError(
+                    f"array {name!r} of the key has shape {have.shape} and type {have.dtype}, "
+                    f"not {want.shape} and {want.dtype}"
+                )
+
+    def __str__(self) -> str:
+        """The table of claims, what is discontinuous, and what the key keeps of the parameters."""
+        total = max(self._analysis.checked + self._analysis.replayed, 1)
+        rows = [("claim", "primitive", "shape", "dtype", "share", "discontinuous")]
+        for c in self.claims:
+            shape = "x".join(map(str, c.shape))
+            glue = ", ".join(sorted(c.glue))
+            rows.append((c.name, c.primitive, shape, c.dtype.name, f"{c.work / total:.1%}", glue))
+        rows.append(("(replayed)", "", "", "", f"{self._analysis.replayed / total:.1%}", ""))
+        parts = [f"program {self.id.hex()}", table(rows)]
+        if self._analysis.discontinuous:
+            parts.append("discontinuous: " + ", ".join(self._analysis.discontinuous))
+        kept = sorted(self.kept.items(), key=lambda item: -item[1])
+        if kept:
+            lines = [(name, f"{nbytes:,}") for name, nbytes in kept[:_SHOWN]]
+            if kept[_SHOWN:]:
+                rest = sum(nbytes for _, nbytes in kept[_SHOWN:])
+                lines.append((f"({len(kept) - _SHOWN} smaller)", f"{rest:,}"))
+            parts.append(table([("kept in the key", "bytes"), *lines]))
+        return "\n".join(parts)
+
+    @cached_property
+    def kept(self) -> dict[str, int]:
+        """Bytes of each value that the key keeps, because replayed equations need it."""
+        names = self._names()
+        found: dict[str, int] = {}
+
+        def visit(frame: analysis.Frame, trips: int) -> None:
+            for v in frame.kept:
+                found[names.get(v, "value")] = (
+                    found.get(names.get(v, "value"), 0) + v.nbytes * trips
+                )
+            for equation, child in frame.children.items():
+                visit(child, trips * equation.params["length"])
+
+        visit(self._analysis.frame, 1)
+        return found
+
+    def _names(self) -> dict[Var, str]:
+        """Where the value of a variable comes from, in the user's words."""
+        block = self._function.block
+        paths = [
+            jax.tree_util.keystr(p) for p, _ in jax.tree_util.tree_leaves_with_path(self.params)
+        ]
+        labels = [f"constant {i}" for i in range(len(self._function.constants))]
+        labels += ["params" + path for path in paths]
+        names = dict(zip(block.inputs, labels, strict=False))
+        for equation in block.walk():
+            sources = {names[a] for a in equation.inputs if isinstance(a, Var) and a in names}
+            name = sources.pop() if len(sources) == 1 else equation.name
+            names |= dict.fromkeys(equation.outputs, name)
+            if equation.kind == "scan":
+                for v, atom in zip(equation.bodies[0].inputs, equation.inputs, strict=True):
+                    if isinstance(atom, Var) and atom in names:
+                        names[v] = names[atom]
+        return names
+
+
+def compile(
+    fn: Callable[..., Any], params: Any, *inputs: Any, policy: Policy = policy.DEFAULT
+) -> Program:
+    """Compile `fn(params, *inputs)` into a pair of execution and check.
+
+    Args:
+      fn: any function of pytrees that JAX can trace. Arrays that it closes over count as
+        parameters.
+      params: pytree of arrays or `ShapeDtypeStruct`s: what the coordinator knows beforehand.
+      *inputs: pytrees of arrays or `ShapeDtypeStruct`s: what differs from job to job.
+      policy: tolerances and limits.
+
+    Raises:
+      TypeError: a value is no array, or a primitive has a parameter without a canonical form.
+      ValueError: the policy has no tolerance for a dtype that is needed.
+    """
+    params, inputs = jax.tree.map(interpreter.shape_dtype, (params, inputs))
+    function, y = interpreter.trace(fn, params, *inputs)
+    known = len(function.constants) + len(jax.tree.leaves(params))
+    found = analysis.analyse(function.block, known, policy.draws)
+    for claim in found.claims.values():
+        policy.eps_of(claim.form)
+    leaves = jax.tree.leaves(y)
+    for leaf in leaves:
+        if jnp.issubdtype(leaf.dtype, jnp.inexact):
+            policy.output_eps_of(leaf.dtype)
+    return Program(
+        policy=policy,
+        params=params,
+        inputs=inputs,
+        y=y,
+        id=identity.program_id(function, known, leaves, found),
+        _function=function,
+        _analysis=found,
+    )
+
+
+def parameter_root(params: Any) -> bytes:
+    """32-byte Merkle root (BLAKE3) over the arrays of a pytree, in its order.
+
+    A leaf is the hash of dtype, shape and canonical bytes of one array.
+    """
+
+    def leaf(x: Any) -> bytes:
+        head = encode([x.dtype.name, list(x.shape)])
+        return tagged_hash("parameter", head, tensor_bytes(x))
+
+    return merkle.root_from_leaf_data([leaf(x) for x in jax.tree.leaves(params)])
+
+
+def _by_name(tree: Any) -> dict[str, Any]:
+    """Leaves of a tree by path, such as `residual/projected/0/image`."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {"/".join(str(_part(p)) for p in path): leaf for path, leaf in leaves}
+
+
+def _part(entry: Any) -> Any:
+    for attribute in ("key", "idx", "name"):
+        if hasattr(entry, attribute):
+            return getattr(entry, attribute)
+    return entry
+
+
+def _require(what: str, expected: Any, given: Any) -> None:
+    """The caller's mistake, with both sides named."""
+    want, have = jax.tree.structure(expected), jax.tree.structure(given)
+    if want != have:
+        raise ValueError(f"{what} have tree {have}, the program was compiled for {want}")
+    leaves = jax.tree_util.tree_leaves_with_path(expected)
+    for (path, a), x in zip(leaves, jax.tree.leaves(given), strict=True):
+        b = interpreter.shape_dtype(x)
+        if (a.shape, a.dtype) != (b.shape, b.dtype):
+            raise ValueError(
+                f"{what}{jax.tree_util.keystr(path)} has shape {b.shape} and type {b.dtype}, "
+                f"the program was compiled for {a.shape} and {a.dtype}"
+            )

@@ -1,0 +1,235 @@
+"""Verdicts, and the reports that carry them.
+
+*accept*: everything was checked and passed. *reject*: a commitment, a proof or a test shows a
+wrong answer. *indeterminate*: nothing was shown either way; reschedule, never blame.
+
+Every reason is one of `REASONS`, a stable code.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import Any
+
+from scipy.special import chdtr, gammaincinv
+
+from verifiable.errors import Rejected, Undecided
+
+
+class Verdict(enum.StrEnum):
+    """One of three values; never a boolean that a caller forgets to test."""
+
+    ACCEPT = "accept"
+    REJECT = "reject"
+    INDETERMINATE = "indeterminate"
+
+    def __bool__(self) -> bool:
+        """A verdict has no truth value: compare it."""
+        raise TypeError("a verdict has three values: compare it with Verdict.ACCEPT")
+
+
+REASONS: dict[str, str] = {
+    "ok": "every claim and output passed",
+    "trace-structure": "the trace is not a sequence of arrays",
+    "claim-missing": "the trace has fewer claims than the program",
+    "claim-extra": "the trace has more claims than the program",
+    "claim-reordered": "the claims are those of the program in another order",
+    "claim-shape": "a claim has another shape than the program gives it",
+    "claim-dtype": "a claim has another dtype than the program gives it",
+    "claim-nonfinite": "a claim is not finite although its operands are",
+    "claim-range": "an integer claim is larger than its accumulator can become",
+    "claim-mismatch": "a claim is not the product of its operands",
+    "claim-untaken": "a claim of a branch that was not taken is not zero",
+    "output-structure": "the output is another pytree than the program returns",
+    "output-shape": "an output has another shape than the program gives it",
+    "output-dtype": "an output has another dtype than the program gives it",
+    "output-nonfinite": "an output is not finite although the replayed one is",
+    "output-mismatch": "an output is not the one that the claims lead to",
+    "discontinuous-glue": "a failure that last-bit differences before a discontinuity can explain",
+    "nonfinite-operand": "the verifier's own operands are not finite",
+    "nonfinite-output": "the verifier's own output is not finite",
+    "trip-limit": "a replayed loop ran longer than the policy allows",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bound:
+    """What the floating-point tests of a run prove.
+
+    Attributes:
+      phi: probability that an honest run is rejected by chance.
+      rows: number of rows tested.
+      draws: random vectors a row, t.
+      limit: L = chi2.isf(phi / rows, draws).
+    """
+
+    phi: float
+    rows: int
+    draws: int
+    limit: float
+
+    def acceptance(self, kappa: float) -> float:
+        """P(chi2_t <= L / kappa^2): how often a row that deviates by kappa sigma passes."""
+        return float(chdtr(self.draws, self.limit / kappa**2)) if kappa > 0 else 1.0
+
+    def kappa(self, miss: float = 1e-9) -> float:
+        """The deviation, in units of sigma, that passes with probability `miss`."""
+        if not 0 < miss < 1:
+            raise ValueError(f"a probability lies between 0 and 1, got {miss}")
+        return float((self.limit / (2 * gammaincinv(self.draws / 2, miss))) ** 0.5)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """Verdict on one contraction.
+
+    Attributes:
+      verdict: accept, reject or indeterminate.
+      reason: a code of `REASONS`.
+      message: what was wrong, where there is more to say than the code.
+      worst: largest statistic as a fraction of its limit.
+      row: the row that it belongs to, counted over all but the projected dimensions.
+      bound: what a pass proves of floats.
+      exact: whether the test was of integers: a wrong claim passes with at most 1/(2^61 - 1).
+    """
+
+    verdict: Verdict
+    reason: str
+    message: str = ""
+    worst: float = float("inf")
+    row: int | None = None
+    bound: Bound | None = None
+    exact: bool = False
+
+    def require(self) -> None:
+        """Raise unless accepted.
+
+        Raises:
+          Rejected: shown to be wrong.
+          Undecided: indeterminate.
+        """
+        require(self.verdict, self.reason, self.message or f"worst ratio {self.worst:.3g}")
+
+
+def require(verdict: Verdict, reason: str, message: str) -> None:
+    """Raise `Rejected` or `Undecided` unless the verdict is to accept."""
+    if verdict is Verdict.REJECT:
+        raise Rejected(reason, message)
+    if verdict is not Verdict.ACCEPT:
+        raise Undecided(reason, message)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimResult:
+    """What became of one claim or output.
+
+    Attributes:
+      name: of the claim; outputs are called `output`, with their path.
+      verdict: of this claim alone.
+      reason: a code of `REASONS`.
+      worst: largest statistic as a fraction of its limit.
+      row: the row that it belongs to.
+      glue: discontinuous equations that the verifier's operands passed through.
+    """
+
+    name: str
+    verdict: Verdict
+    reason: str
+    worst: float
+    row: int | None = None
+    glue: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coverage:
+    """What share of the arithmetic was checked how, in operations.
+
+    Attributes:
+      checked: operations of contractions that were tested by their claim.
+      replayed: operations that the verifier computed again.
+      discontinuous: equations where a last-bit difference may flip a value.
+    """
+
+    checked: int
+    replayed: int
+    discontinuous: tuple[str, ...] = ()
+
+    @property
+    def share(self) -> float:
+        """Fraction of the operations that was tested by claims."""
+        return self.checked / max(self.checked + self.replayed, 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """Verdict on one run.
+
+    Attributes:
+      verdict: accept, reject or indeterminate.
+      reason: a code of `REASONS`.
+      message: what was wrong, where there is more to say than the code.
+      claim: name of the first claim or output that was not accepted.
+      worst: largest statistic as a fraction of its limit, over everything tested.
+      claims: what became of each claim, then of each output.
+      coverage: what was checked, replayed, and discontinuous.
+      bound: what a pass proves of the floating-point claims; None if there are none.
+      y: the verifier's own replayed output, the canonical answer; None if nothing was replayed.
+    """
+
+    verdict: Verdict
+    reason: str
+    coverage: Coverage
+    message: str = ""
+    claim: str | None = None
+    worst: float = float("inf")
+    claims: tuple[ClaimResult, ...] = ()
+    bound: Bound | None = None
+    y: Any = field(default=None, repr=False)
+
+    def require(self) -> None:
+        """Raise unless accepted.
+
+        Raises:
+          Rejected: shown to be wrong.
+          Undecided: indeterminate.
+        """
+        where = f"{self.claim}: " if self.claim else ""
+        what = self.message or f"{REASONS[self.reason]} (worst ratio {self.worst:.3g})"
+        require(self.verdict, self.reason, where + what)
+
+    def __str__(self) -> str:
+        """The report as a table."""
+        rows = [("claim", "verdict", "reason", "worst", "row")]
+        for c in self.claims:
+            row = "" if c.row is None else str(c.row)
+            rows.append((c.name, c.verdict.value, c.reason, f"{c.worst:.3g}", row))
+        lines = [
+            f"{self.verdict.value}: {self.reason}" + (f" at {self.claim}" if self.claim else "")
+        ]
+        if self.message:
+            lines.append(self.message)
+        if self.claims:
+            lines.append(table(rows))
+        lines.append(
+            f"checked by claim {self.coverage.share:.1%} of the arithmetic, "
+            f"replayed {1 - self.coverage.share:.1%}"
+        )
+        if self.coverage.discontinuous:
+            lines.append("discontinuous: " + ", ".join(self.coverage.discontinuous))
+        if self.bound is not None:
+            lines.append(
+                f"a row that deviates by {self.bound.kappa():.3g} sigma passes with probability "
+                f"1e-9 ({self.bound.draws} draws, {self.bound.rows} rows, phi {self.bound.phi:.0e})"
+            )
+        return "\n".join(lines)
+
+
+def table(rows: list[tuple[str, ...]]) -> str:
+    """Rows as text in aligned columns; the first row is the header."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
+    lines.insert(1, "  ".join("-" * w for w in widths))
+    return "\n".join(lines)

@@ -1,0 +1,311 @@
+"""The coordinator's half: a function in which every contraction is replaced by its claim.
+
+`setup` evaluates what is known of the parameters, once; `check` evaluates the rest for a run, with
+each claimed output in the place of its contraction, and tests it there. Both are pure JAX
+functions that run under `jax.enable_x64`, and return statistics, never verdicts.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from verifiable import freivalds, interpreter
+from verifiable.analysis import Analysis, Claim, Frame
+from verifiable.claims import is_float
+from verifiable.freivalds import Projection, Statistic
+from verifiable.interpreter import Array, Atom, Block, Env, Equation
+from verifiable.policy import Policy
+
+Residual = dict[str, Any]  # kept: [array], projected: [Projection], children: [Residual]
+
+
+class OutputStatistic(NamedTuple):
+    """How far an output is from the replayed one, as arrays.
+
+    Attributes:
+      worst: float64 (), the largest row deviation as a fraction of its limit.
+      row: int32 (), the row that it belongs to.
+      finite: bool (), whether the output is finite wherever the replayed one is.
+      own_finite: bool (), whether the replayed output is finite.
+    """
+
+    worst: Array
+    row: Array
+    finite: Array
+    own_finite: Array
+
+
+class Findings(NamedTuple):
+    """What a check measures, as arrays; a pytree.
+
+    Attributes:
+      claims: by index of the claim; stacked over the trips of the scans around it.
+      taken: by index of the claim, whether its branch was taken.
+      stopped: by name of the loop, whether it ran into the trip limit.
+      outputs: by index of the leaf of the output.
+    """
+
+    claims: dict[int, Statistic]
+    taken: dict[int, Array]
+    stopped: dict[str, Array]
+    outputs: dict[int, OutputStatistic]
+
+    def update(self, other: Findings) -> None:
+        """Add other findings to these."""
+        self.claims.update(other.claims)
+        self.taken.update(other.taken)
+        self.stopped.update(other.stopped)
+        self.outputs.update(other.outputs)
+
+
+def setup(
+    frame: Frame, analysis: Analysis, env: Env, vectors: Mapping[str, Array], policy: Policy
+) -> Residual:
+    """Evaluate the known part of a block.
+
+    Args:
+      frame: the known part.
+      analysis: of the whole function.
+      env: values of constants and parameters; this function writes to it.
+      vectors: random vectors by label.
+      policy: for the tolerances.
+
+    Returns:
+      What the check needs: values to keep, projections, and the same of each scan, stacked.
+    """
+    children: list[Residual] = []
+    for equation in frame.steps:
+        if equation in frame.children:
+            children.append(
+                _setup_scan(equation, frame.children[equation], analysis, env, vectors, policy)
+            )
+        else:
+            interpreter.replay(equation, env)
+    projected = [
+        _project(c, interpreter.read(env, c.far), vectors, policy) for c in frame.projected
+    ]
+    return {"kept": [env[v] for v in frame.kept], "projected": projected, "children": children}
+
+
+def _project(claim: Claim, far: Array, vectors: Mapping[str, Array], policy: Policy) -> Projection:
+    g, eps = vectors[claim.vectors], policy.eps_of(claim.form)
+    return freivalds.project(claim.form, far, g, eps=eps)
+
+
+def _setup_scan(
+    equation: Equation,
+    frame: Frame,
+    analysis: Analysis,
+    env: Env,
+    vectors: Mapping[str, Array],
+    policy: Policy,
+) -> Residual:
+    carried, scanned, stacked = _slots(equation, analysis)
+    wanted = list(itertools.compress(equation.bodies[0].outputs, carried + stacked))
+
+    def step(inner: Env, _: Any) -> tuple[list[Array], Residual]:
+        residual = setup(frame, analysis, inner, vectors, policy)
+        return interpreter.read_all(inner, wanted), residual
+
+    outputs, residual = interpreter.scan(equation, env, step, carried=carried, scanned=scanned)
+    known = list(itertools.compress(equation.outputs, carried + stacked))
+    interpreter.write(env, known, outputs)
+    return residual
+
+
+def _slots(equation: Equation, analysis: Analysis) -> tuple[list[bool], list[bool], list[bool]]:
+    """Which carries, scanned inputs and stacked outputs of a scan are known."""
+    [body] = equation.bodies
+    count = equation.params["num_carry"]
+    inputs = [analysis.facts[v].known for v in body.inputs]
+    stacked = [analysis.fact(a).known for a in body.outputs[count:]]
+    return inputs[:count], inputs[count:], stacked
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Context:
+    """What the check of a block can look up.
+
+    Attributes:
+      analysis: of the whole function.
+      policy: tolerances and limits.
+      limit: of the statistic, L of `freivalds`.
+      vectors: random vectors by label.
+      claims: claimed outputs by index, without the dimensions of the scans around.
+      projections: of known operands, by index of the claim.
+      children: known part and residual of each scan.
+      depth: number of scans around.
+    """
+
+    analysis: Analysis
+    policy: Policy
+    limit: float
+    vectors: Mapping[str, Array]
+    claims: Mapping[int, Array]
+    projections: Mapping[int, Projection] = field(default_factory=dict)
+    children: Mapping[Equation, tuple[Frame, Residual]] = field(default_factory=dict)
+    depth: int = 0
+
+    def inside(self, frame: Frame, residual: Residual, env: Env) -> Context:
+        """The context of a frame's block; binds in `env` what the key keeps for it."""
+        interpreter.write(env, frame.kept, residual["kept"])
+        own = zip((c.index for c in frame.projected), residual["projected"], strict=True)
+        below = zip(frame.children.values(), residual["children"], strict=True)
+        return replace(
+            self,
+            projections={**self.projections, **dict(own)},
+            children=dict(zip(frame.children, below, strict=True)),
+        )
+
+
+def check(
+    block: Block, context: Context, env: Env, wanted: Sequence[Atom] | None = None
+) -> tuple[list[Array], Findings]:
+    """Evaluate what is not known of a block, and test its claims.
+
+    Args:
+      block: a block; the unknown ones of its inputs and free variables are in `env`.
+      context: see `Context`.
+      env: values by variable; this function writes to it.
+      wanted: atoms to return, by default the outputs of the block.
+
+    Returns:
+      Values of the wanted atoms, and the findings.
+    """
+    analysis = context.analysis
+    findings = Findings({}, {}, {}, {})
+    for equation in block.equations:
+        if analysis.known(equation):
+            if analysis.rebuilt.intersection(equation.outputs):
+                interpreter.replay(equation, env)
+        elif equation in analysis.claims:
+            claim = analysis.claims[equation]
+            env[equation.outputs[0]] = context.claims[claim.index]
+            findings.claims[claim.index] = _test(claim, context, env)
+            findings.taken[claim.index] = jnp.ones((), bool)
+        elif equation.kind == "while":
+            limit = context.policy.trip_limit
+            outputs, findings.stopped[equation.name] = interpreter.while_loop(equation, env, limit)
+            interpreter.write(env, equation.outputs, outputs)
+        elif equation.bodies:
+            several = _check_scan if equation.kind == "scan" else _check_switch
+            findings.update(several(equation, context, env))
+        else:
+            interpreter.replay(equation, env)
+    return interpreter.read_all(env, block.outputs if wanted is None else wanted), findings
+
+
+def _test(claim: Claim, context: Context, env: Env) -> Statistic:
+    projection = context.projections.get(claim.index)
+    if projection is None:
+        far = interpreter.read(env, claim.far)
+        projection = _project(claim, far, context.vectors, context.policy)
+    return freivalds.test(
+        claim.form,
+        interpreter.read(env, claim.near),
+        projection,
+        context.claims[claim.index],
+        context.vectors[claim.vectors],
+        eps=context.policy.eps_of(claim.form),
+        limit=context.limit,
+    )
+
+
+def _check_scan(equation: Equation, context: Context, env: Env) -> Findings:
+    [body] = equation.bodies
+    carried, scanned, stacked = (
+        [not k for k in known] for known in _slots(equation, context.analysis)
+    )
+    wanted = list(itertools.compress(body.outputs, carried + stacked))
+    frame, residual = context.children[equation]
+    claims = {c.index: context.claims[c.index] for c in context.analysis.claims_in(body)}
+
+    def step(inner: Env, slices: Any) -> tuple[list[Array], Findings]:
+        residual, claims = slices
+        here = replace(context, claims=claims, depth=context.depth + 1)
+        return check(body, here.inside(frame, residual, inner), inner, wanted)
+
+    outputs, findings = interpreter.scan(
+        equation,
+        env,
+        step,
+        extra=(residual, claims),
+        carried=carried,
+        scanned=scanned,
+    )
+    unknown = list(itertools.compress(equation.outputs, carried + stacked))
+    interpreter.write(env, unknown, outputs)
+    return findings
+
+
+def _check_switch(equation: Equation, context: Context, env: Env) -> Findings:
+    analysis = context.analysis
+    claims = [c for body in equation.bodies for c in analysis.claims_in(body)]
+    loops = [e for body in equation.bodies for e in analysis.loops_in(body)]
+
+    def branch(body: Block) -> tuple[list[Array], Findings]:
+        outputs, own = check(body, context, dict(env))
+        other = [c for c in claims if c.index not in own.claims]
+        zeros = {c.index: _test_untaken(context.claims[c.index]) for c in other}
+        return outputs, Findings(
+            claims=zeros | own.claims,
+            taken={c.index: jnp.zeros((), bool) for c in other} | own.taken,
+            stopped={e.name: jnp.zeros((), bool) for e in loops} | own.stopped,
+            outputs={},
+        )
+
+    branches = [lambda body=body: branch(body) for body in equation.bodies]
+    outputs, findings = interpreter.switch(equation, env, branches)
+    interpreter.write(env, equation.outputs, outputs)
+    return findings
+
+
+def _test_untaken(out: Array) -> Statistic:
+    """The claims of a branch that was not taken are all zero."""
+    zero = out.reshape(-1) == 0
+    passed, true = jnp.all(zero), jnp.ones((), bool)
+    worst = jnp.where(passed, 0.0, jnp.inf)
+    return Statistic(worst, freivalds.first(~zero), passed, true, true, true)
+
+
+def compare(theirs: Array, mine: Array, policy: Policy) -> OutputStatistic:
+    """Compare an output with the replayed one.
+
+    Args:
+      theirs: what the device returned.
+      mine: what the claims lead to, of the same shape and dtype.
+      policy: for the tolerance of floats; integers and booleans must be equal.
+    """
+    rows = (math.prod(mine.shape[:-1]), math.prod(mine.shape[-1:]))
+    theirs, mine = theirs.reshape(rows), mine.reshape(rows)
+    if not is_float(mine.dtype):
+        ratio = jnp.where(jnp.all(theirs == mine, axis=-1), 0.0, jnp.inf)
+        finite = own = jnp.ones(rows[:1], bool)
+    else:
+        eps = policy.output_eps_of(mine.dtype)
+        floor = float(jnp.finfo(mine.dtype).tiny)
+        wide = jnp.complex128 if jnp.iscomplexobj(mine) else jnp.float64
+        theirs, mine = theirs.astype(wide), mine.astype(wide)
+        finite = jnp.all(jnp.isfinite(theirs), axis=-1)
+        own = jnp.all(jnp.isfinite(mine), axis=-1)
+        # Divided by the largest element, squares neither overflow nor vanish.
+        top = jnp.maximum(jnp.max(jnp.abs(mine), axis=-1, initial=0.0), floor)[:, None]
+        deviation = jnp.linalg.norm((theirs - mine) / top, axis=-1)
+        allowed = eps * jnp.linalg.norm(mine / top, axis=-1) + floor / top[:, 0]
+        ratio = jnp.where(own, deviation / allowed, 0.0)
+        ratio = jnp.where(jnp.isnan(ratio), jnp.inf, ratio)
+    if ratio.size == 0:
+        ratio, finite, own = jnp.zeros(1), jnp.ones(1, bool), jnp.ones(1, bool)
+    worst = jnp.max(ratio).astype(jnp.float64)
+    return OutputStatistic(
+        worst=worst,
+        row=freivalds.first(ratio == worst),
+        finite=jnp.all(finite | ~own),
+        own_finite=jnp.all(own),
+    )
