@@ -38,8 +38,8 @@ EXACT = frozenset(
     abs and broadcast_in_dim clamp clz concatenate copy copy_p cummax cummin device_put
     dynamic_slice dynamic_update_slice expand_dims gather imag iota is_finite max min neg not
     opt_barrier optimization_barrier or pad real reduce_and reduce_max reduce_min reduce_or
-    reduce_window_max reduce_window_min reduce_xor reshape rev scatter select_and_gather_add
-    select_n slice split squeeze stop_gradient tile transpose unstack xor
+    reduce_window_max reduce_window_min reduce_xor reshape rev scatter select_n slice split squeeze
+    stop_gradient tile transpose unstack xor
     """.split()
 )
 

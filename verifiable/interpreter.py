@@ -25,7 +25,6 @@ import jax
 import jax.extend.core as jex
 import numpy as np
 from jax import lax
-from jax.typing import DTypeLike
 
 Array = Any  # a jax.Array, a tracer of one, or a numpy array
 
@@ -471,8 +470,8 @@ def _drop_dead(block: Block, live: set[Var] | None = None) -> set[Var]:
 
 
 def shape_dtype(value: Any) -> jax.ShapeDtypeStruct:
-    """Shape and type of an array-like, without reading it."""
-    if isinstance(value, jax.ShapeDtypeStruct):
-        return value
-    dtype: DTypeLike = getattr(value, "dtype", None) or np.asarray(value).dtype
+    """Shape of an array-like, and the type that JAX gives it, without reading it."""
+    dtype: Any = getattr(value, "dtype", None) or np.asarray(value).dtype
+    if not isinstance(value, jax.Array):
+        dtype = jax.dtypes.canonicalize_dtype(dtype, allow_extended_dtype=True)
     return jax.ShapeDtypeStruct(np.shape(value), dtype)

@@ -103,8 +103,8 @@ class Program:
         Raises:
           ValueError: another tree, shape or dtype than at compile time.
         """
-        _require("params", self.params, params)
-        _require("inputs", self.inputs, inputs)
+        params = _conform("params", self.params, params)
+        inputs = _conform("inputs", self.inputs, inputs)
         leaves = [*self._function.constants, *jax.tree.leaves((params, inputs))]
         env: Env = dict(zip(self._function.block.inputs, leaves, strict=True))
         outputs, found = prover.execute(self._function.block, self._analysis, env)
@@ -121,7 +121,7 @@ class Program:
         Raises:
           ValueError: another tree, shape or dtype than at compile time.
         """
-        _require("params", self.params, params)
+        params = _conform("params", self.params, params)
         draws = self.policy.draws
         with jax.enable_x64(True):
             vectors = {n: jnp.asarray(freivalds.vectors(challenge, n, draws)) for n in self._sets}
@@ -149,7 +149,7 @@ class Program:
             tree, shape or dtype than at compile time.
         """
         self._require_key(key)
-        _require("inputs", self.inputs, inputs)
+        inputs = _conform("inputs", self.inputs, inputs)
         claims, problem = judge.receive_claims(trace, self.claims)
         outputs, other = judge.receive_output(y, self.y)
         problem = problem or other
@@ -411,16 +411,20 @@ def _part(entry: Any) -> Any:
     return entry
 
 
-def _require(what: str, expected: Any, given: Any) -> None:
-    """The caller's mistake, with both sides named."""
+def _conform(what: str, expected: Any, given: Any) -> Any:
+    """Arrays of the shapes and types that are expected; the caller's mistake names both sides."""
     want, have = jax.tree.structure(expected), jax.tree.structure(given)
     if want != have:
         raise ValueError(f"{what} have tree {have}, the program was compiled for {want}")
-    leaves = jax.tree_util.tree_leaves_with_path(expected)
-    for (path, a), x in zip(leaves, jax.tree.leaves(given), strict=True):
+
+    def conform(path: Any, a: Any, x: Any) -> Any:
         b = interpreter.shape_dtype(x)
         if (a.shape, a.dtype) != (b.shape, b.dtype):
             raise ValueError(
                 f"{what}{jax.tree_util.keystr(path)} has shape {b.shape} and type {b.dtype}, "
                 f"the program was compiled for {a.shape} and {a.dtype}"
             )
+        # Without x64, JAX reads doubles as floats; the check, which runs with it, must as well.
+        return x if isinstance(x, jax.Array) else np.asarray(x, a.dtype)
+
+    return jax.tree_util.tree_map_with_path(conform, expected, given)
