@@ -241,10 +241,10 @@ class _Forward:
         )
         for v, effect in zip(equation.outputs, effect_on_rounding(equation), strict=True):
             glue = joined.glue
-            if effect == "discontinuous" and rounded:
+            if (effect == "step" and rounded) or (effect == "unknown" and floats):
                 self.discontinuous.add(equation.name)
                 glue |= {equation.name}
-            exact = not {"exact": rounded, "continuous": floats, "discontinuous": False}[effect]
+            exact = not {"exact": rounded, "step": False}.get(effect, floats)
             self.facts[v] = Fact(joined.known, exact, glue, joined.loops).under(guard)
 
     def claim(self, equation: Equation, inputs: Sequence[Fact]) -> tuple[Contraction, bool] | None:

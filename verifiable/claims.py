@@ -12,9 +12,10 @@ new entry in `contractions`.
 
 Everything else is glue, which the verifier replays. For a value that two honest devices compute
 with different rounding, an equation is either *exact* (it moves or selects values), *continuous*
-(a small difference stays small) or *discontinuous* (`round`, comparisons, `argmax`, narrowing
-casts: a difference in the last bit may flip the result). What no table names counts as
-discontinuous.
+(a small difference stays small), a *step* (`round`, comparisons, `argmax`, narrowing casts: a
+difference in the last bit may flip the result) or *unknown*: what no table names may round, and
+may be discontinuous. (`is_finite` is a comparison with the largest number, which no honest value
+comes close to.)
 """
 
 from __future__ import annotations
@@ -54,6 +55,14 @@ CONTINUOUS = frozenset(
     """.split()
 )
 
+# Discontinuous, but what they return is exact.
+STEPS = frozenset(
+    """
+    argmax argmin ceil convert_element_type eq floor ge gt le lt ne reduce_precision round sign sort
+    top_k
+    """.split()
+)
+
 # Cheap enough to compute again from smaller inputs rather than to keep the result in a key.
 REBUILT = (EXACT | CONTINUOUS) - frozenset(
     """
@@ -75,18 +84,18 @@ def is_float(dtype: Any) -> bool:
 
 
 def effect_on_rounding(equation: Equation) -> tuple[str, ...]:
-    """`exact`, `continuous` or `discontinuous`, for each output, given inputs that may differ."""
+    """`exact`, `continuous`, `step` or `unknown`, for each output."""
     kind, outputs = equation.kind, equation.outputs
     if kind == "convert_element_type":
         effect = _conversion(equation.inputs[0].dtype, outputs[0].dtype)
     elif kind == "top_k":
-        return ("exact", "discontinuous")
+        return ("exact", "step")
     elif kind in EXACT or (kind == "sort" and len(outputs) == 1):
         effect = "exact"
     elif kind in CONTINUOUS:
         effect = "continuous"
     else:
-        effect = "discontinuous"
+        effect = "step" if kind in STEPS else "unknown"
     return (effect,) * len(outputs)
 
 
@@ -94,10 +103,10 @@ def _conversion(source: np.dtype[Any], target: np.dtype[Any]) -> str:
     if not is_float(source):
         return "exact"
     if not is_float(target):
-        return "discontinuous"
+        return "step"
     from_, to = jnp.finfo(source), jnp.finfo(target)
     widens = to.nmant >= from_.nmant and to.maxexp >= from_.maxexp and to.minexp <= from_.minexp
-    return "exact" if widens else "discontinuous"
+    return "exact" if widens else "step"
 
 
 def work(equation: Equation) -> int:

@@ -40,7 +40,7 @@ from scipy.special import chdtri
 
 from verifiable import interpreter, policy
 from verifiable.challenge import Challenge
-from verifiable.claims import Contraction, contraction, extent
+from verifiable.claims import FLOATS, Contraction, contraction, contractions, extent
 from verifiable.field import F61, Field
 from verifiable.interpreter import Array
 from verifiable.report import Bound, Result, Verdict
@@ -294,6 +294,7 @@ def verify_dot_general(
     out: Any,
     dimension_numbers: Any = None,
     *,
+    preferred_element_type: Any = None,
     policy: policy.Policy = policy.DEFAULT,
 ) -> Result:
     """Verify `out = lax.dot_general(lhs, rhs, dimension_numbers)`.
@@ -302,8 +303,10 @@ def verify_dot_general(
       challenge: randomness that whoever computed `out` could not know at the time.
       lhs: left operand, numpy or JAX, of a floating-point type, int8 or uint8.
       rhs: right operand.
-      out: the claim: float for floats, int32 for integers, of the shape of the product.
+      out: the claim.
       dimension_numbers: as of `lax.dot_general`; a plain matrix product by default.
+      preferred_element_type: as of `lax.dot_general`; int32 for integers. The type of the claim is
+        the caller's to say, since the tolerance follows from it.
       policy: tolerances and number of draws.
 
     Returns:
@@ -312,13 +315,15 @@ def verify_dot_general(
     Raises:
       TypeError: the types have no check (see `claims.contraction`), or might wrap.
       ValueError: the shapes of the operands do not fit.
+
+    A claim of another shape or type is rejected.
     """
     if dimension_numbers is None:
         dimension_numbers = (((np.ndim(lhs) - 1,), (0,)), ((), ()))
 
     def product(a: Array, b: Array) -> Array:
         return lax.dot_general(
-            a, b, dimension_numbers, preferred_element_type=interpreter.shape_dtype(out).dtype
+            a, b, dimension_numbers, preferred_element_type=preferred_element_type
         )
 
     return _verify(challenge, product, lhs, rhs, out, policy)
@@ -347,7 +352,6 @@ def verify_conv_general_dilated(
             b,
             window_strides,
             padding,
-            preferred_element_type=interpreter.shape_dtype(out).dtype,
             **parameters,
         )
 
@@ -358,17 +362,31 @@ def _verify(
     challenge: Challenge, product: Any, lhs: Any, rhs: Any, out: Any, policy: policy.Policy
 ) -> Result:
     with jax.enable_x64(True):
-        operands = [interpreter.shape_dtype(x) for x in (lhs, rhs)]
-        function, shape = interpreter.trace(product, *operands)
-        # Promotion may put conversions in front; then the operands are not of one checked type.
-        [equation] = function.block.equations if len(function.block.equations) == 1 else [None]
-        form = contraction(equation) if equation is not None else None
-        if equation is None or form is None:
-            types = ", ".join(str(interpreter.shape_dtype(x).dtype) for x in (lhs, rhs, out))
-            raise TypeError(f"no check for a contraction of types {types}: it may wrap, or mix")
-        if np.shape(out) != shape.shape:
-            text = f"claim has shape {np.shape(out)}, the product {shape.shape}"
-            return Result(verdict=Verdict.REJECT, reason="claim-shape", message=text)
+        lhs, rhs, out = (
+            np.asarray(x) if not isinstance(x, jax.Array) else x for x in (lhs, rhs, out)
+        )
+        types = ", ".join(str(x.dtype) for x in (lhs, rhs))
+        if not all(x.dtype.name in FLOATS | {"int8", "uint8"} for x in (lhs, rhs)):
+            raise TypeError(f"no check for a contraction of {types}")
+        try:
+            function, shape = interpreter.trace(product, lhs, rhs)
+        except TypeError as error:
+            raise ValueError(f"operands of shapes {lhs.shape} and {rhs.shape}: {error}") from error
+        [equation] = [e for e in function.block.equations if e.kind in contractions]
+        form = contraction(equation)
+        if form is None or len(function.block.equations) > 1:
+            raise TypeError(
+                f"no check for a contraction of {types} into {shape.dtype}: it may wrap, mixes "
+                "types, is empty, or is of a form that has none (integers need "
+                "preferred_element_type=int32)"
+            )
+        for reason, have, want in (
+            ("claim-shape", out.shape, shape.shape),
+            ("claim-dtype", out.dtype, shape.dtype),
+        ):
+            if have != want:
+                text = f"got {have}, the product has {want}"
+                return Result(verdict=Verdict.REJECT, reason=reason, message=text)
         eps = policy.eps_of(form)
         reached = bound(policy.phi, form.tests, policy.draws)
         g = jnp.asarray(vectors(challenge, form.vectors(far_known=True), policy.draws))

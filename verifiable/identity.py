@@ -109,6 +109,8 @@ def _canonical(value: Any, where: str) -> Any:
     if isinstance(value, np.ndarray | np.generic | jax.Array):
         array = np.asarray(value)
         return ["array", array.dtype.name, list(array.shape), bytes(tensor_bytes(array))]
+    if type(value).__name__ == "PRNGImpl":  # a named tuple of functions
+        return ["prng", str(value.name)]
     if isinstance(value, Mapping):
         items = cast("Mapping[Any, Any]", value)
         pairs = sorted((str(k), encode(_canonical(v, where))) for k, v in items.items())

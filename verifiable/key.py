@@ -23,6 +23,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 FORMAT = "verifiable key 1"
+_STORED = frozenset(
+    {f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)}
+    | {"bool", "float16", "bfloat16", "float32", "float64", "complex64"}
+)
 _DIGESTS = ("program", "policy", "parameters", "challenge")
 
 
@@ -80,7 +84,11 @@ class VerifierKey:
 
         Raises:
           FileExistsError: there is a file already.
+          TypeError: a parameter that the key keeps has a type that safetensors has no name for.
         """
+        for name, array in self.arrays.items():
+            if array.dtype.name not in _STORED:
+                raise TypeError(f"{name!r} is {array.dtype.name}, which safetensors cannot store")
         arrays = {name: np.asarray(a) for name, a in self.arrays.items()}
         metadata = {"format": FORMAT, "version": self.header.version}
         for name in _DIGESTS:
@@ -98,6 +106,8 @@ class VerifierKey:
           PermissionError: others than the owner can read the file.
           ValueError: the file is not a verifier key of this format.
         """
+        if not Path(path).is_file():
+            raise ValueError(f"{path} is not a file")
         mode = stat.S_IMODE(Path(path).stat().st_mode)
         if os.name == "posix" and mode & 0o077:
             raise PermissionError(
