@@ -21,6 +21,7 @@ import numpy as np
 from verifiable.analysis import Claim
 from verifiable.freivalds import Statistic
 from verifiable.report import ClaimResult, Verdict
+from verifiable.trace import Trace
 from verifiable.verifier import Findings, OutputStatistic
 
 _LONGEST = 200  # characters of a message that a device has a say in
@@ -35,7 +36,7 @@ def receive_claims(trace: Any, claims: Sequence[Claim]) -> tuple[list[Any], Prob
       trace: a `Trace`, or a sequence of arrays, or anything else.
       claims: of the program.
     """
-    received = getattr(trace, "claims", trace)
+    received = trace.claims if isinstance(trace, Trace) else trace
     if not isinstance(received, tuple | list):
         return [], ("trace-structure", None, f"got {type(received).__name__}")
     arrays = [_array(x) for x in received]
@@ -81,9 +82,11 @@ def receive_output(y: Any, expected: Any) -> tuple[list[Any], Problem | None]:
 
 
 def _array(x: Any) -> Any:
-    """An array as it is, a number as its array, and None for anything else."""
-    if isinstance(x, np.ndarray | jax.Array):
+    """A plain array as it is, a numpy scalar as its array, and None for anything else."""
+    if type(x) is np.ndarray:
         return x
+    if isinstance(x, jax.Array):
+        return None if x.is_deleted() else x
     return np.asarray(x) if isinstance(x, np.generic) else None
 
 
