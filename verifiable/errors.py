@@ -6,6 +6,8 @@ verify. It carries both sides as fields. A mistake of the caller is an ordinary 
 
     VerificationError
     ├── MalformedEncoding      bytes that are too long, not canonical, or not of the format
+    │   └── InvalidPoint       no point of a group (`curve`)
+    ├── SignatureError         signatures and sets of signers (`bls`)
     ├── MerkleError
     │   ├── MalformedProof     a proof of the wrong length, order or range
     │   └── RootMismatch       a well-formed proof that leads to another root
