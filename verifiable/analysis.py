@@ -68,6 +68,7 @@ class Claim:
       primitive: `dot_general` or `conv_general_dilated`.
       form: the contraction as linear maps.
       trips: lengths of the scans around it; leading dimensions of the committed array.
+      group: index of the first claim under the outermost of these scans; its own without any.
       shape: shape of the committed array.
       dtype: type of the committed array.
       far_known: whether the projected operand depends on parameters only.
@@ -82,6 +83,7 @@ class Claim:
     primitive: str
     form: Contraction
     trips: tuple[int, ...]
+    group: int
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     far_known: bool
@@ -323,7 +325,11 @@ class _Forward:
 
 
 def _number(
-    block: Block, forward: _Forward, trips: tuple[int, ...], start: int = 0
+    block: Block,
+    forward: _Forward,
+    trips: tuple[int, ...],
+    start: int = 0,
+    group: int | None = None,
 ) -> Iterator[tuple[Equation, Claim]]:
     for equation in block.equations:
         if equation in forward.forms:
@@ -337,6 +343,7 @@ def _number(
                     primitive=equation.kind,
                     form=form,
                     trips=trips,
+                    group=start if group is None else group,
                     shape=trips + out.shape,
                     dtype=out.dtype,
                     far_known=far_known,
@@ -347,9 +354,12 @@ def _number(
                 ),
             )
             start += 1
-        inner = (*trips, equation.params["length"]) if equation.kind == "scan" else trips
+        inner, around = trips, group
+        if equation.kind == "scan":
+            inner = (*trips, equation.params["length"])
+            around = start if group is None else group
         for body in equation.bodies:
-            for item in _number(body, forward, inner, start):
+            for item in _number(body, forward, inner, start, around):
                 yield item
                 start += 1
 

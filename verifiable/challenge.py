@@ -132,6 +132,10 @@ class Challenge:
         """Draws of an exact check: one while the seed is secret, two where it can be ground."""
         return 2 if self.public else 1
 
+    def derive(self, label: str) -> bytes:
+        """32 bytes for another purpose, such as the seed of an audit draw; one for each label."""
+        return tagged_hash("challenge derive", self._seed, label.encode())
+
     def _stream(self, label: str, size: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
         hasher = blake3(self._seed, derive_key_context=_DRAWS)
         hasher.update(label.encode())

@@ -141,7 +141,7 @@ def trace(fn: Callable[..., Any], *args: Any) -> tuple[Function, Any]:
 
 
 def flatten(closed: Any) -> Function:
-    """Inline the calls of a closed jaxpr, drop dead equations, and scope bodies lexically."""
+    """Inline calls, fold literals, drop dead equations, and scope bodies lexically."""
     builder = _Builder()
     jaxpr, consts = _open(closed)
     inputs = tuple(_var(v) for v in jaxpr.invars)
@@ -370,6 +370,10 @@ class _Builder:
                 outputs = self.inline(inner, inner_consts, inner_env, into, here)
                 env.update(zip(eqn.outvars, outputs, strict=True))
                 continue
+            folded = _fold(eqn, inputs)
+            if folded is not None:
+                env[eqn.outvars[0]] = folded
+                continue
             outs = tuple(_var(v) for v in eqn.outvars)
             env.update(zip(eqn.outvars, outs, strict=True))
             into.append(self.equation(eqn, kind, inputs, outs, here))
@@ -406,6 +410,38 @@ class _Builder:
         equations: list[Equation] = []
         outputs = self.inline(jaxpr, consts, env, equations, scope)
         return Block(inputs, equations, outputs)
+
+
+# Correctly rounded everywhere, so that their value on literals is part of the program text.
+_FOLDED: Mapping[str, Callable[..., Any]] = {
+    "convert_element_type": lambda x: x,
+    "add": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "neg": np.negative,
+    "max": np.maximum,
+    "min": np.minimum,
+    "eq": np.equal,
+    "ne": np.not_equal,
+    "gt": np.greater,
+    "ge": np.greater_equal,
+    "lt": np.less,
+    "le": np.less_equal,
+}
+
+
+def _fold(eqn: Any, inputs: tuple[Atom, ...]) -> Literal | None:
+    """The literal that an equation gives on literals, if it is worth folding."""
+    literals = [a.value for a in inputs if isinstance(a, Literal)]
+    function = _FOLDED.get(eqn.primitive.name)
+    out = _dtype(eqn.outvars[0].aval)
+    if function is None or len(literals) < len(inputs):
+        return None
+    if np.issubdtype(out, np.integer) and any(np.issubdtype(v.dtype, np.inexact) for v in literals):
+        return None  # out of range, devices differ
+    with np.errstate(all="ignore"):
+        value = np.asarray(function(*literals))
+        return Literal(value.astype(out))
 
 
 def _join(scope: str, name: str) -> str:

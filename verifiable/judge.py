@@ -27,6 +27,7 @@ from verifiable.verifier import Findings, OutputStatistic
 _LONGEST = 200  # characters of a message that a device has a say in
 
 Problem = tuple[str, str | None, str]  # reason, claim, message
+Outcome = tuple[str, float, int | None, int]  # reason, worst ratio, its row, its trip
 
 
 def receive_claims(trace: Any, claims: Sequence[Claim]) -> tuple[list[Any], Problem | None]:
@@ -115,10 +116,16 @@ def judge(
         _result(name, _judge_output(findings.outputs[i]), glue, loops & stopped)
         for i, (name, glue, loops) in enumerate(outputs)
     ]
+    # In the order of execution: claims of one scan by iteration first.
+    places = [(c.group, r.trip, c.index) for c, r in zip(claims, results, strict=False)]
+    places += [(len(claims), 0, i) for i in range(len(outputs))]
     for verdict in (Verdict.REJECT, Verdict.INDETERMINATE):
-        for result in results:
-            if result.verdict is verdict:
-                return verdict, result.reason, result.name, tuple(results)
+        failed = [
+            (place, r) for place, r in zip(places, results, strict=True) if r.verdict is verdict
+        ]
+        if failed:
+            _, result = min(failed, key=lambda item: item[0])
+            return verdict, result.reason, result.name, tuple(results)
     if stopped:
         return Verdict.INDETERMINATE, "trip-limit", min(stopped), tuple(results)
     if all(r.verdict is Verdict.ACCEPT for r in results):
@@ -128,11 +135,11 @@ def judge(
 
 def _result(
     name: str,
-    outcome: tuple[str, float, int | None],
+    outcome: Outcome,
     glue: frozenset[str],
     stopped: frozenset[str],
 ) -> ClaimResult:
-    reason, worst, row = outcome
+    reason, worst, row, trip = outcome
     if reason == "ok":
         verdict = Verdict.ACCEPT
     elif reason in ("nonfinite-operand", "nonfinite-output"):
@@ -144,12 +151,18 @@ def _result(
     else:
         verdict = Verdict.REJECT
     return ClaimResult(
-        name=name, verdict=verdict, reason=reason, worst=worst, row=row, glue=tuple(sorted(glue))
+        name=name,
+        verdict=verdict,
+        reason=reason,
+        worst=worst,
+        row=row,
+        trip=trip,
+        glue=tuple(sorted(glue)),
     )
 
 
-def _judge_claim(findings: Findings, index: int) -> tuple[str, float, int | None]:
-    """Reason, worst ratio and row of a claim, over all trips of the scans around it."""
+def _judge_claim(findings: Findings, index: int) -> Outcome:
+    """Outcome of a claim, over all trips of the scans around it."""
     statistic = Statistic(*(np.ravel(x) for x in findings.claims[index]))
     taken = np.ravel(findings.taken[index])
     checks = (
@@ -162,7 +175,7 @@ def _judge_claim(findings: Findings, index: int) -> tuple[str, float, int | None
     return _first_failure(checks, statistic.worst, statistic.row)
 
 
-def _judge_output(statistic: OutputStatistic) -> tuple[str, float, int | None]:
+def _judge_output(statistic: OutputStatistic) -> Outcome:
     checks = (
         ("output-nonfinite", np.ravel(statistic.finite)),
         ("output-mismatch", np.ravel(statistic.worst) <= 1.0),
@@ -171,12 +184,10 @@ def _judge_output(statistic: OutputStatistic) -> tuple[str, float, int | None]:
     return _first_failure(checks, np.ravel(statistic.worst), np.ravel(statistic.row))
 
 
-def _first_failure(
-    checks: Sequence[tuple[str, Any]], worst: Any, row: Any
-) -> tuple[str, float, int | None]:
+def _first_failure(checks: Sequence[tuple[str, Any]], worst: Any, row: Any) -> Outcome:
     for reason, passed in checks:
         if not np.all(passed):
             trip = int(np.argmin(passed))
-            return reason, float(worst[trip]), int(row[trip])
+            return reason, float(worst[trip]), int(row[trip]), trip
     trip = int(np.argmax(worst)) if len(worst) else 0
-    return "ok", float(np.max(worst, initial=0.0)), int(row[trip]) if len(row) else None
+    return "ok", float(np.max(worst, initial=0.0)), int(row[trip]) if len(row) else None, trip

@@ -5,7 +5,7 @@ dtype the tolerance `eps`, in units of the scale of `freivalds`. Keys and receip
 a check under another policy is refused.
 
 The default `eps` is several times the largest value seen on honest devices (compiled and op by
-op, on trained weights; `benchmarks/honest.py` measures it), including the difference that
+op, on trained weights; `benchmarks/soundness.py` measures it), including the difference that
 replayed glue adds to the operands.
 """
 

@@ -97,8 +97,8 @@ class Program:
 
         Returns:
           `y` and the trace. Compiled, `y` equals bit for bit what the compiled function returns,
-          unless XLA would have merged a claimed contraction with its neighbours (such as the
-          transpose of a product) or kept excess precision in narrow types.
+          unless XLA would have merged a claimed contraction with its neighbours (a product that
+          is transposed, or a convolution on CPUs) or kept excess precision in narrow types.
 
         Raises:
           ValueError: another tree, shape or dtype than at compile time.

@@ -130,6 +130,7 @@ class ClaimResult:
       reason: a code of `REASONS`.
       worst: largest statistic as a fraction of its limit.
       row: the row that it belongs to.
+      trip: the iteration that it belongs to, counted over the scans around the claim.
       glue: discontinuous equations that the verifier's operands passed through.
     """
 
@@ -138,6 +139,7 @@ class ClaimResult:
     reason: str
     worst: float
     row: int | None = None
+    trip: int = 0
     glue: tuple[str, ...] = ()
 
 
@@ -200,10 +202,10 @@ class Report:
 
     def __str__(self) -> str:
         """The report as a table."""
-        rows = [("claim", "verdict", "reason", "worst", "row")]
+        rows = [("claim", "verdict", "reason", "worst", "trip", "row")]
         for c in self.claims:
             row = "" if c.row is None else str(c.row)
-            rows.append((c.name, c.verdict.value, c.reason, f"{c.worst:.3g}", row))
+            rows.append((c.name, c.verdict.value, c.reason, f"{c.worst:.3g}", str(c.trip), row))
         lines = [
             f"{self.verdict.value}: {self.reason}" + (f" at {self.claim}" if self.claim else "")
         ]

@@ -1,0 +1,1 @@
+"""Benchmarks: one claim a module, measured side by side with its baseline in one run."""

@@ -1,0 +1,54 @@
+"""`python -m benchmarks [NAME | all | report] [--quick] [--json FILE]`; no name lists the claims.
+
+The exit status is 1 if a bar is missed, unless `--quick` asks for a rough run whose bars only
+inform. `all` runs each benchmark in a process of its own, so that none inherits another's memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks import harness
+
+
+def main() -> int:
+    """Run the command; return its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("name", nargs="?", help="a benchmark, 'all', or 'report'")
+    parser.add_argument("--quick", action="store_true", help="small sizes, few repeats")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write tidy JSON here; a directory with 'all'"
+    )
+    options = parser.parse_args()
+    console = Console()
+    if options.name is None:
+        for name in harness.names():
+            console.print(f"[bold]{name:<20}[/]{harness.load(name).CLAIM}", highlight=False)
+        return 0
+    if options.name == "report":
+        harness.report()
+        return 0
+    if options.name == "all":
+        if options.json is not None:
+            options.json.mkdir(parents=True, exist_ok=True)
+        flags = ["--quick"] * options.quick + (
+            ["--json", str(options.json)] if options.json else []
+        )
+        runs = [[sys.executable, "-m", "benchmarks", name, *flags] for name in harness.names()]
+        # The arguments are this interpreter, this package and its own module names.
+        return max(subprocess.run(command, check=False).returncode for command in runs)  # noqa: S603
+    try:
+        harness.load(options.name)
+    except ValueError as error:
+        parser.error(str(error))
+    kept = harness.run(options.name, quick=options.quick, path=options.json, console=console)
+    return 0 if kept else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,324 @@
+"""One claim a benchmark, one measured value a row, one bar a claim is held to.
+
+A benchmark is a module of this package that has
+
+    CLAIM: str                                   # one sentence: what is claimed
+    def rows(quick: bool) -> Iterator[Row]       # the measurements, as they are made
+
+The harness decides whether a bar holds (`value OP bar`; a row without a bar decides nothing),
+prints every row as it arrives, and writes tidy JSON: one measured value a row, beside the machine,
+the versions and the command that gave it. The tables of `README.md` are made from those files
+alone, between two markers, so no figure is typed by hand.
+
+Times are medians of interleaved, warmed-up calls: all contestants run once a round, so that a
+machine that slows down half way slows all of them alike.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib
+import importlib.metadata
+import itertools
+import json
+import math
+import operator
+import os
+import pkgutil
+import platform
+import re
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from rich.console import Console
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+README = HERE / "README.md"
+BEGIN, END = "<!-- results: made by `python -m benchmarks report` -->", "<!-- /results -->"
+
+_OPERATORS: dict[str, Callable[[float, float], bool]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    "==": operator.eq,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+_BAR = re.compile(r"(>=|<=|==|>|<) (-?\d[\d_]*(?:\.\d+)?(?:e[+-]?\d+)?)")
+
+
+def parse_bar(bar: str) -> tuple[str, float]:
+    """Split a bar such as `">= 10"` into its operator and its number; ValueError otherwise."""
+    match = _BAR.fullmatch(bar)
+    if match is None:
+        raise ValueError(f"a bar is an operator, a space and a number (such as '>= 10'): {bar!r}")
+    return match[1], float(match[2])
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One measured value.
+
+    Attributes:
+      case: what it was measured on, such as "width=2048 tokens=128 layers=4".
+      measure: what was measured, such as "ratio".
+      value: the value, finite.
+      unit: its unit: "s", "bytes", "B/s", "1" for a pure number, and so on.
+      bar: what the value is held to, such as ">= 10", or None.
+    """
+
+    case: str
+    measure: str
+    value: float
+    unit: str
+    bar: str | None = None
+
+    def __post_init__(self):
+        """Refuse what could not be judged: values that are not finite, bars that do not parse."""
+        if not math.isfinite(self.value):
+            raise ValueError(f"{self.case}, {self.measure}: {self.value} is not a finite number")
+        if self.bar is not None:
+            parse_bar(self.bar)
+
+    @property
+    def holds(self) -> bool | None:
+        """Whether the value reaches its bar; None without one."""
+        if self.bar is None:
+            return None
+        symbol, number = parse_bar(self.bar)
+        return _OPERATORS[symbol](self.value, number)
+
+
+class Benchmark(Protocol):
+    """What a module of this package offers."""
+
+    CLAIM: str
+
+    def rows(self, quick: bool) -> Iterator[Row]:
+        """Measure; `quick` asks for few repeats and small sizes."""
+        ...
+
+
+def names() -> list[str]:
+    """Return the names of all benchmarks, sorted."""
+    own = {"harness", "__main__"}
+    return sorted(m.name for m in pkgutil.iter_modules([str(HERE)]) if m.name not in own)
+
+
+def load(name: str) -> Benchmark:
+    """Import one benchmark; ValueError names the known ones where there is no such module."""
+    if name not in names():
+        raise ValueError(f"no benchmark {name!r}: there are {', '.join(names())}")
+    return cast(Benchmark, importlib.import_module(f"benchmarks.{name}"))
+
+
+# ---------------------------------------------------------------------------------- measuring
+
+
+def interleaved_medians(
+    thunks: Mapping[str, Callable[[], object]], repeats: int
+) -> dict[str, float]:
+    """Return the median seconds of each call, results ready, warm, one round at a time.
+
+    Every thunk is called once beforehand (compilation and first touches stay out of the measure);
+    then each of `repeats` rounds calls all of them, in an order that rotates from round to round.
+    """
+    import jax  # noqa: PLC0415  The listing and the report work without a backend.
+
+    if repeats < 1:
+        raise ValueError(f"repeats must be at least 1, not {repeats}")
+    for thunk in thunks.values():
+        jax.block_until_ready(thunk())
+    order = list(thunks)
+    seconds: dict[str, list[float]] = {name: [] for name in order}
+    for round_ in range(repeats):
+        shift = round_ % len(order)
+        for name in order[shift:] + order[:shift]:
+            start = time.perf_counter()
+            jax.block_until_ready(thunks[name]())
+            seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def clopper_pearson(k: int, n: int, level: float) -> tuple[float, float]:
+    """Return the exact two-sided confidence interval of a proportion, `k` successes of `n`.
+
+    Clopper and Pearson (1934): the true proportion lies inside with probability at least `level`.
+    """
+    from scipy.stats import binomtest  # noqa: PLC0415  Slow to import, needed by one benchmark.
+
+    interval = binomtest(k, n).proportion_ci(confidence_level=level, method="exact")
+    return float(interval.low), float(interval.high)
+
+
+def machine() -> dict[str, Any]:
+    """Describe this machine: CPU model, cores, memory in bytes, operating system."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        named = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.MULTILINE)
+        model = named[1].strip() if named else model
+    return {
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "os": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a figure depends on."""
+    packages = ("verifiable", "jax", "jaxlib", "numpy", "blake3")
+    return {"python": platform.python_version()} | {
+        package: importlib.metadata.version(package) for package in packages
+    }
+
+
+# ------------------------------------------------------------------------------------ running
+
+
+def tidy(name: str, claim: str, measured: Iterable[Row], command: str) -> dict[str, Any]:
+    """Return the result of a benchmark as plain JSON values.
+
+    Raises ValueError where one measure of one case was measured twice: a table shows one value.
+    """
+    listed = list(measured)
+    for row, count in Counter((row.case, row.measure) for row in listed).items():
+        if count > 1:
+            raise ValueError(f"{name} measured {row} {count} times")
+    return {
+        "name": name,
+        "claim": claim,
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "command": command,
+        "machine": machine(),
+        "versions": versions(),
+        "rows": [asdict(row) | {"holds": row.holds} for row in listed],
+    }
+
+
+def run(name: str, *, quick: bool, path: Path | None, console: Console) -> bool:
+    """Run one benchmark, print its rows as they arrive, write its JSON; return whether bars hold.
+
+    `path` is a file, or a directory in which the file is named after the benchmark. With `quick`
+    the bars are printed but decide nothing. A benchmark without rows measured nothing and fails.
+    """
+    benchmark = load(name)
+    console.print(f"[bold]{name}[/]  {benchmark.CLAIM}", highlight=False, soft_wrap=True)
+    measured: list[Row] = []
+    line = "{:<36}{:<28}{:>12}  {:<16}{}".format
+    console.print(line("case", "measure", "value", "bar", "holds"), style="dim", soft_wrap=True)
+    start = time.perf_counter()
+    with console.status("") as status:
+        for row in itertools.chain([None], benchmark.rows(quick)):
+            if row is not None:
+                measured.append(row)
+                marks = {True: "yes", False: "NO", None: ""}
+                value = quantity(row.value, row.unit)
+                text = line(row.case, row.measure, value, row.bar or "", marks[row.holds])
+                style = "red" if row.holds is False else ""
+                console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+            status.update(f"{name}: {len(measured)} rows, {time.perf_counter() - start:.0f} s")
+    failed = [row for row in measured if row.holds is False]
+    verdict = "nothing was measured" if not measured else f"{len(failed)} bars missed"
+    if measured and not failed:
+        verdict = "every bar holds"
+    console.print(f"{name}: {verdict}, {time.perf_counter() - start:.0f} s\n", highlight=False)
+    if path is not None:
+        path = path / f"{name}.json" if path.is_dir() else path
+        command = f"python -m benchmarks {name}" + (" --quick" if quick else "")
+        result = tidy(name, benchmark.CLAIM, measured, command)
+        path.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
+    return bool(measured) and (quick or not failed)
+
+
+# ---------------------------------------------------------------------------------- reporting
+
+
+def quantity(value: float, unit: str) -> str:
+    """Write a value with its unit: SI prefixes for seconds and bytes, separators for counts."""
+    if unit in {"s", "bytes", "B/s"} and value != 0:
+        symbol = {"bytes": "B"}.get(unit, unit)
+        power = min(max(math.floor(math.log10(abs(value)) / 3), -3 if unit == "s" else 0), 4)
+        power = min(power, 0) if unit == "s" else power
+        prefix = {-3: "n", -2: "µ", -1: "m", 0: "", 1: "k", 2: "M", 3: "G", 4: "T"}[power]
+        return f"{value / 1000**power:.3g} {prefix}{symbol}"
+    if float(value).is_integer() and abs(value) < 1e15:
+        text = f"{int(value):,}"
+    else:
+        text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    # The unit 1 is that of pure numbers; 1/s reads best as a suffix.
+    return text + unit[1:] if unit.startswith("1") else f"{text} {unit}"
+
+
+def section(result: Mapping[str, Any]) -> str:
+    """Render one result file as Markdown: claim, provenance, and one table for like cases."""
+    host, software = result["machine"], result["versions"]
+    memory = f"{host['memory'] / 2**30:.0f} GiB"
+    lines = [
+        f"### {result['name']}",
+        "",
+        result["claim"],
+        "",
+        f"`{result['command']}` on {result['date']}: {host['cpu']}, {host['cores']} cores, "
+        f"{memory}, {host['os']}; "
+        + ", ".join(f"{package} {version}" for package, version in software.items())
+        + ".",
+        "",
+    ]
+    cases: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for row in result["rows"]:
+        cases.setdefault(row["case"], {})[row["measure"]] = row
+    for measures, group in itertools.groupby(cases.items(), key=lambda item: tuple(item[1])):
+        lines += [
+            "| case | " + " | ".join(m.replace("_", " ") for m in measures) + " |",
+            "|---" + "|--:" * len(measures) + "|",
+        ]
+        for case, values in group:
+            lines.append(f"| {case} | " + " | ".join(map(_cell, values.values())) + " |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _cell(row: Mapping[str, Any]) -> str:
+    """Write one value, with its bar and whether it holds."""
+    text = quantity(row["value"], row["unit"])
+    if row["bar"] is None:
+        return text
+    symbol, number = parse_bar(row["bar"])
+    sign = {">=": "≥", "<=": "≤", "==": "="}.get(symbol, symbol)
+    kept = "holds" if row["holds"] else "**missed**"
+    return f"{text} ({sign} {quantity(number, row['unit'])}: {kept})"
+
+
+def read_results(directory: Path = RESULTS) -> list[dict[str, Any]]:
+    """Read the result files, sorted by name; ValueError for one that was measured in haste."""
+    found: list[dict[str, Any]] = []
+    for path in sorted(directory.glob("*.json")):
+        result = json.loads(path.read_text())
+        if result["name"] != path.stem:
+            raise ValueError(f"{path.name} holds the result of {result['name']!r}")
+        if "--quick" in result["command"].split():
+            raise ValueError(f"{path.name} comes from a quick run: publish full runs only")
+        found.append(result)
+    return found
+
+
+def render(text: str, results: Sequence[Mapping[str, Any]]) -> str:
+    """Return the page with everything between its two markers made anew from the results."""
+    head, begin, rest = text.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not (begin and end) or text.count(BEGIN) + text.count(END) != 2:
+        raise ValueError(f"the page must hold {BEGIN!r}, then {END!r}, once each")
+    body = "\n".join(section(result) for result in results) or "No results are recorded yet.\n"
+    return f"{head}{BEGIN}\n\n{body}\n{END}{tail}"
+
+
+def report() -> None:
+    """Rewrite the tables of `README.md` from the checked-in results."""
+    README.write_text(render(README.read_text(), read_results()))

@@ -1,0 +1,209 @@
+"""How often a wrong row passes, against what is proven, and how often an honest run fails: never.
+
+*Deviations.* One row of a claimed product is moved by delta with ||delta * w|| = kappa sigma, in a
+random direction; sigma is computed here, in float64, from its definition. Every trial draws a new
+secret, makes a new key and asks `Program.check`. The theorem (Freivalds's test with Gaussian
+vectors) says that the row passes with probability at most P(chi2_t <= L / kappa^2). The interval
+is Clopper and Pearson's at 99.9 %: its lower end above the bound would refute the bound, and for
+kappa <= 1 an upper end below 1 - phi would refute completeness.
+
+*Honest runs.* A claim check is one claim of one run: one text through the trained encoder gives as
+many as the program has claims, each of which tests every row of its product. Texts are windows of
+the standard library's documentation, and every eighth input is a sequence of random tokens. Keys
+are renewed every 16 runs. Jitted and op-by-op execution round differently; neither is what the
+verifier computes.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.harness import Row, clopper_pearson
+from protocols import models
+from verifiable import challenge, program
+from verifiable.report import Verdict
+
+CLAIM = (
+    "A row that deviates by kappa sigma passes no more often than its proven bound, and no honest "
+    "claim check is rejected."
+)
+
+KAPPAS = (0.5, 1, 2, 4, 8, 16)
+LEVEL = 0.999
+TOKENS = 128
+RENEWED = 16
+
+
+def rows(quick: bool) -> Iterator[Row]:
+    """Measure deviations, wrong integers, then honest runs."""
+    trials = 300 if quick else 10_000
+    yield from deviations(trials)
+    yield from integers(trials)
+    yield from honest(1_000 if quick else 100_000)
+
+
+def deviations(trials: int) -> Iterator[Row]:
+    """Acceptance of one row that deviates by kappa sigma."""
+    rng = np.random.default_rng(3)
+    a = rng.standard_normal((128, 256)).astype(np.float32)
+    b = rng.standard_normal((256, 192)).astype(np.float32)
+    compiled = program.compile(lambda b, a: a @ b, b, a)
+    bound = compiled.bound
+    assert bound is not None
+    _, trace = jax.device_get(jax.jit(compiled.execute)(b, a))
+    eps = compiled.policy.eps_of(compiled.claims[0].form)
+    moved = [deviate(a, b, trace.claims[0], kappa, eps=eps, rng=rng) for kappa in KAPPAS]
+    accepted = [0] * len(KAPPAS)
+    for _ in range(trials):
+        key = compiled.setup(b, challenge.secret())
+        for i, (claim, _) in enumerate(moved):
+            report = compiled.check(key, a, y=claim, trace=(claim,))
+            accepted[i] += report.verdict is Verdict.ACCEPT
+    for kappa, (_, actual), count in zip(KAPPAS, moved, accepted, strict=True):
+        low, high = clopper_pearson(count, trials, LEVEL)
+        proven, case = bound.acceptance(actual), f"kappa={kappa}"
+        yield Row(case, "trials", trials, "1")
+        yield Row(case, "acceptance", count / trials, "1")
+        yield Row(case, "interval_low", low, "1", f"<= {proven:.4g}")
+        complete = f">= {1 - bound.phi!r}" if actual <= 1 else None
+        yield Row(case, "interval_high", high, "1", complete)
+        yield Row(case, "bound", proven, "1")
+
+
+def deviate(
+    a: np.ndarray[Any, Any],
+    b: np.ndarray[Any, Any],
+    claim: np.ndarray[Any, Any],
+    kappa: float,
+    *,
+    eps: float,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray[Any, Any], float]:
+    """Move a random row of `claim` to within a hundredth of kappa; return it and its true kappa."""
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    norms = np.linalg.norm(b, axis=0)
+    w = 1 / np.maximum(norms, 2.0**-12 * norms.max())
+    i = int(rng.integers(len(a)))
+    exact = a[i] @ b
+    direction = rng.standard_normal(len(w)) / w
+    direction /= np.linalg.norm(direction * w)
+
+    def kappa_of(row: np.ndarray[Any, Any]) -> float:
+        own = (a[i] ** 2) @ ((b * w) ** 2).sum(1)
+        sigma = eps * math.sqrt(own + ((row.astype(np.float64) * w) ** 2).sum())
+        return float(np.linalg.norm((row - exact) * w) / sigma)
+
+    size, moved = 1.0, claim.copy()
+    for _ in range(20):
+        # The deviation enlarges its own scale, and is rounded to the type of the claim.
+        moved[i] = exact + size * direction
+        size *= kappa / kappa_of(moved[i])
+    actual = kappa_of(moved[i])
+    assert abs(actual / kappa - 1) < 0.01, (actual, kappa)
+    return moved, actual
+
+
+def integers(trials: int) -> Iterator[Row]:
+    """Acceptance of an integer product with one element off by one."""
+    rng = np.random.default_rng(4)
+    a = rng.integers(-127, 128, (128, 256)).astype(np.int8)
+    b = rng.integers(-127, 128, (256, 192)).astype(np.int8)
+
+    def fn(b: jax.Array, a: jax.Array) -> jax.Array:
+        return jax.lax.dot(a, b, preferred_element_type=jnp.int32)
+
+    compiled = program.compile(fn, b, a)
+    claim = np.array(jax.jit(compiled.execute)(b, a)[0])
+    claim[5, 7] += 1
+    accepted = 0
+    for _ in range(trials):
+        key = compiled.setup(b, challenge.secret())
+        accepted += compiled.check(key, a, y=claim, trace=(claim,)).verdict is Verdict.ACCEPT
+    case = "int8, one element off by 1"
+    yield Row(case, "trials", trials, "1")
+    yield Row(case, "acceptance", accepted / trials, "1", "== 0")
+    yield Row(case, "bound", 1 / (2**61 - 1), "1")
+
+
+def honest(least: int) -> Iterator[Row]:
+    """Honest runs of the trained encoder, as many jitted as op by op."""
+    encoder = models.minilm()
+    inputs = texts(encoder)
+    first = next(inputs)
+    compiled = program.compile(encoder.encode, encoder.params, *first)
+    jitted = jax.jit(compiled.execute)
+
+    def op_by_op(*args: Any) -> Any:
+        with jax.disable_jit():
+            return compiled.execute(*args)
+
+    devices = {"jitted": jitted, "op by op": op_by_op}
+    runs = math.ceil(least / len(compiled.claims) / len(devices))
+    accepted, rejected = dict.fromkeys(devices, 0), dict.fromkeys(devices, 0)
+    worst = dict.fromkeys(devices, 0.0)
+    key = None
+    for n in range(runs):
+        if key is None or n % RENEWED == 0:
+            key = compiled.setup(encoder.params, challenge.secret())
+        x = next(inputs)
+        for name, device in devices.items():
+            y, trace = device(encoder.params, *x)
+            report = compiled.check(key, *x, y=y, trace=trace)
+            accepted[name] += sum(c.verdict is Verdict.ACCEPT for c in report.claims)
+            rejected[name] += sum(c.verdict is Verdict.REJECT for c in report.claims)
+            # A run that was rejected before its claims were looked at counts as well.
+            rejected[name] += report.verdict is Verdict.REJECT and not report.claims
+            worst[name] = max(worst[name], report.worst)
+    for name in devices:
+        case, checks = f"{encoder.name}, {name}", runs * len(compiled.claims)
+        yield Row(case, "runs", runs, "1")
+        yield Row(case, "claim_checks", checks, "1")
+        yield Row(case, "rows_tested", runs * sum(c.tests for c in compiled.claims), "1")
+        yield Row(case, "rejected", rejected[name], "1", "== 0")
+        yield Row(case, "not_accepted", runs * per_run(compiled) - accepted[name], "1", "== 0")
+        yield Row(case, "worst_ratio", worst[name], "1", "<= 1")
+    total = runs * len(compiled.claims) * len(devices)
+    yield Row("all honest runs", "claim_checks", total, "1", f">= {least}")
+
+
+def per_run(compiled: program.Program) -> int:
+    """Number of verdicts in a report: one a claim, one an output."""
+    return len(compiled.claims) + len(jax.tree.leaves(compiled.y))
+
+
+def texts(encoder: models.Model) -> Iterator[tuple[jax.Array, jax.Array]]:
+    """Endless inputs `(token_ids, attention_mask)` of shape (1, TOKENS), int32."""
+    rng = np.random.default_rng(5)
+    words = documentation().split()
+    vocabulary = encoder.params["embeddings"]["words"].shape[0]
+    for n in range(10**9):
+        ids, mask = np.zeros((2, 1, TOKENS), np.int32)
+        if n % 8 == 7:
+            length = int(rng.integers(1, TOKENS + 1))
+            ids[0, :length], mask[0, :length] = rng.integers(0, vocabulary, length), 1
+        else:
+            start, length = rng.integers(len(words) - TOKENS), rng.integers(3, 90)
+            text = " ".join(words[start : start + length])[:800]
+            given = [part[:, :TOKENS] for part in encoder.tokenize([text])]
+            ids[:, : given[0].shape[1]], mask[:, : given[0].shape[1]] = given
+        yield jnp.asarray(ids), jnp.asarray(mask)
+
+
+def documentation() -> str:
+    """English of all kinds that every Python brings along."""
+    names = "argparse collections decimal email fractions json logging os pathlib random statistics"
+    found: list[str] = []
+    for name in names.split():
+        for _, thing in inspect.getmembers(importlib.import_module(name)):
+            found.append(inspect.getdoc(thing) or "")
+            if inspect.isclass(thing):
+                found += [inspect.getdoc(member) or "" for _, member in inspect.getmembers(thing)]
+    return "\n".join(dict.fromkeys(found))
