@@ -235,8 +235,8 @@ FORMS = [
     Form(
         "batch",
         einsum("bij,bjk->bik"),
-        weights(3, WIDTH, WIDTH),
-        RNG.standard_normal((3, 8, WIDTH)).astype(np.float32),
+        weights(3, 128, 128),
+        RNG.standard_normal((3, 8, 128)).astype(np.float32),
     ),
     Form("heads", einsum("tm,mhd->thd"), weights(WIDTH, 4, 16), X),
     Form("two contracted", einsum("thd,hdm->tm"), weights(2, 16, WIDTH), X.reshape(8, 2, 16)),
@@ -255,7 +255,7 @@ FORMS = [
     Form(
         "feature groups",
         groups,
-        weights(64, 32, 3),
+        weights(256, 32, 3),
         RNG.standard_normal((2, 64, 9)).astype(np.float32),
     ),
     half(np.float16),
