@@ -456,6 +456,10 @@ def test_callers_mistakes(model: Case) -> None:
     other = program.compile(lambda p, x: three(p, x) + 1, PARAMS, X, policy=FEW)
     with pytest.raises(ValueError, match="the key was made for program"):
         other.check(model.key, X, y=model.y, trace=model.trace)
+    stale = model.program.setup(PARAMS | {"scale": X[0]}, SECRET)
+    root = program.parameter_root(PARAMS)
+    with pytest.raises(ValueError, match="the key was made for parameters"):
+        model.program.check(stale, X, y=model.y, trace=model.trace, parameters=root)
     strict = replace(model.program, policy=replace(FEW, phi=1e-6))
     with pytest.raises(ValueError, match="the key was made for policy"):
         strict.check(model.key, X, y=model.y, trace=model.trace)

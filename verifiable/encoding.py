@@ -123,7 +123,7 @@ def _require_encodable(value: object, depth: int) -> None:
         return
     if kind is int and isinstance(value, int):
         if not -(2**64) <= value < 2**64:
-            raise ValueError(f"integer {value} is outside [-2^64, 2^64)")
+            raise ValueError("integer is outside [-2^64, 2^64)")
     elif kind is float and isinstance(value, float):
         if not math.isfinite(value):
             raise ValueError(f"{value} has no canonical encoding: only finite floats do")

@@ -434,9 +434,9 @@ def _fold(eqn: Any, inputs: tuple[Atom, ...]) -> Literal | None:
     """The literal that an equation gives on literals, if it is worth folding."""
     literals = [a.value for a in inputs if isinstance(a, Literal)]
     function = _FOLDED.get(eqn.primitive.name)
-    out = _dtype(eqn.outvars[0].aval)
     if function is None or len(literals) < len(inputs):
         return None
+    out = _dtype(eqn.outvars[0].aval)
     if np.issubdtype(out, np.integer) and any(np.issubdtype(v.dtype, np.inexact) for v in literals):
         return None  # out of range, devices differ
     with np.errstate(all="ignore"):

@@ -84,8 +84,8 @@ def receive_output(y: Any, expected: Any) -> tuple[list[Any], Problem | None]:
 
 def _array(x: Any) -> Any:
     """A plain array as it is, a numpy scalar as its array, and None for anything else."""
-    if type(x) is np.ndarray:
-        return x
+    if type(x) in (np.ndarray, np.memmap):
+        return np.asarray(x)
     if isinstance(x, jax.Array):
         return None if x.is_deleted() else x
     return np.asarray(x) if isinstance(x, np.generic) else None
@@ -144,6 +144,8 @@ def _result(
         verdict = Verdict.ACCEPT
     elif reason in ("nonfinite-operand", "nonfinite-output"):
         verdict = Verdict.INDETERMINATE
+    elif reason == "claim-range":
+        verdict = Verdict.REJECT  # no operand explains what no accumulator can reach
     elif stopped:
         verdict, reason = Verdict.INDETERMINATE, "trip-limit"
     elif glue:

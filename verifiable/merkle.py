@@ -5,8 +5,9 @@
     MTH(D[0:n]) = node(MTH(D[0:k]), MTH(D[k:n])),   k the largest power of two below n
 
 Leaves and nodes are hashed in separate domains, so that neither passes for the other, and the last
-node of an odd level is carried up, never doubled, so that no two lists of leaves share a root. The
-root binds the size only together with the size: sign both, compare both.
+node of an odd level is carried up, never doubled, so that no two lists of leaves share a root. A
+proof shows only a part of the tree, and may verify for other sizes than its own: sign the size with
+the root, and compare both.
 
 A proof is a tuple of digests, from the leaves upwards. Which ranges they stand for follows from
 positions and sizes alone, which the verifier knows: it takes nothing about the shape of the tree
@@ -128,9 +129,9 @@ def _split(n: int) -> int:
 
 def _range_fault(start: Any, end: Any, size: Any) -> str | None:
     """Why [start, end) is not a subtree of a tree of this size, if it is not."""
-    if not all(type(number) is int for number in (start, end, size)):
-        return f"positions and sizes must be integers, not {start!r}, {end!r}, {size!r}"
-    if not 0 <= start <= end <= size <= MAX_SIZE:
+    if not all(map(_is_count, (start, end, size))):
+        return "positions and sizes must be integers in [0, 2^64)"
+    if not start <= end <= size:
         return f"range [{start}, {end}) is not within a tree of {size} leaves"
     if start < end and start % (1 << (end - start - 1).bit_length()):
         return f"range [{start}, {end}) is not a subtree: its start is not a multiple of its width"
@@ -139,15 +140,19 @@ def _range_fault(start: Any, end: Any, size: Any) -> str | None:
 
 def indices_fault(indices: Any, size: Any) -> str | None:
     """Why these are not strictly increasing positions of leaves, if they are not."""
-    if type(size) is not int or size > MAX_SIZE:
-        return f"a tree cannot have {size!r} leaves"
-    if len(indices) == 0:
-        return "a multiproof concerns at least one leaf"
-    if not all(type(index) is int and 0 <= index < size for index in indices):
+    if not _is_count(size):
+        return "the size of a tree must be an integer in [0, 2^64)"
+    if not isinstance(indices, Sequence) or not indices:
+        return "a multiproof concerns at least one leaf, in a sequence of indices"
+    if not all(_is_count(index) and index < size for index in indices):
         return f"indices are not all integers within a tree of {size} leaves"
     if any(a >= b for a, b in pairwise(indices)):
         return "indices are not strictly increasing"
     return None
+
+
+def _is_count(number: Any) -> bool:
+    return type(number) is int and 0 <= number <= MAX_SIZE
 
 
 class Tree:
@@ -308,8 +313,7 @@ def verify_inclusion(
       RootMismatch: the proof leads to another root.
     """
     computed = root_from_inclusion(proof, leaf=leaf, index=index, size=size, suite=suite)
-    if computed != root:
-        raise RootMismatch(expected=root, computed=computed, index=index)
+    _require_root(root, computed, index)
 
 
 def verify_subtree_inclusion(
@@ -334,7 +338,7 @@ def verify_subtree_inclusion(
     if fault := _range_fault(start, end, MAX_SIZE):
         raise MalformedProof(fault)
     if type(index) is not int:
-        raise MalformedProof(f"index must be an integer, not {index!r}")
+        raise MalformedProof(f"index must be an integer, not {type(index).__name__}")
     size = end - start
     verify_inclusion(proof, leaf=leaf, index=index - start, size=size, root=root, suite=suite)
 
@@ -390,9 +394,8 @@ def verify_subtree_consistency(
         roots = roots_from_subtree_consistency(
             proof, start=start, end=end, size=size, subtree_root=subtree_root, suite=suite
         )
-    for expected, computed in zip((subtree_root, root), roots, strict=True):
-        if computed != expected:
-            raise RootMismatch(expected=expected, computed=computed)
+    _require_root(subtree_root, roots[0])
+    _require_root(root, roots[1])
 
 
 def verify_consistency(
@@ -472,8 +475,7 @@ def verify_multiproof(
       RootMismatch: the proof leads to another root.
     """
     computed = root_from_multiproof(proof, leaves=leaves, indices=indices, size=size, suite=suite)
-    if computed != root:
-        raise RootMismatch(expected=root, computed=computed)
+    _require_root(root, computed)
 
 
 def _fold(
@@ -481,8 +483,8 @@ def _fold(
 ) -> tuple[bytes, bytes]:
     """Roots of the subtree and of the tree, from `seed` and one digest of the proof a step."""
     _require_digests(proof, len(steps))
-    if steps and _digest_rows((seed,)) is None:
-        raise MalformedProof(f"a root has {DIGEST_SIZE} bytes")
+    if type(seed) is not bytes or (steps and len(seed) != DIGEST_SIZE):
+        raise MalformedProof(f"a root is {DIGEST_SIZE} bytes")
     subtree = tree = seed
     for digest, step in zip(proof, steps, strict=True):
         match step.side:
@@ -497,10 +499,18 @@ def _fold(
     return subtree, tree
 
 
+def _require_root(expected: Any, computed: bytes, index: int | None = None) -> None:
+    if type(expected) is not bytes:
+        raise MalformedProof(f"a root is {DIGEST_SIZE} bytes, not {type(expected).__name__}")
+    if computed != expected:
+        raise RootMismatch(expected=expected, computed=computed, index=index)
+
+
 def _require_digests(proof: Any, length: int) -> NDArray[np.uint8]:
-    if not isinstance(proof, list | tuple) or len(proof) != length:
-        received = len(proof) if isinstance(proof, list | tuple) else "no list of"
-        raise MalformedProof(f"proof has {received} digests where its positions take {length}")
+    if not isinstance(proof, list | tuple):
+        raise MalformedProof(f"a proof is a list of digests, not {type(proof).__name__}")
+    if len(proof) != length:
+        raise MalformedProof(f"proof has {len(proof)} digests where positions take {length}")
     digests = _digest_rows(proof)
     if digests is None:
         raise MalformedProof(f"proof holds something other than digests of {DIGEST_SIZE} bytes")
@@ -512,6 +522,8 @@ def _digest_rows(digests: Any) -> NDArray[np.uint8] | None:
     if isinstance(digests, np.ndarray):
         well_formed = digests.dtype == np.uint8 and digests.shape[1:] == (DIGEST_SIZE,)
         return digests if well_formed else None
+    if not isinstance(digests, list | tuple):
+        return None
     if not all(type(digest) is bytes and len(digest) == DIGEST_SIZE for digest in digests):
         return None
     return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, DIGEST_SIZE)

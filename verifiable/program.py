@@ -135,7 +135,9 @@ class Program:
         )
         return VerifierKey(header, _by_name({"vectors": vectors, "residual": residual}))
 
-    def check(self, key: VerifierKey, *inputs: Any, y: Any, trace: Any) -> Report:
+    def check(
+        self, key: VerifierKey, *inputs: Any, y: Any, trace: Any, parameters: bytes | None = None
+    ) -> Report:
         """Decide whether `y` and `trace` are an honest run on `inputs`.
 
         Args:
@@ -143,12 +145,13 @@ class Program:
           *inputs: the job's own inputs, as at compile time.
           y: what the device returned; any object.
           trace: the trace that it committed to, or a sequence of arrays; any object.
+          parameters: the `parameter_root` that the job names, to hold the key to.
 
         Raises:
-          ValueError: the key is of another program, policy or version, or the inputs have another
-            tree, shape or dtype than at compile time.
+          ValueError: the key is of another program, policy, version or other parameters, or the
+            inputs have another tree, shape or dtype than at compile time.
         """
-        self._require_key(key)
+        self._require_key(key, parameters)
         inputs = _conform("inputs", self.inputs, inputs)
         claims, problem = judge.receive_claims(trace, self.claims)
         outputs, other = judge.receive_output(y, self.y)
@@ -262,8 +265,10 @@ class Program:
             )
         return {"vectors": vectors, "residual": residual}
 
-    def _require_key(self, key: VerifierKey) -> None:
+    def _require_key(self, key: VerifierKey, parameters: bytes | None) -> None:
         mine = {"program": self.id, "policy": self.policy.id}
+        if parameters is not None:
+            mine["parameters"] = parameters
         for name, value in mine.items():
             theirs: bytes = getattr(key.header, name)
             if theirs != value:

@@ -23,7 +23,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from jax import tree_util
+from jax import export, tree_util
 
 from verifiable import merkle
 from verifiable.encoding import require_tensor_dtype, tensor_bytes, tensor_from_bytes
@@ -50,6 +50,14 @@ class Trace:
     claims: tuple[Any, ...]
 
 
+export.register_pytree_node_serialization(
+    Trace,
+    serialized_name="verifiable.Trace",
+    serialize_auxdata=lambda _: b"",
+    deserialize_auxdata=lambda _: (),
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Commitment:
     """What a device commits to. It comes from a device, so what it may not be is malformed.
@@ -70,7 +78,7 @@ class Commitment:
         if type(self.root) is not bytes or len(self.root) != merkle.DIGEST_SIZE:
             raise MalformedEncoding(f"the root of a trace has {merkle.DIGEST_SIZE} bytes")
         if type(self.size) is not int or not 0 < self.size <= merkle.MAX_SIZE:
-            raise MalformedEncoding(f"a trace cannot have {self.size!r} leaves")
+            raise MalformedEncoding("the size of a trace is an integer in [1, 2^64)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -349,7 +357,7 @@ def verify_opening(
         raise MalformedProof(
             f"{commitment.size} leaves were committed to, but the program has {layout.size}"
         )
-    leaves: Any = opening.leaves
+    leaves: Any = getattr(opening, "leaves", None)
     if not isinstance(leaves, list | tuple) or len(leaves) != len(indices):
         raise MalformedProof(f"opening does not have the {len(indices)} leaves asked for")
     blocks = tuple(_read(layout, i, data) for i, data in zip(indices, leaves, strict=True))
