@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from verifiable.claims import Contraction
 from verifiable.encoding import encode, tagged_hash
+
+if TYPE_CHECKING:
+    from verifiable.claims import Contraction
 
 _EPS = (
     ("bfloat16", 2.0**-6),
@@ -62,6 +64,9 @@ class Policy:
             raise ValueError(f"phi must be 1e-30 to 0.5, got {self.phi}")
         if not 1 <= self.trip_limit < 2**31:
             raise ValueError(f"trip_limit must be 1 to 2^31 - 1, got {self.trip_limit}")
+        for table in (self.eps, self.output_eps):
+            if len(dict(table)) < len(table):
+                raise ValueError(f"a dtype stands twice in {table}")
         for name, value in (*self.eps, *self.output_eps):
             if not (math.isfinite(value) and 0 < value < 1):
                 raise ValueError(f"the tolerance of {name} must lie between 0 and 1, got {value}")

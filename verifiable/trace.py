@@ -16,11 +16,11 @@ from __future__ import annotations
 import math
 import os
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 from jax import export, tree_util
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 LEAF_BYTES: Final = 1 << 16
 """Default size of a leaf, in bytes: enough to hash at the speed of memory."""
+
+_MAX_DEPTH: Final = 64
 
 _THREADED: Final = 1 << 20  # bytes from which threads pay
 
@@ -386,11 +388,28 @@ def _tensors(y: Any, trace: Any) -> list[Any]:
     claims: Any = trace.claims if isinstance(trace, Trace) else None
     if not isinstance(claims, list | tuple):
         raise TypeError(f"expected a Trace with a tuple of claims, not {type(trace).__name__}")
+    _require_shallow(y)
     tensors = [*claims, *tree_util.tree_leaves(y)]
     for tensor in tensors:
         if not hasattr(tensor, "shape") or not hasattr(tensor, "dtype"):
             raise TypeError(f"expected a tensor, not {type(tensor).__name__}")
     return tensors
+
+
+def _require_shallow(y: Any) -> None:
+    # A deep nest overflows the stack of JAX, which ends the process.
+    level = [y]
+    for _ in range(_MAX_DEPTH):
+        level = [v for x in level for v in _children(x)]
+        if not level:
+            return
+    raise ValueError(f"an answer nested more than {_MAX_DEPTH} deep")
+
+
+def _children(x: Any) -> Iterable[Any]:
+    if isinstance(x, dict):
+        return cast("dict[Any, Any]", x).values()
+    return cast("Sequence[Any]", x) if isinstance(x, list | tuple) else ()
 
 
 def _difference(expected: Layout, received: Layout) -> str:
