@@ -1,0 +1,274 @@
+"""Imports flow one way; what needs no JAX loads without it; importing does nothing else."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+PACKAGES = ("verifiable", "protocols")
+
+# Each line of `verifiable` imports only from the lines above it, and from nothing on its own line.
+LAYERS = (
+    "errors field sampling stakes interpreter key replication agreement",
+    "encoding curve report claims reputation",
+    "hashing bls_keys policy analysis planning voting",
+    "merkle bls identity prover",
+    "challenge trace",
+    "freivalds",
+    "verifier",
+    "judge",
+    "program",
+)
+
+WITHOUT_JAX = (
+    "verifiable.agreement verifiable.bls verifiable.bls_keys verifiable.challenge verifiable.curve "
+    "verifiable.encoding verifiable.errors verifiable.field verifiable.hashing verifiable.merkle "
+    "verifiable.planning verifiable.policy verifiable.replication verifiable.report "
+    "verifiable.reputation verifiable.sampling verifiable.stakes verifiable.voting"
+).split()
+
+ROLES = {"worker", "coordinator", "arbiter", "settlement"}
+
+# Only this module may look inside a jaxpr: what changes between versions of JAX ends there.
+JAX_INSIDES = {"verifiable.interpreter": "jax.extend"}
+
+
+def imports(source: str, module: str) -> Iterator[tuple[str, bool]]:
+    """Modules that a source imports, as dotted names, and whether only for type checkers."""
+    tree = ast.parse(source)
+    guarded = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for statement in node.body
+        for inner in ast.walk(statement)
+    }
+    package = module.rpartition(".")[0]
+    for node in ast.walk(tree):
+        typing = id(node) in guarded
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, typing) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package if node.level else ""
+            base = ".".join(part for part in (base, node.module or "") if part)
+            # `from package import module` names a module where there is one.
+            for alias in node.names:
+                name = f"{base}.{alias.name}"
+                is_module = (ROOT / Path(*name.split("."))).with_suffix(".py").exists()
+                yield (name if is_module else base), typing
+
+
+@functools.cache
+def modules(package: str) -> dict[str, str]:
+    """Sources by dotted name."""
+    found = {}
+    for path in sorted((ROOT / package).rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parts).removesuffix(".__init__")] = path.read_text()
+    return found
+
+
+@functools.cache
+def own_imports(module: str) -> tuple[str, ...]:
+    """What a module imports of this project."""
+    source = modules(module.partition(".")[0])[module]
+    found = [name for name, _ in imports(source, module) if name.partition(".")[0] in PACKAGES]
+    # The package itself holds the version, and imports nothing at import time.
+    return tuple(name for name in found if name != "verifiable")
+
+
+def rank(module: str) -> int:
+    name = module.removeprefix("verifiable.")
+    for i, line in enumerate(LAYERS):
+        if name in line.split():
+            return i
+    raise AssertionError(f"{module} has no place in the layers: give it one in this file")
+
+
+@pytest.mark.parametrize(
+    "module", [m for m in modules("verifiable") if m.count(".") == 1 and "testing" not in m]
+)
+def test_imports_flow_downwards(module: str):
+    for name in own_imports(module):
+        assert rank(name) < rank(module), f"{module} imports {name}"
+
+
+def test_the_layers_hold_what_there_is():
+    placed = [name for line in LAYERS for name in line.split()]
+    assert len(set(placed)) == len(placed)
+    assert {f"verifiable.{name}" for name in placed} <= modules("verifiable").keys()
+
+
+def test_no_imports_go_in_circles():
+    reached = {m: set(own_imports(m)) for package in PACKAGES for m in modules(package)}
+    for _ in reached:
+        for found in reached.values():
+            found.update(*(reached.get(name, ()) for name in list(found)))
+    assert not [m for m, found in reached.items() if m in found]
+
+
+@pytest.mark.parametrize("module", modules("verifiable"))
+def test_primitives_never_import_protocols(module: str):
+    assert not [name for name in own_imports(module) if name.startswith("protocols")]
+
+
+@pytest.mark.parametrize("module", modules("protocols"))
+def test_roles_never_import_one_another(module: str):
+    name = module.rpartition(".")[2]
+    others = {f"protocols.{role}" for role in ROLES - {name}}
+    if name in ROLES:
+        assert not others & set(own_imports(module))
+
+
+LEAVES = {"voting": "sampling bls", "sampling": "voting bls", "bls": "voting sampling"}
+
+
+@pytest.mark.parametrize("module", LEAVES)
+def test_leaves_know_nothing_of_programs(module: str):
+    """`voting`, `sampling` and `bls` reach neither one another nor the check."""
+    reached, found = {f"verifiable.{module}"}, {f"verifiable.{module}"}
+    while found:
+        found = {name for m in found for name in own_imports(m)} - reached
+        reached |= found
+    forbidden = {*LEAVES[module].split(), "program", "freivalds", "trace", "verifier", "key"}
+    assert not reached & {f"verifiable.{name}" for name in forbidden}
+
+
+def test_one_module_looks_inside_jaxprs():
+    for package in PACKAGES:
+        for module, source in modules(package).items():
+            for name, _ in imports(source, module):
+                inside = name.startswith(("jax.extend", "jax.core", "jax.interpreters", "jax._src"))
+                assert not inside or name.startswith(JAX_INSIDES.get(module, "never")), module
+
+
+def test_the_finder_of_imports_sees_them_all():
+    source = (
+        "import os, verifiable.merkle as m\n"
+        "from verifiable import field, program as p\n"
+        "from verifiable.errors import Rejected\n"
+        "from . import key\n"
+        "from .trace import commit\n"
+        "if TYPE_CHECKING:\n    from verifiable.judge import judge\n"
+        "def late():\n    from protocols import cli\n"
+    )
+    assert set(imports(source, "verifiable.sample")) == {
+        ("os", False),
+        ("verifiable.merkle", False),
+        ("verifiable.field", False),
+        ("verifiable.program", False),
+        ("verifiable.errors", False),
+        ("verifiable.key", False),
+        ("verifiable.trace", False),
+        ("verifiable.judge", True),
+        ("protocols.cli", False),
+    }
+
+
+# ------------------------------------------------------------------------------ other processes
+
+
+def run(script: str) -> str:
+    """What a fresh interpreter prints, with warnings as errors."""
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-W", "error", "-c", script],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+BLOCKER = """
+import importlib.abc, sys
+
+class NoJax(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("jax", "jaxlib", "flax", "equinox"):
+            raise ImportError(f"{name} is not installed here")
+
+sys.meta_path.insert(0, NoJax())
+"""
+
+
+def test_what_needs_no_jax_loads_without_it():
+    """All in one process, each from scratch: a settlement node has no JAX."""
+    script = BLOCKER + (
+        "import importlib\n"
+        f"names = {WITHOUT_JAX!r}\n"
+        "for name in names:\n"
+        "    importlib.import_module(name)\n"
+        "    for loaded in [n for n in sys.modules if n.startswith('verifiable')]:\n"
+        "        del sys.modules[loaded]\n"
+        "    print(name)\n"
+    )
+    assert run(script).split() == WITHOUT_JAX
+
+
+def test_the_blocker_blocks():
+    """Otherwise the test above would show nothing."""
+    assert "ImportError" in run(
+        BLOCKER + "\ntry:\n    import verifiable.freivalds\nexcept ImportError as e:\n"
+        "    print(type(e).__name__)\n"
+    )
+
+
+def test_a_settlement_node_has_no_jax():
+    path = ROOT / "protocols" / "settlement.py"
+    if not path.exists():
+        assert "protocols.settlement" not in modules("protocols")
+        return
+    assert run(BLOCKER + "import protocols.settlement; print('loaded')").strip() == "loaded"
+
+
+def test_importing_the_package_loads_nothing_and_changes_nothing():
+    script = """
+import os, sys, threading, random, warnings, logging
+before = (dict(os.environ), random.getstate(), list(warnings.filters), list(sys.path))
+import verifiable
+assert "jax" not in sys.modules and "numpy" not in sys.modules, "not lazy"
+assert not [n for n in sys.modules if n.startswith("verifiable.")]
+assert (dict(os.environ), random.getstate(), list(warnings.filters), list(sys.path)) == before
+assert verifiable.__version__
+assert set(dir(verifiable)) >= {"program", "challenge", "trace", "freivalds", "policy", "key"}
+assert "jax" not in sys.modules
+verifiable.merkle.root_from_leaf_data([b"leaf"])
+assert "jax" not in sys.modules
+try:
+    verifiable.absent
+except AttributeError as error:
+    assert "'verifiable' has no attribute 'absent'" in str(error)
+else:
+    raise SystemExit("an attribute that is none")
+import jax, numpy
+before = dict(os.environ)  # importing JAX may change it
+for name in dir(verifiable):
+    getattr(verifiable, name)
+assert jax.config.jax_enable_x64 is False
+assert numpy.geterr() == {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
+assert dict(os.environ) == before
+assert threading.active_count() == 1
+assert not logging.getLogger().handlers
+assert not jax._src.xla_bridge.backends_are_initialized(), "a device was opened"
+print("done")
+"""
+    assert run(script).strip() == "done"
+
+
+def test_the_version_is_that_of_the_distribution():
+    text = (ROOT / "pyproject.toml").read_text()
+    version = text.partition('\nversion = "')[2].partition('"')[0]
+    assert run("import verifiable; print(verifiable.__version__)").strip() == version
