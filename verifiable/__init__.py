@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 
 _MODULES = frozenset(
     {
+        "agreement",
         "bls",
         "challenge",
         "encoding",
@@ -22,10 +23,16 @@ _MODULES = frozenset(
         "freivalds",
         "key",
         "merkle",
+        "planning",
         "policy",
         "program",
+        "replication",
         "report",
+        "reputation",
+        "sampling",
+        "stakes",
         "trace",
+        "voting",
     }
 )
 
