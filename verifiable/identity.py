@@ -115,6 +115,9 @@ def _canonical(value: Any, where: str) -> Any:
         items = cast("Mapping[Any, Any]", value)
         pairs = sorted((str(k), encode(_canonical(v, where))) for k, v in items.items())
         return ["map", [list(p) for p in pairs]]
+    if isinstance(value, set | frozenset):
+        members = cast("set[Any] | frozenset[Any]", value)
+        return ["set", sorted(encode(_canonical(v, where)) for v in members)]
     if isinstance(value, tuple | list):
         items = cast("Sequence[Any]", value)
         return [
