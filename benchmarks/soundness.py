@@ -44,7 +44,7 @@ RENEWED = 16
 
 def rows(quick: bool) -> Iterator[Row]:
     """Measure deviations, wrong integers, then honest runs."""
-    trials = 300 if quick else 10_000
+    trials = 300 if quick else 2_000
     yield from deviations(trials)
     yield from integers(trials)
     yield from honest(1_000 if quick else 100_000)
@@ -191,7 +191,7 @@ def texts(encoder: models.Model) -> Iterator[tuple[jax.Array, jax.Array]]:
             ids[0, :length], mask[0, :length] = rng.integers(0, vocabulary, length), 1
         else:
             start, length = rng.integers(len(words) - TOKENS), rng.integers(3, 90)
-            text = " ".join(words[start : start + length])[:800]
+            text = " ".join(words[start : start + length])[:250]
             given = [part[:, :TOKENS] for part in encoder.tokenize([text])]
             ids[:, : given[0].shape[1]], mask[:, : given[0].shape[1]] = given
         yield jnp.asarray(ids), jnp.asarray(mask)

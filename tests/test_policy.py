@@ -103,7 +103,7 @@ def test_a_policy_under_which_all_or_nothing_passes_is_refused(
 
 
 def test_the_default_of_the_design():
-    assert policy.DEFAULT == Policy()
+    assert Policy() == policy.DEFAULT
     assert (policy.DEFAULT.draws, policy.DEFAULT.phi) == (16, 1e-9)
     eps = dict(policy.DEFAULT.eps)
     assert list(eps) == TYPES
