@@ -33,7 +33,8 @@ WITHOUT_JAX = (
     "verifiable.agreement verifiable.bls verifiable.bls_keys verifiable.challenge verifiable.curve "
     "verifiable.encoding verifiable.errors verifiable.field verifiable.hashing verifiable.merkle "
     "verifiable.planning verifiable.policy verifiable.replication verifiable.report "
-    "verifiable.reputation verifiable.sampling verifiable.stakes verifiable.voting"
+    "verifiable.reputation verifiable.sampling verifiable.stakes verifiable.voting "
+    "protocols.identities protocols.messages protocols.replicated protocols.replicated_types"
 ).split()
 
 ROLES = {"worker", "coordinator", "arbiter", "settlement"}

@@ -24,7 +24,6 @@ from verifiable import challenge, freivalds
 from verifiable.challenge import Beacon, Challenge, CommitmentLog
 from verifiable.field import F61, Field
 from verifiable.freivalds import (
-    WEIGHT_FLOOR,
     Statistic,
     verify_conv_general_dilated,
     verify_dot_general,
@@ -319,7 +318,7 @@ def test_signs_would_miss_equal_and_opposite_changes():
 def weights_of(b: Array) -> Array:
     """w_j = 1 / max(||B_:j||, 2^-12 max_j ||B_:j||), from the text; (batch, columns)."""
     norms = np.sqrt((b.astype(np.float64) ** 2).sum(1))
-    return 1 / np.maximum(norms, WEIGHT_FLOOR * norms.max())
+    return 1 / np.maximum(norms, 2.0**-12 * norms.max())
 
 
 def scale(a: Array, b: Array, c: Array) -> Array:
@@ -773,6 +772,19 @@ def test_extreme_numbers(dtype: str, near: float, far: float):
         wrong = right.copy()
         wrong[1, 2] = value
         assert_rejected(verify(a, b, wrong))
+
+
+def test_a_claim_whose_square_overflows_widens_nothing():
+    """Its statistic may stay finite by chance; a tolerance that is infinite is none."""
+    form = matrix_form(1, 1, 1)
+    one = np.ones((1, 1))
+    gs = np.linspace(-1.5, 1.5, 61).reshape(-1, 1, 1)
+    sizes = (1.3e154, 1.4e154, 1.5e154, 1e200, 1e300, np.finfo(float).max)
+    run = statistics_of(form, eps=2.0**-44, limit=freivalds.limit(1e-9, 1, 1))
+    found = run(one, one, [size * one for size in sizes], gs[np.abs(gs[:, 0, 0]) > 1e-9])
+    assert np.all(found.finite_claim)
+    assert not np.any(found.passed)
+    assert np.all(found.worst > 1)
 
 
 @pytest.mark.parametrize(

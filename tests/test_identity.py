@@ -268,6 +268,10 @@ DIFFERENT: dict[str, tuple[Callable[[], bytes], Callable[[], bytes]]] = {
         lambda: id_of(base, W, SHAPE),
         lambda: id_of(lambda p, w, x: base(w, x), (), W, SHAPE),
     ),
+    "what is a parameter, without any claim": (
+        lambda: id_of(lambda w, x: w[:64] * x, W, SHAPE),
+        lambda: id_of(lambda p, w, x: w[:64] * x, (), W, SHAPE),
+    ),
     "the layout of claims": (
         lambda: id_of(base, W, SHAPE, policy=Policy(draws=1)),
         lambda: id_of(base, W, SHAPE, policy=Policy(draws=4096)),

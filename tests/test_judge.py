@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -538,6 +539,16 @@ def test_layouts_of_memory_do_not_matter():
         assert run.check(run.y, trace).verdict is ACCEPT
 
 
+def test_a_trace_may_be_read_from_a_file(tmp_path: Path):
+    """How a coordinator holds a large trace is no fault of the device."""
+    run = honest("dense")
+    trace = []
+    for i, c in enumerate(run.claims):
+        c.tofile(tmp_path / str(i))
+        trace.append(np.memmap(tmp_path / str(i), c.dtype, "r", shape=c.shape))
+    assert run.check(run.y, trace).verdict is ACCEPT
+
+
 def test_the_callers_mistakes_are_not_the_devices():
     run = honest("dense")
     x, n = run.inputs
@@ -571,6 +582,27 @@ def test_a_rejection_before_the_glue_stands():
     report = compiled.check(key, X, y=y, trace=[one_step(trace.claims[0]), trace.claims[1]])
     assert (report.verdict, report.reason) == (REJECT, "claim-mismatch")
     assert report.claim == compiled.claims[0].name
+
+
+def test_no_glue_explains_what_no_accumulator_can_reach():
+    """In a quantised model every integer claim stands behind a rounding."""
+
+    def fn(p: Any, x: Any) -> Any:
+        return quantised(p, jnp.round(jnp.tanh(x) * 127).astype(jnp.int8))
+
+    compiled = program.compile(fn, SMALL, X, policy=POLICY)
+    [only] = compiled.claims
+    assert only.glue
+    y, _ = jax.device_get(jax.jit(compiled.execute)(SMALL, X))
+    key = compiled.setup(SMALL, challenge.secret(bytes(range(32))))
+    for change, expected in (
+        (0, (ACCEPT, "ok")),
+        (1, (INDETERMINATE, "discontinuous-glue")),
+        (2**30, (REJECT, "claim-range")),
+    ):
+        wrong = put(y, (3, 3), y[3, 3] + change)
+        report = compiled.check(key, X, y=wrong, trace=[wrong])
+        assert (report.verdict, report.reason) == expected
 
 
 @pytest.mark.parametrize(

@@ -409,6 +409,20 @@ def test_the_key_of_another_policy_is_refused(run: Run):
     assert other.policy.id.hex()[:16] in str(caught.value)
 
 
+def test_the_key_of_other_parameters_is_refused(run: Run):
+    """Stale or fine-tuned weights: the job names the root that the key is held to."""
+    root = program.parameter_root(parameters())
+    arguments = {"y": run.y, "trace": run.trace}
+    report = run.program.check(run.key, run.tokens, **arguments, parameters=root)
+    assert report.verdict is Verdict.ACCEPT
+    stale = parameters() | {"up": parameters()["up"] + 1e-3}
+    key = run.program.setup(stale, SECRET)
+    with pytest.raises(ValueError, match="parameters") as caught:
+        run.program.check(key, run.tokens, **arguments, parameters=root)
+    assert root.hex()[:16] in str(caught.value)
+    assert key.header.parameters.hex()[:16] in str(caught.value)
+
+
 def test_the_key_of_another_version_is_refused(run: Run):
     header = replace(run.key.header, version="0.0.0")
     with pytest.raises(ValueError, match=r"version 0\.0\.0, this is"):

@@ -1,0 +1,79 @@
+"""Registered workers: a public key, and the algorithm that it is for.
+
+The algorithm is chosen at registration and never named by a message. A worker is known by the hash
+of both, so that one key cannot be registered under two names.
+
+Ed25519 (RFC 8032), as `cryptography` verifies it: without the cofactor, s below the group order.
+A key must be a canonical encoding of a point of the curve that has no small order: with a key of
+small order, a signature can be valid for every message, and proves nothing.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from verifiable.encoding import tagged_hash
+from verifiable.errors import MalformedEncoding
+
+
+class Algorithm(enum.Enum):
+    """How an identity signs. Chosen at registration."""
+
+    ED25519 = "ed25519"
+
+
+_P = 2**255 - 19
+_D = -121665 * pow(121666, -1, _P) % _P
+_ORDER_8 = 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
+_SMALL_ORDER = frozenset({0, 1, _P - 1, _ORDER_8, _P - _ORDER_8})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """A registered worker: a key, and the algorithm that it is for.
+
+    Attributes:
+      public_key: 32 bytes (RFC 8032): canonical, on the curve, and of no small order, since with a
+        key of small order a signature can be valid for any message.
+      algorithm: how it signs.
+      id: 32-byte name of the worker: hash of algorithm and key.
+
+    Raises:
+      MalformedEncoding: the key, which comes from a device, is none of these.
+    """
+
+    public_key: bytes
+    algorithm: Algorithm = Algorithm.ED25519
+    id: bytes = field(init=False)
+    _key: Ed25519PublicKey = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Refuse keys that bind nobody."""
+        key: Any = self.public_key
+        if type(key) is not bytes or len(key) != 32:
+            raise MalformedEncoding("an Ed25519 key is 32 bytes")
+        y = int.from_bytes(key, "little") & (1 << 255) - 1
+        if y >= _P:
+            raise MalformedEncoding("an Ed25519 key has a coordinate that is not reduced")
+        if y in _SMALL_ORDER:
+            raise MalformedEncoding("an Ed25519 key is a point of small order")
+        # x^2 = (y^2 - 1) / (d y^2 + 1): a quotient is a square iff the product is (Euler).
+        square = (y * y - 1) * (_D * y * y + 1) % _P
+        if pow(square, (_P - 1) // 2, _P) != 1:
+            raise MalformedEncoding("an Ed25519 key is no point of the curve")
+        object.__setattr__(self, "_key", Ed25519PublicKey.from_public_bytes(key))
+        name = tagged_hash("worker identity", self.algorithm.value.encode(), key)
+        object.__setattr__(self, "id", name)
+
+    def verifies(self, signature: bytes, digest: bytes) -> bool:
+        """Whether this is a signature of the identity's over a digest."""
+        try:
+            self._key.verify(signature, digest)
+        except InvalidSignature:
+            return False
+        return True
