@@ -30,7 +30,7 @@ TOKENS, WIDTH, WORDS = 64, 128, 50
 def model(p: Any, tokens: Any) -> Any:
     """A row gather, masks and broadcasts, claimed weights, layers under a scan, a tiny product."""
     x = p["table"][tokens]
-    x = x * p["scale"] + jnp.linspace(0, 1, WIDTH)
+    x = x * jnp.broadcast_to(p["scale"], x.shape) + jnp.linspace(0, 1, WIDTH)
     scores = jnp.where(jnp.tril(jnp.ones((TOKENS, TOKENS), bool)), x @ x.T, -1e9)
     x = x + jax.nn.softmax(scores) @ (x @ p["up"])
 
