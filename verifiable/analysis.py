@@ -135,7 +135,7 @@ class Analysis:
       claims: by equation, in the order of the trace.
       frame: the known part.
       rebuilt: known variables that the check computes again.
-      loops: names of replayed `while` equations that no other loop holds.
+      loops: replayed `while` equations that no other loop holds.
       discontinuous: names of equations where a last-bit difference may flip a value.
       checked: operations of claimed contractions.
       replayed: operations that the check replays.
@@ -145,7 +145,7 @@ class Analysis:
     claims: dict[Equation, Claim]
     frame: Frame
     rebuilt: set[Var]
-    loops: dict[Equation, str]
+    loops: set[Equation]
     discontinuous: tuple[str, ...]
     checked: int
     replayed: int
@@ -193,7 +193,7 @@ def analyse(block: Block, known_inputs: int, draws: int) -> Analysis:
         claims=claims,
         frame=frame,
         rebuilt=split.rebuilt,
-        loops={e: e.name for e in loops if e not in inside},
+        loops={e for e in loops if e not in inside},
         discontinuous=tuple(sorted(forward.discontinuous)),
         checked=checked,
         replayed=_replayed(block, forward, claims, 1),

@@ -405,16 +405,20 @@ def _verify(
     )
 
 
+def conditions(statistic: Statistic) -> tuple[tuple[str, Array], ...]:
+    """What a claim must hold, in order, each with the code of its failure; all must be true."""
+    return (
+        ("claim-nonfinite", statistic.finite_claim),
+        ("claim-range", statistic.in_range),
+        ("claim-mismatch", statistic.passed & (statistic.worst <= 1.0)),
+        ("nonfinite-operand", statistic.finite_operands),
+    )
+
+
 def judge(statistic: Statistic) -> tuple[Verdict, str]:
     """Verdict and reason code of one statistic; only what passed everything is accepted."""
-    if not bool(statistic.finite_claim):
-        return Verdict.REJECT, "claim-nonfinite"
-    if not bool(statistic.in_range):
-        return Verdict.REJECT, "claim-range"
-    if not bool(statistic.passed):
-        return Verdict.REJECT, "claim-mismatch"
-    if not bool(statistic.finite_operands):
-        return Verdict.INDETERMINATE, "nonfinite-operand"
-    if not float(statistic.worst) <= 1.0:
-        return Verdict.REJECT, "claim-mismatch"
+    for reason, holds in conditions(statistic):
+        if not bool(holds):
+            unclear = reason == "nonfinite-operand"
+            return Verdict.INDETERMINATE if unclear else Verdict.REJECT, reason
     return Verdict.ACCEPT, "ok"

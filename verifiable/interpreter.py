@@ -316,7 +316,6 @@ _CALLS = frozenset(
         "custom_jvp_call",
         "custom_vjp_call",
         "custom_vjp_call_jaxpr",
-        "custom_lin",
     }
 )
 

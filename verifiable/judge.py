@@ -18,6 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from verifiable import freivalds
 from verifiable.analysis import Claim
 from verifiable.freivalds import Statistic
 from verifiable.report import ClaimResult, Verdict
@@ -109,8 +110,7 @@ def judge(
     """
     stopped = frozenset(name for name, flag in findings.stopped.items() if np.any(flag))
     results = [
-        _result(c.name, _judge_claim(findings, c.index), frozenset(c.glue), c.loops & stopped)
-        for c in claims
+        _result(c.name, _judge_claim(findings, c.index), c.glue, c.loops & stopped) for c in claims
     ]
     results += [
         _result(name, _judge_output(findings.outputs[i]), glue, loops & stopped)
@@ -167,14 +167,11 @@ def _judge_claim(findings: Findings, index: int) -> Outcome:
     """Outcome of a claim, over all trips of the scans around it."""
     statistic = Statistic(*(np.ravel(x) for x in findings.claims[index]))
     taken = np.ravel(findings.taken[index])
-    checks = (
-        ("claim-nonfinite", statistic.finite_claim),
-        ("claim-range", statistic.in_range),
-        ("claim-untaken", statistic.passed | taken),
-        ("claim-mismatch", statistic.passed & (statistic.worst <= 1.0)),
-        ("nonfinite-operand", statistic.finite_operands),
-    )
-    return _first_failure(checks, statistic.worst, statistic.row)
+    conditions = freivalds.conditions(statistic)
+    reason, worst, row, trip = _first_failure(conditions, statistic.worst, statistic.row)
+    if reason == "claim-mismatch" and not taken[trip]:
+        reason = "claim-untaken"
+    return reason, worst, row, trip
 
 
 def _judge_output(statistic: OutputStatistic) -> Outcome:

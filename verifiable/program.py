@@ -198,7 +198,7 @@ class Program:
         claims: Sequence[Array],
     ) -> tuple[Findings, Any]:
         with jax.enable_x64(True):
-            names, structure = list(_by_name(self._key)), jax.tree.structure(self._key)
+            names, structure = list(self._key_arrays), jax.tree.structure(self._key)
             key = jax.tree.unflatten(structure, [arrays[name] for name in names])
             block, leaves = self._function.block, jax.tree.leaves(inputs)
             variables = block.inputs[len(block.inputs) - len(leaves) :]
@@ -265,6 +265,11 @@ class Program:
             )
         return {"vectors": vectors, "residual": residual}
 
+    @cached_property
+    def _key_arrays(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """The same by name."""
+        return _by_name(self._key)
+
     def _require_key(self, key: VerifierKey, parameters: bytes | None) -> None:
         mine = {"program": self.id, "policy": self.policy.id}
         if parameters is not None:
@@ -280,7 +285,7 @@ class Program:
                 f"the key was made by version {key.header.version}, this is "
                 f"{verifiable.__version__}: make a new one"
             )
-        wanted = _by_name(self._key)
+        wanted = self._key_arrays
         if wanted.keys() != key.arrays.keys():
             differing = sorted(wanted.keys() ^ key.arrays.keys())
             raise ValueError(f"the key lacks, or has in excess, the arrays {differing}")

@@ -140,7 +140,6 @@ class Context:
       claims: claimed outputs by index, without the dimensions of the scans around.
       projections: of known operands, by index of the claim.
       children: known part and residual of each scan.
-      depth: number of scans around.
     """
 
     analysis: Analysis
@@ -150,7 +149,6 @@ class Context:
     claims: Mapping[int, Array]
     projections: Mapping[int, Projection] = field(default_factory=dict)
     children: Mapping[Equation, tuple[Frame, Residual]] = field(default_factory=dict)
-    depth: int = 0
 
     def inside(self, frame: Frame, residual: Residual, env: Env) -> Context:
         """The context of a frame's block; binds in `env` what the key keeps for it."""
@@ -228,7 +226,7 @@ def _check_scan(equation: Equation, context: Context, env: Env) -> Findings:
 
     def step(inner: Env, slices: Any) -> tuple[list[Array], Findings]:
         residual, claims = slices
-        here = replace(context, claims=claims, depth=context.depth + 1)
+        here = replace(context, claims=claims)
         return check(body, here.inside(frame, residual, inner), inner, wanted)
 
     outputs, findings = interpreter.scan(
