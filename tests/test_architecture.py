@@ -20,12 +20,15 @@ PACKAGES = ("verifiable", "protocols")
 LAYERS = (
     "errors field sampling stakes interpreter key replication agreement",
     "encoding curve report claims reputation",
-    "hashing bls_keys policy analysis planning voting",
-    "merkle bls identity prover",
+    "hashing bls_keys policy planning voting",
+    "merkle bls",
     "challenge trace",
     "freivalds",
-    "verifier",
+    "rounding",
+    "analysis",
+    "identity prover verifier",
     "judge",
+    "calibration",
     "program",
 )
 

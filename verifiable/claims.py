@@ -83,6 +83,11 @@ def is_float(dtype: Any) -> bool:
     return jnp.issubdtype(dtype, np.inexact)
 
 
+def grain(dtype: Any) -> str:
+    """The type whose rounding a value of a floating-point type goes through: its component's."""
+    return str(jnp.finfo(dtype).dtype.name)
+
+
 def effect_on_rounding(equation: Equation) -> tuple[str, ...]:
     """`exact`, `continuous`, `step` or `unknown`, for each output."""
     kind, outputs = equation.kind, equation.outputs
@@ -159,6 +164,11 @@ class Contraction(ABC):
     def exact(self) -> bool:
         """Whether it is an integer product."""
         return not is_float(self.dtypes[2])
+
+    @property
+    def eps_types(self) -> frozenset[str]:
+        """Types whose rounding the product of given operands goes through; none for integers."""
+        return frozenset() if self.exact else frozenset(d.name for d in self.dtypes)
 
     @property
     def magnitude(self) -> int:

@@ -16,7 +16,7 @@ is not a claim is replayed. `execute` and `statistics` are pure JAX functions.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -27,6 +27,7 @@ import numpy as np
 import verifiable
 from verifiable import (
     analysis,
+    calibration,
     freivalds,
     identity,
     interpreter,
@@ -38,6 +39,7 @@ from verifiable import (
 )
 from verifiable.analysis import Analysis, Claim
 from verifiable.challenge import Challenge
+from verifiable.claims import is_float
 from verifiable.encoding import encode, tagged_hash, tensor_bytes
 from verifiable.interpreter import Array, Env, Function, Var
 from verifiable.key import KeyHeader, VerifierKey
@@ -85,8 +87,54 @@ class Program:
     @cached_property
     def bound(self) -> Bound | None:
         """What a pass proves of the floating-point claims; None if there are none."""
-        rows = sum(c.tests for c in self.claims if not c.form.exact)
+        rows = sum(c.tests for c in self.claims if c.eps_types)
         return freivalds.bound(self.policy.phi, rows, self.policy.draws) if rows else None
+
+    @cached_property
+    def rounded_types(self) -> dict[str, frozenset[str]]:
+        """Types whose rounding separates honest devices, by name of the claim or output."""
+        outputs = zip(self._outputs, self._output_types, strict=True)
+        return {c.name: c.eps_types for c in self.claims} | {o[0]: types for o, types in outputs}
+
+    @cached_property
+    def tolerances(self) -> dict[str, float]:
+        """The policy's eps by name of the claim or output; zero for what must be equal."""
+        claims = {c.name: self.policy.eps_of(c, c.name) for c in self.claims}
+        outputs = zip(self._outputs, self._output_types, strict=True)
+        return claims | {o[0]: self.policy.output_eps_of(t, o[0]) for o, t in outputs}
+
+    def with_policy(self, policy: Policy) -> Program:
+        """The same program under another policy, such as one from `calibrate`.
+
+        Raises:
+          ValueError: the policy has no tolerance for a dtype that is needed, was calibrated for
+            another program, or has another number of draws, which decides what is a claim.
+        """
+        if policy.draws != self.policy.draws:
+            raise ValueError(
+                f"the program was compiled for {self.policy.draws} draws, the policy has "
+                f"{policy.draws}: pass it to compile"
+            )
+        self.require_policy(policy)
+        return replace(self, policy=policy)
+
+    def require_policy(self, policy: Policy) -> None:
+        """Raise ValueError unless a policy has a tolerance for all that the program needs."""
+        own = replace(self, policy=policy).tolerances
+        foreign = sorted(policy.calibrated.keys() - own.keys())
+        if foreign:
+            raise ValueError(f"the policy was calibrated for another program, with {foreign[0]!r}")
+
+    def calibrate(
+        self,
+        params: Any,
+        samples: Sequence[tuple[Any, ...]],
+        *,
+        executors: Sequence[Callable[..., tuple[Any, Any]]] = (),
+        factor: float = calibration.FACTOR,
+    ) -> Policy:
+        """Measure the tolerance of each claim and output. See `calibration.calibrate`."""
+        return calibration.calibrate(self, params, samples, executors=executors, factor=factor)
 
     def execute(self, params: Any, *inputs: Any) -> tuple[Any, Trace]:
         """Run the function and return its claims with its output; pure, to be jitted.
@@ -97,8 +145,8 @@ class Program:
 
         Returns:
           `y` and the trace. Compiled, `y` equals bit for bit what the compiled function returns,
-          unless XLA would have merged a claimed contraction with its neighbours (a product that
-          is transposed, or a convolution on CPUs) or kept excess precision in narrow types.
+          unless XLA would have merged a claimed convolution with its neighbours, on CPUs, or kept
+          excess precision in narrow types.
 
         Raises:
           ValueError: another tree, shape or dtype than at compile time.
@@ -212,7 +260,8 @@ class Program:
             ).inside(self._analysis.frame, key["residual"], env)
             own, findings = verifier.check(block, context, env)
             for i, (theirs, mine) in enumerate(zip(outputs, own, strict=True)):
-                findings.outputs[i] = verifier.compare(theirs, mine, self.policy)
+                eps = self.tolerances[self._outputs[i][0]]
+                findings.outputs[i] = verifier.compare(theirs, mine, eps)
             return findings, jax.tree.unflatten(jax.tree.structure(self.y), own)
 
     @cached_property
@@ -243,7 +292,7 @@ class Program:
     @cached_property
     def _sets(self) -> list[str]:
         """Names of the sets of random vectors."""
-        return sorted({c.vectors for c in self.claims})
+        return sorted({c.vectors for c in self.claims if c.vectors is not None})
 
     @cached_property
     def _outputs(self) -> list[tuple[str, frozenset[str], frozenset[str]]]:
@@ -253,6 +302,15 @@ class Program:
         return [
             ("output" + jax.tree_util.keystr(path), fact.glue, fact.loops)
             for path, fact in zip(paths, facts, strict=True)
+        ]
+
+    @cached_property
+    def _output_types(self) -> list[frozenset[str]]:
+        """Types whose rounding separates honest devices, by output; none for integers."""
+        facts = [self._analysis.fact(a) for a in self._function.block.outputs]
+        return [
+            fact.grains | ({leaf.dtype.name} if is_float(leaf.dtype) else set())
+            for leaf, fact in zip(jax.tree.leaves(self.y), facts, strict=True)
         ]
 
     @cached_property
@@ -378,13 +436,8 @@ def compile(
     function, y = interpreter.trace(fn, params, *inputs)
     known = len(function.constants) + len(jax.tree.leaves(params))
     found = analysis.analyse(function.block, known, policy.draws)
-    for claim in found.claims.values():
-        policy.eps_of(claim.form)
     leaves = jax.tree.leaves(y)
-    for leaf in leaves:
-        if jnp.issubdtype(leaf.dtype, jnp.inexact):
-            policy.output_eps_of(leaf.dtype)
-    return Program(
+    compiled = Program(
         policy=policy,
         params=params,
         inputs=inputs,
@@ -393,6 +446,8 @@ def compile(
         _function=function,
         _analysis=found,
     )
+    compiled.require_policy(policy)
+    return compiled
 
 
 def parameter_root(params: Any) -> bytes:

@@ -1,4 +1,4 @@
-"""The device's half: a function that also returns the output of every claimed contraction.
+"""The device's half: a function that also returns the output of every claim.
 
 Outputs of claims under `scan` are stacked over its iterations. Every branch of a `cond` returns
 the claims of all branches, zero where they are not its own.
@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from verifiable import interpreter
-from verifiable.analysis import Analysis
+from verifiable.analysis import Analysis, Claim
 from verifiable.interpreter import Array, Block, Env, Equation
-
-NARROW = frozenset({"float16", "bfloat16"})
+from verifiable.rounding import NARROW
 
 
 def execute(
@@ -33,10 +33,17 @@ def execute(
       The outputs, and the outputs of claims by index.
     """
     found: dict[int, Array] = {}
+    turned: set[Equation] = set()
     for equation in block.equations:
         if equation in analysis.claims:
-            out = contract(equation, interpreter.read_all(env, equation.inputs))
-            found[analysis.claims[equation].index] = env[equation.outputs[0]] = out
+            claim = analysis.claims[equation]
+            out = claimed(claim, equation, interpreter.read_all(env, equation.inputs))
+            if claim.turned is not None and claim.turned in block.equations:
+                out = turn(claim.turned, out, env)
+                turned.add(claim.turned)
+            found[claim.index] = env[equation.outputs[0]] = out
+        elif equation in turned:
+            continue
         elif not any(analysis.claims_in(body) for body in equation.bodies):
             interpreter.replay(equation, env)
         else:
@@ -47,18 +54,29 @@ def execute(
     return interpreter.read_all(env, block.outputs), found
 
 
-def contract(equation: Equation, operands: Sequence[Array]) -> Array:
-    """Evaluate a claimed contraction, so that what is checked is what was consumed.
+def claimed(claim: Claim, equation: Equation, operands: Sequence[Array]) -> Array:
+    """Evaluate a claimed equation, so that what is checked is what was consumed.
 
     In types narrower than float32, XLA may keep more digits of a value than its type has, for
-    whoever consumes it inside a compiled program; a barrier makes it use the value that it returns.
+    whoever consumes it inside a compiled program; and it may compute a rounding twice, differently.
+    A barrier makes it use the value that it returns.
     """
     narrow = any(v.dtype.name in NARROW for v in (*equation.inputs, *equation.outputs))
-    if not narrow:
-        return interpreter.apply(equation, operands)[0]
-    return lax.optimization_barrier(
-        interpreter.apply(equation, lax.optimization_barrier(list(operands)))
-    )[0]
+    if narrow:
+        operands = lax.optimization_barrier(list(operands))
+    [out] = interpreter.apply(equation, operands)
+    return lax.optimization_barrier(out) if narrow or claim.contraction is None else out
+
+
+def turn(transpose: Equation, out: Array, env: Env) -> Array:
+    """Bind the transpose of a claim that nothing else reads, and return the claim, made from it.
+
+    XLA merges a product with its transpose, which may sum in another order; if the claim itself
+    were read, it could not, and the result would not be that of the plain function.
+    """
+    [env[transpose.outputs[0]]] = lax.optimization_barrier(interpreter.apply(transpose, [out]))
+    inverse = np.argsort(transpose.params["permutation"])
+    return lax.transpose(env[transpose.outputs[0]], inverse)
 
 
 def _scan(

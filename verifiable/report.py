@@ -40,6 +40,7 @@ REASONS: dict[str, str] = {
     "claim-nonfinite": "a claim is not finite although its operands are",
     "claim-range": "an integer claim is larger than its accumulator can become",
     "claim-mismatch": "a claim is not the product of its operands",
+    "rounding-mismatch": "a committed rounding is not that of the value before it",
     "claim-untaken": "a claim of a branch that was not taken is not zero",
     "output-structure": "the output is another pytree than the program returns",
     "output-shape": "an output has another shape than the program gives it",

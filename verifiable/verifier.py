@@ -15,12 +15,13 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from verifiable import freivalds, interpreter
+from verifiable import freivalds, interpreter, rounding
 from verifiable.analysis import Analysis, Claim, Frame
 from verifiable.claims import is_float
 from verifiable.freivalds import Projection, Statistic
 from verifiable.interpreter import Array, Atom, Block, Env, Equation
 from verifiable.policy import Policy
+from verifiable.rounding import Rounding
 
 Residual = dict[str, Any]  # kept: [array], projected: [Projection], children: [Residual]
 
@@ -94,8 +95,10 @@ def setup(
 
 
 def _project(claim: Claim, far: Array, vectors: Mapping[str, Array], policy: Policy) -> Projection:
-    g, eps = vectors[claim.vectors], policy.eps_of(claim.form)
-    return freivalds.project(claim.form, far, g, eps=eps)
+    if claim.contraction is None or claim.vectors is None:
+        raise AssertionError("only contractions are projected")
+    g, eps = vectors[claim.vectors], policy.eps_of(claim, claim.name)
+    return freivalds.project(claim.contraction, far, g, eps=eps)
 
 
 def _setup_scan(
@@ -184,8 +187,10 @@ def check(
                 interpreter.replay(equation, env)
         elif equation in analysis.claims:
             claim = analysis.claims[equation]
-            env[equation.outputs[0]] = context.claims[claim.index]
+            if claim.near is equation.outputs[0]:
+                interpreter.replay(equation, env)
             findings.claims[claim.index] = _test(claim, context, env)
+            env[equation.outputs[0]] = context.claims[claim.index]
             findings.taken[claim.index] = jnp.ones((), bool)
         elif equation.kind == "while":
             limit = context.policy.trip_limit
@@ -200,17 +205,21 @@ def check(
 
 
 def _test(claim: Claim, context: Context, env: Env) -> Statistic:
+    near, out = interpreter.read(env, claim.near), context.claims[claim.index]
+    eps = context.policy.eps_of(claim, claim.name)
+    if isinstance(claim.form, Rounding):
+        return rounding.test(claim.form, near, out, eps=eps)
     projection = context.projections.get(claim.index)
     if projection is None:
         far = interpreter.read(env, claim.far)
         projection = _project(claim, far, context.vectors, context.policy)
     return freivalds.test(
         claim.form,
-        interpreter.read(env, claim.near),
+        near,
         projection,
-        context.claims[claim.index],
-        context.vectors[claim.vectors],
-        eps=context.policy.eps_of(claim.form),
+        out,
+        context.vectors[claim.form.vectors(far_known=claim.far_known)],
+        eps=eps,
         limit=context.limit,
     )
 
@@ -272,13 +281,14 @@ def _test_untaken(out: Array) -> Statistic:
     return Statistic(worst, freivalds.first(~zero), passed, true, true, true)
 
 
-def compare(theirs: Array, mine: Array, policy: Policy) -> OutputStatistic:
+def compare(theirs: Array, mine: Array, eps: float) -> OutputStatistic:
     """Compare an output with the replayed one.
 
     Args:
       theirs: what the device returned.
       mine: what the claims lead to, of the same shape and dtype.
-      policy: for the tolerance of floats; integers and booleans must be equal.
+      eps: how far a row of floats may be off, as a fraction of its 2-norm; integers and booleans
+        must be equal.
     """
     rows = (math.prod(mine.shape[:-1]), math.prod(mine.shape[-1:]))
     theirs, mine = theirs.reshape(rows), mine.reshape(rows)
@@ -286,7 +296,6 @@ def compare(theirs: Array, mine: Array, policy: Policy) -> OutputStatistic:
         ratio = jnp.where(jnp.all(theirs == mine, axis=-1), 0.0, jnp.inf)
         finite = own = jnp.ones(rows[:1], bool)
     else:
-        eps = policy.output_eps_of(mine.dtype)
         floor = float(jnp.finfo(mine.dtype).tiny)
         wide = jnp.complex128 if jnp.iscomplexobj(mine) else jnp.float64
         theirs, mine = theirs.astype(wide), mine.astype(wide)
