@@ -27,7 +27,7 @@ LAYERS = (
     "rounding",
     "analysis",
     "identity prover verifier",
-    "judge",
+    "judge corridor",
     "calibration",
     "program",
 )

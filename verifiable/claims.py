@@ -219,6 +219,10 @@ class Contraction(ABC):
     def scale_out(self, out: Array, weights: Array) -> Array:
         """Output with its columns scaled by (batch, columns)."""
 
+    @abstractmethod
+    def over_rows(self, values: Array) -> Array:
+        """Values of the rows, (batch..., rows...), spread over the output's columns."""
+
     def check_cost(self, draws: int, *, far_known: bool) -> int:
         """Operations of the check, in units of those of the product.
 
@@ -325,6 +329,11 @@ class DotGeneral(Contraction):
         batch, _, columns = self._out_axes()
         return out * _spread(weights, self.shapes[2], (*batch, *columns))
 
+    def over_rows(self, values: Array) -> Array:
+        """See `Contraction.over_rows`."""
+        batch, rows, _ = self._out_axes()
+        return _spread(values, self.shapes[2], (*batch, *rows))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Convolution(Contraction):
@@ -412,6 +421,13 @@ class Convolution(Contraction):
     def scale_out(self, out: Array, weights: Array) -> Array:
         """See `Contraction.scale_out`."""
         return out * _spread(weights.reshape(1, -1), self.shapes[2], (self.specs[2][1],))
+
+    def over_rows(self, values: Array) -> Array:
+        """See `Contraction.over_rows`."""
+        spec = self.specs[2]
+        wide = jnp.repeat(jnp.moveaxis(values, 0, -1), self.columns, axis=-1)
+        # (n, positions..., features) to the output's own order.
+        return lax.transpose(wide, np.argsort((spec[0], *spec[2:], spec[1])))
 
 
 def _spread(weights: Array, shape: tuple[int, ...], dims: tuple[int, ...]) -> Array:

@@ -40,11 +40,12 @@ from verifiable import (
 from verifiable.analysis import Analysis, Claim
 from verifiable.challenge import Challenge
 from verifiable.claims import is_float
+from verifiable.corridor import Answer, attack, reach
 from verifiable.encoding import encode, tagged_hash, tensor_bytes
 from verifiable.interpreter import Array, Env, Function, Var
 from verifiable.key import KeyHeader, VerifierKey
 from verifiable.policy import Policy
-from verifiable.report import Bound, Coverage, Report, Verdict, table
+from verifiable.report import Bound, Corridor, Coverage, Report, Verdict, table
 from verifiable.trace import Trace
 from verifiable.verifier import Findings
 
@@ -136,6 +137,71 @@ class Program:
         """Measure the tolerance of each claim and output. See `calibration.calibrate`."""
         return calibration.calibrate(self, params, samples, executors=executors, factor=factor)
 
+    def corridor(
+        self, params: Any, *inputs: Any, answer: Answer, kappa: float | None = None
+    ) -> Corridor:
+        """How far the tolerance lets a cheat move an answer on these inputs. See `corridor`.
+
+        Args:
+          params: the parameters.
+          *inputs: the inputs.
+          answer: scalar float function of `y`, such as the margin between two logits
+            (`corridor.margin`).
+          kappa: deviation of a row up to which a cheat may go, in units of sigma; by default what
+            passes with probability 1e-9.
+
+        Raises:
+          ValueError: the answer is no float scalar, or the program has integer arithmetic after a
+            rounding that has no derivative; or as `execute`.
+        """
+        kappa = self._kappa if kappa is None else kappa
+        with jax.enable_x64(True):
+            value, found = self._corridor(reach, params, inputs, answer, kappa)
+        shares = [(c.name, float(found[c.index])) for c in self.claims if c.index in found]
+        return Corridor(
+            margin=float(value),
+            reach=sum(x for _, x in shares),
+            kappa=kappa,
+            claims=tuple(sorted(shares, key=lambda item: -item[1])),
+            answer=answer,
+        )
+
+    def attack(self, params: Any, *inputs: Any, answer: Answer, kappa: float) -> tuple[Any, Trace]:
+        """What a cheat returns that shifts every claim by kappa sigma to lower an answer.
+
+        For tests of coordinators: below the bound's kappa it may pass, and then it has moved the
+        answer by no more than the corridor's reach. Arguments as of `corridor`.
+        """
+        with jax.enable_x64(True):
+            outputs, found = self._corridor(attack, params, inputs, answer, kappa)
+        y = jax.tree.unflatten(jax.tree.structure(self.y), outputs)
+        return y, Trace(claims=tuple(found[c.index] for c in self.claims))
+
+    @property
+    def _kappa(self) -> float:
+        return self.bound.kappa() if self.bound else 1.0
+
+    def _corridor(
+        self, what: Callable[..., Any], params: Any, inputs: Any, answer: Any, kappa: float
+    ) -> Any:
+        params = _conform("params", self.params, params)
+        inputs = _conform("inputs", self.inputs, inputs)
+        structure = jax.tree.structure(self.y)
+
+        def run(leaves: list[Array]) -> Any:
+            with jax.enable_x64(True):
+                env: Env = dict(zip(self._function.block.inputs, leaves, strict=True))
+                return what(
+                    self._function.block,
+                    self._analysis,
+                    env,
+                    self.tolerances,
+                    kappa,
+                    lambda outputs: jnp.asarray(answer(jax.tree.unflatten(structure, outputs))),
+                )
+
+        return jax.jit(run)([*self._function.constants, *jax.tree.leaves((params, inputs))])
+
     def execute(self, params: Any, *inputs: Any) -> tuple[Any, Trace]:
         """Run the function and return its claims with its output; pure, to be jitted.
 
@@ -184,7 +250,13 @@ class Program:
         return VerifierKey(header, _by_name({"vectors": vectors, "residual": residual}))
 
     def check(
-        self, key: VerifierKey, *inputs: Any, y: Any, trace: Any, parameters: bytes | None = None
+        self,
+        key: VerifierKey,
+        *inputs: Any,
+        y: Any,
+        trace: Any,
+        parameters: bytes | None = None,
+        corridor: Corridor | None = None,
     ) -> Report:
         """Decide whether `y` and `trace` are an honest run on `inputs`.
 
@@ -194,6 +266,7 @@ class Program:
           y: what the device returned; any object.
           trace: the trace that it committed to, or a sequence of arrays; any object.
           parameters: the `parameter_root` that the job names, to hold the key to.
+          corridor: for these inputs, to mark an answer that a cheat could have turned.
 
         Raises:
           ValueError: the key is of another program, policy, version or other parameters, or the
@@ -217,6 +290,8 @@ class Program:
         with jax.enable_x64(True):
             findings, mine = self._check(key.arrays, inputs, outputs, claims)
             findings = jax.tree.map(np.asarray, findings)
+        if corridor is not None:
+            corridor = replace(corridor, margin=float(corridor.answer(mine)))
         verdict, reason, where, results = judge.judge(findings, self.claims, self._outputs)
         return Report(
             verdict=verdict,
@@ -227,6 +302,7 @@ class Program:
             coverage=self.coverage,
             bound=self.bound,
             y=mine,
+            corridor=corridor,
         )
 
     def statistics(

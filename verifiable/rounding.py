@@ -76,11 +76,11 @@ class Rounding:
     work = 0
     exact = False
 
-    @property
-    def wide(self) -> Any:
-        """The type to compute in: the middle between two narrow values must be exact in it."""
-        large = any(s.dtype is not None and s.dtype.name in ("int32", "uint32") for s in self.steps)
-        return jnp.float64 if large or self.source.itemsize == 8 else jnp.float32
+
+def wide(form: Rounding) -> Any:
+    """The type to compute in: the middle between two narrow values must be exact in it."""
+    large = any(s.dtype is not None and s.dtype.name in ("int32", "uint32") for s in form.steps)
+    return jnp.float64 if large or form.source.itemsize == 8 else jnp.float32
 
 
 def extend(steps: Sequence[Step], equation: Equation) -> tuple[Step, ...] | None:
@@ -135,8 +135,7 @@ def test(form: Rounding, value: Array, claim: Array, *, eps: float) -> Statistic
       `worst` is the largest distance of a value from what rounds to the claim, as a fraction of
       the slack; `row` counts over all but the last axis.
     """
-    wide = form.wide
-    v, q = (x.astype(wide) for x in (value, claim))
+    v, q = (x.astype(wide(form)) for x in (value, claim))
     rows = (math.prod(v.shape[:-1]), math.prod(v.shape[-1:]))
     v, q = v.reshape(rows), q.reshape(rows)
     own = jnp.all(jnp.isfinite(v), axis=-1, keepdims=True)
@@ -169,8 +168,35 @@ def slack(form: Rounding, value: Array, eps: float) -> Array:
     return jnp.minimum(eps * (jnp.abs(value) + rms) + tiny, jnp.finfo(value.dtype).max)
 
 
+def forward(form: Rounding, value: Array) -> Array:
+    """The chain itself: the rounded value, as a number of the type of `value`."""
+    for step in form.steps:
+        if step.kind == "narrow":
+            value = value.astype(step.dtype).astype(value.dtype)
+        elif step.kind == "clamp":
+            value = jnp.clip(value, step.low, step.high)
+        elif step.kind in ("cast", "truncate"):
+            info = jnp.iinfo(step.dtype)
+            value = jnp.clip(jnp.trunc(value), int(info.min), int(info.max))
+        else:
+            value = {"round": jnp.round, "floor": jnp.floor, "ceil": jnp.ceil}[step.kind](value)
+    return value
+
+
+def extremes(form: Rounding, value: Array, slack: Array) -> tuple[Array, Array]:
+    """The least and the greatest value that passes as the rounding of `value`."""
+    if form.steps:
+        return forward(form, value - slack), forward(form, value + slack)
+    # What was computed in a narrow type has to be one of its values, and within the slack.
+    low, high = ((value + d).astype(form.dtype) for d in (-slack, slack))
+    up, down = (jnp.full(value.shape, sign * np.inf, form.dtype) for sign in (1, -1))
+    low = jnp.where(low.astype(value.dtype) < value - slack, lax.nextafter(low, up), low)
+    high = jnp.where(high.astype(value.dtype) > value + slack, lax.nextafter(high, down), high)
+    return low.astype(value.dtype), high.astype(value.dtype)
+
+
 def preimage(form: Rounding, claim: Array) -> Interval:
-    """The closed interval of values that the chain takes to each element, in `form.wide`."""
+    """The closed interval of values that the chain takes to each element, in `wide(form)`."""
     low = high = claim
     exists = jnp.ones(claim.shape, bool)
     for step in reversed(form.steps):
