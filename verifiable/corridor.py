@@ -227,7 +227,7 @@ def _share(claim: Claim, room: Room, slope: Array, kappa: float) -> Array:
     if isinstance(form, Rounding):
         widest = jnp.maximum(jnp.abs(_some(room.low)), jnp.abs(_some(room.high)))
         return jnp.sum(jnp.abs(slope) * widest)
-    steepness = form.scale_out(slope, 1 / _some(room.weights))
+    steepness = form.scale_out(slope, _inverse(room))
     return kappa * jnp.sum(_some(room.sigma) * jnp.sqrt(form.out_sums(steepness * steepness)))
 
 
@@ -237,12 +237,18 @@ def _steepest(claim: Claim, room: Room, slope: Array, kappa: float) -> Array:
     form = claim.form
     if isinstance(form, Rounding):
         return -slope  # which of the ends to take is all that counts
-    inverse = 1 / _some(room.weights)
+    inverse = _inverse(room)
     # delta * w = -kappa sigma u, for u the direction of slope / w in each row.
     steepness = form.scale_out(slope, inverse)
     norms = jnp.sqrt(form.out_sums(steepness * steepness))
     size = -kappa * _some(room.sigma) / jnp.where(norms == 0, 1, norms)
     return form.scale_out(steepness, inverse) * form.over_rows(size)
+
+
+def _inverse(room: Room) -> Array:
+    """1 / w; zero in a branch that was not taken, whose room is."""
+    weights = _some(room.weights)
+    return jnp.where(weights == 0, 0.0, 1 / jnp.where(weights == 0, 1.0, weights))
 
 
 def _some(x: Array | None) -> Array:
