@@ -148,8 +148,8 @@ def _tolerance(jobs: int) -> Iterator[Row]:
 def _lives(policy: Adaptive, strategy: Strategy, slots: int) -> Measured:
     if strategy.earns:
         return trust(policy, strategy, slots=slots)
-    # Every result is a vote of its own: shorter lives of more workers, at the same cost in time.
-    return trust(policy, strategy, slots=2 * slots, results=400)
+    # Every result is a vote of its own, which takes longer to simulate.
+    return trust(policy, strategy, slots=slots, results=1000)
 
 
 def _trust(slots: int) -> Iterator[Row]:
@@ -310,4 +310,5 @@ def plot(points: list[Point], path: Path) -> None:
             if here:
                 axis.legend()
             axis.grid(alpha=0.3)
+        path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)

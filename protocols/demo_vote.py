@@ -14,18 +14,14 @@ from __future__ import annotations
 
 import functools
 import os
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias, cast
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
-import jax
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-from protocols import demo, devices, messages, replicated
+from protocols import demo, devices
 from protocols.demo import Step
+from protocols.demo_roles import BEACON, POLICY, Voter, Worker, register, start
 from protocols.devices import Device, Submission
-from protocols.identities import Identity
 from protocols.messages import Commit, Decision, Reveal
 from protocols.replicated_types import (
     Absent,
@@ -38,48 +34,14 @@ from protocols.replicated_types import (
     Dispatch,
     Drawn,
     Effect,
-    Received,
-    Record,
     Refuse,
-    Rules,
-    Schedule,
-    State,
     Tick,
 )
-from protocols.replicated_types import (
-    Event as Happened,
-)
 from verifiable import challenge, program
-from verifiable.agreement import Tolerance
-from verifiable.challenge import Beacon, ClosedLog, CommitmentLog
-from verifiable.encoding import tagged_hash, tensor_bytes, tensor_from_bytes
+from verifiable.challenge import Beacon, ClosedLog
+from verifiable.encoding import tagged_hash, tensor_bytes
 from verifiable.replication import FixedSize
 from verifiable.report import Verdict
-
-POLICY = FixedSize(bad=0.1, size=7)
-"""All seven at once, four of whom must agree."""
-
-BEACON = Schedule(chain="demo", genesis=0, period=3)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Voter:
-    """A worker of this scene.
-
-    Attributes:
-      device: what it is called, whether it is honest, and what it runs. A copycat's is not run.
-      role: `honest`, `colluder` or `copycat`.
-      did: what it does, in a few words.
-    """
-
-    device: Device
-    role: str
-    did: str
-
-    @property
-    def copies(self) -> bool:
-        """Whether it sends what another worker has sent, under its own name."""
-        return self.role == "copycat"
 
 
 def _voter(name: str, role: str, did: str, run: Any) -> Voter:
@@ -157,72 +119,6 @@ class Summary:
 Event: TypeAlias = "Step | Outcome | Summary"
 
 
-@dataclass(slots=True)
-class _Worker:
-    """A worker's side: its key, what it ran, and what it has to reveal."""
-
-    voter: Voter
-    key: Ed25519PrivateKey
-    identity: Identity
-    submission: Submission | None = None
-    reveal: Reveal | None = None
-
-    def commits(self, victim: _Worker) -> list[bytes]:
-        """What it sends while commitments are open; a copycat has seen its victim's."""
-        if not self.voter.copies:
-            return [self._sign(self._own.commit)]
-        stolen = replace(victim._own.commit, worker=self.identity.id)
-        return [victim._sign(victim._own.commit), self._sign(stolen)]
-
-    def reveals(self, victim: _Worker) -> list[bytes]:
-        """What it sends when it is asked to reveal; a copycat has seen its victim's."""
-        if not self.voter.copies:
-            return [self._sign(self._own)]
-        stolen = replace(victim._own, worker=self.identity.id)
-        return [victim._sign(victim._own), self._sign(stolen)]
-
-    @property
-    def _own(self) -> Reveal:
-        if self.reveal is None:
-            raise ValueError(f"{self.voter.device.name} has run nothing")
-        return self.reveal
-
-    def _sign(self, message: Commit | Reveal) -> bytes:
-        return messages.sign(cast("Any", message), self.key.sign).encode()
-
-
-@dataclass(slots=True)
-class _Coordinator:
-    """The coordinator's side: the state of the job, and everything it was told to do."""
-
-    state: State
-    identities: dict[bytes, Identity]
-    todo: list[Effect]
-    done: list[Effect] = field(default_factory=list)
-    log: CommitmentLog = field(default_factory=CommitmentLog)
-    received: int = 0
-
-    def take(self, kind: type[Any]) -> list[Any]:
-        """The effects of one kind that are yet to be done."""
-        found = [effect for effect in self.todo if isinstance(effect, kind)]
-        self.todo = [effect for effect in self.todo if not isinstance(effect, kind)]
-        self.done += found
-        return found
-
-    def do(self, event: Happened) -> None:
-        self.state, effects = replicated.step(self.state, event)
-        for effect in effects:
-            if isinstance(effect, Record):
-                self.log.append(effect.commit.message.digest)
-            self.todo.append(effect)
-
-    def receive(self, kind: type[Commit | Reveal], data: bytes) -> None:
-        """Take what came over the wire: authenticated and parsed, or not at all."""
-        self.received += len(data)
-        signed: Any = messages.receive(cast("Any", kind), data, self.identities)
-        self.do(Received(at=self.state.now, message=signed))
-
-
 def play(
     job: devices.Job, *, voters: Sequence[Voter] = CAST, seed: bytes | None = None
 ) -> Iterator[Event]:
@@ -236,8 +132,8 @@ def play(
     seed = os.urandom(32) if seed is None else seed
     total, done = 2 * len(voters) + 2, 0
     root = program.parameter_root(job.model.params)
-    workers = {worker.identity.id: worker for worker in (_register(seed, v) for v in voters)}
-    coordinator = _start(job, root, seed, workers)
+    workers = {worker.identity.id: worker for worker in (register(seed, v) for v in voters)}
+    coordinator = start(job, root, seed, workers)
 
     # Workers run and commit. A copycat waits until there is something to copy.
     seats = [workers[effect.worker] for effect in coordinator.take(Dispatch)]
@@ -246,8 +142,7 @@ def play(
         yield Step(done=done, total=total, what=f"vote: run {worker.voter.device.name}")
         done += 1
         if not worker.voter.copies:
-            worker.submission = worker.voter.device.run(job)
-            worker.reveal = _answer(worker.identity.id, coordinator.state.job, worker.submission)
+            worker.run(job, coordinator.state.job)
         for data in worker.commits(seats[0]):
             coordinator.receive(Commit, data)
     closed = coordinator.log.close(
@@ -265,7 +160,8 @@ def play(
     (awaited,) = coordinator.take(AwaitBeacon)
     value = tagged_hash("demo beacon", seed, awaited.round.to_bytes(8, "little"))
     beacon = Beacon(chain=awaited.chain, round=awaited.round, value=value)
-    coordinator.do(Drawn(at=coordinator.state.now, beacon=beacon))
+    due = BEACON.genesis + (beacon.round - 1) * BEACON.period
+    coordinator.do(Drawn(at=due, beacon=beacon))
 
     # Ballots disagree: check the traces behind them.
     done += 1
@@ -329,50 +225,6 @@ def audit(
     return outcome
 
 
-def _register(seed: bytes, voter: Voter) -> _Worker:
-    secret = tagged_hash("demo worker", seed, voter.device.name.encode())
-    key = Ed25519PrivateKey.from_private_bytes(secret)
-    identity = Identity(public_key=key.public_key().public_bytes_raw())
-    return _Worker(voter=voter, key=key, identity=identity)
-
-
-def _start(
-    job: devices.Job, root: bytes, seed: bytes, workers: dict[bytes, _Worker]
-) -> _Coordinator:
-    now, y = int(time.time()), job.program.y
-    rules = Rules(
-        policy=POLICY,
-        agreement=Tolerance.usual(shape=y.shape, dtype=y.dtype.name),
-        decode=lambda data: tensor_from_bytes(data, y.shape, y.dtype),
-        beacon=BEACON,
-        dispatches=len(workers),
-        commit_seconds=600,
-        reveal_seconds=60,
-        beacon_seconds=60,
-        audit_seconds=600,
-        window_seconds=3600,
-    )
-    inputs = [bytes(tensor_bytes(x)) for x in jax.tree.leaves(job.inputs)]
-    message = messages.Job(
-        epoch=1,
-        nonce=tagged_hash("demo nonce", seed),
-        expiry=now + 3600,
-        program=job.program.id,
-        parameters=root,
-        input=tagged_hash("demo input", *inputs),
-    )
-    state, effects = replicated.start(
-        message,
-        rules,
-        now=now,
-        workers=list(workers),
-        weights=[1] * len(workers),
-        seed=tagged_hash("demo seats", seed),
-    )
-    identities = {identity: worker.identity for identity, worker in workers.items()}
-    return _Coordinator(state=state, identities=identities, todo=list(effects))
-
-
 def _key(job: devices.Job, root: bytes, closed: ClosedLog, beacon: Beacon) -> program.VerifierKey:
     """The key that anyone makes who has the parameters, the closed log and the beacon."""
     drawn = challenge.public(
@@ -385,18 +237,8 @@ def _key(job: devices.Job, root: bytes, closed: ClosedLog, beacon: Beacon) -> pr
     return job.program.setup(job.model.params, drawn)
 
 
-def _answer(worker: bytes, job: messages.Job, sent: Submission) -> Reveal:
-    return Reveal.fresh(
-        worker=worker,
-        job=job,
-        value=bytes(tensor_bytes(sent.y)),
-        trace_root=sent.commitment.root,
-        trace_size=sent.commitment.size,
-    )
-
-
 def _outcome(
-    worker: _Worker,
+    worker: Worker,
     effects: Sequence[Effect],
     decision: Decision,
     found: dict[bytes, demo.Outcome],

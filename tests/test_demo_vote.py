@@ -8,7 +8,7 @@ import functools
 import jax.numpy as jnp
 import pytest
 
-from protocols import demo, demo_vote, devices, models
+from protocols import demo, demo_roles, demo_vote, devices, models
 from protocols.demo import Step
 from protocols.messages import Reason, Reveal
 from verifiable import challenge, program
@@ -34,11 +34,11 @@ def end(events) -> demo_vote.Summary:
     return last
 
 
-def voter(name: str, run, role: str = "honest") -> demo_vote.Voter:
-    return demo_vote.Voter(device=devices.Device(name, role == "honest", run), role=role, did="")
+def voter(name: str, run, role: str = "honest") -> demo_roles.Voter:
+    return demo_roles.Voter(device=devices.Device(name, role == "honest", run), role=role, did="")
 
 
-def seven(*special: demo_vote.Voter) -> list[demo_vote.Voter]:
+def seven(*special: demo_roles.Voter) -> list[demo_roles.Voter]:
     filler = [voter(f"filler {i}", devices.jitted) for i in range(7 - len(special))]
     return [*special, *filler]
 
