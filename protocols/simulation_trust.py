@@ -5,8 +5,8 @@ one result after another; a bad slot behaves as its `Strategy` says, and comes b
 identity whenever it is caught. Newcomers' jobs go through real votes (`simulation.hold`), windows
 are audited where `sampling.draw` says, and what the policy trusts is asked of the policy.
 
-Which workers deliver a share of the *dispatched* results is what the policy's bound assumes, so
-slots are equally fast, and void results are dispatched again.
+The policy's bound assumes a bad share of the results *dispatched*: all slots are equally fast, and
+results that become void were dispatched all the same.
 
 `profit` plays workers that have many results unsettled on one stake, audited where
 `sampling.draw_each` says. Rules and formulas: specs/simulation.md, specs/sampling.md.
