@@ -423,3 +423,17 @@ def test_the_module_loads_without_the_extra_and_version_without_jax():
     )
     assert (done.returncode, done.stdout) == (0, f"verifiable {__version__}\n")
     assert done.stderr == ""
+
+
+def test_a_plan_needs_no_jax():
+    code = (
+        "import sys; from protocols import cli\n"
+        "sys.argv = ['verifiable', 'plan', '--bad', '0.1', '--error', '1e-3']\n"
+        "try: cli.main()\n"
+        "finally: assert 'jax' not in sys.modules\n"
+    )
+    done = subprocess.run(  # noqa: S603 - our own interpreter and text
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Cheapest: " in done.stdout
