@@ -37,7 +37,8 @@ WITHOUT_JAX = (
     "verifiable.encoding verifiable.errors verifiable.field verifiable.hashing verifiable.merkle "
     "verifiable.planning verifiable.policy verifiable.replication verifiable.report "
     "verifiable.reputation verifiable.sampling verifiable.stakes verifiable.voting "
-    "protocols.identities protocols.messages protocols.replicated protocols.replicated_types"
+    "protocols.identities protocols.messages protocols.replicated protocols.replicated_types "
+    "protocols.simulation protocols.simulation_tolerance protocols.simulation_trust"
 ).split()
 
 ROLES = {"worker", "coordinator", "arbiter", "settlement"}

@@ -25,7 +25,7 @@ def model() -> models.Model:
 
 @functools.cache
 def events() -> tuple[demo.Event, ...]:
-    return tuple(demo.play(model(), TEXTS, seed=SEED, repeats=1))
+    return tuple(demo.play(job(), seed=SEED, repeats=1))
 
 
 def outcomes() -> dict[str, demo.Outcome]:
@@ -34,11 +34,7 @@ def outcomes() -> dict[str, demo.Outcome]:
 
 @functools.cache
 def job() -> devices.Job:
-    inputs = demo.tokenize(model(), TEXTS)
-    compiled = program.compile(model().encode, model().params, *inputs)
-    return devices.Job(
-        model=model(), program=compiled, execute=jax.jit(compiled.execute), inputs=inputs
-    )
+    return demo.prepare(model(), TEXTS)
 
 
 @functools.cache
@@ -110,7 +106,7 @@ def test_each_device_gets_its_verdict_reason_and_claim(expected):
 def test_every_cheat_is_caught_on_the_shortest_text_where_attention_is_no_claim():
     # At this width it is cheaper to replay attention than to test it, and cheats show up later.
     tiny = models.small_transformer(0, width=64, layers=1)
-    *_, summary = demo.play(tiny, ["a"], seed=SEED, repeats=1)
+    *_, summary = demo.play(demo.prepare(tiny, ["a"]), seed=SEED, repeats=1)
     assert isinstance(summary, demo.Summary)
     assert len(summary.outcomes) == len(devices.DEVICES)
     assert [o.device.name for o in summary.outcomes if not o.right] == []
@@ -184,7 +180,7 @@ def test_nothing_derived_from_the_key_is_used_before_the_last_commitment(monkeyp
     monkeypatch.setattr(program.Program, "check", spy)
     cast = [runner(name) for name in ("a", "b", "c")]
     tiny = models.small_transformer(0, width=32, layers=1)
-    list(demo.play(tiny, ["a"], devices=cast, seed=SEED, repeats=1))
+    list(demo.play(demo.prepare(tiny, ["a"]), devices=cast, seed=SEED, repeats=1))
     assert log[:4] == ["a", "b", "c", "check"]
 
 
@@ -245,7 +241,7 @@ def test_what_is_no_trace_is_rejected_and_raises_nothing(values):
 
 def test_too_many_texts_are_refused():
     with pytest.raises(ValueError, match="65 texts; at most 64"):
-        list(demo.play(model(), ["a"] * 65))
+        demo.prepare(model(), ["a"] * 65)
 
 
 def test_a_claim_that_does_not_exist_is_the_callers_mistake():
