@@ -1,6 +1,6 @@
 """The command `verifiable`: watch a coordinator tell honest devices from cheats, and plan for them.
 
-    verifiable demo [--text TEXT ...] [--json]
+    verifiable demo [--text TEXT ...] [--precision f32|bf16|w8a8] [--json]
     verifiable plan --bad FRACTION --error PROBABILITY [--stake AMOUNT ...] [--json]
     verifiable --version
 
@@ -69,10 +69,13 @@ def build_app() -> "typer.Typer":
             list[str] | None,
             typer.Option(help="A text to encode; repeat for several. Default: eight sentences."),
         ] = None,
+        precision: Annotated[
+            str, typer.Option(help="What the model computes in: f32, bf16 or w8a8.")
+        ] = "f32",
         json_: Annotated[bool, as_json] = False,
     ) -> None:
         """Encode texts on honest devices and on cheats, tell them apart, and hold a vote."""
-        raise typer.Exit(run_demo(text, as_json=json_))
+        raise typer.Exit(run_demo(text, precision=precision, as_json=json_))
 
     @app.command()
     def plan(
@@ -146,7 +149,7 @@ def build_app() -> "typer.Typer":
     return app
 
 
-def run_demo(texts: list[str] | None, *, as_json: bool) -> int:
+def run_demo(texts: list[str] | None, *, precision: str = "f32", as_json: bool) -> int:
     """Play all scenes of the demo, print what was found, and return the exit status."""
     from rich.console import Console  # noqa: PLC0415 - an optional dependency
 
@@ -155,9 +158,11 @@ def run_demo(texts: list[str] | None, *, as_json: bool) -> int:
     notes = Console(stderr=True)
     with display.progress(notes, hidden=as_json or not notes.is_terminal) as advance:
         from protocols import demo  # noqa: PLC0415 - loads JAX, which takes a while
+        from protocols.models import in_precision  # noqa: PLC0415 - the same
 
         model = load_model()
         try:
+            model = in_precision(model, precision)
             job = demo.prepare(model, texts or demo.TEXTS)
         except ValueError as error:
             return fail(error)

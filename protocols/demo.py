@@ -22,7 +22,7 @@ from typing import Any, TypeAlias
 
 import jax
 
-from protocols.devices import DEVICES, Device, Job, Submission
+from protocols.devices import Device, Job, Submission, lineup
 from protocols.models import Model, Tokens
 from verifiable import challenge, program, trace
 from verifiable.errors import CommitmentMismatch, MalformedEncoding
@@ -136,7 +136,7 @@ def play(
     is fresh.
     """
     model, compiled = job.model, job.program
-    cast = DEVICES if devices is None else tuple(devices)
+    cast = lineup(job.model.precision) if devices is None else tuple(devices)
     total, done = 2 * len(cast) + 2, 0
 
     yield Step(done=done, total=total, what="make the verifier's key")

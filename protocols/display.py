@@ -110,7 +110,7 @@ def devices(summary: demo.Summary) -> Iterator[RenderableType]:
             outcome.device.name,
             marked(outcome.verdict, right=outcome.right),
             outcome.reason,
-            (outcome.claim or "-").removesuffix("/dot_general"),
+            scope(outcome.claim),
             ratio_text(outcome.worst),
         )
     yield table
@@ -192,7 +192,7 @@ def vote(summary: demo_vote.Summary) -> Iterator[RenderableType]:
             outcome.voter.did,
             marked(outcome.outcome, right=outcome.right),
             outcome.reason,
-            (outcome.claim or "-").removesuffix("/dot_general"),
+            scope(outcome.claim),
         )
     yield Text()
     yield table
@@ -278,6 +278,11 @@ def plan(found: Plan) -> Iterator[RenderableType]:
 def marked(text: str, *, right: bool) -> Text:
     """Return a verdict, green where it is right and marked where it is wrong."""
     return Text(text, style="green") if right else Text(f"{text} (wrong)", style="bold red")
+
+
+def scope(claim: str | None) -> str:
+    """Return where a claim stands, without the primitive at its end."""
+    return "-" if claim is None else claim.rpartition("/")[0] or claim
 
 
 def ratio_text(worst: float | None) -> str:

@@ -61,7 +61,7 @@ def strict(text: str):
 def test_every_verdict_on_the_trained_encoder_is_right_and_one_json_object():
     result = run("demo", "--json")
     found = strict(result.stdout)
-    assert [d["name"] for d in found["devices"]] == [d.name for d in devices.DEVICES]
+    assert [d["name"] for d in found["devices"]] == [d.name for d in devices.lineup("f32")]
     assert [d for d in found["devices"] if (d["verdict"] == "accept") != d["honest"]] == []
     assert result.exit_code == 0
     assert result.stderr == ""
@@ -99,7 +99,7 @@ def test_the_table_has_every_device_and_every_figure_within_100_columns(small, m
             root=b"",
             **longest,
         )
-        for device in devices.DEVICES
+        for device in devices.lineup("f32")
     )
     summary = dataclasses.replace(summary_of(), outcomes=outcomes)
     monkeypatch.setattr(demo, "play", lambda *_: iter([*outcomes, summary]))
@@ -108,21 +108,21 @@ def test_the_table_has_every_device_and_every_figure_within_100_columns(small, m
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
     assert max(map(len, lines)) <= 100
-    for device in devices.DEVICES:
+    for device in devices.lineup("f32"):
         (line,) = (x for x in lines if x.strip().startswith(device.name + "  "))
         verdict = "accept" if device.honest else "reject"
         cells = (verdict, longest["reason"], "layer23/attention/output ", "123,456")
         assert all(cell in line for cell in cells)
     for figure in ("run", "check", "hash", "parameters", "key", "trace", "receipt root"):
         assert any(line.strip().startswith(figure + " ") for line in lines)
-    cheats = len(devices.DEVICES) - 2
+    cheats = len(devices.lineup("f32")) - 2
     assert f"2 of 2 honest devices accepted, {cheats} of {cheats} cheats caught" in result.stdout
     assert "…" not in result.stdout
 
 
 def test_absent_weights_are_a_note_and_a_wrong_verdict_is_status_1(small, monkeypatch):
     liar = devices.Device("cheat that does not cheat", False, devices.jitted)
-    monkeypatch.setattr(demo, "DEVICES", (HONEST, CHEAT, liar))
+    monkeypatch.setattr(demo, "lineup", lambda _: (HONEST, CHEAT, liar))
     monkeypatch.setattr(demo_vote, "play", lambda *_: iter([vote_summary()]))
     result = run("demo", *TEXTS)
     assert result.exit_code == 1

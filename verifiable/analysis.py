@@ -308,7 +308,7 @@ class _Forward:
                 self.discontinuous.add(equation.name)
                 glue |= {equation.name}
             grains = NOTHING
-            if {"exact": rounded, "step": False}.get(effect, floats):
+            if {"exact": rounded, "narrow": rounded, "step": False}.get(effect, floats):
                 own = [v] if is_float(v.dtype) else equation.inputs
                 grains = joined.grains
                 if effect != "exact":
@@ -344,7 +344,7 @@ class _Forward:
         chain = self.chains.get(value)
         if chain is None:
             fact = inputs[equation.inputs.index(value)]
-            if fact.exact or "step" not in effect_on_rounding(equation):
+            if fact.exact or not {"step", "narrow"}.intersection(effect_on_rounding(equation)):
                 return None
             chain = _Chain(value, (), NOTHING)
         steps = rounding.extend(chain.steps, equation)

@@ -12,10 +12,11 @@ new entry in `contractions`.
 
 Everything else is glue, which the verifier replays. For a value that two honest devices compute
 with different rounding, an equation is either *exact* (it moves or selects values), *continuous*
-(a small difference stays small), a *step* (`round`, comparisons, `argmax`, narrowing casts: a
-difference in the last bit may flip the result) or *unknown*: what no table names may round, and
-may be discontinuous. (`is_finite` is a comparison with the largest number, which no honest value
-comes close to.)
+(a small difference stays small), *narrow* (a cast to fewer digits: a difference becomes one in the
+last of these), a *step* (`round`, comparisons, `argmax`, casts to integers: a difference in the
+last bit may flip the result) or *unknown*: what no table names may round, and may be
+discontinuous. (`is_finite` is a comparison with the largest number, which no honest value comes
+close to.)
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def grain(dtype: Any) -> str:
 
 
 def effect_on_rounding(equation: Equation) -> tuple[str, ...]:
-    """`exact`, `continuous`, `step` or `unknown`, for each output."""
+    """`exact`, `continuous`, `narrow`, `step` or `unknown`, for each output."""
     kind, outputs = equation.kind, equation.outputs
     if kind == "convert_element_type":
         effect = _conversion(equation.inputs[0].dtype, outputs[0].dtype)
@@ -111,7 +112,9 @@ def _conversion(source: np.dtype[Any], target: np.dtype[Any]) -> str:
         return "step"
     from_, to = jnp.finfo(source), jnp.finfo(target)
     widens = to.nmant >= from_.nmant and to.maxexp >= from_.maxexp and to.minexp <= from_.minexp
-    return "exact" if widens else "step"
+    if widens:
+        return "exact"
+    return "narrow" if np.dtype(target).name in FLOATS else "step"
 
 
 def work(equation: Equation) -> int:
