@@ -14,7 +14,7 @@ Needs the extra `evm` (py-evm).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -24,6 +24,10 @@ HOW_TO_INSTALL = "the in-process chain needs py-evm: pip install 'verifiable[evm
 
 GAS = 30_000_000
 """The most that one call may use: about what a block holds."""
+
+
+CHAIN_ID = 31337
+"""What development chains are called."""
 
 
 class Reverted(Exception):
@@ -66,8 +70,16 @@ class Chain:
       chain_id: what the contract sees as `chain.id`.
     """
 
-    def __init__(self, *, native: bool = False):
-        """Start an empty chain. Raises ImportError without py-evm."""
+    def __init__(self, *, native: bool = False, missing: Collection[bytes] = ()):
+        """Start an empty chain.
+
+        Args:
+          native: run pairing and mapping natively.
+          missing: addresses of precompiles that it lacks, as chains of older forks do.
+
+        Raises:
+          ImportError: py-evm is not installed.
+        """
         if not available():
             raise ImportError(HOW_TO_INSTALL)
         builder = import_module("eth.tools.builder.chain")
@@ -76,19 +88,24 @@ class Chain:
         self._message = import_module("eth.vm.message").Message
         self._context = import_module("eth.vm.transaction_context").BaseTransactionContext
         self._new_address = import_module("eth._utils.address").generate_contract_address
-        chain = builder.build(base, builder.fork_at(vm, 0))
+        local = base.configure("Local", chain_id=CHAIN_ID)
+        chain = builder.build(local, builder.fork_at(vm, 0))
         database = import_module("eth.db.atomic").AtomicDB()
         self._state = chain.from_genesis(database, {"gas_limit": GAS}).get_vm().state
         self._computation = self._state.computation_class
-        self.native, self.chain_id = native, int(self._state.execution_context.chain_id)
-        if native:
-            table = {**self._computation.get_precompiles(), **_native_precompiles()}
-            self._computation = self._computation.configure("Native", _precompiles=table)
+        self.native, self.chain_id = native, CHAIN_ID
+        table = {**self._computation.get_precompiles(), **(_native_precompiles() if native else {})}
+        table = {address: run for address, run in table.items() if address not in missing}
+        self._computation = self._computation.configure("Local", _precompiles=table)
         self._state.computation_class = self._computation
+
+    def next_address(self, sender: bytes) -> bytes:
+        """Return the address of what this account deploys next."""
+        return self._new_address(sender, self._state.get_nonce(sender))
 
     def deploy(self, initcode: bytes, *, sender: bytes) -> Receipt:
         """Create a contract; the output is its address. Raises Reverted."""
-        address = self._new_address(sender, self._state.get_nonce(sender))
+        address = self.next_address(sender)
         self._state.increment_nonce(sender)
         message = self._message(
             gas=GAS,
