@@ -22,8 +22,8 @@ from typing import Any
 
 HOW_TO_INSTALL = "the in-process chain needs py-evm: pip install 'verifiable[evm]'"
 
-GAS = 30_000_000
-"""The most that one call may use: about what a block holds."""
+GAS = 2**24
+"""The most that one transaction may use on Ethereum (EIP-7825)."""
 
 
 CHAIN_ID = 31337
@@ -91,7 +91,7 @@ class Chain:
         local = base.configure("Local", chain_id=CHAIN_ID)
         chain = builder.build(local, builder.fork_at(vm, 0))
         database = import_module("eth.db.atomic").AtomicDB()
-        self._state = chain.from_genesis(database, {"gas_limit": GAS}).get_vm().state
+        self._state = chain.from_genesis(database, {"gas_limit": 2 * GAS}).get_vm().state
         self._computation = self._state.computation_class
         self.native, self.chain_id = native, CHAIN_ID
         table = {**self._computation.get_precompiles(), **(_native_precompiles() if native else {})}
