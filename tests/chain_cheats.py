@@ -41,7 +41,7 @@ def established(chain: Any) -> Office:
     first = made.next()
     made.call(calldata.settle(first))
     made.head = submission.verify(first, made.head)
-    for data in calldata.registrations(incoming()):
+    for data in calldata.registrations(incoming(made)):
         made.call(data)
     return made
 
@@ -53,11 +53,13 @@ def fresh() -> Office:
 
 
 @functools.cache
-def incoming() -> committee.Committee:
-    # The address is that of the first contract that this account deploys, in every chain here.
-    chain = evm.Chain()
-    deployment = Deployment(chain_id=chain.chain_id, contract=chain.next_address(REGISTRANT))
+def incoming_at(deployment: Deployment) -> committee.Committee:
     return committee_of(INCOMING, deployment)
+
+
+def incoming(made: Office) -> committee.Committee:
+    """The committee that is to follow the first."""
+    return incoming_at(made.head.deployment)
 
 
 def python(sent: Submission[Any], head: submission.Head) -> str | None:
@@ -66,7 +68,7 @@ def python(sent: Submission[Any], head: submission.Head) -> str | None:
         if isinstance(sent.statement, EpochStatement):
             submission.verify(sent, head)
         else:
-            submission.verify_rotation(sent, head, incoming())
+            submission.verify_rotation(sent, head, incoming_at(head.deployment))
     except SettlementError as error:
         return error.reason
     except bls.BadSignature:
@@ -191,26 +193,26 @@ def unreduced(data: bytes) -> bytes:
 
 
 def rotation_by(made: Office, **changes: Any) -> bytes:
-    statement = replace(made.head.rotation(incoming()), **changes)
+    statement = replace(made.head.rotation(incoming(made)), **changes)
     return calldata.rotate(signed(statement, made, EVERYONE))
 
 
 def attestation_as_rotation(made: Office) -> bytes:
     """Signed was an epoch; its signature comes with a rotation."""
-    statement = made.head.rotation(incoming())
+    statement = made.head.rotation(incoming(made))
     return data_of(
         Submission(statement=statement, signature=honest(made).signature, bitmap=b"\x7f")
     )
 
 
 def rotation_as_attestation(made: Office) -> bytes:
-    handover = signed(made.head.rotation(incoming()), made, EVERYONE)
+    handover = signed(made.head.rotation(incoming(made)), made, EVERYONE)
     return calldata.settle(replace(honest(made), signature=handover.signature))
 
 
 def yesterday(made: Office) -> bytes:
     """A statement by a committee that is not in office, under its own id."""
-    return stated(committee=incoming().id)(made)
+    return stated(committee=incoming(made).id)(made)
 
 
 CHEATS: tuple[Cheat, ...] = (
@@ -304,7 +306,7 @@ CHEATS: tuple[Cheat, ...] = (
         "29a",
         "rotation by a committee not in office",
         "other-committee",
-        lambda m: rotation_by(m, committee=incoming().id),
+        lambda m: rotation_by(m, committee=incoming(m).id),
     ),
     Cheat(
         "29a", "rotation of another term", "other-sequence", lambda m: rotation_by(m, sequence=1)
@@ -320,7 +322,7 @@ CHEATS: tuple[Cheat, ...] = (
         "29a",
         "rotation without quorum",
         "no-quorum",
-        lambda m: calldata.rotate(signed(m.head.rotation(incoming()), m, [0])),
+        lambda m: calldata.rotate(signed(m.head.rotation(incoming(m)), m, [0])),
     ),
     Cheat("30", "epoch settled twice", "epoch-settled", stated(epoch=0)),
     Cheat("30", "epoch out of order", "epoch-ahead", stated(epoch=2)),

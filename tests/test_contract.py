@@ -56,13 +56,13 @@ def test_an_epoch_is_settled_and_its_verdicts_are_shown():
 def test_a_committee_hands_over_and_is_out_of_office():
     made = found(evm.Chain(native=True), weights=WEIGHTS)
     old = dataclasses.replace(made, head=made.head)
-    for data in calldata.registrations(incoming()):
+    for data in calldata.registrations(incoming(made)):
         made.call(data)
-    handover = signed(made.head.rotation(incoming()), made, EVERYONE)
-    made.head = submission.verify_rotation(handover, made.head, incoming())
-    made.secrets = onchain.holders(incoming(), INCOMING)
+    handover = signed(made.head.rotation(incoming(made)), made, EVERYONE)
+    made.head = submission.verify_rotation(handover, made.head, incoming(made))
+    made.secrets = onchain.holders(incoming(made), INCOMING)
     made.call(calldata.rotate(handover))
-    assert made.call(call("committee_id")).output == incoming().id
+    assert made.call(call("committee_id")).output == incoming(made).id
     assert made.call(call("committee_sequence")).output == _word(1)
     assert made.call(call("members")).output == _word(3)
     assert made.call(call("weight")).output == _word(3)
@@ -169,7 +169,7 @@ def test_nothing_works_before_a_committee_is_in_office():
     made = fresh()
     assert made.refusal(calldata.activate()) == "no-members"
     assert made.refusal(calldata.settle(made.next())) == "no-committee"
-    handover = signed(made.head.rotation(incoming()), made, EVERYONE)
+    handover = signed(made.head.rotation(incoming(made)), made, EVERYONE)
     assert made.refusal(calldata.rotate(handover)) == "no-committee"
     assert made.refusal(calldata.verify_inclusion(0, 0, b"", ())) == "epoch-ahead"
 
@@ -184,7 +184,7 @@ def test_a_committee_is_activated_once():
 
 def test_a_rotation_takes_what_its_sender_staged():
     """Nobody else's staging can be used, filled up or thrown away."""
-    handover = signed(office().head.rotation(incoming()), office(), EVERYONE)
+    handover = signed(office().head.rotation(incoming(office())), office(), EVERYONE)
     data = calldata.rotate(handover)
     assert office().refusal(data) is None
     nobody = b"\x33" * 20

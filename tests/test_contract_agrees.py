@@ -35,12 +35,12 @@ def submissions(draw: st.DrawFn) -> Submission[Any]:
             "previous_root": WORD,
         }
     else:
-        statement = made.head.rotation(incoming())
+        statement = made.head.rotation(incoming(made))
         names = {"incoming": WORD | st.just(made.head.committee.id)}
     names |= {
         "chain_id": st.sampled_from([1, 31337, 31338, 2**256 - 1]),
         "contract": st.sampled_from([STRANGER, REGISTRANT, bytes(20), made.address]),
-        "committee": st.sampled_from([incoming().id, made.head.committee.id, bytes(32)]),
+        "committee": st.sampled_from([incoming(made).id, made.head.committee.id, bytes(32)]),
         "sequence": BIG,
     }
     changed = draw(st.lists(st.sampled_from(sorted(names)), max_size=2, unique=True))
