@@ -34,6 +34,8 @@ WITHOUT_JAX = (
     "verifiable.encoding verifiable.errors verifiable.field verifiable.hashing verifiable.merkle "
     "verifiable.planning verifiable.policy verifiable.replication verifiable.report "
     "verifiable.reputation verifiable.sampling verifiable.stakes verifiable.voting "
+    "protocols.calldata protocols.committee protocols.contracts protocols.evm "
+    "protocols.statements protocols.submission protocols.verdicts "
     "protocols.identities protocols.messages protocols.replicated protocols.replicated_types"
 ).split()
 
@@ -198,7 +200,10 @@ import importlib.abc, sys
 
 class NoJax(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("jax", "jaxlib", "flax", "equinox"):
+        if name.partition(".")[0] in (
+            *("jax", "jaxlib", "flax", "equinox"),
+            *("eth", "eth_abi", "eth_utils", "vyper", "boa", "web3"),
+        ):
             raise ImportError(f"{name} is not installed here")
 
 sys.meta_path.insert(0, NoJax())
@@ -206,7 +211,7 @@ sys.meta_path.insert(0, NoJax())
 
 
 def test_what_needs_no_jax_loads_without_it():
-    """All in one process, each from scratch: a settlement node has no JAX."""
+    """All in one process, each from scratch: a settlement node has no JAX, nor the extra `evm`."""
     script = BLOCKER + (
         "import importlib\n"
         f"names = {WITHOUT_JAX!r}\n"
