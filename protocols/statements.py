@@ -155,10 +155,9 @@ class Statement:
         Raises:
           MalformedEncoding: another length, a field wider than its type, or no chain or verdicts.
         """
-        if len(data) != 32 * len(cls.LAYOUT):
+        if type(data) is not bytes or len(data) != 32 * len(cls.LAYOUT):
             raise MalformedEncoding(
-                f"a statement of the kind {cls.KIND} has {32 * len(cls.LAYOUT)} bytes, "
-                f"not {len(data)}"
+                f"a statement of the kind {cls.KIND} is {32 * len(cls.LAYOUT)} bytes"
             )
         fields: dict[str, Any] = {}
         for i, (name, (kind, width)) in enumerate(cls.LAYOUT.items()):
