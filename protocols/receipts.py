@@ -35,12 +35,18 @@ from verifiable.errors import MalformedEncoding
 MAX_SIZE: Final = 4096
 """The most bytes in a receipt: more than the longest path takes."""
 
-_SIGN1: Final = 0xD2  # tag 18 in one byte
+_SIGN1: Final = 18
 _ALG, _KID, _VDS, _VDP, _INCLUSION = 1, 4, 395, 396, -1
 _EDDSA: Final = -8  # RFC 9053, as tools know it; with the key's type, Ed25519 and nothing else
 _RFC9162_SHA256: Final = 1
 _STATEMENT: Final = "epoch statement"
 _MAX_PATH: Final = 64
+
+# Where the fields are: after tag, array and head come 349 bytes of header, which end in the words.
+_HEADER: Final = slice(5, 354)
+_ISSUER, _WORDS = slice(6, 38), slice(-288, None)
+_UNPROTECTED: Final = bytes.fromhex("a119018ca12081")  # {396: {-1: [ …
+_TAIL: Final = 1 + 2 + 64  # null, head, signature
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +86,7 @@ class Receipt:
         proof = _dumps([self.statement.size, self.index, list(self.path)])
         protected = _protected(self.issuer, self.statement)
         fields = [protected, {_VDP: {_INCLUSION: [proof]}}, None, self.signature]
-        return bytes([_SIGN1]) + _dumps(fields)
+        return _dumps(cbor2.CBORTag(_SIGN1, fields))
 
     @classmethod
     def decode(cls, data: bytes | bytearray | memoryview) -> Self:
@@ -91,30 +97,26 @@ class Receipt:
             payload that is not detached.
         """
         data = bytes(memoryview(data).cast("B")[: MAX_SIZE + 1])
-        if len(data) > MAX_SIZE or not data or data[0] != _SIGN1:
-            raise MalformedEncoding(f"not a tagged COSE_Sign1 of at most {MAX_SIZE} bytes")
+        if len(data) > MAX_SIZE:
+            raise MalformedEncoding(f"receipt has more than the {MAX_SIZE} bytes allowed")
+        # Only the proof has no fixed length: the rest is cut out by position, not parsed.
+        header, rest = data[_HEADER], data[_HEADER.stop : -_TAIL]
+        proof: Any = encoding.decode(rest[len(_UNPROTECTED) :], max_size=MAX_SIZE)
         try:
-            receipt = cls._parse(data[1:])
-        except (TypeError, ValueError, KeyError) as error:
+            _, index, path = encoding.decode(proof, max_size=MAX_SIZE)
+            receipt = cls(
+                statement=EpochStatement.decode(header[_WORDS]),
+                issuer=header[_ISSUER],
+                index=index,
+                path=tuple(path),
+                signature=data[-64:],
+            )
+        except (TypeError, ValueError) as error:
             raise MalformedEncoding(f"not a receipt: {error}") from error
-        # Everything that is not a field is compared here: labels, algorithm, order, heads.
+        # What is not a field is compared here: tags, labels, algorithms, order, heads, size.
         if receipt.encode() != data:
             raise MalformedEncoding("not a receipt in its canonical form, or of another kind")
         return receipt
-
-    @classmethod
-    def _parse(cls, data: bytes) -> Self:
-        protected, unprotected, _, signature = encoding.parse(data, max_size=MAX_SIZE)
-        header: Any = encoding.parse(protected, max_size=MAX_SIZE)
-        (proof,) = unprotected[_VDP][_INCLUSION]
-        _, index, path = encoding.parse(proof, max_size=MAX_SIZE)
-        return cls(
-            statement=EpochStatement.decode(header[_STATEMENT]),
-            issuer=header[_KID],
-            index=index,
-            path=tuple(path),
-            signature=signature,
-        )
 
     def verify(self, record: VerdictRecord, issuer: Identity) -> None:
         """Verify that an issuer signed that a verdict is among those of the statement's epoch.

@@ -34,7 +34,9 @@ WITHOUT_JAX = (
     "verifiable.encoding verifiable.errors verifiable.field verifiable.hashing verifiable.merkle "
     "verifiable.planning verifiable.policy verifiable.replication verifiable.report "
     "verifiable.reputation verifiable.sampling verifiable.stakes verifiable.voting "
-    "protocols.identities protocols.messages protocols.replicated protocols.replicated_types"
+    "protocols.identities protocols.messages protocols.replicated protocols.replicated_types "
+    "protocols.committee protocols.receipts protocols.settlement protocols.statements "
+    "protocols.submission protocols.verdicts protocols.votes"
 ).split()
 
 ROLES = {"worker", "coordinator", "arbiter", "settlement"}

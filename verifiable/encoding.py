@@ -93,34 +93,11 @@ def decode(data: bytes | bytearray | memoryview, *, max_size: int) -> Any:
     Raises:
       MalformedEncoding: `data` is longer than `max_size`, or not the one encoding of a value.
     """
-    value = parse(data, max_size=max_size)
-    try:
-        canonical = encode(value)
-    except Exception as error:
-        raise MalformedEncoding(f"message is not CBOR of the allowed kind: {error}") from error
-    if canonical != bytes(memoryview(data).cast("B")):
-        raise MalformedEncoding(
-            "message is not in canonical form: (a) its heads or floats are longer than needed, "
-            "(b) its map keys are out of order, or (c) bytes follow its end"
-        )
-    return value
-
-
-def parse(data: bytes | bytearray | memoryview, *, max_size: int) -> Any:
-    """Parse CBOR of another data model, such as that of COSE, within the same limits.
-
-    What it returns may have had other encodings, and bytes may follow it: the caller must encode
-    again and compare. `decode` does that for the data model of this module.
-
-    Raises:
-      MalformedEncoding: longer than `max_size`, not well-formed, tagged, of indefinite length, too
-        deep, or with a key twice.
-    """
     data = bytes(memoryview(data).cast("B")[: max_size + 1])
     if len(data) > max_size:
         raise MalformedEncoding(f"message has more than the {max_size} bytes allowed")
     try:
-        return cbor2.loads(
+        value = cbor2.loads(
             data,
             semantic_decoders=_NO_TAGS,
             max_depth=MAX_DEPTH,
@@ -128,8 +105,15 @@ def parse(data: bytes | bytearray | memoryview, *, max_size: int) -> Any:
             allow_duplicate_keys=False,
             strict_hashable_types=True,
         )
+        canonical = encode(value)
     except Exception as error:
         raise MalformedEncoding(f"message is not CBOR of the allowed kind: {error}") from error
+    if canonical != data:
+        raise MalformedEncoding(
+            "message is not in canonical form: (a) its heads or floats are longer than needed, "
+            "(b) its map keys are out of order, or (c) bytes follow its end"
+        )
+    return value
 
 
 def _require_encodable(value: object, depth: int) -> None:
