@@ -128,6 +128,17 @@ class Committee:
         ordered = sorted(members, key=lambda member: member.key.key.eip2537())
         return cls(deployment=deployment, members=tuple(ordered))
 
+    def index(self, key: PublicKey) -> int:
+        """Position of the member with a key.
+
+        Raises:
+          SettlementError: unknown-member.
+        """
+        for index, member in enumerate(self.members):
+            if member.key.key == key:
+                return index
+        raise SettlementError("unknown-member", expected="a member's key", found=str(key))
+
     def bitmap(self, signers: Iterable[int]) -> bytes:
         """The bitmap of these members.
 

@@ -42,8 +42,11 @@ REASONS: Final[Mapping[str, str]] = {
     "unordered-members": "members are not in ascending order of their keys",
     "unregistered-key": "a key's proof of possession is not for this chain and contract",
     "unknown-member": "the committee has no member of this number",
-    "same-statement": "the two statements are one: nothing contradicts",
-    "no-conflict": "the two statements may both be signed",
+    "no-conflict": "the two votes may both be cast",
+    "other-place": "the vote is on another epoch, term or contract than the one in hand",
+    "other-statement": "the vote is on another statement than the one in hand",
+    "duplicate": "the vote is here already",
+    "bad-signature": "the member named did not sign this",
     "unordered-verdicts": "verdicts are not in ascending order of job and worker, each once",
     "other-epoch": "a verdict is of another epoch than its log",
     "no-verdicts": "an epoch without a verdict has nothing to settle",
@@ -117,6 +120,8 @@ class Statement:
 
     chain_id: int
     contract: bytes
+    committee: bytes
+    sequence: int
 
     def __post_init__(self) -> None:
         """Refuse a field of another type, size or range (ValueError)."""
@@ -150,10 +155,9 @@ class Statement:
         Raises:
           MalformedEncoding: another length, a field wider than its type, or no chain or verdicts.
         """
-        if len(data) != 32 * len(cls.LAYOUT):
+        if type(data) is not bytes or len(data) != 32 * len(cls.LAYOUT):
             raise MalformedEncoding(
-                f"a statement of the kind {cls.KIND} has {32 * len(cls.LAYOUT)} bytes, "
-                f"not {len(data)}"
+                f"a statement of the kind {cls.KIND} is {32 * len(cls.LAYOUT)} bytes"
             )
         fields: dict[str, Any] = {}
         for i, (name, (kind, width)) in enumerate(cls.LAYOUT.items()):

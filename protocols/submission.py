@@ -164,15 +164,12 @@ def verify_rotation(submission: Submission[Rotation], head: Head, incoming: Comm
 
     Raises:
       SettlementError: other-chain, other-contract, other-committee, other-sequence, other-incoming,
-        bitmap-length, bitmap-excess, no-quorum; in this order.
+        unregistered-key, bitmap-length, bitmap-excess, no-quorum; in this order.
       BadSignature, InfiniteAggregate: it is not the sum of the signatures of those named.
       TypeError: a submission of another kind.
     """
     statement = expect(submission.statement, Rotation)
-    _require_here(statement, head)
-    _require_term(statement, head)
-    require_equal("other-incoming", incoming.id, statement.incoming)
-    require_equal("other-contract", head.deployment.words, incoming.deployment.words)
+    require_term(statement, head, incoming)
     _require_signed(submission, head.committee)
     return replace(head, committee=incoming, sequence=head.sequence + 1)
 
@@ -184,23 +181,29 @@ def require_next(statement: EpochStatement, head: Head) -> None:
         reason = "epoch-settled" if statement.epoch < head.epoch else "epoch-ahead"
         raise SettlementError(reason, expected=head.epoch, found=statement.epoch)
     _require_term(statement, head)
-    require_equal("other-previous-root", head.root, statement.previous_root)
+    _require_equal("other-previous-root", head.root, statement.previous_root)
+
+
+def require_term(statement: Rotation, head: Head, incoming: Committee) -> None:
+    """Refuse every rotation but that from the committee in office to a given one.
+
+    Raises as `verify_rotation`.
+    """
+    _require_here(statement, head)
+    _require_term(statement, head)
+    _require_equal("other-incoming", incoming.id, statement.incoming)
+    # The id does not hold the contract, at which the keys were registered.
+    _require_equal("unregistered-key", head.deployment.words, incoming.deployment.words)
 
 
 def _require_here(statement: EpochStatement | Rotation, head: Head) -> None:
-    require_equal("other-chain", head.deployment.chain_id, statement.chain_id)
-    require_equal("other-contract", head.deployment.contract, statement.contract)
+    _require_equal("other-chain", head.deployment.chain_id, statement.chain_id)
+    _require_equal("other-contract", head.deployment.contract, statement.contract)
 
 
 def _require_term(statement: EpochStatement | Rotation, head: Head) -> None:
-    require_equal("other-committee", head.committee.id, statement.committee)
-    require_equal("other-sequence", head.sequence, statement.sequence)
-
-
-def require_equal(reason: str, expected: object, found: object) -> None:
-    """Raise SettlementError unless both sides are the same."""
-    if expected != found:
-        raise SettlementError(reason, expected=expected, found=found)
+    _require_equal("other-committee", head.committee.id, statement.committee)
+    _require_equal("other-sequence", head.sequence, statement.sequence)
 
 
 def _require_signed(submission: Submission[Any], committee: Committee) -> None:
@@ -216,3 +219,8 @@ def _require_signed(submission: Submission[Any], committee: Committee) -> None:
     bls.fast_aggregate_verify(
         keys, statement.message, submission.signature, domain=statement.DOMAIN
     )
+
+
+def _require_equal(reason: str, expected: object, found: object) -> None:
+    if expected != found:
+        raise SettlementError(reason, expected=expected, found=found)

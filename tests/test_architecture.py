@@ -34,9 +34,10 @@ WITHOUT_JAX = (
     "verifiable.encoding verifiable.errors verifiable.field verifiable.hashing verifiable.merkle "
     "verifiable.planning verifiable.policy verifiable.replication verifiable.report "
     "verifiable.reputation verifiable.sampling verifiable.stakes verifiable.voting "
-    "protocols.calldata protocols.committee protocols.contracts protocols.evm "
-    "protocols.statements protocols.submission protocols.verdicts "
-    "protocols.identities protocols.messages protocols.replicated protocols.replicated_types"
+    "protocols.identities protocols.messages protocols.replicated protocols.replicated_types "
+    "protocols.committee protocols.receipts protocols.settlement protocols.statements "
+    "protocols.submission protocols.verdicts protocols.votes "
+    "protocols.calldata protocols.contracts protocols.evm"
 ).split()
 
 ROLES = {"worker", "coordinator", "arbiter", "settlement"}
