@@ -253,6 +253,16 @@ def test_a_chain_without_the_precompile_accepts_nothing(address: int, name: str)
     assert made.refusal(registering(seat(1))) == "no-precompile"
 
 
+def test_a_chain_without_sha256_gets_no_contract():
+    with pytest.raises(evm.Reverted, match="no-precompile"):
+        found(evm.Chain(native=True, missing=[(2).to_bytes(20, "big")]), activate=False)
+
+
+def test_a_contract_without_a_first_committee_is_refused():
+    with pytest.raises(evm.Reverted, match="no-genesis"):
+        evm.Chain().deploy(calldata.deployment(bytes(32)), sender=REGISTRANT)
+
+
 def test_a_chain_without_g1add_accepts_nothing():
     made = found(evm.Chain(native=True, missing=[(11).to_bytes(20, "big")]), activate=False)
     made.call(calldata.registrations(made.head.committee)[0])
