@@ -113,9 +113,10 @@ class Committee:
                 raise SettlementError("duplicate-key" if a == b else "unordered-members")
         words = self.deployment.words
         for member in self.members:
-            bound = member.key.binding[: len(words)]
-            if member.key.domain != REGISTRATION_DOMAIN or bound != words:
-                raise SettlementError("unregistered-key", expected=words, found=bound)
+            domain, binding = member.key.domain, member.key.binding
+            here = binding.startswith(words) and len(binding) == len(words) + 32
+            if domain != REGISTRATION_DOMAIN or not here:
+                raise SettlementError("unregistered-key", expected=words, found=binding[:96])
         digest = hashlib.sha256(len(self.members).to_bytes(32, "big"))
         for key, member in zip(keys, self.members, strict=True):
             digest.update(key + member.weight.to_bytes(32, "big"))

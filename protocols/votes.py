@@ -181,6 +181,36 @@ class Signer:
             raise ValueError("a signer never goes back: it would sign again what it has forgotten")
         return replace(self, head=head)
 
+    def encode(self) -> bytes:
+        """The memory as bytes: where the chain was, and what was signed last."""
+        signed = [s and s.message for s in (self.epoch_signed, self.rotation_signed)]
+        words = self.head.deployment.words
+        return encoding.encode(
+            ["signer", VERSION, words, self.head.epoch, self.head.sequence, self.policy, *signed]
+        )
+
+    @classmethod
+    def decode(cls, data: bytes, head: Head) -> Signer:
+        """Go on from stored memory, at the chain as it is now.
+
+        Raises:
+          MalformedEncoding: not what `encode` writes.
+          ValueError: the head is of another contract, or before the one that was stored.
+        """
+        match _decode("signer", data):
+            case [bytes(words), int(epoch), int(sequence), bytes(policy), signed, rotation]:
+                if words != head.deployment.words:
+                    raise ValueError("a signer follows one contract")
+                stored = cls(
+                    head=replace(head, epoch=epoch, sequence=sequence),
+                    policy=policy,
+                    epoch_signed=None if signed is None else EpochStatement.decode(signed),
+                    rotation_signed=None if rotation is None else Rotation.decode(rotation),
+                )
+                return stored.follow(head)
+            case _:
+                raise MalformedEncoding("not the memory of a signer")
+
 
 def sign_epoch(
     secret: SecretKey, signer: Signer, proposal: EpochStatement, verdicts: Iterable[VerdictRecord]

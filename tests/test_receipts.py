@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import cbor2
@@ -15,13 +16,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from protocols.committee import Committee, Member, prove_registration, registered_key
 from protocols.identities import Identity
 from protocols.messages import InvalidSignature
 from protocols.receipts import MAX_SIZE, Receipt, issue
-from protocols.statements import EpochStatement, SettlementError
-from protocols.submission import Head
+from protocols.statements import Deployment, EpochStatement, SettlementError
+from protocols.submission import Head, Submission, verify
 from protocols.verdicts import EpochLog, VerdictRecord
+from verifiable.bls import SecretKey
 from verifiable.errors import MalformedEncoding, MalformedProof, RootMismatch, VerificationError
+from verifiable.report import Verdict
 
 ALICE, MALLORY = (Ed25519PrivateKey.from_private_bytes(bytes([i]) * 32) for i in (1, 2))
 ALICE_ID, MALLORY_ID = (
@@ -362,3 +366,50 @@ def test_the_statement_of_a_receipt_is_the_chains():
     """A verifier with the chain compares; the receipt alone is its issuer's word."""
     assert Receipt.decode(RECEIPT.encode()).statement == STATEMENT
     assert isinstance(RECEIPT.statement, EpochStatement)
+
+
+def rows(spec: str) -> dict[str, bytes]:
+    text = (Path(__file__).parents[1] / "specs" / spec).read_text().partition("## Example")[2]
+    cells = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    return {name: bytes.fromhex(value) for name, value in cells[1:]}
+
+
+def test_the_examples_of_the_specifications():
+    """From a verdict to its receipt, with every byte in between."""
+    here = Deployment(chain_id=1, contract=bytes(range(20)))
+    registrant, secret = b"\1" * 20, SecretKey.generate(bytes(range(32)))
+    proof = prove_registration(secret, here, registrant)
+    key = registered_key(secret.public_key, proof, here, registrant)
+    head = Head(committee=Committee.of(here, [Member(key=key, weight=3)]))
+    one = VerdictRecord(
+        epoch=0,
+        job=b"\2" * 32,
+        worker=b"\3" * 32,
+        verdict=Verdict.REJECT,
+        reason="claim-mismatch",
+        commitment=b"\4" * 32,
+        answer=None,
+        program=b"\5" * 32,
+        policy=b"\6" * 32,
+        checked=1000,
+        replayed=10,
+    )
+    of = EpochLog.of([one])
+    settled = statement(head, of)
+    signature = secret.sign(settled.message, domain=settled.DOMAIN)
+    submission = Submission.combine(settled, {0: signature}, head.committee)
+    assert verify(submission, head).root == of.tree.root
+    assert rows("settlement.md") == {
+        "registration proof": proof.encoded,
+        "committee id": head.committee.id,
+        "verdict record": one.encode(),
+        "root": of.tree.root,
+        "statement": settled.message,
+        "signature": signature.encoded,
+        "bitmap": submission.bitmap,
+        "submission": submission.encode(),
+    }
+    ed25519 = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+    issuer = Identity(public_key=ed25519.public_key().public_bytes_raw())
+    receipt = issue(of, 0, settled, issuer, ed25519.sign)
+    assert rows("receipts.md") == {"receipt": receipt.encode()}

@@ -339,6 +339,44 @@ def test_a_signer_never_goes_back():
         SIGNER.follow(away)
 
 
+def test_a_signer_killed_after_signing_remembers():
+    """What is stored before the vote leaves is enough to sign nothing else afterwards."""
+    before, _ = sign_epoch(holder(FOUR, 0), SIGNER, STATEMENT, RECORDS)
+    before, _ = sign_rotation(holder(FOUR, 0), before, ROTATION, NEXT)
+    again = Signer.decode(before.encode(), HEAD)
+    assert again == before
+    with pytest.raises(SettlementError, match="already-signed"):
+        sign_epoch(holder(FOUR, 0), again, LIE, LIES.records)
+    assert Signer.decode(SIGNER.encode(), HEAD) == SIGNER
+    ahead = replace(HEAD, epoch=3, sequence=2)
+    assert Signer.decode(before.encode(), ahead) == before.follow(ahead)
+
+
+def test_stored_memory_is_of_one_chain_and_never_ahead():
+    stored = SIGNER.follow(replace(HEAD, epoch=3)).encode()
+    with pytest.raises(ValueError, match="never goes back"):
+        Signer.decode(stored, HEAD)
+    with pytest.raises(ValueError, match="one contract"):
+        Signer.decode(stored, Head(committee=committee((1, 1, 1), 10, ELSEWHERE), epoch=3))
+    fields = encoding.decode(stored, max_size=1024)
+    wrong = {
+        0: "vote",
+        1: 2,
+        2: None,
+        3: b"",
+        4: "1",
+        5: None,
+        6: b"\1" * 287,
+        7: STATEMENT.message,
+    }
+    for at, value in wrong.items():
+        changed = encoding.encode([*fields[:at], value, *fields[at + 1 :]])
+        with pytest.raises((MalformedEncoding, ValueError)):
+            Signer.decode(changed, replace(HEAD, epoch=3))
+    with pytest.raises(MalformedEncoding):
+        Signer.decode(encoding.encode(fields[:-1]), replace(HEAD, epoch=3))
+
+
 # ------------------------------------------------------------------------------- votes, evidence
 
 
