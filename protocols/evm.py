@@ -14,6 +14,7 @@ Needs the extra `evm` (py-evm).
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -59,7 +60,7 @@ class Receipt:
 
 def available() -> bool:
     """Return whether py-evm is installed."""
-    return find_spec("eth") is not None and find_spec("eth.vm.forks.prague") is not None
+    return find_spec("eth") is not None
 
 
 class Chain:
@@ -82,12 +83,15 @@ class Chain:
         """
         if not available():
             raise ImportError(HOW_TO_INSTALL)
+        # Importing py-evm raises the limit, for calls nested a thousand deep: nothing here nests.
+        limit = sys.getrecursionlimit()
         builder = import_module("eth.tools.builder.chain")
         base = import_module("eth.chains.base").MiningChain
         vm = import_module("eth.vm.forks.prague").PragueVM
         self._message = import_module("eth.vm.message").Message
         self._context = import_module("eth.vm.transaction_context").BaseTransactionContext
         self._new_address = import_module("eth._utils.address").generate_contract_address
+        sys.setrecursionlimit(limit)
         local = base.configure("Local", chain_id=CHAIN_ID)
         chain = builder.build(local, builder.fork_at(vm, 0))
         database = import_module("eth.db.atomic").AtomicDB()

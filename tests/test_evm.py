@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +19,7 @@ from hypothesis import strategies as st
 from protocols import evm
 from verifiable import curve
 
+ROOT = Path(__file__).parents[1]
 VECTORS = Path(
     os.environ.get("VERIFIABLE_VECTORS", Path(__file__).parents[2] / "shared" / "vectors")
 )
@@ -162,6 +165,16 @@ def test_a_failure_has_its_reason_and_its_gas():
 )
 def test_reasons_are_read_from_whatever_comes(output: bytes, reason: str):
     assert evm._reason(output) == reason
+
+
+def test_a_chain_leaves_the_interpreter_as_it_was():
+    """In a process of its own: importing py-evm raises the recursion limit."""
+    script = (
+        "import sys; before = sys.getrecursionlimit()\n"
+        "from protocols import evm; evm.Chain(native=True)\n"
+        "assert sys.getrecursionlimit() == before\n"
+    )
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)  # noqa: S603
 
 
 def test_without_py_evm_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch):
