@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import onchain
@@ -32,9 +34,13 @@ from onchain import REGISTRANT, STRANGER, Office, committee_of, found, secret, s
 
 from protocols import calldata, committee, evm, submission
 from protocols.calldata import _bytes, _word, call
+from protocols.contracts import build
 from protocols.statements import Deployment
 from protocols.submission import Submission
 from verifiable import bls, curve
+
+SPEC = Path(__file__).parents[1] / "specs" / "contract.md"
+
 
 # ------------------------------------------------------------------------------ what is accepted
 
@@ -282,3 +288,14 @@ def test_the_largest_verdict_and_its_limits_in_python():
         calldata.verify_inclusion(0, 0, leaf + b"\0", ())
     with pytest.raises(ValueError, match="at most 2048"):
         calldata.verify_inclusion(0, 0, leaf, [bytes(32)] * 65)
+
+
+def test_the_spec_lists_every_reason_that_the_contract_gives():
+    source = build.SOURCE.read_text()
+    given = set(re.findall(r'assert .*, "([a-z0-9-]+)"$', source, re.MULTILINE))
+    assert len(given) > 20
+    assert source.count("    assert ") == len(re.findall(r'assert .*, "[a-z0-9-]+"$', source, re.M))
+    table = SPEC.read_text().partition("## Reasons")[2].partition("## Gas")[0]
+    rows = [line for line in table.splitlines() if line.startswith("| ")][1:]
+    listed = {reason.strip() for row in rows for reason in row.split("|")[2].split(",")}
+    assert listed == given
