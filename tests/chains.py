@@ -7,6 +7,7 @@ import platform
 import re
 import shutil
 import subprocess
+import tempfile
 import threading
 import urllib.request
 from pathlib import Path
@@ -143,8 +144,8 @@ def _number(receipt: Any) -> int:
 
 def anvil_binary(cache: Path) -> Path:
     """The node, installed once into `cache`; skips the test, with a reason, where it cannot be."""
-    if found := shutil.which("anvil"):
-        return Path(found)
+    if installed := shutil.which("anvil"):
+        return Path(installed)
     npm = shutil.which("npm")
     if npm is None:
         pytest.skip("neither anvil nor npm is installed: the contract runs in one EVM only")
@@ -152,13 +153,17 @@ def anvil_binary(cache: Path) -> Path:
     name = (
         f"anvil-{platform.system().lower()}-{machine.get(platform.machine(), platform.machine())}"
     )
-    binary = cache / "node_modules" / "@foundry-rs" / name / "bin" / "anvil"
+    binary = cache / f"anvil-{ANVIL}"
     if not binary.exists():
         install = [npm, "install", "--silent", "--no-audit", "--no-fund"]
         package = f"@foundry-rs/{name}@{ANVIL}"
-        done = subprocess.run(  # noqa: S603
-            [*install, "--prefix", str(cache), package], capture_output=True, text=True, check=False
-        )
-        if done.returncode or not binary.exists():
-            pytest.skip(f"npm could not install {package}: {done.stderr.strip()[-200:]}")
+        # Several workers may install at once: each apart, and the last to finish leaves its file.
+        with tempfile.TemporaryDirectory(dir=cache) as folder:
+            done = subprocess.run(  # noqa: S603
+                [*install, "--prefix", folder, package], capture_output=True, text=True, check=False
+            )
+            found = Path(folder) / "node_modules" / "@foundry-rs" / name / "bin" / "anvil"
+            if done.returncode or not found.exists():
+                pytest.skip(f"npm could not install {package}: {done.stderr.strip()[-200:]}")
+            found.replace(binary)
     return binary
