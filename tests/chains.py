@@ -78,8 +78,8 @@ class Anvil:
 
     chain_id = CHAIN_ID
 
-    def __init__(self, binary: Path):
-        command = [str(binary), "--hardfork", "prague", "--host", "127.0.0.1", "--port", "0"]
+    def __init__(self, binary: Path, *, hardfork: str = "prague"):
+        command = [str(binary), "--hardfork", hardfork, "--host", "127.0.0.1", "--port", "0"]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603
         assert self.process.stdout is not None
         for line in self.process.stdout:

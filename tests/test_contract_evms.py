@@ -147,6 +147,16 @@ def test_a_node_agrees_in_calls_and_gas(request: pytest.FixtureRequest):
             assert gas == whole
 
 
+def test_a_node_of_an_older_fork_accepts_nothing(request: pytest.FixtureRequest):
+    """Row 32, on a real one: Cancun has the opcodes, but not the precompiles."""
+    older: Any = Anvil(anvil_binary(request.config.cache.mkdir("anvil")), hardfork="cancun")
+    try:
+        made = found(older, activate=False)
+        assert made.refusal(registering(seat(1))) == "no-precompile"
+    finally:
+        older.close()
+
+
 @pytest.mark.parametrize("cheat", CHEATS, ids=lambda c: f"{c.row} {c.name}")
 def test_a_cheat_is_refused_by_a_node(cheat: Cheat, on_anvil: onchain.Office):
     assert on_anvil.refusal(calldata.settle(on_anvil.next())) is None

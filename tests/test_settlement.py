@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
+import pickle
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -594,6 +595,17 @@ def received(*votes: Vote[Any], at: int = NOW + 1) -> list[Received[Any]]:
 
 def begin(**change: int) -> State[EpochStatement]:
     return start_epoch(HEAD, LOG, Rules(**change), now=NOW)[0]
+
+
+def test_a_coordinator_killed_at_any_point_goes_on():
+    """The state is a value: stored and read back between all events, it does the same."""
+    events = [*received(*ARRIVALS.values()), Tick(at=NOW + 60)]
+    state, stored = begin(batch=3), begin(batch=3)
+    for event in events:
+        state, effects = step(state, event)
+        stored, same = step(pickle.loads(pickle.dumps(stored)), event)  # noqa: S301
+        assert (stored, same) == (state, effects)
+    assert state.phase is Phase.DONE
 
 
 def test_the_quorum_submits_at_once():

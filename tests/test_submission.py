@@ -237,6 +237,16 @@ def members(*numbers: int, deployment: Deployment = CHAIN) -> list[Member]:
     return [Member(key=key(i, deployment), weight=1) for i in numbers]
 
 
+def bound(binding: bytes) -> ProvenKey:
+    """A key that is really held, registered with whatever binding its holder likes."""
+    return ProvenKey(
+        key=secret(0).public_key,
+        possession=secret(0).prove_possession(binding, domain=REGISTRATION_DOMAIN),
+        binding=binding,
+        domain=REGISTRATION_DOMAIN,
+    )
+
+
 BAD_COMMITTEES: dict[str, tuple[str, Callable[[], Committee]]] = {
     "nobody": ("no-members", lambda: Committee.of(CHAIN, [])),
     "a key twice, to double its weight": (
@@ -268,6 +278,16 @@ BAD_COMMITTEES: dict[str, tuple[str, Callable[[], Committee]]] = {
                 )
             ],
         ),
+    ),
+    "a registration that binds more than its registrant": (
+        "unregistered-key",
+        lambda: Committee.of(
+            CHAIN, [Member(key=bound(registration_binding(CHAIN, registrant(0)) + b"\0"), weight=1)]
+        ),
+    ),
+    "a registration without a registrant": (
+        "unregistered-key",
+        lambda: Committee.of(CHAIN, [Member(key=bound(CHAIN.words), weight=1)]),
     ),
     "the right binding in the draft's form": (
         "unregistered-key",
