@@ -6,7 +6,7 @@
 @license Apache-2.0
 @notice Stores one Merkle root an epoch, if more than two thirds of a committee, by weight, signed
         it with BLS12-381; checks that a verdict is under a root. Nobody owns it: the deployer names
-        the first committee, and each committee signs for the next. Normative text: specs/contract.md.
+        the first committee, and each committee signs for the next. Rules: specs/contract.md.
 
 Points and field elements are encoded as in EIP-2537: each coordinate 48 bytes, padded to 64. The
 precompiles refuse coordinates not below the modulus, points off the curve and, in the pairing,
@@ -149,7 +149,10 @@ def register(members: DynArray[Member, CHUNK], possessions: DynArray[bytes32[8],
         assert members[i].weight > 0, "no-weight"
         assert not self._is_infinity(key), "infinite-key"
         message: Bytes[250] = concat(REGISTRATION, abi_encode(key, chain.id, self, msg.sender))
-        assert self._verifies(key, message, POSSESSION_DST, possessions[i], MINUS_GENERATOR), "bad-possession"
+        proven: bool = self._verifies(
+            key, message, POSSESSION_DST, possessions[i], MINUS_GENERATOR
+        )
+        assert proven, "bad-possession"
     data: Bytes[MEMBER_SIZE * CHUNK + 32] = abi_encode(members, ensure_tuple=False)
     # Storing the members as code costs a third of storing them in slots, and reading them a tenth.
     self.staged_chunks[msg.sender].append(raw_create(concat(DEPLOY_REST, data)))
@@ -228,7 +231,9 @@ def _install(sequence: uint64) -> bytes32:
     self.minus_total = self._negate(total)
     self.chunks = chunks
     self._unstage()
-    log Activated(committee_id=identifier, committee_sequence=sequence, members=count, weight=weight)
+    log Activated(
+        committee_id=identifier, committee_sequence=sequence, members=count, weight=weight
+    )
     return identifier
 
 
@@ -267,12 +272,20 @@ def settle(statement: Statement, signers: Bytes[32], signature: bytes32[8]):
     self.epochs = epoch + 1
     self.roots[epoch] = statement.root
     self.sizes[epoch] = statement.size
-    log Settled(epoch=epoch, root=statement.root, size=statement.size, policy_id=statement.policy_id, weight=weight)
+    log Settled(
+        epoch=epoch,
+        root=statement.root,
+        size=statement.size,
+        policy_id=statement.policy_id,
+        weight=weight,
+    )
 
 
 @external
 @view
-def verify_inclusion(epoch: uint64, index: uint64, leaf: Bytes[MAX_LEAF], proof: DynArray[bytes32, MAX_PROOF]):
+def verify_inclusion(
+    epoch: uint64, index: uint64, leaf: Bytes[MAX_LEAF], proof: DynArray[bytes32, MAX_PROOF]
+):
     """
     @notice Revert unless `leaf` is the verdict at `index` of a settled epoch (RFC 9162, 2.1.3.2).
     @param leaf The bytes of the verdict, which are hashed here: no node passes for a verdict.
@@ -313,9 +326,11 @@ def _signers(signers: Bytes[32]) -> (bytes32[4], uint256):
     """
     count: uint256 = self.members
     assert len(signers) == (count + 7) // 8, "bitmap-length"
-    # Bit i of the committee is bit 248 - (i & 248) + (i & 7) of the word.
+    # Bytes fill the word from its top, bits a byte from its bottom: member i is bit
+    # 248 - (i & 248) + (i & 7). The mask is as many whole bytes as there are, and the rest.
     present: uint256 = convert(convert(signers, bytes32), uint256)
-    bits: uint256 = ~(max_value(uint256) >> (count & 504)) | ((1 << (count & 7)) - 1) << (248 - (count & 248))
+    bits: uint256 = ~(max_value(uint256) >> (count & 504))
+    bits |= ((1 << (count & 7)) - 1) << (248 - (count & 248))
     absent: uint256 = bits ^ present
     assert absent & ~bits == 0, "bitmap-excess"
     minus_key: bytes32[4] = self.minus_total
@@ -359,7 +374,13 @@ def _require_signed(minus_key: bytes32[4], message: Bytes[320], signature: bytes
 
 @internal
 @view
-def _verifies(key: bytes32[4], message: Bytes[320], dst: Bytes[44], signature: bytes32[8], generator: bytes32[4]) -> bool:
+def _verifies(
+    key: bytes32[4],
+    message: Bytes[320],
+    dst: Bytes[44],
+    signature: bytes32[8],
+    generator: bytes32[4],
+) -> bool:
     """
     Whether e(key, H(message)) e(generator, signature) = 1. Reverts for an infinite signature, and
     with the precompile for whatever is no point of its group.
@@ -391,7 +412,9 @@ def _hash_to_g2(message: Bytes[320], dst: Bytes[44]) -> bytes32[8]:
         b[i] = bi
     first: bytes32[8] = self._map(b[0], b[1], b[2], b[3])
     second: bytes32[8] = self._map(b[4], b[5], b[6], b[7])
-    result: Bytes[256] = raw_call(G2ADD, abi_encode(first, second), max_outsize=256, is_static_call=True)
+    result: Bytes[256] = raw_call(
+        G2ADD, abi_encode(first, second), max_outsize=256, is_static_call=True
+    )
     assert len(result) == 256, "no-precompile"
     return abi_decode(result, bytes32[8])
 
@@ -400,7 +423,10 @@ def _hash_to_g2(message: Bytes[320], dst: Bytes[44]) -> bytes32[8]:
 @view
 def _map(a: bytes32, b: bytes32, c: bytes32, d: bytes32) -> bytes32[8]:
     result: Bytes[256] = raw_call(
-        MAP_FP2_TO_G2, concat(self._reduce(a, b), self._reduce(c, d)), max_outsize=256, is_static_call=True
+        MAP_FP2_TO_G2,
+        concat(self._reduce(a, b), self._reduce(c, d)),
+        max_outsize=256,
+        is_static_call=True,
     )
     assert len(result) == 256, "no-precompile"
     return abi_decode(result, bytes32[8])
@@ -412,10 +438,11 @@ def _reduce(high: bytes32, low: bytes32) -> Bytes[64]:
     """
     512 bits modulo p, by the precompile that raises to a power: here, the first.
     """
+    lengths: uint256[3] = [64, 1, 64]
     one: Bytes[1] = b"\x01"
     result: Bytes[64] = raw_call(
         MODEXP,
-        concat(abi_encode(convert(64, uint256), convert(1, uint256), convert(64, uint256), high, low), one, abi_encode(P_HIGH, P_LOW)),
+        concat(abi_encode(lengths, high, low), one, abi_encode(P_HIGH, P_LOW)),
         max_outsize=64,
         is_static_call=True,
     )
