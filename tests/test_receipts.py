@@ -125,6 +125,14 @@ def resigned(**change: Any) -> Receipt:
     )
 
 
+def misnamed() -> Receipt:
+    """Alice's own signature, over a header that names Mallory."""
+    honest = issue(LOG, 2, STATEMENT, MALLORY_ID, MALLORY.sign)
+    protected = cbor2.loads(honest.encode()).value[0]
+    signed = cbor2.dumps(["Signature1", protected, b"", STATEMENT.root])
+    return replace(honest, signature=ALICE.sign(signed))
+
+
 CHEATS = [
     Cheat("a verdict never signed", RootMismatch, lambda: RECEIPT, record(99)),
     Cheat("a verdict turned", RootMismatch, lambda: RECEIPT, replace(RECORD, checked=0)),
@@ -164,6 +172,7 @@ CHEATS = [
     Cheat("signed by somebody else", InvalidSignature, resigned),
     Cheat("issued by somebody else", InvalidSignature, lambda: RECEIPT, issuer=MALLORY_ID),
     Cheat("in somebody else's name", InvalidSignature, lambda: resigned(issuer=MALLORY_ID.id)),
+    Cheat("signed by the issuer in somebody else's name", InvalidSignature, misnamed),
     Cheat("no signature", InvalidSignature, lambda: replace(RECEIPT, signature=bytes(64))),
     Cheat(
         "a signature of the bare root",
@@ -270,6 +279,11 @@ MALFORMED: dict[str, bytes] = {
 def test_only_one_form_of_receipt_is_read(name: str):
     with pytest.raises(MalformedEncoding):
         Receipt.decode(MALFORMED[name])
+
+
+def test_a_long_receipt_is_refused_before_it_is_read():
+    with pytest.raises(MalformedEncoding, match="4096 bytes allowed"):
+        Receipt.decode(RECEIPT.encode() + bytes(1 << 24))
 
 
 def test_the_table_of_forms_is_made_as_receipts_are():

@@ -150,6 +150,18 @@ def shown(
     verify_verdict(what, index=index, proof=proof, statement=of)
 
 
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [({"epoch": 1}, "other-epoch"), ({"policy": bytes(32)}, "other-policy")],
+    ids=["epoch", "policy"],
+)
+def test_a_verdict_is_of_the_statements_epoch_and_policy(change: dict[str, Any], expected: str):
+    """Although it is in the tree: the same root may be signed for another epoch."""
+    with pytest.raises(SettlementError) as raised:
+        shown(RECORDS[2], of=replace(STATEMENT, **change))
+    assert raised.value.reason == expected
+
+
 @pytest.mark.parametrize("name", INCLUSIONS)
 def test_what_is_not_in_the_epoch_is_not_shown_to_be(name: str):
     shown(RECORDS[2])
@@ -262,6 +274,12 @@ UNSIGNED: dict[str, tuple[str, dict[str, Any], Iterable[VerdictRecord], Signer]]
     "verdicts under a policy not its own": (
         "other-policy",
         {},
+        RECORDS,
+        replace(SIGNER, policy=b"\1" * 32),
+    ),
+    "verdicts under another policy than they say": (
+        "other-policy",
+        {"policy": b"\1" * 32},
         RECORDS,
         replace(SIGNER, policy=b"\1" * 32),
     ),
@@ -457,6 +475,15 @@ def test_nobody_is_framed(name: str):
     assert (found.reason if isinstance(found, SettlementError) else type(found).__name__) == (
         expected
     )
+
+
+@pytest.mark.parametrize("side", ["first", "second"])
+def test_both_votes_of_the_evidence_are_verified(side: str):
+    evidence = Equivocation.of(A, B)
+    true = getattr(evidence, side)
+    forged = replace(true, signature=signature(FOUR, 2, true.statement))
+    with pytest.raises(BadSignature):
+        replace(evidence, **{side: forged}).verify(FOUR)
 
 
 @settings(deadline=None, max_examples=100)
