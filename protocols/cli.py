@@ -5,8 +5,8 @@
     verifiable --version
 
 Results go to standard output; progress, notes and errors to standard error. Exit status: 0 if
-every verdict is right, 1 if an honest device was not accepted, a cheat was, or a vote ended
-wrongly, 2 for wrong usage. What is printed is made in `protocols.display`.
+every verdict is right, 1 if an honest device was not accepted, a cheat was, or a vote or the
+settlement ended wrongly, 2 for wrong usage. What is printed is made in `protocols.display`.
 Needs the extra `cli` (typer and rich); without it `main` says so.
 """
 
@@ -74,7 +74,7 @@ def build_app() -> "typer.Typer":
         ] = "f32",
         json_: Annotated[bool, as_json] = False,
     ) -> None:
-        """Encode texts on honest devices and on cheats, tell them apart, and hold a vote."""
+        """Encode texts on honest devices and on cheats, tell them apart, vote, and settle."""
         raise typer.Exit(run_demo(text, precision=precision, as_json=json_))
 
     @app.command()
@@ -166,14 +166,20 @@ def run_demo(texts: list[str] | None, *, precision: str = "f32", as_json: bool) 
             job = demo.prepare(model, texts or demo.TEXTS)
         except ValueError as error:
             return fail(error)
-        summaries = [(scene, scene.play(job, advance)) for scene in display.SCENES]
+        summaries: list[Any] = []
+        for scene in display.SCENES:
+            try:
+                summaries.append(scene.play(job, summaries, advance))
+            except ImportError as error:
+                print(f"note: {error}. That scene is left out.", file=sys.stderr)
+                break
     found: dict[str, Any] = {}
     parts: list[RenderableType] = []
-    for scene, summary in summaries:
+    for scene, summary in zip(display.SCENES, summaries, strict=False):
         found |= scene.as_dict(summary)
         parts += scene.render(summary)
     show(found, parts, as_json=as_json)
-    return 0 if all(summary.right for _, summary in summaries) else 1
+    return 0 if summaries and all(summary.right for summary in summaries) else 1
 
 
 def run_plan(

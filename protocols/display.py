@@ -1,15 +1,15 @@
 """What the command line shows: one renderer and one JSON object a scene of the demo.
 
-`SCENES` is the list: each names the module that plays it (`play(job)` yields `Step`s, outcomes,
-and last a summary with `right`), how its summary is drawn on a terminal, and what it adds to the
-JSON object. A new scene is a module and a line there. Needs `rich`, from the extra `cli`.
+`SCENES` is the list: each names the module that plays it (`play` yields `Step`s, outcomes, and last
+a summary with `right`), how its summary is drawn on a terminal, and what it adds to the JSON
+object. A new scene is a module and a line there. Needs `rich`, from the extra `cli`.
 """
 
 from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,9 +21,10 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from protocols import demo, demo_vote
+    from protocols import demo, demo_settlement, demo_vote
     from protocols.demo import Step
     from protocols.devices import Job
+    from protocols.verdicts import VerdictRecord
     from verifiable.planning import Plan
 
 
@@ -35,18 +36,23 @@ class Scene:
       module: what plays it; loaded when it is played, because that loads JAX.
       render: from its summary to what is printed.
       as_dict: from its summary to its part of the JSON object.
+      takes: from the job and the summaries of earlier scenes to what it is played on.
     """
 
     module: str
     render: Callable[[Any], Iterator[RenderableType]]
     as_dict: Callable[[Any], dict[str, Any]]
+    takes: Callable[[Job, Sequence[Any]], Any] = lambda job, _: job
 
-    def play(self, job: Job, advance: Callable[[Step], None]) -> Any:
-        """Play the scene, report its steps, and return its summary."""
+    def play(self, job: Job, earlier: Sequence[Any], advance: Callable[[Step], None]) -> Any:
+        """Play the scene, report its steps, and return its summary.
+
+        Raises ImportError, which says what to install, where it needs a missing extra.
+        """
         from protocols.demo import Step  # noqa: PLC0415 - loads JAX
 
         last: Any = None
-        for last in importlib.import_module(self.module).play(job):
+        for last in importlib.import_module(self.module).play(self.takes(job, earlier)):
             if isinstance(last, Step):
                 advance(last)
         return last
@@ -212,9 +218,80 @@ def vote(summary: demo_vote.Summary) -> Iterator[RenderableType]:
     )
 
 
+# The third scene: the verdicts go on chain.
+
+
+def verdict_records(job: Job, earlier: Sequence[Any]) -> Sequence[VerdictRecord]:
+    """Return the verdicts of the first scene as records of an epoch."""
+    from protocols.demo_settlement import records  # noqa: PLC0415 - loads JAX
+
+    compiled = job.program
+    return records(
+        earlier[0].outcomes, job=earlier[0].root, program=compiled.id, policy=compiled.policy.id
+    )
+
+
+def settlement_dict(summary: demo_settlement.Summary) -> dict[str, Any]:
+    """Return its part of the JSON object."""
+    statement = summary.submission.statement
+    return {
+        "settlement": {
+            "settled": summary.settled,
+            "root": statement.root.hex(),
+            "verdicts": statement.size,
+            "weight": summary.weight,
+            "total": summary.total,
+            "gas": summary.gas,
+            "inclusion_digests": summary.path,
+            "refused": [
+                {"name": outcome.name, "reason": outcome.reason, "expected": outcome.expected}
+                for outcome in summary.outcomes
+            ],
+        }
+    }
+
+
+def settlement(summary: demo_settlement.Summary) -> Iterator[RenderableType]:
+    """Return what is printed: the submission and its gas, and what the contract refused."""
+    statement = summary.submission.statement
+    table = Table(box=box.SIMPLE_HEAD, title="Settled on chain", pad_edge=False)
+    table.add_column("submission", overflow="fold")
+    table.add_column("contract", no_wrap=True)
+    table.add_column("reason", overflow="fold")
+    state = "accepted" if summary.settled else "refused"
+    table.add_row(
+        f"{statement.size} verdicts, signed by {summary.weight} of {summary.total} by weight",
+        marked(state, right=summary.settled),
+        "-",
+    )
+    table.add_section()
+    for outcome in summary.outcomes:
+        table.add_row(
+            outcome.name,
+            marked("accepted" if outcome.reason is None else "refused", right=outcome.right),
+            outcome.reason or "-",
+        )
+    yield Text()
+    yield table
+    gas = summary.gas
+    yield Text(
+        f"gas of execution: register {summary.members} members {gas['register']:,}, activate "
+        f"{gas['activate']:,}, settle {gas['settle']:,}, show one verdict by {summary.path} "
+        f"digests {gas['show']:,}; {len(summary.refused)} forged vote turned away before",
+        style="dim",
+    )
+    right = sum(outcome.right for outcome in summary.outcomes)
+    yield Text(
+        f"\nEpoch {state} with root {statement.root.hex()[:16]}; {right} of "
+        f"{len(summary.outcomes)} tampered submissions refused.",
+        style="bold green" if summary.right else "bold red",
+    )
+
+
 SCENES = (
     Scene("protocols.demo", devices, devices_dict),
     Scene("protocols.demo_vote", vote, vote_dict),
+    Scene("protocols.demo_settlement", settlement, settlement_dict, verdict_records),
 )
 
 

@@ -15,9 +15,11 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from protocols import cli, demo, demo_vote, devices, display, models
+from protocols import cli, demo, demo_settlement, demo_vote, devices, display, models
 from protocols.messages import Decision, Reason
+from protocols.verdicts import VerdictRecord
 from verifiable import __version__, planning
+from verifiable.report import Verdict
 from verifiable.voting import Outcome
 
 SMALL = functools.cache(functools.partial(models.small_transformer, 3, width=128, layers=2))
@@ -33,12 +35,37 @@ def small(monkeypatch):
 
     monkeypatch.setattr(models, "minilm", absent)
     monkeypatch.setattr(models, "small_transformer", SMALL)
+    monkeypatch.setattr(demo_settlement, "play", lambda _: iter([settled()]))
+
+
+@functools.cache
+def settled() -> demo_settlement.Summary:
+    """A settlement of two verdicts, played once."""
+    records = [
+        VerdictRecord(
+            epoch=0,
+            job=b"\1" * 32,
+            worker=bytes([i + 1]) * 32,
+            verdict=Verdict.REJECT,
+            reason="claim-mismatch",
+            commitment=b"\1" * 32,
+            answer=None,
+            program=b"\1" * 32,
+            policy=b"\1" * 32,
+            checked=0,
+            replayed=0,
+        )
+        for i in range(2)
+    ]
+    *_, last = SETTLE(records, seed=bytes(32))
+    return last
 
 
 def run(*arguments: str):
     return CliRunner().invoke(cli.build_app(), list(arguments), catch_exceptions=False)
 
 
+SETTLE = demo_settlement.play
 HONEST = devices.Device("honest", True, devices.jitted)
 CHEAT = devices.Device("cheat", False, devices.nan_output)
 
@@ -66,7 +93,15 @@ def test_every_verdict_on_the_trained_encoder_is_right_and_one_json_object():
     assert result.exit_code == 0
     assert result.stderr == ""
     assert result.stdout.count("\n") == 1
-    assert set(found) == {"model", "devices", "seconds", "bytes", "root", "vote"}
+    parts = {"model", "devices", "seconds", "bytes", "root", "vote", "settlement"}
+    assert set(found) == parts
+    settled = found["settlement"]
+    assert settled["settled"] is True
+    assert settled["verdicts"] == len(found["devices"])
+    assert 3 * settled["weight"] > 2 * settled["total"]
+    assert all(gas > 0 for gas in settled["gas"].values())
+    assert settled["refused"]
+    assert all(r["reason"] == r["expected"] for r in settled["refused"])
     assert found["model"] == "all-MiniLM-L6-v2"
     assert {tuple(d) for d in found["devices"]} == {
         ("name", "honest", "verdict", "reason", "claim", "worst")
@@ -96,7 +131,7 @@ def test_the_table_has_every_device_and_every_figure_within_100_columns(small, m
             device=device,
             verdict="accept" if device.honest else "reject",
             worst=123456.0,
-            root=b"",
+            root=bytes(32),
             **longest,
         )
         for device in devices.lineup("f32")
@@ -156,6 +191,37 @@ def test_status_is_0_only_if_every_honest_device_and_no_cheat_is_accepted(
     monkeypatch.setattr(demo, "play", lambda *_: iter([*outcomes, summary]))
     monkeypatch.setattr(demo_vote, "play", lambda *_: iter([vote_summary()]))
     assert run("demo", *arguments).exit_code == status
+
+
+@pytest.mark.parametrize("wrong", ["not settled", "a cheat accepted", "another reason"])
+def test_a_settlement_that_ended_wrongly_is_status_1_and_marked(small, monkeypatch, wrong):
+    first, *others = settled().outcomes
+    change = {
+        "not settled": {"settled": False},
+        "a cheat accepted": {"outcomes": (dataclasses.replace(first, reason=None), *others)},
+        "another reason": {"outcomes": (dataclasses.replace(first, reason="paused"), *others)},
+    }[wrong]
+    monkeypatch.setattr(demo, "play", lambda *_: iter([summary_of(12.5)]))
+    monkeypatch.setattr(demo_vote, "play", lambda *_: iter([vote_summary()]))
+    found = dataclasses.replace(settled(), **change)
+    monkeypatch.setattr(demo_settlement, "play", lambda _: iter([found]))
+    result = run("demo", *TEXTS)
+    assert result.exit_code == 1
+    assert result.stdout.count("(wrong)") == 1
+    assert max(map(len, result.stdout.splitlines())) <= 100
+
+
+def test_without_an_evm_the_settlement_is_left_out_and_the_rest_stands(small, monkeypatch):
+    def absent(_):
+        raise ImportError("the in-process chain needs py-evm: pip install 'verifiable[evm]'")
+
+    monkeypatch.setattr(demo, "play", lambda *_: iter([summary_of(12.5)]))
+    monkeypatch.setattr(demo_vote, "play", lambda *_: iter([vote_summary()]))
+    monkeypatch.setattr(demo_settlement, "play", absent)
+    result = run("demo", *TEXTS, "--json")
+    assert result.exit_code == 0
+    assert "pip install 'verifiable[evm]'. That scene is left out." in result.stderr
+    assert "settlement" not in strict(result.stdout)
 
 
 def vote_summary(**change: str) -> demo_vote.Summary:
@@ -311,7 +377,7 @@ def test_a_plan_that_cannot_be_made_is_one_line_of_error(arguments, message):
 def summary_of(*worst: float | None) -> demo.Summary:
     outcomes = tuple(
         demo.Outcome(
-            device=CHEAT, verdict="reject", reason="claim-nonfinite", claim=None, worst=w, root=b""
+            device=CHEAT, verdict="reject", reason="claim-nonfinite", claim=None, worst=w, root=bytes(32)
         )
         for w in worst
     )
