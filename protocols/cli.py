@@ -1,6 +1,6 @@
 """The command `verifiable`: watch a coordinator tell honest devices from cheats, and plan for them.
 
-    verifiable demo [--text TEXT ...] [--precision f32|bf16|w8a8] [--json]
+    verifiable demo [--text TEXT ...] [--precision f32|bf16|f16|w8a8] [--json]
     verifiable plan --bad FRACTION --error PROBABILITY [--stake AMOUNT ...] [--json]
     verifiable --version
 
@@ -70,7 +70,7 @@ def build_app() -> "typer.Typer":
             typer.Option(help="A text to encode; repeat for several. Default: eight sentences."),
         ] = None,
         precision: Annotated[
-            str, typer.Option(help="What the model computes in: f32, bf16 or w8a8.")
+            str, typer.Option(help="What the model computes in: f32, bf16, f16 or w8a8.")
         ] = "f32",
         json_: Annotated[bool, as_json] = False,
     ) -> None:

@@ -295,7 +295,7 @@ def wrapped(claim: Array) -> Array:
 
 
 def one_level(claim: Array) -> Array:
-    """Round one element to the next level: integers by one, bfloat16 by thirty-two last bits."""
+    """Round one element to the next level: integers by one, halves by thirty-two last bits."""
     bits = claim.view(np.int16 if claim.dtype.itemsize == 2 else np.int8)
     bits[0, 1, 7] += np.int8(32 if bits.dtype == np.int16 else 1 if bits[0, 1, 7] < 100 else -1)
     return claim
@@ -309,9 +309,10 @@ def halved(claim: Array) -> Array:
 
 
 def rounded_down(claim: Array) -> Array:
-    """Take every other element one level lower: the cheaper rounding, in the cheat's favour."""
-    bits = claim.view(np.int16 if claim.dtype.itemsize == 2 else np.int8)
-    bits[..., ::2] -= np.int8(32 if bits.dtype == np.int16 else 1)
+    """Take every other element a level lower, always in the cheat's favour: halves by 1/32."""
+    other = claim[..., ::2]
+    lower = other - 1 if claim.dtype.kind == "i" else other.astype(np.float32) * (1 - 2.0**-5)
+    claim[..., ::2] = lower.astype(claim.dtype)
     return claim
 
 
@@ -405,7 +406,12 @@ ROUNDED = (
     Device("rounded in the cheat's favour", False, with_claim(rounded_down, rounding=True)),
 )
 INTEGERS = (Device("accumulator off by 2^31", False, with_claim(wrapped)),)
-BY_PRECISION = {"f32": FULL, "bf16": (*FULL[1:], *ROUNDED), "w8a8": (*ROUNDED, *INTEGERS)}
+BY_PRECISION = {
+    "f32": FULL,
+    "bf16": (*FULL[1:], *ROUNDED),
+    "f16": (*FULL[1:], *ROUNDED),
+    "w8a8": (*ROUNDED, *INTEGERS),
+}
 
 
 def lineup(precision: str) -> tuple[Device, ...]:

@@ -1,8 +1,9 @@
-"""One model at three precisions: what its parameters are decides how it computes.
+"""One model at several precisions: what its parameters are decides how it computes.
 
     f32    as trained
     bf16   kernels and embeddings in bfloat16, activations in bfloat16; products accumulate in
            float32, and so do norms and softmax
+    f16    the same in float16
     w8a8   kernels in int8 with one scale an output channel; activations rounded to int8 with one
            dynamic scale a token; products int8 x int8 -> int32; everything else in float32
 
@@ -56,13 +57,12 @@ def _as_trained(params: Params) -> Params:
     return params
 
 
-def _bf16(params: Params) -> Params:
+def _half(dtype: Any) -> Callable[[Params], Params]:
     def narrow(path: Any, leaf: Any) -> Any:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
-        keeps = name.endswith(("kernel", "words"))
-        return jnp.asarray(leaf, jnp.bfloat16) if keeps else leaf
+        return jnp.asarray(leaf, dtype) if name.endswith(("kernel", "words")) else leaf
 
-    return jax.tree_util.tree_map_with_path(narrow, params)
+    return lambda params: jax.tree_util.tree_map_with_path(narrow, params)
 
 
 def _w8a8(params: Params) -> Params:
@@ -80,6 +80,7 @@ def _w8a8(params: Params) -> Params:
 
 PRECISIONS: dict[str, Callable[[Params], Params]] = {
     "f32": _as_trained,
-    "bf16": _bf16,
+    "bf16": _half(jnp.bfloat16),
+    "f16": _half(jnp.float16),
     "w8a8": _w8a8,
 }

@@ -377,7 +377,12 @@ def test_a_plan_that_cannot_be_made_is_one_line_of_error(arguments, message):
 def summary_of(*worst: float | None) -> demo.Summary:
     outcomes = tuple(
         demo.Outcome(
-            device=CHEAT, verdict="reject", reason="claim-nonfinite", claim=None, worst=w, root=bytes(32)
+            device=CHEAT,
+            verdict="reject",
+            reason="claim-nonfinite",
+            claim=None,
+            worst=w,
+            root=bytes(32),
         )
         for w in worst
     )

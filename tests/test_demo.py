@@ -94,6 +94,7 @@ FURTHER = {
         caught("shifts along the gradient", "any"),
     ),
     "bf16": (caught("shifts along the gradient", "any"), *ROUNDINGS),
+    "f16": (caught("shifts along the gradient", "any"), *ROUNDINGS),
     "w8a8": (*ROUNDINGS, caught("accumulator off by 2^31", "layer1/mlp/up", "claim-range")),
 }
 # Integers have no such values: what is sent in their place has another type, or is out of range.
@@ -150,7 +151,7 @@ def test_the_gradient_attack_passes_only_inside_of_the_corridor():
 
 @pytest.mark.parametrize("name", ["f64", "int4", "", "F32"])
 def test_an_unknown_precision_names_the_known_ones(name):
-    with pytest.raises(ValueError, match="there are f32, bf16, w8a8"):
+    with pytest.raises(ValueError, match="there are f32, bf16, f16, w8a8"):
         in_precision(model(), name)
 
 

@@ -177,7 +177,7 @@ def _emit(claim: Claim, equation: Equation, env: Env, shift: Any, eps: float) ->
         return _real_product(equation, operands), Room()
     [out] = interpreter.apply(equation, operands)
     near, far = operands[form.near], operands[form.far]
-    room = lax.stop_gradient(_room(form, near, far, out, eps))
+    room = lax.stop_gradient(room_of(form, near, far, out, eps))
     return (out.astype(shift.dtype) + shift).astype(out.dtype), room
 
 
@@ -201,8 +201,16 @@ def _real_product(equation: Equation, operands: list[Array]) -> Array:
     return lax.dot_general(a, b, dims, precision=lax.Precision.HIGHEST)
 
 
-def _room(form: Contraction, near: Array, far: Array, out: Array, eps: float) -> Room:
-    """sigma and w of `freivalds`, without its floors."""
+def room_of(form: Contraction, near: Array, far: Array, out: Array, eps: float) -> Room:
+    """sigma and w of `freivalds`, without its floors; runs under `jax.enable_x64`.
+
+    Args:
+      form: the contraction.
+      near: its near operand.
+      far: its far operand.
+      out: the claimed output.
+      eps: tolerance, as a fraction of the scale.
+    """
     near, far, out = (x.astype(jnp.float64) for x in (near, far, out))
     norms = jnp.sqrt(form.column_sums(far * far))
     largest = jnp.max(norms)

@@ -184,23 +184,15 @@ class Program:
     def _corridor(
         self, what: Callable[..., Any], params: Any, inputs: Any, answer: Any, kappa: float
     ) -> Any:
-        params = _conform("params", self.params, params)
-        inputs = _conform("inputs", self.inputs, inputs)
         structure = jax.tree.structure(self.y)
 
-        def run(leaves: list[Array]) -> Any:
-            with jax.enable_x64(True):
-                env: Env = dict(zip(self._function.block.inputs, leaves, strict=True))
-                return what(
-                    self._function.block,
-                    self._analysis,
-                    env,
-                    self.tolerances,
-                    kappa,
-                    lambda outputs: jnp.asarray(answer(jax.tree.unflatten(structure, outputs))),
-                )
+        def value(outputs: list[Array]) -> Array:
+            return jnp.asarray(answer(jax.tree.unflatten(structure, outputs)))
 
-        return jax.jit(run)([*self._function.constants, *jax.tree.leaves((params, inputs))])
+        def run(params: Any, inputs: Any) -> Any:
+            return what(*self._bound(params, inputs), self.tolerances, kappa, value)
+
+        return jax.jit(run)(params, inputs)
 
     def execute(self, params: Any, *inputs: Any) -> tuple[Any, Trace]:
         """Run the function and return its claims with its output; pure, to be jitted.
@@ -217,13 +209,20 @@ class Program:
         Raises:
           ValueError: another tree, shape or dtype than at compile time.
         """
+        outputs, found = prover.execute(*self._bound(params, inputs))
+        y = jax.tree.unflatten(jax.tree.structure(self.y), outputs)
+        return y, Trace(claims=tuple(found[c.index] for c in self.claims))
+
+    def walk(self, emit: prover.Emit, params: Any, *inputs: Any) -> dict[int, Any]:
+        """Run the function, and return what `emit` makes of each claim; see `prover.execute`."""
+        return prover.execute(*self._bound(params, inputs), emit=emit)[1]
+
+    def _bound(self, params: Any, inputs: Any) -> tuple[interpreter.Block, Analysis, Env]:
         params = _conform("params", self.params, params)
         inputs = _conform("inputs", self.inputs, inputs)
         leaves = [*self._function.constants, *jax.tree.leaves((params, inputs))]
         env: Env = dict(zip(self._function.block.inputs, leaves, strict=True))
-        outputs, found = prover.execute(self._function.block, self._analysis, env)
-        y = jax.tree.unflatten(jax.tree.structure(self.y), outputs)
-        return y, Trace(claims=tuple(found[c.index] for c in self.claims))
+        return self._function.block, self._analysis, env
 
     def setup(self, params: Any, challenge: Challenge) -> VerifierKey:
         """Make the verifier key: everything that the check needs of the parameters.
