@@ -22,7 +22,7 @@ LAYERS = (
     "encoding curve report claims reputation",
     "hashing bls_keys policy analysis planning voting",
     "merkle bls identity prover",
-    "challenge trace",
+    "challenge trace tiling",
     "freivalds",
     "verifier",
     "judge",

@@ -23,8 +23,8 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import jax.numpy as jnp
 import numpy as np
@@ -209,6 +209,29 @@ class Contraction(ABC):
     def scale_out(self, out: Array, weights: Array) -> Array:
         """Output with its columns scaled by (batch, columns)."""
 
+    @abstractmethod
+    def row_axes(self) -> tuple[int, int, int] | None:
+        """Axes of the near operand, the output, and (batch..., rows...) that hold the same rows.
+
+        The longest such; None if there is no dimension of rows that can be cut.
+        """
+
+    def cut(self, size: int) -> Self:
+        """The contraction of `size` of the rows along `row_axes`.
+
+        Raises:
+          ValueError: there are no such axes.
+        """
+        axes = self.row_axes()
+        if axes is None:
+            raise ValueError("this contraction has no rows that can be cut")
+        near, out = list(self.shapes[self.near]), list(self.shapes[2])
+        rows = self.rows // out[axes[1]] * size
+        near[axes[0]] = out[axes[1]] = size
+        shapes = [tuple(near)] * 2 + [tuple(out)]
+        shapes[self.far] = self.shapes[self.far]
+        return replace(self, shapes=(shapes[0], shapes[1], shapes[2]), rows=rows)
+
     def check_cost(self, draws: int, *, far_known: bool) -> int:
         """Operations of the check, in units of those of the product.
 
@@ -315,6 +338,14 @@ class DotGeneral(Contraction):
         batch, _, columns = self._out_axes()
         return out * _spread(weights, self.shapes[2], (*batch, *columns))
 
+    def row_axes(self) -> tuple[int, int, int] | None:
+        """See `Contraction.row_axes`."""
+        free = self._free(self.near)
+        if not free:
+            return None
+        i = max(range(len(free)), key=lambda i: self.shapes[self.near][free[i]])
+        return free[i], self._out_axes()[1][i], len(self.batching[0]) + i
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Convolution(Contraction):
@@ -402,6 +433,10 @@ class Convolution(Contraction):
     def scale_out(self, out: Array, weights: Array) -> Array:
         """See `Contraction.scale_out`."""
         return out * _spread(weights.reshape(1, -1), self.shapes[2], (self.specs[2][1],))
+
+    def row_axes(self) -> tuple[int, int, int] | None:
+        """The examples; see `Contraction.row_axes`."""
+        return self.specs[0][0], self.specs[2][0], 1
 
 
 def _spread(weights: Array, shape: tuple[int, ...], dims: tuple[int, ...]) -> Array:

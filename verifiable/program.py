@@ -214,10 +214,13 @@ class Program:
                 limit=self.bound.limit if self.bound else 0.0,
                 vectors=key["vectors"],
                 claims=dict(enumerate(claims)),
+                tile_bytes=self.strategy.tile_bytes,
             ).inside(self._analysis.frame, key["residual"], env)
             own, findings = verifier.check(block, context, env)
             for i, (theirs, mine) in enumerate(zip(outputs, own, strict=True)):
-                findings.outputs[i] = verifier.compare(theirs, mine, self.policy)
+                findings.outputs[i] = verifier.compare(
+                    theirs, mine, self.policy, self.strategy.tile_bytes
+                )
             return findings, jax.tree.unflatten(jax.tree.structure(self.y), own)
 
     def tune(

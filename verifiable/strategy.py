@@ -36,9 +36,11 @@ class Strategy:
     Attributes:
       save_memory: on CPUs, whether XLA orders operations for few temporaries. It is slower where
         claims stand under a scan.
+      tile_bytes: about how large the largest value in a tile is; 0 for no tiles.
     """
 
     save_memory: bool = True
+    tile_bytes: int = 2**20
 
     def options(self) -> dict[str, Any]:
         """Compiler options for the backend at hand."""
@@ -47,7 +49,9 @@ class Strategy:
 
 def candidates(default: Strategy) -> tuple[Strategy, ...]:
     """What to measure; the default comes first."""
-    every = [Strategy(save_memory=m) for m in (True, False)]
+    every = [
+        Strategy(save_memory=m, tile_bytes=b) for m in (True, False) for b in (2**20, 2**22, 0)
+    ]
     return (default, *(s for s in every if s != default))
 
 
