@@ -87,7 +87,7 @@ def _transpose(equation: Equation, axis: int) -> Axes:
 
 
 def _reduce(equation: Equation, axis: int) -> Axes | None:
-    if len(equation.inputs) > 1:
+    if len(equation.inputs) != 1:
         return None
     gone = equation.params["axes"]
     kept = [d for d in range(len(equation.inputs[0].shape)) if d not in gone]
