@@ -308,6 +308,8 @@ RULED = {
     "reshape merges": (lambda a: a.reshape(4, 48), A),
     "reshape splits": (lambda a: a.reshape(4, 6, 2, 4), A),
     "reshape mixes": (lambda a: a.reshape(8, 6, 4), A),
+    "rev": (lambda a: lax.rev(a, (1,)), A),
+    "stack": (lambda a: jnp.stack([a, a], axis=1), A),
     "squeeze": (lambda a: lax.squeeze(lax.expand_dims(a, (1,)), (1,)), A),
     "transpose": (lambda a: a.transpose(2, 0, 1), A),
     "reduce_sum": (lambda a: a.sum(1), A),
@@ -359,6 +361,8 @@ def test_axes_that_a_primitive_mixes_are_not_cut():
     assert rule(lambda a: lax.cumsum(a, axis=1), 1) is None
     assert rule(lambda a: lax.concatenate([a, a], 1), 1) is None
     assert rule(lambda a: lax.slice(a, (0, 1, 0), (4, 6, 8)), 1) is None
+    assert rule(lambda a: lax.rev(a, (1,)), 1) is None
+    assert rule(lambda a: jnp.stack([a, a], axis=1), 1) is None
     assert rule(lambda a: a.reshape(8, 6, 4), 0) is None
     assert rule(lambda a: a.reshape(4, 48), 1) is None
 

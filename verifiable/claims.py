@@ -40,7 +40,7 @@ EXACT = frozenset(
     dynamic_slice dynamic_update_slice expand_dims gather imag iota is_finite max min neg not
     opt_barrier optimization_barrier or pad real reduce_and reduce_max reduce_min reduce_or
     reduce_window_max reduce_window_min reduce_xor reshape rev scatter select_n slice split squeeze
-    stop_gradient tile transpose unstack xor
+    stack stop_gradient tile transpose unstack xor
     """.split()
 )
 

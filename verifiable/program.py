@@ -16,6 +16,7 @@ is not a claim is replayed. `execute` and `statistics` are pure JAX functions.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -420,11 +421,16 @@ def compile(
         inputs=inputs,
         y=y,
         id=identity.program_id(function, known, leaves, found),
-        # A scan is slower under the scheduler that saves memory.
-        strategy=strategy or Strategy(save_memory=not any(c.trips for c in found.claims.values())),
+        strategy=strategy or _default_strategy(found),
         _function=function,
         _analysis=found,
     )
+
+
+def _default_strategy(found: Analysis) -> Strategy:
+    claims = found.claims.values()
+    nbytes = sum(math.prod(c.shape) * c.dtype.itemsize for c in claims)
+    return strategy.default(nbytes, scans=any(c.trips for c in claims))
 
 
 def parameter_root(params: Any) -> bytes:

@@ -115,6 +115,15 @@ def _slice(equation: Equation, axis: int) -> Axes | None:
     return _same_length(equation, axis)
 
 
+def _stack(equation: Equation, axis: int) -> Axes | None:
+    new = equation.params["axis"]
+    return None if axis == new else (axis - (axis > new),) * len(equation.inputs)
+
+
+def _rev(equation: Equation, axis: int) -> Axes | None:
+    return None if axis in equation.params["dimensions"] else (axis,)
+
+
 def _dot_general(equation: Equation, axis: int) -> Axes:
     (lc, rc), (lb, rb) = equation.params["dimension_numbers"]
     if axis < len(lb):
@@ -140,9 +149,11 @@ RULES: dict[str, Rule] = {
     "expand_dims": _reshape,
     "iota": lambda equation, axis: (),
     "reshape": _reshape,
+    "rev": _rev,
     "slice": _slice,
     "split": _along("axis"),
     "squeeze": _reshape,
+    "stack": _stack,
     "transpose": _transpose,
 }
 
