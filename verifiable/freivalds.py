@@ -88,6 +88,22 @@ class Statistic(NamedTuple):
     finite_operands: Array
 
 
+class RowStatistics(NamedTuple):
+    """Outcome of the test of each row: arrays of shape (batch..., rows...).
+
+    Attributes:
+      ratio: float64, the statistic as a fraction of its limit; an exact check has 0 or infinity.
+      finite_claim: bool, whether the claim is finite.
+      in_range: bool, whether every integer could have come out of the accumulator.
+      finite_operands: bool, whether the verifier's own operands are finite.
+    """
+
+    ratio: Array
+    finite_claim: Array
+    in_range: Array
+    finite_operands: Array
+
+
 def vectors(challenge: Challenge, name: str, draws: int) -> np.ndarray[Any, Any]:
     """A set named by `Contraction.vectors`: (columns, draws), float64 normals or residues."""
     columns = int(name.rpartition("/")[2])
@@ -203,29 +219,38 @@ def test(
       limit: L, the quantile that the statistic is held to; unused for integers.
       field: of the residues, for integers.
     """
+    return summary(test_rows(form, near, projection, out, g, eps=eps, limit=limit, field=field))
+
+
+def test_rows(
+    form: Contraction,
+    near: Array,
+    projection: Projection,
+    out: Array,
+    g: Array,
+    *,
+    eps: float,
+    limit: float,
+    field: Field = F61,
+) -> RowStatistics:
+    """`test`, before it is summed up: rows may be tested in any portions."""
     if form.exact:
         return _test_exact(form, near, projection.image, out, g, field)
     rho, sigma, own, theirs = _deviations(form, near, projection, out, g, eps)
     norms = jnp.sum(rho * rho, axis=-1)
     ratio = jnp.where(norms == 0, 0.0, jnp.sqrt(norms / limit) / sigma)
     ratio = jnp.where(jnp.isfinite(sigma) & ~jnp.isnan(ratio), ratio, jnp.inf)
-    ratio = jnp.where(own, ratio, 0.0).reshape(-1)
-    worst = jnp.max(ratio)
-    return Statistic(
-        worst=worst,
-        row=first(ratio == worst),
-        passed=jnp.all(ratio <= 1.0),
-        finite_claim=jnp.all(jnp.where(own, theirs, True)),
-        in_range=jnp.ones((), bool),
-        finite_operands=jnp.all(own),
+    return RowStatistics(
+        ratio=jnp.where(own, ratio, 0.0),
+        finite_claim=theirs | ~own,
+        in_range=jnp.ones(own.shape, bool),
+        finite_operands=own,
     )
 
 
 def _test_exact(
     form: Contraction, near: Array, image: Array, out: Array, g: Array, field: Field
-) -> Statistic:
-    # A claim outside the accumulator's range is wrong, and would break the limbs' exactness.
-    in_range = jnp.all((out <= form.magnitude) & (out >= -form.magnitude))
+) -> RowStatistics:
     wide, claimed = near.astype(jnp.float64), out.astype(jnp.float64)
     expected = field.apply_linear(
         lambda limbs: form.apply(wide, limbs),
@@ -239,11 +264,31 @@ def _test_exact(
         magnitude=form.magnitude,
         terms=form.columns,
     )
-    equal = jnp.all(expected == folded, axis=-1).reshape(-1)
-    true = jnp.ones((), bool)
-    passed = jnp.all(equal)
-    worst = jnp.where(passed & in_range, 0.0, jnp.inf).astype(jnp.float64)
-    return Statistic(worst, first(~equal), passed, true, in_range, true)
+    equal = jnp.all(expected == folded, axis=-1)
+    # A claim outside the accumulator's range is wrong, and breaks the limbs' exactness.
+    outside = (jnp.abs(claimed) > form.magnitude).astype(jnp.float64)
+    in_range = form.out_sums(outside) == 0
+    true = jnp.ones(equal.shape, bool)
+    return RowStatistics(
+        ratio=jnp.where(equal & in_range, 0.0, jnp.inf).astype(jnp.float64),
+        finite_claim=true,
+        in_range=in_range,
+        finite_operands=true,
+    )
+
+
+def summary(rows: RowStatistics) -> Statistic:
+    """The statistic of all rows: everything must hold in each, and the worst is named."""
+    ratio = rows.ratio.reshape(-1)
+    worst = jnp.max(ratio)
+    return Statistic(
+        worst=worst,
+        row=first(ratio == worst),
+        passed=jnp.all(ratio <= 1.0),
+        finite_claim=jnp.all(rows.finite_claim),
+        in_range=jnp.all(rows.in_range),
+        finite_operands=jnp.all(rows.finite_operands),
+    )
 
 
 def first(flags: Array) -> Array:
@@ -393,7 +438,8 @@ def _verify(
         near, far = (jnp.asarray(x) for x in ((lhs, rhs), (rhs, lhs))[form.near])
         projection = project(form, far, g, eps=eps)
         claim = jnp.asarray(out)
-        statistic = test(form, near, projection, claim, g, eps=eps, limit=reached.limit)
+        found = test(form, near, projection, claim, g, eps=eps, limit=reached.limit)
+        statistic = Statistic(*(np.asarray(x) for x in found))
     verdict, reason = judge(statistic)
     return Result(
         verdict=verdict,

@@ -15,6 +15,8 @@ is not a claim is replayed. `execute` and `statistics` are pure JAX functions.
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -35,6 +37,7 @@ from verifiable import (
     merkle,
     policy,
     prover,
+    strategy,
     verifier,
 )
 from verifiable.analysis import Analysis, Claim
@@ -46,6 +49,7 @@ from verifiable.interpreter import Array, Env, Function, Var
 from verifiable.key import KeyHeader, VerifierKey
 from verifiable.policy import Policy
 from verifiable.report import Bound, Corridor, Coverage, Report, Verdict, table
+from verifiable.strategy import Packed, Strategy
 from verifiable.trace import Trace
 from verifiable.verifier import Findings
 
@@ -64,6 +68,7 @@ class Program:
       inputs: shapes and dtypes of the inputs.
       y: shapes and dtypes of what the function returns.
       id: 32 bytes that name the function, its closed-over constants and its claims.
+      strategy: how the check is compiled; it changes no verdict.
     """
 
     policy: Policy
@@ -71,6 +76,7 @@ class Program:
     inputs: tuple[Any, ...] = field(repr=False)
     y: Any = field(repr=False)
     id: bytes
+    strategy: Strategy
     _function: Function = field(repr=False)
     _analysis: Analysis = field(repr=False)
 
@@ -287,8 +293,8 @@ class Program:
                 bound=self.bound,
             )
         with jax.enable_x64(True):
-            findings, mine = self._check(key.arrays, inputs, outputs, claims)
-            findings = jax.tree.map(np.asarray, findings)
+            packed, mine = self._check(key.arrays, inputs, outputs, claims)
+        findings = strategy.unpack(packed)
         if corridor is not None:
             corridor = replace(corridor, margin=float(corridor.answer(mine)))
         verdict, reason, where, results = judge.judge(findings, self.claims, self._outputs)
@@ -332,25 +338,40 @@ class Program:
                 limit=self.bound.limit if self.bound else 0.0,
                 vectors=key["vectors"],
                 claims=dict(enumerate(claims)),
+                tile_bytes=self.strategy.tile_bytes,
             ).inside(self._analysis.frame, key["residual"], env)
             own, findings = verifier.check(block, context, env)
             for i, (theirs, mine) in enumerate(zip(outputs, own, strict=True)):
                 eps = self.tolerances[self._outputs[i][0]]
-                findings.outputs[i] = verifier.compare(theirs, mine, eps)
+                findings.outputs[i] = verifier.compare(theirs, mine, eps, self.strategy.tile_bytes)
             return findings, jax.tree.unflatten(jax.tree.structure(self.y), own)
 
-    @cached_property
-    def _check(self) -> Callable[..., tuple[Findings, Any]]:
-        return jax.jit(self._statistics, compiler_options=self._compiler_options())
+    def tune(
+        self, key: VerifierKey, *inputs: Any, y: Any, trace: Any, repeats: int = 10
+    ) -> tuple[Program, dict[Strategy, float]]:
+        """Measure every strategy on a run, as `check` takes it.
 
-    def _compiler_options(self) -> dict[str, Any] | None:
-        """A check is bound by memory: on CPUs, the scheduler that saves it is twice as fast.
+        Returns:
+          The same program with the fastest, and the seconds of each.
 
-        It is slower where claims stand under a scan.
+        Raises:
+          ValueError: as `check`.
         """
-        if jax.default_backend() != "cpu" or any(c.trips for c in self.claims):
-            return None
-        return {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+        others = {s: replace(self, strategy=s) for s in strategy.candidates(self.strategy)}
+        calls = {
+            s: functools.partial(p.check, key, *inputs, y=y, trace=trace) for s, p in others.items()
+        }
+        best, seconds = strategy.fastest(calls, repeats)
+        return others[best], seconds
+
+    @cached_property
+    def _check(self) -> Callable[..., tuple[Packed, Any]]:
+        return strategy.compile(self._packed, self.strategy)
+
+    def _packed(self, *args: Any) -> tuple[Packed, Any]:
+        findings, mine = self._statistics(*args)
+        with jax.enable_x64(True):
+            return strategy.pack(findings), mine
 
     @cached_property
     def _setup(self) -> Callable[..., verifier.Residual]:
@@ -424,6 +445,8 @@ class Program:
             raise ValueError(f"the key lacks, or has in excess, the arrays {differing}")
         for name, want in wanted.items():
             have = key.arrays[name]
+            if (have.shape, have.dtype) == (want.shape, want.dtype):
+                continue
             # A public challenge draws more often for exact checks; all else is fixed.
             exact = want.dtype == jnp.uint64
             shapes = [x.shape[:-1] if exact else x.shape for x in (have, want)]
@@ -492,7 +515,11 @@ class Program:
 
 
 def compile(
-    fn: Callable[..., Any], params: Any, *inputs: Any, policy: Policy = policy.DEFAULT
+    fn: Callable[..., Any],
+    params: Any,
+    *inputs: Any,
+    policy: Policy = policy.DEFAULT,
+    strategy: Strategy | None = None,
 ) -> Program:
     """Compile `fn(params, *inputs)` into a pair of execution and check.
 
@@ -502,6 +529,8 @@ def compile(
       params: pytree of arrays or `ShapeDtypeStruct`s: what the coordinator knows beforehand.
       *inputs: pytrees of arrays or `ShapeDtypeStruct`s: what differs from job to job.
       policy: tolerances and limits.
+      strategy: how to compile the check, such as `Program.tune` found; a default that suits most
+        programs if there is none.
 
     Raises:
       TypeError: a value is no array, or a primitive has a parameter without a canonical form.
@@ -518,11 +547,18 @@ def compile(
         inputs=inputs,
         y=y,
         id=identity.program_id(function, known, leaves, found),
+        strategy=strategy or _default_strategy(found),
         _function=function,
         _analysis=found,
     )
     compiled.require_policy(policy)
     return compiled
+
+
+def _default_strategy(found: Analysis) -> Strategy:
+    claims = found.claims.values()
+    nbytes = sum(math.prod(c.shape) * c.dtype.itemsize for c in claims)
+    return strategy.default(nbytes, scans=any(c.trips for c in claims))
 
 
 def parameter_root(params: Any) -> bytes:

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from verifiable import freivalds, interpreter, rounding
+from verifiable import freivalds, interpreter, rounding, tiling
 from verifiable.analysis import Analysis, Claim, Frame
-from verifiable.claims import is_float
-from verifiable.freivalds import Projection, Statistic
+from verifiable.claims import Contraction, is_float
+from verifiable.freivalds import Projection, RowStatistics, Statistic
 from verifiable.interpreter import Array, Atom, Block, Env, Equation
 from verifiable.policy import Policy
 from verifiable.rounding import Rounding
@@ -143,6 +143,7 @@ class Context:
       claims: claimed outputs by index, without the dimensions of the scans around.
       projections: of known operands, by index of the claim.
       children: known part and residual of each scan.
+      tile_bytes: size of the tiles of tests; see `tiling`.
     """
 
     analysis: Analysis
@@ -150,6 +151,7 @@ class Context:
     limit: float
     vectors: Mapping[str, Array]
     claims: Mapping[int, Array]
+    tile_bytes: int = 0
     projections: Mapping[int, Projection] = field(default_factory=dict)
     children: Mapping[Equation, tuple[Frame, Residual]] = field(default_factory=dict)
 
@@ -181,7 +183,11 @@ def check(
     """
     analysis = context.analysis
     findings = Findings({}, {}, {}, {})
+    wanted = block.outputs if wanted is None else wanted
+    plan = tiling.plan(block, analysis, wanted, context.tile_bytes)
     for equation in block.equations:
+        if equation in plan.inside:
+            continue
         if analysis.known(equation):
             if analysis.rebuilt.intersection(equation.outputs):
                 interpreter.replay(equation, env)
@@ -189,7 +195,7 @@ def check(
             claim = analysis.claims[equation]
             if claim.near is equation.outputs[0]:
                 interpreter.replay(equation, env)
-            findings.claims[claim.index] = _test(claim, context, env)
+            findings.claims[claim.index] = _test(claim, context, env, plan.regions)
             env[equation.outputs[0]] = context.claims[claim.index]
             findings.taken[claim.index] = jnp.ones((), bool)
         elif equation.kind == "while":
@@ -201,27 +207,28 @@ def check(
             findings.update(several(equation, context, env))
         else:
             interpreter.replay(equation, env)
-    return interpreter.read_all(env, block.outputs if wanted is None else wanted), findings
+    return interpreter.read_all(env, wanted), findings
 
 
-def _test(claim: Claim, context: Context, env: Env) -> Statistic:
-    near, out = interpreter.read(env, claim.near), context.claims[claim.index]
-    eps = context.policy.eps_of(claim, claim.name)
-    if isinstance(claim.form, Rounding):
-        return rounding.test(claim.form, near, out, eps=eps)
+def _test(
+    claim: Claim, context: Context, env: Env, regions: Mapping[int, tiling.Region]
+) -> Statistic:
+    out, form = context.claims[claim.index], claim.form
+    eps, limit = context.policy.eps_of(claim, claim.name), context.limit
+    if isinstance(form, Rounding):
+        return rounding.test(form, interpreter.read(env, claim.near), out, eps=eps)
     projection = context.projections.get(claim.index)
     if projection is None:
         far = interpreter.read(env, claim.far)
         projection = _project(claim, far, context.vectors, context.policy)
-    return freivalds.test(
-        claim.form,
-        near,
-        projection,
-        out,
-        context.vectors[claim.form.vectors(far_known=claim.far_known)],
-        eps=eps,
-        limit=context.limit,
-    )
+    g = context.vectors[form.vectors(far_known=claim.far_known)]
+
+    def rows(form: Contraction, near: Array, out: Array) -> RowStatistics:
+        return freivalds.test_rows(form, near, projection, out, g, eps=eps, limit=limit)
+
+    if claim.index in regions:
+        return freivalds.summary(tiling.over_tiles(regions[claim.index], claim, env, out, rows))
+    return freivalds.summary(rows(form, interpreter.read(env, claim.near), out))
 
 
 def _check_scan(equation: Equation, context: Context, env: Env) -> Findings:
@@ -281,7 +288,7 @@ def _test_untaken(out: Array) -> Statistic:
     return Statistic(worst, freivalds.first(~zero), passed, true, true, true)
 
 
-def compare(theirs: Array, mine: Array, eps: float) -> OutputStatistic:
+def compare(theirs: Array, mine: Array, eps: float, tile_bytes: int = 0) -> OutputStatistic:
     """Compare an output with the replayed one.
 
     Args:
@@ -289,24 +296,15 @@ def compare(theirs: Array, mine: Array, eps: float) -> OutputStatistic:
       mine: what the claims lead to, of the same shape and dtype.
       eps: how far a row of floats may be off, as a fraction of its 2-norm; integers and booleans
         must be equal.
+      tile_bytes: size of the tiles of the comparison; see `tiling`.
     """
     rows = (math.prod(mine.shape[:-1]), math.prod(mine.shape[-1:]))
-    theirs, mine = theirs.reshape(rows), mine.reshape(rows)
-    if not is_float(mine.dtype):
-        ratio = jnp.where(jnp.all(theirs == mine, axis=-1), 0.0, jnp.inf)
-        finite = own = jnp.ones(rows[:1], bool)
-    else:
-        floor = float(jnp.finfo(mine.dtype).tiny)
-        wide = jnp.complex128 if jnp.iscomplexobj(mine) else jnp.float64
-        theirs, mine = theirs.astype(wide), mine.astype(wide)
-        finite = jnp.all(jnp.isfinite(theirs), axis=-1)
-        own = jnp.all(jnp.isfinite(mine), axis=-1)
-        # Divided by the largest element, squares neither overflow nor vanish.
-        top = jnp.maximum(jnp.max(jnp.abs(mine), axis=-1, initial=0.0), floor)[:, None]
-        deviation = jnp.linalg.norm((theirs - mine) / top, axis=-1)
-        allowed = eps * jnp.linalg.norm(mine / top, axis=-1) + floor / top[:, 0]
-        ratio = jnp.where(own, deviation / allowed, 0.0)
-        ratio = jnp.where(jnp.isnan(ratio), jnp.inf, ratio)
+    ratio, finite, own = tiling.over_rows(
+        lambda a, b: _compare_rows(a, b, eps),
+        theirs.reshape(rows),
+        mine.reshape(rows),
+        tile_bytes=tile_bytes,
+    )
     if ratio.size == 0:
         ratio, finite, own = jnp.zeros(1), jnp.ones(1, bool), jnp.ones(1, bool)
     worst = jnp.max(ratio).astype(jnp.float64)
@@ -316,3 +314,22 @@ def compare(theirs: Array, mine: Array, eps: float) -> OutputStatistic:
         finite=jnp.all(finite | ~own),
         own_finite=jnp.all(own),
     )
+
+
+def _compare_rows(theirs: Array, mine: Array, eps: float) -> tuple[Array, Array, Array]:
+    """Of each row of two matrices: the deviation over its limit, and which are finite."""
+    if not is_float(mine.dtype):
+        equal = jnp.all(theirs == mine, axis=-1)
+        true = jnp.ones(equal.shape, bool)
+        return jnp.where(equal, 0.0, jnp.inf), true, true
+    floor = float(jnp.finfo(mine.dtype).tiny)
+    wide = jnp.complex128 if jnp.iscomplexobj(mine) else jnp.float64
+    theirs, mine = theirs.astype(wide), mine.astype(wide)
+    finite = jnp.all(jnp.isfinite(theirs), axis=-1)
+    own = jnp.all(jnp.isfinite(mine), axis=-1)
+    # Divided by the largest element, squares neither overflow nor vanish.
+    top = jnp.maximum(jnp.max(jnp.abs(mine), axis=-1, initial=0.0), floor)[:, None]
+    deviation = jnp.linalg.norm((theirs - mine) / top, axis=-1)
+    allowed = eps * jnp.linalg.norm(mine / top, axis=-1) + floor / top[:, 0]
+    ratio = jnp.where(own, deviation / allowed, 0.0)
+    return jnp.where(jnp.isnan(ratio), jnp.inf, ratio), finite, own

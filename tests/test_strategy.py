@@ -1,0 +1,162 @@
+"""Strategies: the same verdicts however a check is compiled, and a measured choice among them."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import replace
+from types import SimpleNamespace
+
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis.extra import numpy as hnp
+from jax import lax
+
+from verifiable import challenge, program, strategy
+from verifiable.policy import Policy
+from verifiable.strategy import Strategy
+from verifiable.trace import Trace
+
+RNG = np.random.default_rng(7)
+ROWS, WIDTH, LAYERS = 24, 64, 3
+SECRET = challenge.secret(b"tests of verifiable/strategy.py ")
+FEW = Policy(draws=2)
+PARAMS = {
+    "first": RNG.standard_normal((WIDTH, WIDTH)).astype(np.float32) / 8,
+    "stack": RNG.standard_normal((LAYERS, WIDTH, WIDTH)).astype(np.float32) / 8,
+}
+X = RNG.standard_normal((ROWS, WIDTH)).astype(np.float32)
+
+
+def model(p, x):
+    """A contraction, then a scan of contractions."""
+    x = jnp.tanh(x @ p["first"])
+    x, _ = lax.scan(lambda x, w: (jnp.tanh(x @ w) + x, None), x, p["stack"])
+    return {"states": x, "sum": jnp.sum(x, axis=-1)}
+
+
+COMPILED = program.compile(model, PARAMS, X, policy=FEW)
+Y, TRACE = jax.jit(COMPILED.execute)(PARAMS, X)
+KEY = COMPILED.setup(PARAMS, SECRET)
+EVERY = {s: replace(COMPILED, strategy=s) for s in strategy.candidates(COMPILED.strategy)}
+
+
+def changed(index, value):
+    """The trace with one element of a claim replaced."""
+    claims = [np.array(c) for c in TRACE.claims]
+    claims[index].reshape(-1)[5] = value
+    return Trace(claims=tuple(claims))
+
+
+RUNS = {
+    "honest": (Y, TRACE),
+    "one element of the first claim": (Y, changed(0, 3.0)),
+    "one element inside the scan": (Y, changed(1, 3.0)),
+    "not a number": (Y, changed(0, np.nan)),
+    "infinite inside the scan": (Y, changed(1, np.inf)),
+    "another output": (jax.tree.map(lambda a: a + 1, Y), TRACE),
+    "a claim too few": (Y, Trace(claims=TRACE.claims[:1])),
+}
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_the_same_verdicts_whatever_the_strategy(run):
+    y, trace = RUNS[run]
+    reports = [p.check(KEY, X, y=y, trace=trace) for p in EVERY.values()]
+    assert len(reports) > 1
+    outcomes = {(r.verdict, r.reason, r.claim, tuple(c.reason for c in r.claims)) for r in reports}
+    assert len(outcomes) == 1
+    assert (reports[0].reason == "ok") == (run == "honest")
+
+
+def test_a_strategy_changes_neither_ids_nor_keys():
+    for other in EVERY.values():
+        assert other.id == COMPILED.id
+        assert other.setup(PARAMS, SECRET).header == KEY.header
+
+
+def test_the_default_depends_on_scans():
+    assert not COMPILED.strategy.save_memory
+    assert program.compile(lambda p, x: x @ p["first"], PARAMS, X, policy=FEW).strategy.save_memory
+    chosen = Strategy(save_memory=True)
+    assert program.compile(model, PARAMS, X, policy=FEW, strategy=chosen).strategy == chosen
+
+
+def test_tuning_measures_every_strategy_and_keeps_the_fastest():
+    tuned, seconds = COMPILED.tune(KEY, X, y=Y, trace=TRACE, repeats=2)
+    assert set(seconds) == set(EVERY)
+    assert seconds[tuned.strategy] == min(seconds.values())
+    assert all(0 < s < 60 for s in seconds.values())
+    assert tuned.check(KEY, X, y=Y, trace=TRACE).reason == "ok"
+
+
+def test_tuning_refuses_the_key_of_another_program():
+    other = program.compile(lambda p, x: x @ p["first"], PARAMS, X, policy=FEW)
+    with pytest.raises(ValueError, match="the key was made for program"):
+        other.tune(KEY, X, y=X, trace=[X])
+
+
+def test_the_fastest_is_the_one_that_took_least(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(strategy, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    fast, slow = Strategy(save_memory=True), Strategy(save_memory=False)
+    takes = {slow: iter([0.0, 9.0, 2.0]), fast: iter([90.0, 1.0, 7.0])}
+
+    def call(s):
+        now[0] += next(takes[s])
+
+    calls = {s: functools.partial(call, s) for s in takes}
+    assert strategy.fastest(calls, 2) == (fast, {slow: 2.0, fast: 1.0})
+
+
+@pytest.mark.parametrize(("calls", "repeats"), [({}, 1), ({Strategy(): int}, 0)])
+def test_nothing_to_measure(calls, repeats):
+    with pytest.raises(ValueError, match="nothing to measure"):
+        strategy.fastest(calls, repeats)
+
+
+def test_candidates_start_with_the_default_and_hold_it_once():
+    for default in (Strategy(), Strategy(save_memory=False)):
+        found = strategy.candidates(default)
+        assert found[0] == default
+        assert len(set(found)) == len(found)
+
+
+def test_an_option_that_the_backend_does_not_know_is_left_out(monkeypatch):
+    monkeypatch.setattr(strategy, "_MEMORY", {"xla_no_such_option": True})
+    assert strategy.compile(lambda x: x + 1, Strategy(save_memory=True))(1) == 2
+
+
+def test_other_errors_of_the_compiler_are_raised(monkeypatch):
+    monkeypatch.setattr(strategy, "_MEMORY", {"xla_cpu_scheduler_type": "no such scheduler"})
+    with pytest.raises(Exception, match="scheduler"):
+        strategy.compile(lambda x: x, Strategy(save_memory=True))
+
+
+ARRAYS = hnp.arrays(
+    st.sampled_from([np.float64, np.int32, np.bool_]),
+    hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3),
+)
+TREES = st.recursive(
+    ARRAYS, lambda c: st.dictionaries(st.integers(0, 9), c) | st.tuples(c, c), max_leaves=8
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(TREES)
+def test_unpacking_gives_back_what_was_packed(tree):
+    with jax.enable_x64(True):
+        found = strategy.unpack(strategy.pack(jax.tree.map(jnp.asarray, tree)))
+    assert jax.tree.structure(found) == jax.tree.structure(tree)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(tree), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+
+
+def test_packing_survives_compilation():
+    tree = {"a": jnp.arange(3), "b": (jnp.ones((2, 2), bool), jnp.int32(7))}
+    found = strategy.unpack(jax.jit(strategy.pack)(tree))
+    assert jax.tree.map(lambda a: a.tolist(), found) == jax.tree.map(lambda a: a.tolist(), tree)

@@ -1,0 +1,373 @@
+"""Tiles: tests of claims by rows find what whole ones do, whatever glue stands before them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from jax import lax
+
+from verifiable import challenge, interpreter, program, tiling
+from verifiable.interpreter import Equation
+from verifiable.policy import Policy
+from verifiable.strategy import Strategy
+from verifiable.trace import Trace
+
+RNG = np.random.default_rng(11)
+ROWS, WIDTH, HEADS = 12, 48, 3
+FEW = Policy(draws=2)
+SECRET = challenge.secret(b"tests of verifiable/tiling.py   ")
+WHOLE = Strategy(save_memory=False, tile_bytes=0)
+CUT = Strategy(save_memory=False, tile_bytes=1500)  # a few rows of the widest values here
+
+
+def weights(*shape: int) -> Any:
+    return (RNG.standard_normal(shape) / np.sqrt(shape[-2])).astype(np.float32)
+
+
+PARAMS = {
+    "square": weights(WIDTH, WIDTH),
+    "other": weights(WIDTH, WIDTH),
+    "up": weights(WIDTH, 4 * WIDTH),
+    "down": weights(4 * WIDTH, WIDTH),
+    "stack": weights(2, WIDTH, WIDTH),
+    "scale": RNG.uniform(0.5, 1.5, WIDTH).astype(np.float32),
+}
+X = RNG.standard_normal((ROWS, WIDTH)).astype(np.float32)
+
+
+# Steps of random programs, each from (rows, WIDTH) to (rows, WIDTH).
+
+
+def norm(p, x):
+    centred = x - x.mean(-1, keepdims=True)
+    return centred * lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + 1e-3) * p["scale"]
+
+
+def attention(p, x):
+    heads = lambda y: y.reshape(-1, HEADS, WIDTH // HEADS).swapaxes(0, 1)  # noqa: E731
+    q, k, v = heads(x @ p["square"]), heads(x @ p["other"]), heads(x)
+    mask = jnp.tril(jnp.ones((len(x), len(x)), bool))
+    scores = jax.nn.softmax(jnp.where(mask, q @ k.swapaxes(1, 2), -1e9))
+    return (scores @ v).swapaxes(0, 1).reshape(x.shape) @ p["square"] + x
+
+
+def mlp(p, x):
+    return x + jax.nn.gelu(norm(p, x) @ p["up"]) @ p["down"]
+
+
+def gated(p, x):
+    a, b = jnp.split(norm(p, x) @ p["up"], [2 * WIDTH], axis=1)
+    return (jax.nn.silu(a) * b) @ p["down"][: 2 * WIDTH]
+
+
+def across(p, x):
+    return jnp.cumsum(x, axis=0) / len(x) @ p["other"] + jnp.flip(x, 0)
+
+
+def along(p, x):
+    return jnp.cumsum(x, axis=1) / WIDTH @ p["other"]
+
+
+def both_ways(p, x):
+    """One value in the rows and in the columns of a product of its own."""
+    y = jnp.tanh(x @ p["square"])
+    return jax.nn.softmax(y @ y.T) @ y @ p["other"]
+
+
+def shared(p, x):
+    """One operand of two claims, and of the output."""
+    y = jnp.tanh(x * p["scale"])
+    return y @ p["square"] + y @ p["other"] + y
+
+
+def scanned(p, x):
+    return lax.scan(lambda x, w: (norm(p, x) @ w + x, None), x, p["stack"])[0]
+
+
+def branched(p, x):
+    return lax.cond(x[0, 0] > 0, lambda: jnp.sin(x) @ p["square"], lambda: norm(p, x) @ p["other"])
+
+
+def from_positions(p, x):
+    grid = lax.broadcasted_iota(jnp.float32, x.shape, 0) - lax.broadcasted_iota(
+        jnp.float32, x.shape, 1
+    )
+    return (x + jnp.sin(grid)) @ p["square"]
+
+
+def padded(p, x):
+    return (
+        jnp.concatenate([x[:, 1:], x[:, :1]], axis=1) @ p["square"]
+        + jnp.pad(x, ((1, 0), (0, 0)))[:-1] @ p["other"]
+    )
+
+
+STEPS = [
+    attention, mlp, gated, across, along, both_ways, shared, scanned, branched, from_positions,
+    padded,
+]  # fmt: skip
+
+
+class Case:
+    """A program, an honest run of it, and the check with and without tiles."""
+
+    def __init__(self, fn, *inputs, params=PARAMS):
+        whole = program.compile(fn, params, *inputs, policy=FEW, strategy=WHOLE)
+        self.y, self.trace = jax.jit(whole.execute)(params, *inputs)
+        self.key = whole.setup(params, SECRET)
+        self.inputs = inputs
+        self.programs = (whole, replace(whole, strategy=CUT))
+
+    def check(self, trace=None):
+        trace = self.trace if trace is None else trace
+        return [p.check(self.key, *self.inputs, y=self.y, trace=trace) for p in self.programs]
+
+    def regions(self):
+        """Every region of the outermost block."""
+        p = self.programs[1]
+        block, found = p._function.block, p._analysis
+        return tiling.plan(block, found, block.outputs, CUT.tile_bytes).regions
+
+    def changed(self, index, place, value):
+        claims = [np.array(c) for c in self.trace.claims]
+        claims[index].reshape(-1)[place % claims[index].size] = value
+        return Trace(claims=tuple(claims))
+
+
+def agree(whole, cut):
+    """Two reports that say the same, up to the last bits of ratios."""
+    assert (whole.verdict, whole.reason, whole.claim) == (cut.verdict, cut.reason, cut.claim)
+    for a, b in zip(whole.claims, cut.claims, strict=True):
+        assert (a.verdict, a.reason) == (b.verdict, b.reason)
+        if a.worst > 1:
+            assert (a.row, a.trip) == (b.row, b.trip)
+            np.testing.assert_allclose(a.worst, b.worst, rtol=1e-3)
+
+
+@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.lists(st.sampled_from(STEPS), min_size=1, max_size=3),
+    st.integers(2, 2 * ROWS),
+    st.integers(0, 10**6),
+    st.sampled_from([50.0, np.nan, np.inf]),
+)
+def test_tiles_find_what_whole_tests_find(steps, rows, place, value):
+    def fn(p, x):
+        for step in steps:
+            x = step(p, x)
+        return x, x.sum(0)
+
+    x = RNG.standard_normal((rows, WIDTH)).astype(np.float32)
+    case = Case(fn, x)
+    whole, cut = case.check()
+    assert whole.reason == cut.reason == "ok"
+    np.testing.assert_allclose(whole.y[0], cut.y[0], rtol=1e-4, atol=1e-4)
+    agree(*case.check(case.changed(place % len(case.trace.claims), place, value)))
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_every_row_is_tested(step):
+    """A change in any one row of any claim is found, and found there."""
+    case = Case(step, X)
+    for index, claim in enumerate(case.programs[0].claims):
+        if claim.trips or claim.form.batch > 1 or step is branched:
+            continue
+        columns = claim.shape[-1]
+        for row in range(claim.shape[0]):
+            trace = case.changed(index, row * columns + row % columns, 1e3)
+            [_, cut] = case.check(trace)
+            assert cut.claim == claim.name
+            assert cut.claims[index].row == row
+        assert case.check()[1].reason == "ok"
+
+
+def test_attention_activations_and_norms_go_into_the_tiles():
+    regions = Case(lambda p, x: mlp(p, mlp(p, attention(p, x))), X).regions()
+    kinds = {i: {e.kind for e, *_ in r.steps} for i, r in regions.items()}
+    assert any({"dot_general", "exp", "reduce_max"} <= k for k in kinds.values())
+    assert any("tanh" in k for k in kinds.values())
+    assert any("rsqrt" in k for k in kinds.values())
+    # The residual stream comes out of the tiles of the first claim that needs it.
+    assert any(r.returned for r in regions.values())
+    assert all(r.size < r.length == ROWS for r in regions.values())
+
+
+def test_no_whole_matrix_of_scores_is_left():
+    rows = 64
+    x = RNG.standard_normal((rows, WIDTH)).astype(np.float32)
+    case = Case(attention, x)
+    sizes = []
+    for p in case.programs:
+        with jax.enable_x64(True):
+            args = (case.key.arrays, case.inputs, jax.tree.leaves(case.y), list(case.trace.claims))
+            text = jax.jit(p._statistics).lower(*args).as_text()
+        sizes.append(f"tensor<{HEADS}x{rows}x{rows}xf32>" in text)
+    assert sizes == [True, False]
+
+
+def test_rows_inside_an_example_and_rows_of_examples():
+    def fn(p, x):
+        return jnp.tanh(x) @ p["square"]
+
+    for shape in ((1, ROWS, WIDTH), (ROWS, 2, WIDTH), (2, 3, ROWS, WIDTH)):
+        case = Case(fn, RNG.standard_normal(shape).astype(np.float32))
+        [region] = case.regions().values()
+        assert region.size < region.length == ROWS
+        for row in (0, 5, int(np.prod(shape[:-1])) - 1):
+            whole, cut = case.check(case.changed(0, row * WIDTH, 1e3))
+            agree(whole, cut)
+            assert cut.claims[0].row == row
+
+
+def test_weights_on_the_left_and_batches():
+    left = {"w": weights(WIDTH, WIDTH), "b": weights(2, 192, 192)}
+    for fn, shape in (
+        (lambda p, x: p["w"] @ jnp.sin(x), (WIDTH, 20)),
+        (lambda p, x: jnp.sin(x) @ p["b"], (2, 20, 192)),
+    ):
+        case = Case(fn, RNG.standard_normal(shape).astype(np.float32), params=left)
+        for place in range(0, case.trace.claims[0].size, 397):
+            agree(*case.check(case.changed(0, place, 1e3)))
+        agree(*case.check())
+
+
+def test_convolutions_by_example():
+    kernel = RNG.standard_normal((16, 8, 3, 3)).astype(np.float32)
+    x = RNG.standard_normal((5, 8, 9, 9)).astype(np.float32)
+    case = Case(
+        lambda p, x: lax.conv_general_dilated(jnp.sin(x), p, (1, 1), "SAME"), x, params=kernel
+    )
+    [region] = case.regions().values()
+    assert region.size < region.length == len(x)
+    for place in range(0, case.trace.claims[0].size, 977):
+        agree(*case.check(case.changed(0, place, 1e3)))
+
+
+def test_integers_in_tiles():
+    w = RNG.integers(-128, 128, (WIDTH, WIDTH), dtype=np.int8)
+    x = RNG.integers(-128, 128, (40, WIDTH), dtype=np.int8)
+    case = Case(lambda p, x: lax.dot(x, p, preferred_element_type=jnp.int32), x, params=w)
+    assert case.check()[1].reason == "ok"
+    right = case.trace.claims[0].reshape(-1)
+    for place in range(0, right.size, 61):
+        for value, reason in (
+            (int(right[place]) + 1, "claim-mismatch"),
+            (2**31 - 1, "claim-range"),
+        ):
+            whole, cut = case.check(case.changed(0, place, value))
+            agree(whole, cut)
+            assert cut.reason == reason
+            assert cut.claims[0].row == place // WIDTH
+
+
+def test_checks_in_tiles_commute_with_vmap():
+    case = Case(mlp, X)
+    p = case.programs[1]
+    keys = case.key
+    xs = jnp.stack([X, 2 * X])
+    ys, traces = jax.vmap(lambda x: p.execute(PARAMS, x))(xs)
+    with jax.enable_x64(True):
+        found, _ = jax.vmap(lambda x, y, t: p.statistics(keys, x, y=y, trace=t))(xs, ys, traces)
+        assert all(np.all(s.passed) for s in found.claims.values())
+
+
+@given(st.integers(0, 300), st.integers(0, 10**7), st.integers(0, 10**6))
+def test_tile_sizes(length, nbytes, tile_bytes):
+    size = tiling.tile_size(length, nbytes, tile_bytes)
+    assert min(length, 1) <= size <= max(length, 0)
+    if tile_bytes and nbytes > tile_bytes and size > 1:
+        assert size * nbytes <= tile_bytes * length
+    if not tile_bytes:
+        assert size == length
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 200))
+def test_rows_are_taken_each_once(length, tile_bytes):
+    x = jnp.arange(2.0 * length, dtype=jnp.float32).reshape(length, 2)
+    found = tiling.over_rows(lambda a: (a[:, 0], a.sum(1)), x, tile_bytes=tile_bytes)
+    np.testing.assert_array_equal(found[0], x[:, 0])
+    np.testing.assert_array_equal(found[1], x.sum(1))
+
+
+# Every rule by itself: cut inputs, resized parameters, and the same piece of the output.
+
+A = RNG.standard_normal((4, 6, 8)).astype(np.float32)
+B = RNG.standard_normal((4, 8, 6)).astype(np.float32)
+RULED = {
+    "add": (lambda a: a + a[:, :1], A),
+    "select_n": (lambda a: jnp.where(a > 0, a, 0.0), A),
+    "broadcast_in_dim": (lambda a: lax.broadcast_in_dim(a, (2, 4, 6, 8), (1, 2, 3)), A),
+    "reshape merges": (lambda a: a.reshape(4, 48), A),
+    "reshape splits": (lambda a: a.reshape(4, 6, 2, 4), A),
+    "reshape mixes": (lambda a: a.reshape(8, 6, 4), A),
+    "rev": (lambda a: lax.rev(a, (1,)), A),
+    "stack": (lambda a: jnp.stack([a, a], axis=1), A),
+    "squeeze": (lambda a: lax.squeeze(lax.expand_dims(a, (1,)), (1,)), A),
+    "transpose": (lambda a: a.transpose(2, 0, 1), A),
+    "reduce_sum": (lambda a: a.sum(1), A),
+    "reduce_max": (lambda a: a.max((0, 2)), A),
+    "argmax": (lambda a: lax.argmax(a, 1, jnp.int32), A),
+    "cumsum": (lambda a: lax.cumsum(a, axis=1), A),
+    "concatenate": (lambda a: lax.concatenate([a, a], 1), A),
+    "slice": (lambda a: lax.slice(a, (0, 1, 0), (4, 5, 8), (1, 2, 1)), A),
+    "split": (lambda a: lax.split(a, (2, 4), axis=1)[1], A),
+    "dot_general": (lambda a: lax.dot_general(a, B, (((2,), (1,)), ((0,), (0,)))), A),
+    "dot_general outer": (lambda a: lax.dot_general(a, B, (((1,), (2,)), ((), ()))), A),
+    "iota": (lambda a: lax.broadcasted_iota(jnp.int32, (4, 6, 8), 1) + lax.abs(a) * 0, A),
+}
+
+
+@pytest.mark.parametrize("name", RULED)
+def test_rules(name):
+    fn, x = RULED[name]
+    function, _ = interpreter.trace(fn, x)
+    block = function.block
+    env: dict[Any, Any] = dict(zip(block.inputs, [*function.constants, x], strict=True))
+    interpreter.evaluate(block, env)
+    cuts = 0
+    for equation in block.equations:
+        for axis in range(len(equation.outputs[0].shape)):
+            length = equation.outputs[0].shape[axis]
+            sources = tiling.RULES[equation.kind](equation, axis)
+            if sources is None or length < 2:
+                continue
+            cuts += 1
+            start, size = 1, length - 1
+            values = [
+                v if d is None else lax.dynamic_slice_in_dim(v, start, size, d)
+                for v, d in zip(interpreter.read_all(env, equation.inputs), sources, strict=True)
+            ]
+            results = tiling.evaluate(equation, axis, start, size, values)
+            for v, result in zip(equation.outputs, results, strict=True):
+                want = lax.dynamic_slice_in_dim(env[v], start, size, axis)
+                np.testing.assert_allclose(result, want, rtol=1e-5, atol=1e-6)
+    assert cuts or name == "reshape mixes"
+
+
+def test_axes_that_a_primitive_mixes_are_not_cut():
+    def rule(fn, axis):
+        block = interpreter.trace(fn, A)[0].block
+        equation: Equation = block.equations[-1]
+        return tiling.RULES[equation.kind](equation, axis)
+
+    assert rule(lambda a: lax.cumsum(a, axis=1), 1) is None
+    assert rule(lambda a: lax.concatenate([a, a], 1), 1) is None
+    assert rule(lambda a: lax.slice(a, (0, 1, 0), (4, 6, 8)), 1) is None
+    assert rule(lambda a: lax.rev(a, (1,)), 1) is None
+    assert rule(lambda a: jnp.stack([a, a], axis=1), 1) is None
+    assert rule(lambda a: a.reshape(8, 6, 4), 0) is None
+    assert rule(lambda a: a.reshape(4, 48), 1) is None
+
+
+def test_a_claim_without_rows_is_tested_whole():
+    case = Case(lambda p, x: x @ p["up"], X[0])
+    assert not case.regions()
+    assert [r.reason for r in case.check()] == ["ok", "ok"]

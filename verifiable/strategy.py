@@ -1,0 +1,141 @@
+"""How a check is compiled: what is decided by measurement and never changes a verdict.
+
+A check touches every byte of a trace a few times and does little with it, so memory decides its
+speed. What XLA allocates for temporaries comes from the C library at each call; beyond 32 MB,
+glibc gives it back to the system each time, and every page of it faults and is zeroed again
+(30,000 faults for 124 MB, as long as the arithmetic itself). Hence
+
+* tests of claims go over tiles of rows, and so do replayed attention, activations and norms before
+  them (`tiling`): no copy of a claim in double precision, and no matrix of scores, is ever whole;
+* of XLA's schedulers for CPUs, the one that saves memory is used, rather than the one that finds
+  parallel work: at width 2048, 128 tokens and 4 layers, 15 MB instead of 124 without tiles. Under
+  a scan it is the slower one;
+* what a check measures, some hundred scalars, comes back in three arrays.
+
+`default` is right for most programs. `fastest` measures all `candidates`.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+_MEMORY = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Strategy:
+    """One way to compile a check.
+
+    Attributes:
+      save_memory: on CPUs, whether XLA orders operations for few temporaries. It is slower where
+        claims stand under a scan.
+      tile_bytes: about how large the largest value in a tile is; 0 for no tiles.
+    """
+
+    save_memory: bool = True
+    tile_bytes: int = 2**20
+
+    def options(self) -> dict[str, Any]:
+        """Compiler options for the backend at hand."""
+        return dict(_MEMORY) if self.save_memory and jax.default_backend() == "cpu" else {}
+
+
+def default(trace_bytes: int, *, scans: bool) -> Strategy:
+    """What suits most programs, without measuring.
+
+    Args:
+      trace_bytes: size of all claims of the program.
+      scans: whether claims stand under a scan.
+    """
+    # Smaller tiles pay for packing the random vectors again and again.
+    return Strategy(save_memory=not scans, tile_bytes=max(2**20, trace_bytes // 32))
+
+
+def candidates(default: Strategy) -> tuple[Strategy, ...]:
+    """What to measure; the default comes first."""
+    return default, replace(default, save_memory=not default.save_memory)
+
+
+def compile(fn: Callable[..., Any], strategy: Strategy) -> Callable[..., Any]:
+    """`jax.jit(fn)` with the options of a strategy; without them where XLA does not know them."""
+    options = strategy.options()
+    if not options:
+        return jax.jit(fn)
+    try:
+        jax.jit(lambda: 0, compiler_options=options).lower().compile()
+    except Exception as error:
+        if "No such compile option" not in str(error):
+            raise
+        return jax.jit(fn)
+    return jax.jit(fn, compiler_options=options)
+
+
+def fastest(
+    calls: Mapping[Strategy, Callable[[], Any]], repeats: int
+) -> tuple[Strategy, dict[Strategy, float]]:
+    """The strategy whose call takes the least time, and the seconds of each: the best of some.
+
+    Calls alternate, so that a machine that slows down half way slows all of them; the first round,
+    which compiles, does not count.
+
+    Raises:
+      ValueError: no calls, or no repeats.
+    """
+    if not calls or repeats < 1:
+        raise ValueError("there is nothing to measure")
+    seconds = dict.fromkeys(calls, float("inf"))
+    for call in calls.values():
+        jax.block_until_ready(call())
+    for _ in range(repeats):
+        for strategy, call in calls.items():
+            start = time.perf_counter()
+            jax.block_until_ready(call())
+            seconds[strategy] = min(seconds[strategy], time.perf_counter() - start)
+    return min(seconds, key=seconds.__getitem__), seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A pytree of arrays as one vector for each dtype: an array costs as much as a kernel.
+
+    Attributes:
+      vectors: by name of the dtype.
+      layout: structure of the tree, and dtype and shape of each leaf.
+    """
+
+    vectors: dict[str, Any]
+    layout: tuple[Any, tuple[tuple[str, tuple[int, ...]], ...]]
+
+
+jax.tree_util.register_dataclass(Packed, data_fields=["vectors"], meta_fields=["layout"])
+
+
+def pack(tree: Any) -> Packed:
+    """Pack a pytree of arrays; pure, to be compiled."""
+    leaves, structure = jax.tree.flatten(tree)
+    groups: dict[str, list[Any]] = {}
+    for leaf in leaves:
+        groups.setdefault(leaf.dtype.name, []).append(jnp.ravel(leaf))
+    vectors = {name: jnp.concatenate(group) for name, group in groups.items()}
+    return Packed(vectors, (structure, tuple((x.dtype.name, x.shape) for x in leaves)))
+
+
+def unpack(packed: Packed) -> Any:
+    """The pytree again, of numpy arrays."""
+    structure, layout = packed.layout
+    vectors = {name: np.asarray(vector) for name, vector in packed.vectors.items()}
+    used = dict.fromkeys(vectors, 0)
+    leaves: list[np.ndarray[Any, Any]] = []
+    for name, shape in layout:
+        start = used[name]
+        used[name] = stop = start + math.prod(shape)
+        leaves.append(vectors[name][start:stop].reshape(shape))
+    return jax.tree.unflatten(structure, leaves)
