@@ -88,7 +88,7 @@ def test_the_default_depends_on_scans():
 def test_tuning_measures_every_strategy_and_keeps_the_fastest():
     tuned, seconds = COMPILED.tune(KEY, X, y=Y, trace=TRACE, repeats=2)
     assert set(seconds) == set(EVERY)
-    assert seconds[tuned.strategy] == min(seconds.values())
+    assert seconds[tuned.strategy] <= min(seconds.values()) / 0.95
     assert all(0 < s < 60 for s in seconds.values())
     assert tuned.check(KEY, X, y=Y, trace=TRACE).reason == "ok"
 
@@ -110,6 +110,18 @@ def test_the_fastest_is_the_one_that_took_least(monkeypatch):
 
     calls = {s: functools.partial(call, s) for s in takes}
     assert strategy.fastest(calls, 2) == (fast, {slow: 2.0, fast: 1.0})
+
+
+def test_what_is_hardly_faster_than_the_default_does_not_replace_it(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(strategy, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    takes = {Strategy(tile_bytes=0): 1.0, Strategy(): 0.96}
+
+    def call(s):
+        now[0] += takes[s]
+
+    calls = {s: functools.partial(call, s) for s in takes}
+    assert strategy.fastest(calls, 3)[0] == Strategy(tile_bytes=0)
 
 
 @pytest.mark.parametrize(("calls", "repeats"), [({}, 1), ({Strategy(): int}, 0)])
