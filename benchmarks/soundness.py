@@ -7,7 +7,8 @@ vectors) says that the row passes with probability at most P(chi2_t <= L / kappa
 is Clopper and Pearson's at 99.9 %: its lower end above the bound would refute the bound, and for
 kappa <= 1 an upper end below 1 - phi would refute completeness.
 
-*What slips through.* Calibrated on trained weights, a row is caught with probability 1 - 1e-9 from
+*What slips through.* Calibrated on trained weights (`largest_eps` of products, `largest_slack` of
+roundings, in units of |v| + rms), a row is caught with probability 1 - 1e-9 from
 ||delta * w|| = kappa sigma on. `worst_row` is kappa sigma / ||C * w||, the largest over all rows of
 all products on other inputs: the deviation as a fraction of the row's own norm. `worst_row_plain`
 is the same in the plain norm for a deviation in a random direction, kappa sigma / (||C|| rms(w)).
@@ -29,15 +30,16 @@ import importlib
 import inspect
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.harness import Row, clopper_pearson
+from benchmarks.harness import RESULTS, Row, clopper_pearson
 from protocols import models
-from verifiable import challenge, corridor, interpreter, program, prover
+from verifiable import challenge, corridor, freivalds, interpreter, program, prover
 from verifiable.report import Verdict
 
 CLAIM = (
@@ -55,7 +57,10 @@ RENEWED = 16
 def rows(quick: bool) -> Iterator[Row]:
     """Measure deviations, wrong integers, what slips through, the attack, then honest runs."""
     trials = 300 if quick else 2_000
-    yield from deviations(trials)
+    found = list(deviations(trials))
+    yield from found
+    if not quick:
+        plot(found, RESULTS / "soundness.svg")
     yield from integers(trials)
     yield from slips(quick)
     yield from attacks(5 if quick else 100)
@@ -89,6 +94,47 @@ def deviations(trials: int) -> Iterator[Row]:
         complete = f">= {1 - bound.phi!r}" if actual <= 1 else None
         yield Row(case, "interval_high", high, "1", complete)
         yield Row(case, "bound", proven, "1")
+
+
+def plot(found: list[Row], path: Path) -> None:
+    """Draw acceptance against kappa, beside its bound; nothing where matplotlib is absent."""
+    try:
+        from matplotlib import rc_context  # noqa: PLC0415 - an optional dependency
+        from matplotlib.figure import Figure  # noqa: PLC0415
+    except ImportError:
+        return
+    values = {(row.case, row.measure): row.value for row in found}
+    cases = [f"kappa={kappa}" for kappa in KAPPAS]
+    measured, low, high = (
+        np.array([values[case, name] for case in cases])
+        for name in ("acceptance", "interval_low", "interval_high")
+    )
+    rows, draws = 128, 16
+    bound = freivalds.bound(1e-9, rows, draws)
+    grid = np.geomspace(KAPPAS[0], KAPPAS[-1], 200)
+    # The same figures give the same file: no date in it, and names that do not depend on chance.
+    with rc_context({"svg.hashsalt": "soundness", "font.size": 8}):
+        figure = Figure(figsize=(6, 4), layout="constrained")
+        axis = figure.subplots()
+        axis.plot(grid, [bound.acceptance(k) for k in grid], label="bound of the theorem")
+        shown = measured > 0
+        error = np.array([measured - low, high - measured])[:, shown]
+        axis.errorbar(
+            np.array(KAPPAS)[shown], measured[shown], error, fmt="o", label=f"measured, {LEVEL:.1%}"
+        )
+        axis.plot(np.array(KAPPAS)[~shown], high[~shown], "v", label="none accepted: upper end")
+        axis.set(
+            xscale="log",
+            yscale="log",
+            ylim=(1e-12, 2),
+            xlabel="deviation of a row, in units of sigma",
+            ylabel="accepted",
+            title=f"{draws} draws, {rows} rows, phi = 1e-9",
+        )
+        axis.legend()
+        axis.grid(alpha=0.3)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
 def deviate(
@@ -151,7 +197,7 @@ def slips(quick: bool) -> Iterator[Row]:
     encoders = [models.in_precision(models.minilm(), name) for name in PRECISIONS[:3]]
     cases = [(e.name, e.encode, e.params, texts(e)) for e in encoders]
     decoder = models.smollm2()
-    cases.append((decoder.name, decoder.forward, decoder.params, prompts(decoder)))
+    cases.append((decoder.name, decoder.logits, decoder.params, prompts(decoder)))
     for name, fn, params, inputs in cases:
         samples = [next(inputs) for _ in range(2 if quick else 16)]
         compiled = program.compile(fn, params, *samples[0])
@@ -164,7 +210,9 @@ def slips(quick: bool) -> Iterator[Row]:
         narrow = not (name.endswith("f16"))
         yield Row(name, "samples", len(samples), "1")
         yield Row(name, "kappa", compiled.bound.kappa(), "1")
-        yield Row(name, "largest_eps", max(c.eps for c in contractions(compiled)), "1")
+        products, roundings = measured_of(compiled)
+        yield Row(name, "largest_eps", max(m.eps for m in products), "1")
+        yield Row(name, "largest_slack", max((m.eps for m in roundings), default=0.0), "1")
         total = max(w for w, _ in worst.values())
         yield Row(name, "worst_row", total, "1", "<= 5e-4" if narrow else None)
         yield Row(name, "worst_row_plain", max(p for _, p in worst.values()), "1")
@@ -174,10 +222,11 @@ def slips(quick: bool) -> Iterator[Row]:
             yield Row(case, "worst_row_plain", plain, "1")
 
 
-def contractions(compiled: program.Program) -> list[Any]:
-    """What calibration measured of the inexact products."""
-    names = {c.name for c in compiled.claims if c.contraction is not None}
-    return [m for m in compiled.policy.calibration.measured if m.name in names]
+def measured_of(compiled: program.Program) -> tuple[list[Any], list[Any]]:
+    """What calibration measured of the inexact products, and of the roundings."""
+    kinds = {c.name: c.contraction is not None for c in compiled.claims}
+    found = compiled.policy.calibration.measured
+    return tuple([m for m in found if kinds.get(m.name) is kind] for kind in (True, False))
 
 
 def slip(
