@@ -18,6 +18,7 @@ _MODULES = frozenset(
         "agreement",
         "bls",
         "challenge",
+        "corridor",
         "encoding",
         "errors",
         "freivalds",
