@@ -1,10 +1,12 @@
-"""The command `verifiable`: watch a coordinator tell honest devices from cheats.
+"""The command `verifiable`: watch a coordinator tell honest devices from cheats, and plan for them.
 
-    verifiable demo [--text TEXT ...] [--json]
+    verifiable demo [--text TEXT ...] [--precision f32|bf16|f16|w8a8] [--json]
+    verifiable plan --bad FRACTION --error PROBABILITY [--stake AMOUNT ...] [--json]
     verifiable --version
 
 Results go to standard output; progress, notes and errors to standard error. Exit status: 0 if
-every verdict is right, 1 if an honest device was not accepted or a cheat was, 2 for wrong usage.
+every verdict is right, 1 if an honest device was not accepted, a cheat was, or a vote or the
+settlement ended wrongly, 2 for wrong usage. What is printed is made in `protocols.display`.
 Needs the extra `cli` (typer and rich); without it `main` says so.
 """
 
@@ -13,23 +15,23 @@ Needs the extra `cli` (typer and rich); without it `main` says so.
 
 import importlib.util
 import json
-import math
 import sys
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
 from verifiable import __version__
+from verifiable.planning import Economy
+from verifiable.planning import plan as make_plan
+from verifiable.replication import bad_among_answers
 
 if TYPE_CHECKING:
     import typer
-    from rich.console import Console, RenderableType
-    from rich.text import Text
+    from rich.console import RenderableType
 
-    from protocols.demo import Outcome, Step, Summary
     from protocols.models import Model
 
 HOW_TO_INSTALL = "verifiable: the command line needs typer and rich: pip install 'verifiable[cli]'"
+_DEFAULT = Economy()
 
 
 def main() -> None:
@@ -45,6 +47,7 @@ def build_app() -> "typer.Typer":
     import typer  # noqa: PLC0415 - an optional dependency
 
     app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+    as_json = typer.Option("--json", help="Print one JSON object instead of tables.")
 
     def version(asked: bool) -> None:
         if asked:
@@ -66,47 +69,157 @@ def build_app() -> "typer.Typer":
             list[str] | None,
             typer.Option(help="A text to encode; repeat for several. Default: eight sentences."),
         ] = None,
-        as_json: Annotated[
-            bool, typer.Option("--json", help="Print one JSON object instead of tables.")
-        ] = False,
+        precision: Annotated[
+            str, typer.Option(help="What the model computes in: f32, bf16, f16 or w8a8.")
+        ] = "f32",
+        json_: Annotated[bool, as_json] = False,
     ) -> None:
-        """Encode texts on honest devices and on cheats, and tell one from the other."""
-        raise typer.Exit(run_demo(text, as_json=as_json))
+        """Encode texts on honest devices and on cheats, tell them apart, vote, and settle."""
+        raise typer.Exit(run_demo(text, precision=precision, as_json=json_))
 
-    del root, demo
+    @app.command()
+    def plan(
+        *,
+        bad: Annotated[float, typer.Option(help="Bad fraction of the registered workers, 0 to 1.")],
+        error: Annotated[
+            float, typer.Option(help="Probability of accepting a wrong answer, at most.")
+        ],
+        availability: Annotated[
+            float,
+            typer.Option(help="Probability that an honest worker answers; bad ones always do."),
+        ] = 1.0,
+        run_cost: Annotated[
+            float, typer.Option(help="Cost of one run, in any unit of account.")
+        ] = _DEFAULT.run_cost,
+        audit_cost: Annotated[
+            float, typer.Option(help="Cost of one audit, in the same unit.")
+        ] = _DEFAULT.audit_cost,
+        detection: Annotated[
+            float, typer.Option(help="Probability that the audit of a wrong answer fails, 0 to 1.")
+        ] = _DEFAULT.detection,
+        stake: Annotated[
+            float, typer.Option(help="What a worker loses when caught, in the same unit.")
+        ] = _DEFAULT.stake,
+        gain: Annotated[
+            float, typer.Option(help="What one cheat gains a worker, in the same unit.")
+        ] = _DEFAULT.gain,
+        reward: Annotated[
+            float, typer.Option(help="What a result is paid, in the same unit.")
+        ] = _DEFAULT.reward,
+        false_reject: Annotated[
+            float, typer.Option(help="Probability that an honest audit fails, as measured, 0 to 1.")
+        ] = _DEFAULT.false_reject,
+        outstanding: Annotated[
+            int, typer.Option(help="The most unsettled results on one stake.")
+        ] = _DEFAULT.outstanding,
+        window: Annotated[
+            int, typer.Option(help="The most results of a trusted worker that wait for audits.")
+        ] = _DEFAULT.window,
+        probation: Annotated[
+            int, typer.Option(help="Checks that a worker passes before it is trusted.")
+        ] = _DEFAULT.probation,
+        lifetime: Annotated[
+            float, typer.Option(help="Results that an honest identity delivers on average.")
+        ] = _DEFAULT.lifetime,
+        rational: Annotated[
+            bool,
+            typer.Option("--rational", help="Offer deterrence: no bad worker would lose a stake."),
+        ] = False,
+        json_: Annotated[bool, as_json] = False,
+    ) -> None:
+        """Find the cheapest mix of replication and audits that reaches an error."""
+        prices: dict[str, Any] = {
+            "run_cost": run_cost,
+            "audit_cost": audit_cost,
+            "detection": detection,
+            "stake": stake,
+            "gain": gain,
+            "reward": reward,
+            "false_reject": false_reject,
+            "outstanding": outstanding,
+            "window": window,
+            "probation": probation,
+            "lifetime": lifetime,
+        }
+        raise typer.Exit(
+            run_plan(bad, availability, error, prices, rational=rational, as_json=json_)
+        )
+
+    del root, demo, plan
     return app
 
 
-def run_demo(texts: list[str] | None, *, as_json: bool) -> int:
-    """Play the demo, print what was found, and return the exit status."""
+def run_demo(texts: list[str] | None, *, precision: str = "f32", as_json: bool) -> int:
+    """Play all scenes of the demo, print what was found, and return the exit status."""
     from rich.console import Console  # noqa: PLC0415 - an optional dependency
 
-    notes = Console(stderr=True)
-    with progress(notes, hidden=as_json or not notes.is_terminal) as advance:
-        from protocols import demo  # noqa: PLC0415 - loads JAX, which takes a while
+    from protocols import display  # noqa: PLC0415 - needs rich
 
-        model, chosen = load_model(), texts or demo.TEXTS
+    notes = Console(stderr=True)
+    with display.progress(notes, hidden=as_json or not notes.is_terminal) as advance:
+        from protocols import demo  # noqa: PLC0415 - loads JAX, which takes a while
+        from protocols.models import in_precision  # noqa: PLC0415 - the same
+
+        model = load_model()
         try:
-            demo.tokenize(model, chosen)
+            model = in_precision(model, precision)
+            job = demo.prepare(model, texts or demo.TEXTS)
         except ValueError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2
-        summary: demo.Summary | None = None
-        for event in demo.play(model, chosen):
-            if isinstance(event, demo.Step):
-                advance(event)
-            elif isinstance(event, demo.Summary):
-                summary = event
-    if summary is None:
-        raise RuntimeError("the demo ended without a summary")
+            return fail(error)
+        summaries: list[Any] = []
+        for scene in display.SCENES:
+            try:
+                summaries.append(scene.play(job, summaries, advance))
+            except ImportError as error:
+                print(f"note: {error}. That scene is left out.", file=sys.stderr)
+                break
+    found: dict[str, Any] = {}
+    parts: list[RenderableType] = []
+    for scene, summary in zip(display.SCENES, summaries, strict=False):
+        found |= scene.as_dict(summary)
+        parts += scene.render(summary)
+    show(found, parts, as_json=as_json)
+    return 0 if summaries and all(summary.right for summary in summaries) else 1
+
+
+def run_plan(
+    bad: float,
+    availability: float,
+    error: float,
+    prices: dict[str, Any],
+    *,
+    rational: bool,
+    as_json: bool,
+) -> int:
+    """Print the cheapest plan and what it assumes, and return the exit status."""
+    from protocols import display  # noqa: PLC0415 - needs rich
+
+    try:
+        answering = bad_among_answers(bad, honest_availability=availability)
+        plan = make_plan(bad=answering, error=error, economy=Economy(**prices), rational=rational)
+    except ValueError as problem:
+        return fail(problem)
+    show(display.plan_dict(plan), display.plan(plan), as_json=as_json)
+    return 0
+
+
+def show(found: dict[str, Any], parts: "Iterable[RenderableType]", *, as_json: bool) -> None:
+    """Print a result: one JSON object, or what is drawn of it."""
+    from rich.console import Console  # noqa: PLC0415 - an optional dependency
+
     if as_json:
-        print(json.dumps(as_dict(summary), allow_nan=False))
-    else:
-        stdout = Console()
-        console = stdout if stdout.is_terminal else Console(width=100)
-        for part in render(summary):
-            console.print(part)
-    return 0 if summary.right else 1
+        print(json.dumps(found, allow_nan=False))
+        return
+    stdout = Console()
+    console = stdout if stdout.is_terminal else Console(width=100)
+    for part in parts:
+        console.print(part)
+
+
+def fail(error: Exception) -> int:
+    """Say in one line what is wrong with the arguments, and return the exit status."""
+    print(f"error: {error}", file=sys.stderr)
+    return 2
 
 
 def load_model() -> "Model":
@@ -118,138 +231,3 @@ def load_model() -> "Model":
     except ImportError as error:
         print(f"note: {error}. Running on a small random transformer instead.", file=sys.stderr)
         return models.small_transformer()
-
-
-@contextmanager
-def progress(console: "Console", *, hidden: bool) -> "Generator[Callable[[Step], None]]":
-    """Show a progress bar while the block runs, and remove it afterwards."""
-    from rich.progress import (  # noqa: PLC0415 - an optional dependency
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-    )
-
-    columns = (BarColumn(32), MofNCompleteColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
-        task = bar.add_task("load the model", total=None)
-
-        def advance(step: "Step") -> None:
-            bar.update(task, completed=step.done, total=step.total, description=step.what)
-
-        yield advance
-
-
-def as_dict(summary: "Summary") -> dict[str, Any]:
-    """Return the JSON object: numbers that JSON cannot write are null."""
-    return {
-        "model": summary.model,
-        "devices": [
-            {
-                "name": outcome.device.name,
-                "honest": outcome.device.honest,
-                "verdict": outcome.verdict,
-                "reason": outcome.reason,
-                "claim": outcome.claim,
-                "worst": finite(outcome.worst),
-            }
-            for outcome in summary.outcomes
-        ],
-        "seconds": {"run": summary.seconds_run, "check": summary.seconds_check},
-        "bytes": {
-            "params": summary.bytes_params,
-            "key": summary.bytes_key,
-            "trace": summary.bytes_trace,
-        },
-        "root": summary.root.hex(),
-    }
-
-
-def render(summary: "Summary") -> "Iterator[RenderableType]":
-    """Return what is printed: the table of devices, the figures, and one line that sums up."""
-    from rich import box  # noqa: PLC0415 - an optional dependency
-    from rich.table import Table  # noqa: PLC0415 - an optional dependency
-    from rich.text import Text  # noqa: PLC0415 - an optional dependency
-
-    table = Table(box=box.SIMPLE_HEAD, title=f"Devices that ran {summary.model}", pad_edge=False)
-    table.add_column("device", overflow="fold")
-    table.add_column("verdict", no_wrap=True)
-    table.add_column("reason", overflow="fold")
-    table.add_column("first claim that failed", overflow="fold")
-    table.add_column("worst", justify="right", no_wrap=True)
-    before: bool | None = None
-    for outcome in summary.outcomes:
-        if before not in (None, outcome.device.honest):
-            table.add_section()
-        before = outcome.device.honest
-        table.add_row(
-            outcome.device.name,
-            verdict_cell(outcome),
-            outcome.reason,
-            (outcome.claim or "-").removesuffix("/dot_general"),
-            ratio_text(outcome.worst),
-        )
-    yield table
-    yield Text("worst: largest statistic over its limit; a run passes at 1 or less\n", style="dim")
-
-    ratio = summary.seconds_run / summary.seconds_check
-    figures = Table.grid(padding=(0, 2))
-    figures.add_column(style="dim")
-    figures.add_column(justify="right")
-    figures.add_column(style="dim")
-    figures.add_row("run", milliseconds(summary.seconds_run), "the compiled model, warm median")
-    figures.add_row(
-        "check",
-        milliseconds(summary.seconds_check),
-        f"run / check = {ratio:.1f}, warm median, same machine",
-    )
-    figures.add_row("hash", milliseconds(summary.seconds_root), "the trace against its root")
-    figures.add_row(
-        "parameters",
-        megabytes(summary.bytes_params),
-        "the coordinator needs them once, for the key",
-    )
-    name, kept = summary.kept
-    figures.add_row("key", megabytes(summary.bytes_key), f"{megabytes(kept)} of it {name}")
-    figures.add_row("trace", megabytes(summary.bytes_trace), "sent by each device, with its answer")
-    yield figures
-    yield Text.assemble(("receipt root ", "dim"), summary.root.hex())
-
-    honest = [outcome for outcome in summary.outcomes if outcome.device.honest]
-    cheats = [outcome for outcome in summary.outcomes if not outcome.device.honest]
-    yield Text(
-        f"\n{sum(o.right for o in honest)} of {len(honest)} honest devices accepted, "
-        f"{sum(o.right for o in cheats)} of {len(cheats)} cheats caught.",
-        style="bold green" if summary.right else "bold red",
-    )
-
-
-def verdict_cell(outcome: "Outcome") -> "Text":
-    """Return the verdict, green where it is right and marked where it is wrong."""
-    from rich.text import Text  # noqa: PLC0415 - an optional dependency
-
-    if outcome.right:
-        return Text(outcome.verdict, style="green")
-    return Text(f"{outcome.verdict} (wrong)", style="bold red")
-
-
-def ratio_text(worst: float | None) -> str:
-    """Return a ratio with three significant digits, in full below a million."""
-    if worst is None:
-        return "-"
-    return f"{worst:,.0f}" if 100 <= worst < 1e6 else f"{worst:.3g}"
-
-
-def finite(value: float | None) -> float | None:
-    """Return a finite number, or None."""
-    return value if value is not None and math.isfinite(value) else None
-
-
-def milliseconds(seconds: float) -> str:
-    """Return a duration as text."""
-    return f"{seconds * 1e3:,.1f} ms"
-
-
-def megabytes(count: int) -> str:
-    """Return a size as text, in units of 10^6 bytes."""
-    return f"{count / 1e6:,.1f} MB"

@@ -1,6 +1,9 @@
-"""One coordinator, some honest devices and many cheats: the scenario that `verifiable demo` plays.
+"""One coordinator, some honest devices and many cheats: the first scene of `verifiable demo`.
 
-The coordinator compiles the encoder once, draws a secret and makes its key. Then every device
+A scene is a module with `play(job)`, which yields `Step`s, outcomes, and last a summary that says
+whether everything was `right`; `protocols.display` shows summaries. All scenes share one `Job`.
+
+In this one the coordinator draws a secret and makes its key. Then every device
 runs and commits: it sends its answer, its trace, and the root of the tree over both. Only when
 the last commitment has arrived is anything derived from the key used, because a cheat that saw a
 verdict before committing could learn what passes. The coordinator recomputes each commitment over
@@ -19,7 +22,7 @@ from typing import Any, TypeAlias
 
 import jax
 
-from protocols.devices import DEVICES, Device, Job, Submission
+from protocols.devices import Device, Job, Submission, lineup
 from protocols.models import Model, Tokens
 from verifiable import challenge, program, trace
 from verifiable.errors import CommitmentMismatch, MalformedEncoding
@@ -110,9 +113,18 @@ class Summary:
 Event: TypeAlias = "Step | Outcome | Summary"
 
 
+def prepare(model: Model, texts: Sequence[str] = TEXTS) -> Job:
+    """Compile the encoder for some texts: what all scenes are played on.
+
+    Raises ValueError for texts that the model cannot encode.
+    """
+    inputs = tokenize(model, texts)
+    compiled = program.compile(model.encode, model.params, *inputs)
+    return Job(model=model, program=compiled, execute=jax.jit(compiled.execute), inputs=inputs)
+
+
 def play(
-    model: Model,
-    texts: Sequence[str] = TEXTS,
+    job: Job,
     *,
     devices: Sequence[Device] | None = None,
     seed: bytes | None = None,
@@ -121,17 +133,13 @@ def play(
     """Play the scenario; yield a `Step` before each piece of work, and each `Outcome` once known.
 
     The last event is the `Summary`. `seed` (32 bytes) fixes the secret, for tests; by default it
-    is fresh. Raises ValueError for texts that the model cannot encode.
+    is fresh.
     """
-    cast = DEVICES if devices is None else tuple(devices)
-    inputs = tokenize(model, texts)
-    total, done = 2 * len(cast) + 3, 0
+    model, compiled = job.model, job.program
+    cast = lineup(job.model.precision) if devices is None else tuple(devices)
+    total, done = 2 * len(cast) + 2, 0
 
-    yield Step(done=done, total=total, what="compile the program")
-    compiled = program.compile(model.encode, model.params, *inputs)
-    job = Job(model=model, program=compiled, execute=jax.jit(compiled.execute), inputs=inputs)
-
-    yield Step(done=(done := done + 1), total=total, what="make the verifier's key")
+    yield Step(done=done, total=total, what="make the verifier's key")
     secret = challenge.secret() if seed is None else challenge.secret(seed=seed)
     key = compiled.setup(model.params, secret)
 
@@ -182,9 +190,7 @@ def judge(job: Job, key: program.VerifierKey, device: Device, submission: Submis
     except MalformedEncoding:
         reason = "trace-structure"
     if reason is not None:
-        return Outcome(
-            device=device, verdict="reject", reason=reason, claim=None, worst=None, root=root
-        )
+        return rejected(device, reason, root)
     report = job.program.check(key, *job.inputs, y=submission.y, trace=submission.trace)
     return Outcome(
         device=device,
@@ -193,6 +199,13 @@ def judge(job: Job, key: program.VerifierKey, device: Device, submission: Submis
         claim=report.claim,
         worst=float(report.worst) if report.claims else None,
         root=root,
+    )
+
+
+def rejected(device: Device, reason: str, root: bytes) -> Outcome:
+    """What is found of a submission that is not what was committed to."""
+    return Outcome(
+        device=device, verdict="reject", reason=reason, claim=None, worst=None, root=root
     )
 
 

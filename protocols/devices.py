@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from protocols.models import Model, Params, Tokens
+from protocols.precision import map_kernels
 from verifiable import program, trace
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
@@ -95,13 +96,10 @@ def with_inputs(change: Callable[[Job], Tokens]) -> Callable[[Job], Submission]:
 
 
 def kernels(model: Model, change: Callable[[str, Array], Array]) -> Params:
-    """Apply `change(path, kernel)` to every linear layer's kernel; leave all else as it is."""
-
-    def visit(path: Any, leaf: Any) -> Any:
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        return jnp.asarray(change(name, np.asarray(leaf))) if name.endswith("kernel") else leaf
-
-    return jax.tree_util.tree_map_with_path(visit, model.params)
+    """Apply `change(path, kernel)` to every trained kernel, then prepare them as the model does."""
+    return model.prepare(
+        map_kernels(model.trained, lambda name, k: jnp.asarray(change(name, np.asarray(k))))
+    )
 
 
 def int4(name: str, kernel: Array) -> Array:
@@ -115,6 +113,11 @@ def int4(name: str, kernel: Array) -> Array:
 def float16(name: str, kernel: Array) -> Array:
     """Keep 11 bits of every weight: half the memory, and on many chips twice the speed."""
     return kernel.astype(np.float16).astype(np.float32)
+
+
+def float8(name: str, kernel: Array) -> Array:
+    """Keep 4 bits of every weight and its exponent: half the memory of bfloat16."""
+    return kernel.astype(jnp.float8_e4m3fn).astype(np.float32)
 
 
 def before_fine_tuning(name: str, kernel: Array) -> Array:
@@ -158,7 +161,7 @@ def another_model(model: Model) -> Params:
         noise = rng.standard_normal(right.shape, dtype=np.float32)
         return jnp.asarray(noise * right.std() + right.mean())
 
-    return jax.tree.map(redraw, model.params)
+    return model.prepare(jax.tree.map(redraw, model.trained))
 
 
 def another_user(job: Job) -> Tokens:
@@ -193,65 +196,137 @@ def truncated(job: Job) -> Tokens:
 
 
 def with_claim(
-    change: Callable[[Array], None], name: str = "mlp/up"
+    change: Callable[[Array], Array], name: str = "mlp/up", *, rounding: bool = False
 ) -> Callable[[Job], Submission]:
-    """Return a device that changes one claim, in place, in the middle of the model."""
+    """Return a device that changes one claim in the middle of the model.
+
+    `change` gets a copy. The claim is the product of that scope, or the rounding before it.
+    """
 
     def run(job: Job) -> Submission:
         y, honest = job.execute(job.model.params, *job.inputs)
-        index = find_claim(job.program, f"layer{job.model.layers // 2}/{name}")
+        scope = f"layer{job.model.layers // 2}/{name}"
+        index = find_claim(job.program, scope, rounding=rounding)
         claims = list(honest.claims)
-        claims[index] = np.array(claims[index])
-        change(claims[index])
+        claims[index] = change(np.array(claims[index]))
         return submit(y, dataclasses.replace(honest, claims=tuple(claims)))
 
     return run
 
 
-def find_claim(compiled: program.Program, scope: str) -> int:
-    """Return the index of the one claim of a named scope. Raises ValueError for none or several."""
-    found = [i for i, c in enumerate(compiled.claims) if f"{c.name}/".startswith(f"{scope}/")]
-    if len(found) != 1:
-        raise ValueError(f"{len(found)} claims are called {scope}")
-    return found[0]
+def find_claim(compiled: program.Program, scope: str, *, rounding: bool = False) -> int:
+    """Return the index of the one claim of a named scope: its product, or the rounding before it.
+
+    Raises ValueError for none or several.
+    """
+    products = [
+        i
+        for i, c in enumerate(compiled.claims)
+        if f"{c.name}/".startswith(f"{scope}/") and c.contraction is not None
+    ]
+    if len(products) != 1:
+        raise ValueError(f"{len(products)} claims are called {scope}")
+    if not rounding:
+        return products[0]
+    return max(i for i, c in enumerate(compiled.claims[: products[0]]) if c.contraction is None)
 
 
-def one_element(claim: Array) -> None:
+def one_element(claim: Array) -> Array:
     """Change one number by a hundredth of its row."""
-    claim[0, 1, 7] += 0.01 * np.linalg.norm(claim[0, 1])
+    claim[0, 1, 7] += _step(claim)
+    return claim
 
 
-def equal_and_opposite(claim: Array) -> None:
+def equal_and_opposite(claim: Array) -> Array:
     """Change two numbers of one row so that their sum stays: random signs miss it half the time."""
-    step = 0.01 * np.linalg.norm(claim[0, 1])
-    claim[0, 1, 3] += step
-    claim[0, 1, 11] -= step
+    claim[0, 1, 3] += _step(claim)
+    claim[0, 1, 11] -= _step(claim)
+    return claim
 
 
-def not_a_number(claim: Array) -> None:
+def _step(claim: Array) -> Any:
+    norm = np.linalg.norm(claim[0, 1].astype(np.float64))
+    return np.asarray(max(1.0, 0.01 * norm) if claim.dtype.kind == "i" else 0.01 * norm).astype(
+        claim.dtype
+    )
+
+
+def not_a_number(claim: Array) -> Array:
     """Put NaN where a comparison with a tolerance would be false both ways."""
-    claim[0, 1, 7] = np.nan
+    return _with_float(claim, np.nan)
 
 
-def infinity(claim: Array) -> None:
+def infinity(claim: Array) -> Array:
     """Put an infinity, which makes every norm of its row infinite."""
-    claim[0, 1, 7] = np.inf
+    return _with_float(claim, np.inf)
 
 
-def overflow(claim: Array) -> None:
-    """Fill a row with finite numbers whose squares are not."""
-    claim[0, 1] = 3e38
+def _with_float(claim: Array, value: float) -> Array:
+    """Integers have no such values: whoever wants to send one sends floats."""
+    if claim.dtype.kind == "i":
+        claim = claim.astype(np.float32)
+    claim[0, 1, 7] = value
+    return claim
 
 
-def flipped_signs(claim: Array) -> None:
+def overflow(claim: Array) -> Array:
+    """Fill a row with finite numbers whose squares are not, or the largest integers."""
+    claim[0, 1] = np.iinfo(claim.dtype).max if claim.dtype.kind == "i" else 3e38
+    return claim
+
+
+def flipped_signs(claim: Array) -> Array:
     """Flip the sign of the smaller half of all numbers."""
     small = np.abs(claim) < np.median(np.abs(claim))
     claim[small] *= -1
+    return claim
 
 
-def only_the_largest(claim: Array) -> None:
+def only_the_largest(claim: Array) -> Array:
     """Keep one number in ten, the largest, and send zeros for the others."""
     claim[np.abs(claim) < np.quantile(np.abs(claim), 0.9)] = 0
+    return claim
+
+
+def wrapped(claim: Array) -> Array:
+    """Move one accumulator by 2^31, which arithmetic modulo 2^32 misses half the time."""
+    claim[0, 1, 7] = (np.int64(claim[0, 1, 7]) + 2**31).astype(claim.dtype)
+    return claim
+
+
+def one_level(claim: Array) -> Array:
+    """Round one element to the next level: integers by one, halves by thirty-two last bits."""
+    bits = claim.view(np.int16 if claim.dtype.itemsize == 2 else np.int8)
+    bits[0, 1, 7] += np.int8(32 if bits.dtype == np.int16 else 1 if bits[0, 1, 7] < 100 else -1)
+    return claim
+
+
+def halved(claim: Array) -> Array:
+    """Halve all values, as if their scale had been doubled."""
+    return (claim // 2 if claim.dtype.kind == "i" else claim * claim.dtype.type(0.5)).astype(
+        claim.dtype
+    )
+
+
+def rounded_down(claim: Array) -> Array:
+    """Take every other element a level lower, always in the cheat's favour: halves by 1/32."""
+    other = claim[..., ::2]
+    lower = other - 1 if claim.dtype.kind == "i" else other.astype(np.float32) * (1 - 2.0**-5)
+    claim[..., ::2] = lower.astype(claim.dtype)
+    return claim
+
+
+def along_the_gradient(job: Job) -> Submission:
+    """Shift every claim so as to lower the answer most, a little further than the corridor.
+
+    Up to the corridor such shifts may pass: the report says how far they move an answer.
+    """
+    bound = job.program.bound
+    kappa = 1.2 * (bound.kappa() if bound else 1.0)
+    y, claims = job.program.attack(
+        job.model.params, *job.inputs, answer=lambda y: y[0, 0].astype(jnp.float32), kappa=kappa
+    )
+    return submit(y, claims)
 
 
 # Another message.
@@ -283,15 +358,15 @@ def changed_after_commitment(job: Job) -> Submission:
     return dataclasses.replace(job.run(), commitment=cheap.commitment)
 
 
-DEVICES = (
+HONEST = (
     Device("honest, compiled", True, jitted),
     Device("honest, op by op", True, op_by_op),
+)
+CHEATS = (
     Device("last layer skipped", False, with_params(without_last_layer)),
     Device("weights rounded to int4", False, with_params(functools.partial(kernels, change=int4))),
     Device(
-        "weights rounded to float16",
-        False,
-        with_params(functools.partial(kernels, change=float16)),
+        "weights rounded to float8", False, with_params(functools.partial(kernels, change=float8))
     ),
     Device(
         "weights before fine-tuning",
@@ -316,3 +391,29 @@ DEVICES = (
     Device("one claim left out", False, missing_claim),
     Device("commitment to another trace", False, changed_after_commitment),
 )
+# What only some precisions make possible or worth while.
+FULL = (
+    Device(
+        "weights rounded to float16",
+        False,
+        with_params(functools.partial(kernels, change=float16)),
+    ),
+    Device("shifts along the gradient", False, along_the_gradient),
+)
+ROUNDED = (
+    Device("one rounding off by one level", False, with_claim(one_level, rounding=True)),
+    Device("scale doubled, values halved", False, with_claim(halved, rounding=True)),
+    Device("rounded in the cheat's favour", False, with_claim(rounded_down, rounding=True)),
+)
+INTEGERS = (Device("accumulator off by 2^31", False, with_claim(wrapped)),)
+BY_PRECISION = {
+    "f32": FULL,
+    "bf16": (*FULL[1:], *ROUNDED),
+    "f16": (*FULL[1:], *ROUNDED),
+    "w8a8": (*ROUNDED, *INTEGERS),
+}
+
+
+def lineup(precision: str) -> tuple[Device, ...]:
+    """All devices of a model of that precision: the honest ones, then the cheats."""
+    return (*HONEST, *CHEATS, *BY_PRECISION[precision])

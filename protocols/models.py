@@ -8,9 +8,10 @@ knows nothing about verification: `verifiable.program.compile` is given the func
     small_transformer()  the same architecture, small and random, where those weights are absent
     gpt()                a stack of GPT-2 decoder blocks of any width, random, for benchmarks
 
-Parameters are nested dicts of float32 arrays, keyed by what they are: `layer3`, `attention`,
-`query`, `kernel`. Kernels have shape `(in, out)`. Every contraction runs under `jax.named_scope`,
-so that the claims of a compiled program carry the same names: `layer3/attention/query`.
+Parameters are nested dicts of arrays, float32 as trained (`precision` has the others), keyed by
+what they are: `layer3`, `attention`, `query`, `kernel`. Kernels have shape `(in, out)`. Every
+contraction runs under `jax.named_scope`, so that the claims of a compiled program carry the same
+names: `layer3/attention/query`.
 
 Masked attention scores become a large negative number, never an infinity: the softmax of a row
 without a single key to attend to is then uniform, and every value of every padded row is finite.
@@ -21,7 +22,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -30,7 +31,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-Params: TypeAlias = "dict[str, Any]"
+from protocols.precision import PRECISIONS, Params, dense, product
+
 Tokens: TypeAlias = "tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]"
 
 MASKED = -1e9
@@ -55,7 +57,8 @@ class Model:
 
     Attributes:
       name: what to call it in a report.
-      params: nested dict of float32 arrays.
+      trained: nested dict of float32 arrays, as trained.
+      params: those that run: `prepare(trained)`.
       encode: `encode(params, token_ids, attention_mask) -> embeddings`; both inputs int32 of shape
         `(sentences, tokens)`, the mask 1 for a token and 0 for padding; the result float32 of
         shape `(sentences, width)`, rows of norm 1.
@@ -64,15 +67,35 @@ class Model:
       heads: attention heads per layer.
       layers: number of layers.
       max_tokens: longest text, in tokens.
+      precision: one of `precision.PRECISIONS`.
+      prepare: from trained parameters to those that run.
     """
 
     name: str
+    trained: Params
     params: Params
     encode: Callable[[Params, Any, Any], Array]
     tokenize: Callable[[Sequence[str]], Tokens]
     heads: int
     layers: int
     max_tokens: int
+    precision: str = "f32"
+    prepare: Callable[[Params], Params] = PRECISIONS["f32"]
+
+
+def in_precision(model: Model, name: str) -> Model:
+    """The same trained model at another precision. Raises ValueError for an unknown one."""
+    if name not in PRECISIONS:
+        raise ValueError(f"no precision {name!r}: there are {', '.join(PRECISIONS)}")
+    prepare = PRECISIONS[name]
+    suffix = "" if name == "f32" else f" in {name}"
+    return replace(
+        model,
+        name=model.name + suffix,
+        precision=name,
+        params=prepare(model.trained),
+        prepare=prepare,
+    )
 
 
 def minilm() -> Model:
@@ -88,9 +111,11 @@ def minilm() -> Model:
         raise ImportError(HOW_TO_INSTALL, name="tokenizers")
     folder = Path(spec.submodule_search_locations[0]) / "model"
     vocabulary, limit = _wordpiece(folder / "tokenizer.json"), 256
+    params = _bert_params(folder / "model.safetensors", layers=6)
     return Model(
         name="all-MiniLM-L6-v2",
-        params=_bert_params(folder / "model.safetensors", layers=6),
+        trained=params,
+        params=params,
         encode=functools.partial(_encode, heads=12, layers=6),
         tokenize=functools.partial(_tokenize, vocabulary=vocabulary, limit=limit),
         heads=12,
@@ -180,6 +205,7 @@ def small_transformer(seed: int = 0, *, width: int = 256, layers: int = 4) -> Mo
         }
     return Model(
         name=f"random transformer (width {width}, {layers} layers)",
+        trained=params,
         params=params,
         encode=functools.partial(_encode, heads=width // 32, layers=layers),
         tokenize=functools.partial(_tokenize, vocabulary=_utf8_ids, limit=limit),
@@ -236,7 +262,9 @@ def _encode(
     table = params["embeddings"]
     words = table["words"].at[token_ids].get(mode="clip")
     positions = table["positions"][: mask.shape[1]]
-    x = _layer_norm(table["norm"], words + positions + table["segment"], 1e-12)
+    with jax.named_scope("embeddings"):
+        x = _layer_norm(table["norm"], words + positions + table["segment"], 1e-12)
+        x = x.astype(words.dtype)
     for i in range(layers):
         layer = params[f"layer{i}"]
         with jax.named_scope(f"layer{i}"):
@@ -250,7 +278,7 @@ def _encode(
                 hidden = jax.nn.gelu(_dense(block, "up", x), approximate=False)
                 branch = _dense(block, "down", hidden)
             x = _layer_norm(block["norm"], x + branch, 1e-12)
-    weight = mask[:, :, None].astype(x.dtype)
+    weight = mask[:, :, None].astype(jnp.float32)
     mean = jnp.sum(x * weight, axis=1) / jnp.maximum(jnp.sum(weight, axis=1), 1.0)
     return mean / jnp.maximum(jnp.sqrt(jnp.sum(mean * mean, axis=-1, keepdims=True)), 1e-12)
 
@@ -319,21 +347,24 @@ def _rotate(x: Array, base: float) -> Array:
 def _attend(q: Array, k: Array, v: Array, mask: Array) -> Array:
     """Scaled dot-product attention over `(..., heads, tokens, head)`; `mask` says who is seen."""
     with jax.named_scope("scores"):
-        scores = q @ jnp.swapaxes(k, -1, -2)
+        scores = product(q, jnp.swapaxes(k, -1, -2))
     weights = jax.nn.softmax(jnp.where(mask, scores * q.shape[-1] ** -0.5, MASKED), axis=-1)
     with jax.named_scope("values"):
-        return weights @ v
+        return product(weights.astype(q.dtype), v).astype(q.dtype)
 
 
 def _dense(block: Params, name: str, x: Array) -> Array:
     with jax.named_scope(name):
-        return x @ block[name]["kernel"] + block[name]["bias"]
+        return dense(block[name], x)
 
 
 def _layer_norm(params: Params, x: Array, epsilon: float) -> Array:
-    centred = x - jnp.mean(x, axis=-1, keepdims=True)
-    variance = jnp.mean(centred * centred, axis=-1, keepdims=True)
-    return centred * jax.lax.rsqrt(variance + epsilon) * params["scale"] + params["bias"]
+    with jax.named_scope("norm"):
+        wide = x.astype(jnp.float32)
+        centred = wide - jnp.mean(wide, axis=-1, keepdims=True)
+        variance = jnp.mean(centred * centred, axis=-1, keepdims=True)
+        normed = centred * jax.lax.rsqrt(variance + epsilon) * params["scale"] + params["bias"]
+        return normed.astype(x.dtype)
 
 
 def _split(x: Array, heads: int) -> Array:

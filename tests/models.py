@@ -513,5 +513,5 @@ CONTINUOUS: dict[str, Callable[[], Model]] = {
     )
 }
 DISCONTINUOUS: dict[str, Callable[[], Model]] = {
-    f.__name__: f for f in (near_tie_argmax, expert_routing, int8_dynamic)
+    f.__name__: f for f in (near_tie_argmax, expert_routing)
 }

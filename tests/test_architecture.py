@@ -20,12 +20,16 @@ PACKAGES = ("verifiable", "protocols")
 LAYERS = (
     "errors field sampling stakes interpreter key replication agreement strategy",
     "encoding curve report claims reputation",
-    "hashing bls_keys policy analysis planning voting",
-    "merkle bls identity prover",
-    "challenge trace tiling",
+    "hashing bls_keys policy planning voting",
+    "merkle bls",
+    "challenge trace",
     "freivalds",
+    "rounding",
+    "analysis",
+    "identity prover tiling",
     "verifier",
-    "judge",
+    "judge corridor",
+    "calibration",
     "program",
 )
 
@@ -34,7 +38,11 @@ WITHOUT_JAX = (
     "verifiable.encoding verifiable.errors verifiable.field verifiable.hashing verifiable.merkle "
     "verifiable.planning verifiable.policy verifiable.replication verifiable.report "
     "verifiable.reputation verifiable.sampling verifiable.stakes verifiable.voting "
-    "protocols.identities protocols.messages protocols.replicated protocols.replicated_types"
+    "protocols.identities protocols.messages protocols.replicated protocols.replicated_types "
+    "protocols.simulation protocols.simulation_tolerance protocols.simulation_trust "
+    "protocols.committee protocols.receipts protocols.settlement protocols.statements "
+    "protocols.submission protocols.verdicts protocols.votes "
+    "protocols.calldata protocols.contracts protocols.evm"
 ).split()
 
 ROLES = {"worker", "coordinator", "arbiter", "settlement"}
@@ -198,7 +206,10 @@ import importlib.abc, sys
 
 class NoJax(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("jax", "jaxlib", "flax", "equinox"):
+        if name.partition(".")[0] in (
+            *("jax", "jaxlib", "flax", "equinox"),
+            *("eth", "eth_abi", "eth_utils", "vyper", "boa", "web3"),
+        ):
             raise ImportError(f"{name} is not installed here")
 
 sys.meta_path.insert(0, NoJax())
@@ -206,7 +217,7 @@ sys.meta_path.insert(0, NoJax())
 
 
 def test_what_needs_no_jax_loads_without_it():
-    """All in one process, each from scratch: a settlement node has no JAX."""
+    """All in one process, each from scratch: a settlement node has no JAX, nor the extra `evm`."""
     script = BLOCKER + (
         "import importlib\n"
         f"names = {WITHOUT_JAX!r}\n"

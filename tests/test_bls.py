@@ -94,6 +94,7 @@ def test_the_example_of_the_specification():
         key.sign(b"message", domain=b"domain").encoded,
         key.prove_possession().encoded,
         key.prove_possession(b"binding").encoded,
+        key.prove_possession(b"binding", domain=b"domain").encoded,
     ]
     assert made == list(said.values())
 

@@ -177,3 +177,53 @@ def test_neither_jax_nor_py_ecc_is_imported():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)  # noqa: S603
     assert (done.returncode, done.stderr) == (0, "")
+
+
+# ------------------------------------------------------- proofs that a contract checks (EIP-2537)
+
+
+@pytest.mark.parametrize("value", POINTS, ids=lambda v: type(v).__name__)
+def test_eip_2537_pads_each_number_to_64_bytes(value: PublicKey | Signature | Possession):
+    padded, numbers = value.eip2537(), value.affine()
+    assert len(padded) == {48: 128, 96: 256}[len(value.encoded)]
+    assert [padded[i : i + 16] for i in range(0, len(padded), 64)] == [bytes(16)] * (
+        len(padded) // 64
+    )
+    assert b"".join(padded[i + 16 : i + 64] for i in range(0, len(padded), 64)) == numbers
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    binding=st.binary(max_size=40), domain=st.binary(min_size=1, max_size=127), change=st.binary()
+)
+def test_a_proof_with_a_domain_holds_in_it_alone(binding: bytes, domain: bytes, change: bytes):
+    key, proof = ALICE.public_key, ALICE.prove_possession(binding, domain=domain)
+    proven = ProvenKey(key=key, possession=proof, binding=binding, domain=domain)
+    assert pickle.loads(pickle.dumps(proven)) == proven  # noqa: S301
+    wrong = {(binding, b""), (binding + b"\0", domain), (binding, domain[:-1])}
+    # The boundary between domain and binding cannot move, nor one form pass for the other.
+    wrong |= {(domain[-1:] + binding, domain[:-1]), (ALICE.public_key.eip2537() + binding, b"")}
+    wrong |= {(binding, change[:127]), (change, domain)}
+    for other, place in wrong - {(binding, domain)}:
+        with pytest.raises(bls.BadPossession):
+            ProvenKey(key=key, possession=proof, binding=other, domain=place)
+    with pytest.raises(bls.BadPossession):
+        ProvenKey(key=BOB.public_key, possession=proof, binding=binding, domain=domain)
+
+
+def test_both_libraries_prove_for_a_contract_alike():
+    proof = ALICE.prove_possession(b"binding", domain=b"domain")
+    padded = ALICE.public_key.eip2537()
+    with curve.using(curve.PyEcc()):
+        twin = SecretKey.decode(ALICE.encode())
+        assert twin.public_key.eip2537() == padded
+        again = twin.prove_possession(b"binding", domain=b"domain")
+        assert again == proof
+        ProvenKey(key=twin.public_key, possession=again, binding=b"binding", domain=b"domain")
+
+
+def test_the_domain_of_a_proof_has_at_most_127_bytes():
+    """Its length must leave the first bit to compressed keys."""
+    ALICE.prove_possession(domain=b"d" * 127)
+    with pytest.raises(ValueError, match="127"):
+        ALICE.prove_possession(domain=b"d" * 128)

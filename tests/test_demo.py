@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from protocols import demo, devices, models
+from protocols.models import in_precision
 from verifiable import challenge, program
 
 SEED = bytes(range(32))
@@ -19,26 +20,23 @@ TEXTS = ("the cat sat on the mat", "rain tomorrow", "a")
 
 
 @functools.cache
-def model() -> models.Model:
-    return models.small_transformer(3, width=128, layers=2)
+def model(precision: str = "f32") -> models.Model:
+    small = models.small_transformer(3, width=128, layers=2)
+    return in_precision(small, precision)
 
 
 @functools.cache
-def events() -> tuple[demo.Event, ...]:
-    return tuple(demo.play(model(), TEXTS, seed=SEED, repeats=1))
+def events(precision: str = "f32") -> tuple[demo.Event, ...]:
+    return tuple(demo.play(job(precision), seed=SEED, repeats=1))
 
 
-def outcomes() -> dict[str, demo.Outcome]:
-    return {e.device.name: e for e in events() if isinstance(e, demo.Outcome)}
+def outcomes(precision: str = "f32") -> dict[str, demo.Outcome]:
+    return {e.device.name: e for e in events(precision) if isinstance(e, demo.Outcome)}
 
 
 @functools.cache
-def job() -> devices.Job:
-    inputs = demo.tokenize(model(), TEXTS)
-    compiled = program.compile(model().encode, model().params, *inputs)
-    return devices.Job(
-        model=model(), program=compiled, execute=jax.jit(compiled.execute), inputs=inputs
-    )
+def job(precision: str = "f32") -> devices.Job:
+    return demo.prepare(model(precision), TEXTS)
 
 
 @functools.cache
@@ -60,19 +58,19 @@ def caught(name: str, claim: str | None, reason: str = "claim-mismatch") -> Expe
     return Expected(name, "reject", reason, claim)
 
 
-EXPECTED = (
+ALWAYS = (
     Expected("honest, compiled", "accept", "ok", None),
     Expected("honest, op by op", "accept", "ok", None),
     caught("last layer skipped", "layer1/attention/query"),
-    caught("weights rounded to int4", "first"),
-    caught("weights rounded to float16", "first"),
-    caught("weights before fine-tuning", "first"),
-    caught("another model, same shapes", "first"),
+    caught("weights rounded to int4", "product"),
+    caught("weights rounded to float8", "product"),
+    caught("weights before fine-tuning", "product"),
+    caught("another model, same shapes", "first", "first"),
     caught("attention heads permuted", "layer0/attention/query"),
     caught("activations scaled by 1000", "layer0/mlp/up"),
-    caught("another user's input", "first"),
-    caught("prompt truncated", "first"),
-    caught("tokens swapped", "first"),
+    caught("another user's input", "first", "first"),
+    caught("prompt truncated", "first", "first"),
+    caught("tokens swapped", "first", "first"),
     caught("one element changed", "layer1/mlp/up"),
     caught("two opposite changes in a row", "layer1/mlp/up"),
     caught("signs of small values flipped", "layer1/mlp/up"),
@@ -85,34 +83,84 @@ EXPECTED = (
     caught("one claim left out", None, "claim-missing"),
     caught("commitment to another trace", None, "commitment-mismatch"),
 )
+ROUNDINGS = (
+    caught("one rounding off by one level", "rounding", "rounding-mismatch"),
+    caught("scale doubled, values halved", "rounding", "rounding-mismatch"),
+    caught("rounded in the cheat's favour", "rounding", "rounding-mismatch"),
+)
+FURTHER = {
+    "f32": (
+        caught("weights rounded to float16", "product"),
+        caught("shifts along the gradient", "any"),
+    ),
+    "bf16": (caught("shifts along the gradient", "any"), *ROUNDINGS),
+    "f16": (caught("shifts along the gradient", "any"), *ROUNDINGS),
+    "w8a8": (*ROUNDINGS, caught("accumulator off by 2^31", "layer1/mlp/up", "claim-range")),
+}
+# Integers have no such values: what is sent in their place has another type, or is out of range.
+INSTEAD = {
+    ("w8a8", "NaN in a claim"): "claim-dtype",
+    ("w8a8", "infinity in a claim"): "claim-dtype",
+    ("w8a8", "norm overflowed by 3e38"): "claim-range",
+    # A kernel times 1000 has the same levels and another scale, which is seen one layer later.
+    ("w8a8", "activations scaled by 1000"): "rounding-mismatch",
+}
+ROWS = [(p, e) for p, further in FURTHER.items() for e in (*ALWAYS, *further)]
 
 
-def test_every_device_has_its_row():
-    assert [e.name for e in EXPECTED] == [d.name for d in devices.DEVICES]
-    assert [e.verdict == "accept" for e in EXPECTED] == [d.honest for d in devices.DEVICES]
+@pytest.mark.parametrize("precision", FURTHER)
+def test_every_device_has_its_row(precision):
+    expected = [e for p, e in ROWS if p == precision]
+    assert [e.name for e in expected] == [d.name for d in devices.lineup(precision)]
+    assert [e.verdict == "accept" for e in expected] == [
+        d.honest for d in devices.lineup(precision)
+    ]
 
 
-@pytest.mark.parametrize("expected", EXPECTED, ids=lambda e: e.name)
-def test_each_device_gets_its_verdict_reason_and_claim(expected):
-    found = outcomes()[expected.name]
-    first = job().program.claims[0].name
-    claim = first if expected.claim == "first" else expected.claim
-    assert (found.verdict, found.reason) == (expected.verdict, expected.reason)
-    assert (found.claim is None) == (claim is None)
-    assert claim is None or f"{found.claim}/".startswith(f"{claim}/")
+@pytest.mark.parametrize(("precision", "expected"), ROWS, ids=lambda e: getattr(e, "name", e))
+def test_each_device_gets_its_verdict_reason_and_claim(precision, expected):
+    found = outcomes(precision)[expected.name]
+    claims = job(precision).program.claims
+    products = [c for c in claims if c.contraction is not None]
+    reason = INSTEAD.get((precision, expected.name), expected.reason)
+    if reason == "first":
+        reason = "claim-mismatch" if claims[0] is products[0] else "rounding-mismatch"
+    assert (found.verdict, found.reason) == (expected.verdict, reason)
     assert found.right
+    named = {"first": claims[0].name, "product": products[0].name, None: None}
+    claim = named.get(expected.claim, expected.claim)
+    if expected.claim not in ("any", "rounding") and reason == expected.reason:
+        assert (found.claim is None) == (claim is None)
+        assert claim is None or f"{found.claim}/".startswith(f"{claim}/")
     if expected.verdict == "accept":
-        assert 0 < found.worst <= 1
-    elif expected.reason == "claim-mismatch":
+        assert 0 <= found.worst <= 1
+    elif reason in ("claim-mismatch", "rounding-mismatch"):
         assert found.worst > 1
+
+
+def test_the_gradient_attack_passes_only_inside_of_the_corridor():
+    j, first = job(), lambda y: y[0, 0]
+    corridor = j.program.corridor(j.model.params, *j.inputs, answer=first)
+    honest, _ = j.execute(j.model.params, *j.inputs)
+    for kappa, verdict in ((1.0, "accept"), (1.2 * corridor.kappa, "reject")):
+        y, claims = j.program.attack(j.model.params, *j.inputs, answer=first, kappa=kappa)
+        assert j.program.check(key(), *j.inputs, y=y, trace=claims).verdict == verdict
+        moved = abs(float(first(y) - first(honest)))
+        assert (moved <= corridor.reach) == (verdict == "accept")
+
+
+@pytest.mark.parametrize("name", ["f64", "int4", "", "F32"])
+def test_an_unknown_precision_names_the_known_ones(name):
+    with pytest.raises(ValueError, match="there are f32, bf16, f16, w8a8"):
+        in_precision(model(), name)
 
 
 def test_every_cheat_is_caught_on_the_shortest_text_where_attention_is_no_claim():
     # At this width it is cheaper to replay attention than to test it, and cheats show up later.
     tiny = models.small_transformer(0, width=64, layers=1)
-    *_, summary = demo.play(tiny, ["a"], seed=SEED, repeats=1)
+    *_, summary = demo.play(demo.prepare(tiny, ["a"]), seed=SEED, repeats=1)
     assert isinstance(summary, demo.Summary)
-    assert len(summary.outcomes) == len(devices.DEVICES)
+    assert len(summary.outcomes) == len(devices.lineup("f32"))
     assert [o.device.name for o in summary.outcomes if not o.right] == []
 
 
@@ -184,7 +232,7 @@ def test_nothing_derived_from_the_key_is_used_before_the_last_commitment(monkeyp
     monkeypatch.setattr(program.Program, "check", spy)
     cast = [runner(name) for name in ("a", "b", "c")]
     tiny = models.small_transformer(0, width=32, layers=1)
-    list(demo.play(tiny, ["a"], devices=cast, seed=SEED, repeats=1))
+    list(demo.play(demo.prepare(tiny, ["a"]), devices=cast, seed=SEED, repeats=1))
     assert log[:4] == ["a", "b", "c", "check"]
 
 
@@ -237,7 +285,7 @@ def test_a_wrong_verdict_is_told_from_a_right_one(cast, right):
 )
 def test_what_is_no_trace_is_rejected_and_raises_nothing(values):
     sent = dataclasses.replace(devices.jitted(job()), trace=values)
-    outcome = demo.judge(job(), key(), devices.DEVICES[0], sent)
+    outcome = demo.judge(job(), key(), devices.HONEST[0], sent)
     assert outcome.verdict == "reject"
     assert outcome.reason in {"trace-structure", "commitment-mismatch"}
     assert outcome.worst is None
@@ -245,7 +293,7 @@ def test_what_is_no_trace_is_rejected_and_raises_nothing(values):
 
 def test_too_many_texts_are_refused():
     with pytest.raises(ValueError, match="65 texts; at most 64"):
-        list(demo.play(model(), ["a"] * 65))
+        demo.prepare(model(), ["a"] * 65)
 
 
 def test_a_claim_that_does_not_exist_is_the_callers_mistake():

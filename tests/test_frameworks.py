@@ -178,6 +178,15 @@ def test_honest_devices_choose_differently_near_a_tie(choice: Case):
     assert any(not np.allclose(a, b, rtol=1e-3) for a, b in pairs)
 
 
+def test_a_rounding_near_a_tie_is_no_choice_but_a_claim():
+    """Quantised with dynamic scales, an honest device of either kind passes."""
+    case = _case(models.int8_dynamic)
+    assert any(claim.contraction is None for claim in case.program.claims)
+    for y, claims in ((case.y, case.claims), case.op_by_op):
+        report = case.check(y, claims)
+        assert report.verdict is Verdict.ACCEPT, report
+
+
 def test_a_choice_near_a_tie_is_listed(choice: Case):
     assert choice.program.coverage.discontinuous
     assert any(claim.glue for claim in choice.program.claims)

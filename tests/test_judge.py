@@ -65,8 +65,12 @@ def branching(p: Any, x: Any) -> Any:
     return lax.cond(x[0, 0] > 0, lambda: x @ p, lambda: (x + 1) @ p.T)
 
 
+def choosing(p: Any, x: Any) -> Any:
+    return jnp.where(jnp.tanh(x) > 0.3, x, -1.0) @ p
+
+
 def rounding(p: Any, x: Any) -> Any:
-    return jnp.round(jnp.tanh(x) * 50) @ p
+    return quantised(p, jnp.clip(jnp.round(jnp.tanh(x) * 127), -127, 127).astype(jnp.int8))
 
 
 def looping(p: Any, x: Any, n: Any) -> Any:
@@ -88,7 +92,8 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], Any, tuple[Any, ...]]] = {
     "dense": (dense, W, (X, jnp.arange(5))),
     "quantised": (quantised, SMALL, (SMALL[:ROWS],)),
     "branching": (branching, W, (X,)),
-    "rounding": (rounding, W, (X,)),
+    "choosing": (choosing, W, (X,)),
+    "rounding": (rounding, SMALL, (X,)),
     "looping": (looping, W, (X, jnp.int32(5))),
     "logarithm": (logarithm, jnp.abs(W), (jnp.abs(X),)),
     "scanned": (scanned, jnp.stack([W, W.T, -W]), (X,)),
@@ -328,6 +333,20 @@ CHEATS = [
         claims(lambda c: [x if x.any() else x * np.nan for x in c]),
     ),
     Cheat("the wrong branch", "branching", "claim-untaken", other_branch),
+    Cheat(
+        "a rounding off by one",
+        "rounding",
+        "rounding-mismatch",
+        claims(lambda c: (put(c[0], (3, 5), c[0][3, 5] + (1 if c[0][3, 5] < 100 else -1)), c[1])),
+        claim="convert_element_type",
+    ),
+    Cheat(
+        "a rounding beyond the clip",
+        "rounding",
+        "rounding-mismatch",
+        claims(lambda c: (put(c[0], (3, 5), -128), c[1])),
+        claim="convert_element_type",
+    ),
     # The output
     Cheat("no output", "dense", "output-structure", output(lambda _: None)),
     Cheat("an output of text", "dense", "output-structure", output(lambda _: "answer")),
@@ -395,8 +414,8 @@ CHEATS = [
     ),
     # What shows nothing
     Cheat(
-        "a failure after rounding",
-        "rounding",
+        "a failure after a choice",
+        "choosing",
         "discontinuous-glue",
         lambda run: (one_step(run.y), [one_step(run.claims[0])]),
         INDETERMINATE,
@@ -430,8 +449,8 @@ CHEATS = [
     ),
     Cheat("a loop just short enough", "looping", "claim-mismatch", trips(50, honest=False)),
     Cheat(
-        "the output only, after a rounding",
-        "rounding",
+        "the output only, after a choice",
+        "choosing",
         "output-mismatch",
         output(one_step),
         claim="output",
@@ -573,7 +592,7 @@ def test_a_rejection_before_the_glue_stands():
 
     def fn(p: Any, x: Any) -> Any:
         first = x @ p
-        return jnp.round(jnp.tanh(first) * 50) @ p
+        return jnp.where(jnp.tanh(first) > 0.3, x, -1.0) @ p
 
     compiled = program.compile(fn, W, X, policy=POLICY)
     assert [bool(c.glue) for c in compiled.claims] == [False, True]
@@ -585,10 +604,10 @@ def test_a_rejection_before_the_glue_stands():
 
 
 def test_no_glue_explains_what_no_accumulator_can_reach():
-    """In a quantised model every integer claim stands behind a rounding."""
+    """Not even an operand that stands behind a choice."""
 
     def fn(p: Any, x: Any) -> Any:
-        return quantised(p, jnp.round(jnp.tanh(x) * 127).astype(jnp.int8))
+        return quantised(p, jnp.where(jnp.tanh(x) > 0.3, jnp.int8(100), jnp.int8(-7)))
 
     compiled = program.compile(fn, SMALL, X, policy=POLICY)
     [only] = compiled.claims
@@ -608,14 +627,15 @@ def test_no_glue_explains_what_no_accumulator_can_reach():
 @pytest.mark.parametrize(
     ("before", "glue"),
     [
-        (lambda x: jnp.round(x * 3), {"round"}),
+        (lambda x: jnp.sign(x * 3), {"sign"}),
+        (lambda x: jnp.round(x * 3), set()),  # a claim of its own
         (jnp.round, set()),  # the input has the same bits everywhere
-        (lambda x: jnp.floor(lax.atan2(x, -x) * 1.0), {"atan2", "floor"}),
-        (lambda x: jnp.round(lax.atan2(x, -x)), {"atan2"}),
+        (lambda x: jnp.sign(lax.atan2(x, -x) * 1.0), {"atan2", "sign"}),
+        (lambda x: lax.atan2(x, -x), {"atan2"}),
         (lambda x: (lax.linalg.lu(x[:, :ROWS])[0][:, :1] > 0) * x, {"lu"}),
         (lambda x: x[jnp.argsort(jnp.sin(x[:, 0]))], {"sort"}),
         (lambda x: jnp.sin(x) * (jnp.cos(x) > 0.5), {"gt"}),
-        (lambda x: jnp.tanh(x).astype(jnp.bfloat16).astype(jnp.float32), {"convert_element_type"}),
+        (lambda x: jnp.tanh(x).astype(jnp.bfloat16).astype(jnp.float32), set()),
         (lambda x: jax.nn.one_hot(jnp.argmax(jnp.sin(x), -1), WIDTH), {"argmax"}),
         (lambda x: lax.cond(jnp.sin(x).sum() > 0, lambda: x, lambda: -x), {"gt"}),
         (lambda x: jax.nn.softmax(jnp.sin(x)), set()),
@@ -626,7 +646,7 @@ def test_no_glue_explains_what_no_accumulator_can_reach():
 def test_taint(before: Callable[[Any], Any], glue: set[str]):
     """What honest devices may compute differently is marked, and nothing else."""
     compiled = program.compile(lambda p, x: before(x) @ p, W, X, policy=POLICY)
-    [only] = [c for c in compiled.claims if c.form.columns == WIDTH][-1:]
+    only = compiled.claims[-1]
     found = {name.rpartition("/")[2] for name in only.glue}
     assert found >= glue
     assert bool(found) == bool(glue)
@@ -655,7 +675,12 @@ def measured(**changes: Any) -> OutputStatistic:
 
 def a_claim(index: int, glue: Sequence[str] = (), loops: Sequence[str] = ()) -> Any:
     return SimpleNamespace(
-        index=index, name=f"c{index}", glue=frozenset(glue), loops=frozenset(loops), group=index
+        index=index,
+        name=f"c{index}",
+        glue=frozenset(glue),
+        loops=frozenset(loops),
+        group=index,
+        contraction=object(),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -16,10 +17,12 @@ from verifiable.replication import (
     NEWCOMER,
     FirstToMatch,
     FixedSize,
+    Policy,
     Poll,
     Reason,
     Sequential,
     Standing,
+    opened_by_bad,
 )
 from verifiable.reputation import Adaptive, Credibility, spending_bound
 from verifiable.sampling import clopper_pearson, miss_probability
@@ -180,7 +183,7 @@ def test_the_recommended_defaults_hold_under_earn_then_spend() -> None:
     vote = policy.newcomers.assurance.runs
     bound = policy.assurance
     assert bound.error < 0.01
-    assert bound.runs < 1.2
+    assert policy.runs_if_spent < 1.2
     rng = np.random.default_rng(24)
     worst_error = worst_runs = 0.0
     for m in (1, 2, 5, 10, 15, 20, 22, 25, 30, 40, 60, 100, 200):
@@ -207,8 +210,51 @@ def test_the_recommended_defaults_hold_under_earn_then_spend() -> None:
         worst_error, worst_runs = max(worst_error, wrong / finished), max(worst_runs, runs)
     assert worst_error < bound.error
     assert worst_error > 0.7 * bound.error  # the bound is not slack
-    assert worst_runs <= bound.runs * (1 + 1e-12)
-    assert worst_runs == pytest.approx(bound.runs, rel=1e-6)  # cheating in all of a window
+    assert worst_runs <= policy.runs_if_spent * (1 + 1e-12)
+    assert worst_runs == pytest.approx(
+        policy.runs_if_spent, rel=1e-6
+    )  # cheating in all of a window
+
+
+@pytest.mark.parametrize(
+    "vote",
+    [
+        FixedSize(bad=BAD, size=5),
+        FirstToMatch(bad=BAD, matches=2),
+        FirstToMatch(bad=BAD, matches=3),
+        Sequential(bad=BAD, error=0.01, limit=11),
+        Credibility(bad=BAD, error=0.01),
+    ],
+    ids=lambda vote: f"{type(vote).__name__}-{vote.first()}",
+)
+def test_a_vote_that_a_bad_ballot_opens_is_enumerated(vote: Policy) -> None:
+    """And the whole is at least that vote's share: bad workers may open nearly all of them."""
+    error, runs = opened_by_bad(vote)
+    assert BAD * error <= vote.assurance.error_if_colluding * (1 + 1e-12)
+    if not isinstance(vote, FixedSize | FirstToMatch | Sequential):
+        return
+    wrong = cost = 0.0
+    for others in itertools.product((False, True), repeat=vote.limit - 1):
+        chance = math.prod(BAD if bad else 1 - BAD for bad in others)
+        counts = list(itertools.accumulate((True, *others)))
+        looks = range(vote.opening, vote.limit + 1)
+        wrong += chance * any(counts[n - 1] >= vote.threshold(n) for n in looks)
+        ends = (n for n in looks if max(counts[n - 1], n - counts[n - 1]) >= vote.threshold(n))
+        cost += chance * next(ends, vote.limit)
+    assert error == pytest.approx(wrong)
+    assert runs == pytest.approx(cost)
+
+
+def test_workers_that_never_earn_trust_cost_votes_and_are_within_the_bound() -> None:
+    """Each job whose first seat is theirs goes to a vote, the other seats of which are drawn."""
+    policy = Adaptive(bad=BAD, newcomers=FirstToMatch(bad=BAD, matches=3))
+    slip, dear = opened_by_bad(policy.newcomers)
+    assert slip > spending_bound(policy.audits)
+    assert policy.assurance.error >= BAD * slip / (1 - BAD)
+    assert policy.assurance.runs == pytest.approx(
+        0.9 * (1.04 + (3.319 - 1.04) / 100) + 0.1 * dear, rel=1e-3
+    )
+    assert 1.2 < policy.assurance.runs < 1.4
 
 
 def test_wrong_acceptance_by_boincs_rule_is_what_the_bound_is_for() -> None:

@@ -3,12 +3,15 @@
 A forward pass gives each variable a `Fact`:
 
     known    it depends on parameters only, so it can be computed before any job;
-    exact    two honest devices compute the same bits, unless
+    grains   types whose rounding it went through: with none it is *exact*, and two honest devices
+             compute the same bits, unless
     glue     one of these discontinuous equations flipped, because of a last-bit difference;
     loops    the replayed loops before it, which the verifier may have had to cut short.
 
 A contraction with an operand that is not known becomes a `Claim` if testing it is cheaper than
-replaying it. A claim's output is committed, so it is exact again, whatever lies before it.
+replaying it; so does a rounding on its way into a contraction, and an operand of one that was
+computed in a narrow type. A claim's output is committed, so it is exact again, whatever lies before
+it.
 
 The split is a partial evaluation: known equations run once, in `setup`, and what crosses over is
 the verifier key. Every scan body is a `Frame` of its own, whose part of the key is stacked over
@@ -19,15 +22,26 @@ that the check needs is either kept in the key or, where that is smaller, rebuil
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from verifiable.claims import REBUILT, Contraction, contraction, effect_on_rounding, is_float, work
+from verifiable import rounding
+from verifiable.claims import (
+    REBUILT,
+    Contraction,
+    contraction,
+    contractions,
+    effect_on_rounding,
+    grain,
+    is_float,
+    work,
+)
 from verifiable.interpreter import Atom, Block, Equation, Literal, Var
+from verifiable.rounding import NARROW, Rounding
 
 NOTHING: frozenset[str] = frozenset()
 
@@ -37,65 +51,87 @@ class Fact:
     """What is known of a variable; see the module's docstring."""
 
     known: bool
-    exact: bool
+    grains: frozenset[str] = NOTHING
     glue: frozenset[str] = NOTHING
     loops: frozenset[str] = NOTHING
+
+    @property
+    def exact(self) -> bool:
+        """Whether honest devices compute the same bits, as long as no glue flips."""
+        return not self.grains
 
     def join(self, other: Fact) -> Fact:
         """What holds of a value that may be either."""
         return Fact(
             self.known and other.known,
-            self.exact and other.exact,
+            self.grains | other.grains,
             self.glue | other.glue,
             self.loops | other.loops,
         )
 
     def under(self, other: Fact) -> Fact:
         """What holds of a value that is computed only if `other` says so."""
-        return Fact(self.known, self.exact, self.glue | other.glue, self.loops | other.loops)
+        return Fact(self.known, self.grains, self.glue | other.glue, self.loops | other.loops)
 
 
-_CERTAIN = Fact(known=True, exact=True)
+_CERTAIN = Fact(known=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Claim:
-    """A contraction whose output is committed and tested.
+    """A contraction or rounding whose output is committed and tested.
 
     Attributes:
       index: position in the trace.
       name: where it stands in the user's program.
-      primitive: `dot_general` or `conv_general_dilated`.
-      form: the contraction as linear maps.
+      primitive: of the equation: `dot_general` or `conv_general_dilated` for a contraction.
+      form: the contraction as linear maps, or the rounding as a chain of steps.
       trips: lengths of the scans around it; leading dimensions of the committed array.
       group: index of the first claim under the outermost of these scans; its own without any.
       shape: shape of the committed array.
       dtype: type of the committed array.
       far_known: whether the projected operand depends on parameters only.
+      grains: types whose rounding its operands went through since they were last exact.
       glue: names of discontinuous equations before its operands.
       loops: names of replayed loops before its operands.
-      near: the operand that is applied.
-      far: the operand that is projected.
+      near: the operand that is applied; the value that is rounded.
+      far: the operand that is projected; of a rounding, the same as `near`.
+      turned: the transpose that alone reads the output, if that is how it is used.
     """
 
     index: int
     name: str
     primitive: str
-    form: Contraction
+    form: Contraction | Rounding
     trips: tuple[int, ...]
     group: int
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     far_known: bool
+    grains: frozenset[str]
     glue: frozenset[str]
     loops: frozenset[str]
     near: Atom
     far: Atom
+    turned: Equation | None = None
 
     @property
-    def vectors(self) -> str:
-        """Name of the set of random vectors that test it."""
-        return self.form.vectors(far_known=self.far_known)
+    def contraction(self) -> Contraction | None:
+        """The form of a contraction; None for a rounding."""
+        return None if isinstance(self.form, Rounding) else self.form
+
+    @property
+    def vectors(self) -> str | None:
+        """Name of the set of random vectors that test it; a rounding is tested without."""
+        form = self.contraction
+        return None if form is None else form.vectors(far_known=self.far_known)
+
+    @property
+    def eps_types(self) -> frozenset[str]:
+        """Types whose rounding an honest device's deviation goes through; none for integers."""
+        if isinstance(self.form, Rounding):
+            return self.grains
+        return NOTHING if self.form.exact else self.grains | {grain(self.dtype)}
 
     @property
     def tests(self) -> int:
@@ -175,9 +211,9 @@ def analyse(block: Block, known_inputs: int, draws: int) -> Analysis:
       known_inputs: how many of its leading inputs are constants or parameters.
       draws: random vectors that the check will use, which decide what is worth testing.
     """
-    forward = _Forward(draws)
+    forward = _Forward(draws, _feeding(block, set()), _narrow_operands(block), _users(block, {}))
     for i, v in enumerate(block.inputs):
-        forward.facts[v] = Fact(known=i < known_inputs, exact=True)
+        forward.facts[v] = Fact(known=i < known_inputs)
     forward.block(block, _CERTAIN, claimable=True)
     claims = dict(_number(block, forward, ()))
     split = _Split(forward.facts, claims)
@@ -200,13 +236,31 @@ def analyse(block: Block, known_inputs: int, draws: int) -> Analysis:
     )
 
 
+class _Chain(NamedTuple):
+    """A rounding so far: the value that is rounded, the steps, and the equations they stand for."""
+
+    source: Var
+    steps: tuple[rounding.Step, ...]
+    names: frozenset[str]
+
+
 @dataclass(slots=True, eq=False)
 class _Forward:
-    """The forward pass. `guard` is the fact of whatever decides that a block runs at all."""
+    """The forward pass. `guard` is the fact of whatever decides that a block runs at all.
+
+    `feeding` are the variables that reach a contraction, `narrow` the operands of contractions in
+    narrow types, `chains` what is rounded into each variable that further steps may follow.
+    """
 
     draws: int
+    feeding: set[Var]
+    narrow: set[Var]
+    users: Mapping[Var, Sequence[Equation | None]]
     facts: dict[Var, Fact] = field(default_factory=dict)
-    forms: dict[Equation, tuple[Contraction, bool, Fact]] = field(default_factory=dict)
+    forms: dict[Equation, tuple[Contraction | Rounding, bool, Atom, Fact]] = field(
+        default_factory=dict
+    )
+    chains: dict[Var, _Chain] = field(default_factory=dict)
     discontinuous: set[str] = field(default_factory=set)
 
     def fact(self, atom: Atom) -> Fact:
@@ -233,9 +287,16 @@ class _Forward:
         if claimable and not joined.known:
             claim = self.claim(equation, inputs)
             if claim is not None:
-                self.forms[equation] = (*claim, joined.under(guard))
-                # The verifier goes on with the committed value, unless the branch flips.
-                self.facts[equation.outputs[0]] = Fact(known=False, exact=True).under(guard)
+                form, far_known = claim
+                self.commit(equation, (form, far_known, equation.inputs[form.near], joined), guard)
+                return
+            chain = self.chain(equation, inputs)
+            if chain is not None and self.ends(equation):
+                out = equation.outputs[0]
+                form = Rounding(steps=chain.steps, source=chain.source.dtype, dtype=out.dtype)
+                before = self.fact(chain.source)
+                self.discontinuous -= chain.names
+                self.commit(equation, (form, False, chain.source, before), guard)
                 return
         floats = any(is_float(a.dtype) for a in equation.inputs)
         rounded = any(
@@ -246,8 +307,62 @@ class _Forward:
             if (effect == "step" and rounded) or (effect == "unknown" and floats):
                 self.discontinuous.add(equation.name)
                 glue |= {equation.name}
-            exact = not {"exact": rounded, "step": False}.get(effect, floats)
-            self.facts[v] = Fact(joined.known, exact, glue, joined.loops).under(guard)
+            grains = NOTHING
+            if {"exact": rounded, "narrow": rounded, "step": False}.get(effect, floats):
+                own = [v] if is_float(v.dtype) else equation.inputs
+                grains = joined.grains
+                if effect != "exact":
+                    grains |= {grain(a.dtype) for a in own if is_float(a.dtype)}
+            self.facts[v] = Fact(joined.known, grains, glue, joined.loops).under(guard)
+        if claimable and len(equation.outputs) == 1 and not joined.known:
+            self.narrow_operand(equation, guard)
+
+    def narrow_operand(self, equation: Equation, guard: Fact) -> None:
+        """Commit to what was computed in a narrow type on its way into a contraction."""
+        [out] = equation.outputs
+        if out in self.narrow and not self.facts[out].exact:
+            form = Rounding(steps=(), source=out.dtype, dtype=out.dtype)
+            self.commit(equation, (form, False, out, self.facts[out]), guard)
+
+    def commit(
+        self,
+        equation: Equation,
+        claim: tuple[Contraction | Rounding, bool, Atom, Fact],
+        guard: Fact,
+    ) -> None:
+        """Make the output of an equation a claim."""
+        form, far_known, near, before = claim
+        self.forms[equation] = (form, far_known, near, before.under(guard))
+        # The verifier goes on with the committed value, unless the branch flips.
+        self.facts[equation.outputs[0]] = Fact(known=False).under(guard)
+
+    def chain(self, equation: Equation, inputs: Sequence[Fact]) -> _Chain | None:
+        """The rounding that an equation is the last step of so far; None if it is none."""
+        value = rounding.operand(equation)
+        if not isinstance(value, Var):
+            return None
+        chain = self.chains.get(value)
+        if chain is None:
+            fact = inputs[equation.inputs.index(value)]
+            if fact.exact or not {"step", "narrow"}.intersection(effect_on_rounding(equation)):
+                return None
+            chain = _Chain(value, (), NOTHING)
+        steps = rounding.extend(chain.steps, equation)
+        if steps is None:
+            return None
+        chain = _Chain(chain.source, steps, chain.names | {equation.name})
+        self.chains[equation.outputs[0]] = chain
+        return chain
+
+    def ends(self, equation: Equation) -> bool:
+        """Whether a rounding that reaches a contraction has no further step."""
+        out = equation.outputs[0]
+        if out not in self.feeding:
+            return False
+        users = self.users[out]
+        if len(users) != 1 or users[0] is None:
+            return True
+        return rounding.extend(self.chains[out].steps, users[0]) is None
 
     def claim(self, equation: Equation, inputs: Sequence[Fact]) -> tuple[Contraction, bool] | None:
         if contraction(equation) is None:
@@ -321,7 +436,7 @@ class _Forward:
         itself = frozenset() if known else frozenset({equation.name})
         for v, inner in zip(equation.outputs, body.inputs, strict=True):
             fact = self.facts[inner]
-            self.facts[v] = Fact(known, fact.exact, fact.glue, fact.loops | itself)
+            self.facts[v] = Fact(known, fact.grains, fact.glue, fact.loops | itself)
 
 
 def _number(
@@ -333,7 +448,7 @@ def _number(
 ) -> Iterator[tuple[Equation, Claim]]:
     for equation in block.equations:
         if equation in forward.forms:
-            form, far_known, before = forward.forms[equation]
+            form, far_known, near, before = forward.forms[equation]
             out = equation.outputs[0]
             yield (
                 equation,
@@ -347,10 +462,12 @@ def _number(
                     shape=trips + out.shape,
                     dtype=out.dtype,
                     far_known=far_known,
+                    grains=before.grains,
                     glue=before.glue,
                     loops=before.loops,
-                    near=equation.inputs[form.near],
-                    far=equation.inputs[form.far],
+                    near=near,
+                    far=near if isinstance(form, Rounding) else equation.inputs[form.far],
+                    turned=_turned(forward.users.get(out, ())),
                 ),
             )
             start += 1
@@ -364,6 +481,84 @@ def _number(
                 start += 1
 
 
+# What a narrow operand may pass through between where it is computed and a contraction.
+_MOVES = frozenset(
+    """
+    broadcast_in_dim convert_element_type copy copy_p expand_dims reshape rev slice split squeeze
+    stop_gradient transpose
+    """.split()
+)
+
+
+def _narrow_operands(block: Block) -> set[Var]:
+    """Where the operands of contractions that come from narrow types were computed."""
+    producers = {v: e for e in block.walk() for v in e.outputs}
+    found: set[Var] = set()
+    for equation in block.walk():
+        for atom in equation.inputs if equation.kind in contractions else ():
+            origin = atom
+            while origin in producers and producers[origin].kind in _MOVES:
+                [inner] = producers[origin].inputs
+                if inner.dtype.itemsize > origin.dtype.itemsize:
+                    break
+                origin = inner
+            if isinstance(origin, Var) and origin.dtype.name in NARROW:
+                found.add(origin)
+    return found
+
+
+def _feeding(block: Block, found: set[Var]) -> set[Var]:
+    """Add the variables that reach an operand of a contraction."""
+
+    def add(atoms: Iterable[Atom]) -> None:
+        found.update(a for a in atoms if isinstance(a, Var))
+
+    for equation in reversed(block.equations):
+        reached = any(v in found for v in equation.outputs)
+        if equation.kind in contractions or (reached and not equation.bodies):
+            add(equation.inputs)
+        elif equation.kind == "scan":
+            [body] = equation.bodies
+            count = equation.params["num_carry"]
+            add(a for a, v in zip(body.outputs, equation.outputs, strict=True) if v in found)
+            before = -1
+            while len(found) > before:
+                before = len(found)
+                _feeding(body, found)
+                add(
+                    a for a, v in zip(body.outputs, body.inputs[:count], strict=False) if v in found
+                )
+            add(a for a, v in zip(equation.inputs, body.inputs, strict=True) if v in found)
+        elif equation.kind == "cond":
+            for body in equation.bodies:
+                add(a for a, v in zip(body.outputs, equation.outputs, strict=True) if v in found)
+                _feeding(body, found)
+        elif reached or any(e.kind in contractions for b in equation.bodies for e in b.walk()):
+            add(uses(equation))
+    return found
+
+
+def _users(
+    block: Block, found: dict[Var, list[Equation | None]]
+) -> dict[Var, list[Equation | None]]:
+    """The equations that read each variable; None for a block that returns it."""
+    for equation in block.equations:
+        for atom in equation.inputs:
+            if isinstance(atom, Var):
+                found.setdefault(atom, []).append(equation)
+        for body in equation.bodies:
+            _users(body, found)
+    for atom in block.outputs:
+        if isinstance(atom, Var):
+            found.setdefault(atom, []).append(None)
+    return found
+
+
+def _turned(users: Sequence[Equation | None]) -> Equation | None:
+    only = users[0] if len(users) == 1 else None
+    return only if only is not None and only.kind == "transpose" else None
+
+
 def uses(equation: Equation) -> Iterator[Atom]:
     """Atoms that an equation reads, the free variables of its bodies among them."""
     yield from equation.inputs
@@ -375,11 +570,14 @@ def uses(equation: Equation) -> Iterator[Atom]:
         yield from (a for a in body.outputs if a not in own)
 
 
-def _replayed(block: Block, forward: _Forward, claims: Iterable[Equation], trips: int) -> int:
+def _replayed(block: Block, forward: _Forward, claims: Mapping[Equation, Claim], trips: int) -> int:
     """Operations that the check replays; a `while` counts one trip."""
     total = 0
     for equation in block.equations:
-        if equation in claims or (equation.outputs and forward.is_known(equation)):
+        claim = claims.get(equation)
+        if claim is not None and claim.contraction is not None:
+            continue
+        if equation.outputs and forward.is_known(equation):
             continue
         if equation.bodies:
             inner = trips * equation.params.get("length", 1)
@@ -455,7 +653,10 @@ class _Split:
                 self.demand(uses(equation))
             elif equation in self.claims:
                 claim = self.claims[equation]
-                self.demand((claim.near,) if claim.far_known else (claim.near, claim.far))
+                if claim.near is equation.outputs[0]:
+                    self.demand(equation.inputs)
+                else:
+                    self.demand((claim.near,) if claim.far_known else (claim.near, claim.far))
             else:
                 self.demand(equation.inputs)
 

@@ -47,7 +47,7 @@ class BadPossession(SignatureError):
         """Keep both sides."""
         self.key, self.possession, self.binding = key, possession, binding
         super().__init__(
-            f"{possession} does not prove possession of {key} in context {binding[:32].hex()!r}: "
+            f"{possession} does not prove possession of {key} in context {binding[:96].hex()!r}: "
             "(a) it was made for another key, chain, contract or registrant, or (b) nobody holds "
             "the key"
         )
@@ -99,6 +99,14 @@ class _Encoded:
         group: curve.Group = getattr(curve.active(), self._group)
         return group.affine(self.point)
 
+    def eip2537(self) -> bytes:
+        """Return `affine()` with each number padded to 64 bytes, as the precompiles take it.
+
+        128 bytes in G1, 256 in G2.
+        """
+        numbers = self.affine()
+        return b"".join(bytes(16) + numbers[i : i + 48] for i in range(0, len(numbers), 48))
+
     def __reduce__(self):
         """Copy and pickle as bytes, which are checked anew."""
         return type(self), (self.encoded,)
@@ -142,21 +150,25 @@ class ProvenKey:
       key: the public key.
       possession: the proof.
       binding: the context that the proof binds, such as chain, contract and registrant.
+      domain: of the proof, if it was made for a contract, which reads points uncompressed.
 
     Raises:
       BadPossession: the proof does not verify.
+      ValueError: a domain longer than 127 bytes.
     """
 
     key: PublicKey
     possession: Possession
     binding: bytes = b""
+    domain: bytes = b""
 
     def __post_init__(self):
         """Check e(key, H(key || binding)) = e(g, possession), hashed under the tag of proofs."""
         expect(self.key, PublicKey)
         expect(self.possession, Possession)
         active = curve.active()
-        hashed = active.hash_to_g2(self.key.encoded + self.binding, POSSESSION_DST)
+        proven = _possession_message(self.key, self.binding, self.domain)
+        hashed = active.hash_to_g2(proven, POSSESSION_DST)
         if not active.pairing_equation([self.key.point], [hashed], self.possession.point):
             raise BadPossession(self.key, self.possession, self.binding)
 
@@ -220,9 +232,12 @@ class SecretKey:
         """Sign `framed(message, domain)`; ValueError for a domain not of 1 to 255 bytes."""
         return Signature.from_point(self.core_sign(framed(message, domain), DST))
 
-    def prove_possession(self, binding: bytes = b"") -> Possession:
-        """Prove that this key is held, in a context; without one it is the draft's PopProve."""
-        message = self.public_key.encoded + binding
+    def prove_possession(self, binding: bytes = b"", *, domain: bytes = b"") -> Possession:
+        """Prove that this key is held, in a context; without one it is the draft's PopProve.
+
+        With a `domain`, the proof is one that a contract can check.
+        """
+        message = _possession_message(self.public_key, binding, domain)
         return Possession.from_point(self.core_sign(message, POSSESSION_DST))
 
     def core_sign(self, message: bytes, dst: bytes) -> Any:
@@ -248,6 +263,18 @@ def framed(message: bytes, domain: bytes) -> bytes:
     if not 1 <= len(domain) <= 255:
         raise ValueError(f"a domain has 1 to 255 bytes, not {len(domain)}")
     return bytes([len(domain)]) + domain + message
+
+
+def _possession_message(key: PublicKey, binding: bytes, domain: bytes) -> bytes:
+    """Return what is hashed to prove possession of a key; no two contexts give the same bytes.
+
+    Compressed keys start with a set bit, lengths below 128 do not: the two forms differ at once.
+    """
+    if not domain:
+        return key.encoded + binding
+    if len(domain) > 127:
+        raise ValueError(f"the domain of a proof has at most 127 bytes, not {len(domain)}")
+    return framed(key.eip2537() + binding, domain)
 
 
 def expect(value: Any, kind: type[T]) -> T:

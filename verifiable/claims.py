@@ -12,10 +12,11 @@ new entry in `contractions`.
 
 Everything else is glue, which the verifier replays. For a value that two honest devices compute
 with different rounding, an equation is either *exact* (it moves or selects values), *continuous*
-(a small difference stays small), a *step* (`round`, comparisons, `argmax`, narrowing casts: a
-difference in the last bit may flip the result) or *unknown*: what no table names may round, and
-may be discontinuous. (`is_finite` is a comparison with the largest number, which no honest value
-comes close to.)
+(a small difference stays small), *narrow* (a cast to fewer digits: a difference becomes one in the
+last of these), a *step* (`round`, comparisons, `argmax`, casts to integers: a difference in the
+last bit may flip the result) or *unknown*: what no table names may round, and may be
+discontinuous. (`is_finite` is a comparison with the largest number, which no honest value comes
+close to.)
 """
 
 from __future__ import annotations
@@ -83,8 +84,13 @@ def is_float(dtype: Any) -> bool:
     return jnp.issubdtype(dtype, np.inexact)
 
 
+def grain(dtype: Any) -> str:
+    """The type whose rounding a value of a floating-point type goes through: its component's."""
+    return str(jnp.finfo(dtype).dtype.name)
+
+
 def effect_on_rounding(equation: Equation) -> tuple[str, ...]:
-    """`exact`, `continuous`, `step` or `unknown`, for each output."""
+    """`exact`, `continuous`, `narrow`, `step` or `unknown`, for each output."""
     kind, outputs = equation.kind, equation.outputs
     if kind == "convert_element_type":
         effect = _conversion(equation.inputs[0].dtype, outputs[0].dtype)
@@ -106,7 +112,9 @@ def _conversion(source: np.dtype[Any], target: np.dtype[Any]) -> str:
         return "step"
     from_, to = jnp.finfo(source), jnp.finfo(target)
     widens = to.nmant >= from_.nmant and to.maxexp >= from_.maxexp and to.minexp <= from_.minexp
-    return "exact" if widens else "step"
+    if widens:
+        return "exact"
+    return "narrow" if np.dtype(target).name in FLOATS else "step"
 
 
 def work(equation: Equation) -> int:
@@ -161,6 +169,11 @@ class Contraction(ABC):
         return not is_float(self.dtypes[2])
 
     @property
+    def eps_types(self) -> frozenset[str]:
+        """Types whose rounding the product of given operands goes through; none for integers."""
+        return frozenset() if self.exact else frozenset(d.name for d in self.dtypes)
+
+    @property
     def magnitude(self) -> int:
         """Largest magnitude that an integer accumulator can reach, from the operands' types."""
         return self.contracted * extent(self.dtypes[0]) * extent(self.dtypes[1])
@@ -208,6 +221,10 @@ class Contraction(ABC):
     @abstractmethod
     def scale_out(self, out: Array, weights: Array) -> Array:
         """Output with its columns scaled by (batch, columns)."""
+
+    @abstractmethod
+    def over_rows(self, values: Array) -> Array:
+        """Values of the rows, (batch..., rows...), spread over the output's columns."""
 
     @abstractmethod
     def row_axes(self) -> tuple[int, int, int] | None:
@@ -305,14 +322,21 @@ class DotGeneral(Contraction):
 
     def near_sums(self, near: Array, values: Array) -> Array:
         """See `Contraction.near_sums`."""
+        return self.contracted_sums(self.scale_near(near, values))
+
+    def contracted_sums(self, near: Array) -> Array:
+        """Sums over the contracted dimensions of a near operand -> (batch..., rows...)."""
         side = self.near
-        dims = (*self.batching[side], *self.contracting[side])
-        spread = _spread(values, self.shapes[side], dims)
-        sums = jnp.sum(near * spread, axis=self.contracting[side])
+        sums = jnp.sum(near, axis=self.contracting[side])
         # What is left stands in the operand's own order; the batch dimensions come first.
         kept = (*self.batching[side], *self._free(side))
         position = {d: i for i, d in enumerate(sorted(kept))}
         return jnp.transpose(sums, [position[d] for d in kept])
+
+    def scale_near(self, near: Array, values: Array) -> Array:
+        """Near operand scaled by values over the contracted dimensions, as `near_sums` has them."""
+        dims = (*self.batching[self.near], *self.contracting[self.near])
+        return near * _spread(values, self.shapes[self.near], dims)
 
     def out_sums(self, out: Array) -> Array:
         """See `Contraction.out_sums`."""
@@ -337,6 +361,11 @@ class DotGeneral(Contraction):
         """See `Contraction.scale_out`."""
         batch, _, columns = self._out_axes()
         return out * _spread(weights, self.shapes[2], (*batch, *columns))
+
+    def over_rows(self, values: Array) -> Array:
+        """See `Contraction.over_rows`."""
+        batch, rows, _ = self._out_axes()
+        return _spread(values, self.shapes[2], (*batch, *rows))
 
     def row_axes(self) -> tuple[int, int, int] | None:
         """See `Contraction.row_axes`."""
@@ -433,6 +462,13 @@ class Convolution(Contraction):
     def scale_out(self, out: Array, weights: Array) -> Array:
         """See `Contraction.scale_out`."""
         return out * _spread(weights.reshape(1, -1), self.shapes[2], (self.specs[2][1],))
+
+    def over_rows(self, values: Array) -> Array:
+        """See `Contraction.over_rows`."""
+        spec = self.specs[2]
+        wide = jnp.repeat(jnp.moveaxis(values, 0, -1), self.columns, axis=-1)
+        # (n, positions..., features) to the output's own order.
+        return lax.transpose(wide, np.argsort((spec[0], *spec[2:], spec[1])))
 
     def row_axes(self) -> tuple[int, int, int] | None:
         """The examples; see `Contraction.row_axes`."""

@@ -45,6 +45,10 @@ _TENSOR_DTYPES: Final = frozenset(
 x87 floats with padding, objects, dates) would let one value have several encodings."""
 
 
+_PLAIN: Final = frozenset({type(None), bool, bytes, str})
+"""Types of which every value has an encoding (but for texts that are not Unicode)."""
+
+
 class _NoTags(Mapping[int, Any]):
     """Answers for every tag number, so that no tag reaches a decoder of the library's own."""
 
@@ -119,7 +123,7 @@ def decode(data: bytes | bytearray | memoryview, *, max_size: int) -> Any:
 def _require_encodable(value: object, depth: int) -> None:
     # Exact types: a numpy float is a float to isinstance, and would lose its dtype silently.
     kind = type(value)
-    if kind in {type(None), bool, bytes, str}:
+    if kind in _PLAIN:
         return
     if kind is int and isinstance(value, int):
         if not -(2**64) <= value < 2**64:
@@ -136,7 +140,10 @@ def _require_encodable(value: object, depth: int) -> None:
                     raise TypeError(f"map keys must be str, not {type(key).__name__}")
             value = value.values()
         for item in value:
-            _require_encodable(item, depth - 1)
+            # A call for each of these would cost as much as encoding them.
+            kind = type(item)
+            if kind not in _PLAIN and not (kind is int and 0 <= item < 2**64):
+                _require_encodable(item, depth - 1)
     else:
         raise TypeError(f"cannot encode {kind.__name__}")
 

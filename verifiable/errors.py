@@ -9,6 +9,7 @@ verify. It carries both sides as fields. A mistake of the caller is an ordinary 
     │   └── InvalidPoint       no point of a group (`curve`)
     ├── SignatureError         signatures and sets of signers (`bls`)
     ├── UnknownWorker, InvalidSignature  of the messages of `protocols`
+    ├── SettlementError        statements, committees, submissions and votes of `protocols`
     ├── MerkleError
     │   ├── MalformedProof     a proof of the wrong length, order or range
     │   └── RootMismatch       a well-formed proof that leads to another root

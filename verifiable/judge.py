@@ -110,7 +110,7 @@ def judge(
     """
     stopped = frozenset(name for name, flag in findings.stopped.items() if np.any(flag))
     results = [
-        _result(c.name, _judge_claim(findings, c.index), c.glue, c.loops & stopped) for c in claims
+        _result(c.name, _judge_claim(findings, c), c.glue, c.loops & stopped) for c in claims
     ]
     results += [
         _result(name, _judge_output(findings.outputs[i]), glue, loops & stopped)
@@ -163,14 +163,16 @@ def _result(
     )
 
 
-def _judge_claim(findings: Findings, index: int) -> Outcome:
+def _judge_claim(findings: Findings, claim: Claim) -> Outcome:
     """Outcome of a claim, over all trips of the scans around it."""
-    statistic = Statistic(*(np.ravel(x) for x in findings.claims[index]))
-    taken = np.ravel(findings.taken[index])
+    statistic = Statistic(*(np.ravel(x) for x in findings.claims[claim.index]))
+    taken = np.ravel(findings.taken[claim.index])
     conditions = freivalds.conditions(statistic)
     reason, worst, row, trip = _first_failure(conditions, statistic.worst, statistic.row)
     if reason == "claim-mismatch" and not taken[trip]:
         reason = "claim-untaken"
+    elif reason == "claim-mismatch" and claim.contraction is None:
+        reason = "rounding-mismatch"
     return reason, worst, row, trip
 
 

@@ -1,24 +1,25 @@
-"""What "within tolerance" means: a policy, and its id.
+"""What "within tolerance" means: a policy, its calibration, and its id.
 
-A policy fixes the number of draws, the probability `phi` that one honest run is rejected, and per
-dtype the tolerance `eps`, in units of the scale of `freivalds`. Keys and receipts bind its id, so
-a check under another policy is refused.
+A policy fixes the number of draws, the probability `phi` that one honest run is rejected, and the
+tolerances `eps`: of a contraction in units of the scale of `freivalds`, of a rounding in units of
+|value| + rms (`rounding`), of an output in units of its row's 2-norm. Keys and receipts bind its
+id, so a check under another policy is refused.
 
-The default `eps` is several times the largest value seen on honest devices (compiled and op by
-op, on trained weights; `benchmarks/soundness.py` measures it), including the difference that
-replayed glue adds to the operands.
+The default `eps` goes by dtype, and is several times the largest value seen on honest devices
+(compiled and op by op, on trained weights; `benchmarks/soundness.py` measures it), including the
+difference that replayed glue adds to the operands. `Program.calibrate` measures it for each claim
+of a program, on the user's own inputs and trusted executors.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from verifiable.encoding import encode, tagged_hash
-
-if TYPE_CHECKING:
-    from verifiable.claims import Contraction
+from verifiable.report import table
 
 _EPS = (
     ("bfloat16", 2.0**-6),
@@ -36,6 +37,70 @@ _OUTPUT_EPS = (
 )
 
 
+class Tested(Protocol):
+    """A claim, or the form of a contraction: whatever is held to a tolerance."""
+
+    @property
+    def eps_types(self) -> Iterable[str]:
+        """Types whose rounding separates honest devices; none for integers."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What calibration saw of one claim or output, over all samples and executors.
+
+    Attributes:
+      name: of the claim; outputs are called `output`, with their path.
+      median: the typical deviation of an honest run's worst row, in the units of `eps`.
+      worst: the largest.
+      eps: the tolerance that follows.
+    """
+
+    name: str
+    median: float
+    worst: float
+    eps: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """Tolerances that were measured, for one program. Made by `Program.calibrate`.
+
+    Attributes:
+      samples: inputs that were run.
+      executors: trusted executors that ran each of them.
+      factor: by how much a tolerance exceeds the largest deviation seen.
+      measured: by claim and output.
+    """
+
+    samples: int
+    executors: int
+    factor: float
+    measured: tuple[Measured, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse a calibration that measured nothing, or that would let everything pass."""
+        if self.samples < 1 or self.executors < 1 or not self.measured:
+            raise ValueError("a calibration needs at least one sample, executor and claim")
+        if not (math.isfinite(self.factor) and self.factor >= 1):
+            raise ValueError(f"the safety factor is at least 1 and finite, got {self.factor}")
+        for m in self.measured:
+            if not all(math.isfinite(x) and 0 <= x < 1 for x in (m.median, m.worst)):
+                raise ValueError(f"{m.name}: a deviation lies between 0 and 1, got {m}")
+            if not 0 < m.eps < 1:
+                raise ValueError(f"{m.name}: a tolerance lies between 0 and 1, got {m.eps}")
+
+    def __str__(self) -> str:
+        """The spread of each claim as a table."""
+        rows = [("claim", "median", "worst", "spread", "eps")]
+        for m in self.measured:
+            spread = f"{m.worst / m.median:.1f}" if m.median else ""
+            rows.append((m.name, f"{m.median:.2e}", f"{m.worst:.2e}", spread, f"{m.eps:.2e}"))
+        head = f"{self.samples} samples on {self.executors} executors, factor {self.factor:g}"
+        return f"{head}\n{table(rows)}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """Tolerances and limits of a check.
@@ -44,10 +109,13 @@ class Policy:
       draws: random vectors per floating-point claim.
       phi: probability that one honest run is rejected by chance.
       eps: per dtype, the deviation of an honest row, as a fraction of its scale; a claim takes the
-        largest of its two operands and its output.
+        largest of its output and of the types that its operands were rounded to since they were
+        last committed.
       output_eps: per dtype, how far a row of the output may be from the replayed one, as a
         fraction of its 2-norm.
       trip_limit: a replayed `while` loop that runs longer is indeterminate.
+      calibration: tolerances of the claims and outputs of one program, which come before `eps` and
+        `output_eps`; None by default.
     """
 
     draws: int = 16
@@ -55,6 +123,7 @@ class Policy:
     eps: tuple[tuple[str, float], ...] = _EPS
     output_eps: tuple[tuple[str, float], ...] = _OUTPUT_EPS
     trip_limit: int = 2**16
+    calibration: Calibration | None = None
 
     def __post_init__(self) -> None:
         """Refuse a policy under which everything or nothing would pass."""
@@ -64,9 +133,9 @@ class Policy:
             raise ValueError(f"phi must be 1e-30 to 0.5, got {self.phi}")
         if not 1 <= self.trip_limit < 2**31:
             raise ValueError(f"trip_limit must be 1 to 2^31 - 1, got {self.trip_limit}")
-        for table in (self.eps, self.output_eps):
-            if len(dict(table)) < len(table):
-                raise ValueError(f"a dtype stands twice in {table}")
+        for names in (self.eps, self.output_eps):
+            if len(dict(names)) < len(names):
+                raise ValueError(f"a dtype stands twice in {names}")
         for name, value in (*self.eps, *self.output_eps):
             if not (math.isfinite(value) and 0 < value < 1):
                 raise ValueError(f"the tolerance of {name} must lie between 0 and 1, got {value}")
@@ -74,7 +143,7 @@ class Policy:
     @property
     def id(self) -> bytes:
         """32 bytes that name every number of the policy."""
-        numbers = [
+        numbers: list[Any] = [
             "weighted-columns",  # the scale of freivalds
             self.draws,
             self.phi.hex(),
@@ -82,30 +151,42 @@ class Policy:
             [[name, eps.hex()] for name, eps in sorted(self.output_eps)],
             self.trip_limit,
         ]
+        if self.calibration is not None:
+            c = self.calibration
+            measured = [[m.name, m.median.hex(), m.worst.hex(), m.eps.hex()] for m in c.measured]
+            numbers.append([c.samples, c.executors, float(c.factor).hex(), measured])
         return tagged_hash("policy", encode(numbers))
 
-    def eps_of(self, form: Contraction) -> float:
-        """Tolerance of a contraction; zero for integers.
+    @property
+    def calibrated(self) -> dict[str, float]:
+        """Tolerance by name of the claim or output, where it was calibrated."""
+        return {m.name: m.eps for m in self.calibration.measured} if self.calibration else {}
+
+    def eps_of(self, tested: Tested, name: str | None = None) -> float:
+        """Tolerance of a claim of that name, or of one contraction; zero for integers.
 
         Raises:
           ValueError: the policy names no tolerance for one of its types.
         """
-        return 0.0 if form.exact else max(_find(self.eps, dtype) for dtype in form.dtypes)
+        if name in self.calibrated:
+            return self.calibrated[name]
+        return max((_find(self.eps, t) for t in tested.eps_types), default=0.0)
 
-    def output_eps_of(self, dtype: Any) -> float:
-        """Tolerance of an output of this type.
+    def output_eps_of(self, types: Iterable[str], name: str | None = None) -> float:
+        """Tolerance of an output of that name; zero without floating-point types.
 
         Raises:
           ValueError: the policy names none.
         """
-        return _find(self.output_eps, dtype)
+        if name in self.calibrated:
+            return self.calibrated[name]
+        return max((_find(self.output_eps, t) for t in types), default=0.0)
 
 
-def _find(table: tuple[tuple[str, float], ...], dtype: Any) -> float:
-    name = str(dtype.name)
-    value = dict(table).get(name)
+def _find(values: tuple[tuple[str, float], ...], name: str) -> float:
+    value = dict(values).get(name)
     if value is None:
-        known = ", ".join(n for n, _ in table)
+        known = ", ".join(n for n, _ in values)
         raise ValueError(f"the policy has no tolerance for {name}, only for {known}")
     return value
 

@@ -29,6 +29,7 @@ import numpy as np
 import verifiable
 from verifiable import (
     analysis,
+    calibration,
     freivalds,
     identity,
     interpreter,
@@ -41,11 +42,13 @@ from verifiable import (
 )
 from verifiable.analysis import Analysis, Claim
 from verifiable.challenge import Challenge
+from verifiable.claims import is_float
+from verifiable.corridor import Answer, attack, reach
 from verifiable.encoding import encode, tagged_hash, tensor_bytes
 from verifiable.interpreter import Array, Env, Function, Var
 from verifiable.key import KeyHeader, VerifierKey
 from verifiable.policy import Policy
-from verifiable.report import Bound, Coverage, Report, Verdict, table
+from verifiable.report import Bound, Corridor, Coverage, Report, Verdict, table
 from verifiable.strategy import Packed, Strategy
 from verifiable.trace import Trace
 from verifiable.verifier import Findings
@@ -91,8 +94,111 @@ class Program:
     @cached_property
     def bound(self) -> Bound | None:
         """What a pass proves of the floating-point claims; None if there are none."""
-        rows = sum(c.tests for c in self.claims if not c.form.exact)
+        rows = sum(c.tests for c in self.claims if c.eps_types)
         return freivalds.bound(self.policy.phi, rows, self.policy.draws) if rows else None
+
+    @cached_property
+    def rounded_types(self) -> dict[str, frozenset[str]]:
+        """Types whose rounding separates honest devices, by name of the claim or output."""
+        outputs = zip(self._outputs, self._output_types, strict=True)
+        return {c.name: c.eps_types for c in self.claims} | {o[0]: types for o, types in outputs}
+
+    @cached_property
+    def tolerances(self) -> dict[str, float]:
+        """The policy's eps by name of the claim or output; zero for what must be equal."""
+        claims = {c.name: self.policy.eps_of(c, c.name) for c in self.claims}
+        outputs = zip(self._outputs, self._output_types, strict=True)
+        return claims | {o[0]: self.policy.output_eps_of(t, o[0]) for o, t in outputs}
+
+    def with_policy(self, policy: Policy) -> Program:
+        """The same program under another policy, such as one from `calibrate`.
+
+        Raises:
+          ValueError: the policy has no tolerance for a dtype that is needed, was calibrated for
+            another program, or has another number of draws, which decides what is a claim.
+        """
+        if policy.draws != self.policy.draws:
+            raise ValueError(
+                f"the program was compiled for {self.policy.draws} draws, the policy has "
+                f"{policy.draws}: pass it to compile"
+            )
+        self.require_policy(policy)
+        return replace(self, policy=policy)
+
+    def require_policy(self, policy: Policy) -> None:
+        """Raise ValueError unless a policy has a tolerance for all that the program needs."""
+        own = replace(self, policy=policy).tolerances
+        foreign = sorted(policy.calibrated.keys() - own.keys())
+        if foreign:
+            raise ValueError(f"the policy was calibrated for another program, with {foreign[0]!r}")
+
+    def calibrate(
+        self,
+        params: Any,
+        samples: Sequence[tuple[Any, ...]],
+        *,
+        executors: Sequence[Callable[..., tuple[Any, Any]]] = (),
+        factor: float = calibration.FACTOR,
+    ) -> Policy:
+        """Measure the tolerance of each claim and output. See `calibration.calibrate`."""
+        return calibration.calibrate(self, params, samples, executors=executors, factor=factor)
+
+    def corridor(
+        self, params: Any, *inputs: Any, answer: Answer, kappa: float | None = None
+    ) -> Corridor:
+        """How far the tolerance lets a cheat move an answer on these inputs. See `corridor`.
+
+        Args:
+          params: the parameters.
+          *inputs: the inputs.
+          answer: scalar float function of `y`, such as the margin between two logits
+            (`corridor.margin`).
+          kappa: deviation of a row up to which a cheat may go, in units of sigma; by default what
+            passes with probability 1e-9.
+
+        Raises:
+          ValueError: the answer is no float scalar, or the program has integer arithmetic after a
+            rounding that has no derivative; or as `execute`.
+        """
+        kappa = self._kappa if kappa is None else kappa
+        with jax.enable_x64(True):
+            value, found = self._corridor(reach, params, inputs, answer, kappa)
+        shares = [(c.name, float(found[c.index])) for c in self.claims if c.index in found]
+        return Corridor(
+            margin=float(value),
+            reach=sum(x for _, x in shares),
+            kappa=kappa,
+            claims=tuple(sorted(shares, key=lambda item: -item[1])),
+            answer=answer,
+        )
+
+    def attack(self, params: Any, *inputs: Any, answer: Answer, kappa: float) -> tuple[Any, Trace]:
+        """What a cheat returns that shifts every claim by kappa sigma to lower an answer.
+
+        For tests of coordinators: below the bound's kappa it may pass, and then it has moved the
+        answer by no more than the corridor's reach. Arguments as of `corridor`.
+        """
+        with jax.enable_x64(True):
+            outputs, found = self._corridor(attack, params, inputs, answer, kappa)
+        y = jax.tree.unflatten(jax.tree.structure(self.y), outputs)
+        return y, Trace(claims=tuple(found[c.index] for c in self.claims))
+
+    @property
+    def _kappa(self) -> float:
+        return self.bound.kappa() if self.bound else 1.0
+
+    def _corridor(
+        self, what: Callable[..., Any], params: Any, inputs: Any, answer: Any, kappa: float
+    ) -> Any:
+        structure = jax.tree.structure(self.y)
+
+        def value(outputs: list[Array]) -> Array:
+            return jnp.asarray(answer(jax.tree.unflatten(structure, outputs)))
+
+        def run(params: Any, inputs: Any) -> Any:
+            return what(*self._bound(params, inputs), self.tolerances, kappa, value)
+
+        return jax.jit(run)(params, inputs)
 
     def execute(self, params: Any, *inputs: Any) -> tuple[Any, Trace]:
         """Run the function and return its claims with its output; pure, to be jitted.
@@ -103,19 +209,26 @@ class Program:
 
         Returns:
           `y` and the trace. Compiled, `y` equals bit for bit what the compiled function returns,
-          unless XLA would have merged a claimed contraction with its neighbours (a product that
-          is transposed, or a convolution on CPUs) or kept excess precision in narrow types.
+          unless XLA would have merged a claimed convolution with its neighbours, on CPUs, or kept
+          excess precision in narrow types.
 
         Raises:
           ValueError: another tree, shape or dtype than at compile time.
         """
+        outputs, found = prover.execute(*self._bound(params, inputs))
+        y = jax.tree.unflatten(jax.tree.structure(self.y), outputs)
+        return y, Trace(claims=tuple(found[c.index] for c in self.claims))
+
+    def walk(self, emit: prover.Emit, params: Any, *inputs: Any) -> dict[int, Any]:
+        """Run the function, and return what `emit` makes of each claim; see `prover.execute`."""
+        return prover.execute(*self._bound(params, inputs), emit=emit)[1]
+
+    def _bound(self, params: Any, inputs: Any) -> tuple[interpreter.Block, Analysis, Env]:
         params = _conform("params", self.params, params)
         inputs = _conform("inputs", self.inputs, inputs)
         leaves = [*self._function.constants, *jax.tree.leaves((params, inputs))]
         env: Env = dict(zip(self._function.block.inputs, leaves, strict=True))
-        outputs, found = prover.execute(self._function.block, self._analysis, env)
-        y = jax.tree.unflatten(jax.tree.structure(self.y), outputs)
-        return y, Trace(claims=tuple(found[c.index] for c in self.claims))
+        return self._function.block, self._analysis, env
 
     def setup(self, params: Any, challenge: Challenge) -> VerifierKey:
         """Make the verifier key: everything that the check needs of the parameters.
@@ -142,7 +255,13 @@ class Program:
         return VerifierKey(header, _by_name({"vectors": vectors, "residual": residual}))
 
     def check(
-        self, key: VerifierKey, *inputs: Any, y: Any, trace: Any, parameters: bytes | None = None
+        self,
+        key: VerifierKey,
+        *inputs: Any,
+        y: Any,
+        trace: Any,
+        parameters: bytes | None = None,
+        corridor: Corridor | None = None,
     ) -> Report:
         """Decide whether `y` and `trace` are an honest run on `inputs`.
 
@@ -152,6 +271,7 @@ class Program:
           y: what the device returned; any object.
           trace: the trace that it committed to, or a sequence of arrays; any object.
           parameters: the `parameter_root` that the job names, to hold the key to.
+          corridor: for these inputs, to mark an answer that a cheat could have turned.
 
         Raises:
           ValueError: the key is of another program, policy, version or other parameters, or the
@@ -175,6 +295,8 @@ class Program:
         with jax.enable_x64(True):
             packed, mine = self._check(key.arrays, inputs, outputs, claims)
         findings = strategy.unpack(packed)
+        if corridor is not None:
+            corridor = replace(corridor, margin=float(corridor.answer(mine)))
         verdict, reason, where, results = judge.judge(findings, self.claims, self._outputs)
         return Report(
             verdict=verdict,
@@ -185,6 +307,7 @@ class Program:
             coverage=self.coverage,
             bound=self.bound,
             y=mine,
+            corridor=corridor,
         )
 
     def statistics(
@@ -219,9 +342,8 @@ class Program:
             ).inside(self._analysis.frame, key["residual"], env)
             own, findings = verifier.check(block, context, env)
             for i, (theirs, mine) in enumerate(zip(outputs, own, strict=True)):
-                findings.outputs[i] = verifier.compare(
-                    theirs, mine, self.policy, self.strategy.tile_bytes
-                )
+                eps = self.tolerances[self._outputs[i][0]]
+                findings.outputs[i] = verifier.compare(theirs, mine, eps, self.strategy.tile_bytes)
             return findings, jax.tree.unflatten(jax.tree.structure(self.y), own)
 
     def tune(
@@ -266,7 +388,7 @@ class Program:
     @cached_property
     def _sets(self) -> list[str]:
         """Names of the sets of random vectors."""
-        return sorted({c.vectors for c in self.claims})
+        return sorted({c.vectors for c in self.claims if c.vectors is not None})
 
     @cached_property
     def _outputs(self) -> list[tuple[str, frozenset[str], frozenset[str]]]:
@@ -276,6 +398,15 @@ class Program:
         return [
             ("output" + jax.tree_util.keystr(path), fact.glue, fact.loops)
             for path, fact in zip(paths, facts, strict=True)
+        ]
+
+    @cached_property
+    def _output_types(self) -> list[frozenset[str]]:
+        """Types whose rounding separates honest devices, by output; none for integers."""
+        facts = [self._analysis.fact(a) for a in self._function.block.outputs]
+        return [
+            fact.grains | ({leaf.dtype.name} if is_float(leaf.dtype) else set())
+            for leaf, fact in zip(jax.tree.leaves(self.y), facts, strict=True)
         ]
 
     @cached_property
@@ -409,13 +540,8 @@ def compile(
     function, y = interpreter.trace(fn, params, *inputs)
     known = len(function.constants) + len(jax.tree.leaves(params))
     found = analysis.analyse(function.block, known, policy.draws)
-    for claim in found.claims.values():
-        policy.eps_of(claim.form)
     leaves = jax.tree.leaves(y)
-    for leaf in leaves:
-        if jnp.issubdtype(leaf.dtype, jnp.inexact):
-            policy.output_eps_of(leaf.dtype)
-    return Program(
+    compiled = Program(
         policy=policy,
         params=params,
         inputs=inputs,
@@ -425,6 +551,8 @@ def compile(
         _function=function,
         _analysis=found,
     )
+    compiled.require_policy(policy)
+    return compiled
 
 
 def _default_strategy(found: Analysis) -> Strategy:

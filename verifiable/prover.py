@@ -1,4 +1,4 @@
-"""The device's half: a function that also returns the output of every claimed contraction.
+"""The device's half: a function that also returns the output of every claim.
 
 Outputs of claims under `scan` are stacked over its iterations. Every branch of a `cond` returns
 the claims of all branches, zero where they are not its own.
@@ -6,79 +6,113 @@ the claims of all branches, zero where they are not its own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from verifiable import interpreter
-from verifiable.analysis import Analysis
+from verifiable.analysis import Analysis, Claim
 from verifiable.interpreter import Array, Block, Env, Equation
+from verifiable.rounding import NARROW
 
-NARROW = frozenset({"float16", "bfloat16"})
+Given = Mapping[int, Any]
+Emit = Callable[[Claim, Equation, Env, Any], tuple[Array, Any]]
+
+
+def honest(claim: Claim, equation: Equation, env: Env, _: Any = None) -> tuple[Array, Array]:
+    """Evaluate a claimed equation, so that what is checked is what was consumed.
+
+    In types narrower than float32, XLA may keep more digits of a value than its type has, for
+    whoever consumes it inside a compiled program; and it may compute a rounding twice, differently.
+    A barrier makes it use the value that it returns.
+    """
+    operands: Sequence[Array] = interpreter.read_all(env, equation.inputs)
+    narrow = any(v.dtype.name in NARROW for v in (*equation.inputs, *equation.outputs))
+    if narrow:
+        operands = lax.optimization_barrier(list(operands))
+    [out] = interpreter.apply(equation, operands)
+    if claim.turned is not None:
+        out = _turn(claim.turned, out, env)
+    elif narrow or claim.contraction is None:
+        out = lax.optimization_barrier(out)
+    return out, out
+
+
+def _turn(transpose: Equation, out: Array, env: Env) -> Array:
+    """Bind the transpose of a claim that nothing else reads, and return the claim, made from it.
+
+    XLA merges a product with its transpose, which may sum in another order; if the claim itself
+    were read, it could not, and the result would not be that of the plain function.
+    """
+    [turned] = lax.optimization_barrier(interpreter.apply(transpose, [out]))
+    env[transpose.outputs[0]] = turned
+    return lax.transpose(turned, np.argsort(transpose.params["permutation"]))
 
 
 def execute(
-    block: Block, analysis: Analysis, env: Env, depth: int = 0
-) -> tuple[list[Array], dict[int, Array]]:
+    block: Block, analysis: Analysis, env: Env, *, emit: Emit = honest, given: Given | None = None
+) -> tuple[list[Array], dict[int, Any]]:
     """Evaluate a block.
 
     Args:
       block: a block, whose inputs and free variables are in `env`.
       analysis: of the whole function.
       env: values by variable; this function writes to it.
-      depth: number of scans around the block.
+      emit: `(claim, equation, env, what is given for it) -> (output, what to return for it)`.
+      given: by index of the claim, pytrees that `emit` gets; stacked over the scans around it.
 
     Returns:
-      The outputs, and the outputs of claims by index.
+      The outputs, and what `emit` returned by index of the claim.
     """
-    found: dict[int, Array] = {}
+    found: dict[int, Any] = {}
+    given = given or {}
     for equation in block.equations:
         if equation in analysis.claims:
-            out = contract(equation, interpreter.read_all(env, equation.inputs))
-            found[analysis.claims[equation].index] = env[equation.outputs[0]] = out
+            claim = analysis.claims[equation]
+            out, found[claim.index] = emit(claim, equation, env, given.get(claim.index))
+            env[equation.outputs[0]] = out
+        elif equation.outputs and all(v in env for v in equation.outputs):
+            continue  # bound with the claim before it
         elif not any(analysis.claims_in(body) for body in equation.bodies):
             interpreter.replay(equation, env)
         else:
             several = _scan if equation.kind == "scan" else _switch
-            outputs, claims = several(equation, analysis, env, depth)
+            outputs, claims = several(equation, analysis, env, emit, given)
             found |= claims
             interpreter.write(env, equation.outputs, outputs)
     return interpreter.read_all(env, block.outputs), found
 
 
-def contract(equation: Equation, operands: Sequence[Array]) -> Array:
-    """Evaluate a claimed contraction, so that what is checked is what was consumed.
-
-    In types narrower than float32, XLA may keep more digits of a value than its type has, for
-    whoever consumes it inside a compiled program; a barrier makes it use the value that it returns.
-    """
-    narrow = any(v.dtype.name in NARROW for v in (*equation.inputs, *equation.outputs))
-    if not narrow:
-        return interpreter.apply(equation, operands)[0]
-    return lax.optimization_barrier(
-        interpreter.apply(equation, lax.optimization_barrier(list(operands)))
-    )[0]
-
-
 def _scan(
-    equation: Equation, analysis: Analysis, env: Env, depth: int
-) -> tuple[list[Array], dict[int, Array]]:
+    equation: Equation, analysis: Analysis, env: Env, emit: Emit, given: Given
+) -> tuple[list[Array], dict[int, Any]]:
     [body] = equation.bodies
-    return interpreter.scan(
-        equation, env, lambda inner, _: execute(body, analysis, inner, depth + 1)
-    )
+    own = {c.index: given[c.index] for c in analysis.claims_in(body) if c.index in given}
+
+    def step(inner: Env, slices: Given) -> tuple[list[Array], dict[int, Any]]:
+        return execute(body, analysis, inner, emit=emit, given=slices)
+
+    return interpreter.scan(equation, env, step, extra=own)
 
 
 def _switch(
-    equation: Equation, analysis: Analysis, env: Env, depth: int
-) -> tuple[list[Array], dict[int, Array]]:
-    every = [c for body in equation.bodies for c in analysis.claims_in(body)]
+    equation: Equation, analysis: Analysis, env: Env, emit: Emit, given: Given
+) -> tuple[list[Array], dict[int, Any]]:
+    def branch(body: Block) -> tuple[list[Array], dict[int, Any]]:
+        return execute(body, analysis, dict(env), emit=emit, given=given)
 
-    def branch(body: Block) -> tuple[list[Array], dict[int, Array]]:
-        outputs, claims = execute(body, analysis, dict(env), depth)
-        zeros = {c.index: jnp.zeros(c.shape[depth:], c.dtype) for c in every}
-        return outputs, zeros | claims
+    shapes: dict[int, Any] = {}
+    for body in equation.bodies:
+        shapes |= jax.eval_shape(lambda body=body: branch(body)[1])
 
-    branches = [lambda body=body: branch(body) for body in equation.bodies]
+    def filled(body: Block) -> tuple[list[Array], dict[int, Any]]:
+        outputs, found = branch(body)
+        other = {i: s for i, s in shapes.items() if i not in found}
+        return outputs, found | jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), other)
+
+    branches = [lambda body=body: filled(body) for body in equation.bodies]
     return interpreter.switch(equation, env, branches)

@@ -330,20 +330,27 @@ def ask_for(requested: int, received: int, more: int, limit: int) -> Ruling:
 
 
 def walk(
-    bad: float, threshold: Callable[[int], int], first: int, limit: int
+    bad: float,
+    threshold: Callable[[int], int],
+    first: int,
+    limit: int,
+    *,
+    opened_by_bad: bool = False,
 ) -> tuple[float, float, float]:
     """Exact error, expected runs and probability of no decision, ballot by ballot.
 
     The error is that of the worst case, in which honest ballots never settle it: bad ones reach
     the threshold at any look. Runs and no decision are for honest ballots that agree. Asking for
     no more than could settle it at best ends with the same ballots as asking one at a time.
+    `opened_by_bad` is for votes whose first ballot is known to be bad.
     """
     reaching = np.ones(1)  # P(b bad ballots so far, the threshold never reached)
     open_ = np.ones(1)  # P(b bad ballots so far, neither side has reached it)
     error = runs = 0.0
     for n in range(1, limit + 1):
+        f = 1.0 if opened_by_bad and n == 1 else bad
         reaching, open_ = (
-            np.append(p * (1.0 - bad), 0.0) + np.append(0.0, p * bad) for p in (reaching, open_)
+            np.append(p * (1.0 - f), 0.0) + np.append(0.0, p * f) for p in (reaching, open_)
         )
         if n < first:
             continue
@@ -355,6 +362,23 @@ def walk(
         open_[need:] = open_[: max(0, n - need + 1)] = 0.0
     undecided = float(open_.sum())
     return min(1.0, float(error)), float(runs) + limit * undecided, undecided
+
+
+def opened_by_bad(policy: Policy) -> tuple[float, float]:
+    """Error and expected runs of a vote whose first ballot is bad; exact where only counts count.
+
+    Whoever is drawn first decides whether there is a vote at all, so those votes that newcomers
+    bring about may nearly all begin with a bad ballot.
+    """
+    bound = policy.assurance
+    if isinstance(policy, _Counting):
+        error, runs, _ = walk(
+            bound.bad, policy.threshold, policy.opening, policy.limit, opened_by_bad=True
+        )
+        return error, runs
+    # What is left of the whole for the first ballot's share; the others take one run at least.
+    error = min(1.0, bound.error_if_colluding / bound.bad)
+    return error, (bound.runs - (1.0 - bound.bad)) / bound.bad
 
 
 def _counted(policy: FixedSize | FirstToMatch | Sequential) -> Assurance:

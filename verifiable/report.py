@@ -9,6 +9,7 @@ Every reason is one of `REASONS`, a stable code.
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +30,8 @@ class Verdict(enum.StrEnum):
         raise TypeError("a verdict has three values: compare it with Verdict.ACCEPT")
 
 
+_SHOWN = 8  # claims of a printed corridor
+
 REASONS: dict[str, str] = {
     "ok": "every claim and output passed",
     "trace-structure": "the trace is not a sequence of arrays",
@@ -40,6 +43,7 @@ REASONS: dict[str, str] = {
     "claim-nonfinite": "a claim is not finite although its operands are",
     "claim-range": "an integer claim is larger than its accumulator can become",
     "claim-mismatch": "a claim is not the product of its operands",
+    "rounding-mismatch": "a committed rounding is not that of the value before it",
     "claim-untaken": "a claim of a branch that was not taken is not zero",
     "output-structure": "the output is another pytree than the program returns",
     "output-shape": "an output has another shape than the program gives it",
@@ -78,6 +82,37 @@ class Bound:
         if not 0 < miss < 1:
             raise ValueError(f"a probability lies between 0 and 1, got {miss}")
         return float((self.limit / (2 * gammaincinv(self.draws / 2, miss))) ** 0.5)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Corridor:
+    """How far a cheat can move one scalar answer on one input. Made by `Program.corridor`.
+
+    Attributes:
+      margin: the answer of an honest run; where its sign decides, what a cheat has to overcome.
+      reach: how far it can be moved, to first order.
+      kappa: deviation of a row, in units of sigma, up to which a cheat may go.
+      claims: name and share of the reach of each claim, largest first.
+      answer: the scalar, as a function of the program's output.
+    """
+
+    margin: float
+    reach: float
+    kappa: float
+    claims: tuple[tuple[str, float], ...]
+    answer: Callable[[Any], Any] = field(repr=False, compare=False)
+
+    @property
+    def within(self) -> bool:
+        """Whether a cheat could turn the answer's sign."""
+        return not abs(self.margin) > self.reach
+
+    def __str__(self) -> str:
+        """Margin and reach, and the claims that leave most."""
+        state = "within" if self.within else "outside of"
+        rows = [("claim", "reach"), *((n, f"{x:.2e}") for n, x in self.claims[:_SHOWN])]
+        head = f"margin {self.margin:.3g}, {state} the corridor of {self.reach:.3g}"
+        return f"{head} (kappa {self.kappa:.3g})\n{table(rows)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,6 +212,8 @@ class Report:
       coverage: what was checked, replayed, and discontinuous.
       bound: what a pass proves of the floating-point claims; None if there are none.
       y: the verifier's own replayed output, the canonical answer; None if nothing was replayed.
+      corridor: what the tolerance leaves to a cheat, with the margin of this run, if it was asked
+        for; an answer within it could have been turned without failing the check.
     """
 
     verdict: Verdict
@@ -188,6 +225,7 @@ class Report:
     claims: tuple[ClaimResult, ...] = ()
     bound: Bound | None = None
     y: Any = field(default=None, repr=False)
+    corridor: Corridor | None = None
 
     def require(self) -> None:
         """Raise unless accepted.
@@ -223,6 +261,11 @@ class Report:
             lines.append(
                 f"a row that deviates by {self.bound.kappa():.3g} sigma passes with probability "
                 f"1e-9 ({self.bound.draws} draws, {self.bound.rows} rows, phi {self.bound.phi:.0e})"
+            )
+        if self.corridor is not None:
+            state = "within-corridor" if self.corridor.within else "outside of the corridor"
+            lines.append(
+                f"{state}: margin {self.corridor.margin:.3g}, reach {self.corridor.reach:.3g}"
             )
         return "\n".join(lines)
 

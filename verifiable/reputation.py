@@ -1,8 +1,8 @@
 """Policies that look at who voted: credibility that is earned, and trust that is audited.
 
     Credibility    until the group's odds do   P(wrong) <= error, if faults are independent
-    Adaptive       trusted workers run alone   P(wrong) <= f / (1 - f) u^u / ((u + 1)^(u + 1) d)
-                                               + what the votes of newcomers add
+    Adaptive       trusted workers run alone   P(wrong) <= f / (1 - f) u^u / ((u + 1)^(u + 1) d),
+                                               or what a vote that a bad newcomer opens leaves
 
 Trust that is earned by honest work and then spent is the attack on both. It voids the first, whose
 `error_if_colluding` says so. The second is built against it: of each window of a worker's results,
@@ -33,6 +33,7 @@ from verifiable.replication import (
     Ruling,
     Standing,
     ask_for,
+    opened_by_bad,
     require_covered,
     require_minority,
     walk,
@@ -142,7 +143,9 @@ class Adaptive(Policy):
     answer, is void too, without blame: silence clears nothing.
 
     So trust buys no acceptance that was not audited, and what is earned by honest work cannot be
-    spent: see the bound at the head of this module.
+    spent: see the bound at the head of this module. A worker that never earns trust turns each of
+    its jobs into a vote, which is dear, and wrong at most as often as votes that begin with a bad
+    ballot are. Bound and cost are those of whichever is worse.
 
     Attributes:
       bad: assumed bad fraction among those who answer.
@@ -154,6 +157,8 @@ class Adaptive(Policy):
       audit_cost: cost of an audit in runs.
       lifetime: results that an honest identity delivers on average; enters the cost, and the share
         of jobs that newcomers' votes decide.
+      runs_if_spent: expected runs per job where bad workers earn trust, to cheat always from then
+        on; `assurance.runs` also covers those that never earn any.
     """
 
     bad: float
@@ -164,6 +169,7 @@ class Adaptive(Policy):
     detection: float = 1.0
     audit_cost: float = 1.0
     lifetime: float = 1000.0
+    runs_if_spent: float = field(init=False, compare=False)
     assurance: Assurance = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -187,20 +193,27 @@ class Adaptive(Policy):
 
     def _assure(self) -> Assurance:
         f, n, s, vote = self.bad, self.window, self.probation, self.newcomers.assurance
-        # Dearest for us is a bad worker who cheats in every result: each of its windows is void,
-        # and then it passes a new probation. Every void job starts over.
-        starts = 1.0 / (1.0 - f * n / (s + n))
         alone = 1.0 + self.audit_cost * self.audits / n
         honest = alone + (vote.runs - alone) * s / self.lifetime
+        # One that cheats in every result of its windows: each is void, and then it passes a new
+        # probation. Every void job starts over.
+        starts = 1.0 / (1.0 - f * n / (s + n))
         cheat = (s * vote.runs + n * alone) / (s + n)
-        by_vote = ((1.0 - f) * s / self.lifetime + f * s / (s + n)) * starts
-        spent = f / (1.0 - f) * spending_bound(self.audits, self.detection)
+        spent = ((1.0 - f) * honest + f * cheat) * starts
+        # One that never passes its probation: whenever it is drawn first, there is a vote.
+        slip, dear = opened_by_bad(self.newcomers)
+        never = (1.0 - f) * honest + f * dear
+        votes = f + (1.0 - f) * s / self.lifetime
+        wrong = max(spending_bound(self.audits, self.detection), slip)
+        object.__setattr__(self, "runs_if_spent", spent)
         return Assurance(
             bad=f,
-            error=min(1.0, spent + by_vote * vote.error),
-            error_if_colluding=min(1.0, spent + by_vote * vote.error_if_colluding),
-            runs=((1.0 - f) * honest + f * cheat) * starts,
-            undecided=by_vote * vote.undecided,
+            error=min(1.0, f / (1.0 - f) * wrong + s / self.lifetime * vote.error),
+            error_if_colluding=min(
+                1.0, f / (1.0 - f) * wrong + s / self.lifetime * vote.error_if_colluding
+            ),
+            runs=max(spent, never),
+            undecided=min(1.0, starts * votes * vote.undecided),
             assumes=f"a bad fraction of at most {f:g} among those who answer, whatever they "
             f"coordinate; {self.audits} audits of every window, unforeseeable; honest identities "
             f"deliver {self.lifetime:g} results",

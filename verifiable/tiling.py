@@ -235,9 +235,13 @@ class _Planner:
         for place in reversed(range(len(equations))):
             equation = equations[place]
             claim = self.analysis.claims.get(equation)
-            if claim is not None:
-                self._claim(place, claim)
+            if claim is not None and claim.contraction is not None:
+                self._claim(place, claim, claim.contraction)
                 claims.append(claim)
+            elif claim is not None:
+                # The value that is rounded; of what was computed narrow, all that it is made of.
+                own = claim.near is equation.outputs[0]
+                self._need_whole(place, equation.inputs if own else [claim.near])
             elif self._stays_outside(equation):
                 self._need_whole(place, equation.inputs)
                 for body in equation.bodies:
@@ -249,7 +253,11 @@ class _Planner:
             else:
                 free = computed.isdisjoint(a for a in equation.inputs if isinstance(a, Var))
                 self._equation(place, equation, free)
-        regions = {c.index: self._region(c) for c in claims if c.index in self.steps}
+        regions = {
+            c.index: self._region(c, c.contraction)
+            for c in claims
+            if c.contraction is not None and c.index in self.steps
+        }
         return Plan(regions, frozenset(self.inside))
 
     def _given(self, equation: Equation) -> bool:
@@ -274,8 +282,8 @@ class _Planner:
             elif isinstance(atom, Var):
                 self.tiles.setdefault(atom, {}).setdefault(index, set()).add(axis)
 
-    def _claim(self, place: int, claim: Claim) -> None:
-        axes = claim.form.row_axes()
+    def _claim(self, place: int, claim: Claim, form: Contraction) -> None:
+        axes = form.row_axes()
         self._need_whole(place, [claim.far])
         if axes is None:
             self._need_whole(place, [claim.near])
@@ -343,8 +351,8 @@ class _Planner:
         self.returned[first].append((v, min(axes)))
         return {first: (min(axes), sources)}
 
-    def _region(self, claim: Claim) -> Region:
-        steps, form = self.steps[claim.index][::-1], claim.form
+    def _region(self, claim: Claim, form: Contraction) -> Region:
+        steps = self.steps[claim.index][::-1]
         made = {v for equation, *_ in steps for v in equation.outputs}
         cuts = [
             (v, axis)
@@ -385,8 +393,9 @@ def over_tiles(
     Returns:
       What `test` returns, for all rows.
     """
-    form, axes = claim.form, claim.form.row_axes()
-    if axes is None:
+    form = claim.contraction
+    axes = None if form is None else form.row_axes()
+    if form is None or axes is None:
         raise ValueError(f"the rows of {claim.name} cannot be cut")
     near_axis, out_axis, rows_axis = axes
 

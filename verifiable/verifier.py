@@ -15,12 +15,13 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from verifiable import freivalds, interpreter, tiling
+from verifiable import freivalds, interpreter, rounding, tiling
 from verifiable.analysis import Analysis, Claim, Frame
 from verifiable.claims import Contraction, is_float
 from verifiable.freivalds import Projection, RowStatistics, Statistic
 from verifiable.interpreter import Array, Atom, Block, Env, Equation
 from verifiable.policy import Policy
+from verifiable.rounding import Rounding
 
 Residual = dict[str, Any]  # kept: [array], projected: [Projection], children: [Residual]
 
@@ -94,8 +95,10 @@ def setup(
 
 
 def _project(claim: Claim, far: Array, vectors: Mapping[str, Array], policy: Policy) -> Projection:
-    g, eps = vectors[claim.vectors], policy.eps_of(claim.form)
-    return freivalds.project(claim.form, far, g, eps=eps)
+    if claim.contraction is None or claim.vectors is None:
+        raise AssertionError("only contractions are projected")
+    g, eps = vectors[claim.vectors], policy.eps_of(claim, claim.name)
+    return freivalds.project(claim.contraction, far, g, eps=eps)
 
 
 def _setup_scan(
@@ -190,8 +193,10 @@ def check(
                 interpreter.replay(equation, env)
         elif equation in analysis.claims:
             claim = analysis.claims[equation]
-            env[equation.outputs[0]] = context.claims[claim.index]
+            if claim.near is equation.outputs[0]:
+                interpreter.replay(equation, env)
             findings.claims[claim.index] = _test(claim, context, env, plan.regions)
+            env[equation.outputs[0]] = context.claims[claim.index]
             findings.taken[claim.index] = jnp.ones((), bool)
         elif equation.kind == "while":
             limit = context.policy.trip_limit
@@ -208,19 +213,22 @@ def check(
 def _test(
     claim: Claim, context: Context, env: Env, regions: Mapping[int, tiling.Region]
 ) -> Statistic:
+    out, form = context.claims[claim.index], claim.form
+    eps, limit = context.policy.eps_of(claim, claim.name), context.limit
+    if isinstance(form, Rounding):
+        return rounding.test(form, interpreter.read(env, claim.near), out, eps=eps)
     projection = context.projections.get(claim.index)
     if projection is None:
         far = interpreter.read(env, claim.far)
         projection = _project(claim, far, context.vectors, context.policy)
-    out, g = context.claims[claim.index], context.vectors[claim.vectors]
-    eps, limit = context.policy.eps_of(claim.form), context.limit
+    g = context.vectors[form.vectors(far_known=claim.far_known)]
 
     def rows(form: Contraction, near: Array, out: Array) -> RowStatistics:
         return freivalds.test_rows(form, near, projection, out, g, eps=eps, limit=limit)
 
     if claim.index in regions:
         return freivalds.summary(tiling.over_tiles(regions[claim.index], claim, env, out, rows))
-    return freivalds.summary(rows(claim.form, interpreter.read(env, claim.near), out))
+    return freivalds.summary(rows(form, interpreter.read(env, claim.near), out))
 
 
 def _check_scan(equation: Equation, context: Context, env: Env) -> Findings:
@@ -280,17 +288,17 @@ def _test_untaken(out: Array) -> Statistic:
     return Statistic(worst, freivalds.first(~zero), passed, true, true, true)
 
 
-def compare(theirs: Array, mine: Array, policy: Policy, tile_bytes: int = 0) -> OutputStatistic:
+def compare(theirs: Array, mine: Array, eps: float, tile_bytes: int = 0) -> OutputStatistic:
     """Compare an output with the replayed one.
 
     Args:
       theirs: what the device returned.
       mine: what the claims lead to, of the same shape and dtype.
-      policy: for the tolerance of floats; integers and booleans must be equal.
+      eps: how far a row of floats may be off, as a fraction of its 2-norm; integers and booleans
+        must be equal.
       tile_bytes: size of the tiles of the comparison; see `tiling`.
     """
     rows = (math.prod(mine.shape[:-1]), math.prod(mine.shape[-1:]))
-    eps = policy.output_eps_of(mine.dtype) if is_float(mine.dtype) else 0.0
     ratio, finite, own = tiling.over_rows(
         lambda a, b: _compare_rows(a, b, eps),
         theirs.reshape(rows),

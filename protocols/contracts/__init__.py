@@ -1,0 +1,1 @@
+"""The on-chain verifier: `Settlement.vy`, and what the compiler makes of it, `Settlement.json`."""

@@ -1,0 +1,86 @@
+"""One model at several precisions: what its parameters are decides how it computes.
+
+    f32    as trained
+    bf16   kernels and embeddings in bfloat16, activations in bfloat16; products accumulate in
+           float32, and so do norms and softmax
+    f16    the same in float16
+    w8a8   kernels in int8 with one scale an output channel; activations rounded to int8 with one
+           dynamic scale a token; products int8 x int8 -> int32; everything else in float32
+
+`prepare` turns trained float32 parameters into those that run; the functions of `models` look at
+the parameters and need no further switch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+Params: TypeAlias = "dict[str, Any]"
+
+SMALLEST_SCALE = 1e-9
+
+
+def dense(block: Params, x: Array) -> Array:
+    """A linear layer, `x @ kernel + bias`, in the precision of its kernel; returns x's dtype."""
+    kernel, bias = block["kernel"], block["bias"]
+    if not isinstance(kernel, dict):
+        return (product(x, kernel) + bias).astype(x.dtype)
+    scale = jnp.max(jnp.abs(x), axis=-1, keepdims=True) / 127
+    scale = jnp.maximum(scale, SMALLEST_SCALE)
+    levels = jnp.clip(jnp.round(x / scale), -127, 127).astype(jnp.int8)
+    whole = jnp.matmul(levels, kernel["levels"], preferred_element_type=jnp.int32)
+    return whole.astype(jnp.float32) * scale * kernel["scale"] + bias
+
+
+def product(a: Array, b: Array) -> Array:
+    """A product that accumulates in float32, whatever its operands are."""
+    return jnp.matmul(a, b, preferred_element_type=jnp.float32)
+
+
+def map_kernels(params: Params, change: Callable[[str, Any], Any]) -> Params:
+    """Apply `change(path, kernel)` to the kernel of every linear layer; leave all else as it is."""
+
+    def visit(path: Any, leaf: Any) -> Any:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        return change(name, leaf) if name.endswith("kernel") else leaf
+
+    return jax.tree_util.tree_map_with_path(visit, params)
+
+
+def _as_trained(params: Params) -> Params:
+    return params
+
+
+def _half(dtype: Any) -> Callable[[Params], Params]:
+    def narrow(path: Any, leaf: Any) -> Any:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        return jnp.asarray(leaf, dtype) if name.endswith(("kernel", "words")) else leaf
+
+    return lambda params: jax.tree_util.tree_map_with_path(narrow, params)
+
+
+def _w8a8(params: Params) -> Params:
+    def levels(_: str, kernel: Any) -> dict[str, Array]:
+        kernel = np.asarray(kernel)
+        scale = np.abs(kernel).max(axis=0) / 127
+        scale = np.where(scale == 0, 1, scale).astype(np.float32)
+        return {
+            "levels": jnp.asarray(np.rint(kernel / scale), jnp.int8),
+            "scale": jnp.asarray(scale),
+        }
+
+    return map_kernels(params, levels)
+
+
+PRECISIONS: dict[str, Callable[[Params], Params]] = {
+    "f32": _as_trained,
+    "bf16": _half(jnp.bfloat16),
+    "f16": _half(jnp.float16),
+    "w8a8": _w8a8,
+}

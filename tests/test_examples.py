@@ -1,0 +1,72 @@
+"""The examples run: web3.py against a node."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import onchain
+import pytest
+from chains import Anvil, anvil_binary
+from eth_account import Account
+from onchain import found
+
+from protocols import submission
+
+PATH = Path(__file__).parents[1] / "examples" / "submit_with_web3.py"
+KEY = "0x" + "11" * 32
+
+
+@pytest.fixture(scope="module")
+def office(request: pytest.FixtureRequest) -> Iterator[onchain.Office]:
+    node = Anvil(anvil_binary(request.config.cache.mkdir("anvil")))
+    chain: Any = node
+    yield found(chain)
+    node.close()
+
+
+@pytest.fixture(scope="module")
+def example() -> Any:
+    spec = importlib.util.spec_from_file_location("submit_with_web3", PATH)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("signed_here", [False, True])
+def test_an_epoch_is_submitted_once(
+    office: onchain.Office,
+    example: Any,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    signed_here: bool,
+):
+    node: Any = office.chain
+    file, key = tmp_path / "submission", tmp_path / "key"
+    sent = office.next()
+    file.write_bytes(sent.encode())
+    key.write_text(KEY + "\n")
+    node.rpc("anvil_setBalance", Account.from_key(KEY).address, hex(10**20))
+    unlocked = node.rpc("eth_accounts")[0]
+    sender = ["--key-file", str(key)] if signed_here else ["--from", unlocked]
+    assert example.main([node.url, str(file), *sender]) == 0
+    assert f"epoch {sent.statement.epoch} settled" in capsys.readouterr().out
+    office.head = submission.verify(sent, office.head)
+    assert example.main([node.url, str(file), *sender]) == 1
+    assert "epoch-settled" in capsys.readouterr().err
+
+
+def test_a_submission_for_another_chain_is_not_sent(office: onchain.Office, example: Any):
+    node: Any = office.chain
+    w3 = example.Web3(example.HTTPProvider(node.url))
+    elsewhere = onchain.signed(
+        office.head.statement(root=bytes(32), size=1, policy=bytes(32)), office, range(7)
+    )
+    elsewhere = replace(elsewhere, statement=replace(elsewhere.statement, chain_id=1))
+    with pytest.raises(RuntimeError, match="signed for chain 1, not 31337"):
+        example.submit(w3, node.rpc("eth_accounts")[0], elsewhere)
