@@ -322,14 +322,21 @@ class DotGeneral(Contraction):
 
     def near_sums(self, near: Array, values: Array) -> Array:
         """See `Contraction.near_sums`."""
+        return self.contracted_sums(self.scale_near(near, values))
+
+    def contracted_sums(self, near: Array) -> Array:
+        """Sums over the contracted dimensions of a near operand -> (batch..., rows...)."""
         side = self.near
-        dims = (*self.batching[side], *self.contracting[side])
-        spread = _spread(values, self.shapes[side], dims)
-        sums = jnp.sum(near * spread, axis=self.contracting[side])
+        sums = jnp.sum(near, axis=self.contracting[side])
         # What is left stands in the operand's own order; the batch dimensions come first.
         kept = (*self.batching[side], *self._free(side))
         position = {d: i for i, d in enumerate(sorted(kept))}
         return jnp.transpose(sums, [position[d] for d in kept])
+
+    def scale_near(self, near: Array, values: Array) -> Array:
+        """Near operand scaled by values over the contracted dimensions, as `near_sums` has them."""
+        dims = (*self.batching[self.near], *self.contracting[self.near])
+        return near * _spread(values, self.shapes[self.near], dims)
 
     def out_sums(self, out: Array) -> Array:
         """See `Contraction.out_sums`."""

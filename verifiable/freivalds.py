@@ -40,7 +40,7 @@ from scipy.special import chdtri
 
 from verifiable import interpreter, policy
 from verifiable.challenge import Challenge
-from verifiable.claims import FLOATS, Contraction, contraction, contractions, extent
+from verifiable.claims import FLOATS, Contraction, DotGeneral, contraction, contractions, extent
 from verifiable.field import F61, Field
 from verifiable.interpreter import Array
 from verifiable.report import Bound, Result, Verdict
@@ -52,7 +52,8 @@ class Projection(NamedTuple):
     """What the check needs of the far operand B instead of B itself.
 
     Attributes:
-      image: `B r`: float64, or residues as uint64 for integers; (batch..., contracted..., draws).
+      image: `B r`, for `dot_general` over floats each row divided by the root of its variance:
+        float64, or residues as uint64 for integers; (batch..., contracted..., draws).
       weights: w, float64 (batch, columns).
       variances: ||B_k: * w||^2, with what flushing costs, float64 (batch..., contracted..., 1).
       scale: the power of two that B was divided by, float64 ().
@@ -170,7 +171,11 @@ def project(
     flushed = form.scale_far(_subnormal(far) * (_tiny(far.dtype) / top), weights)
     ones = jnp.ones((form.columns, 1), jnp.float64)
     energy = jnp.square(scaled) + form.contracted * jnp.square(flushed / eps)
-    return Projection(form.project(scaled, g), weights, form.project(energy, ones), top)
+    image, variances = form.project(scaled, g), form.project(energy, ones)
+    if isinstance(form, DotGeneral):
+        # The near operand is multiplied by the roots, and so gives its norm for free.
+        image = image / jnp.where(variances == 0, 1.0, jnp.sqrt(variances))
+    return Projection(image, weights, variances, top)
 
 
 def _power_of_two(x: Array) -> Array:
@@ -320,8 +325,12 @@ def _deviations(
         claimed = form.scale_out(claimed, weights)
         claim = form.out_sums(claimed * claimed)
         theirs = jnp.isfinite(claim)
+    if isinstance(form, DotGeneral):
+        wide = form.scale_near(wide, jnp.sqrt(variances))
+        operands = form.contracted_sums(wide * wide)
+    else:
+        operands = form.near_sums(wide * wide, variances)
     rho = form.fold(claimed, g) - form.apply(wide, image)
-    operands = form.near_sums(wide * wide, variances)
     products = _tiny(form.dtypes[2]) * (form.contracted + 1) / top / scale
     floor = products * jnp.sqrt(jnp.sum(weights * weights, axis=-1))
     floor = floor + _tiny(near.dtype) / top * jnp.sum(jnp.sqrt(variances))
