@@ -261,7 +261,7 @@ def section(result: Mapping[str, Any]) -> str:
     host, software = result["machine"], result["versions"]
     memory = f"{host['memory'] / 2**30:.0f} GiB"
     lines = [
-        f"### {result['name']}",
+        f"### {result['name']}, jax {software['jax']}",
         "",
         result["claim"],
         "",
@@ -297,11 +297,15 @@ def _cell(row: Mapping[str, Any]) -> str:
 
 
 def read_results(directory: Path = RESULTS) -> list[dict[str, Any]]:
-    """Read the result files, sorted by name; ValueError for one that was measured in haste."""
+    """Read the result files, sorted by name; ValueError for one that was measured in haste.
+
+    `NAME.json` is the result of a benchmark; `NAME.WHERE.json` another one of it, such as with
+    another version of JAX.
+    """
     found: list[dict[str, Any]] = []
     for path in sorted(directory.glob("*.json")):
         result = json.loads(path.read_text())
-        if result["name"] != path.stem:
+        if result["name"] != path.name.partition(".")[0]:
             raise ValueError(f"{path.name} holds the result of {result['name']!r}")
         if "--quick" in result["command"].split():
             raise ValueError(f"{path.name} comes from a quick run: publish full runs only")

@@ -44,7 +44,8 @@ from verifiable.report import Verdict
 
 CLAIM = (
     "A row that deviates by kappa sigma passes no more often than its proven bound, what slips "
-    "through is small, and no honest claim check is rejected, at any precision."
+    "through is small, and no honest claim check is rejected, at any precision (on CPUs; GPUs are "
+    "untested)."
 )
 
 PRECISIONS = ("f32", "bf16", "f16", "w8a8")

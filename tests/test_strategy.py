@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
+import itertools
+import threading
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import hypothesis.strategies as st
 import jax
@@ -172,3 +175,85 @@ def test_packing_survives_compilation():
     tree = {"a": jnp.arange(3), "b": (jnp.ones((2, 2), bool), jnp.int32(7))}
     found = strategy.unpack(jax.jit(strategy.pack)(tree))
     assert jax.tree.map(lambda a: a.tolist(), found) == jax.tree.map(lambda a: a.tolist(), tree)
+
+
+@given(
+    st.lists(st.tuples(st.floats(0.1, 100), st.booleans()), max_size=12),
+    st.integers(1, 5),
+)
+def test_parts_are_contiguous_keep_groups_together_and_are_about_equal(
+    items: list[tuple[float, bool]], parts: int
+):
+    costs = [cost for cost, _ in items]
+    groups = list(itertools.accumulate((int(new) for _, new in items), initial=0))[1:]
+    found = strategy.split(costs, groups, parts)
+    assert [i for part in found for i in part] == list(range(len(costs)))
+    assert 1 <= len(found) <= parts
+    for before, after in itertools.pairwise(found):
+        assert len(before)
+        assert groups[before[-1]] != groups[after[0]]
+    if len(set(groups)) == len(costs) > 0:
+        # No part is dearer than its share by more than one item.
+        largest = max(sum(costs[i] for i in part) for part in found)
+        assert largest <= sum(costs) / len(found) + 2 * max(costs)
+
+
+def test_equal_layers_are_cut_between_layers():
+    assert strategy.split([4.0, 1.0, 5.0, 5.0] * 4, list(range(16)), 2) == [range(8), range(8, 16)]
+    assert strategy.split([], [], 2) == [range(0)]
+    assert strategy.split([1.0] * 4, [0] * 4, 2) == [range(4)]
+
+
+def test_calls_run_at_the_same_time():
+    """Each waits for the other: one after the other, they would never end."""
+    barrier = threading.Barrier(2, timeout=60)
+    assert strategy.at_once([lambda: (barrier.wait(), 1)[1], lambda: (barrier.wait(), 2)[1]]) == [
+        1,
+        2,
+    ]
+
+
+def test_an_error_in_a_part_is_not_lost():
+    def fail():
+        raise ValueError("part")
+
+    with pytest.raises(ValueError, match="part"):
+        strategy.at_once([lambda: 1, fail])
+
+
+@pytest.mark.parametrize("changes", [{"parts": 0}, {"parts": -1}, {"tile_bytes": -1}])
+def test_a_strategy_that_cannot_be(changes: dict[str, int]):
+    with pytest.raises(ValueError, match="parts are 1 or more"):
+        Strategy(**changes)
+
+
+@pytest.mark.parametrize("parts", [2, 3, 9])
+def test_parts_find_what_the_whole_finds(parts: int):
+    """Claims under a scan, in both branches of a cond, and outputs; each is judged once."""
+
+    def fn(p: Any, x: Any) -> Any:
+        x = lax.scan(lambda c, w: (c + jnp.tanh(c @ w), None), x, p["stack"])[0]
+        x = lax.cond(x[0, 0] > 0, lambda: x @ p["first"], lambda: (x + 1) @ p["first"])
+        return jnp.tanh(x) @ p["last"], jnp.argmax(x, -1)
+
+    rng = np.random.default_rng(0)
+    params = {
+        name: rng.standard_normal(shape).astype(np.float32) / 6
+        for name, shape in {"stack": (3, 40, 40), "first": (40, 40), "last": (40, 64)}.items()
+    }
+    x = rng.standard_normal((48, 40)).astype(np.float32)
+    one = program.compile(fn, params, x, policy=FEW, strategy=Strategy(parts=1))
+    several = program.compile(fn, params, x, policy=FEW, strategy=Strategy(parts=parts))
+    assert len(several._parts) == min(parts, len(one.claims))
+    y, trace = jax.device_get(jax.jit(one.execute)(params, x))
+    key = one.setup(params, SECRET)
+    for index in (None, *range(len(one.claims))):
+        claims = [np.array(c) for c in trace.claims]
+        if index is not None:
+            claims[index].flat[7] += 3
+        found = [p.check(key, x, y=y, trace=claims) for p in (one, several)]
+        assert found[0].reason == found[1].reason
+        assert found[0].claim == found[1].claim
+        assert [c.name for c in found[0].claims] == [c.name for c in found[1].claims]
+        assert [c.verdict for c in found[0].claims] == [c.verdict for c in found[1].claims]
+        assert (found[0].reason == "ok") == (index is None)

@@ -292,9 +292,7 @@ class Program:
                 coverage=self.coverage,
                 bound=self.bound,
             )
-        with jax.enable_x64(True):
-            packed, mine = self._check(key.arrays, inputs, outputs, claims)
-        findings = strategy.unpack(packed)
+        findings, mine = self._measure(key.arrays, inputs, outputs, claims)
         if corridor is not None:
             corridor = replace(corridor, margin=float(corridor.answer(mine)))
         verdict, reason, where, results = judge.judge(findings, self.claims, self._outputs)
@@ -364,14 +362,43 @@ class Program:
         best, seconds = strategy.fastest(calls, repeats)
         return others[best], seconds
 
-    @cached_property
-    def _check(self) -> Callable[..., tuple[Packed, Any]]:
-        return strategy.compile(self._packed, self.strategy)
+    def _measure(self, *args: Any) -> tuple[Findings, Any]:
+        """Findings as numpy arrays, and the replayed y: from all parts of the check, at once."""
 
-    def _packed(self, *args: Any) -> tuple[Packed, Any]:
+        def run(part: Callable[..., tuple[Packed, Any]]) -> tuple[Findings, Any]:
+            with jax.enable_x64(True):
+                packed, mine = part(*args)
+            return strategy.unpack(packed), mine
+
+        findings = Findings({}, {}, {}, {})
+        found = strategy.at_once([functools.partial(run, part) for part in self._parts])
+        for measured, _ in found:
+            findings.update(measured)
+        return findings, found[-1][1]
+
+    @cached_property
+    def _parts(self) -> list[Callable[..., tuple[Packed, Any]]]:
+        """The compiled programs that together are the check; the last one compares the output."""
+        sizes = [(math.prod(c.shape), c.near.size * math.prod(c.trips)) for c in self.claims]
+        groups = [c.group for c in self.claims]
+        parts = strategy.split([sum(s) for s in sizes], groups, self.strategy.parts)
+        return [
+            strategy.compile(
+                functools.partial(self._packed, part, part is parts[-1]), self.strategy
+            )
+            for part in parts
+        ]
+
+    def _packed(self, tested: range, last: bool, *args: Any) -> tuple[Packed, Any]:
         findings, mine = self._statistics(*args)
+        part = Findings(
+            claims={i: findings.claims[i] for i in tested},
+            taken={i: findings.taken[i] for i in tested},
+            stopped=findings.stopped if last else {},
+            outputs=findings.outputs if last else {},
+        )
         with jax.enable_x64(True):
-            return strategy.pack(findings), mine
+            return strategy.pack(part), mine if last else None
 
     @cached_property
     def _setup(self) -> Callable[..., verifier.Residual]:

@@ -10,16 +10,23 @@ glibc gives it back to the system each time, and every page of it faults and is 
 * of XLA's schedulers for CPUs, the one that saves memory is used, rather than the one that finds
   parallel work: at width 2048, 128 tokens and 4 layers, 15 MB instead of 124 without tiles. Under
   a scan it is the slower one;
-* what a check measures, some hundred scalars, comes back in three arrays.
+* what a check measures, some hundred scalars, comes back in three arrays;
+* a check is two programs, each of which tests half of the claims, on a thread each: its operations
+  are too small to keep two cores busy one after the other, while the halves depend on nothing of
+  each other but cheap glue, which both replay. Claims under one scan stay together.
 
 `default` is right for most programs. `fastest` measures all `candidates`.
 """
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
+import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -38,10 +45,17 @@ class Strategy:
       save_memory: on CPUs, whether XLA orders operations for few temporaries. It is slower where
         claims stand under a scan.
       tile_bytes: about how large the largest value in a tile is; 0 for no tiles.
+      parts: programs that each test a part of the claims, at the same time.
     """
 
     save_memory: bool = True
     tile_bytes: int = 2**20
+    parts: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse what is no number of programs, or of bytes."""
+        if self.parts < 1 or self.tile_bytes < 0:
+            raise ValueError(f"parts are 1 or more, bytes 0 or more, got {self}")
 
     def options(self) -> dict[str, Any]:
         """Compiler options for the backend at hand."""
@@ -55,14 +69,19 @@ def default(trace_bytes: int, *, scans: bool) -> Strategy:
       trace_bytes: size of all claims of the program.
       scans: whether claims stand under a scan.
     """
-    # Small tiles leave a second core idle, and pack the random vectors again and again.
-    return Strategy(save_memory=not scans, tile_bytes=min(2**22, max(2**20, trace_bytes // 8)))
+    # Small tiles leave a second core idle, and pack the random vectors again and again; a second
+    # program takes as long to compile as the first, which small checks do not earn back.
+    parts = 2 if trace_bytes >= 2**23 and (os.cpu_count() or 1) > 1 else 1
+    return Strategy(
+        save_memory=not scans, tile_bytes=min(2**22, max(2**20, trace_bytes // 8)), parts=parts
+    )
 
 
 def candidates(default: Strategy) -> tuple[Strategy, ...]:
     """What to measure; the default comes first."""
     other = replace(default, save_memory=not default.save_memory)
-    return default, other, replace(default, tile_bytes=default.tile_bytes // 2)
+    parts = replace(default, parts=3 - min(default.parts, 2))
+    return default, other, replace(default, tile_bytes=default.tile_bytes // 2), parts
 
 
 def compile(fn: Callable[..., Any], strategy: Strategy) -> Callable[..., Any]:
@@ -77,6 +96,38 @@ def compile(fn: Callable[..., Any], strategy: Strategy) -> Callable[..., Any]:
             raise
         return jax.jit(fn)
     return jax.jit(fn, compiler_options=options)
+
+
+def split(costs: Sequence[float], groups: Sequence[int], parts: int) -> list[range]:
+    """Cut a sequence into contiguous parts of about equal cost; fewer where it has fewer groups.
+
+    Args:
+      costs: of the items.
+      groups: items of one group stay together; not decreasing.
+      parts: how many there are at most.
+    """
+    if not costs:
+        return [range(0)]
+    total, before, cuts = sum(costs), 0.0, [0]
+    for i in range(1, len(costs)):
+        before += costs[i - 1]
+        # The cut that is nearest to the next part's share.
+        due = total * len(cuts) / parts
+        if groups[i] != groups[i - 1] and len(cuts) < parts and before + costs[i] / 2 >= due:
+            cuts.append(i)
+    return [range(a, b) for a, b in itertools.pairwise([*cuts, len(costs)])]
+
+
+def at_once(calls: Sequence[Callable[[], Any]]) -> list[Any]:
+    """Results of calls that run at the same time, a thread each."""
+    if len(calls) == 1:
+        return [calls[0]()]
+    return list(_threads().map(lambda call: call(), calls))
+
+
+@functools.cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(thread_name_prefix="verifiable")
 
 
 def fastest(
