@@ -72,16 +72,15 @@ def default(trace_bytes: int, *, scans: bool) -> Strategy:
     # Small tiles leave a second core idle, and pack the random vectors again and again; a second
     # program takes as long to compile as the first, which small checks do not earn back.
     parts = 2 if trace_bytes >= 2**23 and (os.cpu_count() or 1) > 1 else 1
-    return Strategy(
-        save_memory=not scans, tile_bytes=min(2**22, max(2**20, trace_bytes // 8)), parts=parts
-    )
+    tile_bytes = min(2**22, max(2**20, trace_bytes // 8)) // parts
+    return Strategy(save_memory=not scans, tile_bytes=tile_bytes, parts=parts)
 
 
 def candidates(default: Strategy) -> tuple[Strategy, ...]:
     """What to measure; the default comes first."""
     other = replace(default, save_memory=not default.save_memory)
-    parts = replace(default, parts=3 - min(default.parts, 2))
-    return default, other, replace(default, tile_bytes=default.tile_bytes // 2), parts
+    smaller = replace(default, tile_bytes=default.tile_bytes // 2)
+    return default, other, smaller, replace(default, parts=3 - min(default.parts, 2))
 
 
 def compile(fn: Callable[..., Any], strategy: Strategy) -> Callable[..., Any]:
