@@ -19,14 +19,15 @@ PACKAGES = ("verifiable", "protocols")
 # Each line of `verifiable` imports only from the lines above it, and from nothing on its own line.
 LAYERS = (
     "errors field sampling stakes interpreter key replication agreement strategy",
-    "encoding curve report claims reputation",
+    "encoding curve report claims reputation tiling_rules",
     "hashing bls_keys policy planning voting",
     "merkle bls",
-    "challenge trace",
+    "challenge trace arguments",
     "freivalds",
     "rounding",
+    "facts",
     "analysis",
-    "identity prover tiling",
+    "identity prover tiling summary",
     "verifier",
     "judge corridor",
     "calibration",

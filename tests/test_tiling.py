@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from jax import lax
 
-from verifiable import challenge, interpreter, program, tiling
+from verifiable import challenge, interpreter, program, tiling, tiling_rules
 from verifiable.interpreter import Equation
 from verifiable.policy import Policy
 from verifiable.strategy import Strategy
@@ -336,7 +336,7 @@ def test_rules(name):
     for equation in block.equations:
         for axis in range(len(equation.outputs[0].shape)):
             length = equation.outputs[0].shape[axis]
-            sources = tiling.RULES[equation.kind](equation, axis)
+            sources = tiling_rules.RULES[equation.kind](equation, axis)
             if sources is None or length < 2:
                 continue
             cuts += 1
@@ -356,7 +356,7 @@ def test_axes_that_a_primitive_mixes_are_not_cut():
     def rule(fn, axis):
         block = interpreter.trace(fn, A)[0].block
         equation: Equation = block.equations[-1]
-        return tiling.RULES[equation.kind](equation, axis)
+        return tiling_rules.RULES[equation.kind](equation, axis)
 
     assert rule(lambda a: lax.cumsum(a, axis=1), 1) is None
     assert rule(lambda a: lax.concatenate([a, a], 1), 1) is None

@@ -1,80 +1,25 @@
 """What a compiled program knows before it runs: facts, claims, and the split of the check.
 
-A forward pass gives each variable a `Fact`:
-
-    known    it depends on parameters only, so it can be computed before any job;
-    grains   types whose rounding it went through: with none it is *exact*, and two honest devices
-             compute the same bits, unless
-    glue     one of these discontinuous equations flipped, because of a last-bit difference;
-    loops    the replayed loops before it, which the verifier may have had to cut short.
-
-A contraction with an operand that is not known becomes a `Claim` if testing it is cheaper than
-replaying it; so does a rounding on its way into a contraction, and an operand of one that was
-computed in a narrow type. A claim's output is committed, so it is exact again, whatever lies before
-it.
-
-The split is a partial evaluation: known equations run once, in `setup`, and what crosses over is
-the verifier key. Every scan body is a `Frame` of its own, whose part of the key is stacked over
-the iterations; what does not depend on the iteration belongs to an enclosing frame. A known value
-that the check needs is either kept in the key or, where that is smaller, rebuilt from what is.
+`facts` finds what is committed; here each such value becomes a `Claim`. The split is a partial
+evaluation: known equations run once, in `setup`, and what crosses over is the verifier key. Every
+scan body is a `Frame` of its own, whose part of the key is stacked over the iterations; what does
+not depend on the iteration belongs to an enclosing frame. A known value that the check needs is
+either kept in the key or, where that is smaller, rebuilt from what is.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import reduce
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from verifiable import rounding
-from verifiable.claims import (
-    REBUILT,
-    Contraction,
-    contraction,
-    contractions,
-    effect_on_rounding,
-    grain,
-    is_float,
-    work,
-)
+from verifiable.claims import REBUILT, Contraction, grain, work
+from verifiable.facts import CERTAIN, NOTHING, Fact, Forward, uses
 from verifiable.interpreter import Atom, Block, Equation, Literal, Var
-from verifiable.rounding import NARROW, Rounding
-
-NOTHING: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class Fact:
-    """What is known of a variable; see the module's docstring."""
-
-    known: bool
-    grains: frozenset[str] = NOTHING
-    glue: frozenset[str] = NOTHING
-    loops: frozenset[str] = NOTHING
-
-    @property
-    def exact(self) -> bool:
-        """Whether honest devices compute the same bits, as long as no glue flips."""
-        return not self.grains
-
-    def join(self, other: Fact) -> Fact:
-        """What holds of a value that may be either."""
-        return Fact(
-            self.known and other.known,
-            self.grains | other.grains,
-            self.glue | other.glue,
-            self.loops | other.loops,
-        )
-
-    def under(self, other: Fact) -> Fact:
-        """What holds of a value that is computed only if `other` says so."""
-        return Fact(self.known, self.grains, self.glue | other.glue, self.loops | other.loops)
-
-
-_CERTAIN = Fact(known=True)
+from verifiable.rounding import Rounding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -188,7 +133,7 @@ class Analysis:
 
     def fact(self, atom: Atom) -> Fact:
         """Fact of an atom."""
-        return _CERTAIN if isinstance(atom, Literal) else self.facts[atom]
+        return CERTAIN if isinstance(atom, Literal) else self.facts[atom]
 
     def known(self, equation: Equation) -> bool:
         """Whether all outputs of an equation are known."""
@@ -211,10 +156,7 @@ def analyse(block: Block, known_inputs: int, draws: int) -> Analysis:
       known_inputs: how many of its leading inputs are constants or parameters.
       draws: random vectors that the check will use, which decide what is worth testing.
     """
-    forward = _Forward(draws, _feeding(block, set()), _narrow_operands(block), _users(block, {}))
-    for i, v in enumerate(block.inputs):
-        forward.facts[v] = Fact(known=i < known_inputs)
-    forward.block(block, _CERTAIN, claimable=True)
+    forward = Forward.over(block, known_inputs, draws)
     claims = dict(_number(block, forward, ()))
     split = _Split(forward.facts, claims)
     frame = Frame()
@@ -236,212 +178,9 @@ def analyse(block: Block, known_inputs: int, draws: int) -> Analysis:
     )
 
 
-class _Chain(NamedTuple):
-    """A rounding so far: the value that is rounded, the steps, and the equations they stand for."""
-
-    source: Var
-    steps: tuple[rounding.Step, ...]
-    names: frozenset[str]
-
-
-@dataclass(slots=True, eq=False)
-class _Forward:
-    """The forward pass. `guard` is the fact of whatever decides that a block runs at all.
-
-    `feeding` are the variables that reach a contraction, `narrow` the operands of contractions in
-    narrow types, `chains` what is rounded into each variable that further steps may follow.
-    """
-
-    draws: int
-    feeding: set[Var]
-    narrow: set[Var]
-    users: Mapping[Var, Sequence[Equation | None]]
-    facts: dict[Var, Fact] = field(default_factory=dict)
-    forms: dict[Equation, tuple[Contraction | Rounding, bool, Atom, Fact]] = field(
-        default_factory=dict
-    )
-    chains: dict[Var, _Chain] = field(default_factory=dict)
-    discontinuous: set[str] = field(default_factory=set)
-
-    def fact(self, atom: Atom) -> Fact:
-        return _CERTAIN if isinstance(atom, Literal) else self.facts[atom]
-
-    def is_known(self, equation: Equation) -> bool:
-        return all(self.facts[v].known for v in equation.outputs)
-
-    def block(self, block: Block, guard: Fact, *, claimable: bool) -> None:
-        for equation in block.equations:
-            if equation.kind == "scan":
-                self.scan(equation, guard, claimable=claimable)
-            elif equation.kind == "cond":
-                self.cond(equation, guard, claimable=claimable)
-            elif equation.kind == "while":
-                self.loop(equation, guard)
-            else:
-                self.first_order(equation, guard, claimable=claimable)
-
-    def first_order(self, equation: Equation, guard: Fact, *, claimable: bool) -> None:
-        inputs = [self.fact(a) for a in equation.inputs]
-        joined = reduce(Fact.join, inputs, _CERTAIN)
-        self.forms.pop(equation, None)
-        if claimable and not joined.known:
-            claim = self.claim(equation, inputs)
-            if claim is not None:
-                form, far_known = claim
-                self.commit(equation, (form, far_known, equation.inputs[form.near], joined), guard)
-                return
-            chain = self.chain(equation, inputs)
-            if chain is not None and self.ends(equation):
-                out = equation.outputs[0]
-                form = Rounding(steps=chain.steps, source=chain.source.dtype, dtype=out.dtype)
-                before = self.fact(chain.source)
-                self.discontinuous -= chain.names
-                self.commit(equation, (form, False, chain.source, before), guard)
-                return
-        floats = any(is_float(a.dtype) for a in equation.inputs)
-        rounded = any(
-            is_float(a.dtype) and not f.exact for a, f in zip(equation.inputs, inputs, strict=True)
-        )
-        for v, effect in zip(equation.outputs, effect_on_rounding(equation), strict=True):
-            glue = joined.glue
-            if (effect == "step" and rounded) or (effect == "unknown" and floats):
-                self.discontinuous.add(equation.name)
-                glue |= {equation.name}
-            grains = NOTHING
-            if {"exact": rounded, "narrow": rounded, "step": False}.get(effect, floats):
-                own = [v] if is_float(v.dtype) else equation.inputs
-                grains = joined.grains
-                if effect != "exact":
-                    grains |= {grain(a.dtype) for a in own if is_float(a.dtype)}
-            self.facts[v] = Fact(joined.known, grains, glue, joined.loops).under(guard)
-        if claimable and len(equation.outputs) == 1 and not joined.known:
-            self.narrow_operand(equation, guard)
-
-    def narrow_operand(self, equation: Equation, guard: Fact) -> None:
-        """Commit to what was computed in a narrow type on its way into a contraction."""
-        [out] = equation.outputs
-        if out in self.narrow and not self.facts[out].exact:
-            form = Rounding(steps=(), source=out.dtype, dtype=out.dtype)
-            self.commit(equation, (form, False, out, self.facts[out]), guard)
-
-    def commit(
-        self,
-        equation: Equation,
-        claim: tuple[Contraction | Rounding, bool, Atom, Fact],
-        guard: Fact,
-    ) -> None:
-        """Make the output of an equation a claim."""
-        form, far_known, near, before = claim
-        self.forms[equation] = (form, far_known, near, before.under(guard))
-        # The verifier goes on with the committed value, unless the branch flips.
-        self.facts[equation.outputs[0]] = Fact(known=False).under(guard)
-
-    def chain(self, equation: Equation, inputs: Sequence[Fact]) -> _Chain | None:
-        """The rounding that an equation is the last step of so far; None if it is none."""
-        value = rounding.operand(equation)
-        if not isinstance(value, Var):
-            return None
-        chain = self.chains.get(value)
-        if chain is None:
-            fact = inputs[equation.inputs.index(value)]
-            if fact.exact or not {"step", "narrow"}.intersection(effect_on_rounding(equation)):
-                return None
-            chain = _Chain(value, (), NOTHING)
-        steps = rounding.extend(chain.steps, equation)
-        if steps is None:
-            return None
-        chain = _Chain(chain.source, steps, chain.names | {equation.name})
-        self.chains[equation.outputs[0]] = chain
-        return chain
-
-    def ends(self, equation: Equation) -> bool:
-        """Whether a rounding that reaches a contraction has no further step."""
-        out = equation.outputs[0]
-        if out not in self.feeding:
-            return False
-        users = self.users[out]
-        if len(users) != 1 or users[0] is None:
-            return True
-        return rounding.extend(self.chains[out].steps, users[0]) is None
-
-    def claim(self, equation: Equation, inputs: Sequence[Fact]) -> tuple[Contraction, bool] | None:
-        if contraction(equation) is None:
-            return None
-        lhs, rhs = equation.inputs
-        # A known operand is projected once and for all; of two unknown ones, the smaller.
-        if inputs[0].known or inputs[1].known:
-            near = 1 if inputs[0].known else 0
-        else:
-            near = 1 if lhs.size < rhs.size else 0
-        far_known = inputs[1 - near].known
-        form = contraction(equation, near)
-        if form is None or (equation.kind != "dot_general" and not far_known):
-            return None
-        draws = 1 if form.exact else self.draws
-        if form.check_cost(draws, far_known=far_known) >= form.work:
-            return None
-        return form, far_known
-
-    def scan(self, equation: Equation, guard: Fact, *, claimable: bool) -> None:
-        [body] = equation.bodies
-        count = equation.params["num_carry"]
-        carries = body.inputs[:count]
-        for atom, v in zip(equation.inputs, body.inputs, strict=True):
-            self.facts[v] = self.fact(atom)
-
-        def turn() -> list[Fact]:
-            self.block(body, guard, claimable=claimable)
-            return [self.fact(a) for a in body.outputs[:count]]
-
-        self.fixpoint(carries, turn)
-        for v, inner, atom in zip(equation.outputs, carries, body.outputs, strict=False):
-            self.facts[v] = self.facts[inner].join(self.fact(atom))
-        for v, atom in zip(equation.outputs[count:], body.outputs[count:], strict=True):
-            self.facts[v] = self.fact(atom)
-
-    def fixpoint(self, carries: Sequence[Var], turn: Callable[[], list[Fact]]) -> None:
-        """Weaken the facts of carries until a turn of the loop no longer changes them."""
-        while True:
-            before = [self.facts[v] for v in carries]
-            after = [f.join(g) for f, g in zip(before, turn(), strict=True)]
-            if after == before:
-                return
-            self.facts.update(zip(carries, after, strict=True))
-
-    def cond(self, equation: Equation, guard: Fact, *, claimable: bool) -> None:
-        index = self.fact(equation.inputs[0])
-        inner = guard.under(index)
-        for body in equation.bodies:
-            self.block(body, inner, claimable=claimable)
-        known = all(self.fact(a).known for a in uses(equation))
-        for i, v in enumerate(equation.outputs):
-            fact = reduce(Fact.join, (self.fact(b.outputs[i]) for b in equation.bodies))
-            self.facts[v] = replace(fact.under(inner), known=known)
-
-    def loop(self, equation: Equation, guard: Fact) -> None:
-        predicate, body = equation.bodies
-        known = all(self.fact(a).known for a in uses(equation))
-        for atom, v in zip(equation.inputs, body.inputs, strict=True):
-            self.facts[v] = self.fact(atom)
-
-        def turn() -> list[Fact]:
-            for v, carry in zip(predicate.inputs, body.inputs, strict=True):
-                self.facts[v] = self.facts[carry]
-            self.block(predicate, guard, claimable=False)
-            inner = guard.under(self.fact(predicate.outputs[0]))
-            self.block(body, inner, claimable=False)
-            return [self.fact(a).under(inner) for a in body.outputs]
-
-        self.fixpoint(body.inputs, turn)
-        itself = frozenset() if known else frozenset({equation.name})
-        for v, inner in zip(equation.outputs, body.inputs, strict=True):
-            fact = self.facts[inner]
-            self.facts[v] = Fact(known, fact.grains, fact.glue, fact.loops | itself)
-
-
 def _number(
     block: Block,
-    forward: _Forward,
+    forward: Forward,
     trips: tuple[int, ...],
     start: int = 0,
     group: int | None = None,
@@ -481,96 +220,12 @@ def _number(
                 start += 1
 
 
-# What a narrow operand may pass through between where it is computed and a contraction.
-_MOVES = frozenset(
-    """
-    broadcast_in_dim convert_element_type copy copy_p expand_dims reshape rev slice split squeeze
-    stop_gradient transpose
-    """.split()
-)
-
-
-def _narrow_operands(block: Block) -> set[Var]:
-    """Where the operands of contractions that come from narrow types were computed."""
-    producers = {v: e for e in block.walk() for v in e.outputs}
-    found: set[Var] = set()
-    for equation in block.walk():
-        for atom in equation.inputs if equation.kind in contractions else ():
-            origin = atom
-            while origin in producers and producers[origin].kind in _MOVES:
-                [inner] = producers[origin].inputs
-                if inner.dtype.itemsize > origin.dtype.itemsize:
-                    break
-                origin = inner
-            if isinstance(origin, Var) and origin.dtype.name in NARROW:
-                found.add(origin)
-    return found
-
-
-def _feeding(block: Block, found: set[Var]) -> set[Var]:
-    """Add the variables that reach an operand of a contraction."""
-
-    def add(atoms: Iterable[Atom]) -> None:
-        found.update(a for a in atoms if isinstance(a, Var))
-
-    for equation in reversed(block.equations):
-        reached = any(v in found for v in equation.outputs)
-        if equation.kind in contractions or (reached and not equation.bodies):
-            add(equation.inputs)
-        elif equation.kind == "scan":
-            [body] = equation.bodies
-            count = equation.params["num_carry"]
-            add(a for a, v in zip(body.outputs, equation.outputs, strict=True) if v in found)
-            before = -1
-            while len(found) > before:
-                before = len(found)
-                _feeding(body, found)
-                add(
-                    a for a, v in zip(body.outputs, body.inputs[:count], strict=False) if v in found
-                )
-            add(a for a, v in zip(equation.inputs, body.inputs, strict=True) if v in found)
-        elif equation.kind == "cond":
-            for body in equation.bodies:
-                add(a for a, v in zip(body.outputs, equation.outputs, strict=True) if v in found)
-                _feeding(body, found)
-        elif reached or any(e.kind in contractions for b in equation.bodies for e in b.walk()):
-            add(uses(equation))
-    return found
-
-
-def _users(
-    block: Block, found: dict[Var, list[Equation | None]]
-) -> dict[Var, list[Equation | None]]:
-    """The equations that read each variable; None for a block that returns it."""
-    for equation in block.equations:
-        for atom in equation.inputs:
-            if isinstance(atom, Var):
-                found.setdefault(atom, []).append(equation)
-        for body in equation.bodies:
-            _users(body, found)
-    for atom in block.outputs:
-        if isinstance(atom, Var):
-            found.setdefault(atom, []).append(None)
-    return found
-
-
 def _turned(users: Sequence[Equation | None]) -> Equation | None:
     only = users[0] if len(users) == 1 else None
     return only if only is not None and only.kind == "transpose" else None
 
 
-def uses(equation: Equation) -> Iterator[Atom]:
-    """Atoms that an equation reads, the free variables of its bodies among them."""
-    yield from equation.inputs
-    for body in equation.bodies:
-        own: set[Atom] = set(body.inputs)
-        for inner in body.equations:
-            yield from (a for a in uses(inner) if a not in own)
-            own.update(inner.outputs)
-        yield from (a for a in body.outputs if a not in own)
-
-
-def _replayed(block: Block, forward: _Forward, claims: Mapping[Equation, Claim], trips: int) -> int:
+def _replayed(block: Block, forward: Forward, claims: Mapping[Equation, Claim], trips: int) -> int:
     """Operations that the check replays; a `while` counts one trip."""
     total = 0
     for equation in block.equations:

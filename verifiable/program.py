@@ -24,7 +24,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 import verifiable
 from verifiable import (
@@ -34,26 +33,24 @@ from verifiable import (
     identity,
     interpreter,
     judge,
-    merkle,
     policy,
     prover,
     strategy,
+    summary,
     verifier,
 )
 from verifiable.analysis import Analysis, Claim
+from verifiable.arguments import by_name, conform, parameter_root
 from verifiable.challenge import Challenge
 from verifiable.claims import is_float
 from verifiable.corridor import Answer, attack, reach
-from verifiable.encoding import encode, tagged_hash, tensor_bytes
-from verifiable.interpreter import Array, Env, Function, Var
+from verifiable.interpreter import Array, Env, Function
 from verifiable.key import KeyHeader, VerifierKey
 from verifiable.policy import Policy
-from verifiable.report import Bound, Corridor, Coverage, Report, Verdict, table
+from verifiable.report import Bound, Corridor, Coverage, Report, Verdict
 from verifiable.strategy import Packed, Strategy
 from verifiable.trace import Trace
 from verifiable.verifier import Findings
-
-_SHOWN = 8  # largest values that the key keeps, in the printed table
 
 __all__ = ["Policy", "Program", "Report", "Verdict", "VerifierKey", "compile", "parameter_root"]
 
@@ -224,8 +221,8 @@ class Program:
         return prover.execute(*self._bound(params, inputs), emit=emit)[1]
 
     def _bound(self, params: Any, inputs: Any) -> tuple[interpreter.Block, Analysis, Env]:
-        params = _conform("params", self.params, params)
-        inputs = _conform("inputs", self.inputs, inputs)
+        params = conform("params", self.params, params)
+        inputs = conform("inputs", self.inputs, inputs)
         leaves = [*self._function.constants, *jax.tree.leaves((params, inputs))]
         env: Env = dict(zip(self._function.block.inputs, leaves, strict=True))
         return self._function.block, self._analysis, env
@@ -240,7 +237,7 @@ class Program:
         Raises:
           ValueError: another tree, shape or dtype than at compile time.
         """
-        params = _conform("params", self.params, params)
+        params = conform("params", self.params, params)
         draws = self.policy.draws
         with jax.enable_x64(True):
             vectors = {n: jnp.asarray(freivalds.vectors(challenge, n, draws)) for n in self._sets}
@@ -252,7 +249,7 @@ class Program:
             challenge=challenge.id,
             version=verifiable.__version__,
         )
-        return VerifierKey(header, _by_name({"vectors": vectors, "residual": residual}))
+        return VerifierKey(header, by_name({"vectors": vectors, "residual": residual}))
 
     def check(
         self,
@@ -278,7 +275,7 @@ class Program:
             inputs have another tree, shape or dtype than at compile time.
         """
         self._require_key(key, parameters)
-        inputs = _conform("inputs", self.inputs, inputs)
+        inputs = conform("inputs", self.inputs, inputs)
         claims, problem = judge.receive_claims(trace, self.claims)
         outputs, other = judge.receive_output(y, self.y)
         problem = problem or other
@@ -449,7 +446,7 @@ class Program:
     @cached_property
     def _key_arrays(self) -> dict[str, jax.ShapeDtypeStruct]:
         """The same by name."""
-        return _by_name(self._key)
+        return by_name(self._key)
 
     def _require_key(self, key: VerifierKey, parameters: bytes | None) -> None:
         mine = {"program": self.id, "policy": self.policy.id}
@@ -485,60 +482,12 @@ class Program:
 
     def __str__(self) -> str:
         """The table of claims, what is discontinuous, and what the key keeps of the parameters."""
-        total = max(self._analysis.checked + self._analysis.replayed, 1)
-        rows = [("claim", "primitive", "shape", "dtype", "share", "discontinuous")]
-        for c in self.claims:
-            shape = "x".join(map(str, c.shape))
-            glue = ", ".join(sorted(c.glue))
-            rows.append((c.name, c.primitive, shape, c.dtype.name, f"{c.work / total:.1%}", glue))
-        rows.append(("(replayed)", "", "", "", f"{self._analysis.replayed / total:.1%}", ""))
-        parts = [f"program {self.id.hex()}", table(rows)]
-        if self._analysis.discontinuous:
-            parts.append("discontinuous: " + ", ".join(self._analysis.discontinuous))
-        kept = sorted(self.kept.items(), key=lambda item: -item[1])
-        if kept:
-            lines = [(name, f"{nbytes:,}") for name, nbytes in kept[:_SHOWN]]
-            if kept[_SHOWN:]:
-                rest = sum(nbytes for _, nbytes in kept[_SHOWN:])
-                lines.append((f"({len(kept) - _SHOWN} smaller)", f"{rest:,}"))
-            parts.append(table([("kept in the key", "bytes"), *lines]))
-        return "\n".join(parts)
+        return summary.text(self.id, self._analysis, self.kept)
 
     @cached_property
     def kept(self) -> dict[str, int]:
         """Bytes of each value that the key keeps, because replayed equations need it."""
-        names = self._names()
-        found: dict[str, int] = {}
-
-        def visit(frame: analysis.Frame, trips: int) -> None:
-            for v in frame.kept:
-                found[names.get(v, "value")] = (
-                    found.get(names.get(v, "value"), 0) + v.nbytes * trips
-                )
-            for equation, child in frame.children.items():
-                visit(child, trips * equation.params["length"])
-
-        visit(self._analysis.frame, 1)
-        return found
-
-    def _names(self) -> dict[Var, str]:
-        """Where the value of a variable comes from, in the user's words."""
-        block = self._function.block
-        paths = [
-            jax.tree_util.keystr(p) for p, _ in jax.tree_util.tree_leaves_with_path(self.params)
-        ]
-        labels = [f"constant {i}" for i in range(len(self._function.constants))]
-        labels += ["params" + path for path in paths]
-        names = dict(zip(block.inputs, labels, strict=False))
-        for equation in block.walk():
-            sources = {names[a] for a in equation.inputs if isinstance(a, Var) and a in names}
-            name = sources.pop() if len(sources) == 1 else equation.name
-            names |= dict.fromkeys(equation.outputs, name)
-            if equation.kind == "scan":
-                for v, atom in zip(equation.bodies[0].inputs, equation.inputs, strict=True):
-                    if isinstance(atom, Var) and atom in names:
-                        names[v] = names[atom]
-        return names
+        return summary.kept(self._function, self.params, self._analysis)
 
 
 def compile(
@@ -586,48 +535,3 @@ def _default_strategy(found: Analysis) -> Strategy:
     claims = found.claims.values()
     nbytes = sum(math.prod(c.shape) * c.dtype.itemsize for c in claims)
     return strategy.default(nbytes, scans=any(c.trips for c in claims))
-
-
-def parameter_root(params: Any) -> bytes:
-    """32-byte Merkle root (BLAKE3) over the arrays of a pytree, in its order.
-
-    A leaf is the hash of dtype, shape and canonical bytes of one array.
-    """
-
-    def leaf(x: Any) -> bytes:
-        head = encode([x.dtype.name, list(x.shape)])
-        return tagged_hash("parameter", head, tensor_bytes(x))
-
-    return merkle.root_from_leaf_data([leaf(x) for x in jax.tree.leaves(params)])
-
-
-def _by_name(tree: Any) -> dict[str, Any]:
-    """Leaves of a tree by path, such as `residual/projected/0/image`."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {"/".join(str(_part(p)) for p in path): leaf for path, leaf in leaves}
-
-
-def _part(entry: Any) -> Any:
-    for attribute in ("key", "idx", "name"):
-        if hasattr(entry, attribute):
-            return getattr(entry, attribute)
-    return entry
-
-
-def _conform(what: str, expected: Any, given: Any) -> Any:
-    """Arrays of the shapes and types that are expected; the caller's mistake names both sides."""
-    want, have = jax.tree.structure(expected), jax.tree.structure(given)
-    if want != have:
-        raise ValueError(f"{what} have tree {have}, the program was compiled for {want}")
-
-    def conform(path: Any, a: Any, x: Any) -> Any:
-        b = interpreter.shape_dtype(x)
-        if (a.shape, a.dtype) != (b.shape, b.dtype):
-            raise ValueError(
-                f"{what}{jax.tree_util.keystr(path)} has shape {b.shape} and type {b.dtype}, "
-                f"the program was compiled for {a.shape} and {a.dtype}"
-            )
-        # Without x64, JAX reads doubles as floats; the check, which runs with it, must as well.
-        return x if isinstance(x, jax.Array) else np.asarray(x, a.dtype)
-
-    return jax.tree_util.tree_map_with_path(conform, expected, given)
