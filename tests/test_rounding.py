@@ -343,6 +343,41 @@ def test_ties_at_exactly_half_a_step_may_go_either_way():
     assert run(lambda q: np.where(ties, q + 2, q).astype(np.int8)).verdict is Verdict.REJECT
 
 
+def test_what_follows_a_committed_rounding_starts_from_it():
+    """Read twice, a rounding is committed where it stands; its clip is exact, and no claim."""
+
+    def fn(p: Any, x: Any) -> Any:
+        q = jnp.round(norm(x) * 90)
+        levels = jnp.clip(q, -127, 127).astype(jnp.int8)
+        return lax.dot(levels, p["up"]["q"], preferred_element_type=jnp.int32), q @ p["float"]
+
+    compiled = program.compile(fn, PARAMS, X)
+    roundings = [c for c in compiled.claims if c.contraction is None]
+    assert [c.primitive for c in roundings] == ["round"]
+    y, trace = jax.jit(compiled.execute)(PARAMS, X)
+    key = compiled.setup(PARAMS, challenge.secret())
+    assert compiled.check(key, X, y=y, trace=trace).verdict is Verdict.ACCEPT
+
+
+def test_a_clamp_off_the_integers_is_cut_towards_zero():
+    """7 is clamped to 6.5 and cast to 6: an honest device, which must not be called a cheat."""
+
+    def fn(p: Any, x: Any) -> Any:
+        q = jnp.clip(jnp.round(norm(x) * 90), -6.5, 6.5).astype(jnp.int8)
+        return lax.dot(q, p["up"]["q"], preferred_element_type=jnp.int32)
+
+    compiled = program.compile(fn, PARAMS, X)
+    assert [s.kind for s in compiled.claims[0].form.steps][-2:] == ["clamp", "truncate"]
+    y, trace = jax.device_get(jax.jit(compiled.execute)(PARAMS, X))
+    assert (trace.claims[0] == 6).any()
+    key = compiled.setup(PARAMS, challenge.secret())
+    assert compiled.check(key, X, y=y, trace=trace).verdict is Verdict.ACCEPT
+    claims = [np.array(c) for c in trace.claims]
+    claims[0][claims[0] == 6] = 5
+    report = compiled.check(key, X, y=y, trace=claims)
+    assert (report.verdict, report.reason) == (Verdict.REJECT, "rounding-mismatch")
+
+
 def test_rows_of_zeros_need_a_guarded_scale():
     x = X.copy()
     x[5] = 0

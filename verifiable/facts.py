@@ -171,6 +171,8 @@ class Forward:
     ) -> None:
         """Make the output of an equation a claim."""
         form, far_known, near, before = claim
+        # Steps that follow round the committed value, which is exact.
+        self.chains.pop(equation.outputs[0], None)
         self.forms[equation] = (form, far_known, near, before.under(guard))
         # The verifier goes on with the committed value, unless the branch flips.
         self.facts[equation.outputs[0]] = Fact(known=False).under(guard)

@@ -85,8 +85,20 @@ def wide(form: Rounding) -> Any:
 
 def extend(steps: Sequence[Step], equation: Equation) -> tuple[Step, ...] | None:
     """The chain that an equation makes of another chain's output; None if it is no step of one."""
-    step = _step(equation, integral=any(s.kind in ("round", "floor", "ceil") for s in steps))
+    step = _step(equation, integral=_integral(steps))
     return None if step is None else (*steps, step)
+
+
+def _integral(steps: Sequence[Step]) -> bool:
+    """Whether a chain gives integers only: a clamp off the integers undoes a `round`."""
+    integral = False
+    for step in steps:
+        if step.kind == "clamp":
+            ends = [x for x in (step.low, step.high) if math.isfinite(x)]
+            integral = integral and all(x.is_integer() for x in ends)
+        elif step.kind != "narrow":
+            integral = True
+    return integral
 
 
 def operand(equation: Equation) -> Any:
