@@ -80,15 +80,17 @@ class InvalidSignature(VerificationError):
         )
 
 
-def _uint(value: Any) -> bool:
+def is_uint(value: Any) -> bool:
+    """Whether a value is an integer of 64 bits without sign."""
     return type(value) is int and 0 <= value < 2**64
 
 
 def _count(value: Any) -> bool:
-    return _uint(value) and value > 0
+    return is_uint(value) and value > 0
 
 
-def _digest(value: Any) -> bool:
+def is_digest(value: Any) -> bool:
+    """Whether a value is 32 bytes."""
     return type(value) is bytes and len(value) == 32
 
 
@@ -100,7 +102,7 @@ def _workers(value: Any) -> bool:
     return (
         type(value) is tuple
         and len(value) <= MAX_BALLOTS
-        and all(map(_digest, value))
+        and all(map(is_digest, value))
         and all(a < b for a, b in pairwise(value))
     )
 
@@ -109,7 +111,8 @@ def _probability(value: Any) -> bool:
     return type(value) is float and 0.0 <= value <= 1.0
 
 
-def _or_null(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
+def or_null(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """The check that also takes None."""
     return lambda value: value is None or check(value)
 
 
@@ -199,12 +202,12 @@ class Job(Message):
     TAG: ClassVar[str] = "message job"
     MAX_SIZE: ClassVar[int] = _HEADS
     CHECKS: ClassVar[Mapping[str, Callable[[Any], bool]]] = {
-        "epoch": _uint,
-        "nonce": _digest,
-        "expiry": _uint,
-        "program": _digest,
-        "parameters": _digest,
-        "input": _digest,
+        "epoch": is_uint,
+        "nonce": is_digest,
+        "expiry": is_uint,
+        "program": is_digest,
+        "parameters": is_digest,
+        "input": is_digest,
     }
 
     epoch: int
@@ -230,10 +233,10 @@ class Commit(Message):
     TAG: ClassVar[str] = "message commit"
     MAX_SIZE: ClassVar[int] = _HEADS
     CHECKS: ClassVar[Mapping[str, Callable[[Any], bool]]] = {
-        "worker": _digest,
-        "job": _digest,
-        "epoch": _uint,
-        "commitment": _digest,
+        "worker": is_digest,
+        "job": is_digest,
+        "epoch": is_uint,
+        "commitment": is_digest,
     }
 
     worker: bytes
@@ -260,12 +263,12 @@ class Reveal(Message):
     TAG: ClassVar[str] = "message reveal"
     MAX_SIZE: ClassVar[int] = MAX_VALUE + _HEADS
     CHECKS: ClassVar[Mapping[str, Callable[[Any], bool]]] = {
-        "worker": _digest,
-        "job": _digest,
-        "epoch": _uint,
-        "salt": _digest,
+        "worker": is_digest,
+        "job": is_digest,
+        "epoch": is_uint,
+        "salt": is_digest,
         "value": _value,
-        "trace_root": _digest,
+        "trace_root": is_digest,
         "trace_size": _count,
     }
 
@@ -346,16 +349,16 @@ class Decision(Message):
     TAG: ClassVar[str] = "message decision"
     MAX_SIZE: ClassVar[int] = _HEADS + 2 * 34 * MAX_BALLOTS
     CHECKS: ClassVar[Mapping[str, Callable[[Any], bool]]] = {
-        "job": _digest,
-        "epoch": _uint,
+        "job": is_digest,
+        "epoch": is_uint,
         "outcome": lambda value: isinstance(value, Outcome),
         "reason": lambda value: isinstance(value, Reason),
-        "answer": _or_null(_digest),
+        "answer": or_null(is_digest),
         "group": _workers,
         "dissenters": _workers,
         "requested": _count,
-        "beacon": _or_null(_uint),
-        "error": _or_null(_probability),
+        "beacon": or_null(is_uint),
+        "error": or_null(_probability),
     }
 
     job: bytes

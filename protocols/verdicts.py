@@ -16,24 +16,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar, Final, Self
 
-from protocols.messages import Message
+from protocols.messages import Message, is_digest, is_uint, or_null
 from protocols.statements import EpochStatement, SettlementError
 from verifiable.merkle import SHA256, Tree, verify_inclusion
 from verifiable.report import Verdict
 
 _CODE: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
-
-
-def _uint(value: Any) -> bool:
-    return type(value) is int and 0 <= value < 2**64
-
-
-def _digest(value: Any) -> bool:
-    return type(value) is bytes and len(value) == 32
-
-
-def _digest_or_null(value: Any) -> bool:
-    return value is None or _digest(value)
 
 
 def _code(value: Any) -> bool:
@@ -63,17 +51,17 @@ class VerdictRecord(Message):
     TAG: ClassVar[str] = "message verdict"
     MAX_SIZE: ClassVar[int] = 512
     CHECKS: ClassVar[Mapping[str, Callable[[Any], bool]]] = {
-        "epoch": _uint,
-        "job": _digest,
-        "worker": _digest,
+        "epoch": is_uint,
+        "job": is_digest,
+        "worker": is_digest,
         "verdict": lambda value: isinstance(value, Verdict),
         "reason": _code,
-        "commitment": _digest_or_null,
-        "answer": _digest_or_null,
-        "program": _digest,
-        "policy": _digest,
-        "checked": _uint,
-        "replayed": _uint,
+        "commitment": or_null(is_digest),
+        "answer": or_null(is_digest),
+        "program": is_digest,
+        "policy": is_digest,
+        "checked": is_uint,
+        "replayed": is_uint,
     }
 
     epoch: int

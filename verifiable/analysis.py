@@ -78,6 +78,12 @@ class Claim:
             return self.grains
         return NOTHING if self.form.exact else self.grains | {grain(self.dtype)}
 
+    def reads(self, equation: Equation) -> Sequence[Atom]:
+        """Values that its test needs, of the equation that it stands for, known ones aside."""
+        if self.near is equation.outputs[0]:
+            return equation.inputs
+        return (self.near,) if self.far_known or self.contraction is None else (self.near, self.far)
+
     @property
     def tests(self) -> int:
         """Rows tested, over all trips."""
@@ -307,11 +313,7 @@ class _Split:
             elif equation.kind == "while":
                 self.demand(uses(equation))
             elif equation in self.claims:
-                claim = self.claims[equation]
-                if claim.near is equation.outputs[0]:
-                    self.demand(equation.inputs)
-                else:
-                    self.demand((claim.near,) if claim.far_known else (claim.near, claim.far))
+                self.demand(self.claims[equation].reads(equation))
             else:
                 self.demand(equation.inputs)
 

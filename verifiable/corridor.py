@@ -18,6 +18,7 @@ With kappa from `Bound.kappa`, a row that deviates by more is caught with probab
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -29,7 +30,7 @@ from jax import lax
 from verifiable import interpreter, prover, rounding
 from verifiable.analysis import Analysis, Claim
 from verifiable.claims import Contraction
-from verifiable.freivalds import WEIGHT_FLOOR
+from verifiable.freivalds import column_weights
 from verifiable.interpreter import Array, Block, Env, Equation
 from verifiable.rounding import Rounding
 
@@ -81,14 +82,8 @@ def reach(
       answer: scalar function of the block's outputs.
     """
     value, rooms, slopes = _slopes(block, analysis, env, eps, answer)
-    found = {
-        c.index: _over_trips(c, lambda r, g, c=c: _share(c, r, g, kappa))(
-            rooms[c.index], slopes[c.index]
-        ).sum()
-        for c in analysis.claims.values()
-        if c.index in slopes
-    }
-    return value, found
+    shares = _by_claim(_share, analysis, rooms, slopes, kappa)
+    return value, {i: share.sum() for i, share in shares.items()}
 
 
 def attack(
@@ -105,13 +100,7 @@ def attack(
     slack, or kappa of it, that does. Arguments as of `reach`.
     """
     _, rooms, slopes = _slopes(block, analysis, dict(env), eps, answer)
-    shifts = {
-        c.index: _over_trips(c, lambda r, g, c=c: _steepest(c, r, g, kappa))(
-            rooms[c.index], slopes[c.index]
-        )
-        for c in analysis.claims.values()
-        if c.index in slopes
-    }
+    shifts = _by_claim(_steepest, analysis, rooms, slopes, kappa)
 
     def emit(claim: Claim, equation: Equation, env: Env, shift: Any) -> tuple[Array, Array]:
         out, _ = prover.honest(claim, equation, env)
@@ -212,9 +201,7 @@ def room_of(form: Contraction, near: Array, far: Array, out: Array, eps: float) 
       eps: tolerance, as a fraction of the scale.
     """
     near, far, out = (x.astype(jnp.float64) for x in (near, far, out))
-    norms = jnp.sqrt(form.column_sums(far * far))
-    largest = jnp.max(norms)
-    weights = jnp.where(largest == 0, 1.0, 1.0 / jnp.maximum(norms, WEIGHT_FLOOR * largest))
+    weights = column_weights(form, far)
     scaled = form.scale_far(far, weights)
     variances = form.project(scaled * scaled, jnp.ones((form.columns, 1), jnp.float64))
     own = form.near_sums(near * near, variances)
@@ -222,13 +209,25 @@ def room_of(form: Contraction, near: Array, far: Array, out: Array, eps: float) 
     return Room(sigma=eps * jnp.sqrt(own + form.out_sums(claimed * claimed)), weights=weights)
 
 
-def _over_trips(claim: Claim, function: Callable[..., Array]) -> Callable[..., Array]:
-    for _ in claim.trips:
-        function = jax.vmap(function)
-    return function
+def _by_claim(
+    function: Callable[[Claim, float, Room, Array], Array],
+    analysis: Analysis,
+    rooms: Mapping[int, Room],
+    slopes: Mapping[int, Array],
+    kappa: float,
+) -> dict[int, Array]:
+    """What a function makes of each inexact claim, over all trips of the scans around it."""
+    found: dict[int, Array] = {}
+    for claim in analysis.claims.values():
+        if claim.index in slopes:
+            one: Callable[..., Array] = functools.partial(function, claim, kappa)
+            for _ in claim.trips:
+                one = jax.vmap(one)
+            found[claim.index] = one(rooms[claim.index], slopes[claim.index])
+    return found
 
 
-def _share(claim: Claim, room: Room, slope: Array, kappa: float) -> Array:
+def _share(claim: Claim, kappa: float, room: Room, slope: Array) -> Array:
     """How far the shifts of one claim can move the answer."""
     slope = slope.astype(jnp.float64)
     form = claim.form
@@ -239,7 +238,7 @@ def _share(claim: Claim, room: Room, slope: Array, kappa: float) -> Array:
     return kappa * jnp.sum(_some(room.sigma) * jnp.sqrt(form.out_sums(steepness * steepness)))
 
 
-def _steepest(claim: Claim, room: Room, slope: Array, kappa: float) -> Array:
+def _steepest(claim: Claim, kappa: float, room: Room, slope: Array) -> Array:
     """The shift of one claim that lowers the answer most."""
     slope = slope.astype(jnp.float64)
     form = claim.form

@@ -163,10 +163,7 @@ def project(
     if far.dtype == jnp.float64:
         top = _power_of_two(jnp.max(jnp.abs(wide)))
         wide = wide / top
-    norms = jnp.sqrt(form.column_sums(wide * wide))
-    largest = jnp.max(norms)
-    weights = 1.0 / jnp.maximum(norms, WEIGHT_FLOOR * largest)
-    weights = jnp.where(largest == 0, 1.0, weights)
+    weights = column_weights(form, wide)
     scaled = form.scale_far(wide, weights)
     flushed = form.scale_far(_subnormal(far) * (_tiny(far.dtype) / top), weights)
     ones = jnp.ones((form.columns, 1), jnp.float64)
@@ -176,6 +173,13 @@ def project(
         # The near operand is multiplied by the roots, and so gives its norm for free.
         image = image / jnp.where(variances == 0, 1.0, jnp.sqrt(variances))
     return Projection(image, weights, variances, top)
+
+
+def column_weights(form: Contraction, far: Array) -> Array:
+    """w of the module's docstring: far operand in float64 -> (batch, columns)."""
+    norms = jnp.sqrt(form.column_sums(far * far))
+    largest = jnp.max(norms)
+    return jnp.where(largest == 0, 1.0, 1.0 / jnp.maximum(norms, WEIGHT_FLOOR * largest))
 
 
 def _power_of_two(x: Array) -> Array:

@@ -119,13 +119,13 @@ class Program:
                 f"the program was compiled for {self.policy.draws} draws, the policy has "
                 f"{policy.draws}: pass it to compile"
             )
-        self.require_policy(policy)
-        return replace(self, policy=policy)
+        other = replace(self, policy=policy)
+        other.require_policy()
+        return other
 
-    def require_policy(self, policy: Policy) -> None:
-        """Raise ValueError unless a policy has a tolerance for all that the program needs."""
-        own = replace(self, policy=policy).tolerances
-        foreign = sorted(policy.calibrated.keys() - own.keys())
+    def require_policy(self) -> None:
+        """Raise ValueError unless the policy has tolerances for all that the program needs."""
+        foreign = sorted(self.policy.calibrated.keys() - self.tolerances.keys())
         if foreign:
             raise ValueError(f"the policy was calibrated for another program, with {foreign[0]!r}")
 
@@ -193,7 +193,7 @@ class Program:
             return jnp.asarray(answer(jax.tree.unflatten(structure, outputs)))
 
         def run(params: Any, inputs: Any) -> Any:
-            return what(*self._bound(params, inputs), self.tolerances, kappa, value)
+            return what(*self._bind(params, inputs), self.tolerances, kappa, value)
 
         return jax.jit(run)(params, inputs)
 
@@ -212,15 +212,15 @@ class Program:
         Raises:
           ValueError: another tree, shape or dtype than at compile time.
         """
-        outputs, found = prover.execute(*self._bound(params, inputs))
+        outputs, found = prover.execute(*self._bind(params, inputs))
         y = jax.tree.unflatten(jax.tree.structure(self.y), outputs)
         return y, Trace(claims=tuple(found[c.index] for c in self.claims))
 
     def walk(self, emit: prover.Emit, params: Any, *inputs: Any) -> dict[int, Any]:
         """Run the function, and return what `emit` makes of each claim; see `prover.execute`."""
-        return prover.execute(*self._bound(params, inputs), emit=emit)[1]
+        return prover.execute(*self._bind(params, inputs), emit=emit)[1]
 
-    def _bound(self, params: Any, inputs: Any) -> tuple[interpreter.Block, Analysis, Env]:
+    def _bind(self, params: Any, inputs: Any) -> tuple[interpreter.Block, Analysis, Env]:
         params = conform("params", self.params, params)
         inputs = conform("inputs", self.inputs, inputs)
         leaves = [*self._function.constants, *jax.tree.leaves((params, inputs))]
@@ -527,7 +527,7 @@ def compile(
         _function=function,
         _analysis=found,
     )
-    compiled.require_policy(policy)
+    compiled.require_policy()
     return compiled
 
 

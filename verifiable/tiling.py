@@ -100,9 +100,7 @@ class _Planner:
                 self._claim(place, claim, claim.contraction)
                 claims.append(claim)
             elif claim is not None:
-                # The value that is rounded; of what was computed narrow, all that it is made of.
-                own = claim.near is equation.outputs[0]
-                self._need_whole(place, equation.inputs if own else [claim.near])
+                self._need_whole(place, claim.reads(equation))
             elif self._stays_outside(equation):
                 self._need_whole(place, equation.inputs)
                 for body in equation.bodies:
