@@ -4,24 +4,17 @@
 host call `Program.check`: validation of what the device sent, the compiled check, the verdict. The
 verifier key is made beforehand; 16 draws unless the case says otherwise; the strategy is the
 fastest that `Program.tune` measures, or another within a tenth of it whose temporaries stay within
-their bar.
-`temporaries` is what XLA allocates for temporaries of the
-compiled check, as a fraction of its arguments (trace, key and inputs). The exponents are fitted to
-one layer at 128 tokens, from a width of 512 to one of 4096: least squares of log seconds over log
-width.
+their bar. `temporaries` is what XLA allocates for temporaries of the compiled check, as a fraction
+of its arguments (trace, key and inputs). The exponents are fitted to one layer at 128 tokens, from
+a width of 512 to one of 4096: least squares of log seconds over log width.
 
-What bounds the check is what it cannot save. Of a layer at width 2048 and 128 tokens, 16 draws in
-double precision are 134 MFLOP for rho (2.4 ms at 60 GFLOP/s, near the peak of two cores); replayed
-attention in heads of 64 is another 134 MFLOP in single precision with half a million exponentials
-(1.5 to 2 ms), GELU 0.65 ms, layer norms 0.3 ms: about 5 ms, against 75 ms for the layer. Attention
-grows with the square of the tokens and is replayed, since at heads of 64 its check would cost
-more; hence the smaller ratios at 256 and 512 tokens. At width 768 and 256 tokens a layer of the
-run takes 22 ms, of which attention alone is 2 to 3, and the check has to do all of that again: even
-on two cores without a pause its 7.7 ms of work a layer would give a ratio of 5.3. Temporaries are
-those of both parts of a check together: where a part replays attention, its keys and values are
-whole, 2 MB each at 4096/128/1 and 4 MB at 2048/512/2. MiniLM at width
-384 saves next to nothing: its contractions are hardly larger than 16 draws of their checks, and
-half of the rest is attention.
+What bounds the check is what it cannot save, and `least_check` measures: of each layer the products
+of rho in double precision, alone, and the glue that has to be replayed, alone: attention in heads
+of 64, which grows with the square of the tokens and whose check would cost more than its replay at
+these heads, GELU and layer norms. `ratio_bound` is the run over the sum of these, a check that did
+nothing else. MiniLM at width 384 saves next to nothing: its contractions are hardly larger than 16
+draws of their checks, and half of the rest is attention. Temporaries are those of both parts of a
+check together; where a part replays attention, its keys and values are whole.
 """
 
 from __future__ import annotations
@@ -93,7 +86,13 @@ def gpt(
     x = np.random.default_rng(1).standard_normal((tokens, width)).astype(np.float32)
     case = f"width={width} tokens={tokens} layers={layers}"
     inputs = (jnp.asarray(x),)
-    yield from measure(case, forward, params, inputs, repeats=repeats, least=least)
+    run = 0.0
+    for row in measure(case, forward, params, inputs, repeats=repeats, least=least):
+        run = row.value if row.measure == "seconds_run" else run
+        yield row
+    seconds = layers * sum(floor(width, tokens, repeats).values())
+    yield Row(case, "least_check", seconds, "s")
+    yield Row(case, "ratio_bound", run / seconds, "1")
     for draws in FEWER_DRAWS:
         for row in measure(
             f"{case} draws={draws}",
@@ -108,6 +107,42 @@ def gpt(
                 yield row
     del params
     gc.collect()
+
+
+def floor(width: int, tokens: int, repeats: int) -> dict[str, float]:
+    """Seconds of what a check of one layer cannot do without, each alone and compiled."""
+    rng, heads = np.random.default_rng(2), width // 64
+
+    def normal(*shape: int, dtype: Any = jnp.float32) -> jax.Array:
+        return jnp.asarray(rng.standard_normal(shape), dtype)
+
+    def attention(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+        return jax.nn.softmax(q @ jnp.swapaxes(k, -1, -2) * 0.125) @ v
+
+    def glue(x: jax.Array, hidden: jax.Array) -> tuple[jax.Array, jax.Array]:
+        scaled = (x - x.mean(-1, keepdims=True)) * jax.lax.rsqrt(x.var(-1, keepdims=True) + 1e-5)
+        return 2 * scaled, jax.nn.gelu(hidden, approximate=True)
+
+    heads_of = normal(heads, tokens, 64), normal(heads, tokens, 64), normal(heads, tokens, 64)
+    values, hidden = normal(tokens, width), normal(tokens, 4 * width)
+    with jax.enable_x64(True):
+        # As many elements as the near operands and outputs of the four claims of a layer have, in
+        # pieces of which no copy is large.
+        elements = normal(8, tokens, 2 * width)
+        vectors = normal(2 * width, 16, dtype=jnp.float64)
+        rho = jax.jit(lambda a, g: jax.lax.map(lambda piece: piece.astype(jnp.float64) @ g, a))
+
+        def product() -> Any:
+            with jax.enable_x64(True):
+                return rho(elements, vectors)
+
+    attend, replay = jax.jit(attention), jax.jit(glue)
+    thunks = {
+        "rho": product,
+        "attention": lambda: attend(*heads_of),
+        "glue": lambda: replay(values, hidden),
+    }
+    return interleaved_medians(thunks, repeats)
 
 
 def exponents(widths: tuple[int, ...], repeats: int) -> Iterator[Row]:

@@ -2,14 +2,13 @@
 
 A check touches every byte of a trace a few times and does little with it, so memory decides its
 speed. What XLA allocates for temporaries comes from the C library at each call; beyond 32 MB,
-glibc gives it back to the system each time, and every page of it faults and is zeroed again
-(30,000 faults for 124 MB, as long as the arithmetic itself). Hence
+glibc gives it back to the system each time, and every page of it faults and is zeroed again, which
+can take as long as the arithmetic itself. Hence
 
 * tests of claims go over tiles of rows, and so do replayed attention, activations and norms before
   them (`tiling`): no copy of a claim in double precision, and no matrix of scores, is ever whole;
 * of XLA's schedulers for CPUs, the one that saves memory is used, rather than the one that finds
-  parallel work: at width 2048, 128 tokens and 4 layers, 15 MB instead of 124 without tiles. Under
-  a scan it is the slower one;
+  parallel work; under a scan it is the slower one;
 * what a check measures, some hundred scalars, comes back in three arrays;
 * a check is two programs, each of which tests half of the claims, on a thread each: its operations
   are too small to keep two cores busy one after the other, while the halves depend on nothing of
