@@ -8,11 +8,12 @@ their bar. `temporaries` is what XLA allocates for temporaries of the compiled c
 of its arguments (trace, key and inputs). The exponents are fitted to one layer at 128 tokens, from
 a width of 512 to one of 4096: least squares of log seconds over log width.
 
-What bounds the check is what it cannot save, and `least_check` measures: of each layer the products
-of rho in double precision, alone, and the glue that has to be replayed, alone: attention in heads
-of 64, which grows with the square of the tokens and whose check would cost more than its replay at
-these heads, GELU and layer norms. `ratio_bound` is the run over the sum of these, a check that did
-nothing else. MiniLM at width 384 saves next to nothing: its contractions are hardly larger than 16
+What the check cannot save is measured beside it: `parts_alone` is the sum, over all layers, of the
+products of rho in double precision and of the glue that has to be replayed (attention in heads of
+64, which grows with the square of the tokens and whose check would cost more than its replay at
+these heads, GELU, layer norms), each compiled and run alone. None of them keeps two cores busy, so
+a check in two parts can take somewhat less than their sum; `work_ratio` is the run over that sum.
+MiniLM at width 384 saves next to nothing: its contractions are hardly larger than 16
 draws of their checks, and half of the rest is attention. Temporaries are those of both parts of a
 check together; where a part replays attention, its keys and values are whole.
 """
@@ -90,9 +91,9 @@ def gpt(
     for row in measure(case, forward, params, inputs, repeats=repeats, least=least):
         run = row.value if row.measure == "seconds_run" else run
         yield row
-    seconds = layers * sum(floor(width, tokens, repeats).values())
-    yield Row(case, "least_check", seconds, "s")
-    yield Row(case, "ratio_bound", run / seconds, "1")
+    seconds = layers * sum(alone(width, tokens, repeats).values())
+    yield Row(case, "parts_alone", seconds, "s")
+    yield Row(case, "work_ratio", run / seconds, "1")
     for draws in FEWER_DRAWS:
         for row in measure(
             f"{case} draws={draws}",
@@ -109,7 +110,7 @@ def gpt(
     gc.collect()
 
 
-def floor(width: int, tokens: int, repeats: int) -> dict[str, float]:
+def alone(width: int, tokens: int, repeats: int) -> dict[str, float]:
     """Seconds of what a check of one layer cannot do without, each alone and compiled."""
     rng, heads = np.random.default_rng(2), width // 64
 
