@@ -417,6 +417,53 @@ def test_random_convolutions(case: Case, path: tuple[str, str], seed: int):
     check_case(case, path, seed)
 
 
+@given(case=dot_cases(), at=st.integers(0, 2**16), seed=st.integers(0, 2**32))
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_what_the_near_operand_gives_adds_up_over_parts(case: Case, at: int, seed: int):
+    lhs, rhs = operands_of(case, "float32", np.random.default_rng(seed))
+    near, far = ((lhs, rhs), (rhs, lhs))[case.near]
+    form = contraction_of(case.product(np.dtype("float32")), lhs, rhs, near=case.near)
+    assert form is not None
+    g = freivalds.vectors(SECRET, form.vectors(far_known=True), 3)
+    with jax.enable_x64(True):
+        projection = freivalds.project(form, far, g, eps=1e-6)
+        whole = freivalds.apply(form, near, projection)
+        for axis, projected in form.contracted_axes().items():
+            length = near.shape[axis]
+            middle = at % length
+            parts = [(0, middle), (middle, length - middle)]
+            applied = [
+                freivalds.apply(
+                    form.cut_contracted(axis, size),
+                    lax.slice_in_dim(near, start, start + size, axis=axis),
+                    freivalds.piece(projection, projected, start, size),
+                )
+                for start, size in parts
+                if size
+            ]
+            total = jax.tree.map(lambda *x: sum(x), *applied)
+            np.testing.assert_allclose(total.product, whole.product, rtol=1e-9, atol=1e-12)
+            np.testing.assert_allclose(total.energy, whole.energy, rtol=1e-12)
+    free = [d for d in range(near.ndim) if d not in form.contracted_axes()]
+    for axis in free:
+        with pytest.raises(ValueError, match="cannot be cut"):
+            form.cut_contracted(axis, 1)
+
+
+def test_only_sums_of_narrow_floats_add_up():
+    def form(dtype: str, out: str) -> Any:
+        a = jnp.zeros((2, 3), dtype)
+        return contraction_of(
+            lambda a, b: lax.dot(a, b, preferred_element_type=jnp.dtype(out)), a, a.T, near=0
+        )
+
+    with jax.enable_x64(True):
+        assert [freivalds.additive(form(*path)) for path in PATHS.values()] == [
+            "float64" not in path for path in PATHS.values()
+        ]
+        assert not any(freivalds.additive(form(*path)) for path in EXACT_PATHS.values())
+
+
 EVERY_PATH = list((PATHS | EXACT_PATHS).items())
 
 

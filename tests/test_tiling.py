@@ -1,4 +1,4 @@
-"""Tiles: tests of claims by rows find what whole ones do, whatever glue stands before them."""
+"""Tiles: tests of claims in pieces find what whole ones do, whatever glue stands before them."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from verifiable import challenge, interpreter, program, tiling, tiling_rules
 from verifiable.interpreter import Equation
 from verifiable.policy import Policy
 from verifiable.strategy import Strategy
+from verifiable.tiling_rules import Cut
 from verifiable.trace import Trace
 
 RNG = np.random.default_rng(11)
@@ -38,6 +39,7 @@ PARAMS = {
     "down": weights(4 * WIDTH, WIDTH),
     "stack": weights(2, WIDTH, WIDTH),
     "scale": RNG.uniform(0.5, 1.5, WIDTH).astype(np.float32),
+    "bias": RNG.standard_normal(3 * WIDTH).astype(np.float32),
 }
 X = RNG.standard_normal((ROWS, WIDTH)).astype(np.float32)
 
@@ -56,6 +58,33 @@ def attention(p, x):
     mask = jnp.tril(jnp.ones((len(x), len(x)), bool))
     scores = jax.nn.softmax(jnp.where(mask, q @ k.swapaxes(1, 2), -1e9))
     return (scores @ v).swapaxes(0, 1).reshape(x.shape) @ p["square"] + x
+
+
+def fused(p, x):
+    """Queries, keys and values from one product, scores by a transposed product, a sum of heads."""
+    qkv = x @ p["up"][:, : 3 * WIDTH] + p["bias"]
+    q, k, v = (y.reshape(-1, HEADS, WIDTH // HEADS) for y in jnp.split(qkv, 3, axis=1))
+    scores = jax.nn.softmax(jnp.einsum("thd,shd->hts", q, k))
+    out = p["square"].reshape(HEADS, WIDTH // HEADS, WIDTH)
+    return x + jnp.einsum("thd,hdo->to", jnp.einsum("hts,shd->thd", scores, v), out)
+
+
+def grouped(p, x):
+    """All heads of queries share keys and values with their neighbours."""
+    q = (x @ p["up"][:, : 2 * WIDTH]).reshape(-1, 2 * HEADS, WIDTH // HEADS).swapaxes(0, 1)
+    k, v = (
+        (x @ p[n]).reshape(-1, HEADS, WIDTH // HEADS).swapaxes(0, 1) for n in ("other", "square")
+    )
+    k, v = jnp.repeat(k, 2, axis=0), jnp.repeat(v, 2, axis=0)
+    heads = jax.nn.softmax(q @ k.swapaxes(1, 2)) @ v
+    return heads.swapaxes(0, 1).reshape(-1, 2 * WIDTH) @ p["down"][: 2 * WIDTH]
+
+
+def observed(p, x):
+    """What the heads say is needed whole as well."""
+    heads = x.reshape(-1, HEADS, WIDTH // HEADS).swapaxes(0, 1)
+    y = (jax.nn.softmax(heads @ heads.swapaxes(1, 2)) @ heads).swapaxes(0, 1).reshape(x.shape)
+    return y @ p["square"] + jnp.cumsum(y, 0) / len(x)
 
 
 def mlp(p, x):
@@ -109,8 +138,9 @@ def padded(p, x):
     )
 
 
+ATTENTION = [attention, fused, grouped, observed]
 STEPS = [
-    attention, mlp, gated, across, along, both_ways, shared, scanned, branched, from_positions,
+    *ATTENTION, mlp, gated, across, along, both_ways, shared, scanned, branched, from_positions,
     padded,
 ]  # fmt: skip
 
@@ -196,7 +226,64 @@ def test_attention_activations_and_norms_go_into_the_tiles():
     assert any("rsqrt" in k for k in kinds.values())
     # The residual stream comes out of the tiles of the first claim that needs it.
     assert any(r.returned for r in regions.values())
-    assert all(r.size < r.length == ROWS for r in regions.values())
+    heads = [r for r in regions.values() if r.near.axis == 1]
+    assert [(r.size, r.length, r.near.unit) for r in heads] == [(1, HEADS, WIDTH // HEADS)]
+    assert all(r.size < r.length == ROWS for r in regions.values() if r not in heads)
+
+
+@pytest.mark.parametrize("step", ATTENTION)
+def test_attention_goes_by_heads(step):
+    """A tile holds the queries, keys and values of its own heads, and a change in any is found."""
+    case = Case(step, X)
+    [(index, region)] = [(i, r) for i, r in case.regions().items() if r.near.axis == 1]
+    assert region.size == 1
+    products = [cut for e, _, cut, _ in region.steps if e.kind == "dot_general"]
+    assert len(products) == 2
+    assert all(cut.axis < 2 and cut.unit == 1 for cut in products)
+    assert bool(region.returned) == (step is observed)
+    claim = case.programs[0].claims[index]
+    assert claim.near.size // region.length == ROWS * WIDTH // HEADS
+    for i, array in enumerate(case.trace.claims):
+        for place in range(0, array.size, 1 + array.size // 7):
+            whole, cut = case.check(case.changed(i, place, 1e3))
+            agree(whole, cut)
+            assert cut.reason == "claim-mismatch"
+
+
+def test_no_head_is_left_whole():
+    """Neither scores nor queries, keys and values; but keys that are repeated are made once."""
+    rows, head = 64, WIDTH // HEADS
+    x = RNG.standard_normal((rows, WIDTH)).astype(np.float32)
+    for step, length in ((attention, rows), (fused, rows), (grouped, rows)):
+        case = Case(step, x)
+        p = case.programs[1]
+        with jax.enable_x64(True):
+            args = (case.key.arrays, case.inputs, jax.tree.leaves(case.y), list(case.trace.claims))
+            text = jax.jit(p._statistics).lower(*args).as_text()
+        heads = 2 * HEADS if step is grouped else HEADS
+        assert f"tensor<{heads}x{length}x{length}xf32>" not in text
+        if step is not grouped:
+            assert f"tensor<{heads}x{length}x{head}xf32>" not in text
+
+
+def test_doubles_and_integers_are_not_taken_by_columns():
+    """A double's scale is that of the whole operand; residues do not add up as floats do."""
+    with jax.enable_x64(True):
+        params = {k: v.astype(np.float64) for k, v in PARAMS.items()}
+        case = Case(attention, X.astype(np.float64), params=params)
+        assert all(r.near.axis == 0 for r in case.regions().values())
+        agree(*case.check())
+    integers = RNG.integers(-9, 9, (WIDTH, WIDTH)).astype(np.int8)
+
+    def exact(p, x):
+        heads = x.reshape(-1, HEADS, WIDTH // HEADS).swapaxes(0, 1)
+        y = jax.nn.softmax(heads @ heads.swapaxes(1, 2)) @ heads
+        y = jnp.round(10 * y.swapaxes(0, 1).reshape(x.shape)).clip(-127, 127).astype(jnp.int8)
+        return lax.dot(y, p, preferred_element_type=jnp.int32)
+
+    case = Case(exact, X, params=integers)
+    assert all(r.near.axis == 0 for r in case.regions().values())
+    agree(*case.check())
 
 
 def test_no_whole_matrix_of_scores_is_left():
@@ -319,52 +406,121 @@ RULED = {
     "concatenate": (lambda a: lax.concatenate([a, a], 1), A),
     "slice": (lambda a: lax.slice(a, (0, 1, 0), (4, 5, 8), (1, 2, 1)), A),
     "split": (lambda a: lax.split(a, (2, 4), axis=1)[1], A),
+    "split in three": (lambda a: lax.split(a, (1, 2, 3), axis=1), A),
     "dot_general": (lambda a: lax.dot_general(a, B, (((2,), (1,)), ((0,), (0,)))), A),
     "dot_general outer": (lambda a: lax.dot_general(a, B, (((1,), (2,)), ((), ()))), A),
     "iota": (lambda a: lax.broadcasted_iota(jnp.int32, (4, 6, 8), 1) + lax.abs(a) * 0, A),
 }
 
 
+def pieces(length):
+    """Cuts of an axis, and pieces of them."""
+    for unit in (1, 2, 4, 8):
+        for offset in range(0, length, unit):
+            last = (length - offset) // unit
+            for start in range(last):
+                for size in range(1, last - start + 1):
+                    yield unit, offset, start, size
+
+
+def steps_of(fn, *inputs):
+    function, _ = interpreter.trace(fn, *inputs)
+    env: dict[Any, Any] = dict(
+        zip(function.block.inputs, [*function.constants, *inputs], strict=True)
+    )
+    interpreter.evaluate(function.block, env)
+    return function.block.equations, env
+
+
 @pytest.mark.parametrize("name", RULED)
 def test_rules(name):
     fn, x = RULED[name]
-    function, _ = interpreter.trace(fn, x)
-    block = function.block
-    env: dict[Any, Any] = dict(zip(block.inputs, [*function.constants, x], strict=True))
-    interpreter.evaluate(block, env)
+    equations, env = steps_of(fn, x)
     cuts = 0
-    for equation in block.equations:
-        for axis in range(len(equation.outputs[0].shape)):
-            length = equation.outputs[0].shape[axis]
-            sources = tiling_rules.RULES[equation.kind](equation, axis)
-            if sources is None or length < 2:
-                continue
-            cuts += 1
-            start, size = 1, length - 1
-            values = [
-                v if d is None else lax.dynamic_slice_in_dim(v, start, size, d)
-                for v, d in zip(interpreter.read_all(env, equation.inputs), sources, strict=True)
-            ]
-            results = tiling.evaluate(equation, axis, start, size, values)
-            for v, result in zip(equation.outputs, results, strict=True):
-                want = lax.dynamic_slice_in_dim(env[v], start, size, axis)
-                np.testing.assert_allclose(result, want, rtol=1e-5, atol=1e-6)
+    for equation in equations:
+        rule = tiling_rules.RULES[equation.kind]
+        for i, v in enumerate(equation.outputs):
+            for axis, length in enumerate(v.shape):
+                for unit, offset, start, size in pieces(length):
+                    cut = Cut(axis, unit, offset)
+                    sources = rule(equation, i, cut)
+                    if sources is None:
+                        continue
+                    cuts += 1
+                    inputs = interpreter.read_all(env, equation.inputs)
+                    values = [
+                        v
+                        if c is None
+                        else lax.dynamic_slice_in_dim(v, *c.bounds(start, size), c.axis)
+                        for v, c in zip(inputs, sources, strict=True)
+                    ]
+                    result = tiling.evaluate(equation, i, cut, start, size, values)
+                    want = lax.dynamic_slice_in_dim(env[v], *cut.bounds(start, size), axis)
+                    np.testing.assert_allclose(result, want, rtol=1e-5, atol=1e-6)
     assert cuts or name == "reshape mixes"
 
 
 def test_axes_that_a_primitive_mixes_are_not_cut():
-    def rule(fn, axis):
-        block = interpreter.trace(fn, A)[0].block
-        equation: Equation = block.equations[-1]
-        return tiling_rules.RULES[equation.kind](equation, axis)
+    def rule(fn, axis, unit=1):
+        equations, _ = steps_of(fn, A)
+        equation: Equation = equations[-1]
+        return tiling_rules.RULES[equation.kind](equation, 0, Cut(axis, unit))
 
     assert rule(lambda a: lax.cumsum(a, axis=1), 1) is None
     assert rule(lambda a: lax.concatenate([a, a], 1), 1) is None
-    assert rule(lambda a: lax.slice(a, (0, 1, 0), (4, 6, 8)), 1) is None
+    assert rule(lambda a: lax.slice(a, (0, 0, 0), (4, 6, 8), (1, 2, 1)), 1) is None
     assert rule(lambda a: lax.rev(a, (1,)), 1) is None
     assert rule(lambda a: jnp.stack([a, a], axis=1), 1) is None
     assert rule(lambda a: a.reshape(8, 6, 4), 0) is None
     assert rule(lambda a: a.reshape(4, 48), 1) is None
+    assert rule(lambda a: a.reshape(4, 48), 1, unit=4) is None
+    assert rule(lambda a: a.reshape(4, 48), 1, unit=16) == (Cut(1, 2),)
+    assert rule(lambda a: a.reshape(24, 2, 4), 1) == (Cut(2, 4),)
+    assert rule(lambda a: a.reshape(4, 3, 16), 1) == (Cut(1, 2),)
+
+
+def test_merged_axes_say_how_far_a_unit_has_to_grow():
+    def merged(shape, cut):
+        equations, _ = steps_of(lambda a: a.reshape(shape), A)
+        return tiling_rules.merged(equations[-1], cut)
+
+    assert merged((4, 48), Cut(1)) == 8
+    assert merged((4, 48), Cut(1, 2)) == 4
+    assert merged((4, 48), Cut(1, 3)) == 8
+    assert merged((4, 48), Cut(1, 16)) == merged((4, 48), Cut(0)) == 1
+    assert merged((8, 6, 4), Cut(0)) == 2
+    assert merged((4, 6, 2, 4), Cut(2)) == 1
+
+
+def test_products_read_operands_as_they_were_before_transposing():
+    def product(a, b):
+        return lax.dot_general(
+            a.transpose(0, 2, 1), b.transpose(0, 2, 1), (((1,), (2,)), ((0,), (0,)))
+        )
+
+    def by_one(a, b):
+        return lax.dot_general(a.transpose(1, 0, 2), b, (((2,), (1,)), ((1,), (0,))))
+
+    def by_other(a, b):
+        return lax.dot_general(a.transpose(1, 0, 2), b, (((2,), (1,)), ((0,), (2,))))
+
+    def freely(a, b):
+        return lax.dot_general(a.transpose(1, 0, 2), b, (((2,), (1,)), ((), ())))
+
+    for fn, read in (
+        (product, [1, 1]),
+        (by_one, [1, 0]),
+        (by_other, [0, 0]),
+        (freely, [0, 0]),
+    ):
+        equations, env = steps_of(fn, A, B)
+        makers = {v: e for e in equations for v in e.outputs}
+        turned = tiling_rules.untransposed(equations[-1], makers)
+        moved = zip(turned.inputs, equations[-1].inputs, strict=True)
+        assert [int(a is not b) for a, b in moved] == read
+        [result] = interpreter.apply(turned, interpreter.read_all(env, turned.inputs))
+        np.testing.assert_allclose(result, env[equations[-1].outputs[0]], rtol=1e-5, atol=1e-5)
+        assert tiling_rules.untransposed(equations[-1], {}).inputs == equations[-1].inputs
 
 
 def test_a_claim_without_rows_is_tested_whole():

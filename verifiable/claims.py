@@ -249,6 +249,21 @@ class Contraction(ABC):
         shapes[self.far] = self.shapes[self.far]
         return replace(self, shapes=(shapes[0], shapes[1], shapes[2]), rows=rows)
 
+    def contracted_axes(self) -> dict[int, int]:
+        """Axes of the near operand that sums run over, and those of a projection for the same.
+
+        Sums over a part of such an axis add up; none if there is no axis that can be cut.
+        """
+        return {}
+
+    def cut_contracted(self, axis: int, size: int) -> Self:
+        """The contraction over `size` elements along an axis of `contracted_axes` of both operands.
+
+        Raises:
+          ValueError: there is no such axis.
+        """
+        raise ValueError(f"axis {axis} of this contraction cannot be cut")
+
     def check_cost(self, draws: int, *, far_known: bool) -> int:
         """Operations of the check, in units of those of the product.
 
@@ -374,6 +389,21 @@ class DotGeneral(Contraction):
             return None
         i = max(range(len(free)), key=lambda i: self.shapes[self.near][free[i]])
         return free[i], self._out_axes()[1][i], len(self.batching[0]) + i
+
+    def contracted_axes(self) -> dict[int, int]:
+        """See `Contraction.contracted_axes`."""
+        return dict(zip(self.contracting[self.near], self._contracted_axes(), strict=True))
+
+    def cut_contracted(self, axis: int, size: int) -> Self:
+        """See `Contraction.cut_contracted`."""
+        if axis not in self.contracting[self.near]:
+            return Contraction.cut_contracted(self, axis, size)
+        far = self.contracting[self.far][self.contracting[self.near].index(axis)]
+        shapes = list(self.shapes)
+        for side, d in ((self.near, axis), (self.far, far)):
+            shapes[side] = (*shapes[side][:d], size, *shapes[side][d + 1 :])
+        contracted = self.contracted // self.shapes[self.near][axis] * size
+        return replace(self, shapes=(shapes[0], shapes[1], shapes[2]), contracted=contracted)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -105,6 +105,21 @@ class RowStatistics(NamedTuple):
     finite_operands: Array
 
 
+class Applied(NamedTuple):
+    """What a test takes from the near operand A: over parts of the contracted axis, it adds up.
+
+    Attributes:
+      product: A (B r), float64, or residues as uint64 for integers; (batch..., rows..., draws).
+      energy: sum_k A_ik^2 ||B_k: * w||^2, float64 (batch..., rows...); None for integers.
+      top: the power of two that A was divided by, float64 (), where a type is float64; it is that
+        of a whole operand, which therefore cannot be taken in parts. Else None.
+    """
+
+    product: Array
+    energy: Array | None = None
+    top: Array | None = None
+
+
 def vectors(challenge: Challenge, name: str, draws: int) -> np.ndarray[Any, Any]:
     """A set named by `Contraction.vectors`: (columns, draws), float64 normals or residues."""
     columns = int(name.rpartition("/")[2])
@@ -243,9 +258,71 @@ def test_rows(
     field: Field = F61,
 ) -> RowStatistics:
     """`test`, before it is summed up: rows may be tested in any portions."""
+    applied = apply(form, near, projection, field=field)
+    return compare(form, applied, projection, out, g, eps=eps, limit=limit, field=field)
+
+
+def apply(form: Contraction, near: Array, projection: Projection, *, field: Field = F61) -> Applied:
+    """The part of a test that the near operand has; runs under `jax.enable_x64`."""
+    image, _, variances, _ = projection
+    wide = near.astype(jnp.float64)
     if form.exact:
-        return _test_exact(form, near, projection.image, out, g, field)
-    rho, sigma, own, theirs = _deviations(form, near, projection, out, g, eps)
+        product = field.apply_linear(
+            lambda limbs: form.apply(wide, limbs),
+            image,
+            magnitude=extent(near.dtype),
+            terms=form.contracted,
+        )
+        return Applied(product)
+    if variances is None:
+        raise ValueError("a projection of integers cannot test floats")
+    top = _power_of_two(jnp.max(jnp.abs(wide))) if _doubles(form) else None
+    wide = wide if top is None else wide / top
+    if isinstance(form, DotGeneral):
+        wide = form.scale_near(wide, jnp.sqrt(variances))
+        energy = form.contracted_sums(wide * wide)
+    else:
+        energy = form.near_sums(wide * wide, variances)
+    return Applied(form.apply(wide, image), energy, top)
+
+
+def additive(form: Contraction) -> bool:
+    """Whether `apply` of parts of the contracted axis adds up to that of the whole."""
+    return not form.exact and not _doubles(form)
+
+
+def _doubles(form: Contraction) -> bool:
+    return any(dtype == jnp.float64 for dtype in form.dtypes)
+
+
+def piece(projection: Projection, axis: int, start: Any, size: int) -> Projection:
+    """A projection of the far operand's elements start to start + size along an axis of the image.
+
+    For `apply`; what the columns have is that of the whole.
+    """
+    image, _, variances, _ = projection
+    if variances is None:
+        raise ValueError("a projection of integers cannot be cut")
+    image, variances = (lax.dynamic_slice_in_dim(x, start, size, axis) for x in (image, variances))
+    return projection._replace(image=image, variances=variances)
+
+
+def compare(
+    form: Contraction,
+    applied: Applied,
+    projection: Projection,
+    out: Array,
+    g: Array,
+    *,
+    eps: float,
+    limit: float,
+    field: Field = F61,
+) -> RowStatistics:
+    """The rest of a test: a claimed output against what the near operand gives."""
+    if form.exact:
+        return _compare_exact(form, applied.product, out, g, field)
+    rho, energy, sigma, theirs = _deviations(form, applied, projection, out, g, eps)
+    own = jnp.isfinite(energy)
     norms = jnp.sum(rho * rho, axis=-1)
     ratio = jnp.where(norms == 0, 0.0, jnp.sqrt(norms / limit) / sigma)
     ratio = jnp.where(jnp.isfinite(sigma) & ~jnp.isnan(ratio), ratio, jnp.inf)
@@ -257,16 +334,10 @@ def test_rows(
     )
 
 
-def _test_exact(
-    form: Contraction, near: Array, image: Array, out: Array, g: Array, field: Field
+def _compare_exact(
+    form: Contraction, expected: Array, out: Array, g: Array, field: Field
 ) -> RowStatistics:
-    wide, claimed = near.astype(jnp.float64), out.astype(jnp.float64)
-    expected = field.apply_linear(
-        lambda limbs: form.apply(wide, limbs),
-        image,
-        magnitude=extent(near.dtype),
-        terms=form.contracted,
-    )
+    claimed = out.astype(jnp.float64)
     folded = field.apply_linear(
         lambda limbs: form.fold(claimed, limbs),
         g,
@@ -311,17 +382,16 @@ def first(flags: Array) -> Array:
 
 
 def _deviations(
-    form: Contraction, near: Array, projection: Projection, out: Array, g: Array, eps: float
+    form: Contraction, applied: Applied, projection: Projection, out: Array, g: Array, eps: float
 ) -> tuple[Array, Array, Array, Array]:
-    """rho, sigma, and where operands and claim are finite: (batch..., rows...), rho with draws."""
-    image, weights, variances, scale = projection
-    if weights is None or variances is None or scale is None:
+    """rho, energy, sigma, and where the claim is finite: (batch..., rows...), rho with draws."""
+    _, weights, variances, scale = projection
+    energy = applied.energy
+    if weights is None or variances is None or scale is None or energy is None:
         raise ValueError("a projection of integers cannot test floats")
-    wide, claimed = near.astype(jnp.float64), out.astype(jnp.float64)
-    top = jnp.ones((), jnp.float64)
-    if any(dtype == jnp.float64 for dtype in form.dtypes):
-        top = _power_of_two(jnp.max(jnp.abs(wide)))
-        wide = wide / top
+    claimed, top = out.astype(jnp.float64), jnp.ones((), jnp.float64)
+    if applied.top is not None:
+        top = applied.top
         theirs = form.out_sums((~jnp.isfinite(claimed)).astype(jnp.float64)) == 0
         claimed = form.scale_out(claimed / top / scale, weights)
         claim = form.out_sums(claimed * claimed)
@@ -329,20 +399,15 @@ def _deviations(
         claimed = form.scale_out(claimed, weights)
         claim = form.out_sums(claimed * claimed)
         theirs = jnp.isfinite(claim)
-    if isinstance(form, DotGeneral):
-        wide = form.scale_near(wide, jnp.sqrt(variances))
-        operands = form.contracted_sums(wide * wide)
-    else:
-        operands = form.near_sums(wide * wide, variances)
-    rho = form.fold(claimed, g) - form.apply(wide, image)
+    rho = form.fold(claimed, g) - applied.product
     products = _tiny(form.dtypes[2]) * (form.contracted + 1) / top / scale
     floor = products * jnp.sqrt(jnp.sum(weights * weights, axis=-1))
-    floor = floor + _tiny(near.dtype) / top * jnp.sum(jnp.sqrt(variances))
+    floor = floor + _tiny(form.dtypes[form.near]) / top * jnp.sum(jnp.sqrt(variances))
     # Where even the floor overflows, every honest product has vanished.
     floor = jnp.minimum(floor, 2.0**1000)
-    rows = jnp.broadcast_to(floor[:, None], (form.batch, form.rows)).reshape(operands.shape)
-    sigma = eps * jnp.sqrt(operands + claim) + rows
-    return rho, sigma, jnp.isfinite(operands), theirs
+    rows = jnp.broadcast_to(floor[:, None], (form.batch, form.rows)).reshape(energy.shape)
+    sigma = eps * jnp.sqrt(energy + claim) + rows
+    return rho, energy, sigma, theirs
 
 
 def verify_dot_general(

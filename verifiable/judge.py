@@ -48,9 +48,9 @@ def receive_claims(trace: Any, claims: Sequence[Claim]) -> tuple[list[Any], Prob
     if len(arrays) != len(claims):
         code = "claim-missing" if len(arrays) < len(claims) else "claim-extra"
         return [], (code, None, f"the program has {len(claims)} claims, got {len(arrays)}")
-    have = [(a.shape, str(a.dtype)) for a in arrays if a is not None]
-    want = [(c.shape, str(c.dtype)) for c in claims]
-    if have != want:
+    if any(a.shape != c.shape or a.dtype != c.dtype for a, c in zip(arrays, claims, strict=True)):
+        have = [(a.shape, str(a.dtype)) for a in arrays]
+        want = [(c.shape, str(c.dtype)) for c in claims]
         i = next(i for i, pair in enumerate(zip(have, want, strict=True)) if pair[0] != pair[1])
         if sorted(have) == sorted(want):
             code = "claim-reordered"
@@ -165,11 +165,10 @@ def _result(
 
 def _judge_claim(findings: Findings, claim: Claim) -> Outcome:
     """Outcome of a claim, over all trips of the scans around it."""
-    statistic = Statistic(*(np.ravel(x) for x in findings.claims[claim.index]))
-    taken = np.ravel(findings.taken[claim.index])
+    statistic = Statistic(*(x.reshape(-1) for x in findings.claims[claim.index]))
     conditions = freivalds.conditions(statistic)
     reason, worst, row, trip = _first_failure(conditions, statistic.worst, statistic.row)
-    if reason == "claim-mismatch" and not taken[trip]:
+    if reason == "claim-mismatch" and not findings.taken[claim.index].reshape(-1)[trip]:
         reason = "claim-untaken"
     elif reason == "claim-mismatch" and claim.contraction is None:
         reason = "rounding-mismatch"
@@ -187,8 +186,10 @@ def _judge_output(statistic: OutputStatistic) -> Outcome:
 
 def _first_failure(checks: Sequence[tuple[str, Any]], worst: Any, row: Any) -> Outcome:
     for reason, passed in checks:
-        if not np.all(passed):
-            trip = int(np.argmin(passed))
+        if not passed.all():
+            trip = int(passed.argmin())
             return reason, float(worst[trip]), int(row[trip]), trip
-    trip = int(np.argmax(worst)) if len(worst) else 0
-    return "ok", float(np.max(worst, initial=0.0)), int(row[trip]) if len(row) else None, trip
+    if not len(worst):
+        return "ok", 0.0, None, 0
+    trip = int(worst.argmax())
+    return "ok", float(worst[trip]), int(row[trip]), trip

@@ -5,8 +5,8 @@ speed. What XLA allocates for temporaries comes from the C library at each call;
 glibc gives it back to the system each time, and every page of it faults and is zeroed again, which
 can take as long as the arithmetic itself. Hence
 
-* tests of claims go over tiles of rows, and so do replayed attention, activations and norms before
-  them (`tiling`): no copy of a claim in double precision, and no matrix of scores, is ever whole;
+* tests of claims go over tiles, and so do replayed attention, activations and norms before them
+  (`tiling`): no copy of a claim in double precision, no matrix of scores, no keys are ever whole;
 * of XLA's schedulers for CPUs, the one that saves memory is used, rather than the one that finds
   parallel work; under a scan it is the slower one;
 * what a check measures, some hundred scalars, comes back in three arrays;

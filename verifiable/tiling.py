@@ -1,10 +1,12 @@
-"""Tests of claims a few rows at a time, with the glue that leads to their operands.
+"""Tests of claims a piece at a time, with the glue that leads to their operands.
 
 A test of `C = A B` looks at each row by itself. If the rows of the near operand A run unchanged
 through the replayed equations before it, these can be evaluated for a few rows only: layer norms
-and activations in the rows of a token, attention in the rows of its queries (keys and values stay
-whole). So nothing that is as large as a claim, a matrix of attention scores or a copy in double
-precision is ever whole.
+and activations in the rows of a token, attention in the rows of its queries. And what a test takes
+from a row of A are sums over its columns, which can be made a few columns at a time: where these
+come from a batch of products that are replayed, as those of attention come from its heads, tiles
+are made of columns, each of one head with its own queries, keys and values. So nothing that is as
+large as a claim, a matrix of attention scores or a copy in double precision is ever whole.
 
 `plan` goes backwards through a block. A value that is needed to test a claim, and whose primitive
 has a rule (`tiling_rules`), is computed *inside* the tiles of that claim. If later equations or
@@ -25,13 +27,19 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from verifiable import interpreter
+from verifiable import freivalds, interpreter
 from verifiable.analysis import Analysis, Claim
 from verifiable.claims import Contraction
+from verifiable.freivalds import Applied, Projection, RowStatistics
 from verifiable.interpreter import Array, Atom, Block, Env, Equation, Var
-from verifiable.tiling_rules import RESIZE, RULES, Axes
+from verifiable.tiling_rules import RESIZE, RULES, Cut, Cuts, batched, merged, untransposed
 
-Step = tuple[Equation, int, Axes]
+# An equation, which of its outputs, and the cuts of that and of the inputs.
+Step = tuple[Equation, int, Cut, Cuts]
+
+# Bytes of the largest value in a tile of columns: as few heads as keep XLA's threads from handing
+# each other trifles. A single one needs no transposed copies.
+COLUMNS = 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,18 +47,22 @@ class Region:
     """What is evaluated inside the tiles of a claim.
 
     Attributes:
-      length: number of rows, along the axes of `Contraction.row_axes`.
-      size: rows in a tile.
-      steps: equations in order, with the axes of their outputs and inputs that hold the rows.
-      cuts: values from outside, with the axis that holds the rows.
-      returned: values of the steps that are needed whole afterwards, with that axis.
+      length: number of indices: of rows, along the axes of `Contraction.row_axes`, or of groups of
+        columns.
+      size: indices in a tile.
+      near: how the tiles cut the near operand: along its rows, or along columns, which the
+        contraction runs over.
+      steps: equations in order, with the cuts of their outputs and inputs.
+      cuts: values from outside, with their cuts.
+      returned: values of the steps that are needed whole afterwards, with their cuts.
     """
 
     length: int
     size: int
+    near: Cut
     steps: tuple[Step, ...]
-    cuts: tuple[tuple[Var, int], ...]
-    returned: tuple[tuple[Var, int], ...]
+    cuts: tuple[tuple[Var, Cut], ...]
+    returned: tuple[tuple[Var, Cut], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,16 +93,19 @@ class _Planner:
     analysis: Analysis
     tile_bytes: int
     whole: dict[Var, int] = field(default_factory=dict)  # where it is first needed whole
-    tiles: dict[Var, dict[int, set[int]]] = field(default_factory=dict)  # by claim: axes
+    tiles: dict[Var, dict[int, set[Cut]]] = field(default_factory=dict)  # by claim
     steps: dict[int, list[Step]] = field(default_factory=dict)
-    returned: dict[int, list[tuple[Var, int]]] = field(default_factory=dict)
+    returned: dict[int, list[tuple[Var, Cut]]] = field(default_factory=dict)
     places: dict[int, int] = field(default_factory=dict)  # of claims, in the block
-    axes: dict[int, tuple[int, int, int]] = field(default_factory=dict)  # see `row_axes`
+    near: dict[int, Cut] = field(default_factory=dict)  # of claims
+    length: dict[int, int] = field(default_factory=dict)  # of claims: how many tiles at most
     inside: set[Equation] = field(default_factory=set)
+    makers: dict[Var, Equation] = field(default_factory=dict)  # of what is computed
 
     def plan(self, wanted: Sequence[Atom]) -> Plan:
         equations = self.block.equations
-        computed = {v for e in equations if not self._given(e) for v in e.outputs}
+        self.makers = {v: e for e in equations if not self._given(e) for v in e.outputs}
+        computed = self.makers.keys()
         self._need_whole(len(equations), wanted)
         claims: list[Claim] = []
         for place in reversed(range(len(equations))):
@@ -134,24 +149,62 @@ class _Planner:
             if isinstance(a, Var):
                 self.whole[a] = min(place, self.whole.get(a, place))
 
-    def _need_tiles(self, index: int, atoms: Sequence[Atom], axes: Axes) -> None:
-        for atom, axis in zip(atoms, axes, strict=True):
-            if axis is None:
+    def _need_tiles(self, index: int, atoms: Sequence[Atom], cuts: Cuts) -> None:
+        for atom, cut in zip(atoms, cuts, strict=True):
+            if cut is None:
                 self._need_whole(self.places[index], [atom])
             elif isinstance(atom, Var):
-                self.tiles.setdefault(atom, {}).setdefault(index, set()).add(axis)
+                self.tiles.setdefault(atom, {}).setdefault(index, set()).add(cut)
 
     def _claim(self, place: int, claim: Claim, form: Contraction) -> None:
-        axes = form.row_axes()
         self._need_whole(place, [claim.far])
+        axes = form.row_axes()
         if axes is None:
             self._need_whole(place, [claim.near])
             return
+        near = self._columns(claim.near, form) or Cut(axes[0])
         self.places[claim.index] = place
-        self.axes[claim.index] = axes
+        self.near[claim.index] = near
+        self.length[claim.index] = claim.near.shape[near.axis] // near.unit
         self.steps[claim.index] = []
         self.returned[claim.index] = []
-        self._need_tiles(claim.index, [claim.near], (axes[0],))
+        self._need_tiles(claim.index, [claim.near], (near,))
+
+    def _columns(self, near: Atom, form: Contraction) -> Cut | None:
+        """The cut of a near operand along columns that goes between batched products before it."""
+        if not isinstance(near, Var) or not freivalds.additive(form):
+            return None
+        for axis in form.contracted_axes():
+            cut, length = Cut(axis), near.shape[axis]
+            while cut.unit < length and length % cut.unit == 0:
+                found, times = self._reaches_batch(near, cut)
+                if found:
+                    return cut
+                if times == 1:
+                    break
+                cut = cut._replace(unit=cut.unit * times)
+        return None
+
+    def _reaches_batch(self, v: Var, cut: Cut) -> tuple[bool, int]:
+        """Whether a cut goes between replayed products, and by how much its unit should grow."""
+        seen: set[tuple[Var, Cut]] = set()
+        left = [(v, cut)]
+        times = 1
+        while left:
+            v, cut = left.pop()
+            equation = self.makers.get(v)
+            if (v, cut) in seen or equation is None or self._stays_outside(equation):
+                continue
+            seen.add((v, cut))
+            if batched(equation, cut):
+                return True, 1
+            step = _step(equation, v, cut)
+            if step is None:
+                times = max(times, merged(equation, cut))
+            else:
+                pairs = zip(equation.inputs, step[3], strict=True)
+                left += [(a, c) for a, c in pairs if isinstance(a, Var) and c is not None]
+        return False, times
 
     def _equation(self, place: int, equation: Equation, free: bool) -> None:
         """Place an equation inside tiles, outside of them, or both."""
@@ -170,32 +223,29 @@ class _Planner:
             self._need_whole(place, [*whole, *equation.inputs])
         else:
             self.inside.add(equation)
-        for index, (axis, axes) in users.items():
-            self.steps[index].append((equation, axis, axes))
-            self._need_tiles(index, equation.inputs, axes)
+        for index, steps in users.items():
+            self.steps[index] += steps
+            for step, _, _, sources in steps:
+                self._need_tiles(index, step.inputs, sources)
 
-    def _users(
-        self, outputs: Sequence[Var], equation: Equation
-    ) -> dict[int, tuple[int, Axes]] | None:
-        """By claim that needs the outputs in tiles, the axes of the outputs and of the inputs.
+    def _users(self, outputs: Sequence[Var], equation: Equation) -> dict[int, list[Step]] | None:
+        """By claim that needs the outputs in tiles, the steps that make these.
 
-        None if the equation cannot be cut as some claim needs it.
+        None if the equation cannot be cut as some claim needs it: in pieces side by side, such as
+        queries, keys and values of a head, but not both ways.
         """
-        needed: dict[int, set[int]] = {}
+        found: dict[int, list[Step]] = {}
         for v in outputs:
-            for index, axes in self.tiles.get(v, {}).items():
-                needed.setdefault(index, set()).update(axes)
-        rule = RULES.get(equation.kind)
-        found: dict[int, tuple[int, Axes]] = {}
-        for index, wanted in needed.items():
-            axis = min(wanted)
-            axes = rule(equation, axis) if rule and len(wanted) == 1 else None
-            if axes is None:
-                return None
-            found[index] = (axis, axes)
-        return found
+            for index, cuts in self.tiles.get(v, {}).items():
+                for cut in sorted(cuts):
+                    step = _step(untransposed(equation, self.makers), v, cut)
+                    if step is None:
+                        return None
+                    found.setdefault(index, []).append(step)
+        ways = [{cut[:2] for _, _, cut, _ in steps} for steps in found.values()]
+        return found if all(len(way) == 1 for way in ways) else None
 
-    def _returning(self, outputs: Sequence[Var], equation: Equation) -> dict[int, tuple[int, Axes]]:
+    def _returning(self, outputs: Sequence[Var], equation: Equation) -> dict[int, list[Step]]:
         """The first claim that needs an output in tiles, if nobody needs it whole before."""
         if len(equation.outputs) > 1:
             return {}
@@ -203,95 +253,157 @@ class _Planner:
         first = min(self.tiles.get(v, {}), key=self.places.__getitem__, default=None)
         if first is None or self.whole.get(v, len(self.block.equations)) <= self.places[first]:
             return {}
-        rule, axes = RULES.get(equation.kind), self.tiles[v][first]
-        sources = rule(equation, min(axes)) if rule and len(axes) == 1 else None
-        if sources is None:
+        [cut, *others] = self.tiles[v][first]
+        step = _step(untransposed(equation, self.makers), v, cut)
+        all_of_it = cut.bounds(0, self.length[first]) == (0, v.shape[cut.axis])
+        if step is None or others or not all_of_it:
             return {}
-        self.returned[first].append((v, min(axes)))
-        return {first: (min(axes), sources)}
+        self.returned[first].append((v, cut))
+        return {first: [step]}
 
     def _region(self, claim: Claim, form: Contraction) -> Region:
         steps = self.steps[claim.index][::-1]
         made = {v for equation, *_ in steps for v in equation.outputs}
         cuts = [
-            (v, axis)
+            (v, cut)
             for v, by_claim in self.tiles.items()
-            for axis in sorted(by_claim.get(claim.index, ()))
+            for cut in sorted(by_claim.get(claim.index, ()))
             if v not in made
         ]
-        # Near operand and claim are converted to float64.
-        widest = max(8 * math.prod(s) for s in (form.shapes[form.near], form.shapes[2]))
+        near, length = self.near[claim.index], self.length[claim.index]
+        # The near operand is converted to float64; so is the claim, which is cut along rows only.
+        rows = near.axis not in form.contracted_axes()
+        shapes = [form.shapes[form.near], *([form.shapes[2]] if rows else [])]
+        widest = max(8 * math.prod(s) for s in shapes)
         widest = max([widest, *(v.nbytes for equation, *_ in steps for v in equation.outputs)])
-        length = form.shapes[2][self.axes[claim.index][1]]
+        tile_bytes = self.tile_bytes if rows else min(COLUMNS, self.tile_bytes)
         return Region(
             length=length,
-            size=tile_size(length, widest, self.tile_bytes),
+            size=tile_size(length, widest, tile_bytes),
+            near=near,
             steps=tuple(steps),
             cuts=tuple(cuts),
             returned=tuple(self.returned[claim.index]),
         )
 
 
-def over_tiles(
+def _step(equation: Equation, v: Var, cut: Cut) -> Step | None:
+    rule, output = RULES.get(equation.kind), equation.outputs.index(v)
+    sources = rule(equation, output, cut) if rule else None
+    return None if sources is None else (equation, output, cut, sources)
+
+
+def test(
     region: Region,
     claim: Claim,
     env: Env,
+    projection: Projection,
     out: Array,
-    test: Callable[[Contraction, Array, Array], Any],
-) -> Any:
+    g: Array,
+    *,
+    eps: float,
+    limit: float,
+    tile_bytes: int,
+) -> RowStatistics:
     """Test a claim tile by tile.
 
     Args:
-      region: of the claim.
-      claim: a contraction.
+      region: of the claim, a contraction.
       env: values by variable: what the region cuts, and what it needs whole; this function
         writes to it what the region returns.
-      out: the claimed output.
-      test: form, near operand and output of some rows -> pytree of (batch..., rows...).
+      tile_bytes: size of the tiles.
 
-    Returns:
-      What `test` returns, for all rows.
+    The other arguments, and what it returns for all rows, are those of `freivalds.test_rows`.
     """
     form = claim.contraction
     axes = None if form is None else form.row_axes()
     if form is None or axes is None:
         raise ValueError(f"the rows of {claim.name} cannot be cut")
-    near_axis, out_axis, rows_axis = axes
+    _, out_axis, rows_axis = axes
+    columns = form.contracted_axes().get(region.near.axis)
 
-    def tile(start: Any, size: int) -> Any:
-        def cut(value: Array, axis: int) -> Array:
-            if size == region.length:
-                return value
-            return lax.dynamic_slice_in_dim(value, start, size, axis)
+    def of_rows(near: Array, start: Any, size: int) -> RowStatistics:
+        some = _piece(out, Cut(out_axis), start, size)
+        return freivalds.test_rows(form.cut(size), near, projection, some, g, eps=eps, limit=limit)
 
-        tiles = {(v, axis): cut(env[v], axis) for v, axis in region.cuts}
-        for equation, axis, sources in region.steps:
+    if columns is None:
+        return _over_tiles(region, claim, env, of_rows, rows_axis)
+
+    def of_columns(near: Array, start: Any, size: int) -> Applied:
+        first, count = region.near.bounds(start, size)
+        some = freivalds.piece(projection, columns, first, count)
+        return freivalds.apply(form.cut_contracted(region.near.axis, count), near, some)
+
+    applied = _over_tiles(region, claim, env, of_columns, None)
+
+    def compare(start: Any, size: int) -> tuple[RowStatistics]:
+        part = jax.tree.map(lambda x: _piece(x, Cut(rows_axis), start, size), applied)
+        some = _piece(out, Cut(out_axis), start, size)
+        return (freivalds.compare(form.cut(size), part, projection, some, g, eps=eps, limit=limit),)
+
+    length = form.shapes[2][out_axis]
+    size = tile_size(length, 8 * math.prod(form.shapes[2]), tile_bytes)
+    [found] = _loop(compare, length, size, (rows_axis,))
+    return found
+
+
+def _over_tiles(
+    region: Region,
+    claim: Claim,
+    env: Env,
+    use: Callable[[Array, Any, int], Any],
+    axis: int | None,
+) -> Any:
+    """What `use(near, start, size)` makes of all pieces of the near operand; see `_loop`."""
+
+    def tile(start: Any, size: int) -> tuple[Any, ...]:
+        tiles = {(v, cut): _piece(env[v], cut, start, size) for v, cut in region.cuts}
+        for equation, output, cut, sources in region.steps:
             values = [
-                interpreter.read(env, a) if d is None or not isinstance(a, Var) else tiles[a, d]
-                for a, d in zip(equation.inputs, sources, strict=True)
+                interpreter.read(env, a) if c is None or not isinstance(a, Var) else tiles[a, c]
+                for a, c in zip(equation.inputs, sources, strict=True)
             ]
-            results = evaluate(equation, axis, start, size, values)
-            tiles |= {(v, axis): x for v, x in zip(equation.outputs, results, strict=True)}
+            result = evaluate(equation, output, cut, start, size, values)
+            tiles[equation.outputs[output], cut] = result
         near = claim.near
-        near = tiles[near, near_axis] if isinstance(near, Var) else interpreter.read(env, near)
-        return test(form.cut(size), near, cut(out, out_axis)), *(tiles[v] for v in region.returned)
+        near = tiles[near, region.near] if isinstance(near, Var) else interpreter.read(env, near)
+        return use(near, start, size), *(tiles[key] for key in region.returned)
 
-    axes = (rows_axis, *(axis for _, axis in region.returned))
+    axes = (axis, *(cut.axis for _, cut in region.returned))
     found, *returned = _loop(tile, region.length, region.size, axes)
     interpreter.write(env, [v for v, _ in region.returned], returned)
     return found
 
 
+def _piece(value: Array, cut: Cut, start: Any, size: int) -> Array:
+    first, count = cut.bounds(start, size)
+    if count == value.shape[cut.axis]:
+        return value
+    return lax.dynamic_slice_in_dim(value, first, count, cut.axis)
+
+
 def evaluate(
-    equation: Equation, axis: int, start: Any, size: int, values: Sequence[Array]
-) -> list[Array]:
-    """The piece of an equation's outputs from `start` along an axis, from pieces of its inputs."""
+    equation: Equation, output: int, cut: Cut, start: Any, size: int, values: Sequence[Array]
+) -> Array:
+    """A piece of one of an equation's outputs, from pieces of its inputs.
+
+    Args:
+      equation: with a rule.
+      output: index of the output.
+      cut: of the output.
+      start: first index of the tile.
+      size: indices of the tile.
+      values: of the inputs, cut as the rule says.
+    """
+    first, count = cut.bounds(start, size)
+    if equation.kind == "split" and equation.params["axis"] == cut.axis:
+        return values[0]  # the input was cut out of where this output lies
     resize = RESIZE.get(equation.kind)
-    params = {**equation.params, **(resize(equation, axis, size) if resize else {})}
+    params = {**equation.params, **(resize(equation, cut.axis, count) if resize else {})}
     results = interpreter.apply(replace(equation, params=params), values)
-    if equation.kind == "iota" and params["dimension"] == axis:
-        results = [results[0] + jnp.asarray(start, results[0].dtype)]
-    return results
+    if equation.kind == "iota" and params["dimension"] == cut.axis:
+        return results[0] + jnp.asarray(first, results[0].dtype)
+    return results[output]
 
 
 def over_rows(test: Callable[..., Any], *arrays: Array, tile_bytes: int) -> Any:
@@ -316,25 +428,39 @@ def tile_size(length: int, nbytes: int, tile_bytes: int) -> int:
 
 
 def _loop(
-    tile: Callable[[Any, int], tuple[Any, ...]], length: int, size: int, axes: Sequence[int]
+    tile: Callable[[Any, int], tuple[Any, ...]], length: int, size: int, axes: Sequence[int | None]
 ) -> tuple[Any, ...]:
-    """Results of `tile(start, size)` for all rows, which each of them holds along its axis."""
+    """Results of `tile(start, size)` for all: joined along the axis of each, or summed if None."""
     if size == length:
         return tile(0, size)
 
-    def each(join: Callable[..., Array], *results: tuple[Any, ...]) -> tuple[Any, ...]:
+    def sums(results: Sequence[Any]) -> tuple[Any, ...]:
+        return tuple(r if axis is None else None for r, axis in zip(results, axes, strict=True))
+
+    def others(results: Sequence[Any]) -> tuple[Any, ...]:
+        return tuple(None if axis is None else r for r, axis in zip(results, axes, strict=True))
+
+    def join(join: Callable[..., Array], *results: tuple[Any, ...]) -> tuple[Any, ...]:
         return tuple(
             jax.tree.map(functools.partial(join, axis=axis), *parts)
             for axis, *parts in zip(axes, *results, strict=True)
         )
 
+    def step(total: Any, start: Array) -> tuple[Any, Any]:
+        results = tile(start, size)
+        return jax.tree.map(jnp.add, total, sums(results)), others(results)
+
     whole, rest = divmod(length, size)
     starts = size * jnp.arange(whole, dtype=jnp.int32)
-    found = each(_joined, lax.map(lambda start: tile(start, size), starts))
-    if not rest:
-        return found
-    last = tile(length - rest, rest)
-    return each(lambda a, b, axis: jnp.concatenate([a, b], axis=axis), found, last)
+    like = jax.eval_shape(lambda start: sums(tile(start, size)), starts[0])
+    total = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
+    total, stacked = lax.scan(step, total, starts)
+    joined = join(_joined, stacked)
+    if rest:
+        last = tile(length - rest, rest)
+        total = jax.tree.map(jnp.add, total, sums(last))
+        joined = join(lambda a, b, axis: jnp.concatenate([a, b], axis=axis), joined, others(last))
+    return tuple(b if a is None else a for a, b in zip(total, joined, strict=True))
 
 
 def _joined(stacked: Array, axis: int) -> Array:

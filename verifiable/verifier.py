@@ -17,8 +17,8 @@ import jax.numpy as jnp
 
 from verifiable import freivalds, interpreter, rounding, tiling
 from verifiable.analysis import Analysis, Claim, Frame
-from verifiable.claims import Contraction, is_float
-from verifiable.freivalds import Projection, RowStatistics, Statistic
+from verifiable.claims import is_float
+from verifiable.freivalds import Projection, Statistic
 from verifiable.interpreter import Array, Atom, Block, Env, Equation
 from verifiable.policy import Policy
 from verifiable.rounding import Rounding
@@ -223,12 +223,22 @@ def _test(
         projection = _project(claim, far, context.vectors, context.policy)
     g = context.vectors[form.vectors(far_known=claim.far_known)]
 
-    def rows(form: Contraction, near: Array, out: Array) -> RowStatistics:
-        return freivalds.test_rows(form, near, projection, out, g, eps=eps, limit=limit)
-
-    if claim.index in regions:
-        return freivalds.summary(tiling.over_tiles(regions[claim.index], claim, env, out, rows))
-    return freivalds.summary(rows(form, interpreter.read(env, claim.near), out))
+    region = regions.get(claim.index)
+    if region is None:
+        near = interpreter.read(env, claim.near)
+        return freivalds.test(form, near, projection, out, g, eps=eps, limit=limit)
+    rows = tiling.test(
+        region,
+        claim,
+        env,
+        projection,
+        out,
+        g,
+        eps=eps,
+        limit=limit,
+        tile_bytes=context.tile_bytes,
+    )
+    return freivalds.summary(rows)
 
 
 def _check_scan(equation: Equation, context: Context, env: Env) -> Findings:
@@ -323,13 +333,22 @@ def _compare_rows(theirs: Array, mine: Array, eps: float) -> tuple[Array, Array,
         true = jnp.ones(equal.shape, bool)
         return jnp.where(equal, 0.0, jnp.inf), true, true
     floor = float(jnp.finfo(mine.dtype).tiny)
-    wide = jnp.complex128 if jnp.iscomplexobj(mine) else jnp.float64
-    theirs, mine = theirs.astype(wide), mine.astype(wide)
-    finite = jnp.all(jnp.isfinite(theirs), axis=-1)
-    own = jnp.all(jnp.isfinite(mine), axis=-1)
-    # Divided by the largest element, squares neither overflow nor vanish.
-    top = jnp.maximum(jnp.max(jnp.abs(mine), axis=-1, initial=0.0), floor)[:, None]
-    deviation = jnp.linalg.norm((theirs - mine) / top, axis=-1)
-    allowed = eps * jnp.linalg.norm(mine / top, axis=-1) + floor / top[:, 0]
-    ratio = jnp.where(own, deviation / allowed, 0.0)
+    if mine.dtype in (jnp.float64, jnp.complex128):
+        finite = jnp.all(jnp.isfinite(theirs), axis=-1)
+        # Divided by the largest element, squares neither overflow nor vanish.
+        top = jnp.maximum(jnp.max(jnp.abs(mine), axis=-1, initial=0.0), floor)[:, None]
+        theirs, mine, floor = theirs / top, mine / top, floor / top[:, 0]
+    else:
+        wide = jnp.complex128 if jnp.iscomplexobj(mine) else jnp.float64
+        theirs, mine = theirs.astype(wide), mine.astype(wide)
+        finite = jnp.isfinite(_norms(theirs))
+    norms = _norms(mine)
+    own = jnp.isfinite(norms)
+    ratio = jnp.where(own, _norms(theirs - mine) / (eps * norms + floor), 0.0)
     return jnp.where(jnp.isnan(ratio), jnp.inf, ratio), finite, own
+
+
+def _norms(x: Array) -> Array:
+    """2-norms of rows. In double precision, those of narrower types are finite if all of it is."""
+    squares = jnp.square(x.real) + jnp.square(x.imag) if jnp.iscomplexobj(x) else jnp.square(x)
+    return jnp.sqrt(jnp.sum(squares, axis=-1))
