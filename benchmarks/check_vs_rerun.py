@@ -10,12 +10,12 @@ a width of 512 to one of 4096: least squares of log seconds over log width.
 
 What the check cannot save is measured beside it: `parts_alone` is the sum, over all layers, of the
 products of rho in double precision and of the glue that has to be replayed (attention in heads of
-64, which grows with the square of the tokens and whose check would cost more than its replay at
+64, which grows with the square of the tokens and whose check would cost as much as its replay at
 these heads, GELU, layer norms), each compiled and run alone. None of them keeps two cores busy, so
 a check in two parts can take somewhat less than their sum; `work_ratio` is the run over that sum.
-MiniLM at width 384 saves next to nothing: its contractions are hardly larger than 16 draws of their
-checks, and half of the rest is attention. Temporaries are those of both parts of a check together;
-where a part replays attention, its keys and values are whole.
+At a width of 768 and 256 tokens that is what decides. MiniLM at width 384 saves next to nothing:
+its contractions are hardly larger than 16 draws of their checks, and half of the rest is attention.
+Temporaries are those of both parts of a check together.
 """
 
 from __future__ import annotations

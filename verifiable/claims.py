@@ -397,7 +397,7 @@ class DotGeneral(Contraction):
     def cut_contracted(self, axis: int, size: int) -> Self:
         """See `Contraction.cut_contracted`."""
         if axis not in self.contracting[self.near]:
-            return Contraction.cut_contracted(self, axis, size)
+            raise ValueError(f"axis {axis} of this contraction cannot be cut")
         far = self.contracting[self.far][self.contracting[self.near].index(axis)]
         shapes = list(self.shapes)
         for side, d in ((self.near, axis), (self.far, far)):
