@@ -218,6 +218,18 @@ def test_every_row_is_tested(step):
         assert case.check()[1].reason == "ok"
 
 
+@pytest.mark.parametrize("step", STEPS)
+def test_parts_find_what_one_program_finds(step):
+    """Each claim is tested by one part, under scans and in branches too."""
+    case = Case(step, X)
+    parts = replace(CUT, parts=3)
+    case.programs = (case.programs[0], replace(case.programs[0], strategy=parts))
+    assert len(case.programs[1]._parts) == min(3, len(case.trace.claims))
+    agree(*case.check())
+    for index, array in enumerate(case.trace.claims):
+        agree(*case.check(case.changed(index, array.size // 2, 1e3)))
+
+
 def test_attention_activations_and_norms_go_into_the_tiles():
     regions = Case(lambda p, x: mlp(p, mlp(p, attention(p, x))), X).regions()
     kinds = {i: {e.kind for e, *_ in r.steps} for i, r in regions.items()}
@@ -259,7 +271,7 @@ def test_no_head_is_left_whole():
         p = case.programs[1]
         with jax.enable_x64(True):
             args = (case.key.arrays, case.inputs, jax.tree.leaves(case.y), list(case.trace.claims))
-            text = jax.jit(p._statistics).lower(*args).as_text()
+            text = jax.jit(p._statistics).lower(None, *args).as_text()
         heads = 2 * HEADS if step is grouped else HEADS
         assert f"tensor<{heads}x{length}x{length}xf32>" not in text
         if step is not grouped:
@@ -294,7 +306,7 @@ def test_no_whole_matrix_of_scores_is_left():
     for p in case.programs:
         with jax.enable_x64(True):
             args = (case.key.arrays, case.inputs, jax.tree.leaves(case.y), list(case.trace.claims))
-            text = jax.jit(p._statistics).lower(*args).as_text()
+            text = jax.jit(p._statistics).lower(None, *args).as_text()
         sizes.append(f"tensor<{HEADS}x{rows}x{rows}xf32>" in text)
     assert sizes == [True, False]
 

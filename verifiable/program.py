@@ -312,10 +312,11 @@ class Program:
 
         Shapes and dtypes must be those of the program: `check` is what to call on the untrusted.
         """
-        return self._statistics(key.arrays, inputs, jax.tree.leaves(y), list(trace.claims))
+        return self._statistics(None, key.arrays, inputs, jax.tree.leaves(y), list(trace.claims))
 
     def _statistics(
         self,
+        tested: frozenset[int] | None,
         arrays: dict[str, Array],
         inputs: tuple[Any, ...],
         outputs: Sequence[Array],
@@ -334,6 +335,7 @@ class Program:
                 vectors=key["vectors"],
                 claims=dict(enumerate(claims)),
                 tile_bytes=self.strategy.tile_bytes,
+                tested=tested,
             ).inside(self._analysis.frame, key["residual"], env)
             own, findings = verifier.check(block, context, env)
             for i, (theirs, mine) in enumerate(zip(outputs, own, strict=True)):
@@ -376,26 +378,21 @@ class Program:
     @cached_property
     def _parts(self) -> list[Callable[..., tuple[Packed, Any]]]:
         """The compiled programs that together are the check; the last one compares the output."""
-        sizes = [(math.prod(c.shape), c.near.size * math.prod(c.trips)) for c in self.claims]
-        groups = [c.group for c in self.claims]
-        parts = strategy.split([sum(s) for s in sizes], groups, self.strategy.parts)
+        costs = self._analysis.costs(self._function.block, self.policy.draws)
+        parts = strategy.split(costs, self.strategy.parts)
         return [
             strategy.compile(
-                functools.partial(self._packed, part, part is parts[-1]), self.strategy
+                functools.partial(self._packed, frozenset(part), part is parts[-1]), self.strategy
             )
             for part in parts
         ]
 
-    def _packed(self, tested: range, last: bool, *args: Any) -> tuple[Packed, Any]:
-        findings, mine = self._statistics(*args)
-        part = Findings(
-            claims={i: findings.claims[i] for i in tested},
-            taken={i: findings.taken[i] for i in tested},
-            stopped=findings.stopped if last else {},
-            outputs=findings.outputs if last else {},
-        )
+    def _packed(self, tested: frozenset[int], last: bool, *args: Any) -> tuple[Packed, Any]:
+        findings, mine = self._statistics(tested, *args)
+        if not last:
+            findings = findings._replace(stopped={}, outputs={})
         with jax.enable_x64(True):
-            return strategy.pack(part), mine if last else None
+            return strategy.pack(findings), mine if last else None
 
     @cached_property
     def _setup(self) -> Callable[..., verifier.Residual]:

@@ -12,7 +12,7 @@ can take as long as the arithmetic itself. Hence
 * what a check measures, some hundred scalars, comes back in three arrays;
 * a check is two programs, each of which tests half of the claims, on a thread each: its operations
   are too small to keep two cores busy one after the other, while the halves depend on nothing of
-  each other but cheap glue, which both replay. Claims under one scan stay together.
+  each other but cheap glue, which both replay. Both run through every scan.
 
 `default` is right for most programs. `fastest` measures all `candidates`.
 """
@@ -96,22 +96,21 @@ def compile(fn: Callable[..., Any], strategy: Strategy) -> Callable[..., Any]:
     return jax.jit(fn, compiler_options=options)
 
 
-def split(costs: Sequence[float], groups: Sequence[int], parts: int) -> list[range]:
-    """Cut a sequence into contiguous parts of about equal cost; fewer where it has fewer groups.
+def split(costs: Sequence[float], parts: int) -> list[range]:
+    """Cut a sequence into contiguous parts of about equal cost; fewer where it has fewer items.
+
+    Neighbours share glue, which each part replays.
 
     Args:
       costs: of the items.
-      groups: items of one group stay together; not decreasing.
       parts: how many there are at most.
     """
-    if not costs:
-        return [range(0)]
     total, before, cuts = sum(costs), 0.0, [0]
     for i in range(1, len(costs)):
         before += costs[i - 1]
         # The cut that is nearest to the next part's share.
         due = total * len(cuts) / parts
-        if groups[i] != groups[i - 1] and len(cuts) < parts and before + costs[i] / 2 >= due:
+        if len(cuts) < parts and before + costs[i] / 2 >= due:
             cuts.append(i)
     return [range(a, b) for a, b in itertools.pairwise([*cuts, len(costs)])]
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -73,7 +73,13 @@ class Plan:
     inside: frozenset[Equation] = frozenset()
 
 
-def plan(block: Block, analysis: Analysis, wanted: Sequence[Atom], tile_bytes: int) -> Plan:
+def plan(
+    block: Block,
+    analysis: Analysis,
+    wanted: Sequence[Atom],
+    tile_bytes: int,
+    tested: Collection[int] | None = None,
+) -> Plan:
     """Decide what of a block goes into the tiles of which claim.
 
     Args:
@@ -81,8 +87,12 @@ def plan(block: Block, analysis: Analysis, wanted: Sequence[Atom], tile_bytes: i
       analysis: of the whole function.
       wanted: values that are needed besides the tests.
       tile_bytes: about as large is the largest value of a tile; 0 for no tiles at all.
+      tested: indices of the claims that are tested; all of them if None.
     """
-    return _Planner(block, analysis, tile_bytes).plan(wanted) if tile_bytes else Plan()
+    if not tile_bytes:
+        return Plan()
+    indices = {c.index for c in analysis.claims.values()} if tested is None else tested
+    return _Planner(block, analysis, tile_bytes, indices).plan(wanted)
 
 
 @dataclass(slots=True)
@@ -92,6 +102,7 @@ class _Planner:
     block: Block
     analysis: Analysis
     tile_bytes: int
+    tested: Collection[int]
     whole: dict[Var, int] = field(default_factory=dict)  # where it is first needed whole
     tiles: dict[Var, dict[int, set[Cut]]] = field(default_factory=dict)  # by claim
     steps: dict[int, list[Step]] = field(default_factory=dict)
@@ -111,6 +122,8 @@ class _Planner:
         for place in reversed(range(len(equations))):
             equation = equations[place]
             claim = self.analysis.claims.get(equation)
+            if claim is not None and claim.index not in self.tested:
+                continue
             if claim is not None and claim.contraction is not None:
                 self._claim(place, claim, claim.contraction)
                 claims.append(claim)

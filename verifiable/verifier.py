@@ -144,6 +144,7 @@ class Context:
       projections: of known operands, by index of the claim.
       children: known part and residual of each scan.
       tile_bytes: size of the tiles of tests; see `tiling`.
+      tested: indices of the claims to test; all of them if None.
     """
 
     analysis: Analysis
@@ -152,8 +153,13 @@ class Context:
     vectors: Mapping[str, Array]
     claims: Mapping[int, Array]
     tile_bytes: int = 0
+    tested: frozenset[int] | None = None
     projections: Mapping[int, Projection] = field(default_factory=dict)
     children: Mapping[Equation, tuple[Frame, Residual]] = field(default_factory=dict)
+
+    def tests(self, claim: Claim) -> bool:
+        """Whether a claim is to be tested."""
+        return self.tested is None or claim.index in self.tested
 
     def inside(self, frame: Frame, residual: Residual, env: Env) -> Context:
         """The context of a frame's block; binds in `env` what the key keeps for it."""
@@ -184,7 +190,7 @@ def check(
     analysis = context.analysis
     findings = Findings({}, {}, {}, {})
     wanted = block.outputs if wanted is None else wanted
-    plan = tiling.plan(block, analysis, wanted, context.tile_bytes)
+    plan = tiling.plan(block, analysis, wanted, context.tile_bytes, context.tested)
     for equation in block.equations:
         if equation in plan.inside:
             continue
@@ -193,11 +199,12 @@ def check(
                 interpreter.replay(equation, env)
         elif equation in analysis.claims:
             claim = analysis.claims[equation]
-            if claim.near is equation.outputs[0]:
-                interpreter.replay(equation, env)
-            findings.claims[claim.index] = _test(claim, context, env, plan.regions)
+            if context.tests(claim):
+                if claim.near is equation.outputs[0]:
+                    interpreter.replay(equation, env)
+                findings.claims[claim.index] = _test(claim, context, env, plan.regions)
+                findings.taken[claim.index] = jnp.ones((), bool)
             env[equation.outputs[0]] = context.claims[claim.index]
-            findings.taken[claim.index] = jnp.ones((), bool)
         elif equation.kind == "while":
             limit = context.policy.trip_limit
             outputs, findings.stopped[equation.name] = interpreter.while_loop(equation, env, limit)
@@ -270,7 +277,8 @@ def _check_scan(equation: Equation, context: Context, env: Env) -> Findings:
 
 def _check_switch(equation: Equation, context: Context, env: Env) -> Findings:
     analysis = context.analysis
-    claims = [c for body in equation.bodies for c in analysis.claims_in(body)]
+    inside = [c for body in equation.bodies for c in analysis.claims_in(body)]
+    claims = [c for c in inside if context.tests(c)]
     loops = [e for body in equation.bodies for e in analysis.loops_in(body)]
 
     def branch(body: Block) -> tuple[list[Array], Findings]:
