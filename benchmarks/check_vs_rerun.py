@@ -8,14 +8,11 @@ their bar. `temporaries` is what XLA allocates for temporaries of the compiled c
 of its arguments (trace, key and inputs). The exponents are fitted to one layer at 128 tokens, from
 a width of 512 to one of 4096: least squares of log seconds over log width.
 
-What the check cannot save is measured beside it: `parts_alone` is the sum, over all layers, of the
-products of rho in double precision and of the glue that has to be replayed (attention in heads of
-64, which grows with the square of the tokens and whose check would cost as much as its replay at
-these heads, GELU, layer norms), each compiled and run alone. None of them keeps two cores busy, so
-a check in two parts can take somewhat less than their sum; `work_ratio` is the run over that sum.
-At a width of 768 and 256 tokens that is what decides. MiniLM at width 384 saves next to nothing:
-its contractions are hardly larger than 16 draws of their checks, and half of the rest is attention.
-Temporaries are those of both parts of a check together.
+Widths of several hundred save least. At 768 and 256 tokens, most of the check is products that it
+cannot do without: attention, which is replayed because its check would cost as much in heads of 64,
+and rho in double precision, which costs twice as much an operation as the run does. MiniLM at width
+384 saves next to nothing: its contractions are hardly larger than 16 draws of their checks, and
+half of the rest is attention. Temporaries are those of both parts of a check together.
 """
 
 from __future__ import annotations
@@ -87,13 +84,7 @@ def gpt(
     x = np.random.default_rng(1).standard_normal((tokens, width)).astype(np.float32)
     case = f"width={width} tokens={tokens} layers={layers}"
     inputs = (jnp.asarray(x),)
-    run = 0.0
-    for row in measure(case, forward, params, inputs, repeats=repeats, least=least):
-        run = row.value if row.measure == "seconds_run" else run
-        yield row
-    seconds = layers * sum(alone(width, tokens, repeats).values())
-    yield Row(case, "parts_alone", seconds, "s")
-    yield Row(case, "work_ratio", run / seconds, "1")
+    yield from measure(case, forward, params, inputs, repeats=repeats, least=least)
     for draws in FEWER_DRAWS:
         for row in measure(
             f"{case} draws={draws}",
@@ -108,42 +99,6 @@ def gpt(
                 yield row
     del params
     gc.collect()
-
-
-def alone(width: int, tokens: int, repeats: int) -> dict[str, float]:
-    """Seconds of what a check of one layer cannot do without, each alone and compiled."""
-    rng, heads = np.random.default_rng(2), width // 64
-
-    def normal(*shape: int, dtype: Any = jnp.float32) -> jax.Array:
-        return jnp.asarray(rng.standard_normal(shape), dtype)
-
-    def attention(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-        return jax.nn.softmax(q @ jnp.swapaxes(k, -1, -2) * 0.125) @ v
-
-    def glue(x: jax.Array, hidden: jax.Array) -> tuple[jax.Array, jax.Array]:
-        scaled = (x - x.mean(-1, keepdims=True)) * jax.lax.rsqrt(x.var(-1, keepdims=True) + 1e-5)
-        return 2 * scaled, jax.nn.gelu(hidden, approximate=True)
-
-    heads_of = normal(heads, tokens, 64), normal(heads, tokens, 64), normal(heads, tokens, 64)
-    values, hidden = normal(tokens, width), normal(tokens, 4 * width)
-    with jax.enable_x64(True):
-        # As many elements as the near operands and outputs of the four claims of a layer have, in
-        # pieces of which no copy is large.
-        elements = normal(8, tokens, 2 * width)
-        vectors = normal(2 * width, 16, dtype=jnp.float64)
-        rho = jax.jit(lambda a, g: jax.lax.map(lambda piece: piece.astype(jnp.float64) @ g, a))
-
-        def product() -> Any:
-            with jax.enable_x64(True):
-                return rho(elements, vectors)
-
-    attend, replay = jax.jit(attention), jax.jit(glue)
-    thunks = {
-        "rho": product,
-        "attention": lambda: attend(*heads_of),
-        "glue": lambda: replay(values, hidden),
-    }
-    return interleaved_medians(thunks, repeats)
 
 
 def exponents(widths: tuple[int, ...], repeats: int) -> Iterator[Row]:
