@@ -87,6 +87,13 @@ def observed(p, x):
     return y @ p["square"] + jnp.cumsum(y, 0) / len(x)
 
 
+def normed_heads(p, x):
+    """A norm of all columns stands between the heads and the product: tiles hold rows."""
+    heads = x.reshape(-1, HEADS, WIDTH // HEADS).swapaxes(0, 1)
+    y = (jax.nn.softmax(heads @ heads.swapaxes(1, 2)) @ heads).swapaxes(0, 1).reshape(x.shape)
+    return norm(p, y) @ p["square"]
+
+
 def mlp(p, x):
     return x + jax.nn.gelu(norm(p, x) @ p["up"]) @ p["down"]
 
@@ -140,8 +147,8 @@ def padded(p, x):
 
 ATTENTION = [attention, fused, grouped, observed]
 STEPS = [
-    *ATTENTION, mlp, gated, across, along, both_ways, shared, scanned, branched, from_positions,
-    padded,
+    *ATTENTION, normed_heads, mlp, gated, across, along, both_ways, shared, scanned, branched,
+    from_positions, padded,
 ]  # fmt: skip
 
 
@@ -276,6 +283,12 @@ def test_no_head_is_left_whole():
         assert f"tensor<{heads}x{length}x{length}xf32>" not in text
         if step is not grouped:
             assert f"tensor<{heads}x{length}x{head}xf32>" not in text
+
+
+def test_a_norm_of_all_heads_leaves_tiles_of_rows():
+    [region] = Case(normed_heads, X).regions().values()
+    assert region.near == Cut(0)
+    assert {"dot_general", "exp", "rsqrt"} <= {e.kind for e, *_ in region.steps}
 
 
 def test_doubles_and_integers_are_not_taken_by_columns():

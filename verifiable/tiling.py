@@ -199,25 +199,47 @@ class _Planner:
         return None
 
     def _reaches_batch(self, v: Var, cut: Cut) -> tuple[bool, int]:
-        """Whether a cut goes between replayed products, and by how much its unit should grow."""
+        """Whether a cut goes between replayed products, and by how much its unit should grow.
+
+        It does not if these are needed whole as well, such as for a norm of all columns.
+        """
         seen: set[tuple[Var, Cut]] = set()
-        left = [(v, cut)]
-        times = 1
+        products: set[Equation] = set()
+        left, whole, times = [(v, cut)], list[Var](), 1
         while left:
             v, cut = left.pop()
             equation = self.makers.get(v)
             if (v, cut) in seen or equation is None or self._stays_outside(equation):
                 continue
             seen.add((v, cut))
-            if batched(equation, cut):
-                return True, 1
             step = _step(equation, v, cut)
-            if step is None:
+            if batched(equation, cut):
+                products.add(equation)
+            elif step is None:
                 times = max(times, merged(equation, cut))
+                whole.append(v)
             else:
-                pairs = zip(equation.inputs, step[3], strict=True)
-                left += [(a, c) for a, c in pairs if isinstance(a, Var) and c is not None]
-        return False, times
+                for a, c in zip(equation.inputs, step[3], strict=True):
+                    if isinstance(a, Var) and c is None:
+                        whole.append(a)
+                    elif isinstance(a, Var) and c is not None:
+                        left.append((a, c))
+        return bool(products) and not self._depend(whole, products), times
+
+    def _depend(self, atoms: Sequence[Atom], equations: Collection[Equation]) -> bool:
+        """Whether values depend on what some equations of the block compute."""
+        seen: set[Atom] = set()
+        left = list(atoms)
+        while left:
+            a = left.pop()
+            equation = self.makers.get(a) if isinstance(a, Var) else None
+            if equation is None or a in seen:
+                continue
+            if equation in equations:
+                return True
+            seen.add(a)
+            left += equation.inputs
+        return False
 
     def _equation(self, place: int, equation: Equation, free: bool) -> None:
         """Place an equation inside tiles, outside of them, or both."""
