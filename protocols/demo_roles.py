@@ -19,7 +19,7 @@ from protocols.devices import Device, Submission
 from protocols.identities import Identity
 from protocols.messages import Commit, Reveal
 from protocols.replicated_types import Effect, Event, Received, Record, Rules, Schedule, State
-from verifiable.agreement import Tolerance
+from verifiable.agreement import RELATIVE_TOLERANCE, Tolerance
 from verifiable.challenge import CommitmentLog
 from verifiable.encoding import tagged_hash, tensor_bytes, tensor_from_bytes
 from verifiable.replication import FixedSize
@@ -128,6 +128,11 @@ class Coordinator:
         self.do(Received(at=self.state.now, message=signed))
 
 
+# By precision of the model, the type whose rounding separates honest answers most, whatever type
+# these have; a level of int8 that flips moves an answer about as far as half precision does.
+_COARSEST = {"f32": "float32", "bf16": "bfloat16", "f16": "float16", "w8a8": "float16"}
+
+
 def register(seed: bytes, voter: Voter) -> Worker:
     """A worker whose key follows from a seed."""
     secret = tagged_hash("demo worker", seed, voter.device.name.encode())
@@ -146,9 +151,10 @@ def start(job: devices.Job, root: bytes, seed: bytes, workers: dict[bytes, Worke
       workers: by identity.
     """
     now, y = int(time.time()), job.program.y
+    tolerance = RELATIVE_TOLERANCE[_COARSEST[job.model.precision]]
     rules = Rules(
         policy=POLICY,
-        agreement=Tolerance.usual(shape=y.shape, dtype=y.dtype.name),
+        agreement=Tolerance(shape=y.shape, dtype=y.dtype.name, relative=tolerance),
         decode=lambda data: tensor_from_bytes(data, y.shape, y.dtype),
         beacon=BEACON,
         dispatches=len(workers),

@@ -11,6 +11,7 @@ import pytest
 from protocols import demo, demo_roles, demo_vote, devices, models
 from protocols.demo import Step
 from protocols.messages import Reason, Reveal
+from protocols.precision import PRECISIONS
 from verifiable import challenge, program
 from verifiable.encoding import tensor_bytes
 from verifiable.voting import Outcome
@@ -21,6 +22,16 @@ SEED = bytes(range(32))
 @functools.cache
 def job() -> devices.Job:
     return demo.prepare(models.small_transformer(0, width=32, layers=1), ["a", "the cat"])
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_honest_answers_agree_at_every_precision(precision: str):
+    """Answers are float32 at every precision, but further apart where the model rounds coarser."""
+    model = models.in_precision(models.small_transformer(0, width=64, layers=2), precision)
+    played = demo_vote.play(demo.prepare(model, ["a", "the cat"]), seed=SEED)
+    summary = end(tuple(played))
+    honest = {o.voter.device.name: o.outcome for o in summary.outcomes if o.voter.device.honest}
+    assert honest == dict.fromkeys(("Ada", "Ben", "Cleo", "Dov"), "agreed")
 
 
 @functools.cache
