@@ -243,23 +243,8 @@ def test(
       limit: L, the quantile that the statistic is held to; unused for integers.
       field: of the residues, for integers.
     """
-    return summary(test_rows(form, near, projection, out, g, eps=eps, limit=limit, field=field))
-
-
-def test_rows(
-    form: Contraction,
-    near: Array,
-    projection: Projection,
-    out: Array,
-    g: Array,
-    *,
-    eps: float,
-    limit: float,
-    field: Field = F61,
-) -> RowStatistics:
-    """`test`, before it is summed up: rows may be tested in any portions."""
     applied = apply(form, near, projection, field=field)
-    return compare(form, applied, projection, out, g, eps=eps, limit=limit, field=field)
+    return summary(compare(form, applied, projection, out, g, eps=eps, limit=limit, field=field))
 
 
 def apply(form: Contraction, near: Array, projection: Projection, *, field: Field = F61) -> Applied:
@@ -318,7 +303,10 @@ def compare(
     limit: float,
     field: Field = F61,
 ) -> RowStatistics:
-    """The rest of a test: a claimed output against what the near operand gives."""
+    """The rest of a test: a claimed output against what the near operand gives.
+
+    Rows may be tested in any portions; `summary` sums them up. Arguments as of `test`.
+    """
     if form.exact:
         return _compare_exact(form, applied.product, out, g, field)
     rho, energy, sigma, theirs = _deviations(form, applied, projection, out, g, eps)
@@ -389,9 +377,9 @@ def _deviations(
     energy = applied.energy
     if weights is None or variances is None or scale is None or energy is None:
         raise ValueError("a projection of integers cannot test floats")
-    claimed, top = out.astype(jnp.float64), jnp.ones((), jnp.float64)
+    claimed = out.astype(jnp.float64)
+    top = jnp.ones((), jnp.float64) if applied.top is None else applied.top
     if applied.top is not None:
-        top = applied.top
         theirs = form.out_sums((~jnp.isfinite(claimed)).astype(jnp.float64)) == 0
         claimed = form.scale_out(claimed / top / scale, weights)
         claim = form.out_sums(claimed * claimed)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -312,16 +312,17 @@ class Program:
 
         Shapes and dtypes must be those of the program: `check` is what to call on the untrusted.
         """
-        return self._statistics(None, key.arrays, inputs, jax.tree.leaves(y), list(trace.claims))
+        return self._statistics(key.arrays, inputs, jax.tree.leaves(y), list(trace.claims))
 
     def _statistics(
         self,
-        tested: frozenset[int] | None,
         arrays: dict[str, Array],
         inputs: tuple[Any, ...],
         outputs: Sequence[Array],
         claims: Sequence[Array],
+        tested: Iterable[int] | None = None,
     ) -> tuple[Findings, Any]:
+        """See `statistics`; of some claims only, where their indices are given."""
         with jax.enable_x64(True):
             names, structure = list(self._key_arrays), jax.tree.structure(self._key)
             key = jax.tree.unflatten(structure, [arrays[name] for name in names])
@@ -335,7 +336,7 @@ class Program:
                 vectors=key["vectors"],
                 claims=dict(enumerate(claims)),
                 tile_bytes=self.strategy.tile_bytes,
-                tested=tested,
+                tested=frozenset(range(len(claims)) if tested is None else tested),
             ).inside(self._analysis.frame, key["residual"], env)
             own, findings = verifier.check(block, context, env)
             for i, (theirs, mine) in enumerate(zip(outputs, own, strict=True)):
@@ -382,13 +383,13 @@ class Program:
         parts = strategy.split(costs, self.strategy.parts)
         return [
             strategy.compile(
-                functools.partial(self._packed, frozenset(part), part is parts[-1]), self.strategy
+                functools.partial(self._packed, part, part is parts[-1]), self.strategy
             )
             for part in parts
         ]
 
-    def _packed(self, tested: frozenset[int], last: bool, *args: Any) -> tuple[Packed, Any]:
-        findings, mine = self._statistics(tested, *args)
+    def _packed(self, tested: range, last: bool, *args: Any) -> tuple[Packed, Any]:
+        findings, mine = self._statistics(*args, tested=tested)
         if not last:
             findings = findings._replace(stopped={}, outputs={})
         with jax.enable_x64(True):

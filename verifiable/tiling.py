@@ -78,7 +78,7 @@ def plan(
     analysis: Analysis,
     wanted: Sequence[Atom],
     tile_bytes: int,
-    tested: Collection[int] | None = None,
+    tested: Collection[int],
 ) -> Plan:
     """Decide what of a block goes into the tiles of which claim.
 
@@ -87,12 +87,9 @@ def plan(
       analysis: of the whole function.
       wanted: values that are needed besides the tests.
       tile_bytes: about as large is the largest value of a tile; 0 for no tiles at all.
-      tested: indices of the claims that are tested; all of them if None.
+      tested: indices of the claims that are tested.
     """
-    if not tile_bytes:
-        return Plan()
-    indices = {c.index for c in analysis.claims.values()} if tested is None else tested
-    return _Planner(block, analysis, tile_bytes, indices).plan(wanted)
+    return _Planner(block, analysis, tile_bytes, tested).plan(wanted) if tile_bytes else Plan()
 
 
 @dataclass(slots=True)
@@ -348,7 +345,7 @@ def test(
         writes to it what the region returns.
       tile_bytes: size of the tiles.
 
-    The other arguments, and what it returns for all rows, are those of `freivalds.test_rows`.
+    The other arguments, and what it returns for all rows, are those of `freivalds.compare`.
     """
     form = claim.contraction
     axes = None if form is None else form.row_axes()
@@ -357,9 +354,12 @@ def test(
     _, out_axis, rows_axis = axes
     columns = form.contracted_axes().get(region.near.axis)
 
-    def of_rows(near: Array, start: Any, size: int) -> RowStatistics:
+    def compare(applied: Applied, start: Any, size: int) -> RowStatistics:
         some = _piece(out, Cut(out_axis), start, size)
-        return freivalds.test_rows(form.cut(size), near, projection, some, g, eps=eps, limit=limit)
+        return freivalds.compare(form.cut(size), applied, projection, some, g, eps=eps, limit=limit)
+
+    def of_rows(near: Array, start: Any, size: int) -> RowStatistics:
+        return compare(freivalds.apply(form.cut(size), near, projection), start, size)
 
     if columns is None:
         return _over_tiles(region, claim, env, of_rows, rows_axis)
@@ -371,14 +371,13 @@ def test(
 
     applied = _over_tiles(region, claim, env, of_columns, None)
 
-    def compare(start: Any, size: int) -> tuple[RowStatistics]:
+    def rows(start: Any, size: int) -> tuple[RowStatistics]:
         part = jax.tree.map(lambda x: _piece(x, Cut(rows_axis), start, size), applied)
-        some = _piece(out, Cut(out_axis), start, size)
-        return (freivalds.compare(form.cut(size), part, projection, some, g, eps=eps, limit=limit),)
+        return (compare(part, start, size),)
 
     length = form.shapes[2][out_axis]
     size = tile_size(length, 8 * math.prod(form.shapes[2]), tile_bytes)
-    [found] = _loop(compare, length, size, (rows_axis,))
+    [found] = _loop(rows, length, size, (rows_axis,))
     return found
 
 
@@ -448,9 +447,9 @@ def over_rows(test: Callable[..., Any], *arrays: Array, tile_bytes: int) -> Any:
     size = tile_size(length, widest, tile_bytes)
 
     def tile(start: Any, size: int) -> tuple[Any]:
-        return (test(*(lax.dynamic_slice_in_dim(a, start, size) for a in arrays)),)
+        return (test(*(_piece(a, Cut(0), start, size) for a in arrays)),)
 
-    return test(*arrays) if size == length else _loop(tile, length, size, (0,))[0]
+    return _loop(tile, length, size, (0,))[0]
 
 
 def tile_size(length: int, nbytes: int, tile_bytes: int) -> int:

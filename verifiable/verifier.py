@@ -141,10 +141,10 @@ class Context:
       limit: of the statistic, L of `freivalds`.
       vectors: random vectors by label.
       claims: claimed outputs by index, without the dimensions of the scans around.
+      tested: indices of the claims to test.
       projections: of known operands, by index of the claim.
       children: known part and residual of each scan.
       tile_bytes: size of the tiles of tests; see `tiling`.
-      tested: indices of the claims to test; all of them if None.
     """
 
     analysis: Analysis
@@ -152,14 +152,10 @@ class Context:
     limit: float
     vectors: Mapping[str, Array]
     claims: Mapping[int, Array]
+    tested: frozenset[int]
     tile_bytes: int = 0
-    tested: frozenset[int] | None = None
     projections: Mapping[int, Projection] = field(default_factory=dict)
     children: Mapping[Equation, tuple[Frame, Residual]] = field(default_factory=dict)
-
-    def tests(self, claim: Claim) -> bool:
-        """Whether a claim is to be tested."""
-        return self.tested is None or claim.index in self.tested
 
     def inside(self, frame: Frame, residual: Residual, env: Env) -> Context:
         """The context of a frame's block; binds in `env` what the key keeps for it."""
@@ -199,7 +195,7 @@ def check(
                 interpreter.replay(equation, env)
         elif equation in analysis.claims:
             claim = analysis.claims[equation]
-            if context.tests(claim):
+            if claim.index in context.tested:
                 if claim.near is equation.outputs[0]:
                     interpreter.replay(equation, env)
                 findings.claims[claim.index] = _test(claim, context, env, plan.regions)
@@ -278,7 +274,7 @@ def _check_scan(equation: Equation, context: Context, env: Env) -> Findings:
 def _check_switch(equation: Equation, context: Context, env: Env) -> Findings:
     analysis = context.analysis
     inside = [c for body in equation.bodies for c in analysis.claims_in(body)]
-    claims = [c for c in inside if context.tests(c)]
+    claims = [c for c in inside if c.index in context.tested]
     loops = [e for body in equation.bodies for e in analysis.loops_in(body)]
 
     def branch(body: Block) -> tuple[list[Array], Findings]:
