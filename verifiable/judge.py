@@ -186,8 +186,9 @@ def _judge_output(statistic: OutputStatistic) -> Outcome:
 
 def _first_failure(checks: Sequence[tuple[str, Any]], worst: Any, row: Any) -> Outcome:
     for reason, passed in checks:
-        if not passed.all():
-            trip = int(passed.argmin())
+        trips = passed.tolist()
+        if False in trips:
+            trip = trips.index(False)
             return reason, float(worst[trip]), int(row[trip]), trip
     if not len(worst):
         return "ok", 0.0, None, 0

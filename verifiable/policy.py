@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 from verifiable.encoding import encode, tagged_hash
@@ -101,7 +102,7 @@ class Calibration:
         return f"{head}\n{table(rows)}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Policy:
     """Tolerances and limits of a check.
 
@@ -140,7 +141,7 @@ class Policy:
             if not (math.isfinite(value) and 0 < value < 1):
                 raise ValueError(f"the tolerance of {name} must lie between 0 and 1, got {value}")
 
-    @property
+    @cached_property
     def id(self) -> bytes:
         """32 bytes that name every number of the policy."""
         numbers: list[Any] = [

@@ -323,6 +323,7 @@ class Program:
         tested: Iterable[int] | None = None,
     ) -> tuple[Findings, Any]:
         """See `statistics`; of some claims only, where their indices are given."""
+        self._require_arrays(arrays)
         with jax.enable_x64(True):
             names, structure = list(self._key_arrays), jax.tree.structure(self._key)
             key = jax.tree.unflatten(structure, [arrays[name] for name in names])
@@ -461,12 +462,15 @@ class Program:
                 f"the key was made by version {key.header.version}, this is "
                 f"{verifiable.__version__}: make a new one"
             )
+
+    def _require_arrays(self, arrays: dict[str, Array]) -> None:
+        """What a key holds, whatever its header says; traced, and so once for all calls alike."""
         wanted = self._key_arrays
-        if wanted.keys() != key.arrays.keys():
-            differing = sorted(wanted.keys() ^ key.arrays.keys())
+        if wanted.keys() != arrays.keys():
+            differing = sorted(wanted.keys() ^ arrays.keys())
             raise ValueError(f"the key lacks, or has in excess, the arrays {differing}")
         for name, want in wanted.items():
-            have = key.arrays[name]
+            have = arrays[name]
             if (have.shape, have.dtype) == (want.shape, want.dtype):
                 continue
             # A public challenge draws more often for exact checks; all else is fixed.
