@@ -139,9 +139,18 @@ def test_candidates_start_with_the_default_and_hold_it_once():
         assert len(set(found)) == len(found)
 
 
-def test_an_option_that_the_backend_does_not_know_is_left_out(monkeypatch):
+def test_an_option_that_the_backend_does_not_know_is_left_out_alone(monkeypatch):
+    seen: list[Any] = []
+
+    def jit(fn: Any, compiler_options: Any = None) -> Any:
+        seen.append(compiler_options)
+        return real(fn, compiler_options=compiler_options)
+
+    real = jax.jit
+    monkeypatch.setattr(jax, "jit", jit)
     monkeypatch.setattr(strategy, "_MEMORY", {"xla_no_such_option": True})
     assert strategy.compile(lambda x: x + 1, Strategy(save_memory=True))(1) == 2
+    assert seen[-1] == strategy._VECTORS
 
 
 def test_other_errors_of_the_compiler_are_raised(monkeypatch):
