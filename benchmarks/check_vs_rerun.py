@@ -8,11 +8,13 @@ their bar. `temporaries` is what XLA allocates for temporaries of the compiled c
 of its arguments (trace, key and inputs). The exponents are fitted to one layer at 128 tokens, from
 a width of 512 to one of 4096: least squares of log seconds over log width.
 
-Widths of several hundred save least. At 768 and 256 tokens, most of the check is products that it
-cannot do without: attention, which is replayed because its check would cost as much in heads of 64,
-and rho in double precision, which costs twice as much an operation as the run does. MiniLM at width
-384 saves next to nothing: its contractions are hardly larger than 16 draws of their checks, and
-half of the rest is attention. Temporaries are those of both parts of a check together.
+Widths of several hundred save least. At 768 and 256 tokens, most of the check is work that it
+cannot do without: attention, which is replayed because its check would cost as much in heads of 64;
+rho in double precision, which costs twice as much an operation as the run does; conversion to
+double precision and norms; GELU and softmax. The faster a CPU multiplies, the less of a run is
+anything but products, and the lower all ratios are. MiniLM at width 384 saves next to nothing: its
+contractions are hardly larger than 16 draws of their checks, and half of the rest is
+attention. Temporaries are those of both parts of a check together.
 """
 
 from __future__ import annotations
