@@ -13,8 +13,8 @@ cannot do without: attention, which is replayed because its check would cost as 
 rho in double precision, which costs twice as much an operation as the run does; conversion to
 double precision and norms; GELU and softmax. The faster a CPU multiplies, the less of a run is
 anything but products, and the lower all ratios are. MiniLM at width 384 saves next to nothing: its
-contractions are hardly larger than 16 draws of their checks, and half of the rest is
-attention. Temporaries are those of both parts of a check together.
+contractions are hardly larger than 16 draws of their checks, and half of the rest is attention.
+Temporaries are those of both parts of a check together.
 """
 
 from __future__ import annotations

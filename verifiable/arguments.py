@@ -39,21 +39,18 @@ def _part(entry: Any) -> Any:
 
 def conform(what: str, expected: Any, given: Any) -> Any:
     """Arrays of the shapes and types that are expected; the caller's mistake names both sides."""
-    want, structure = jax.tree.flatten(expected)
-    have, other = jax.tree.flatten(given)
-    if structure != other:
-        raise ValueError(f"{what} have tree {other}, the program was compiled for {structure}")
-    for i, (a, x) in enumerate(zip(want, have, strict=True)):
+    want, have = jax.tree.structure(expected), jax.tree.structure(given)
+    if want != have:
+        raise ValueError(f"{what} have tree {have}, the program was compiled for {want}")
+
+    def same(path: Any, a: Any, x: Any) -> Any:
         b = interpreter.shape_dtype(x)
         if (a.shape, a.dtype) != (b.shape, b.dtype):
-            path, _ = jax.tree_util.tree_leaves_with_path(expected)[i]
             raise ValueError(
                 f"{what}{jax.tree_util.keystr(path)} has shape {b.shape} and type {b.dtype}, "
                 f"the program was compiled for {a.shape} and {a.dtype}"
             )
-    # Without x64, JAX reads doubles as floats; the check, which runs with it, must as well.
-    arrays = [
-        x if isinstance(x, jax.Array) else np.asarray(x, a.dtype)
-        for a, x in zip(want, have, strict=True)
-    ]
-    return jax.tree.unflatten(structure, arrays)
+        # Without x64, JAX reads doubles as floats; the check, which runs with it, must as well.
+        return x if isinstance(x, jax.Array) else np.asarray(x, a.dtype)
+
+    return jax.tree_util.tree_map_with_path(same, expected, given)
