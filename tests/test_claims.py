@@ -217,6 +217,17 @@ def test_a_check_is_cheaper_than_a_wide_product_and_dearer_than_a_thin_one():
     assert depthwise.check_cost(16, far_known=True) > depthwise.work
 
 
+@pytest.mark.parametrize("draws", [1, 4, 16])
+def test_attention_is_replayed_however_few_the_draws(draws: int):
+    def scores(heads: int, tokens: int, size: int) -> Any:
+        x = jax.ShapeDtypeStruct((heads, tokens, size), np.float32)
+        return contraction_of(lambda q, k: jnp.einsum("hqd,hkd->hqk", q, k), x, x)
+
+    small, large = scores(8, 2048, 64), scores(2, 4096, 1024)
+    assert small.check_cost(draws, far_known=False) > small.work
+    assert large.check_cost(draws, far_known=False) < large.work
+
+
 def test_work_of_everything_else_is_its_size():
     x = np.zeros((3, 7))
     assert work(equation_of(jnp.sin, x)) == 21

@@ -345,7 +345,8 @@ def _compare_rows(theirs: Array, mine: Array, eps: float) -> tuple[Array, Array,
     else:
         wide = jnp.complex128 if jnp.iscomplexobj(mine) else jnp.float64
         theirs, mine = theirs.astype(wide), mine.astype(wide)
-        finite = jnp.isfinite(_norms(theirs))
+        # Where mine is finite, theirs is iff the difference is, whose norm is needed below.
+        finite = jnp.isfinite(_norms(theirs - mine))
     norms = _norms(mine)
     own = jnp.isfinite(norms)
     ratio = jnp.where(own, _norms(theirs - mine) / (eps * norms + floor), 0.0)
