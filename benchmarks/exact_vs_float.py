@@ -20,7 +20,8 @@ from jax import lax
 
 from benchmarks.harness import Row, interleaved_medians
 from verifiable import challenge, freivalds, interpreter, policy, program
-from verifiable.claims import Contraction, contraction
+from verifiable.claims import contraction
+from verifiable.contraction import Contraction
 from verifiable.report import Verdict
 
 CLAIM = "The exact check of an int8 product costs at most three times the check of an f32 one."

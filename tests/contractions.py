@@ -19,10 +19,13 @@ from hypothesis import strategies as st
 from jax import lax
 
 from verifiable import claims, interpreter
+from verifiable.contraction import Contraction
 from verifiable.interpreter import Equation
 
 Array = np.ndarray
 Dense = tuple[Array, Array, Array]
+
+DRAWS = 3
 
 
 def equation_of(product: Callable[..., Any], *operands: Any) -> Equation:
@@ -35,14 +38,14 @@ def equation_of(product: Callable[..., Any], *operands: Any) -> Equation:
 
 def contraction_of(
     product: Callable[..., Any], *operands: Any, near: int = 0
-) -> claims.Contraction | None:
+) -> Contraction | None:
     """The form of a function that is a single product."""
     return claims.contraction(equation_of(product, *operands), near)
 
 
 def matrix_form(
     rows: int, contracted: int, columns: int, dtypes: Sequence[Any] = ("float64",) * 3
-) -> claims.Contraction:
+) -> Contraction:
     """`A @ B` of the given sizes; types of A, B and C."""
     lhs, rhs, out = (np.dtype(d) for d in dtypes)
 
@@ -53,6 +56,18 @@ def matrix_form(
     form = contraction_of(product, *(jax.ShapeDtypeStruct(*s) for s in shapes))
     assert form is not None
     return form
+
+
+def conv(dims: int = 2, **parameters: Any) -> Any:
+    """The equation of a small convolution of 4 images and 4 features."""
+    spatial = (5,) * dims
+    groups = parameters.get("feature_group_count", 1)
+    operands = np.zeros((4, 4, *spatial)), np.zeros((8, 4 // groups, *(2,) * dims))
+
+    def product(x: Any, kernel: Any) -> Any:
+        return lax.conv_general_dilated(x, kernel, (1,) * dims, "VALID", **parameters)
+
+    return equation_of(product, *operands)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,3 +287,57 @@ def conv_cases(draw: st.DrawFn) -> ConvCase:
 
 
 Case = DotCase | ConvCase
+
+
+def form_of(case: Case, dtype: Any = np.float64) -> Any:
+    shapes = [jax.ShapeDtypeStruct(case.shape(side), dtype) for side in (0, 1)]
+    return contraction_of(case.product(), *shapes, near=case.near)
+
+
+def assert_close(got: Any, want: np.ndarray) -> None:
+    """Equal to 1e-12 of the largest element, with equal shapes."""
+    assert got.shape == want.shape
+    assert np.max(np.abs(got - want), initial=0) <= 1e-12 * np.max(np.abs(want), initial=1e-300)
+
+
+def check_maps(case: Case, seed: int) -> None:
+    """Hold the linear maps of a contraction to its dense form."""
+    rng = np.random.default_rng(seed)
+    form = form_of(case)
+    lhs, rhs = (rng.standard_normal(case.shape(side)) for side in (0, 1))
+    near, far = ((lhs, rhs), (rhs, lhs))[case.near]
+    g = rng.standard_normal((form.columns, DRAWS))
+    values = rng.standard_normal((form.batch, form.contracted, 1))
+    weights = rng.standard_normal((form.batch, form.columns))
+
+    def maps(lhs: Any, rhs: Any, near: Any, far: Any) -> dict[str, Any]:
+        out = case.product()(lhs, rhs)
+        projected = form.project(far, g)
+        return {
+            "out": out,
+            "projected": projected,
+            "applied": form.apply(near, projected),
+            "folded": form.fold(out, g),
+            "near_sums": form.near_sums(near, case.unprojected(values)),
+            "out_sums": form.out_sums(out),
+            "column_sums": form.column_sums(far),
+            "scaled_far": form.scale_far(far, weights),
+            "scaled_out": form.scale_out(out, weights),
+        }
+
+    with jax.enable_x64(True):
+        got = jax.tree.map(np.asarray, jax.jit(maps)(lhs, rhs, near, far))
+    a, b, c = case.dense(lhs, rhs, got["out"])
+    assert (form.batch, form.rows, form.contracted, form.columns) == (*a.shape, c.shape[2])
+    assert_close(c, a @ b)  # the oracle itself
+    assert_close(case.projected(got["projected"]), b @ g)
+    # The identity that the whole check stands on, with the layout that the two sides share.
+    assert got["applied"].shape == got["folded"].shape == (*got["out_sums"].shape, DRAWS)
+    assert_close(got["applied"], got["folded"])
+    assert_close(got["applied"].reshape(a.shape[0], a.shape[1], DRAWS), a @ (b @ g))
+    assert_close(got["near_sums"].reshape(a.shape[:2]), (a @ values)[..., 0])
+    assert got["near_sums"].shape == got["out_sums"].shape
+    assert_close(got["out_sums"].reshape(a.shape[:2]), c.sum(-1))
+    assert_close(got["column_sums"], b.sum(1))
+    assert_close(got["scaled_far"], case.far_from_dense(b * weights[:, None]))
+    assert_close(case.dense(lhs, rhs, got["scaled_out"])[2], c * weights[:, None])

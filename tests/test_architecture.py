@@ -19,10 +19,10 @@ PACKAGES = ("verifiable", "protocols")
 # Each line of `verifiable` imports only from the lines above it, and from nothing on its own line.
 LAYERS = (
     "errors field sampling stakes interpreter key replication agreement strategy",
-    "encoding curve report claims reputation tiling_rules",
-    "hashing bls_keys policy planning voting",
-    "merkle bls",
-    "challenge trace arguments",
+    "encoding curve report glue reputation tiling_rules",
+    "hashing bls_keys policy planning voting contraction",
+    "merkle bls dot_general convolution",
+    "challenge trace arguments claims",
     "freivalds",
     "rounding",
     "facts",

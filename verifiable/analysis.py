@@ -16,8 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from verifiable.claims import REBUILT, Contraction, grain, work
+from verifiable.claims import work
+from verifiable.contraction import Contraction
 from verifiable.facts import CERTAIN, NOTHING, Fact, Forward, uses
+from verifiable.glue import REBUILT, grain
 from verifiable.interpreter import Atom, Block, Equation, Literal, Var
 from verifiable.rounding import Rounding
 

@@ -29,7 +29,7 @@ from jax import lax
 
 from verifiable import interpreter, prover, rounding
 from verifiable.analysis import Analysis, Claim
-from verifiable.claims import Contraction
+from verifiable.contraction import Contraction
 from verifiable.freivalds import column_weights
 from verifiable.interpreter import Array, Block, Env, Equation
 from verifiable.rounding import Rounding

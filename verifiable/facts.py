@@ -19,14 +19,9 @@ from functools import reduce
 from typing import NamedTuple
 
 from verifiable import rounding
-from verifiable.claims import (
-    Contraction,
-    contraction,
-    contractions,
-    effect_on_rounding,
-    grain,
-    is_float,
-)
+from verifiable.claims import contraction, contractions
+from verifiable.contraction import Contraction
+from verifiable.glue import effect_on_rounding, grain, is_float
 from verifiable.interpreter import Atom, Block, Equation, Literal, Var
 from verifiable.rounding import NARROW, Rounding
 

@@ -40,8 +40,11 @@ from scipy.special import chdtri
 
 from verifiable import interpreter, policy
 from verifiable.challenge import Challenge
-from verifiable.claims import FLOATS, Contraction, DotGeneral, contraction, contractions, extent
+from verifiable.claims import contraction, contractions
+from verifiable.contraction import Contraction, extent
+from verifiable.dot_general import DotGeneral
 from verifiable.field import F61, Field
+from verifiable.glue import FLOATS
 from verifiable.interpreter import Array
 from verifiable.report import Bound, Result, Verdict
 

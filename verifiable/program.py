@@ -42,8 +42,8 @@ from verifiable import (
 from verifiable.analysis import Analysis, Claim
 from verifiable.arguments import by_name, conform, parameter_root
 from verifiable.challenge import Challenge
-from verifiable.claims import is_float
 from verifiable.corridor import Answer, attack, reach
+from verifiable.glue import is_float
 from verifiable.interpreter import Array, Env, Function
 from verifiable.key import KeyHeader, VerifierKey
 from verifiable.policy import Policy

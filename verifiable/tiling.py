@@ -29,7 +29,7 @@ from jax import lax
 
 from verifiable import freivalds, interpreter
 from verifiable.analysis import Analysis, Claim
-from verifiable.claims import Contraction
+from verifiable.contraction import Contraction
 from verifiable.freivalds import Applied, Projection, RowStatistics
 from verifiable.interpreter import Array, Atom, Block, Env, Equation, Var
 from verifiable.tiling_rules import RESIZE, RULES, Cut, Cuts, batched, merged, untransposed

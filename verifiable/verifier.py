@@ -17,8 +17,8 @@ import jax.numpy as jnp
 
 from verifiable import freivalds, interpreter, rounding, tiling
 from verifiable.analysis import Analysis, Claim, Frame
-from verifiable.claims import is_float
 from verifiable.freivalds import Projection, Statistic
+from verifiable.glue import is_float
 from verifiable.interpreter import Array, Atom, Block, Env, Equation
 from verifiable.policy import Policy
 from verifiable.rounding import Rounding
