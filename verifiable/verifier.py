@@ -15,13 +15,14 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from verifiable import freivalds, interpreter, rounding, tiling
+from verifiable import freivalds, interpreter, rounding, tiling, tiling_plan
 from verifiable.analysis import Analysis, Claim, Frame
 from verifiable.freivalds import Projection, Statistic
 from verifiable.glue import is_float
 from verifiable.interpreter import Array, Atom, Block, Env, Equation
 from verifiable.policy import Policy
 from verifiable.rounding import Rounding
+from verifiable.tiling_plan import Region
 
 Residual = dict[str, Any]  # kept: [array], projected: [Projection], children: [Residual]
 
@@ -186,7 +187,7 @@ def check(
     analysis = context.analysis
     findings = Findings({}, {}, {}, {})
     wanted = block.outputs if wanted is None else wanted
-    plan = tiling.plan(block, analysis, wanted, context.tile_bytes, context.tested)
+    plan = tiling_plan.plan(block, analysis, wanted, context.tile_bytes, context.tested)
     for equation in block.equations:
         if equation in plan.inside:
             continue
@@ -213,9 +214,7 @@ def check(
     return interpreter.read_all(env, wanted), findings
 
 
-def _test(
-    claim: Claim, context: Context, env: Env, regions: Mapping[int, tiling.Region]
-) -> Statistic:
+def _test(claim: Claim, context: Context, env: Env, regions: Mapping[int, Region]) -> Statistic:
     out, form = context.claims[claim.index], claim.form
     eps, limit = context.policy.eps_of(claim, claim.name), context.limit
     if isinstance(form, Rounding):
