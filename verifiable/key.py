@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
+
+import verifiable
 
 FORMAT = "verifiable key 1"
 _STORED = frozenset(
@@ -53,6 +56,20 @@ class KeyHeader:
         for name in _DIGESTS:
             if len(getattr(self, name)) != 32:
                 raise ValueError(f"{name} has 32 bytes, got {len(getattr(self, name))}")
+
+    def require(self, **ids: bytes) -> None:
+        """Raise ValueError unless the key was made for these ids, by this version."""
+        for name, mine in ids.items():
+            theirs: bytes = getattr(self, name)
+            if theirs != mine:
+                raise ValueError(
+                    f"the key was made for {name} {theirs.hex()[:16]}, this is {mine.hex()[:16]}"
+                )
+        if self.version != verifiable.__version__:
+            raise ValueError(
+                f"the key was made by version {self.version}, this is "
+                f"{verifiable.__version__}: make a new one"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,3 +151,22 @@ class VerifierKey:
 
 
 jax.tree_util.register_dataclass(VerifierKey, data_fields=["arrays"], meta_fields=["header"])
+
+
+def require_arrays(arrays: Mapping[str, Any], wanted: Mapping[str, jax.ShapeDtypeStruct]) -> None:
+    """Raise ValueError unless a key holds what is wanted, whatever its header says."""
+    if wanted.keys() != arrays.keys():
+        differing = sorted(wanted.keys() ^ arrays.keys())
+        raise ValueError(f"the key lacks, or has in excess, the arrays {differing}")
+    for name, want in wanted.items():
+        have = arrays[name]
+        if (have.shape, have.dtype) == (want.shape, want.dtype):
+            continue
+        # A public challenge draws more often for exact checks; all else is fixed.
+        exact = want.dtype == jnp.uint64
+        shapes = [x.shape[:-1] if exact else x.shape for x in (have, want)]
+        if shapes[0] != shapes[1] or have.dtype != want.dtype:
+            raise ValueError(
+                f"array {name!r} of the key has shape {have.shape} and type {have.dtype}, "
+                f"not {want.shape} and {want.dtype}"
+            )

@@ -45,7 +45,7 @@ from verifiable.challenge import Challenge
 from verifiable.corridor import Answer, attack, reach
 from verifiable.glue import is_float
 from verifiable.interpreter import Array, Env, Function
-from verifiable.key import KeyHeader, VerifierKey
+from verifiable.key import KeyHeader, VerifierKey, require_arrays
 from verifiable.policy import Policy
 from verifiable.report import Bound, Corridor, Coverage, Report, Verdict
 from verifiable.strategy import Packed, Strategy
@@ -274,7 +274,8 @@ class Program:
           ValueError: the key is of another program, policy, version or other parameters, or the
             inputs have another tree, shape or dtype than at compile time.
         """
-        self._require_key(key, parameters)
+        job = {} if parameters is None else {"parameters": parameters}
+        key.header.require(program=self.id, policy=self.policy.id, **job)
         inputs = conform("inputs", self.inputs, inputs)
         claims, problem = judge.receive_claims(trace, self.claims)
         outputs, other = judge.receive_output(y, self.y)
@@ -323,7 +324,7 @@ class Program:
         tested: Iterable[int] | None = None,
     ) -> tuple[Findings, Any]:
         """See `statistics`; of some claims only, where their indices are given."""
-        self._require_arrays(arrays)
+        require_arrays(arrays, self._key_arrays)  # traced, and so once for all calls alike
         with jax.enable_x64(True):
             names, structure = list(self._key_arrays), jax.tree.structure(self._key)
             key = jax.tree.unflatten(structure, [arrays[name] for name in names])
@@ -446,41 +447,6 @@ class Program:
     def _key_arrays(self) -> dict[str, jax.ShapeDtypeStruct]:
         """The same by name."""
         return by_name(self._key)
-
-    def _require_key(self, key: VerifierKey, parameters: bytes | None) -> None:
-        mine = {"program": self.id, "policy": self.policy.id}
-        if parameters is not None:
-            mine["parameters"] = parameters
-        for name, value in mine.items():
-            theirs: bytes = getattr(key.header, name)
-            if theirs != value:
-                raise ValueError(
-                    f"the key was made for {name} {theirs.hex()[:16]}, this is {value.hex()[:16]}"
-                )
-        if key.header.version != verifiable.__version__:
-            raise ValueError(
-                f"the key was made by version {key.header.version}, this is "
-                f"{verifiable.__version__}: make a new one"
-            )
-
-    def _require_arrays(self, arrays: dict[str, Array]) -> None:
-        """What a key holds, whatever its header says; traced, and so once for all calls alike."""
-        wanted = self._key_arrays
-        if wanted.keys() != arrays.keys():
-            differing = sorted(wanted.keys() ^ arrays.keys())
-            raise ValueError(f"the key lacks, or has in excess, the arrays {differing}")
-        for name, want in wanted.items():
-            have = arrays[name]
-            if (have.shape, have.dtype) == (want.shape, want.dtype):
-                continue
-            # A public challenge draws more often for exact checks; all else is fixed.
-            exact = want.dtype == jnp.uint64
-            shapes = [x.shape[:-1] if exact else x.shape for x in (have, want)]
-            if shapes[0] != shapes[1] or have.dtype != want.dtype:
-                raise ValueError(
-                    f"array {name!r} of the key has shape {have.shape} and type {have.dtype}, "
-                    f"not {want.shape} and {want.dtype}"
-                )
 
     def __str__(self) -> str:
         """The table of claims, what is discontinuous, and what the key keeps of the parameters."""
