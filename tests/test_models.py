@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 from scipy.special import erf
 
-from protocols import models
+from protocols import models, networks
 
 installed = pytest.mark.skipif(
     importlib.util.find_spec(models.PACKAGE) is None, reason="the MiniLM weights are not installed"
@@ -380,7 +380,7 @@ def test_the_language_models_tokenizer_reads_special_tokens_and_single_digits():
 
 def test_rotary_positions_turn_neighbours_by_the_position():
     x = np.random.default_rng(0).standard_normal((2, 5, 8)).astype(np.float32)
-    found = np.asarray(models._rotate(x, 100.0))
+    found = np.asarray(networks.rotate(x, 100.0))
     for t in range(5):
         for i in range(4):
             turn = np.exp(1j * t * 100.0 ** (-2 * i / 8))
