@@ -1,11 +1,14 @@
-"""The README's example runs as it stands."""
+"""The README's example runs as it stands, and what it names is there."""
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
 
 import pytest
+
+from protocols import devices
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -16,3 +19,17 @@ def test_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
     for block in blocks:
         exec(compile(block, str(README), "exec"), {})  # noqa: S102 - our own text
     assert "accept: ok" in capsys.readouterr().out
+
+
+def test_it_counts_the_cheats_of_the_demo() -> None:
+    [count] = re.findall(r"(\d+) named cheats", README.read_text())
+    assert int(count) == sum(not device.honest for device in devices.lineup("f32"))
+
+
+def test_its_modules_exist() -> None:
+    rows = re.findall(r"^\| (`[a-z`, ._]+`) \|", README.read_text(), flags=re.MULTILINE)
+    names = [name for row in rows for name in re.findall(r"`([a-z._]+)`", row)]
+    assert len(names) > 10
+    for name in names:
+        package = "" if name.startswith("protocols.") else "verifiable."
+        assert importlib.util.find_spec(package + name), name
