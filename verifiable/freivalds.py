@@ -55,18 +55,20 @@ class Projection(NamedTuple):
     """What the check needs of the far operand B instead of B itself.
 
     Attributes:
-      image: `B r`, for `dot_general` over floats each row divided by the root of its variance:
-        float64, or residues as uint64 for integers; (batch..., contracted..., draws).
+      image: `B r`, for `dot_general` over floats each row divided by its norm: float64, or
+        residues as uint64 for integers; (batch..., contracted..., draws).
       weights: w, float64 (batch, columns).
-      variances: ||B_k: * w||^2, with what flushing costs, float64 (batch..., contracted..., 1).
-      scale: the power of two that B was divided by, float64 ().
+      norms: ||B_k: * w||, with what flushing costs, float64 (batch..., contracted..., 1).
+      floor: what flushing may add to a row of C or take from one of A, float64 (batch,).
+      scale: the power of two that B was divided by, float64 (), where a type is float64.
 
     Integers have an image only.
     """
 
     image: Array
     weights: Array | None = None
-    variances: Array | None = None
+    norms: Array | None = None
+    floor: Array | None = None
     scale: Array | None = None
 
 
@@ -186,11 +188,13 @@ def project(
     flushed = form.scale_far(_subnormal(far) * (_tiny(far.dtype) / top), weights)
     ones = jnp.ones((form.columns, 1), jnp.float64)
     energy = jnp.square(scaled) + form.contracted * jnp.square(flushed / eps)
-    image, variances = form.project(scaled, g), form.project(energy, ones)
+    image, norms = form.project(scaled, g), jnp.sqrt(form.project(energy, ones))
     if isinstance(form, DotGeneral):
-        # The near operand is multiplied by the roots, and so gives its norm for free.
-        image = image / jnp.where(variances == 0, 1.0, jnp.sqrt(variances))
-    return Projection(image, weights, variances, top)
+        # The near operand is multiplied by the norms, and so gives its own for free.
+        image = image / jnp.where(norms == 0, 1.0, norms)
+    outputs = (form.contracted + 1) * jnp.sqrt(jnp.sum(weights * weights, axis=-1))
+    floor = outputs * _tiny(form.dtypes[2]) / top + _tiny(form.dtypes[form.near]) * jnp.sum(norms)
+    return Projection(image, weights, norms, floor, top if _doubles(form) else None)
 
 
 def column_weights(form: Contraction, far: Array) -> Array:
@@ -252,7 +256,7 @@ def test(
 
 def apply(form: Contraction, near: Array, projection: Projection, *, field: Field = F61) -> Applied:
     """The part of a test that the near operand has; runs under `jax.enable_x64`."""
-    image, _, variances, _ = projection
+    image, norms = projection.image, projection.norms
     wide = near.astype(jnp.float64)
     if form.exact:
         product = field.apply_linear(
@@ -262,15 +266,15 @@ def apply(form: Contraction, near: Array, projection: Projection, *, field: Fiel
             terms=form.contracted,
         )
         return Applied(product)
-    if variances is None:
+    if norms is None:
         raise ValueError("a projection of integers cannot test floats")
     top = _power_of_two(jnp.max(jnp.abs(wide))) if _doubles(form) else None
     wide = wide if top is None else wide / top
     if isinstance(form, DotGeneral):
-        wide = form.scale_near(wide, jnp.sqrt(variances))
+        wide = form.scale_near(wide, norms)
         energy = form.contracted_sums(wide * wide)
     else:
-        energy = form.near_sums(wide * wide, variances)
+        energy = form.near_sums(wide * wide, norms * norms)
     return Applied(form.apply(wide, image), energy, top)
 
 
@@ -288,11 +292,11 @@ def piece(projection: Projection, axis: int, start: Any, size: int) -> Projectio
 
     For `apply`; what the columns have is that of the whole.
     """
-    image, _, variances, _ = projection
-    if variances is None:
+    image, norms = projection.image, projection.norms
+    if norms is None:
         raise ValueError("a projection of integers cannot be cut")
-    image, variances = (lax.dynamic_slice_in_dim(x, start, size, axis) for x in (image, variances))
-    return projection._replace(image=image, variances=variances)
+    image, norms = (lax.dynamic_slice_in_dim(x, start, size, axis) for x in (image, norms))
+    return projection._replace(image=image, norms=norms)
 
 
 def compare(
@@ -352,14 +356,10 @@ def summary(rows: RowStatistics) -> Statistic:
     """The statistic of all rows: everything must hold in each, and the worst is named."""
     ratio = rows.ratio.reshape(-1)
     worst = jnp.max(ratio)
-    return Statistic(
-        worst=worst,
-        row=first(ratio == worst),
-        passed=jnp.all(ratio <= 1.0),
-        finite_claim=jnp.all(rows.finite_claim),
-        in_range=jnp.all(rows.in_range),
-        finite_operands=jnp.all(rows.finite_operands),
-    )
+    conditions = ratio <= 1.0, rows.finite_claim, rows.in_range, rows.finite_operands
+    # Reduced as one array: on so few rows, an operation costs more than its arithmetic.
+    hold = jnp.all(jnp.stack([c.reshape(-1) for c in conditions]), axis=1)
+    return Statistic(worst, first(ratio == worst), *hold)
 
 
 def first(flags: Array) -> Array:
@@ -376,24 +376,20 @@ def _deviations(
     form: Contraction, applied: Applied, projection: Projection, out: Array, g: Array, eps: float
 ) -> tuple[Array, Array, Array, Array]:
     """rho, energy, sigma, and where the claim is finite: (batch..., rows...), rho with draws."""
-    _, weights, variances, scale = projection
-    energy = applied.energy
-    if weights is None or variances is None or scale is None or energy is None:
+    weights, floor, energy = projection.weights, projection.floor, applied.energy
+    if weights is None or floor is None or energy is None:
         raise ValueError("a projection of integers cannot test floats")
     claimed = out.astype(jnp.float64)
-    top = jnp.ones((), jnp.float64) if applied.top is None else applied.top
     if applied.top is not None:
         theirs = form.out_sums((~jnp.isfinite(claimed)).astype(jnp.float64)) == 0
-        claimed = form.scale_out(claimed / top / scale, weights)
+        claimed = form.scale_out(claimed / applied.top / projection.scale, weights)
         claim = form.out_sums(claimed * claimed)
+        floor = floor / applied.top
     else:
         claimed = form.scale_out(claimed, weights)
         claim = form.out_sums(claimed * claimed)
         theirs = jnp.isfinite(claim)
     rho = form.fold(claimed, g) - applied.product
-    products = _tiny(form.dtypes[2]) * (form.contracted + 1) / top / scale
-    floor = products * jnp.sqrt(jnp.sum(weights * weights, axis=-1))
-    floor = floor + _tiny(form.dtypes[form.near]) / top * jnp.sum(jnp.sqrt(variances))
     # Where even the floor overflows, every honest product has vanished.
     floor = jnp.minimum(floor, 2.0**1000)
     rows = jnp.broadcast_to(floor[:, None], (form.batch, form.rows)).reshape(energy.shape)
