@@ -95,6 +95,24 @@ def test_a_check_is_cheaper_than_a_wide_product_and_dearer_than_a_thin_one():
     assert depthwise.check_cost(16, far_known=True) > depthwise.work
 
 
+@pytest.mark.parametrize(
+    ("batch", "far_known", "each"),
+    [
+        (1, True, lambda t: 2 * t + 16),
+        (1, False, lambda t: 2 * t + 16),
+        (6, True, lambda t: 4 * (2 * t + 16)),
+        (6, False, lambda t: 2 * t + 400),
+    ],
+)
+def test_costs_are_those_of_the_specification(batch: int, far_known: bool, each: Any):
+    operands = np.zeros((batch, 3, 5)), np.zeros((batch, 5, 7))
+    form = contraction_of(lax.batch_matmul, *operands)
+    assert form is not None
+    elements = batch * (3 * 5 + 3 * 7 + (0 if far_known else 5 * 7))
+    for draws in (1, 4, 16):
+        assert form.check_cost(draws, far_known=far_known) == elements * each(draws)
+
+
 @pytest.mark.parametrize("draws", [1, 4, 16])
 def test_attention_is_replayed_however_few_the_draws(draws: int):
     def scores(heads: int, tokens: int, size: int) -> Any:

@@ -183,11 +183,12 @@ class Contraction(ABC):
         neither operands nor scores are ever whole.
         """
         elements = math.prod(self.shapes[self.near]) + math.prod(self.shapes[2])
+        if not far_known:
+            elements += math.prod(self.shapes[self.far])
         each = 2 * draws + 16
-        if far_known:
-            return elements * each * (4 if self.batch > 1 else 1)
-        elements += math.prod(self.shapes[self.far])
-        return elements * (2 * draws + 400 if self.batch > 1 else each)
+        if self.batch > 1:
+            each = 4 * each if far_known else 2 * draws + 400
+        return elements * each
 
 
 def extent(dtype: np.dtype[Any]) -> int:
