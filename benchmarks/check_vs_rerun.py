@@ -140,9 +140,10 @@ def measure(
     tuned, seconds = compiled.tune(key, *inputs, y=y, trace=trace)
     # One strategy has to be fast and to do with little memory: the one that `tune` prefers, or the
     # next within the bar, unless that costs a tenth of the speed.
-    others = [replace(compiled, strategy=s) for s in sorted(seconds, key=seconds.__getitem__)]
-    near = [p for p in others if seconds[p.strategy] <= 1.1 * seconds[tuned.strategy]]
-    compiled = next((p for p in [tuned, *near] if temporaries(p, arguments)[0] <= MOST), tuned)
+    first = tuned.strategy
+    order = sorted(seconds, key=lambda s: (s != first, seconds[s]))
+    near = [replace(tuned, strategy=s) for s in order if seconds[s] <= 1.1 * seconds[first]]
+    compiled = next((p for p in near if temporaries(p, arguments)[0] <= MOST), tuned)
 
     def check():
         report = compiled.check(key, *inputs, y=y, trace=trace)

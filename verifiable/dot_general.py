@@ -26,14 +26,17 @@ class DotGeneral(Contraction):
         """The form of an equation; `near` says which operand is applied."""
         (lhs, rhs), out = equation.inputs, equation.outputs[0]
         (lc, rc), (lb, rb) = equation.params["dimension_numbers"]
+        batch = math.prod(lhs.shape[d] for d in lb)
+        contracted = math.prod(lhs.shape[d] for d in lc)
+        free = [x.size // max(batch * contracted, 1) for x in (lhs, rhs)]
         return cls(
             near=near,
             shapes=(lhs.shape, rhs.shape, out.shape),
             dtypes=(lhs.dtype, rhs.dtype, out.dtype),
-            batch=math.prod(lhs.shape[d] for d in lb),
-            contracted=math.prod(lhs.shape[d] for d in lc),
-            rows=_free_size((lhs, rhs)[near].shape, ((lc, lb), (rc, rb))[near]),
-            columns=_free_size((rhs, lhs)[near].shape, ((rc, rb), (lc, lb))[near]),
+            batch=batch,
+            contracted=contracted,
+            rows=free[near],
+            columns=free[1 - near],
             contracting=(tuple(lc), tuple(rc)),
             batching=(tuple(lb), tuple(rb)),
         )
@@ -152,8 +155,3 @@ class DotGeneral(Contraction):
             shapes[side] = (*shapes[side][:d], size, *shapes[side][d + 1 :])
         contracted = self.contracted // self.shapes[self.near][axis] * size
         return replace(self, shapes=(shapes[0], shapes[1], shapes[2]), contracted=contracted)
-
-
-def _free_size(shape: tuple[int, ...], used: tuple[Sequence[int], Sequence[int]]) -> int:
-    taken = {*used[0], *used[1]}
-    return math.prod(n for d, n in enumerate(shape) if d not in taken)

@@ -341,14 +341,15 @@ def _compare_rows(theirs: Array, mine: Array, eps: float) -> tuple[Array, Array,
         # Divided by the largest element, squares neither overflow nor vanish.
         top = jnp.maximum(jnp.max(jnp.abs(mine), axis=-1, initial=0.0), floor)[:, None]
         theirs, mine, floor = theirs / top, mine / top, floor / top[:, 0]
+        deviations = _norms(theirs - mine)
     else:
         wide = jnp.complex128 if jnp.iscomplexobj(mine) else jnp.float64
         theirs, mine = theirs.astype(wide), mine.astype(wide)
-        # Where mine is finite, theirs is iff the difference is, whose norm is needed below.
-        finite = jnp.isfinite(_norms(theirs - mine))
+        deviations = _norms(theirs - mine)
+        finite = jnp.isfinite(deviations)  # where mine is finite, theirs is iff the difference is
     norms = _norms(mine)
     own = jnp.isfinite(norms)
-    ratio = jnp.where(own, _norms(theirs - mine) / (eps * norms + floor), 0.0)
+    ratio = jnp.where(own, deviations / (eps * norms + floor), 0.0)
     return jnp.where(jnp.isnan(ratio), jnp.inf, ratio), finite, own
 
 
