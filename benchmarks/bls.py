@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterator
 from py_ecc.bls.ciphersuites import G2ProofOfPossession
 
 from benchmarks.harness import Row, interleaved_medians
-from verifiable import bls, curve
-from verifiable.bls import ProvenKey, PublicKey, SecretKey, Signature, Signed
+from verifiable import bls
+from verifiable.bls import ProvenKey, PublicKey, SecretKey, Signature, Signed, curve
 
 CLAIM = (
     "Verifying costs at most 1.15 times the bare backend; a batch of 1,024 signatures costs at "

@@ -19,9 +19,11 @@ import numpy as np
 from jax import lax
 
 from benchmarks.harness import Row, interleaved_medians
-from verifiable import challenge, freivalds, interpreter, policy, program
-from verifiable.claims import contraction
-from verifiable.contraction import Contraction
+from verifiable import challenge, policy, program
+from verifiable.claims import freivalds
+from verifiable.claims.contraction import Contraction
+from verifiable.claims.registry import contraction
+from verifiable.jaxpr import blocks
 from verifiable.report import Verdict
 
 CLAIM = "The exact check of an int8 product costs at most three times the check of an f32 one."
@@ -88,7 +90,7 @@ def one_contraction(
 ) -> Callable[[], Any]:
     """The compiled test of one claim."""
     near, far = data(kind, tokens, width), data(kind, width, hidden)
-    [equation] = interpreter.trace(product, near, far)[0].block.equations
+    [equation] = blocks.trace(product, near, far)[0].block.equations
     form = contraction(equation)
     assert isinstance(form, Contraction)
     out = jax.jit(product)(near, far)

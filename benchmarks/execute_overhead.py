@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.harness import Row, interleaved_medians
-from protocols import models
+from protocols.demo import models
 from verifiable import program, trace
 
 CLAIM = (

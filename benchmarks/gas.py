@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from benchmarks.harness import Row
-from protocols import calldata, evm
-from protocols.committee import Committee, Member, prove_registration, registered_key
-from protocols.statements import Deployment, EpochStatement, Rotation
-from protocols.submission import Head, Submission, verify
+from protocols.contracts import calldata, evm
+from protocols.settlement.committee import Committee, Member, prove_registration, registered_key
+from protocols.settlement.statements import Deployment, EpochStatement, Rotation
+from protocols.settlement.submission import Head, Submission, verify
 from verifiable import merkle
 from verifiable.bls import SecretKey
 

@@ -16,14 +16,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from benchmarks.harness import Row, interleaved_medians
 from protocols import settlement
-from protocols.committee import Committee, Member, prove_registration, registered_key
 from protocols.identities import Identity
-from protocols.receipts import Receipt, issue
 from protocols.settlement import Received, Rules, Submit, start_epoch
-from protocols.statements import Deployment, EpochStatement
-from protocols.submission import Head, Submission, verify
-from protocols.verdicts import EpochLog, VerdictRecord, verify_verdict
-from protocols.votes import Vote
+from protocols.settlement.committee import Committee, Member, prove_registration, registered_key
+from protocols.settlement.receipts import Receipt, issue
+from protocols.settlement.statements import Deployment, EpochStatement
+from protocols.settlement.submission import Head, Submission, verify
+from protocols.settlement.verdicts import EpochLog, VerdictRecord, verify_verdict
+from protocols.settlement.votes import Vote
 from verifiable.bls import SecretKey
 from verifiable.merkle import SHA256, Tree
 from verifiable.report import Verdict

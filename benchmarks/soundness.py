@@ -38,8 +38,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.harness import RESULTS, Row, clopper_pearson
-from protocols import models
-from verifiable import challenge, corridor, freivalds, interpreter, program, prover
+from protocols.demo import models
+from verifiable import challenge, program
+from verifiable.check import corridor, execute
+from verifiable.claims import freivalds
+from verifiable.jaxpr import blocks
 from verifiable.report import Verdict
 
 CLAIM = (
@@ -237,11 +240,11 @@ def slip(
     kappa, tolerances = compiled.bound.kappa(), compiled.tolerances
 
     def emit(claim: Any, equation: Any, env: Any, _: Any) -> Any:
-        out, _ = prover.honest(claim, equation, env)
+        out, _ = execute.honest(claim, equation, env)
         form = claim.contraction
         if form is None or form.exact:
             return out, ()
-        operands = interpreter.read_all(env, equation.inputs)
+        operands = blocks.read_all(env, equation.inputs)
         near, far = operands[form.near], operands[form.far]
         room = corridor.room_of(form, near, far, out, tolerances[claim.name])
         wide = out.astype(jnp.float64)

@@ -23,8 +23,8 @@ import numpy as np
 from benchmarks import boinc
 from benchmarks.harness import RESULTS, Row
 from protocols.simulation import Measured, Population, vote
-from protocols.simulation_tolerance import Floats, Ints, tolerance_votes
-from protocols.simulation_trust import (
+from protocols.simulation.tolerance import Floats, Ints, tolerance_votes
+from protocols.simulation.trust import (
     EARN_THEN_SPEND,
     Foresight,
     Strategy,
@@ -32,9 +32,9 @@ from protocols.simulation_trust import (
     profit,
     trust,
 )
-from verifiable.replication import FirstToMatch, FixedSize, Policy, Sequential
-from verifiable.reputation import Adaptive, Credibility
-from verifiable.stakes import Terms
+from verifiable.audits.stakes import Terms
+from verifiable.voting.quorum import FirstToMatch, FixedSize, Policy, Sequential
+from verifiable.voting.trust import Adaptive, Credibility
 
 CLAIM = (
     "No adversary gets more wrong answers accepted than a policy states, and trust that is earned "

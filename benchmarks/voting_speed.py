@@ -16,9 +16,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from benchmarks.harness import Row
 from protocols.identities import Identity
 from protocols.messages import Commit, Decision, Job, Message, Reason, Reveal, receive, sign
-from verifiable.agreement import Exact, Tolerance
-from verifiable.replication import FixedSize
 from verifiable.voting import Ballot, Outcome, decide
+from verifiable.voting.agreement import Exact, Tolerance
+from verifiable.voting.quorum import FixedSize
 
 CLAIM = (
     "1,000 jobs of 5 ballots of 1,000 floats are decided in at most 0.5 s, 100,000 digest votes in "

@@ -21,9 +21,9 @@ from web3.exceptions import ContractLogicError
 from web3.middleware import SignAndSendRawMiddlewareBuilder
 from web3.types import TxParams, TxReceipt
 
-from protocols import calldata
-from protocols.statements import EpochStatement
-from protocols.submission import Submission
+from protocols.contracts import calldata
+from protocols.settlement.statements import EpochStatement
+from protocols.settlement.submission import Submission
 
 MAX_FILE = 1024
 

@@ -20,15 +20,15 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
 from verifiable import __version__
-from verifiable.planning import Economy
-from verifiable.planning import plan as make_plan
-from verifiable.replication import bad_among_answers
+from verifiable.audits.planning import Economy
+from verifiable.audits.planning import plan as make_plan
+from verifiable.voting.quorum import bad_among_answers
 
 if TYPE_CHECKING:
     import typer
     from rich.console import RenderableType
 
-    from protocols.models import Model
+    from protocols.demo.models import Model
 
 HOW_TO_INSTALL = "verifiable: the command line needs typer and rich: pip install 'verifiable[cli]'"
 _DEFAULT = Economy()
@@ -153,17 +153,17 @@ def run_demo(texts: list[str] | None, *, precision: str = "f32", as_json: bool) 
     """Play all scenes of the demo, print what was found, and return the exit status."""
     from rich.console import Console  # noqa: PLC0415 - an optional dependency
 
-    from protocols import display  # noqa: PLC0415 - needs rich
+    from protocols.demo import display  # noqa: PLC0415 - needs rich
 
     notes = Console(stderr=True)
     with display.progress(notes, hidden=as_json or not notes.is_terminal) as advance:
-        from protocols import demo  # noqa: PLC0415 - loads JAX, which takes a while
-        from protocols.models import in_precision  # noqa: PLC0415 - the same
+        from protocols.demo.models import in_precision  # noqa: PLC0415 - the same
+        from protocols.demo.scenes import check  # noqa: PLC0415 - loads JAX, which takes a while
 
         model = load_model()
         try:
             model = in_precision(model, precision)
-            job = demo.prepare(model, texts or demo.TEXTS)
+            job = check.prepare(model, texts or check.TEXTS)
         except ValueError as error:
             return fail(error)
         summaries: list[Any] = []
@@ -192,7 +192,7 @@ def run_plan(
     as_json: bool,
 ) -> int:
     """Print the cheapest plan and what it assumes, and return the exit status."""
-    from protocols import display  # noqa: PLC0415 - needs rich
+    from protocols.demo import display  # noqa: PLC0415 - needs rich
 
     try:
         answering = bad_among_answers(bad, honest_availability=availability)
@@ -224,7 +224,7 @@ def fail(error: Exception) -> int:
 
 def load_model() -> "Model":
     """Return MiniLM, or a random transformer and a note on standard error where it is absent."""
-    from protocols import models  # noqa: PLC0415 - loads JAX
+    from protocols.demo import models  # noqa: PLC0415 - loads JAX
 
     try:
         return models.minilm()

@@ -8,15 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import onchain
 import pytest
-from chains import Anvil, anvil_binary
 from eth_account import Account
-from onchain import found
 
-from protocols import submission
+from protocols.settlement import submission
+from tests.helpers import onchain
+from tests.helpers.chains import Anvil, anvil_binary
+from tests.helpers.onchain import found
+from tests.helpers.paths import ROOT
 
-PATH = Path(__file__).parents[1] / "examples" / "submit_with_web3.py"
+PATH = ROOT / "examples" / "submit_with_web3.py"
 KEY = "0x" + "11" * 32
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from protocols import devices
+from protocols.demo import devices
 
 README = Path(__file__).parent.parent / "README.md"
 

@@ -11,31 +11,11 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-__version__ = "0.1.0"
+from verifiable._version import __version__ as __version__
 
 _MODULES = frozenset(
-    {
-        "agreement",
-        "bls",
-        "challenge",
-        "corridor",
-        "encoding",
-        "errors",
-        "freivalds",
-        "key",
-        "merkle",
-        "planning",
-        "policy",
-        "program",
-        "replication",
-        "report",
-        "reputation",
-        "sampling",
-        "stakes",
-        "strategy",
-        "trace",
-        "voting",
-    }
+    "audits bls challenge encoding errors field freivalds key merkle policy program report trace "
+    "voting".split()
 )
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-import verifiable
+from verifiable._version import __version__
 
 FORMAT = "verifiable key 1"
 _STORED = frozenset(
@@ -65,10 +65,9 @@ class KeyHeader:
                 raise ValueError(
                     f"the key was made for {name} {theirs.hex()[:16]}, this is {mine.hex()[:16]}"
                 )
-        if self.version != verifiable.__version__:
+        if self.version != __version__:
             raise ValueError(
-                f"the key was made by version {self.version}, this is "
-                f"{verifiable.__version__}: make a new one"
+                f"the key was made by version {self.version}, this is {__version__}: make a new one"
             )
 
 

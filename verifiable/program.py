@@ -25,32 +25,26 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-import verifiable
-from verifiable import (
-    analysis,
-    calibration,
-    freivalds,
-    identity,
-    interpreter,
-    judge,
-    policy,
-    prover,
-    strategy,
-    summary,
-    verifier,
-)
-from verifiable.analysis import Analysis, Claim
-from verifiable.arguments import by_name, conform, parameter_root
+from verifiable import policy
+from verifiable._version import __version__
 from verifiable.challenge import Challenge
-from verifiable.corridor import Answer, attack, reach
-from verifiable.glue import is_float
-from verifiable.interpreter import Array, Env, Function
+from verifiable.check import calibration, describe, partition, program_id, replay, schedule
+from verifiable.check import execute as prover
+from verifiable.check.corridor import Answer, attack, reach
+from verifiable.check.execute import Emit
+from verifiable.check.partition import Analysis, Claim
+from verifiable.check.replay import Findings
+from verifiable.check.schedule import Packed, Strategy
+from verifiable.check.trees import by_name, conform, parameter_root
+from verifiable.check.verdict import judge, receive_claims, receive_output
+from verifiable.claims import freivalds
+from verifiable.jaxpr import blocks
+from verifiable.jaxpr.blocks import Array, Env, Function
+from verifiable.jaxpr.effects import is_float
 from verifiable.key import KeyHeader, VerifierKey, require_arrays
 from verifiable.policy import Policy
 from verifiable.report import Bound, Corridor, Coverage, Report, Verdict
-from verifiable.strategy import Packed, Strategy
 from verifiable.trace import Trace
-from verifiable.verifier import Findings
 
 __all__ = ["Policy", "Program", "Report", "Verdict", "VerifierKey", "compile", "parameter_root"]
 
@@ -216,11 +210,11 @@ class Program:
         y = jax.tree.unflatten(jax.tree.structure(self.y), outputs)
         return y, Trace(claims=tuple(found[c.index] for c in self.claims))
 
-    def walk(self, emit: prover.Emit, params: Any, *inputs: Any) -> dict[int, Any]:
+    def walk(self, emit: Emit, params: Any, *inputs: Any) -> dict[int, Any]:
         """Run the function, and return what `emit` makes of each claim; see `prover.execute`."""
         return prover.execute(*self._bind(params, inputs), emit=emit)[1]
 
-    def _bind(self, params: Any, inputs: Any) -> tuple[interpreter.Block, Analysis, Env]:
+    def _bind(self, params: Any, inputs: Any) -> tuple[blocks.Block, Analysis, Env]:
         params = conform("params", self.params, params)
         inputs = conform("inputs", self.inputs, inputs)
         leaves = [*self._function.constants, *jax.tree.leaves((params, inputs))]
@@ -247,7 +241,7 @@ class Program:
             policy=self.policy.id,
             parameters=parameter_root(params),
             challenge=challenge.id,
-            version=verifiable.__version__,
+            version=__version__,
         )
         return VerifierKey(header, by_name({"vectors": vectors, "residual": residual}))
 
@@ -277,8 +271,8 @@ class Program:
         job = {} if parameters is None else {"parameters": parameters}
         key.header.require(program=self.id, policy=self.policy.id, **job)
         inputs = conform("inputs", self.inputs, inputs)
-        claims, problem = judge.receive_claims(trace, self.claims)
-        outputs, other = judge.receive_output(y, self.y)
+        claims, problem = receive_claims(trace, self.claims)
+        outputs, other = receive_output(y, self.y)
         problem = problem or other
         if problem is not None:
             reason, where, message = problem
@@ -293,7 +287,7 @@ class Program:
         findings, mine = self._measure(key.arrays, inputs, outputs, claims)
         if corridor is not None:
             corridor = replace(corridor, margin=float(corridor.answer(mine)))
-        verdict, reason, where, results = judge.judge(findings, self.claims, self._outputs)
+        verdict, reason, where, results = judge(findings, self.claims, self._outputs)
         return Report(
             verdict=verdict,
             reason=reason,
@@ -331,7 +325,7 @@ class Program:
             block, leaves = self._function.block, jax.tree.leaves(inputs)
             variables = block.inputs[len(block.inputs) - len(leaves) :]
             env: Env = dict(zip(variables, leaves, strict=True))
-            context = verifier.Context(
+            context = replay.Context(
                 analysis=self._analysis,
                 policy=self.policy,
                 limit=self.bound.limit if self.bound else 0.0,
@@ -340,10 +334,10 @@ class Program:
                 tile_bytes=self.strategy.tile_bytes,
                 tested=frozenset(range(len(claims)) if tested is None else tested),
             ).inside(self._analysis.frame, key["residual"], env)
-            own, findings = verifier.check(block, context, env)
+            own, findings = replay.check(block, context, env)
             for i, (theirs, mine) in enumerate(zip(outputs, own, strict=True)):
                 eps = self.tolerances[self._outputs[i][0]]
-                findings.outputs[i] = verifier.compare(theirs, mine, eps, self.strategy.tile_bytes)
+                findings.outputs[i] = replay.compare(theirs, mine, eps, self.strategy.tile_bytes)
             return findings, jax.tree.unflatten(jax.tree.structure(self.y), own)
 
     def tune(
@@ -357,11 +351,11 @@ class Program:
         Raises:
           ValueError: as `check`.
         """
-        others = {s: replace(self, strategy=s) for s in strategy.candidates(self.strategy)}
+        others = {s: replace(self, strategy=s) for s in schedule.candidates(self.strategy)}
         calls = {
             s: functools.partial(p.check, key, *inputs, y=y, trace=trace) for s, p in others.items()
         }
-        best, seconds = strategy.fastest(calls, repeats)
+        best, seconds = schedule.fastest(calls, repeats)
         return others[best], seconds
 
     def _measure(self, *args: Any) -> tuple[Findings, Any]:
@@ -370,10 +364,10 @@ class Program:
         def run(part: Callable[..., tuple[Packed, Any]]) -> tuple[Findings, Any]:
             with jax.enable_x64(True):
                 packed, mine = part(*args)
-            return strategy.unpack(packed), mine
+            return schedule.unpack(packed), mine
 
         findings = Findings({}, {}, {}, {})
-        found = strategy.at_once([functools.partial(run, part) for part in self._parts])
+        found = schedule.at_once([functools.partial(run, part) for part in self._parts])
         for measured, _ in found:
             findings.update(measured)
         return findings, found[-1][1]
@@ -382,9 +376,9 @@ class Program:
     def _parts(self) -> list[Callable[..., tuple[Packed, Any]]]:
         """The compiled programs that together are the check; the last one compares the output."""
         costs = self._analysis.costs(self._function.block, self.policy.draws)
-        parts = strategy.split(costs, self.strategy.parts)
+        parts = schedule.split(costs, self.strategy.parts)
         return [
-            strategy.compile(
+            schedule.compile(
                 functools.partial(self._packed, part, part is parts[-1]), self.strategy
             )
             for part in parts
@@ -395,19 +389,19 @@ class Program:
         if not last:
             findings = findings._replace(stopped={}, outputs={})
         with jax.enable_x64(True):
-            return strategy.pack(findings), mine if last else None
+            return schedule.pack(findings), mine if last else None
 
     @cached_property
-    def _setup(self) -> Callable[..., verifier.Residual]:
+    def _setup(self) -> Callable[..., replay.Residual]:
         return jax.jit(self._residual)
 
     def _residual(
         self, constants: Sequence[Array], params: Any, vectors: dict[str, Array]
-    ) -> verifier.Residual:
+    ) -> replay.Residual:
         with jax.enable_x64(True):
             leaves = [*constants, *jax.tree.leaves(params)]
             env: Env = dict(zip(self._function.block.inputs, leaves, strict=False))
-            return verifier.setup(self._analysis.frame, self._analysis, env, vectors, self.policy)
+            return replay.setup(self._analysis.frame, self._analysis, env, vectors, self.policy)
 
     @cached_property
     def _sets(self) -> list[str]:
@@ -450,12 +444,12 @@ class Program:
 
     def __str__(self) -> str:
         """The table of claims, what is discontinuous, and what the key keeps of the parameters."""
-        return summary.text(self.id, self._analysis, self.kept)
+        return describe.text(self.id, self._analysis, self.kept)
 
     @cached_property
     def kept(self) -> dict[str, int]:
         """Bytes of each value that the key keeps, because replayed equations need it."""
-        return summary.kept(self._function, self.params, self._analysis)
+        return describe.kept(self._function, self.params, self._analysis)
 
 
 def compile(
@@ -480,17 +474,17 @@ def compile(
       TypeError: a value is no array, or a primitive has a parameter without a canonical form.
       ValueError: the policy has no tolerance for a dtype that is needed.
     """
-    params, inputs = jax.tree.map(interpreter.shape_dtype, (params, inputs))
-    function, y = interpreter.trace(fn, params, *inputs)
+    params, inputs = jax.tree.map(blocks.shape_dtype, (params, inputs))
+    function, y = blocks.trace(fn, params, *inputs)
     known = len(function.constants) + len(jax.tree.leaves(params))
-    found = analysis.analyse(function.block, known, policy.draws)
+    found = partition.analyse(function.block, known, policy.draws)
     leaves = jax.tree.leaves(y)
     compiled = Program(
         policy=policy,
         params=params,
         inputs=inputs,
         y=y,
-        id=identity.program_id(function, known, leaves, found),
+        id=program_id.program_id(function, known, leaves, found),
         strategy=strategy or _default_strategy(found),
         _function=function,
         _analysis=found,
@@ -502,4 +496,4 @@ def compile(
 def _default_strategy(found: Analysis) -> Strategy:
     claims = found.claims.values()
     nbytes = sum(math.prod(c.shape) * c.dtype.itemsize for c in claims)
-    return strategy.default(nbytes, scans=any(c.trips for c in claims))
+    return schedule.default(nbytes, scans=any(c.trips for c in claims))

@@ -1,0 +1,1 @@
+"""The demo: one coordinator, honest devices, named cheats."""

@@ -1,0 +1,125 @@
+"""Trained weights and tokenizers, read from installed packages that are never imported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from protocols.demo.models.precision import Params
+
+
+def bert_params(path: Path, layers: int) -> Params:
+    """Read a BERT checkpoint, whose linear weights have shape `(out, in)`, into our layout."""
+    from safetensors.numpy import load_file  # noqa: PLC0415 - only this model needs it
+
+    tensors = load_file(path)
+
+    def get(name: str) -> Array:
+        return jnp.asarray(tensors[name])
+
+    def linear(name: str) -> Params:
+        return {"kernel": jnp.asarray(tensors[f"{name}.weight"].T), "bias": get(f"{name}.bias")}
+
+    def norm(name: str) -> Params:
+        return {"scale": get(f"{name}.weight"), "bias": get(f"{name}.bias")}
+
+    params: Params = {
+        "embeddings": {
+            "words": get("embeddings.word_embeddings.weight"),
+            "positions": get("embeddings.position_embeddings.weight"),
+            # Every text is a single segment, so one row of the segment table is all that is used.
+            "segment": get("embeddings.token_type_embeddings.weight")[0],
+            "norm": norm("embeddings.LayerNorm"),
+        }
+    }
+    for i in range(layers):
+        prefix = f"encoder.layer.{i}"
+        params[f"layer{i}"] = {
+            "attention": {
+                "query": linear(f"{prefix}.attention.self.query"),
+                "key": linear(f"{prefix}.attention.self.key"),
+                "value": linear(f"{prefix}.attention.self.value"),
+                "output": linear(f"{prefix}.attention.output.dense"),
+                "norm": norm(f"{prefix}.attention.output.LayerNorm"),
+            },
+            "mlp": {
+                "up": linear(f"{prefix}.intermediate.dense"),
+                "down": linear(f"{prefix}.output.dense"),
+                "norm": norm(f"{prefix}.output.LayerNorm"),
+            },
+        }
+    return params
+
+
+def llama_params(reader: Any, layers: int) -> Params:
+    """Dequantise a llama checkpoint, whose linear weights have shape `(out, in)`."""
+    from gguf import dequantize  # noqa: PLC0415 - only this model needs it
+
+    tensors = {t.name: t for t in reader.tensors}
+
+    def get(name: str) -> np.ndarray[Any, Any]:
+        tensor = tensors[f"{name}.weight"]
+        return np.asarray(dequantize(tensor.data, tensor.tensor_type), np.float32)
+
+    def stack(name: str) -> Array:
+        return jnp.stack([get(f"blk.{i}.{name}").T for i in range(layers)])
+
+    return {
+        "embedding": jnp.asarray(get("token_embd")),
+        "norm": jnp.asarray(get("output_norm")),
+        "layers": {
+            "attention": {
+                "norm": stack("attn_norm"),
+                "query": stack("attn_q"),
+                "key": stack("attn_k"),
+                "value": stack("attn_v"),
+                "output": stack("attn_output"),
+            },
+            "mlp": {
+                "norm": stack("ffn_norm"),
+                "gate": stack("ffn_gate"),
+                "up": stack("ffn_up"),
+                "down": stack("ffn_down"),
+            },
+        },
+    }
+
+
+def wordpiece(path: Path) -> Callable[[str], list[int]]:
+    """The tokenizer of a `tokenizer.json`: text to ids, neither cut nor padded."""
+    from tokenizers import Tokenizer  # noqa: PLC0415 - an optional dependency
+
+    tokenizer: Any = Tokenizer.from_file(str(path))
+    # The file truncates in silence and pads to 128; both are decided by who asks.
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return lambda text: tokenizer.encode(text).ids
+
+
+def gguf_tokenizer(reader: Any) -> Any:
+    """The byte-level BPE tokenizer whose tables a GGUF file holds; digits stand alone."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers  # noqa: PLC0415
+
+    def table(name: str) -> list[Any]:
+        return reader.fields[f"tokenizer.ggml.{name}"].contents()
+
+    tokens = table("tokens")
+    merges = [tuple(pair.split(" ")) for pair in table("merges")]
+    ids = {token: i for i, token in enumerate(tokens)}
+    tokenizer: Any = Tokenizer(models.BPE(vocab=ids, merges=merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    control = 3  # the token type of GGUF that text never spells
+    special = [t for t, kind in zip(tokens, table("token_type"), strict=True) if kind == control]
+    tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in special])
+    return tokenizer

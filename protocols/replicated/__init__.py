@@ -1,0 +1,63 @@
+"""Replicated execution of one job, as a pure step function."""
+
+from __future__ import annotations
+
+from protocols.replicated.state import (
+    Absent,
+    AskReveal,
+    Audit,
+    Audited,
+    AwaitBeacon,
+    AwaitWindow,
+    Blame,
+    Conclude,
+    Dispatch,
+    Drawn,
+    Effect,
+    Event,
+    Phase,
+    Place,
+    Received,
+    Record,
+    Refuse,
+    Rules,
+    Schedule,
+    Seat,
+    State,
+    Tick,
+    WindowClosed,
+)
+from protocols.replicated.step import (
+    Step,
+    start,
+    step,
+)
+
+__all__ = [
+    "Absent",
+    "AskReveal",
+    "Audit",
+    "Audited",
+    "AwaitBeacon",
+    "AwaitWindow",
+    "Blame",
+    "Conclude",
+    "Dispatch",
+    "Drawn",
+    "Effect",
+    "Event",
+    "Phase",
+    "Place",
+    "Received",
+    "Record",
+    "Refuse",
+    "Rules",
+    "Schedule",
+    "Seat",
+    "State",
+    "Step",
+    "Tick",
+    "WindowClosed",
+    "start",
+    "step",
+]

@@ -1,0 +1,179 @@
+"""A committee: keys whose holders proved to hold them, each with a weight, in ascending order.
+
+A key is registered for one chain, contract and registrant: its proof of possession binds all three,
+and is the one that the contract checks. So a proof is worth nothing at another contract or in
+another's name, and no key enters a sum that nobody holds (rogue keys).
+
+    committee id = SHA-256(count, then for each member its key as EIP-2537 encodes it, its weight)
+
+with count and weight as 32-byte words. Signers are named by a bitmap: bit i mod 8 of byte i div 8,
+least significant first, is member i. A quorum has *more than* two thirds of the weight, so two
+quorums share more than a third of it. Rules: specs/settlement.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Final, Self
+
+from protocols.settlement.statements import Deployment, SettlementError
+from verifiable.bls import Possession, ProvenKey, PublicKey, SecretKey
+from verifiable.bls.keys import expect
+
+REGISTRATION_DOMAIN: Final = b"verifiable registration 1"
+"""Domain of the proofs of possession that the contract checks."""
+
+MAX_MEMBERS: Final = 256
+
+
+def registration_binding(deployment: Deployment, registrant: bytes) -> bytes:
+    """Three words that a registration binds: chain id, contract, address of the registrant.
+
+    Raises:
+      ValueError: the registrant is not 20 bytes.
+    """
+    if type(registrant) is not bytes or len(registrant) != 20:
+        raise ValueError("a registrant is an address of 20 bytes")
+    return deployment.words + bytes(12) + registrant
+
+
+def prove_registration(secret: SecretKey, deployment: Deployment, registrant: bytes) -> Possession:
+    """Proof of possession with which the holder of a key registers it at a contract."""
+    binding = registration_binding(deployment, registrant)
+    return secret.prove_possession(binding, domain=REGISTRATION_DOMAIN)
+
+
+def registered_key(
+    key: PublicKey, possession: Possession, deployment: Deployment, registrant: bytes
+) -> ProvenKey:
+    """Check a registration, as the contract does.
+
+    Raises:
+      BadPossession: the proof is for another key, chain, contract or registrant, or forged.
+    """
+    return ProvenKey(
+        key=key,
+        possession=possession,
+        binding=registration_binding(deployment, registrant),
+        domain=REGISTRATION_DOMAIN,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One seat.
+
+    Attributes:
+      key: from `registered_key`.
+      weight: a positive integer below 2^64.
+    """
+
+    key: ProvenKey
+    weight: int
+
+    def __post_init__(self) -> None:
+        """Refuse a weight out of range (ValueError), and a key without a proof (TypeError)."""
+        expect(self.key, ProvenKey)
+        if type(self.weight) is not int or not 0 < self.weight < 2**64:
+            raise ValueError("a weight is an integer in (0, 2^64)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Committee:
+    """Members in ascending order of their keys' EIP-2537 encodings; bitmaps count them so.
+
+    Attributes:
+      deployment: the contract at which they registered.
+      members: 1 to 256, no key twice.
+      id: 32 bytes, binds every key and weight, and their order.
+      total: the weight of all.
+
+    Raises:
+      SettlementError: no-members, too-many-members, duplicate-key, unordered-members,
+        unregistered-key.
+    """
+
+    deployment: Deployment
+    members: tuple[Member, ...]
+    id: bytes = field(init=False, compare=False)
+    total: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Check the members together, and name the committee."""
+        if not self.members:
+            raise SettlementError("no-members")
+        if len(self.members) > MAX_MEMBERS:
+            raise SettlementError("too-many-members", expected=MAX_MEMBERS, found=len(self.members))
+        keys = [member.key.key.eip2537() for member in self.members]
+        for a, b in pairwise(keys):
+            if a >= b:
+                raise SettlementError("duplicate-key" if a == b else "unordered-members")
+        words = self.deployment.words
+        for member in self.members:
+            domain, binding = member.key.domain, member.key.binding
+            here = binding.startswith(words) and len(binding) == len(words) + 32
+            if domain != REGISTRATION_DOMAIN or not here:
+                raise SettlementError("unregistered-key", expected=words, found=binding[:96])
+        digest = hashlib.sha256(len(self.members).to_bytes(32, "big"))
+        for key, member in zip(keys, self.members, strict=True):
+            digest.update(key + member.weight.to_bytes(32, "big"))
+        object.__setattr__(self, "id", digest.digest())
+        object.__setattr__(self, "total", sum(member.weight for member in self.members))
+
+    @classmethod
+    def of(cls, deployment: Deployment, members: Iterable[Member]) -> Self:
+        """Put members in order, and make their committee. Raises as the class does."""
+        ordered = sorted(members, key=lambda member: member.key.key.eip2537())
+        return cls(deployment=deployment, members=tuple(ordered))
+
+    def index(self, key: PublicKey) -> int:
+        """Position of the member with a key.
+
+        Raises:
+          SettlementError: unknown-member.
+        """
+        for index, member in enumerate(self.members):
+            if member.key.key == key:
+                return index
+        raise SettlementError("unknown-member", expected="a member's key", found=str(key))
+
+    def bitmap(self, signers: Iterable[int]) -> bytes:
+        """The bitmap of these members.
+
+        Raises:
+          ValueError: a number that no member has.
+        """
+        bits = 0
+        for index in signers:
+            if not 0 <= index < len(self.members):
+                raise ValueError(f"the committee has no member {index}")
+            bits |= 1 << index
+        return bits.to_bytes(self._bitmap_size, "little")
+
+    def signers(self, bitmap: bytes) -> tuple[int, ...]:
+        """The members that a bitmap names, ascending; perhaps none.
+
+        Raises:
+          SettlementError: bitmap-length, bitmap-excess.
+        """
+        if len(bitmap) != self._bitmap_size:
+            raise SettlementError("bitmap-length", expected=self._bitmap_size, found=len(bitmap))
+        bits = int.from_bytes(bitmap, "little")
+        if bits >> len(self.members):
+            raise SettlementError("bitmap-excess")
+        return tuple(i for i in range(len(self.members)) if bits >> i & 1)
+
+    def weight(self, signers: Sequence[int] | frozenset[int]) -> int:
+        """Weight of some members together, each counted once."""
+        return sum(self.members[i].weight for i in frozenset(signers))
+
+    def has_quorum(self, signers: Sequence[int] | frozenset[int]) -> bool:
+        """Whether some members have more than two thirds of the weight."""
+        return 3 * self.weight(signers) > 2 * self.total
+
+    @property
+    def _bitmap_size(self) -> int:
+        return (len(self.members) + 7) // 8

@@ -1,0 +1,226 @@
+"""What goes on chain once a quorum has signed: a statement, one signature, and who signed.
+
+`verify` and `verify_rotation` decide exactly as the contract does, from the same state: a `Head`,
+which names the deployment, the committee in office, and the last epoch settled. Each returns the
+head that follows, so a head is only ever reached through submissions that verified; an epoch is
+settled once, in order, by the committee of its time. Rules: specs/settlement.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, Generic, Self, TypeVar
+
+from protocols.settlement.committee import MAX_MEMBERS, Committee
+from protocols.settlement.statements import Deployment, EpochStatement, Rotation, SettlementError
+from verifiable import bls, encoding
+from verifiable.bls import Signature
+from verifiable.bls.keys import expect
+from verifiable.errors import MalformedEncoding
+
+VERSION: Final = 1
+NO_ROOT: Final = bytes(32)
+"""Previous root of the first epoch."""
+
+_MAX_SIZE: Final = 512  # more than a statement, a signature and a bitmap take
+
+S = TypeVar("S", EpochStatement, Rotation)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission(Generic[S]):
+    """A statement and the sum of signatures on it. That it is well-formed verifies nothing.
+
+    Attributes:
+      statement: what was signed.
+      signature: the sum.
+      bitmap: who signed, 1 to 32 bytes (`Committee.bitmap`).
+    """
+
+    statement: S
+    signature: Signature
+    bitmap: bytes
+
+    def __post_init__(self) -> None:
+        """Refuse other types (TypeError) and a bitmap of no committee (ValueError)."""
+        expect(self.signature, Signature)
+        if not isinstance(self.statement, EpochStatement | Rotation):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"{type(self.statement).__name__} is no statement")
+        if not 1 <= len(expect(self.bitmap, bytes)) <= MAX_MEMBERS // 8:
+            raise ValueError(f"a bitmap has 1 to {MAX_MEMBERS // 8} bytes")
+
+    @classmethod
+    def combine(
+        cls, statement: S, signatures: Mapping[int, Signature], committee: Committee
+    ) -> Self:
+        """Add up signatures on a statement, by member. Nothing is checked again.
+
+        Raises:
+          ValueError: there are none, or a number that no member has.
+          InfiniteAggregate: they cancel out.
+        """
+        return cls(
+            statement=statement,
+            signature=bls.aggregate([signatures[i] for i in sorted(signatures)]),
+            bitmap=committee.bitmap(signatures),
+        )
+
+    def encode(self) -> bytes:
+        """The one encoding of this submission off chain."""
+        statement = self.statement
+        kind = f"{statement.KIND} submission"
+        return encoding.encode(
+            [kind, VERSION, statement.message, self.signature.encoded, self.bitmap]
+        )
+
+    @classmethod
+    def decode(cls, kind: type[S], data: bytes) -> Submission[S]:
+        """Read a submission of a kind.
+
+        Raises:
+          MalformedEncoding: not the encoding of one (InvalidPoint if it is the signature).
+        """
+        fields: Any = encoding.decode(data, max_size=_MAX_SIZE)
+        match fields:
+            case [name, version, bytes(statement), bytes(signature), bytes(bitmap)] if (
+                name == f"{kind.KIND} submission"
+                and type(version) is int
+                and version == VERSION
+                and 1 <= len(bitmap) <= MAX_MEMBERS // 8
+            ):
+                return Submission(
+                    statement=kind.decode(statement),
+                    signature=Signature(signature),
+                    bitmap=bitmap,
+                )
+            case _:
+                raise MalformedEncoding(f"not a submission of the kind {kind.KIND}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """What the contract knows: where it is, who is in office, what was settled last.
+
+    Attributes:
+      committee: in office; its deployment is the contract's.
+      sequence: its term, from 0.
+      epoch: the next to settle, from 0: how many are settled.
+      root: of the one before it; `NO_ROOT` before the first.
+    """
+
+    committee: Committee
+    sequence: int = 0
+    epoch: int = 0
+    root: bytes = NO_ROOT
+
+    @property
+    def deployment(self) -> Deployment:
+        """Chain and contract."""
+        return self.committee.deployment
+
+    def statement(self, *, root: bytes, size: int, policy: bytes) -> EpochStatement:
+        """The statement of the next epoch, with these verdicts."""
+        return EpochStatement(
+            chain_id=self.deployment.chain_id,
+            contract=self.deployment.contract,
+            epoch=self.epoch,
+            root=root,
+            size=size,
+            policy=policy,
+            committee=self.committee.id,
+            sequence=self.sequence,
+            previous_root=self.root,
+        )
+
+    def rotation(self, incoming: Committee) -> Rotation:
+        """The statement by which the committee in office hands over to another."""
+        return Rotation(
+            chain_id=self.deployment.chain_id,
+            contract=self.deployment.contract,
+            committee=self.committee.id,
+            sequence=self.sequence,
+            incoming=incoming.id,
+        )
+
+
+def verify(submission: Submission[EpochStatement], head: Head) -> Head:
+    """Settle the next epoch, if the committee in office signed it.
+
+    Raises:
+      SettlementError: other-chain, other-contract, epoch-settled or epoch-ahead, other-committee,
+        other-sequence, other-previous-root, bitmap-length, bitmap-excess, no-quorum; in this order.
+      BadSignature, InfiniteAggregate: it is not the sum of the signatures of those named.
+      TypeError: a submission of another kind.
+    """
+    statement = expect(submission.statement, EpochStatement)
+    require_next(statement, head)
+    _require_signed(submission, head.committee)
+    return replace(head, epoch=head.epoch + 1, root=statement.root)
+
+
+def verify_rotation(submission: Submission[Rotation], head: Head, incoming: Committee) -> Head:
+    """Hand over to a committee, if the one in office signed that.
+
+    Raises:
+      SettlementError: other-chain, other-contract, other-committee, other-sequence, other-incoming,
+        unregistered-key, bitmap-length, bitmap-excess, no-quorum; in this order.
+      BadSignature, InfiniteAggregate: it is not the sum of the signatures of those named.
+      TypeError: a submission of another kind.
+    """
+    statement = expect(submission.statement, Rotation)
+    require_term(statement, head, incoming)
+    _require_signed(submission, head.committee)
+    return replace(head, committee=incoming, sequence=head.sequence + 1)
+
+
+def require_next(statement: EpochStatement, head: Head) -> None:
+    """Refuse every statement that is not of the epoch that comes next. Raises as `verify`."""
+    _require_here(statement, head)
+    if statement.epoch != head.epoch:
+        reason = "epoch-settled" if statement.epoch < head.epoch else "epoch-ahead"
+        raise SettlementError(reason, expected=head.epoch, found=statement.epoch)
+    _require_term(statement, head)
+    _require_equal("other-previous-root", head.root, statement.previous_root)
+
+
+def require_term(statement: Rotation, head: Head, incoming: Committee) -> None:
+    """Refuse every rotation but that from the committee in office to a given one.
+
+    Raises as `verify_rotation`.
+    """
+    _require_here(statement, head)
+    _require_term(statement, head)
+    _require_equal("other-incoming", incoming.id, statement.incoming)
+    # The id does not hold the contract, at which the keys were registered.
+    _require_equal("unregistered-key", head.deployment.words, incoming.deployment.words)
+
+
+def _require_here(statement: EpochStatement | Rotation, head: Head) -> None:
+    _require_equal("other-chain", head.deployment.chain_id, statement.chain_id)
+    _require_equal("other-contract", head.deployment.contract, statement.contract)
+
+
+def _require_term(statement: EpochStatement | Rotation, head: Head) -> None:
+    _require_equal("other-committee", head.committee.id, statement.committee)
+    _require_equal("other-sequence", head.sequence, statement.sequence)
+
+
+def _require_signed(submission: Submission[Any], committee: Committee) -> None:
+    signers: Sequence[int] = committee.signers(submission.bitmap)
+    if not committee.has_quorum(signers):
+        raise SettlementError(
+            "no-quorum",
+            expected=f"more than 2/3 of {committee.total}",
+            found=committee.weight(signers),
+        )
+    keys = [committee.members[i].key for i in signers]
+    statement = submission.statement
+    bls.fast_aggregate_verify(
+        keys, statement.message, submission.signature, domain=statement.DOMAIN
+    )
+
+
+def _require_equal(reason: str, expected: object, found: object) -> None:
+    if expected != found:
+        raise SettlementError(reason, expected=expected, found=found)

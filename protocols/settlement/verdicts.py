@@ -1,0 +1,176 @@
+"""The verdicts of an epoch, as an RFC 9162 tree over SHA-256 that a contract can verify.
+
+A `VerdictRecord` says who ran which job under which policy, what became of it, why, and how much of
+it was looked at. Its encoding, deterministic CBOR, is the data of one leaf.
+
+The records of an epoch stand in ascending order of job and worker, each pair once. So the root is a
+function of the set of verdicts alone: whoever holds the same verdicts computes the same root,
+whatever order they arrived in, and no verdict is counted twice. Format: specs/settlement.md.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, ClassVar, Final, Self
+
+from protocols.messages import Message, is_digest, is_uint, or_null
+from protocols.settlement.statements import EpochStatement, SettlementError
+from verifiable.merkle import SHA256, Tree, verify_inclusion
+from verifiable.report import Verdict
+
+_CODE: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
+
+
+def _code(value: Any) -> bool:
+    return type(value) is str and 1 <= len(value) <= 32 and _CODE.issuperset(value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerdictRecord(Message):
+    """What became of one worker's run of one job.
+
+    Attributes:
+      epoch: the epoch in which it is settled.
+      job: digest of the job, which binds program, parameters and input.
+      worker: identity of the worker.
+      verdict: accept, reject or indeterminate.
+      reason: why, by a stable code of the protocol that decided: at most 32 small letters, digits
+        and hyphens.
+      commitment: root of the trace that was committed to; None where nothing was.
+      answer: digest of the accepted answer; there iff accepted.
+      program: 32-byte program id.
+      policy: id of the policy under which it was reached.
+      checked: operations that were tested by claims (`Coverage`).
+      replayed: operations that the verifier computed again.
+    """
+
+    KIND: ClassVar[str] = "verdict"
+    TAG: ClassVar[str] = "message verdict"
+    MAX_SIZE: ClassVar[int] = 512
+    CHECKS: ClassVar[Mapping[str, Callable[[Any], bool]]] = {
+        "epoch": is_uint,
+        "job": is_digest,
+        "worker": is_digest,
+        "verdict": lambda value: isinstance(value, Verdict),
+        "reason": _code,
+        "commitment": or_null(is_digest),
+        "answer": or_null(is_digest),
+        "program": is_digest,
+        "policy": is_digest,
+        "checked": is_uint,
+        "replayed": is_uint,
+    }
+
+    epoch: int
+    job: bytes
+    worker: bytes
+    verdict: Verdict
+    reason: str
+    commitment: bytes | None
+    answer: bytes | None
+    program: bytes
+    policy: bytes
+    checked: int
+    replayed: int
+
+    def __post_init__(self) -> None:
+        """Refuse fields that contradict one another."""
+        Message.__post_init__(self)
+        if (self.verdict is Verdict.ACCEPT) != (self.answer is not None):
+            raise ValueError("an answer is there iff it is accepted")
+        if self.answer is not None and self.commitment is None:
+            raise ValueError("nothing is accepted that was not committed to")
+
+    def _values(self) -> list[Any]:
+        values = Message._values(self)
+        values[3] = self.verdict.value
+        return values
+
+    @classmethod
+    def _fields(cls, wire: dict[str, Any]) -> dict[str, Any]:
+        return wire | {"verdict": Verdict(wire["verdict"])}
+
+
+class EpochLog:
+    """The verdicts of one epoch, and the tree over them.
+
+    Attributes:
+      epoch: its number.
+      policy: id of the policy under which all were reached.
+      records: in ascending order of job and worker.
+      tree: over their encodings.
+
+    Raises:
+      SettlementError: no-verdicts, other-epoch, other-policy, unordered-verdicts.
+    """
+
+    __slots__ = ("epoch", "policy", "records", "tree")
+
+    def __init__(self, records: Sequence[VerdictRecord]):
+        """Check the records together, and build the tree."""
+        self.records = tuple(records)
+        if not self.records:
+            raise SettlementError("no-verdicts")
+        self.epoch, self.policy = self.records[0].epoch, self.records[0].policy
+        for record in self.records:
+            if record.epoch != self.epoch:
+                raise SettlementError("other-epoch", expected=self.epoch, found=record.epoch)
+            if record.policy != self.policy:
+                raise SettlementError("other-policy", expected=self.policy, found=record.policy)
+        if any(a >= b for a, b in pairwise(map(_order, self.records))):
+            raise SettlementError("unordered-verdicts")
+        self.tree = Tree.from_data((record.encode() for record in self.records), suite=SHA256)
+
+    @classmethod
+    def of(cls, records: Iterable[VerdictRecord]) -> Self:
+        """Put records in order, and make their log. Raises as the class does."""
+        return cls(sorted(records, key=_order))
+
+    def __repr__(self) -> str:
+        """Epoch, size and root."""
+        return f"EpochLog({self.epoch}, size={self.tree.size}, root={self.tree.root.hex()})"
+
+    def index(self, job: bytes, worker: bytes) -> int:
+        """Position of a verdict.
+
+        Raises:
+          KeyError: there is none on this job and worker.
+        """
+        index = bisect_left(self.records, (job, worker), key=_order)
+        if index == len(self.records) or _order(self.records[index]) != (job, worker):
+            raise KeyError((job, worker))
+        return index
+
+    def inclusion(self, index: int) -> tuple[bytes, ...]:
+        """Proof that the verdict at `index` is in the epoch. Raises ValueError if none is there."""
+        return self.tree.inclusion(index)
+
+
+def _order(record: VerdictRecord) -> tuple[bytes, bytes]:
+    return record.job, record.worker
+
+
+def verify_verdict(
+    record: VerdictRecord, *, index: int, proof: Sequence[bytes], statement: EpochStatement
+) -> None:
+    """Verify that a statement settles a verdict. The statement must have been verified.
+
+    Raises:
+      SettlementError: other-epoch, other-policy.
+      MalformedProof, RootMismatch: it is not in the tree at this position.
+    """
+    if record.epoch != statement.epoch:
+        raise SettlementError("other-epoch", expected=statement.epoch, found=record.epoch)
+    if record.policy != statement.policy:
+        raise SettlementError("other-policy", expected=statement.policy, found=record.policy)
+    verify_inclusion(
+        proof,
+        leaf=SHA256.leaf(record.encode()),
+        index=index,
+        size=statement.size,
+        root=statement.root,
+        suite=SHA256,
+    )

@@ -1,0 +1,284 @@
+"""The harness: bars, tidy JSON, exit status, interleaving, intervals, and the published tables."""
+
+import io
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import jax.numpy as jnp
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+from scipy.stats import binom
+
+from benchmarks import check_vs_rerun, harness, soundness
+from benchmarks.harness import Row
+from protocols.demo import models
+
+ROOT = Path(__file__).parent.parent
+
+
+# --------------------------------------------------------------------------------------- bars
+
+
+@given(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6))
+def test_a_bar_holds_exactly_when_the_comparison_does(value: float, bar: float):
+    assert Row("c", "m", value, "1", f">= {bar!r}").holds is (value >= bar)
+    assert Row("c", "m", value, "1", f"<= {bar!r}").holds is (value <= bar)
+    assert Row("c", "m", value, "1", f"> {bar!r}").holds is (value > bar)
+    assert Row("c", "m", value, "1", f"< {bar!r}").holds is (value < bar)
+    assert Row("c", "m", value, "1", f"== {bar!r}").holds is (value == bar)
+    assert Row("c", "m", value, "1").holds is None
+
+
+def test_a_bar_reads_its_number_and_its_separators():
+    assert harness.parse_bar(">= 100_000") == (">=", 100_000.0)
+    assert harness.parse_bar("<= 1e-9") == ("<=", 1e-9)
+
+
+@pytest.mark.parametrize(
+    "bar", ["", "10", ">=10", "=> 10", ">= ten", ">= nan", "<= inf", ">= 10 ", ">= 10\n", "> 1,5"]
+)
+def test_a_bar_that_judges_nothing_is_refused(bar: str):
+    with pytest.raises(ValueError, match="a bar is"):
+        Row("c", "m", 1.0, "1", bar)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_value_that_is_not_finite_is_refused(value: float):
+    with pytest.raises(ValueError, match="not a finite number"):
+        Row("c", "m", value, "1", ">= 0")
+
+
+# ------------------------------------------------------------------------------------ running
+
+
+class _Fake:
+    CLAIM = "Two and two make four."
+
+    def __init__(self, *rows: Row):
+        self._rows = rows
+
+    def rows(self, quick: bool):
+        yield from self._rows
+
+
+GOOD = Row("two", "sum", 4.0, "1", "== 4")
+PLAIN = Row("two", "seconds", 0.5, "s")
+BAD = Row("three", "sum", 5.0, "1", "== 4")
+
+
+def _run(monkeypatch: pytest.MonkeyPatch, path: Path | None, *rows: Row, quick: bool = False):
+    monkeypatch.setattr(harness, "load", lambda _: _Fake(*rows))
+    console = Console(file=io.StringIO(), width=120)
+    kept = harness.run("fake", quick=quick, path=path, console=console)
+    return kept, console.file.getvalue()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("rows", "quick", "kept"),
+    [
+        ((GOOD, PLAIN), False, True),
+        ((GOOD, BAD), False, False),
+        ((GOOD, BAD), True, True),
+        ((PLAIN,), False, True),
+        ((), False, False),
+        ((), True, False),
+    ],
+)
+def test_a_run_fails_on_a_missed_bar_and_on_measuring_nothing(monkeypatch, rows, quick, kept):
+    assert _run(monkeypatch, None, *rows, quick=quick)[0] is kept
+
+
+def test_a_run_prints_every_row_and_marks_the_missed_one(monkeypatch):
+    _, text = _run(monkeypatch, None, GOOD, PLAIN, BAD)
+    assert "Two and two make four." in text
+    assert "500 ms" in text
+    assert [line.split()[-1] for line in text.splitlines() if "sum" in line] == ["yes", "NO"]
+    assert "1 bars missed" in text
+
+
+def test_the_json_is_tidy(monkeypatch, tmp_path):
+    _run(monkeypatch, tmp_path / "any.json", GOOD, PLAIN, BAD)
+    result = json.loads((tmp_path / "any.json").read_text())
+    assert set(result) == {"name", "claim", "date", "command", "machine", "versions", "rows"}
+    assert result["name"] == "fake"
+    assert result["claim"] == _Fake.CLAIM
+    assert result["command"] == "python -m benchmarks fake"
+    assert {"cpu", "cores", "memory", "os"} <= set(result["machine"])
+    assert {"python", "jax", "verifiable"} <= set(result["versions"])
+    keys = {"case", "measure", "value", "unit", "bar", "holds"}
+    assert all(set(row) == keys for row in result["rows"])
+    assert [row["holds"] for row in result["rows"]] == [True, None, False]
+    assert [row["value"] for row in result["rows"]] == [4.0, 0.5, 5.0]
+
+
+def test_a_value_measured_twice_is_refused():
+    with pytest.raises(ValueError, match="2 times"):
+        _result(GOOD, PLAIN, GOOD)
+
+
+def test_a_directory_gets_a_file_named_after_the_benchmark(monkeypatch, tmp_path):
+    _run(monkeypatch, tmp_path, GOOD, quick=True)
+    assert json.loads((tmp_path / "fake.json").read_text())["command"].endswith("--quick")
+
+
+def test_medians_are_of_interleaved_warm_calls():
+    calls: list[str] = []
+    thunks = {name: lambda name=name: calls.append(name) for name in ("a", "b", "c")}
+    medians = harness.interleaved_medians(thunks, 4)
+    warm, rounds = calls[:3], [calls[i : i + 3] for i in range(3, len(calls), 3)]
+    assert warm == ["a", "b", "c"]
+    assert rounds == [["a", "b", "c"], ["b", "c", "a"], ["c", "a", "b"], ["a", "b", "c"]]
+    assert set(medians) == {"a", "b", "c"}
+    assert all(value >= 0 for value in medians.values())
+
+
+def test_medians_need_a_repeat():
+    with pytest.raises(ValueError, match="at least 1"):
+        harness.interleaved_medians({"a": lambda: None}, 0)
+
+
+@given(st.integers(1, 400), st.data(), st.sampled_from([0.9, 0.99, 0.999]))
+def test_clopper_pearson_against_its_definition(n: int, data: st.DataObject, level: float):
+    """At each end of the interval, what was seen or worse has probability (1 - level) / 2."""
+    k = data.draw(st.integers(0, n))
+    low, high = harness.clopper_pearson(k, n, level)
+    tail = (1 - level) / 2
+    assert low == 0 if k == 0 else binom.sf(k - 1, n, low) == pytest.approx(tail, rel=1e-6)
+    assert high == 1 if k == n else binom.cdf(k, n, high) == pytest.approx(tail, rel=1e-6)
+
+
+# ---------------------------------------------------------------------------------- reporting
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (0.01234, "s", "12.3 ms"),
+        (3.2e-7, "s", "320 ns"),
+        (75.0, "s", "75 s"),
+        (7200.0, "s", "7.2e+03 s"),
+        (0.0, "s", "0 s"),
+        (1_250_000, "bytes", "1.25 MB"),
+        (12, "bytes", "12 B"),
+        (3.1e9, "B/s", "3.1 GB/s"),
+        (100_000, "1", "100,000"),
+        (23.456, "1", "23.5"),
+        (1.5e-9, "1", "1.5e-09"),
+        (2_400_000, "leaves/s", "2,400,000 leaves/s"),
+        (123_456.7, "1/s", "123,457/s"),
+    ],
+)
+def test_a_quantity_is_written_with_its_unit(value: float, unit: str, text: str):
+    assert harness.quantity(value, unit) == text
+
+
+def _result(*rows: Row, name: str = "fake"):
+    return harness.tidy(name, _Fake.CLAIM, rows, f"python -m benchmarks {name}")
+
+
+def test_the_report_shows_claim_provenance_values_and_bars():
+    text = harness.section(_result(GOOD, PLAIN, BAD, Row("four", "seconds", 2.0, "s", "<= 3")))
+    assert "### fake" in text
+    assert _Fake.CLAIM in text
+    assert harness.machine()["cpu"] in text
+    assert "`python -m benchmarks fake`" in text
+    assert "| two | 4 (= 4: holds) | 500 ms |" in text
+    assert "| three | 5 (= 4: **missed**) |" in text
+    assert "| four | 2 s (≤ 3 s: holds) |" in text
+
+
+def test_the_report_keeps_the_page_around_it_and_is_idempotent():
+    page = f"before\n{harness.BEGIN}\nstale\n{harness.END}\nafter\n"
+    once = harness.render(page, [_result(GOOD)])
+    assert once.startswith("before\n")
+    assert once.endswith("\nafter\n")
+    assert "stale" not in once
+    assert harness.render(once, [_result(GOOD)]) == once
+
+
+@pytest.mark.parametrize("page", ["", harness.BEGIN, harness.END + harness.BEGIN])
+def test_a_page_without_its_markers_is_refused(page: str):
+    with pytest.raises(ValueError, match="the page must hold"):
+        harness.render(page, [])
+
+
+def test_quick_and_misnamed_results_are_not_published(tmp_path):
+    quick = _result(GOOD) | {"command": "python -m benchmarks fake --quick"}
+    (tmp_path / "fake.json").write_text(json.dumps(quick))
+    with pytest.raises(ValueError, match="quick run"):
+        harness.read_results(tmp_path)
+    (tmp_path / "fake.json").write_text(json.dumps(_result(GOOD, name="other")))
+    with pytest.raises(ValueError, match="holds the result of 'other'"):
+        harness.read_results(tmp_path)
+
+
+def test_the_published_tables_are_those_of_the_results():
+    text = harness.README.read_text()
+    assert harness.render(text, harness.read_results()) == text
+
+
+def test_every_result_belongs_to_a_benchmark_and_was_judged_by_its_bars():
+    for result in harness.read_results():
+        assert result["name"] in harness.names()
+        for row in result["rows"]:
+            fields = {k: row[k] for k in ("case", "measure", "value", "unit", "bar")}
+            assert Row(**fields).holds is row["holds"]
+
+
+# --------------------------------------------------------------------------------- the package
+
+
+def test_every_benchmark_has_one_claim_of_one_sentence():
+    assert harness.names()
+    for name in harness.names():
+        claim = harness.load(name).CLAIM
+        assert claim.strip() == claim != ""
+        assert "\n" not in claim
+        result = harness.RESULTS / f"{name}.json"
+        assert not result.exists() or json.loads(result.read_text())["claim"] == claim
+
+
+def test_soundness_measures_every_deviation():
+    rows = {(row.case, row.measure): row for row in soundness.deviations(trials=10)}
+    for kappa in soundness.KAPPAS:
+        row = rows[f"kappa={kappa}", "interval_low"]
+        assert harness.parse_bar(row.bar or "")[0] == "<="
+        bound = rows[f"kappa={kappa}", "bound"].value
+        assert harness.parse_bar(row.bar or "")[1] == pytest.approx(bound, rel=1e-3)
+    assert rows["kappa=0.5", "acceptance"].value == 1
+    assert rows["kappa=16", "acceptance"].value == 0
+
+
+def test_soundness_reads_enough_text():
+    assert len(soundness.documentation().split()) > 20_000
+
+
+def test_the_check_is_measured_against_the_run():
+    params, forward = models.gpt(width=128, layers=1)
+    x = jnp.ones((128, 128))
+    measured = check_vs_rerun.measure("tiny", forward, params, (x,), repeats=1, least=1e9)
+    rows = {row.measure: row for row in measured}
+    seconds = rows["seconds_run"].value / rows["seconds_check"].value
+    assert rows["ratio"].value == pytest.approx(seconds)
+    assert rows["ratio"].holds is False
+    assert rows["trace_bytes"].value > 0
+    assert rows["params_bytes"].value == 4 * (12 * 128**2 + 13 * 128 + 2 * 128)
+
+
+def test_an_unknown_benchmark_is_refused_by_name():
+    with pytest.raises(ValueError, match="no benchmark 'nope'"):
+        harness.load("nope")
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "nope"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "no benchmark 'nope'" in done.stderr

@@ -1,0 +1,302 @@
+"""The demo's scenario: every cheat by name with its expected reason, and the order of events."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from protocols.demo import devices, models
+from protocols.demo.models import in_precision
+from protocols.demo.scenes import check
+from verifiable import challenge, program
+
+SEED = bytes(range(32))
+TEXTS = ("the cat sat on the mat", "rain tomorrow", "a")
+
+
+@functools.cache
+def model(precision: str = "f32") -> models.Model:
+    small = models.small_transformer(3, width=128, layers=2)
+    return in_precision(small, precision)
+
+
+@functools.cache
+def events(precision: str = "f32") -> tuple[check.Event, ...]:
+    return tuple(check.play(job(precision), seed=SEED, repeats=1))
+
+
+def outcomes(precision: str = "f32") -> dict[str, check.Outcome]:
+    return {e.device.name: e for e in events(precision) if isinstance(e, check.Outcome)}
+
+
+@functools.cache
+def job(precision: str = "f32") -> devices.Job:
+    return check.prepare(model(precision), TEXTS)
+
+
+@functools.cache
+def key() -> program.VerifierKey:
+    return job().program.setup(model().params, challenge.secret(SEED))
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """Verdict, reason and first failing claim; `first` stands for the program's first claim."""
+
+    name: str
+    verdict: str
+    reason: str
+    claim: str | None
+
+
+def caught(name: str, claim: str | None, reason: str = "claim-mismatch") -> Expected:
+    return Expected(name, "reject", reason, claim)
+
+
+ALWAYS = (
+    Expected("honest, compiled", "accept", "ok", None),
+    Expected("honest, op by op", "accept", "ok", None),
+    caught("last layer skipped", "layer1/attention/query"),
+    caught("weights rounded to int4", "product"),
+    caught("weights rounded to float8", "product"),
+    caught("weights before fine-tuning", "product"),
+    caught("another model, same shapes", "first", "first"),
+    caught("attention heads permuted", "layer0/attention/query"),
+    caught("activations scaled by 1000", "layer0/mlp/up"),
+    caught("another user's input", "first", "first"),
+    caught("prompt truncated", "first", "first"),
+    caught("tokens swapped", "first", "first"),
+    caught("one element changed", "layer1/mlp/up"),
+    caught("two opposite changes in a row", "layer1/mlp/up"),
+    caught("signs of small values flipped", "layer1/mlp/up"),
+    caught("small values set to zero", "layer1/mlp/up"),
+    caught("NaN in a claim", "layer1/mlp/up", "claim-nonfinite"),
+    caught("infinity in a claim", "layer1/mlp/up", "claim-nonfinite"),
+    caught("norm overflowed by 3e38", "layer1/mlp/up"),
+    caught("false output, honest trace", "output", "output-mismatch"),
+    caught("NaN output, honest trace", "output", "output-nonfinite"),
+    caught("one claim left out", None, "claim-missing"),
+    caught("commitment to another trace", None, "commitment-mismatch"),
+)
+ROUNDINGS = (
+    caught("one rounding off by one level", "rounding", "rounding-mismatch"),
+    caught("scale doubled, values halved", "rounding", "rounding-mismatch"),
+    caught("rounded in the cheat's favour", "rounding", "rounding-mismatch"),
+)
+FURTHER = {
+    "f32": (
+        caught("weights rounded to float16", "product"),
+        caught("shifts along the gradient", "any"),
+    ),
+    "bf16": (caught("shifts along the gradient", "any"), *ROUNDINGS),
+    "f16": (caught("shifts along the gradient", "any"), *ROUNDINGS),
+    "w8a8": (*ROUNDINGS, caught("accumulator off by 2^31", "layer1/mlp/up", "claim-range")),
+}
+# Integers have no such values: what is sent in their place has another type, or is out of range.
+INSTEAD = {
+    ("w8a8", "NaN in a claim"): "claim-dtype",
+    ("w8a8", "infinity in a claim"): "claim-dtype",
+    ("w8a8", "norm overflowed by 3e38"): "claim-range",
+    # A kernel times 1000 has the same levels and another scale, which is seen one layer later.
+    ("w8a8", "activations scaled by 1000"): "rounding-mismatch",
+}
+ROWS = [(p, e) for p, further in FURTHER.items() for e in (*ALWAYS, *further)]
+
+
+@pytest.mark.parametrize("precision", FURTHER)
+def test_every_device_has_its_row(precision):
+    expected = [e for p, e in ROWS if p == precision]
+    assert [e.name for e in expected] == [d.name for d in devices.lineup(precision)]
+    assert [e.verdict == "accept" for e in expected] == [
+        d.honest for d in devices.lineup(precision)
+    ]
+
+
+@pytest.mark.parametrize(("precision", "expected"), ROWS, ids=lambda e: getattr(e, "name", e))
+def test_each_device_gets_its_verdict_reason_and_claim(precision, expected):
+    found = outcomes(precision)[expected.name]
+    claims = job(precision).program.claims
+    products = [c for c in claims if c.contraction is not None]
+    reason = INSTEAD.get((precision, expected.name), expected.reason)
+    if reason == "first":
+        reason = "claim-mismatch" if claims[0] is products[0] else "rounding-mismatch"
+    assert (found.verdict, found.reason) == (expected.verdict, reason)
+    assert found.right
+    named = {"first": claims[0].name, "product": products[0].name, None: None}
+    claim = named.get(expected.claim, expected.claim)
+    if expected.claim not in ("any", "rounding") and reason == expected.reason:
+        assert (found.claim is None) == (claim is None)
+        assert claim is None or f"{found.claim}/".startswith(f"{claim}/")
+    if expected.verdict == "accept":
+        assert 0 <= found.worst <= 1
+    elif reason in ("claim-mismatch", "rounding-mismatch"):
+        assert found.worst > 1
+
+
+def test_the_gradient_attack_passes_only_inside_of_the_corridor():
+    j, first = job(), lambda y: y[0, 0]
+    corridor = j.program.corridor(j.model.params, *j.inputs, answer=first)
+    honest, _ = j.execute(j.model.params, *j.inputs)
+    for kappa, verdict in ((1.0, "accept"), (1.2 * corridor.kappa, "reject")):
+        y, claims = j.program.attack(j.model.params, *j.inputs, answer=first, kappa=kappa)
+        assert j.program.check(key(), *j.inputs, y=y, trace=claims).verdict == verdict
+        moved = abs(float(first(y) - first(honest)))
+        assert (moved <= corridor.reach) == (verdict == "accept")
+
+
+@pytest.mark.parametrize("name", ["f64", "int4", "", "F32"])
+def test_an_unknown_precision_names_the_known_ones(name):
+    with pytest.raises(ValueError, match="there are f32, bf16, f16, w8a8"):
+        in_precision(model(), name)
+
+
+def test_every_cheat_is_caught_on_the_shortest_text_where_attention_is_no_claim():
+    # At this width it is cheaper to replay attention than to test it, and cheats show up later.
+    tiny = models.small_transformer(0, width=64, layers=1)
+    *_, summary = check.play(check.prepare(tiny, ["a"]), seed=SEED, repeats=1)
+    assert isinstance(summary, check.Summary)
+    assert len(summary.outcomes) == len(devices.lineup("f32"))
+    assert [o.device.name for o in summary.outcomes if not o.right] == []
+
+
+# A cheat that computes something else must be consistent with itself: checked as what it really
+# is, it passes, so that only the comparison with what was asked for can catch it.
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        devices.without_last_layer,
+        devices.scaled,
+        devices.permuted_heads,
+        devices.another_model,
+        functools.partial(devices.kernels, change=devices.int4),
+        functools.partial(devices.kernels, change=devices.float16),
+        functools.partial(devices.kernels, change=devices.before_fine_tuning),
+    ],
+)
+def test_another_model_passes_as_itself(change):
+    j, params = job(), change(model())
+    assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, model().params)
+    sent = devices.with_params(change)(j)
+    key = j.program.setup(params, challenge.secret(SEED))
+    assert j.program.check(key, *j.inputs, y=sent.y, trace=sent.trace).verdict == "accept"
+
+
+@pytest.mark.parametrize(
+    "change", [devices.another_user, devices.truncated, devices.swapped_tokens]
+)
+def test_another_input_passes_as_itself(change):
+    j = job()
+    inputs = change(j)
+    assert any((ours != theirs).any() for ours, theirs in zip(j.inputs, inputs, strict=True))
+    sent = devices.with_inputs(change)(j)
+    key = j.program.setup(model().params, challenge.secret(SEED))
+    assert j.program.check(key, *inputs, y=sent.y, trace=sent.trace).verdict == "accept"
+
+
+def test_int4_has_fifteen_levels_a_group_and_float16_eleven_bits():
+    kernel = np.random.default_rng(0).standard_normal((64, 3)).astype(np.float32)
+    rounded = devices.int4("", kernel)
+    assert max(len(np.unique(rounded[g : g + 32, c])) for g in (0, 32) for c in range(3)) <= 15
+    assert np.abs(rounded - kernel).max() <= np.abs(kernel).max() / 14 * 1.001
+    assert (devices.int4("", np.zeros((32, 2), np.float32)) == 0).all()
+    mantissa = np.frexp(devices.float16("", kernel))[0] * 2**11
+    assert (mantissa == np.rint(mantissa)).all()
+
+
+# Order and bookkeeping.
+
+
+def test_nothing_derived_from_the_key_is_used_before_the_last_commitment(monkeypatch):
+    log: list[str] = []
+    check = program.Program.check
+
+    def spy(self, *args, **kwargs):
+        log.append("check")
+        return check(self, *args, **kwargs)
+
+    def runner(name):
+        def run(j):
+            sent = devices.jitted(j)
+            log.append(name)
+            return sent
+
+        return devices.Device(name, True, run)
+
+    monkeypatch.setattr(program.Program, "check", spy)
+    cast = [runner(name) for name in ("a", "b", "c")]
+    tiny = models.small_transformer(0, width=32, layers=1)
+    list(check.play(check.prepare(tiny, ["a"]), devices=cast, seed=SEED, repeats=1))
+    assert log[:4] == ["a", "b", "c", "check"]
+
+
+def test_steps_count_up_to_their_total_and_the_summary_comes_last():
+    steps = [e for e in events() if isinstance(e, check.Step)]
+    assert [s.done for s in steps] == list(range(len(steps)))
+    assert {s.total for s in steps} == {len(steps)}
+    summary = events()[-1]
+    assert isinstance(summary, check.Summary)
+    assert summary.outcomes == tuple(outcomes().values())
+    assert summary.right
+
+
+def test_the_summary_measures_what_it_says():
+    summary = events()[-1]
+    assert isinstance(summary, check.Summary)
+    sent = devices.jitted(job())
+    assert summary.root == sent.commitment.root == outcomes()["honest, compiled"].root
+    assert summary.bytes_params == 4 * sum(x.size for x in jax.tree.leaves(model().params))
+    claims = sum(int(np.prod(c.shape)) for c in job().program.claims)
+    assert summary.bytes_trace == 4 * (claims + len(TEXTS) * 128)
+    assert summary.kept == ("params['embeddings']['words']", 4 * 259 * 128)
+    assert 0 < summary.bytes_key < summary.bytes_params
+    assert summary.seconds_run > 0
+    assert summary.seconds_check > 0
+    assert summary.seconds_root > 0
+
+
+@pytest.mark.parametrize(
+    ("cast", "right"),
+    [
+        ([], False),
+        ([devices.Device("honest", True, devices.jitted)], True),
+        ([devices.Device("cheat that does not cheat", False, devices.jitted)], False),
+        ([devices.Device("honest but broken", True, devices.nan_output)], False),
+    ],
+    ids=lambda value: value[0].name if isinstance(value, list) and value else None,
+)
+def test_a_wrong_verdict_is_told_from_a_right_one(cast, right):
+    judged = tuple(check.judge(job(), key(), device, device.run(job())) for device in cast)
+    summary = events()[-1]
+    assert isinstance(summary, check.Summary)
+    assert dataclasses.replace(summary, outcomes=judged).right is right
+
+
+@pytest.mark.parametrize(
+    "values",
+    [None, b"", [1.0], devices.trace.Trace(claims=("text",)), devices.trace.Trace(claims=())],
+    ids=["none", "bytes", "a list", "claims of text", "no claims"],
+)
+def test_what_is_no_trace_is_rejected_and_raises_nothing(values):
+    sent = dataclasses.replace(devices.jitted(job()), trace=values)
+    outcome = check.judge(job(), key(), devices.HONEST[0], sent)
+    assert outcome.verdict == "reject"
+    assert outcome.reason in {"trace-structure", "commitment-mismatch"}
+    assert outcome.worst is None
+
+
+def test_too_many_texts_are_refused():
+    with pytest.raises(ValueError, match="65 texts; at most 64"):
+        check.prepare(model(), ["a"] * 65)
+
+
+def test_a_claim_that_does_not_exist_is_the_callers_mistake():
+    with pytest.raises(ValueError, match="0 claims are called layer1/mlp/sideways"):
+        devices.with_claim(devices.overflow, "mlp/sideways")(job())

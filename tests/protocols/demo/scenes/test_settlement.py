@@ -1,0 +1,168 @@
+"""The scene at the contract: what happens, in which order, and that a wrong answer is noticed."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from protocols.contracts import evm
+from protocols.demo.scenes import settlement
+from protocols.demo.scenes.check import Outcome as Judged
+from protocols.demo.scenes.check import Step
+from protocols.demo.scenes.settlement import Outcome, Summary
+from protocols.settlement import submission
+from protocols.settlement.statements import SettlementError
+from protocols.settlement.verdicts import EpochLog, VerdictRecord
+from verifiable.report import Verdict
+
+SEED = bytes(range(32))
+WORDS = {"job": b"j" * 32, "program": b"p" * 32, "policy": b"q" * 32}
+
+
+def judged(count: int = 9) -> list[Judged]:
+    verdicts = ["accept", "reject", "indeterminate"]
+    return [
+        Judged(
+            device=SimpleNamespace(name=f"device {i}"),  # pyright: ignore
+            verdict=verdicts[i % 3],
+            reason="ok" if i % 3 == 0 else "claim-mismatch",
+            claim=None,
+            worst=None,
+            root=bytes([i]) * 32,
+        )
+        for i in range(count)
+    ]
+
+
+def records(count: int = 9) -> list[VerdictRecord]:
+    return settlement.records(judged(count), **WORDS)
+
+
+@functools.cache
+def events() -> tuple[Any, ...]:
+    return tuple(settlement.play(records(), seed=SEED))
+
+
+def summary() -> Summary:
+    return events()[-1]
+
+
+def test_the_epoch_is_settled_and_one_verdict_shown():
+    done = summary()
+    log = EpochLog.of(records())
+    assert done.right
+    assert done.settled
+    statement = done.submission.statement
+    assert (statement.root, statement.size, statement.epoch) == (log.tree.root, 9, 0)
+    assert statement.policy == WORDS["policy"]
+    assert done.shown in log.records
+    assert done.path == len(log.inclusion(log.records.index(done.shown)))
+    assert (done.members, done.total) == (7, 11)
+    assert 3 * done.weight > 2 * done.total > 2 * done.weight
+    assert [refusal.reason for refusal in done.refused] == ["bad-signature"]
+
+
+def test_gas_is_counted_by_step():
+    gas = summary().gas
+    assert list(gas) == ["register", "activate", "settle", "show"]
+    assert 102_900 < gas["settle"] < 300_000
+    assert gas["show"] < 80_000
+    assert gas["register"] > 7 * 102_900
+
+
+CHEATS = [cheat[:2] for cheat in (*settlement.BEFORE, *settlement.AFTER)]
+
+
+@pytest.mark.parametrize(("name", "expected"), CHEATS)
+def test_each_cheat_is_refused_for_its_reason(name: str, expected: str):
+    (found,) = [e for e in events() if isinstance(e, Outcome) and e.name == name]
+    assert found.reason == found.expected == expected
+    assert found in summary().outcomes
+
+
+def test_steps_count_up_to_their_total_and_the_summary_comes_last():
+    steps = [e for e in events() if isinstance(e, Step)]
+    assert [s.done for s in steps[:3]] == [0, 1, 2]
+    assert all(a.done <= b.done <= b.total for a, b in itertools.pairwise(steps))
+    assert [e for e in events() if isinstance(e, Summary)] == [events()[-1]]
+    assert [e for e in events() if isinstance(e, Outcome)] == list(summary().outcomes)
+
+
+def test_what_went_on_chain_is_what_python_verifies():
+    sent = summary().submission
+    made = settlement._deploy(SEED)
+    assert submission.verify(sent, made.head).root == sent.statement.root
+
+
+@pytest.mark.parametrize("count", [2, 3, 8])
+def test_any_number_of_verdicts_from_two(count: int):
+    *_, last = settlement.play(records(count), seed=SEED)
+    assert isinstance(last, Summary)
+    assert last.right
+    assert last.submission.statement.size == count
+
+
+def test_fresh_keys_each_time():
+    first, second = (tuple(settlement.play(records(2)))[-1] for _ in range(2))
+    assert first.submission.statement.committee != second.submission.statement.committee
+
+
+def test_verdicts_keep_what_was_judged():
+    made = records()
+    assert [r.verdict for r in made[:3]] == [
+        Verdict.ACCEPT,
+        Verdict.REJECT,
+        Verdict.INDETERMINATE,
+    ]
+    assert made[0].answer == made[0].commitment == bytes(32)
+    assert made[1].answer is None
+    assert len({r.worker for r in made}) == len(made)
+    assert all(r.job == WORDS["job"] and r.program == WORDS["program"] for r in made)
+
+
+@pytest.mark.parametrize(
+    ("change", "right"),
+    [
+        ({}, True),
+        ({"settled": False}, False),
+        ({"outcomes": ()}, False),
+        ({"outcomes": (Outcome(name="n", expected="no-quorum", reason=None),)}, False),
+        ({"outcomes": (Outcome(name="n", expected="no-quorum", reason="other"),)}, False),
+    ],
+)
+def test_a_wrong_ending_is_told_from_a_right_one(change: dict[str, Any], right: bool):
+    assert dataclasses.replace(summary(), **change).right is right
+
+
+def test_a_contract_that_refuses_nothing_is_noticed(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(settlement._Site, "refusal", lambda self, data: None)
+    *_, last = settlement.play(records(2), seed=SEED)
+    assert isinstance(last, Summary)
+    assert last.settled
+    assert not last.right
+
+
+def test_a_contract_that_stores_nothing_is_noticed(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(settlement._Site, "read", lambda self, name, epoch: bytes(32))
+    *_, last = settlement.play(records(2), seed=SEED)
+    assert isinstance(last, Summary)
+    assert not last.right
+
+
+def test_wrong_verdicts_are_refused():
+    with pytest.raises(ValueError, match="two verdicts or more"):
+        list(settlement.play(records(1)))
+    later = [dataclasses.replace(r, epoch=1) for r in records()]
+    with pytest.raises(SettlementError, match="other-epoch"):
+        list(settlement.play(later))
+
+
+def test_without_py_evm_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(evm, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"pip install 'verifiable\[evm\]'"):
+        list(settlement.play(records()))

@@ -1,0 +1,177 @@
+"""The demo's vote: what becomes of everybody, in every seating, and what an audit looks at."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import jax.numpy as jnp
+import pytest
+
+from protocols.demo import devices, models, roles
+from protocols.demo.models.precision import PRECISIONS
+from protocols.demo.scenes import check, vote
+from protocols.demo.scenes.check import Step
+from protocols.messages import Reason, Reveal
+from verifiable import challenge, program
+from verifiable.encoding import tensor_bytes
+from verifiable.voting import Outcome
+
+SEED = bytes(range(32))
+
+
+@functools.cache
+def job() -> devices.Job:
+    return check.prepare(models.small_transformer(0, width=32, layers=1), ["a", "the cat"])
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_honest_answers_agree_at_every_precision(precision: str):
+    """Answers are float32 at every precision, but further apart where the model rounds coarser."""
+    model = models.in_precision(models.small_transformer(0, width=64, layers=2), precision)
+    played = vote.play(check.prepare(model, ["a", "the cat"]), seed=SEED)
+    summary = end(tuple(played))
+    honest = {o.voter.device.name: o.outcome for o in summary.outcomes if o.voter.device.honest}
+    assert honest == dict.fromkeys(("Ada", "Ben", "Cleo", "Dov"), "agreed")
+
+
+@functools.cache
+def played(seed: bytes = SEED) -> tuple[vote.Event, ...]:
+    return tuple(vote.play(job(), seed=seed))
+
+
+def end(events) -> vote.Summary:
+    *_, last = events
+    assert isinstance(last, vote.Summary)
+    return last
+
+
+def voter(name: str, run, role: str = "honest") -> roles.Voter:
+    return roles.Voter(device=devices.Device(name, role == "honest", run), role=role, did="")
+
+
+def seven(*special: roles.Voter) -> list[roles.Voter]:
+    filler = [voter(f"filler {i}", devices.jitted) for i in range(7 - len(special))]
+    return [*special, *filler]
+
+
+@pytest.mark.parametrize("seed", [bytes([i]) * 32 for i in range(4)])
+def test_everybody_gets_what_they_deserve_in_every_seating(seed: bytes):
+    """Row 21, a copycat of commit and reveal, and row 22, colluders on one wrong answer."""
+    summary = end(played(seed))
+    assert summary.right
+    assert (summary.decision.outcome, summary.decision.reason) == (Outcome.ACCEPT, Reason.AUDITED)
+    assert {o.voter.device.name: (o.outcome, o.reason) for o in summary.outcomes} == {
+        "Ada": ("agreed", "ok"),
+        "Ben": ("agreed", "ok"),
+        "Cleo": ("agreed", "ok"),
+        "Dov": ("agreed", "ok"),
+        "Eve": ("blamed", "claim-mismatch"),
+        "Fay": ("blamed", "claim-mismatch"),
+        "Gus": ("no ballot", "opening-mismatch"),
+    }
+    honest = {o.worker for o in summary.outcomes if o.voter.device.honest}
+    assert set(summary.decision.group) == honest
+    assert summary.audits == 6
+
+
+def test_steps_count_up_to_their_total_and_outcomes_come_before_the_summary():
+    steps = [e for e in played() if isinstance(e, Step)]
+    assert [s.done for s in steps] == list(range(len(steps)))
+    # The copycat has no ballot, hence no audit.
+    assert {s.total for s in steps} == {len(steps) + 1}
+    assert end(played()).outcomes == tuple(e for e in played() if isinstance(e, vote.Outcome))
+
+
+def test_where_all_agree_nothing_is_audited():
+    summary = end(vote.play(job(), voters=seven(), seed=SEED))
+    assert summary.right
+    assert summary.decision.reason is Reason.AGREED
+    assert summary.decision.error == vote.POLICY.assurance.error
+    assert summary.audits == 0
+    assert {o.reason for o in summary.outcomes} == {"ok"}
+
+
+def test_five_colluders_lose_to_one_who_opens_an_honest_trace():
+    other = devices.with_params(devices.another_model)
+    colluders = [voter(f"colluder {i}", other, "colluder") for i in range(5)]
+    summary = end(vote.play(job(), voters=seven(*colluders), seed=SEED))
+    assert summary.right
+    assert [o.outcome for o in summary.outcomes] == ["blamed"] * 5 + ["agreed"] * 2
+
+
+@pytest.mark.parametrize("role", ["honest", "colluder"])
+def test_a_wrong_end_is_told_from_a_right_one(role: str):
+    """An honest worker that is blamed, and a cheat that does not cheat."""
+    run = devices.nan_output if role == "honest" else devices.jitted
+    summary = end(vote.play(job(), voters=seven(voter("wrong", run, role)), seed=SEED))
+    assert not summary.right
+    assert [o.voter.device.name for o in summary.outcomes if not o.right] == ["wrong"]
+    assert summary.honest_answer
+
+
+def test_no_outcomes_and_a_wrong_answer_are_never_right():
+    assert not dataclasses.replace(end(played()), outcomes=()).right
+    assert not dataclasses.replace(end(played()), honest_answer=False).right
+
+
+# What an audit looks at.
+
+
+def opened(submission: devices.Submission) -> Reveal:
+    return Reveal(
+        worker=bytes(32),
+        job=bytes(32),
+        epoch=1,
+        salt=bytes(32),
+        value=bytes(tensor_bytes(submission.y)),
+        trace_root=submission.commitment.root,
+        trace_size=submission.commitment.size,
+    )
+
+
+def audited(reveal: Reveal, submission: devices.Submission) -> tuple[str, str]:
+    found = vote.audit(job(), key(), devices.Device("x", True, devices.jitted), reveal, submission)
+    return found.verdict, found.reason
+
+
+@functools.cache
+def key() -> program.VerifierKey:
+    return job().program.setup(job().model.params, challenge.secret(SEED))
+
+
+def test_an_honest_trace_passes():
+    sent = job().run()
+    assert audited(opened(sent), sent) == ("accept", "ok")
+
+
+def test_an_answer_that_is_not_the_traces_is_rejected():
+    sent = job().run()
+    other = dataclasses.replace(opened(sent), value=bytes(tensor_bytes(jnp.zeros_like(sent.y))))
+    assert audited(other, sent) == ("reject", "answer-mismatch")
+
+
+@pytest.mark.parametrize("change", [{"trace_root": bytes(32)}, {"trace_size": 1}], ids=str)
+def test_another_trace_than_the_one_committed_to_is_rejected(change):
+    sent = job().run()
+    assert audited(dataclasses.replace(opened(sent), **change), sent) == (
+        "reject",
+        "commitment-mismatch",
+    )
+
+
+def test_the_key_follows_from_the_closed_log_and_a_later_beacon(monkeypatch):
+    """Nothing that the audit uses exists before the last commitment."""
+    made = []
+    public = challenge.public
+
+    def spy(log, beacon, **ids):
+        made.append((log, beacon))
+        return public(log, beacon, **ids)
+
+    monkeypatch.setattr(challenge, "public", spy)
+    summary = end(vote.play(job(), seed=SEED))
+    ((log, beacon),) = made
+    assert log.size == 7
+    assert beacon.round > log.closed_at
+    assert beacon.round == summary.decision.beacon

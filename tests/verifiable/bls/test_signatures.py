@@ -1,0 +1,593 @@
+"""BLS signatures: laws, cheats by name, the bounds of batch verification."""
+
+import functools
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from py_ecc.bls import G2ProofOfPossession as Reference
+from scipy.stats import binomtest
+
+from tests.helpers.paths import ROOT
+from verifiable import bls
+from verifiable.bls import (
+    BadBatch,
+    BadPossession,
+    BadSignature,
+    BadSigners,
+    InfiniteAggregate,
+    InvalidPoint,
+    Possession,
+    ProvenKey,
+    PublicKey,
+    SecretKey,
+    Signature,
+    Signed,
+    curve,
+    keys,
+)
+from verifiable.errors import VerificationError
+
+DOMAIN = b"verifiable/test/v1"
+MESSAGE = b"epoch 7"
+KEYS = [SecretKey.generate(bytes([i]) * 32) for i in range(8)]
+PROVEN = [ProvenKey(key=k.public_key, possession=k.prove_possession()) for k in KEYS]
+SIGNED = [k.sign(MESSAGE, domain=DOMAIN) for k in KEYS]
+
+
+def accepted(check: Callable[[], object]) -> bool:
+    """Return whether a check passes; only the prover's fault counts as a rejection."""
+    try:
+        check()
+    except VerificationError:
+        return False
+    return True
+
+
+def proven(data: bytes) -> ProvenKey:
+    """Return what would be a proven key if nobody had checked its proof."""
+    made = object.__new__(ProvenKey)
+    for name, value in (("key", PublicKey(data)), ("possession", None), ("binding", b"")):
+        object.__setattr__(made, name, value)
+    return made
+
+
+@pytest.fixture
+def unframed(monkeypatch: pytest.MonkeyPatch):
+    """Sign and verify bare messages, as the vectors do: they know of no domains."""
+    for module in (bls, keys):
+        monkeypatch.setattr(module, "framed", lambda message, domain: message)
+
+
+@functools.cache
+def reference() -> curve.Curve:
+    return curve.PyEcc()
+
+
+# ------------------------------------------------------------------------------------------- laws
+
+
+def cheap(examples: int) -> Any:
+    return settings(deadline=None, max_examples=examples)
+
+
+@cheap(20)
+@given(entropy=st.binary(min_size=32, max_size=32), message=st.binary(max_size=200))
+def test_what_is_signed_verifies(entropy: bytes, message: bytes):
+    key = SecretKey.generate(entropy)
+    signature = key.sign(message, domain=DOMAIN)
+    bls.verify(key.public_key, message, signature, domain=DOMAIN)
+    assert key.sign(message, domain=DOMAIN) == signature
+
+
+def test_the_example_of_the_specification():
+    text = (ROOT / "specs" / "bls.md").read_text().partition("## Example")[2]
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    said = {name: bytes.fromhex(value) for name, value in rows[1:]}
+    key = SecretKey.generate(said.pop("entropy"))
+    made = [
+        key.encode(),
+        key.public_key.encoded,
+        bls.framed(b"message", b"domain"),
+        key.sign(b"message", domain=b"domain").encoded,
+        key.prove_possession().encoded,
+        key.prove_possession(b"binding").encoded,
+        key.prove_possession(b"binding", domain=b"domain").encoded,
+    ]
+    assert made == list(said.values())
+
+
+@pytest.mark.usefixtures("unframed")
+def test_py_ecc_is_an_independent_oracle():
+    scalar = int.from_bytes(KEYS[0].encode(), "big")
+    signature = KEYS[0].sign(MESSAGE, domain=DOMAIN)
+    assert signature.encoded == Reference.Sign(scalar, MESSAGE)
+    assert Reference.Verify(KEYS[0].public_key.encoded, MESSAGE, signature.encoded)
+    both = bls.aggregate([signature, KEYS[1].sign(MESSAGE, domain=DOMAIN)])
+    keys = [k.public_key.encoded for k in KEYS[:2]]
+    assert Reference.FastAggregateVerify(keys, MESSAGE, both.encoded)
+
+
+def test_both_libraries_sign_prove_and_judge_alike():
+    batch = [(k.public_key.encoded, MESSAGE, s.encoded) for k, s in zip(KEYS, SIGNED, strict=True)]
+    batch[1] = (*batch[1][:2], SIGNED[0].encoded)
+    with curve.using(reference()):
+        key = SecretKey.decode(KEYS[0].encode())
+        assert key.public_key == KEYS[0].public_key
+        assert key.sign(MESSAGE, domain=DOMAIN) == SIGNED[0]
+        assert key.prove_possession(b"b") == KEYS[0].prove_possession(b"b")
+        entries = [Signed(PublicKey(k), m, Signature(s)) for k, m, s in batch[:3]]
+        assert bls.find_invalid(entries, domain=DOMAIN).invalid == (1,)
+        ProvenKey(key=key.public_key, possession=key.prove_possession(b"b"), binding=b"b")
+        with pytest.raises(BadPossession):
+            ProvenKey(key=key.public_key, possession=key.prove_possession(b"b"), binding=b"c")
+
+
+def test_every_bit_of_a_signature_counts():
+    for bit in range(8 * 96):
+        changed = bytearray(SIGNED[0].encoded)
+        changed[bit // 8] ^= 1 << bit % 8
+        with pytest.raises((InvalidPoint, BadSignature)):
+            bls.verify(KEYS[0].public_key, MESSAGE, Signature(bytes(changed)), domain=DOMAIN)
+
+
+def test_every_bit_of_message_and_domain_counts():
+    for bit in range(8 * len(MESSAGE)):
+        changed = bytearray(MESSAGE)
+        changed[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(BadSignature):
+            bls.verify(KEYS[0].public_key, bytes(changed), SIGNED[0], domain=DOMAIN)
+    for bit in range(8 * len(DOMAIN)):
+        changed = bytearray(DOMAIN)
+        changed[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(BadSignature):
+            bls.verify(KEYS[0].public_key, MESSAGE, SIGNED[0], domain=bytes(changed))
+
+
+@cheap(20)
+@given(order=st.permutations(range(8)), size=st.integers(1, 8))
+def test_aggregation_does_not_depend_on_order(order: list[int], size: int):
+    chosen = order[:size]
+    total = bls.aggregate([SIGNED[i] for i in chosen])
+    assert total == bls.aggregate([SIGNED[i] for i in sorted(chosen)])
+    bls.fast_aggregate_verify([PROVEN[i] for i in chosen], MESSAGE, total, domain=DOMAIN)
+    bls.aggregate_verify([(PROVEN[i], MESSAGE) for i in chosen], total, domain=DOMAIN)
+
+
+def test_one_key_may_sign_several_messages_in_an_aggregate():
+    total = bls.aggregate([KEYS[0].sign(m, domain=DOMAIN) for m in (b"a", b"b")])
+    bls.aggregate_verify([(PROVEN[0], b"a"), (PROVEN[0], b"b")], total, domain=DOMAIN)
+
+
+def test_nothing_cannot_be_aggregated():
+    with pytest.raises(ValueError, match="nothing"):
+        bls.aggregate([])
+
+
+# ------------------------------------------------------------------------------------------ cheats
+
+
+@dataclass(frozen=True)
+class Cheat:
+    """What an attacker sends, and how it is refused."""
+
+    name: str
+    expect: type[Exception]
+    attack: Callable[[], object]
+
+
+CHEATS: list[Cheat] = []
+
+
+def cheat(name: str, expect: type[Exception]) -> Callable[[Callable[[], object]], Any]:
+    def add(attack: Callable[[], object]) -> None:
+        CHEATS.append(Cheat(name, expect, attack))
+
+    return add
+
+
+def point_of(value: Any) -> Any:
+    return value.point
+
+
+def rogue() -> tuple[SecretKey, PublicKey]:
+    """Return a key x, and x·g minus the victim's key: the attacker knows no secret key of that."""
+    group = curve.active().g1
+    minus_victim = group.combine([PROVEN[0].key.point], [curve.ORDER - 1])
+    own = SecretKey.generate(b"mallory" * 5)
+    return own, PublicKey.from_point(group.sum([own.public_key.point, minus_victim]))
+
+
+def test_without_proofs_a_rogue_key_signs_for_its_victim():
+    """The attack is real: what stops it is that the rogue key can never be proven."""
+    own, rogue_key = rogue()
+    signature = own.sign(MESSAGE, domain=DOMAIN)
+    bls.fast_aggregate_verify(
+        [PROVEN[0], proven(rogue_key.encoded)], MESSAGE, signature, domain=DOMAIN
+    )
+
+
+@cheat("rogue key with the proof of the key behind it", BadPossession)
+def _():
+    own, rogue_key = rogue()
+    ProvenKey(key=rogue_key, possession=own.prove_possession())
+
+
+@cheat("rogue key with a signature over itself made by the key behind it", BadPossession)
+def _():
+    own, rogue_key = rogue()
+    proof = own.core_sign(rogue_key.encoded, bls.POSSESSION_DST)
+    ProvenKey(key=rogue_key, possession=Possession.from_point(proof))
+
+
+@cheat("rogue key with the victim's proof subtracted from its own", BadPossession)
+def _():
+    own, rogue_key = rogue()
+    group = curve.active().g2
+    victims = group.combine([PROVEN[0].possession.point], [curve.ORDER - 1])
+    proof = group.sum([own.prove_possession().point, victims])
+    ProvenKey(key=rogue_key, possession=Possession.from_point(proof))
+
+
+@cheat("missing proof of possession", TypeError)
+def _():
+    bls.fast_aggregate_verify([KEYS[0].public_key], MESSAGE, SIGNED[0], domain=DOMAIN)  # pyright: ignore
+
+
+@cheat("missing proof of possession, among pairs", TypeError)
+def _():
+    bls.aggregate_verify([(KEYS[0].public_key, MESSAGE)], SIGNED[0], domain=DOMAIN)  # pyright: ignore
+
+
+@cheat("subclass of a proven key that skips the check", TypeError)
+def _():
+    class Lenient(ProvenKey):
+        def __post_init__(self):
+            pass
+
+    lenient = Lenient(key=rogue()[1], possession=PROVEN[0].possession)
+    bls.fast_aggregate_verify([lenient], MESSAGE, SIGNED[0], domain=DOMAIN)
+
+
+@cheat("replayed proof of possession of another key", BadPossession)
+def _():
+    ProvenKey(key=KEYS[1].public_key, possession=PROVEN[0].possession)
+
+
+@cheat("proof of possession made for another registrant", BadPossession)
+def _():
+    proof = KEYS[0].prove_possession(b"chain 1 contract 2 registrant 3")
+    ProvenKey(key=KEYS[0].public_key, possession=proof, binding=b"chain 1 contract 2 registrant 4")
+
+
+@cheat("proof of possession used as a signature on the key", BadSignature)
+def _():
+    key = KEYS[0].public_key
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bls, "framed", lambda message, domain: message)
+        bls.verify(key, key.encoded, Signature(PROVEN[0].possession.encoded), domain=DOMAIN)
+
+
+@cheat("proof of possession handed over as a signature", TypeError)
+def _():
+    bls.verify(KEYS[0].public_key, MESSAGE, PROVEN[0].possession, domain=DOMAIN)  # pyright: ignore
+
+
+@cheat("signature on the key used as a proof of possession", BadPossession)
+def _():
+    key = KEYS[0].public_key
+    point = KEYS[0].core_sign(key.encoded, bls.DST)
+    ProvenKey(key=key, possession=Possession.from_point(point))
+
+
+@cheat("infinity key that any infinity signature verifies", InvalidPoint)
+def _():
+    bls.verify(PublicKey(b"\xc0" + bytes(47)), MESSAGE, SIGNED[0], domain=DOMAIN)
+
+
+@cheat("infinity signature", InvalidPoint)
+def _():
+    Signature(b"\xc0" + bytes(95))
+
+
+@cheat("infinity proof of possession", InvalidPoint)
+def _():
+    Possession(b"\xc0" + bytes(95))
+
+
+@cheat("empty set of signers", BadSigners)
+def _():
+    bls.fast_aggregate_verify([], MESSAGE, SIGNED[0], domain=DOMAIN)
+
+
+@cheat("empty set of pairs", BadSigners)
+def _():
+    bls.aggregate_verify([], SIGNED[0], domain=DOMAIN)
+
+
+def negated() -> SecretKey:
+    return SecretKey(curve.ORDER - int.from_bytes(KEYS[0].encode(), "big"))
+
+
+@cheat("two proven keys that cancel out", InfiniteAggregate)
+def _():
+    other = negated()
+    pair = [
+        PROVEN[0],
+        ProvenKey(key=other.public_key, possession=other.prove_possession()),
+    ]
+    bls.fast_aggregate_verify(pair, MESSAGE, SIGNED[0], domain=DOMAIN)
+
+
+@cheat("two signatures that cancel out", InfiniteAggregate)
+def _():
+    bls.aggregate([SIGNED[0], negated().sign(MESSAGE, domain=DOMAIN)])
+
+
+@cheat("signer counted twice", BadSigners)
+def _():
+    total = bls.aggregate([SIGNED[0], SIGNED[0], SIGNED[1]])
+    bls.fast_aggregate_verify([PROVEN[0], PROVEN[1], PROVEN[0]], MESSAGE, total, domain=DOMAIN)
+
+
+@cheat("signer counted twice under another binding", BadSigners)
+def _():
+    again = ProvenKey(
+        key=KEYS[0].public_key, possession=KEYS[0].prove_possession(b"2"), binding=b"2"
+    )
+    total = bls.aggregate([SIGNED[0], SIGNED[0]])
+    bls.fast_aggregate_verify([PROVEN[0], again], MESSAGE, total, domain=DOMAIN)
+
+
+@cheat("pair counted twice", BadSigners)
+def _():
+    total = bls.aggregate([SIGNED[0], SIGNED[0]])
+    bls.aggregate_verify([(PROVEN[0], MESSAGE)] * 2, total, domain=DOMAIN)
+
+
+@cheat("signer listed who did not sign", BadSignature)
+def _():
+    total = bls.aggregate(SIGNED[:4])
+    bls.fast_aggregate_verify(PROVEN[:5], MESSAGE, total, domain=DOMAIN)
+
+
+@cheat("signer left out who did sign", BadSignature)
+def _():
+    total = bls.aggregate(SIGNED[:4])
+    bls.fast_aggregate_verify(PROVEN[:3], MESSAGE, total, domain=DOMAIN)
+
+
+@cheat("signature of one domain under another", BadSignature)
+def _():
+    bls.verify(KEYS[0].public_key, MESSAGE, SIGNED[0], domain=b"verifiable/rotation/v1")
+
+
+@cheat("byte moved from message to domain", BadSignature)
+def _():
+    bls.verify(KEYS[0].public_key, MESSAGE[1:], SIGNED[0], domain=DOMAIN + MESSAGE[:1])
+
+
+@cheat("messages swapped between the pairs of an aggregate", BadSignature)
+def _():
+    total = bls.aggregate([KEYS[i].sign(bytes([i]), domain=DOMAIN) for i in range(2)])
+    bls.aggregate_verify([(PROVEN[0], b"\1"), (PROVEN[1], b"\0")], total, domain=DOMAIN)
+
+
+def entries(count: int = 4) -> list[Signed]:
+    return [
+        Signed(k.public_key, bytes([i]), k.sign(bytes([i]), domain=DOMAIN))
+        for i, k in enumerate(KEYS[:count])
+    ]
+
+
+def shifted(batch: list[Signed], by: dict[int, int]) -> list[Signed]:
+    """Add multiples of one point to some signatures."""
+    group = curve.active().g2
+    error = curve.active().hash_to_g2(b"error", b"tests")
+    batch = list(batch)
+    for i, factor in by.items():
+        entry = batch[i]
+        shift = group.combine([error], [factor % curve.ORDER])
+        moved = Signature.from_point(group.sum([entry.signature.point, shift]))
+        batch[i] = Signed(entry.key, entry.message, moved)
+    return batch
+
+
+@cheat("errors that cancel within a batch", BadBatch)
+def _():
+    bls.verify_batch(shifted(entries(), {1: 1, 3: -1}), domain=DOMAIN)
+
+
+@cheat("messages swapped within a batch", BadBatch)
+def _():
+    a, b, *rest = entries()
+    bls.verify_batch(
+        [Signed(a.key, b.message, a.signature), Signed(b.key, a.message, b.signature), *rest],
+        domain=DOMAIN,
+    )
+
+
+@cheat("signatures swapped within a batch", BadBatch)
+def _():
+    a, b, *rest = entries()
+    bls.verify_batch(
+        [Signed(a.key, a.message, b.signature), Signed(b.key, b.message, a.signature), *rest],
+        domain=DOMAIN,
+    )
+
+
+def torsion() -> Any:
+    """Return a point of the curve of G2 whose order divides the cofactor: r times any point."""
+    import py_arkworks_bls12381 as ark  # noqa: PLC0415
+
+    for x in range(1, 100):
+        try:
+            point = ark.G2Point.from_compressed_bytes_unchecked(b"\x80" + x.to_bytes(95, "big"))
+        except ValueError:
+            continue
+        small = point * ark.Scalar(curve.ORDER - 1) + point
+        if small != ark.G2Point.identity():
+            return small
+    raise AssertionError("r times a random point is hardly ever infinity")
+
+
+def test_small_order_parts_would_cancel():
+    """The attack is real: the sum of the two tampered points is the honest aggregate."""
+    part = torsion()
+    a, b = (point_of(s) for s in SIGNED[:2])
+    assert (a + part) + (b - part) == a + b
+
+
+@cheat("small-order parts that cancel on aggregation", InvalidPoint)
+def _():
+    part = torsion()
+    a, b = (point_of(s) for s in SIGNED[:2])
+    tampered = [(a + part).to_compressed_bytes(), (b - part).to_compressed_bytes()]
+    bls.aggregate([Signature(data) for data in tampered])
+
+
+@pytest.mark.parametrize("case", CHEATS, ids=lambda f: f.name)
+def test_cheats_are_refused(case: Cheat):
+    with pytest.raises(case.expect):
+        case.attack()
+
+
+def test_errors_carry_both_sides():
+    with pytest.raises(BadSignature, match="does not verify") as bad:
+        bls.verify(KEYS[1].public_key, MESSAGE, SIGNED[0], domain=DOMAIN)
+    assert bad.value.signature == SIGNED[0]
+    assert bad.value.signed == ((KEYS[1].public_key, bls.framed(MESSAGE, DOMAIN)),)
+    with pytest.raises(BadSigners, match="position 2") as signers:
+        bls.fast_aggregate_verify(
+            [PROVEN[0], PROVEN[1], PROVEN[0]], MESSAGE, SIGNED[0], domain=DOMAIN
+        )
+    assert (signers.value.reason, signers.value.index) == ("duplicate-signer", 2)
+    with pytest.raises(BadBatch, match="2 of 4") as batch:
+        bls.verify_batch(shifted(entries(), {1: 1, 3: -1}), domain=DOMAIN)
+    assert batch.value.report.invalid == (1, 3)
+
+
+# ------------------------------------------------------------------------------------------- batch
+
+
+@cheap(40)
+@given(data=st.data())
+def test_a_batch_names_what_a_loop_names(data: st.DataObject):
+    """Any mixture of shared keys and messages, with any signatures spoilt, errors cancelling."""
+    size = data.draw(st.integers(1, 12))
+    shape = st.tuples(st.integers(0, 3), st.integers(0, 3))
+    batch = []
+    for who, what in data.draw(st.lists(shape, min_size=size, max_size=size)):
+        message = bytes([what])
+        batch.append(Signed(KEYS[who].public_key, message, KEYS[who].sign(message, domain=DOMAIN)))
+    spoilt = data.draw(st.dictionaries(st.integers(0, size - 1), st.sampled_from([1, -1, 2])))
+    batch = shifted(batch, spoilt)
+    looped = [
+        i
+        for i, e in enumerate(batch)
+        if not accepted(lambda e=e: bls.verify(e.key, e.message, e.signature, domain=DOMAIN))
+    ]
+    report = bls.find_invalid(batch, domain=DOMAIN)
+    assert report.invalid == tuple(looped) == tuple(sorted(spoilt))
+    assert report.size == size
+    assert report.bound == report.tests / (2**128 - 1)
+    assert (report.tests == 0) == (size == 1)
+
+
+def test_an_empty_batch_is_refused():
+    for check in (bls.find_invalid, bls.verify_batch):
+        with pytest.raises(ValueError, match="empty"):
+            check([], domain=DOMAIN)
+
+
+def test_weights_decide_with_the_stated_probability(monkeypatch: pytest.MonkeyPatch):
+    """With weights of 1 … 15, errors D and -D cancel iff the weights agree: once in 15."""
+    monkeypatch.setattr(bls, "WEIGHT_BITS", 4)
+    framed = [
+        (e.key, bls.framed(e.message, DOMAIN), e.signature)
+        for e in shifted(entries(2), {0: 1, 1: -1})
+    ]
+    hashed = {m: curve.active().hash_to_g2(m, bls.DST) for _, m, _ in framed}
+    runs = 600
+    passed = sum(bls._weighted_equation(framed, hashed) for _ in range(runs))
+    assert binomtest(passed, runs, 1 / 15).pvalue > 1e-6
+    report = bls.find_invalid(entries(2), domain=DOMAIN)
+    assert report.bound == 1 / 15
+
+
+def test_chance_never_names_a_valid_signature(monkeypatch: pytest.MonkeyPatch):
+    """With weights of 1 … 3 the left half often holds by chance; the right one is innocent."""
+    monkeypatch.setattr(bls, "WEIGHT_BITS", 2)
+    batch = shifted(entries(4), {0: 1, 1: -1})
+    named = [bls.find_invalid(batch, domain=DOMAIN).invalid for _ in range(60)]
+    assert set(named) == {(), (0, 1)}
+
+
+def test_weights_are_fresh_nonzero_and_of_full_size(monkeypatch: pytest.MonkeyPatch):
+    drawn: list[int] = []
+    real = secrets.randbelow
+    monkeypatch.setattr(bls.secrets, "randbelow", lambda n: drawn.append(n) or real(n))
+    bls.verify_batch(entries(), domain=DOMAIN)
+    bls.verify_batch(entries(), domain=DOMAIN)
+    assert drawn == [2**128 - 1] * 8
+    monkeypatch.setattr(bls.secrets, "randbelow", lambda n: 0)
+    with pytest.raises(BadBatch):  # Even the smallest weights are not 0.
+        bls.verify_batch(shifted(entries(), {2: 1}), domain=DOMAIN)
+
+
+class Counting(curve.Arkworks):
+    """Counts the pairings on the left side of the equation."""
+
+    def __init__(self):
+        super().__init__()
+        self.sizes: list[int] = []
+
+    def pairing_equation(self, ps: Sequence[Any], qs: Sequence[Any], s: Any, /) -> bool:
+        self.sizes.append(len(ps))
+        return super().pairing_equation(ps, qs, s)
+
+
+def sized(count: int, key: Callable[[int], int], message: Callable[[int], int]) -> list[Signed]:
+    pairs = [(KEYS[key(i)], message(i).to_bytes(2, "big")) for i in range(count)]
+    return [Signed(k.public_key, m, k.sign(m, domain=DOMAIN)) for k, m in pairs]
+
+
+@pytest.mark.parametrize(
+    ("key", "message", "pairings"),
+    [
+        (lambda i: i % 8, lambda i: 0, 1),
+        (lambda i: 0, lambda i: i, 1),
+        (lambda i: i // 8, lambda i: i, 8),
+        (lambda i: i % 8, lambda i: i // 8, 8),
+        (lambda i: 0 if i < 32 else i % 8, lambda i: i if i < 32 else 99, 2),
+    ],
+    ids=["one message", "one key", "eight of each key", "grid", "one key and one message"],
+)
+def test_what_is_shared_is_paired_once(key: Any, message: Any, pairings: int):
+    counting = Counting()
+    batch = sized(64, key, message)
+    with curve.using(counting):
+        bls.verify_batch(batch, domain=DOMAIN)
+    assert counting.sizes == [pairings]
+
+
+def test_naming_one_forgery_costs_two_batches():
+    counting = Counting()
+    batch = shifted(sized(64, lambda i: i % 8, lambda i: i), {41: 1})
+    with curve.using(counting):
+        assert bls.find_invalid(batch, domain=DOMAIN).invalid == (41,)
+    assert len(counting.sizes) <= 2 * 6 + 2
+    assert sum(counting.sizes) <= 2 * 64 + 2
+
+
+@pytest.mark.parametrize("spoilt", [range(64), range(0, 64, 2), range(0, 64, 7), range(32)])
+def test_forgeries_cannot_make_a_batch_much_dearer_than_a_loop(spoilt: range):
+    counting = Counting()
+    batch = shifted(sized(64, lambda i: i % 8, lambda i: i), dict.fromkeys(spoilt, 1))
+    with curve.using(counting):
+        assert bls.find_invalid(batch, domain=DOMAIN).invalid == tuple(spoilt)
+    assert sum(counting.sizes) <= (1 + 2 + 1) * 64  # The batch, the halving, one by one.

@@ -1,0 +1,205 @@
+"""The corridor: what the tolerance leaves to a cheat, and the cheat that uses all of it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from verifiable import challenge, program
+from verifiable.check import corridor
+from verifiable.report import Verdict
+
+WIDTH, ROWS = 96, 32
+RNG = np.random.default_rng(0)
+X = RNG.standard_normal((ROWS, WIDTH)).astype(np.float32)
+
+
+def weights(*shape: int) -> np.ndarray:
+    return (RNG.standard_normal(shape) / np.sqrt(shape[-2])).astype(np.float32)
+
+
+INT8 = np.round(weights(WIDTH, 128) * 300).clip(-127, 127).astype(np.int8)
+PARAMS: dict[str, Any] = {
+    "up": weights(WIDTH, 160),
+    "down": weights(160, WIDTH),
+    "stack": weights(3, WIDTH, WIDTH),
+    "kernel": weights(5, 8, 16, 64),
+    "int8": INT8,
+}
+
+
+def mlp(p: Any, x: Any) -> Any:
+    return jax.nn.gelu(x @ p["up"]) @ p["down"]
+
+
+def transposed(p: Any, x: Any) -> Any:
+    """As `jax.vmap(lambda row: p.T @ row)` has it."""
+    return jnp.tanh(lax.dot_general(p["up"], x, (((0,), (1,)), ((), ()))).T) @ p["down"]
+
+
+def scanned(p: Any, x: Any) -> Any:
+    return lax.scan(lambda c, w: (c + jnp.tanh(c @ w), None), x, p["stack"])[0]
+
+
+def branching(p: Any, x: Any) -> Any:
+    return lax.cond(x[0, 0] > -9, lambda: mlp(p, x), lambda: (x @ p["stack"][0]) * 2)
+
+
+def convolution(p: Any, x: Any) -> Any:
+    x = x.reshape(1, ROWS, 6, 16)
+    y = lax.conv_general_dilated(
+        x, p["kernel"][:, :3], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    return jnp.tanh(y).reshape(ROWS, -1)
+
+
+def integers(p: Any, x: Any) -> Any:
+    h = x @ p["stack"][0]
+    scale = jnp.max(jnp.abs(h), -1, keepdims=True) / 127
+    q = jnp.clip(jnp.round(h / scale), -127, 127).astype(jnp.int8)
+    return lax.dot(q, p["int8"], preferred_element_type=jnp.int32).astype(jnp.float32) * scale
+
+
+def narrow(p: Any, x: Any) -> Any:
+    bf16 = jnp.bfloat16
+    h = lax.dot(x.astype(bf16), p["up"].astype(bf16), preferred_element_type=jnp.float32)
+    h = jax.nn.gelu(h).astype(bf16)
+    return lax.dot(h, p["down"].astype(bf16), preferred_element_type=jnp.float32)
+
+
+PARAMS["kernel"] = weights(5, 3, 16, 64)
+MODELS: dict[str, Callable[..., Any]] = {
+    f.__name__: f for f in (mlp, transposed, scanned, branching, convolution, integers, narrow)
+}
+
+
+def answer(y: Any) -> Any:
+    return y[3, 5] - y[3, 6] + 0.1 * y[4, 7] ** 2
+
+
+@functools.cache
+def case(name: str) -> SimpleNamespace:
+    compiled = program.compile(MODELS[name], PARAMS, X)
+    return SimpleNamespace(
+        program=compiled,
+        corridor=compiled.corridor(PARAMS, X, answer=answer),
+        y=jax.jit(MODELS[name])(PARAMS, X),
+        key=compiled.setup(PARAMS, challenge.secret(bytes(range(32)))),
+    )
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_margin_is_the_answer_of_an_honest_run(name: str):
+    c = case(name)
+    assert c.corridor.margin == pytest.approx(float(answer(c.y)), rel=1e-3, abs=1e-3)
+    assert c.corridor.kappa == (c.program.bound.kappa() if c.program.bound else 1.0)
+    assert c.corridor.reach == pytest.approx(sum(x for _, x in c.corridor.claims))
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("kappa", [0.5, 1.0])
+def test_the_gradient_attack_passes_and_moves_the_answer_by_no_more_than_its_reach(
+    name: str, kappa: float
+):
+    """Cheat: every claim shifted along the gradient of the answer, just under tolerance."""
+    c = case(name)
+    y, trace = c.program.attack(PARAMS, X, answer=answer, kappa=kappa)
+    report = c.program.check(c.key, X, y=y, trace=trace)
+    assert report.verdict is Verdict.ACCEPT, report
+    moved = float(answer(y)) - float(answer(c.y))
+    reach = c.program.corridor(PARAMS, X, answer=answer, kappa=kappa).reach
+    # To first order, and up to the float32 of the run itself.
+    assert -1.02 * reach - 1e-5 <= moved <= 1e-5
+    assert report.corridor is None
+
+
+@pytest.mark.parametrize("name", ["mlp", "transposed", "scanned", "branching", "convolution"])
+def test_the_attack_uses_nearly_all_of_its_reach(name: str):
+    """Otherwise the corridor would be loose, and the cheat a straw man."""
+    c = case(name)
+    y, _ = c.program.attack(PARAMS, X, answer=answer, kappa=1.0)
+    moved = float(answer(y)) - float(answer(c.y))
+    assert moved <= -0.95 * c.corridor.reach / c.corridor.kappa + 1e-5
+
+
+@pytest.mark.parametrize("name", ["mlp", "transposed", "scanned", "branching", "convolution"])
+def test_outside_of_the_corridor_the_attack_is_always_rejected(name: str):
+    c = case(name)
+    y, trace = c.program.attack(PARAMS, X, answer=answer, kappa=1.1 * c.corridor.kappa)
+    for _ in range(5):
+        key = c.program.setup(PARAMS, challenge.secret())
+        report = c.program.check(key, X, y=y, trace=trace)
+        assert (report.verdict, report.reason) == (Verdict.REJECT, "claim-mismatch")
+
+
+def test_the_shares_are_derivatives_times_tolerances():
+    """Against central differences of one claim of a plain product."""
+    compiled = program.compile(lambda p, x: x @ p["up"], PARAMS, X)
+    found = compiled.corridor(PARAMS, X, answer=lambda y: y[3, 5], kappa=1.0)
+    a, b = X.astype(np.float64), PARAMS["up"].astype(np.float64)
+    norms = np.linalg.norm(b, axis=0)
+    w = 1 / np.maximum(norms, 2.0**-12 * norms.max())
+    s = np.sqrt((a[3] ** 2) @ ((b * w) ** 2).sum(1) + (((a[3] @ b) * w) ** 2).sum())
+    eps = compiled.tolerances[compiled.claims[0].name]
+    assert found.reach == pytest.approx(eps * s / w[5], rel=1e-5)
+
+
+def test_a_near_tie_is_marked_within_the_corridor_and_a_clear_answer_is_not():
+    def classify(p: Any, x: Any) -> Any:
+        return (x @ p)[0]
+
+    w = weights(WIDTH, 40)
+    x = RNG.standard_normal((ROWS, WIDTH)).astype(np.float32)
+    scores = x[0] @ w
+    best = int(np.argmax(scores))
+    other = (best + 1) % 40
+    near = w.copy()
+    # Another class of nearly the same score.
+    near[:, other] = w[:, best] * np.float32(1 - 1e-6)
+    for params, within in ((w, False), (near, True)):
+        compiled = program.compile(classify, params, x)
+        found = compiled.corridor(params, x, answer=corridor.margin)
+        y, trace = jax.jit(compiled.execute)(params, x)
+        key = compiled.setup(params, challenge.secret())
+        report = compiled.check(key, x, y=y, trace=trace, corridor=found)
+        assert report.verdict is Verdict.ACCEPT
+        assert report.corridor.within is within
+        assert ("within-corridor" in str(report)) is within
+        assert found.within is within
+        assert ("within" in str(found)) is within
+
+
+def test_a_margin_that_is_not_a_number_is_within():
+    found = program.compile(mlp, PARAMS, X).corridor(PARAMS, X, answer=lambda y: y[0, 0] * jnp.nan)
+    assert found.within
+
+
+@pytest.mark.parametrize("wrong", [lambda y: y, lambda y: y[0], jnp.argmax, lambda y: y[0, 0] > 0])
+def test_an_answer_is_a_float_scalar(wrong: Callable[[Any], Any]):
+    with pytest.raises(ValueError, match="float scalar"):
+        case("mlp").program.corridor(PARAMS, X, answer=wrong)
+
+
+def test_integer_products_leave_nothing_and_roundings_only_what_is_near_a_tie():
+    c = case("integers")
+    shares = dict(c.corridor.claims)
+    first, rounding, product = c.program.claims
+    assert product.name not in shares
+    assert shares[first.name] > 0
+    h = X @ PARAMS["stack"][0]
+    scale = np.abs(h).max(-1, keepdims=True) / 127
+    v = h / scale
+    slack = 2.0**-16 * (np.abs(v) + np.sqrt((v**2).mean(-1, keepdims=True)))
+    near = np.abs(np.abs(v - np.floor(v)) - 0.5) <= slack
+    w, y = PARAMS["int8"].astype(np.float64), np.asarray(c.y)
+    third = np.abs(scale[3] * (w[:, 5] - w[:, 6])) * near[3]
+    fourth = np.abs(0.2 * y[4, 7] * scale[4] * w[:, 7]) * near[4]
+    assert shares[rounding.name] == pytest.approx(third.sum() + fourth.sum(), rel=1e-3)

@@ -1,0 +1,416 @@
+"""Tiles: tests of claims in pieces find what whole ones do, whatever glue stands before them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from jax import lax
+
+from verifiable import challenge, program
+from verifiable.check.schedule import Strategy
+from verifiable.check.tiling import evaluate, plan
+from verifiable.check.tiling.rules import Cut
+from verifiable.policy import Policy
+from verifiable.trace import Trace
+
+RNG = np.random.default_rng(11)
+ROWS, WIDTH, HEADS = 12, 48, 3
+FEW = Policy(draws=2)
+SECRET = challenge.secret(b"tests of verifiable/tiling.py   ")
+WHOLE = Strategy(save_memory=False, tile_bytes=0)
+CUT = Strategy(save_memory=False, tile_bytes=1500)  # a few rows of the widest values here
+
+
+def weights(*shape: int) -> Any:
+    return (RNG.standard_normal(shape) / np.sqrt(shape[-2])).astype(np.float32)
+
+
+PARAMS = {
+    "square": weights(WIDTH, WIDTH),
+    "other": weights(WIDTH, WIDTH),
+    "up": weights(WIDTH, 4 * WIDTH),
+    "down": weights(4 * WIDTH, WIDTH),
+    "stack": weights(2, WIDTH, WIDTH),
+    "scale": RNG.uniform(0.5, 1.5, WIDTH).astype(np.float32),
+    "bias": RNG.standard_normal(3 * WIDTH).astype(np.float32),
+}
+X = RNG.standard_normal((ROWS, WIDTH)).astype(np.float32)
+
+
+# Steps of random programs, each from (rows, WIDTH) to (rows, WIDTH).
+
+
+def norm(p, x):
+    centred = x - x.mean(-1, keepdims=True)
+    return centred * lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + 1e-3) * p["scale"]
+
+
+def attention(p, x):
+    heads = lambda y: y.reshape(-1, HEADS, WIDTH // HEADS).swapaxes(0, 1)  # noqa: E731
+    q, k, v = heads(x @ p["square"]), heads(x @ p["other"]), heads(x)
+    mask = jnp.tril(jnp.ones((len(x), len(x)), bool))
+    scores = jax.nn.softmax(jnp.where(mask, q @ k.swapaxes(1, 2), -1e9))
+    return (scores @ v).swapaxes(0, 1).reshape(x.shape) @ p["square"] + x
+
+
+def fused(p, x):
+    """Queries, keys and values from one product, scores by a transposed product, a sum of heads."""
+    qkv = x @ p["up"][:, : 3 * WIDTH] + p["bias"]
+    q, k, v = (y.reshape(-1, HEADS, WIDTH // HEADS) for y in jnp.split(qkv, 3, axis=1))
+    scores = jax.nn.softmax(jnp.einsum("thd,shd->hts", q, k))
+    out = p["square"].reshape(HEADS, WIDTH // HEADS, WIDTH)
+    return x + jnp.einsum("thd,hdo->to", jnp.einsum("hts,shd->thd", scores, v), out)
+
+
+def grouped(p, x):
+    """All heads of queries share keys and values with their neighbours."""
+    q = (x @ p["up"][:, : 2 * WIDTH]).reshape(-1, 2 * HEADS, WIDTH // HEADS).swapaxes(0, 1)
+    k, v = (
+        (x @ p[n]).reshape(-1, HEADS, WIDTH // HEADS).swapaxes(0, 1) for n in ("other", "square")
+    )
+    k, v = jnp.repeat(k, 2, axis=0), jnp.repeat(v, 2, axis=0)
+    heads = jax.nn.softmax(q @ k.swapaxes(1, 2)) @ v
+    return heads.swapaxes(0, 1).reshape(-1, 2 * WIDTH) @ p["down"][: 2 * WIDTH]
+
+
+def observed(p, x):
+    """What the heads say is needed whole as well."""
+    heads = x.reshape(-1, HEADS, WIDTH // HEADS).swapaxes(0, 1)
+    y = (jax.nn.softmax(heads @ heads.swapaxes(1, 2)) @ heads).swapaxes(0, 1).reshape(x.shape)
+    return y @ p["square"] + jnp.cumsum(y, 0) / len(x)
+
+
+def normed_heads(p, x):
+    """A norm of all columns stands between the heads and the product: tiles hold rows."""
+    heads = x.reshape(-1, HEADS, WIDTH // HEADS).swapaxes(0, 1)
+    y = (jax.nn.softmax(heads @ heads.swapaxes(1, 2)) @ heads).swapaxes(0, 1).reshape(x.shape)
+    return norm(p, y) @ p["square"]
+
+
+def mlp(p, x):
+    return x + jax.nn.gelu(norm(p, x) @ p["up"]) @ p["down"]
+
+
+def gated(p, x):
+    a, b = jnp.split(norm(p, x) @ p["up"], [2 * WIDTH], axis=1)
+    return (jax.nn.silu(a) * b) @ p["down"][: 2 * WIDTH]
+
+
+def across(p, x):
+    return jnp.cumsum(x, axis=0) / len(x) @ p["other"] + jnp.flip(x, 0)
+
+
+def along(p, x):
+    return jnp.cumsum(x, axis=1) / WIDTH @ p["other"]
+
+
+def both_ways(p, x):
+    """One value in the rows and in the columns of a product of its own."""
+    y = jnp.tanh(x @ p["square"])
+    return jax.nn.softmax(y @ y.T) @ y @ p["other"]
+
+
+def shared(p, x):
+    """One operand of two claims, and of the output."""
+    y = jnp.tanh(x * p["scale"])
+    return y @ p["square"] + y @ p["other"] + y
+
+
+def scanned(p, x):
+    return lax.scan(lambda x, w: (norm(p, x) @ w + x, None), x, p["stack"])[0]
+
+
+def branched(p, x):
+    return lax.cond(x[0, 0] > 0, lambda: jnp.sin(x) @ p["square"], lambda: norm(p, x) @ p["other"])
+
+
+def from_positions(p, x):
+    grid = lax.broadcasted_iota(jnp.float32, x.shape, 0) - lax.broadcasted_iota(
+        jnp.float32, x.shape, 1
+    )
+    return (x + jnp.sin(grid)) @ p["square"]
+
+
+def padded(p, x):
+    return (
+        jnp.concatenate([x[:, 1:], x[:, :1]], axis=1) @ p["square"]
+        + jnp.pad(x, ((1, 0), (0, 0)))[:-1] @ p["other"]
+    )
+
+
+ATTENTION = [attention, fused, grouped, observed]
+STEPS = [
+    *ATTENTION, normed_heads, mlp, gated, across, along, both_ways, shared, scanned, branched,
+    from_positions, padded,
+]  # fmt: skip
+
+
+class Case:
+    """A program, an honest run of it, and the check with and without tiles."""
+
+    def __init__(self, fn, *inputs, params=PARAMS):
+        whole = program.compile(fn, params, *inputs, policy=FEW, strategy=WHOLE)
+        self.y, self.trace = jax.jit(whole.execute)(params, *inputs)
+        self.key = whole.setup(params, SECRET)
+        self.inputs = inputs
+        self.programs = (whole, replace(whole, strategy=CUT))
+
+    def check(self, trace=None):
+        trace = self.trace if trace is None else trace
+        return [p.check(self.key, *self.inputs, y=self.y, trace=trace) for p in self.programs]
+
+    def regions(self):
+        """Every region of the outermost block."""
+        p = self.programs[1]
+        block, found = p._function.block, p._analysis
+        every = range(len(p.claims))
+        return plan.plan(block, found, block.outputs, CUT.tile_bytes, every).regions
+
+    def changed(self, index, place, value):
+        claims = [np.array(c) for c in self.trace.claims]
+        claims[index].reshape(-1)[place % claims[index].size] = value
+        return Trace(claims=tuple(claims))
+
+
+def agree(whole, cut):
+    """Two reports that say the same, up to the last bits of ratios."""
+    assert (whole.verdict, whole.reason, whole.claim) == (cut.verdict, cut.reason, cut.claim)
+    for a, b in zip(whole.claims, cut.claims, strict=True):
+        assert (a.verdict, a.reason) == (b.verdict, b.reason)
+        if a.worst > 1:
+            assert (a.row, a.trip) == (b.row, b.trip)
+            np.testing.assert_allclose(a.worst, b.worst, rtol=1e-3)
+
+
+@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.lists(st.sampled_from(STEPS), min_size=1, max_size=3),
+    st.integers(2, 2 * ROWS),
+    st.integers(0, 10**6),
+    st.sampled_from([50.0, np.nan, np.inf]),
+)
+def test_tiles_find_what_whole_tests_find(steps, rows, place, value):
+    def fn(p, x):
+        for step in steps:
+            x = step(p, x)
+        return x, x.sum(0)
+
+    x = RNG.standard_normal((rows, WIDTH)).astype(np.float32)
+    case = Case(fn, x)
+    whole, cut = case.check()
+    assert whole.reason == cut.reason == "ok"
+    np.testing.assert_allclose(whole.y[0], cut.y[0], rtol=1e-4, atol=1e-4)
+    agree(*case.check(case.changed(place % len(case.trace.claims), place, value)))
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_every_row_is_tested(step):
+    """A change in any one row of any claim is found, and found there."""
+    case = Case(step, X)
+    for index, claim in enumerate(case.programs[0].claims):
+        if claim.trips or claim.form.batch > 1 or step is branched:
+            continue
+        columns = claim.shape[-1]
+        for row in range(claim.shape[0]):
+            trace = case.changed(index, row * columns + row % columns, 1e3)
+            [_, cut] = case.check(trace)
+            assert cut.claim == claim.name
+            assert cut.claims[index].row == row
+        assert case.check()[1].reason == "ok"
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_parts_find_what_one_program_finds(step):
+    """Each claim is tested by one part, under scans and in branches too."""
+    case = Case(step, X)
+    parts = replace(CUT, parts=3)
+    case.programs = (case.programs[0], replace(case.programs[0], strategy=parts))
+    assert len(case.programs[1]._parts) == min(3, len(case.trace.claims))
+    agree(*case.check())
+    for index, array in enumerate(case.trace.claims):
+        agree(*case.check(case.changed(index, array.size // 2, 1e3)))
+
+
+def test_attention_activations_and_norms_go_into_the_tiles():
+    regions = Case(lambda p, x: mlp(p, mlp(p, attention(p, x))), X).regions()
+    kinds = {i: {e.kind for e, *_ in r.steps} for i, r in regions.items()}
+    assert any({"dot_general", "exp", "reduce_max"} <= k for k in kinds.values())
+    assert any("tanh" in k for k in kinds.values())
+    assert any("rsqrt" in k for k in kinds.values())
+    # The residual stream comes out of the tiles of the first claim that needs it.
+    assert any(r.returned for r in regions.values())
+    heads = [r for r in regions.values() if r.near.axis == 1]
+    assert [(r.size, r.length, r.near.unit) for r in heads] == [(1, HEADS, WIDTH // HEADS)]
+    assert all(r.size < r.length == ROWS for r in regions.values() if r not in heads)
+
+
+@pytest.mark.parametrize("step", ATTENTION)
+def test_attention_goes_by_heads(step):
+    """A tile holds the queries, keys and values of its own heads, and a change in any is found."""
+    case = Case(step, X)
+    [(index, region)] = [(i, r) for i, r in case.regions().items() if r.near.axis == 1]
+    assert region.size == 1
+    products = [cut for e, _, cut, _ in region.steps if e.kind == "dot_general"]
+    assert len(products) == 2
+    assert all(cut.axis < 2 and cut.unit == 1 for cut in products)
+    assert bool(region.returned) == (step is observed)
+    claim = case.programs[0].claims[index]
+    assert claim.near.size // region.length == ROWS * WIDTH // HEADS
+    for i, array in enumerate(case.trace.claims):
+        for place in range(0, array.size, 1 + array.size // 7):
+            whole, cut = case.check(case.changed(i, place, 1e3))
+            agree(whole, cut)
+            assert cut.reason == "claim-mismatch"
+
+
+def test_no_head_is_left_whole():
+    """Neither scores nor queries, keys and values; but keys that are repeated are made once."""
+    rows, head = 64, WIDTH // HEADS
+    x = RNG.standard_normal((rows, WIDTH)).astype(np.float32)
+    for step, length in ((attention, rows), (fused, rows), (grouped, rows)):
+        case = Case(step, x)
+        p = case.programs[1]
+        with jax.enable_x64(True):
+            args = (case.key.arrays, case.inputs, jax.tree.leaves(case.y), list(case.trace.claims))
+            text = jax.jit(p._statistics).lower(*args).as_text()
+        heads = 2 * HEADS if step is grouped else HEADS
+        assert f"tensor<{heads}x{length}x{length}xf32>" not in text
+        if step is not grouped:
+            assert f"tensor<{heads}x{length}x{head}xf32>" not in text
+
+
+def test_a_norm_of_all_heads_leaves_tiles_of_rows():
+    [region] = Case(normed_heads, X).regions().values()
+    assert region.near == Cut(0)
+    assert {"dot_general", "exp", "rsqrt"} <= {e.kind for e, *_ in region.steps}
+
+
+def test_doubles_and_integers_are_not_taken_by_columns():
+    """A double's scale is that of the whole operand; residues do not add up as floats do."""
+    with jax.enable_x64(True):
+        params = {k: v.astype(np.float64) for k, v in PARAMS.items()}
+        case = Case(attention, X.astype(np.float64), params=params)
+        assert all(r.near.axis == 0 for r in case.regions().values())
+        agree(*case.check())
+    integers = RNG.integers(-9, 9, (WIDTH, WIDTH)).astype(np.int8)
+
+    def exact(p, x):
+        heads = x.reshape(-1, HEADS, WIDTH // HEADS).swapaxes(0, 1)
+        y = jax.nn.softmax(heads @ heads.swapaxes(1, 2)) @ heads
+        y = jnp.round(10 * y.swapaxes(0, 1).reshape(x.shape)).clip(-127, 127).astype(jnp.int8)
+        return lax.dot(y, p, preferred_element_type=jnp.int32)
+
+    case = Case(exact, X, params=integers)
+    assert all(r.near.axis == 0 for r in case.regions().values())
+    agree(*case.check())
+
+
+def test_no_whole_matrix_of_scores_is_left():
+    rows = 64
+    x = RNG.standard_normal((rows, WIDTH)).astype(np.float32)
+    case = Case(attention, x)
+    sizes = []
+    for p in case.programs:
+        with jax.enable_x64(True):
+            args = (case.key.arrays, case.inputs, jax.tree.leaves(case.y), list(case.trace.claims))
+            text = jax.jit(p._statistics).lower(*args).as_text()
+        sizes.append(f"tensor<{HEADS}x{rows}x{rows}xf32>" in text)
+    assert sizes == [True, False]
+
+
+def test_rows_inside_an_example_and_rows_of_examples():
+    def fn(p, x):
+        return jnp.tanh(x) @ p["square"]
+
+    for shape in ((1, ROWS, WIDTH), (ROWS, 2, WIDTH), (2, 3, ROWS, WIDTH)):
+        case = Case(fn, RNG.standard_normal(shape).astype(np.float32))
+        [region] = case.regions().values()
+        assert region.size < region.length == ROWS
+        for row in (0, 5, int(np.prod(shape[:-1])) - 1):
+            whole, cut = case.check(case.changed(0, row * WIDTH, 1e3))
+            agree(whole, cut)
+            assert cut.claims[0].row == row
+
+
+def test_weights_on_the_left_and_batches():
+    left = {"w": weights(WIDTH, WIDTH), "b": weights(2, 192, 192)}
+    for fn, shape in (
+        (lambda p, x: p["w"] @ jnp.sin(x), (WIDTH, 20)),
+        (lambda p, x: jnp.sin(x) @ p["b"], (2, 20, 192)),
+    ):
+        case = Case(fn, RNG.standard_normal(shape).astype(np.float32), params=left)
+        for place in range(0, case.trace.claims[0].size, 397):
+            agree(*case.check(case.changed(0, place, 1e3)))
+        agree(*case.check())
+
+
+def test_convolutions_by_example():
+    kernel = RNG.standard_normal((16, 8, 3, 3)).astype(np.float32)
+    x = RNG.standard_normal((5, 8, 9, 9)).astype(np.float32)
+    case = Case(
+        lambda p, x: lax.conv_general_dilated(jnp.sin(x), p, (1, 1), "SAME"), x, params=kernel
+    )
+    [region] = case.regions().values()
+    assert region.size < region.length == len(x)
+    for place in range(0, case.trace.claims[0].size, 977):
+        agree(*case.check(case.changed(0, place, 1e3)))
+
+
+def test_integers_in_tiles():
+    w = RNG.integers(-128, 128, (WIDTH, WIDTH), dtype=np.int8)
+    x = RNG.integers(-128, 128, (40, WIDTH), dtype=np.int8)
+    case = Case(lambda p, x: lax.dot(x, p, preferred_element_type=jnp.int32), x, params=w)
+    assert case.check()[1].reason == "ok"
+    right = case.trace.claims[0].reshape(-1)
+    for place in range(0, right.size, 61):
+        for value, reason in (
+            (int(right[place]) + 1, "claim-mismatch"),
+            (2**31 - 1, "claim-range"),
+        ):
+            whole, cut = case.check(case.changed(0, place, value))
+            agree(whole, cut)
+            assert cut.reason == reason
+            assert cut.claims[0].row == place // WIDTH
+
+
+def test_checks_in_tiles_commute_with_vmap():
+    case = Case(mlp, X)
+    p = case.programs[1]
+    keys = case.key
+    xs = jnp.stack([X, 2 * X])
+    ys, traces = jax.vmap(lambda x: p.execute(PARAMS, x))(xs)
+    with jax.enable_x64(True):
+        found, _ = jax.vmap(lambda x, y, t: p.statistics(keys, x, y=y, trace=t))(xs, ys, traces)
+        assert all(np.all(s.passed) for s in found.claims.values())
+
+
+@given(st.integers(0, 300), st.integers(0, 10**7), st.integers(0, 10**6))
+def test_tile_sizes(length, nbytes, tile_bytes):
+    size = plan.tile_size(length, nbytes, tile_bytes)
+    assert min(length, 1) <= size <= max(length, 0)
+    if tile_bytes and nbytes > tile_bytes and size > 1:
+        assert size * nbytes <= tile_bytes * length
+    if not tile_bytes:
+        assert size == length
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 200))
+def test_rows_are_taken_each_once(length, tile_bytes):
+    x = jnp.arange(2.0 * length, dtype=jnp.float32).reshape(length, 2)
+    found = evaluate.over_rows(lambda a: (a[:, 0], a.sum(1)), x, tile_bytes=tile_bytes)
+    np.testing.assert_array_equal(found[0], x[:, 0])
+    np.testing.assert_array_equal(found[1], x.sum(1))
+
+
+def test_a_claim_without_rows_is_tested_whole():
+    case = Case(lambda p, x: x @ p["up"], X[0])
+    assert not case.regions()
+    assert [r.reason for r in case.check()] == ["ok", "ok"]

@@ -1,0 +1,147 @@
+"""The tables of what rounding does, against the functions themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jax import lax
+
+from tests.helpers.contractions import equation_of
+from verifiable.jaxpr import blocks
+from verifiable.jaxpr.effects import CONTINUOUS, EXACT, REBUILT, STEPS, effect_on_rounding, is_float
+
+
+def test_the_tables_do_not_contradict_one_another():
+    assert not EXACT & CONTINUOUS
+    assert not STEPS & (EXACT | CONTINUOUS)
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "effect"),
+    [
+        ("float32", "float64", "exact"),
+        ("bfloat16", "float32", "exact"),
+        ("float16", "float32", "exact"),
+        ("float32", "complex64", "exact"),
+        ("int32", "float32", "exact"),
+        ("bool", "float32", "exact"),
+        ("float32", "bfloat16", "narrow"),
+        ("float32", "float16", "narrow"),
+        ("float64", "float32", "narrow"),
+        ("bfloat16", "float16", "narrow"),
+        ("float16", "bfloat16", "narrow"),
+        ("float32", "float8_e4m3fn", "step"),
+        ("float32", "int32", "step"),
+        ("float32", "bool", "step"),
+    ],
+)
+def test_conversions(source: str, target: str, effect: str):
+    x = jax.ShapeDtypeStruct((3,), source)
+    equation = equation_of(lambda x: lax.convert_element_type(x, target), x)
+    assert effect_on_rounding(equation) == (effect,)
+
+
+UNARY = (
+    "abs acos acosh asin asinh atan atanh bessel_i0e bessel_i1e cbrt ceil cos cosh digamma erf "
+    "erf_inv erfc exp exp2 expm1 floor imag is_finite lgamma log log1p logistic neg real round "
+    "rsqrt sign sin sinh sqrt square stop_gradient tan tanh"
+).split()
+UNNAMED = "atan2 nextafter rem".split()
+BINARY = "add atan2 div eq ge gt le lt max min mul ne nextafter pow rem sub".split()
+
+
+def jumps(function: Callable[..., Any], arguments: int) -> bool:
+    """Whether a step of 1e-9 in one argument changes a result by more than 1e-2."""
+    points = np.arange(-4, 5) / 2.0
+    grids = [grid.reshape(-1) for grid in np.meshgrid(*[points] * arguments)]
+    for moved in range(arguments):
+        values = []
+        for step in (-1e-9, 0.0, 1e-9):
+            shifted = [x + step * (i == moved) for i, x in enumerate(grids)]
+            values.append(np.asarray(function(*shifted), np.float64))
+        stacked = np.stack(values)
+        sane = np.all(np.isfinite(stacked) & (np.abs(stacked) < 100), axis=0)
+        # A vertical tangent, such as that of a square root, is no jump.
+        if np.any(np.ptp(stacked[:, sane], axis=0) > 1e-2):
+            return True
+    return False
+
+
+@pytest.mark.parametrize("name", UNARY + BINARY)
+def test_what_the_tables_call_continuous_has_no_jump(name: str):
+    function: Callable[..., Any] = getattr(lax, name)
+    arguments = 1 if name in UNARY else 2
+    points = [np.zeros((9**arguments,))] * arguments
+    if name in ("imag", "real"):
+        points = [x.astype(np.complex128) for x in points]
+    with jax.enable_x64(True), np.errstate(all="ignore"):
+        equation = equation_of(function, *points)
+        [effect] = effect_on_rounding(equation)
+        if name in ("imag", "real"):
+            assert effect == "exact"
+            return
+        jump = jumps(jax.jit(function), arguments)
+    if name in UNNAMED:
+        assert effect == "unknown"  # whether or not it jumps at these points
+    else:
+        assert (effect == "step") == jump
+
+
+@pytest.mark.parametrize(
+    ("function", "effects"),
+    [
+        (lambda x: lax.top_k(x, 2), ("exact", "step")),
+        (lax.sort, ("exact",)),
+        (lambda x: lax.sort((x, x), num_keys=1), ("step",) * 2),
+        (lambda x: lax.argmax(x, 0, np.int32), ("step",)),
+        (lambda x: lax.argmin(x, 0, np.int32), ("step",)),
+        (lambda x: lax.reduce_precision(x, 5, 7), ("step",)),
+        (lambda x: lax.bitcast_convert_type(x, np.int64), ("unknown",)),
+        (lax.cumsum, ("continuous",)),
+        (lax.cummax, ("exact",)),
+        (lambda x: lax.rev(x, (0,)), ("exact",)),
+    ],
+    ids=lambda v: getattr(v, "__name__", str(v)),
+)
+def test_effects(function: Callable[..., Any], effects: tuple[str, ...]):
+    assert effect_on_rounding(equation_of(function, np.zeros(9))) == effects
+
+
+def test_a_primitive_that_no_table_names_is_unknown():
+    equation = equation_of(lambda x: lax.linalg.eigh(x, symmetrize_input=False), np.eye(3))
+    assert equation.kind not in EXACT | CONTINUOUS | STEPS
+    assert set(effect_on_rounding(equation)) == {"unknown"}
+
+
+def test_gathering_by_the_largest_is_a_choice():
+    """The derivative of a maximum over windows picks a tangent by comparison: a tie may flip it."""
+
+    def derivative(x: Any, t: Any) -> Any:
+        def pool(x: Any) -> Any:
+            return lax.reduce_window(x, -np.inf, lax.max, (2,), (2,), "VALID")
+
+        return jax.jvp(pool, (x,), (t,))[1]
+
+    t = np.array([0.0, 10.0])
+    low, high = (np.asarray(derivative(np.array([1.0, 1 + s]), t)) for s in (-1e-6, 1e-6))
+    assert abs(low - high) == 10
+    function, _ = blocks.trace(derivative, np.zeros(2), t)
+    [choice] = [e for e in function.block.equations if "gather" in e.kind or "window" in e.kind]
+    assert set(effect_on_rounding(choice)) <= {"step", "unknown"}
+
+
+def test_random_bits_and_sorts_are_not_rebuilt_carelessly():
+    """Rebuilding must be cheap and give the same bits: no sums over large operands."""
+    assert not REBUILT & {"sort", "gather", "dot_general", "conv_general_dilated", "while", "scan"}
+
+
+@given(st.sampled_from(["float32", "bfloat16", "complex64", "int8", "bool", "uint32"]))
+def test_is_float(name: str):
+    assert is_float(jnp.dtype(name)) == (name in ("float32", "bfloat16", "complex64"))

@@ -1,0 +1,262 @@
+"""Agreements against plain arithmetic, and against what a device might send instead."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from verifiable.voting.agreement import (
+    RELATIVE_TOLERANCE,
+    Agreement,
+    Argmax,
+    Exact,
+    Tokens,
+    Tolerance,
+    Within,
+)
+
+LOGITS = np.array([[0.0, 2.0, 1.0], [3.0, -1.0, 0.5]], dtype=np.float32)
+VECTOR = Tolerance.usual(shape=(4,), dtype="float32")
+GOOD = np.array([1.0, -2.0, 3.0, 0.5], dtype=np.float32)
+
+
+def exact_distance(a: Any, b: Any) -> float:
+    """Largest over rows of ||a - b|| / max(||a||, ||b||), squares in exact rationals."""
+    worst = 0.0
+    for left, right in zip(a, b, strict=True):
+        x, y = [Fraction(float(v)) for v in left], [Fraction(float(v)) for v in right]
+        gap = sum(((p - q) ** 2 for p, q in zip(x, y, strict=True)), Fraction(0))
+        size = max(sum((v * v for v in x), Fraction(0)), sum((v * v for v in y), Fraction(0)))
+        if size:
+            worst = max(worst, math.sqrt(gap / size))
+    return worst
+
+
+def floats(width: int) -> st.SearchStrategy[float]:
+    """Any finite float, with the extremes of the range made likely."""
+    info = np.finfo(f"float{width}")
+    extremes = [0.0, -0.0, 1.0, float(info.max), float(info.min), float(info.smallest_subnormal)]
+    return st.one_of(
+        st.floats(allow_nan=False, allow_infinity=False, width=width),  # type: ignore[arg-type]
+        st.sampled_from(extremes),
+    )
+
+
+@st.composite
+def arrays(draw: st.DrawFn) -> tuple[str, list[Any]]:
+    width = draw(st.sampled_from([32, 64]))
+    shape = (draw(st.integers(1, 3)), draw(st.integers(1, 4)))
+    count = draw(st.integers(2, 4))
+    return f"float{width}", [
+        draw(hnp.arrays(f"float{width}", shape, elements=floats(width))) for _ in range(count)
+    ]
+
+
+@settings(max_examples=200, deadline=None)
+@given(arrays())
+def test_distances_equal_exact_arithmetic_at_every_magnitude(case: tuple[str, list[Any]]) -> None:
+    dtype, values = case
+    agreement = Tolerance(shape=values[0].shape, dtype=dtype, relative=0.25)
+    matrix = agreement.distances(values)
+    assert np.isfinite(matrix).all()
+    for i, j in itertools.product(range(len(values)), repeat=2):
+        expected = exact_distance(values[i], values[j]) / 0.25
+        # Beside a peak, what is smaller than the square root of the least float vanishes squared.
+        assert matrix[i, j] == pytest.approx(expected, rel=1e-12, abs=1e-150)
+    assert (matrix == matrix.T).all()
+
+
+@settings(max_examples=200, deadline=None)
+@given(arrays())
+def test_the_relative_distance_is_a_metric(case: tuple[str, list[Any]]) -> None:
+    dtype, values = case
+    matrix = Tolerance(shape=values[0].shape, dtype=dtype, relative=0.5).distances(values)
+    for i, j, k in itertools.product(range(len(values)), repeat=3):
+        assert matrix[i, k] <= matrix[i, j] + matrix[j, k] + 1e-12
+    assert not matrix.diagonal().any()
+
+
+def test_distances_do_not_depend_on_the_other_ballots_or_their_order() -> None:
+    rng = np.random.default_rng(1)
+    values = [rng.normal(size=(3, 1000)).astype(np.float32) for _ in range(5)]
+    agreement = Tolerance.usual(shape=(3, 1000), dtype="float32")
+    matrix = agreement.distances(values)
+    hostile = np.full((3, 1000), np.finfo(np.float32).max, dtype=np.float32)
+    for order in itertools.permutations(range(5)):
+        again = agreement.distances([values[i] for i in order] + [hostile])
+        assert (again[:5, :5] == matrix[np.ix_(order, order)]).all()
+
+
+def test_large_arrays_are_compared_block_by_block() -> None:
+    rng = np.random.default_rng(2)
+    base = rng.normal(size=(700, 512)).astype(np.float32)
+    late = base.copy()
+    late[699] *= 2.0  # the last row of the last block
+    agreement = Tolerance(shape=(700, 512), dtype="float32", relative=0.1)
+    assert agreement.distances([base, late])[0, 1] == pytest.approx(5.0)
+
+
+def test_scalars_and_zero_rows() -> None:
+    scalar = Tolerance(shape=(), dtype="float64", relative=0.1)
+    ones = [np.array(1.0), np.array(1.05), np.array(0.0), np.array(5e-324), np.array(0.0)]
+    matrix = scalar.distances(ones)
+    assert matrix[0, 1] == pytest.approx(0.05 / 1.05 / 0.1)
+    assert matrix[2, 4] == 0.0
+    assert matrix[0, 2] == matrix[2, 3] == 10.0  # zero is a whole norm away from anything else
+
+
+@pytest.mark.parametrize("dtype", sorted(RELATIVE_TOLERANCE))
+def test_every_dtype_has_a_default_and_reads_its_own_arrays(dtype: str) -> None:
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    kind = ml_dtypes.bfloat16 if dtype == "bfloat16" else np.dtype(dtype)
+    agreement = Tolerance.usual(shape=(2, 3), dtype=dtype)
+    assert agreement.relative == RELATIVE_TOLERANCE[dtype]
+    value = LOGITS.astype(kind)
+    assert agreement.read(value) is value
+    assert agreement.read(np.full((2, 3), np.nan, dtype=kind)) is None
+    off = value.copy()
+    off[0] *= kind.type(2) if isinstance(kind, np.dtype) else kind(2)
+    assert agreement.distances([value, value.copy(), off]).tolist()[0] == pytest.approx(
+        [0.0, 0.0, 0.5 / agreement.relative]
+    )
+    assert Argmax(shape=(2, 3)).read(value) == (1, 0)
+
+
+class Malformed(NamedTuple):
+    name: str
+    agreement: Agreement
+    value: Any
+
+
+def bent(tamper: Callable[[Any], Any], base: Any = GOOD) -> Any:
+    return tamper(base.copy())
+
+
+def put(index: int, value: float) -> Callable[[Any], Any]:
+    def tamper(array: Any) -> Any:
+        array.flat[index] = value
+        return array
+
+    return tamper
+
+
+TOKENS = Tokens(vocabulary=100, longest=4)
+MALFORMED = [
+    Malformed("a NaN in one element", VECTOR, bent(put(2, math.nan))),
+    Malformed("an infinity", VECTOR, bent(put(0, math.inf))),
+    Malformed("a negative infinity", VECTOR, bent(put(3, -math.inf))),
+    Malformed("one element more", VECTOR, np.append(GOOD, np.float32(0))),
+    Malformed("another shape of the same size", VECTOR, GOOD.reshape(2, 2)),
+    Malformed("a wider dtype", VECTOR, GOOD.astype(np.float64)),
+    Malformed("integers of the same width", VECTOR, GOOD.astype(np.int32)),
+    Malformed("an object array", VECTOR, GOOD.astype(object)),
+    Malformed("complex numbers", VECTOR, GOOD.astype(np.complex64)),
+    Malformed("an empty array", VECTOR, GOOD[:0]),
+    Malformed("a digest one byte short", Exact(), bytes(31)),
+    Malformed("a digest with a byte more", Exact(), bytes(33)),
+    Malformed("no digest at all", Exact(), b""),
+    Malformed("a token beyond the vocabulary", TOKENS, [1, 100]),
+    Malformed("a negative token", TOKENS, [1, -1]),
+    Malformed("a token that is a boolean", TOKENS, [1, True]),
+    Malformed("a token that is a float", TOKENS, [1, 2.0]),
+    Malformed("more tokens than the job allows", TOKENS, [1] * 5),
+    Malformed("tokens in two dimensions", TOKENS, np.ones((2, 2), dtype=np.int32)),
+    Malformed("tokens without dimension", TOKENS, np.array(1)),
+    Malformed("tokens in a float array", TOKENS, np.ones(3)),
+    Malformed("a NaN among logits", Argmax(shape=(2, 3)), bent(put(4, math.nan), LOGITS)),
+    Malformed("an infinite logit", Argmax(shape=(2, 3)), bent(put(4, math.inf), LOGITS)),
+    Malformed(
+        "a row of nothing but -inf", Argmax(shape=(2, 3)), np.full((2, 3), -np.inf, np.float32)
+    ),
+    Malformed("logits of another shape", Argmax(shape=(2, 3)), LOGITS.T),
+    Malformed("integer logits", Argmax(shape=(2, 3)), LOGITS.astype(np.int32)),
+]
+
+
+@pytest.mark.parametrize("case", MALFORMED, ids=lambda case: case.name)
+def test_malformed_values_agree_with_nothing(case: Malformed) -> None:
+    assert case.agreement.read(case.value) is None
+    assert case.agreement.candidates([None, None, None]) == []
+
+
+def test_a_malformed_value_agrees_not_even_with_its_copies() -> None:
+    readings = [
+        VECTOR.read(v) for v in (GOOD, bent(put(0, math.nan)), GOOD, bent(put(0, math.nan)))
+    ]
+    assert [c.members for c in VECTOR.candidates(readings)] == [(0, 2), (0, 2)]
+
+
+def test_tokens_read_alike_from_lists_and_arrays() -> None:
+    assert TOKENS.read([3, 99]) == TOKENS.read(np.array([3, 99], dtype=np.uint16)) == (3, 99)
+    assert TOKENS.read([]) == ()
+
+
+def test_argmax_takes_the_first_of_a_tie_and_allows_masks() -> None:
+    tied = np.array([[1.0, 1.0, -np.inf], [-np.inf, 0.0, 0.0]], dtype=np.float32)
+    assert Argmax(shape=(2, 3)).read(tied) == (0, 1)
+
+
+def test_equality_groups_all_equal_readings() -> None:
+    a, b = bytes(32), bytes([1]) * 32
+    found = Exact().candidates([a, b, None, a, a])
+    assert [(c.ballot, c.members, c.distances) for c in found] == [
+        (0, (0, 3, 4), (0.0,) * 3),
+        (1, (1,), (0.0,)),
+    ]
+
+
+def test_a_custom_distance_is_made_symmetric_and_nan_is_far() -> None:
+    lopsided = Within(
+        distance=lambda a, b: 0.5 if a < b else 2.0 if a > b else 0.0,
+        well_formed=lambda value: isinstance(value, float),
+    )
+    assert lopsided.read("hostile") is None
+    assert lopsided.read(None) is None
+    assert lopsided.distances([1.0, 2.0]).tolist() == [[0.0, 2.0], [2.0, 0.0]]
+    broken = Within(distance=lambda a, b: math.nan, well_formed=lambda value: True)
+    assert broken.distances([1.0, 2.0])[0, 1] == math.inf
+    assert [c.members for c in broken.candidates([1.0, 2.0])] == [(0,), (1,)]
+    negative = Within(distance=lambda a, b: -1.0, well_formed=lambda value: True)
+    with pytest.raises(ValueError, match="negative"):
+        negative.distances([1.0, 2.0])
+
+
+@pytest.mark.parametrize(
+    ("agreement", "value"),
+    [(VECTOR, [1.0] * 4), (Exact(), "0" * 32), (Exact(), bytearray(32)), (Argmax(shape=(3,)), [1])],
+)
+def test_a_value_of_the_wrong_python_type_is_the_callers_fault(
+    agreement: Agreement, value: Any
+) -> None:
+    with pytest.raises(TypeError):
+        agreement.read(value)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Tolerance.usual(shape=(3,), dtype="int32"),
+        lambda: Tolerance.usual(shape=(0,), dtype="float32"),
+        lambda: Tolerance(shape=(3,), dtype="float32", relative=0.0),
+        lambda: Tolerance(shape=(3,), dtype="float32", relative=1.0),
+        lambda: Tolerance(shape=(3,), dtype="float32", relative=-0.1),
+        lambda: Tolerance(shape=(3,), dtype="float32", relative=math.nan),
+        lambda: Argmax(shape=()),
+        lambda: Argmax(shape=(3, 0)),
+        lambda: Tokens(vocabulary=0, longest=1),
+        lambda: Tokens(vocabulary=1, longest=0),
+        lambda: Exact(size=0),
+    ],
+)
+def test_an_agreement_that_could_not_judge_cannot_be_built(make: Callable[[], Any]) -> None:
+    with pytest.raises(ValueError, match=r"at least one|is one of|above 0|positive"):
+        make()

@@ -1,0 +1,49 @@
+"""Plan audits and stakes: sampling, stakes, and the cheapest mix."""
+
+from __future__ import annotations
+
+from verifiable.audits.planning import (
+    Economy,
+    Option,
+    Plan,
+    audited_quorum,
+    least,
+    plan,
+)
+from verifiable.audits.sampling import (
+    Finding,
+    Sprt,
+    audits_needed,
+    binomial_tail,
+    clopper_pearson,
+    draw,
+    draw_each,
+    hypergeometric_tail,
+    miss_probability,
+    select,
+)
+from verifiable.audits.stakes import (
+    Terms,
+    outstanding_cap,
+)
+
+__all__ = [
+    "Economy",
+    "Finding",
+    "Option",
+    "Plan",
+    "Sprt",
+    "Terms",
+    "audited_quorum",
+    "audits_needed",
+    "binomial_tail",
+    "clopper_pearson",
+    "draw",
+    "draw_each",
+    "hypergeometric_tail",
+    "least",
+    "miss_probability",
+    "outstanding_cap",
+    "plan",
+    "select",
+]

@@ -1,0 +1,327 @@
+"""The cheapest mix of replication and audits for an error that is asked for.
+
+Every option assumes the worst of the bad fraction f among those who answer: they collude, and cheat
+whenever it costs us most. Costs are per finished job, jobs that had to start over included:
+
+    vote             the policies of `replication`, no audits
+    audited-quorum   k runs; audited at rate q where they agree, one by one until an audit passes
+                     where they differ. With B ~ Binomial(k, f) and V = f^k q d (void, starts over)
+                       error   (f^k (1 - q d) + (1 - d) E[B / (k - B + 1); 0 < B < k]) / (1 - V)
+                       audits  (q (f^k + (1 - f)^k) + E[(k + 1) / (k - B + 1); 0 < B < k]) / (1 - V)
+                     k = 1, q = 1 is a single run that is always audited
+    adaptive         trusted workers run alone, windows of their results audited (`reputation`)
+    deterrence       a single run audited just often enough that the stake deters (`stakes`); its
+                     error is bounded for workers that would rather not lose it, and for no others
+
+q is the least that reaches the error, and each option's other parameter the cheapest.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from verifiable.audits.sampling import binomial_tail
+from verifiable.audits.stakes import Terms
+from verifiable.voting.quorum import FirstToMatch, FixedSize, Policy, Sequential
+from verifiable.voting.trust import Adaptive
+
+_MOST_BALLOTS = 4001
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Economy:
+    """What runs, audits and cheats are worth, in one unit.
+
+    Attributes:
+      run_cost: cost of one run.
+      audit_cost: cost of one audit.
+      detection: probability that the audit of a wrong result fails.
+      stake: what a worker loses when it is caught; 0 for none.
+      gain: what one cheat gains a worker.
+      reward: what a result is paid.
+      false_reject: probability that the audit of an honest result fails, as measured.
+      outstanding: the most unsettled results on one stake.
+      window: the most results of a trusted worker that may wait for their audits.
+      probation: checks a worker passes before it is trusted.
+      lifetime: results that an honest identity delivers on average.
+    """
+
+    run_cost: float = 1.0
+    audit_cost: float = 0.1
+    detection: float = 1.0
+    stake: float = 0.0
+    gain: float = 0.0
+    reward: float = 0.0
+    false_reject: float = 0.0
+    outstanding: int = 1
+    window: int = 200
+    probation: int = 10
+    lifetime: float = 1000.0
+
+    def __post_init__(self) -> None:
+        """Refuse what no option could be priced with; `Terms` and `Adaptive` look at the rest."""
+        if not (self.run_cost > 0.0 and math.isfinite(self.run_cost)):
+            raise ValueError(f"a run costs a positive, finite amount, got {self.run_cost}")
+        for name in ("audit_cost", "stake", "gain", "reward"):
+            if not (getattr(self, name) >= 0.0 and math.isfinite(getattr(self, name))):
+                raise ValueError(f"{name} is finite, not negative, got {getattr(self, name)}")
+        if not 0.0 < self.detection <= 1.0:
+            raise ValueError(f"detection is above 0 and at most 1, got {self.detection}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """One way to reach the error.
+
+    Attributes:
+      name: stable name of the kind.
+      policy: the voting policy; None where no vote helps, at a bad fraction of 1/2 or more.
+      audit_rate: share of the results accepted without dispute that are audited.
+      runs: expected runs per job.
+      audits: expected audits per job.
+      cost: expected cost per job.
+      error: bound on the probability that what is accepted is wrong.
+      deters: whether the error is reached by workers that will not lose their stake; `error` is
+        then what a bad fraction that does not mind can do.
+      how: the option in a sentence.
+    """
+
+    name: str
+    policy: Policy | None
+    audit_rate: float
+    runs: float
+    audits: float
+    cost: float
+    error: float
+    deters: bool
+    how: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Options, cheapest first.
+
+    Attributes:
+      bad: assumed bad fraction among those who answer.
+      error: the error that was asked for.
+      options: what reaches it, by ascending cost; never empty.
+      assumes: what all of them assume, in words.
+    """
+
+    bad: float
+    error: float
+    options: tuple[Option, ...]
+    assumes: str
+
+    @property
+    def best(self) -> Option:
+        """The cheapest."""
+        return self.options[0]
+
+
+def plan(
+    *, bad: float, error: float, economy: Economy | None = None, rational: bool = False
+) -> Plan:
+    """Find the cheapest mix of replication and audits.
+
+    Args:
+      bad: bad fraction among those who answer (`replication.bad_among_answers`); from 1/2 on, only
+        audits help.
+      error: bound on the probability of accepting a wrong result.
+      economy: costs and limits.
+      rational: whether to offer deterrence, which assumes that bad workers will not lose a stake.
+
+    Raises:
+      ValueError: an argument out of range, or nothing reaches the error.
+    """
+    if not 0.0 < bad < 1.0 or not 0.0 < error < 1.0:
+        raise ValueError(f"bad and error are above 0 and below 1, got {bad} and {error}")
+    economy = Economy() if economy is None else economy
+    options = [*_audited(bad, error, economy)]
+    if bad < 0.5:
+        options += [*_votes(bad, error, economy), *_adaptive(bad, error, economy)]
+    if rational:
+        options += _deterrence(bad, economy)
+    if not options:
+        raise ValueError(
+            f"nothing reaches an error of {error:g} with a bad fraction of {bad:g} and audits that "
+            f"detect with probability {economy.detection:g}"
+        )
+    return Plan(
+        bad=bad,
+        error=error,
+        options=tuple(sorted(options, key=lambda option: option.cost)),
+        assumes=f"every answer is bad with probability at most {bad:g} given those before it (of "
+        "those who answer, so count availability in); seats and audits are drawn by randomness "
+        "that nobody could foresee; an honest result passes its audit",
+    )
+
+
+def least(holds: Callable[[int], bool], *, start: int, limit: int) -> int | None:
+    """The least integer from `start` to `limit` from which on `holds`, a monotone predicate."""
+    if not holds(limit):
+        return None
+    low, high = start, limit
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(middle) else (middle + 1, high)
+    return low
+
+
+def _votes(bad: float, error: float, economy: Economy) -> Iterator[Option]:
+    policies: list[tuple[str, Policy, str]] = []
+    matches = least(
+        lambda m: binomial_tail(2 * m - 1, bad, m) <= error, start=1, limit=_MOST_BALLOTS // 2
+    )
+    if matches is not None:
+        size = 2 * matches - 1
+        policies += [
+            ("fixed-size", FixedSize(bad=bad, size=size), f"{size} runs, {matches} must agree"),
+            (
+                "first-to-match",
+                FirstToMatch(bad=bad, matches=matches),
+                f"runs until {matches} agree, {size} at most",
+            ),
+        ]
+    # Four times the expected length leaves next to no vote undecided, and is never short.
+    length = math.log(error) / math.log(bad / (1.0 - bad)) / (1.0 - 2.0 * bad)
+    if 4.0 * length <= _MOST_BALLOTS:
+        margin = Sequential(bad=bad, error=error, limit=max(500, math.ceil(4.0 * length)))
+        policies.append(
+            ("sequential", margin, f"runs until one answer leads the others by {margin.margin}")
+        )
+    for name, policy, how in policies:
+        bound = policy.assurance
+        yield Option(
+            name=name,
+            policy=policy,
+            audit_rate=0.0,
+            runs=bound.runs,
+            audits=0.0,
+            cost=bound.runs * economy.run_cost,
+            error=bound.error,
+            deters=False,
+            how=how,
+        )
+
+
+def audited_quorum(
+    *, bad: float, size: int, audit_rate: float, detection: float
+) -> tuple[float, float, float]:
+    """Error, runs and audits per finished job of k runs that are audited; formulas above."""
+    f, k = bad, size
+    agree_bad = f**k
+    disputes = [math.comb(k, b) * f**b * (1.0 - f) ** (k - b) for b in range(1, k)]
+    slips = math.fsum(p * b / (k - b + 1) for b, p in enumerate(disputes, 1))
+    tries = math.fsum(p * (k + 1) / (k - b + 1) for b, p in enumerate(disputes, 1))
+    finished = 1.0 - agree_bad * audit_rate * detection
+    wrong = agree_bad * (1.0 - audit_rate * detection) + (1.0 - detection) * slips
+    audits = audit_rate * (agree_bad + (1.0 - f) ** k) + tries
+    return min(1.0, wrong / finished), k / finished, audits / finished
+
+
+def _audited(bad: float, error: float, economy: Economy) -> Iterator[Option]:
+    found: list[Option] = []
+    d = economy.detection
+    for size in range(1, 64):
+        unaudited, _, _ = audited_quorum(bad=bad, size=size, audit_rate=0.0, detection=d)
+        rate = max(0.0, (unaudited - error) / (d * bad**size * (1.0 - error)))
+        if rate <= 1.0:
+            rate = min(1.0, rate * (1.0 + 1e-12))
+            reached, runs, audits = audited_quorum(bad=bad, size=size, audit_rate=rate, detection=d)
+            cost = runs * economy.run_cost + audits * economy.audit_cost
+            number = "a single run" if size == 1 else f"{size} runs, all of which must agree"
+            disputes = "" if size == 1 else "; disputes settled by audits"
+            found.append(
+                Option(
+                    name="audited-quorum",
+                    policy=FixedSize(bad=bad, size=size, quorum=size) if bad < 0.5 else None,
+                    audit_rate=rate,
+                    runs=runs,
+                    audits=audits,
+                    cost=cost,
+                    error=reached,
+                    deters=False,
+                    how=f"{number}, audited at rate {rate:.3g}{disputes}",
+                )
+            )
+        if rate == 0.0:
+            break
+    # Another rate suits another size; only the cheapest of them is an option of its own.
+    yield from sorted(found, key=lambda option: option.cost)[:1]
+
+
+def _adaptive(bad: float, error: float, economy: Economy) -> Iterator[Option]:
+    try:
+        newcomers = Sequential(bad=bad, error=error)
+    except ValueError:
+        return
+
+    def policy(audits: int) -> Adaptive:
+        return Adaptive(
+            bad=bad,
+            newcomers=newcomers,
+            probation=economy.probation,
+            window=economy.window,
+            audits=audits,
+            detection=economy.detection,
+            audit_cost=economy.audit_cost / economy.run_cost,
+            lifetime=economy.lifetime,
+        )
+
+    audits = least(lambda u: policy(u).assurance.error <= error, start=1, limit=economy.window)
+    if audits is None:
+        return
+    chosen = policy(audits)
+    bound = chosen.assurance
+    yield Option(
+        name="adaptive",
+        policy=chosen,
+        audit_rate=audits / economy.window,
+        runs=bound.runs - economy.audit_cost / economy.run_cost * audits / economy.window,
+        audits=audits / economy.window,
+        cost=bound.runs * economy.run_cost,
+        error=bound.error,
+        deters=False,
+        how=f"a single run by a worker that passed {economy.probation} checks; {audits} audits of "
+        f"every {economy.window} results, all void where one fails; newcomers' jobs go to a vote",
+    )
+
+
+def _deterrence(bad: float, economy: Economy) -> Iterator[Option]:
+    def terms(rate: float) -> Terms:
+        return Terms(
+            gain=economy.gain,
+            reward=economy.reward,
+            cost=economy.run_cost,
+            audit_rate=rate,
+            detection=economy.detection,
+            false_reject=economy.false_reject,
+            outstanding=economy.outstanding,
+        )
+
+    if economy.gain <= 0.0 or terms(1.0).least_stake > economy.stake:
+        return
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2.0
+        low, high = (low, middle) if terms(middle).least_stake <= economy.stake else (middle, high)
+    if terms(high).greatest_stake < economy.stake:
+        return
+    error, runs, audits = audited_quorum(
+        bad=bad, size=1, audit_rate=high, detection=economy.detection
+    )
+    yield Option(
+        name="deterrence",
+        policy=FixedSize(bad=bad, size=1) if bad < 0.5 else None,
+        audit_rate=high,
+        runs=runs,
+        audits=audits,
+        cost=runs * economy.run_cost + audits * economy.audit_cost,
+        error=error,
+        deters=True,
+        how=f"a single run, audited at rate {high:.3g}: with a stake of {economy.stake:g} and "
+        f"{economy.outstanding} results unsettled, no number of cheats pays",
+    )

@@ -1,0 +1,1 @@
+"""Execution and check of a compiled program."""

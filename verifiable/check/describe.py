@@ -1,0 +1,76 @@
+"""What a program prints: its table of claims, and what its key keeps of the parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from verifiable.check.partition import Analysis, Frame
+from verifiable.jaxpr.blocks import Function, Var
+from verifiable.report import table
+
+_SHOWN = 8  # largest values that the key keeps
+
+
+def text(program_id: bytes, found: Analysis, kept: Mapping[str, int]) -> str:
+    """The table of claims, what is discontinuous, and the largest values that the key keeps.
+
+    Args:
+      program_id: 32 bytes.
+      found: of the program.
+      kept: bytes by name, from `kept`.
+    """
+    total = max(found.checked + found.replayed, 1)
+    rows = [("claim", "primitive", "shape", "dtype", "share", "discontinuous")]
+    for c in found.claims.values():
+        shape = "x".join(map(str, c.shape))
+        glue = ", ".join(sorted(c.glue))
+        rows.append((c.name, c.primitive, shape, c.dtype.name, f"{c.work / total:.1%}", glue))
+    rows.append(("(replayed)", "", "", "", f"{found.replayed / total:.1%}", ""))
+    parts = [f"program {program_id.hex()}", table(rows)]
+    if found.discontinuous:
+        parts.append("discontinuous: " + ", ".join(found.discontinuous))
+    largest = sorted(kept.items(), key=lambda item: -item[1])
+    if largest:
+        lines = [(name, f"{nbytes:,}") for name, nbytes in largest[:_SHOWN]]
+        if largest[_SHOWN:]:
+            rest = sum(nbytes for _, nbytes in largest[_SHOWN:])
+            lines.append((f"({len(largest) - _SHOWN} smaller)", f"{rest:,}"))
+        parts.append(table([("kept in the key", "bytes"), *lines]))
+    return "\n".join(parts)
+
+
+def kept(function: Function, params: Any, found: Analysis) -> dict[str, int]:
+    """Bytes of each value that the key keeps, because replayed equations need it, by name."""
+    names = _names(function, params)
+    nbytes: dict[str, int] = {}
+
+    def visit(frame: Frame, trips: int) -> None:
+        for v in frame.kept:
+            name = names.get(v, "value")
+            nbytes[name] = nbytes.get(name, 0) + v.nbytes * trips
+        for equation, child in frame.children.items():
+            visit(child, trips * equation.params["length"])
+
+    visit(found.frame, 1)
+    return nbytes
+
+
+def _names(function: Function, params: Any) -> dict[Var, str]:
+    """Where the value of a variable comes from, in the user's words."""
+    block = function.block
+    paths = [jax.tree_util.keystr(p) for p, _ in jax.tree_util.tree_leaves_with_path(params)]
+    labels = [f"constant {i}" for i in range(len(function.constants))]
+    labels += ["params" + path for path in paths]
+    names = dict(zip(block.inputs, labels, strict=False))
+    for equation in block.walk():
+        sources = {names[a] for a in equation.inputs if isinstance(a, Var) and a in names}
+        name = sources.pop() if len(sources) == 1 else equation.name
+        names |= dict.fromkeys(equation.outputs, name)
+        if equation.kind == "scan":
+            for v, atom in zip(equation.bodies[0].inputs, equation.inputs, strict=True):
+                if isinstance(atom, Var) and atom in names:
+                    names[v] = names[atom]
+    return names

@@ -1,0 +1,118 @@
+"""The device's half: a function that also returns the output of every claim.
+
+Outputs of claims under `scan` are stacked over its iterations. Every branch of a `cond` returns
+the claims of all branches, zero where they are not its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from verifiable.check.partition import Analysis, Claim
+from verifiable.claims.rounding import NARROW
+from verifiable.jaxpr import blocks
+from verifiable.jaxpr.blocks import Array, Block, Env, Equation
+
+Given = Mapping[int, Any]
+Emit = Callable[[Claim, Equation, Env, Any], tuple[Array, Any]]
+
+
+def honest(claim: Claim, equation: Equation, env: Env, _: Any = None) -> tuple[Array, Array]:
+    """Evaluate a claimed equation, so that what is checked is what was consumed.
+
+    In types narrower than float32, XLA may keep more digits of a value than its type has, for
+    whoever consumes it inside a compiled program; and it may compute a rounding twice, differently.
+    A barrier makes it use the value that it returns.
+    """
+    operands: Sequence[Array] = blocks.read_all(env, equation.inputs)
+    narrow = any(v.dtype.name in NARROW for v in (*equation.inputs, *equation.outputs))
+    if narrow:
+        operands = lax.optimization_barrier(list(operands))
+    [out] = blocks.apply(equation, operands)
+    if claim.turned is not None:
+        out = _turn(claim.turned, out, env)
+    elif narrow or claim.contraction is None:
+        out = lax.optimization_barrier(out)
+    return out, out
+
+
+def _turn(transpose: Equation, out: Array, env: Env) -> Array:
+    """Bind the transpose of a claim that nothing else reads, and return the claim, made from it.
+
+    XLA merges a product with its transpose, which may sum in another order; if the claim itself
+    were read, it could not, and the result would not be that of the plain function.
+    """
+    [turned] = lax.optimization_barrier(blocks.apply(transpose, [out]))
+    env[transpose.outputs[0]] = turned
+    return lax.transpose(turned, np.argsort(transpose.params["permutation"]))
+
+
+def execute(
+    block: Block, analysis: Analysis, env: Env, *, emit: Emit = honest, given: Given | None = None
+) -> tuple[list[Array], dict[int, Any]]:
+    """Evaluate a block.
+
+    Args:
+      block: a block, whose inputs and free variables are in `env`.
+      analysis: of the whole function.
+      env: values by variable; this function writes to it.
+      emit: `(claim, equation, env, what is given for it) -> (output, what to return for it)`.
+      given: by index of the claim, pytrees that `emit` gets; stacked over the scans around it.
+
+    Returns:
+      The outputs, and what `emit` returned by index of the claim.
+    """
+    found: dict[int, Any] = {}
+    given = given or {}
+    for equation in block.equations:
+        if equation in analysis.claims:
+            claim = analysis.claims[equation]
+            out, found[claim.index] = emit(claim, equation, env, given.get(claim.index))
+            env[equation.outputs[0]] = out
+        elif equation.outputs and all(v in env for v in equation.outputs):
+            continue  # bound with the claim before it
+        elif not any(analysis.claims_in(body) for body in equation.bodies):
+            blocks.replay(equation, env)
+        else:
+            several = _scan if equation.kind == "scan" else _switch
+            outputs, claims = several(equation, analysis, env, emit, given)
+            found |= claims
+            blocks.write(env, equation.outputs, outputs)
+    return blocks.read_all(env, block.outputs), found
+
+
+def _scan(
+    equation: Equation, analysis: Analysis, env: Env, emit: Emit, given: Given
+) -> tuple[list[Array], dict[int, Any]]:
+    [body] = equation.bodies
+    own = {c.index: given[c.index] for c in analysis.claims_in(body) if c.index in given}
+
+    def step(inner: Env, slices: Given) -> tuple[list[Array], dict[int, Any]]:
+        return execute(body, analysis, inner, emit=emit, given=slices)
+
+    return blocks.scan(equation, env, step, extra=own)
+
+
+def _switch(
+    equation: Equation, analysis: Analysis, env: Env, emit: Emit, given: Given
+) -> tuple[list[Array], dict[int, Any]]:
+    def branch(body: Block) -> tuple[list[Array], dict[int, Any]]:
+        return execute(body, analysis, dict(env), emit=emit, given=given)
+
+    shapes: dict[int, Any] = {}
+    for body in equation.bodies:
+        shapes |= jax.eval_shape(lambda body=body: branch(body)[1])
+
+    def filled(body: Block) -> tuple[list[Array], dict[int, Any]]:
+        outputs, found = branch(body)
+        other = {i: s for i, s in shapes.items() if i not in found}
+        return outputs, found | jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), other)
+
+    branches = [lambda body=body: filled(body) for body in equation.bodies]
+    return blocks.switch(equation, env, branches)

@@ -1,0 +1,386 @@
+"""What a compiled program knows before it runs: facts, claims, and the split of the check.
+
+`facts` finds what is committed; here each such value becomes a `Claim`. The split is a partial
+evaluation: known equations run once, in `setup`, and what crosses over is the verifier key. Every
+scan body is a `Frame` of its own, whose part of the key is stacked over the iterations; what does
+not depend on the iteration belongs to an enclosing frame. A known value that the check needs is
+either kept in the key or, where that is smaller, rebuilt from what is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from verifiable.check.dataflow import CERTAIN, NOTHING, Fact, Forward, uses
+from verifiable.claims.contraction import Contraction
+from verifiable.claims.registry import work
+from verifiable.claims.rounding import Rounding
+from verifiable.jaxpr.blocks import Atom, Block, Equation, Literal, Var
+from verifiable.jaxpr.effects import REBUILT, grain
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Claim:
+    """A contraction or rounding whose output is committed and tested.
+
+    Attributes:
+      index: position in the trace.
+      name: where it stands in the user's program.
+      primitive: of the equation: `dot_general` or `conv_general_dilated` for a contraction.
+      form: the contraction as linear maps, or the rounding as a chain of steps.
+      trips: lengths of the scans around it; leading dimensions of the committed array.
+      group: index of the first claim under the outermost of these scans; its own without any.
+      shape: shape of the committed array.
+      dtype: type of the committed array.
+      far_known: whether the projected operand depends on parameters only.
+      grains: types whose rounding its operands went through since they were last exact.
+      glue: names of discontinuous equations before its operands.
+      loops: names of replayed loops before its operands.
+      near: the operand that is applied; the value that is rounded.
+      far: the operand that is projected; of a rounding, the same as `near`.
+      turned: the transpose that alone reads the output, if that is how it is used.
+    """
+
+    index: int
+    name: str
+    primitive: str
+    form: Contraction | Rounding
+    trips: tuple[int, ...]
+    group: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    far_known: bool
+    grains: frozenset[str]
+    glue: frozenset[str]
+    loops: frozenset[str]
+    near: Atom
+    far: Atom
+    turned: Equation | None = None
+
+    @property
+    def contraction(self) -> Contraction | None:
+        """The form of a contraction; None for a rounding."""
+        return None if isinstance(self.form, Rounding) else self.form
+
+    @property
+    def vectors(self) -> str | None:
+        """Name of the set of random vectors that test it; a rounding is tested without."""
+        form = self.contraction
+        return None if form is None else form.vectors(far_known=self.far_known)
+
+    @property
+    def eps_types(self) -> frozenset[str]:
+        """Types whose rounding an honest device's deviation goes through; none for integers."""
+        if isinstance(self.form, Rounding):
+            return self.grains
+        return NOTHING if self.form.exact else self.grains | {grain(self.dtype)}
+
+    def reads(self, equation: Equation) -> Sequence[Atom]:
+        """Values that its test needs, of the equation that it stands for, known ones aside."""
+        if self.near is equation.outputs[0]:
+            return equation.inputs
+        return (self.near,) if self.far_known or self.contraction is None else (self.near, self.far)
+
+    @property
+    def tests(self) -> int:
+        """Rows tested, over all trips."""
+        return self.form.tests * math.prod(self.trips)
+
+    @property
+    def work(self) -> int:
+        """Operations of the products, over all trips."""
+        return self.form.work * math.prod(self.trips)
+
+
+@dataclass(slots=True, eq=False)
+class Frame:
+    """The known part of the outermost block, or of a scan's body.
+
+    Attributes:
+      steps: known equations to evaluate, and partly known scans, in order.
+      children: frames of the partly known scans.
+      kept: variables whose values go into the key.
+      projected: claims whose projection goes into the key.
+    """
+
+    depth: int = 0
+    steps: list[Equation] = field(default_factory=list)
+    children: dict[Equation, Frame] = field(default_factory=dict)
+    kept: list[Var] = field(default_factory=list)
+    projected: list[Claim] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Analysis:
+    """The result.
+
+    Attributes:
+      facts: of every variable.
+      claims: by equation, in the order of the trace.
+      frame: the known part.
+      rebuilt: known variables that the check computes again.
+      loops: replayed `while` equations that no other loop holds.
+      discontinuous: names of equations where a last-bit difference may flip a value.
+      checked: operations of claimed contractions.
+      replayed: operations that the check replays.
+    """
+
+    facts: dict[Var, Fact]
+    claims: dict[Equation, Claim]
+    frame: Frame
+    rebuilt: set[Var]
+    loops: set[Equation]
+    discontinuous: tuple[str, ...]
+    checked: int
+    replayed: int
+
+    def fact(self, atom: Atom) -> Fact:
+        """Fact of an atom."""
+        return CERTAIN if isinstance(atom, Literal) else self.facts[atom]
+
+    def known(self, equation: Equation) -> bool:
+        """Whether all outputs of an equation are known."""
+        return all(self.facts[v].known for v in equation.outputs)
+
+    def claims_in(self, block: Block) -> list[Claim]:
+        """Claims of a block and of all that it holds."""
+        return [self.claims[e] for e in block.walk() if e in self.claims]
+
+    def costs(self, block: Block, draws: int) -> list[int]:
+        """About what the test of each claim costs, with what is replayed since the claim before it.
+
+        In the units of `Contraction.check_cost`, of which replayed operations, most of them those
+        of large products, cost about half as much on CPUs.
+
+        Args:
+          block: the outermost block.
+          draws: random vectors of the check.
+        """
+        costs: list[int] = []
+        replayed = 0
+        for equation in block.walk():
+            claim = self.claims.get(equation)
+            if claim is not None:
+                form = claim.contraction
+                own = form.check_cost(draws, far_known=claim.far_known) if form else claim.work
+                costs.append((own + replayed // 2) * math.prod(claim.trips))
+                replayed = 0
+            elif not equation.bodies and not self.known(equation):
+                replayed += work(equation)
+        return costs
+
+    def loops_in(self, block: Block) -> list[Equation]:
+        """The replayed loops of a block and of all that it holds."""
+        return [e for e in block.walk() if e in self.loops]
+
+
+def analyse(block: Block, known_inputs: int, draws: int) -> Analysis:
+    """Analyse a flattened function.
+
+    Args:
+      block: its outermost block.
+      known_inputs: how many of its leading inputs are constants or parameters.
+      draws: random vectors that the check will use, which decide what is worth testing.
+    """
+    forward = Forward.over(block, known_inputs, draws)
+    claims = dict(_number(block, forward, ()))
+    split = _Split(forward.facts, claims)
+    frame = Frame()
+    split.build(block, frame)
+    split.demand_block(block)
+    split.demand(block.outputs)
+    checked = sum(c.work for c in claims.values())
+    loops = [e for e in block.walk() if e.kind == "while" and not forward.is_known(e)]
+    inside = {e for loop in loops for body in loop.bodies for e in body.walk()}
+    return Analysis(
+        facts=forward.facts,
+        claims=claims,
+        frame=frame,
+        rebuilt=split.rebuilt,
+        loops={e for e in loops if e not in inside},
+        discontinuous=tuple(sorted(forward.discontinuous)),
+        checked=checked,
+        replayed=_replayed(block, forward, claims, 1),
+    )
+
+
+def _number(
+    block: Block,
+    forward: Forward,
+    trips: tuple[int, ...],
+    start: int = 0,
+    group: int | None = None,
+) -> Iterator[tuple[Equation, Claim]]:
+    for equation in block.equations:
+        if equation in forward.forms:
+            form, far_known, near, before = forward.forms[equation]
+            out = equation.outputs[0]
+            yield (
+                equation,
+                Claim(
+                    index=start,
+                    name=equation.name,
+                    primitive=equation.kind,
+                    form=form,
+                    trips=trips,
+                    group=start if group is None else group,
+                    shape=trips + out.shape,
+                    dtype=out.dtype,
+                    far_known=far_known,
+                    grains=before.grains,
+                    glue=before.glue,
+                    loops=before.loops,
+                    near=near,
+                    far=near if isinstance(form, Rounding) else equation.inputs[form.far],
+                    turned=_turned(forward.users.get(out, ())),
+                ),
+            )
+            start += 1
+        inner, around = trips, group
+        if equation.kind == "scan":
+            inner = (*trips, equation.params["length"])
+            around = start if group is None else group
+        for body in equation.bodies:
+            for item in _number(body, forward, inner, start, around):
+                yield item
+                start += 1
+
+
+def _turned(users: Sequence[Equation | None]) -> Equation | None:
+    only = users[0] if len(users) == 1 else None
+    return only if only is not None and only.kind == "transpose" else None
+
+
+def _replayed(block: Block, forward: Forward, claims: Mapping[Equation, Claim], trips: int) -> int:
+    """Operations that the check replays; a `while` counts one trip."""
+    total = 0
+    for equation in block.equations:
+        claim = claims.get(equation)
+        if claim is not None and claim.contraction is not None:
+            continue
+        if equation.outputs and forward.is_known(equation):
+            continue
+        if equation.bodies:
+            inner = trips * equation.params.get("length", 1)
+            total += sum(_replayed(b, forward, claims, inner) for b in equation.bodies)
+        else:
+            total += trips * work(equation)
+    return total
+
+
+@dataclass(slots=True, eq=False)
+class _Split:
+    facts: dict[Var, Fact]
+    claims: dict[Equation, Claim]
+    home: dict[Var, Frame] = field(default_factory=dict)
+    producer: dict[Var, Equation] = field(default_factory=dict)
+    rebuilt: set[Var] = field(default_factory=set)
+    kept: set[Var] = field(default_factory=set)
+    dependent: dict[Var, bool] = field(default_factory=dict)
+    root: Frame | None = None
+
+    def known(self, atom: Atom) -> bool:
+        return isinstance(atom, Literal) or self.facts[atom].known
+
+    def build(self, block: Block, frame: Frame) -> None:
+        """Give each known equation to the innermost frame that it depends on."""
+        if self.root is None:
+            self.root = frame
+            for v in block.inputs:
+                self.home[v] = frame
+        for equation in block.equations:
+            if equation.outputs and all(self.facts[v].known for v in equation.outputs):
+                home = self.deepest(uses(equation))
+                home.steps.append(equation)
+                for v in equation.outputs:
+                    self.home[v] = home
+                    self.producer[v] = equation
+            elif equation.kind == "scan":
+                child = Frame(frame.depth + 1)
+                [body] = equation.bodies
+                for v in body.inputs:
+                    self.home[v] = child
+                self.build(body, child)
+                frame.children[equation] = child
+                frame.steps.append(equation)
+                for v in equation.outputs:
+                    self.home[v] = frame
+            elif equation.kind == "cond":
+                for body in equation.bodies:
+                    self.build(body, frame)
+            elif equation in self.claims and self.claims[equation].far_known:
+                claim = self.claims[equation]
+                self.deepest((claim.far,)).projected.append(claim)
+
+    def deepest(self, atoms: Iterable[Atom]) -> Frame:
+        if self.root is None:
+            raise AssertionError("build starts at the outermost block")
+        frames = [self.home[a] for a in atoms if isinstance(a, Var)]
+        return max(frames, key=lambda f: f.depth, default=self.root)
+
+    def demand_block(self, block: Block) -> None:
+        """Find the known values that the check of a block needs."""
+        for equation in block.equations:
+            if equation.outputs and all(self.facts[v].known for v in equation.outputs):
+                continue
+            if equation.kind == "scan":
+                self.demand_scan(equation)
+            elif equation.kind == "cond":
+                self.demand(equation.inputs)
+                for body in equation.bodies:
+                    self.demand_block(body)
+                    self.demand(body.outputs)
+            elif equation.kind == "while":
+                self.demand(uses(equation))
+            elif equation in self.claims:
+                self.demand(self.claims[equation].reads(equation))
+            else:
+                self.demand(equation.inputs)
+
+    def demand_scan(self, equation: Equation) -> None:
+        [body] = equation.bodies
+        count = equation.params["num_carry"]
+        for i, (atom, v) in enumerate(zip(equation.inputs, body.inputs, strict=True)):
+            if not self.facts[v].known:
+                self.demand((atom,))
+                if i < count:
+                    self.demand((body.outputs[i],))
+        self.demand_block(body)
+
+    def demand(self, atoms: Iterable[Atom]) -> None:
+        for atom in atoms:
+            if isinstance(atom, Literal) or not self.known(atom):
+                continue
+            if atom in self.rebuilt or atom in self.kept:
+                continue
+            equation = self.producer.get(atom)
+            if equation is not None and self.worth_rebuilding(atom, equation):
+                self.rebuilt.update(equation.outputs)
+                self.demand(equation.inputs)
+            else:
+                self.kept.add(atom)
+                self.home[atom].kept.append(atom)
+
+    def worth_rebuilding(self, var: Var, equation: Equation) -> bool:
+        if equation.bodies or equation.kind not in REBUILT:
+            return False
+        if not any(self.from_parameters(a) for a in equation.inputs):
+            return True
+        inputs = {a for a in equation.inputs if isinstance(a, Var) and self.from_parameters(a)}
+        return sum(v.nbytes for v in inputs - self.kept) < var.nbytes
+
+    def from_parameters(self, atom: Atom) -> bool:
+        """Whether a known value depends on parameters, or cannot be rebuilt for another reason."""
+        if isinstance(atom, Literal):
+            return False
+        if atom not in self.dependent:
+            equation = self.producer.get(atom)
+            leaf = equation is None or bool(equation.bodies) or equation.kind not in REBUILT
+            inputs = () if equation is None else equation.inputs
+            self.dependent[atom] = leaf or any(self.from_parameters(a) for a in inputs)
+        return self.dependent[atom]

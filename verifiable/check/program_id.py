@@ -1,0 +1,138 @@
+"""The id of a program: 32 bytes that change with anything that decides its result.
+
+A canonical walk of the flattened jaxpr is hashed: primitives with their parameters, variables by
+order of appearance, shapes, dtypes, literals by value, closed-over constants by digest, bodies by
+their own digest, and the layout of the claims. It is equal across processes, file paths and hash
+seeds for one version of JAX, which it includes. Names of functions and scopes do not enter.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import jax
+import numpy as np
+
+from verifiable.check.partition import Analysis
+from verifiable.encoding import encode, tagged_hash, tensor_bytes
+from verifiable.jaxpr import blocks
+from verifiable.jaxpr.blocks import Atom, Block, Equation, Function, Var
+
+FORMAT = 1
+
+
+def program_id(
+    function: Function, known_inputs: int, outputs: Sequence[Any], analysis: Analysis
+) -> bytes:
+    """The id of a compiled function.
+
+    Args:
+      function: the flattened function.
+      known_inputs: how many inputs of its block are constants or parameters.
+      outputs: shape and dtype of each leaf that it returns.
+      analysis: for its claims.
+
+    Raises:
+      TypeError: a primitive has a parameter that has no canonical form, such as a callback.
+    """
+    claims = [
+        [c.primitive, c.form.near, list(c.shape), c.dtype.name] for c in analysis.claims.values()
+    ]
+    leaves = [[list(o.shape), o.dtype.name] for o in outputs]
+    header = encode([FORMAT, jax.__version__, known_inputs, claims, leaves])
+    return tagged_hash("program", header, _function(function, analysis))
+
+
+def _function(function: Function, analysis: Analysis | None = None) -> bytes:
+    numbers: dict[Var, int] = {}
+    constants = [
+        tagged_hash("constant", c.dtype.name.encode(), encode(list(c.shape)), tensor_bytes(c))
+        for c in function.constants
+    ]
+    body = _block(function.block, numbers, analysis)
+    return tagged_hash("function", encode([body, constants]))
+
+
+def _block(block: Block, numbers: dict[Var, int], analysis: Analysis | None) -> bytes:
+    parts = [encode([_define(v, numbers) for v in block.inputs])]
+    parts += [_equation(e, numbers, analysis) for e in block.equations]
+    parts.append(encode([_atom(a, numbers) for a in block.outputs]))
+    return tagged_hash("block", *parts)
+
+
+def _equation(equation: Equation, numbers: dict[Var, int], analysis: Analysis | None) -> bytes:
+    params = {k: equation.params[k] for k in sorted(equation.params)}
+    inputs = [_atom(a, numbers) for a in equation.inputs]
+    bodies = [_block(b, numbers, analysis) for b in equation.bodies]
+    outputs = [_define(v, numbers) for v in equation.outputs]
+    claimed = analysis is not None and equation in analysis.claims
+    content = [equation.kind, _parameters(equation.kind, params), inputs, bodies, outputs, claimed]
+    return tagged_hash("equation", encode(content))
+
+
+def _define(var: Var, numbers: dict[Var, int]) -> list[Any]:
+    numbers[var] = len(numbers)
+    return [numbers[var], list(var.shape), var.dtype.name]
+
+
+def _atom(atom: Atom, numbers: dict[Var, int]) -> Any:
+    if isinstance(atom, Var):
+        return numbers[atom]
+    return [atom.dtype.name, bytes(tensor_bytes(atom.value))]
+
+
+def _parameters(kind: str, params: Mapping[str, Any]) -> bytes:
+    # A function among the parameters says nothing where its jaxpr stands beside it.
+    has_program = any(True for _ in blocks.subprograms(params))
+    canonical = {
+        name: _canonical(value, f"{kind}[{name}]")
+        for name, value in params.items()
+        if not (has_program and callable(value) and not blocks.is_jaxpr(value))
+    }
+    return encode(canonical)
+
+
+def _canonical(value: Any, where: str) -> Any:
+    """A value of the closed data model of `encoding`, different for different parameters."""
+    if value is None or isinstance(value, bool | str | bytes):
+        return value
+    if isinstance(value, enum.Enum):
+        return ["enum", type(value).__qualname__, value.name]
+    if isinstance(value, int):
+        return ["int", str(int(value))]
+    if isinstance(value, float):
+        return ["float", float(value).hex()]
+    if blocks.is_jaxpr(value):
+        return ["program", _function(blocks.flatten(value))]
+    if isinstance(value, np.ndarray | np.generic | jax.Array):
+        array = np.asarray(value)
+        return ["array", array.dtype.name, list(array.shape), bytes(tensor_bytes(array))]
+    if type(value).__name__ == "PRNGImpl":  # a named tuple of functions
+        return ["prng", str(value.name)]
+    if isinstance(value, Mapping):
+        items = cast("Mapping[Any, Any]", value)
+        pairs = sorted((str(k), encode(_canonical(v, where))) for k, v in items.items())
+        return ["map", [list(p) for p in pairs]]
+    if isinstance(value, set | frozenset):
+        members = cast("set[Any] | frozenset[Any]", value)
+        return ["set", sorted(encode(_canonical(v, where)) for v in members)]
+    if isinstance(value, tuple | list):
+        items = cast("Sequence[Any]", value)
+        return [
+            type(value).__name__,
+            tagged_hash("items", *(encode(_canonical(v, where)) for v in items)),
+        ]
+    if isinstance(value, np.dtype):
+        return ["dtype", str(value.name)]
+    name = getattr(value, "dtype", None)
+    if isinstance(value, type) and isinstance(name, np.dtype):
+        return ["dtype", str(name.name)]
+    text = repr(value)
+    if callable(value) or " at 0x" in text or " object>" in text:
+        raise TypeError(
+            f"cannot name {where} = {text}: the program has no id that another process would "
+            "compute (a callback, or an object without a canonical form)"
+        )
+    return ["object", type(value).__qualname__, text]

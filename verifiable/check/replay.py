@@ -1,0 +1,359 @@
+"""The coordinator's half: a function in which every contraction is replaced by its claim.
+
+`setup` evaluates what is known of the parameters, once; `check` evaluates the rest for a run, with
+each claimed output in the place of its contraction, and tests it there. Both are pure JAX
+functions that run under `jax.enable_x64`, and return statistics, never verdicts.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from verifiable.check.partition import Analysis, Claim, Frame
+from verifiable.check.tiling import evaluate
+from verifiable.check.tiling.plan import Region, plan
+from verifiable.claims import freivalds, rounding
+from verifiable.claims.freivalds import Projection, Statistic
+from verifiable.claims.rounding import Rounding
+from verifiable.jaxpr import blocks
+from verifiable.jaxpr.blocks import Array, Atom, Block, Env, Equation
+from verifiable.jaxpr.effects import is_float
+from verifiable.policy import Policy
+
+Residual = dict[str, Any]  # kept: [array], projected: [Projection], children: [Residual]
+
+
+class OutputStatistic(NamedTuple):
+    """How far an output is from the replayed one, as arrays.
+
+    Attributes:
+      worst: float64 (), the largest row deviation as a fraction of its limit.
+      row: int32 (), the row that it belongs to.
+      finite: bool (), whether the output is finite wherever the replayed one is.
+      own_finite: bool (), whether the replayed output is finite.
+    """
+
+    worst: Array
+    row: Array
+    finite: Array
+    own_finite: Array
+
+
+class Findings(NamedTuple):
+    """What a check measures, as arrays; a pytree.
+
+    Attributes:
+      claims: by index of the claim; stacked over the trips of the scans around it.
+      taken: by index of the claim, whether its branch was taken.
+      stopped: by name of the loop, whether it ran into the trip limit.
+      outputs: by index of the leaf of the output.
+    """
+
+    claims: dict[int, Statistic]
+    taken: dict[int, Array]
+    stopped: dict[str, Array]
+    outputs: dict[int, OutputStatistic]
+
+    def update(self, other: Findings) -> None:
+        """Add other findings to these."""
+        self.claims.update(other.claims)
+        self.taken.update(other.taken)
+        self.stopped.update(other.stopped)
+        self.outputs.update(other.outputs)
+
+
+def setup(
+    frame: Frame, analysis: Analysis, env: Env, vectors: Mapping[str, Array], policy: Policy
+) -> Residual:
+    """Evaluate the known part of a block.
+
+    Args:
+      frame: the known part.
+      analysis: of the whole function.
+      env: values of constants and parameters; this function writes to it.
+      vectors: random vectors by label.
+      policy: for the tolerances.
+
+    Returns:
+      What the check needs: values to keep, projections, and the same of each scan, stacked.
+    """
+    children: list[Residual] = []
+    for equation in frame.steps:
+        if equation in frame.children:
+            children.append(
+                _setup_scan(equation, frame.children[equation], analysis, env, vectors, policy)
+            )
+        else:
+            blocks.replay(equation, env)
+    projected = [_project(c, blocks.read(env, c.far), vectors, policy) for c in frame.projected]
+    return {"kept": [env[v] for v in frame.kept], "projected": projected, "children": children}
+
+
+def _project(claim: Claim, far: Array, vectors: Mapping[str, Array], policy: Policy) -> Projection:
+    if claim.contraction is None or claim.vectors is None:
+        raise AssertionError("only contractions are projected")
+    g, eps = vectors[claim.vectors], policy.eps_of(claim, claim.name)
+    return freivalds.project(claim.contraction, far, g, eps=eps)
+
+
+def _setup_scan(
+    equation: Equation,
+    frame: Frame,
+    analysis: Analysis,
+    env: Env,
+    vectors: Mapping[str, Array],
+    policy: Policy,
+) -> Residual:
+    carried, scanned, stacked = _slots(equation, analysis)
+    wanted = list(itertools.compress(equation.bodies[0].outputs, carried + stacked))
+
+    def step(inner: Env, _: Any) -> tuple[list[Array], Residual]:
+        residual = setup(frame, analysis, inner, vectors, policy)
+        return blocks.read_all(inner, wanted), residual
+
+    outputs, residual = blocks.scan(equation, env, step, carried=carried, scanned=scanned)
+    known = list(itertools.compress(equation.outputs, carried + stacked))
+    blocks.write(env, known, outputs)
+    return residual
+
+
+def _slots(equation: Equation, analysis: Analysis) -> tuple[list[bool], list[bool], list[bool]]:
+    """Which carries, scanned inputs and stacked outputs of a scan are known."""
+    [body] = equation.bodies
+    count = equation.params["num_carry"]
+    inputs = [analysis.facts[v].known for v in body.inputs]
+    stacked = [analysis.fact(a).known for a in body.outputs[count:]]
+    return inputs[:count], inputs[count:], stacked
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Context:
+    """What the check of a block can look up.
+
+    Attributes:
+      analysis: of the whole function.
+      policy: tolerances and limits.
+      limit: of the statistic, L of `freivalds`.
+      vectors: random vectors by label.
+      claims: claimed outputs by index, without the dimensions of the scans around.
+      tested: indices of the claims to test.
+      projections: of known operands, by index of the claim.
+      children: known part and residual of each scan.
+      tile_bytes: size of the tiles of tests; see `tiling`.
+    """
+
+    analysis: Analysis
+    policy: Policy
+    limit: float
+    vectors: Mapping[str, Array]
+    claims: Mapping[int, Array]
+    tested: frozenset[int]
+    tile_bytes: int = 0
+    projections: Mapping[int, Projection] = field(default_factory=dict)
+    children: Mapping[Equation, tuple[Frame, Residual]] = field(default_factory=dict)
+
+    def inside(self, frame: Frame, residual: Residual, env: Env) -> Context:
+        """The context of a frame's block; binds in `env` what the key keeps for it."""
+        blocks.write(env, frame.kept, residual["kept"])
+        own = zip((c.index for c in frame.projected), residual["projected"], strict=True)
+        below = zip(frame.children.values(), residual["children"], strict=True)
+        return replace(
+            self,
+            projections={**self.projections, **dict(own)},
+            children=dict(zip(frame.children, below, strict=True)),
+        )
+
+
+def check(
+    block: Block, context: Context, env: Env, wanted: Sequence[Atom] | None = None
+) -> tuple[list[Array], Findings]:
+    """Evaluate what is not known of a block, and test its claims.
+
+    Args:
+      block: a block; the unknown ones of its inputs and free variables are in `env`.
+      context: see `Context`.
+      env: values by variable; this function writes to it.
+      wanted: atoms to return, by default the outputs of the block.
+
+    Returns:
+      Values of the wanted atoms, and the findings.
+    """
+    analysis = context.analysis
+    findings = Findings({}, {}, {}, {})
+    wanted = block.outputs if wanted is None else wanted
+    tiles = plan(block, analysis, wanted, context.tile_bytes, context.tested)
+    for equation in block.equations:
+        if equation in tiles.inside:
+            continue
+        if analysis.known(equation):
+            if analysis.rebuilt.intersection(equation.outputs):
+                blocks.replay(equation, env)
+        elif equation in analysis.claims:
+            claim = analysis.claims[equation]
+            if claim.index in context.tested:
+                if claim.near is equation.outputs[0]:
+                    blocks.replay(equation, env)
+                findings.claims[claim.index] = _test(claim, context, env, tiles.regions)
+                findings.taken[claim.index] = jnp.ones((), bool)
+            env[equation.outputs[0]] = context.claims[claim.index]
+        elif equation.kind == "while":
+            limit = context.policy.trip_limit
+            outputs, findings.stopped[equation.name] = blocks.while_loop(equation, env, limit)
+            blocks.write(env, equation.outputs, outputs)
+        elif equation.bodies:
+            several = _check_scan if equation.kind == "scan" else _check_switch
+            findings.update(several(equation, context, env))
+        else:
+            blocks.replay(equation, env)
+    return blocks.read_all(env, wanted), findings
+
+
+def _test(claim: Claim, context: Context, env: Env, regions: Mapping[int, Region]) -> Statistic:
+    out, form = context.claims[claim.index], claim.form
+    eps, limit = context.policy.eps_of(claim, claim.name), context.limit
+    if isinstance(form, Rounding):
+        return rounding.test(form, blocks.read(env, claim.near), out, eps=eps)
+    projection = context.projections.get(claim.index)
+    if projection is None:
+        far = blocks.read(env, claim.far)
+        projection = _project(claim, far, context.vectors, context.policy)
+    g = context.vectors[form.vectors(far_known=claim.far_known)]
+
+    region = regions.get(claim.index)
+    if region is None:
+        near = blocks.read(env, claim.near)
+        return freivalds.test(form, near, projection, out, g, eps=eps, limit=limit)
+    rows = evaluate.test(
+        region,
+        claim,
+        env,
+        projection,
+        out,
+        g,
+        eps=eps,
+        limit=limit,
+        tile_bytes=context.tile_bytes,
+    )
+    return freivalds.summary(rows)
+
+
+def _check_scan(equation: Equation, context: Context, env: Env) -> Findings:
+    [body] = equation.bodies
+    carried, scanned, stacked = (
+        [not k for k in known] for known in _slots(equation, context.analysis)
+    )
+    wanted = list(itertools.compress(body.outputs, carried + stacked))
+    frame, residual = context.children[equation]
+    claims = {c.index: context.claims[c.index] for c in context.analysis.claims_in(body)}
+
+    def step(inner: Env, slices: Any) -> tuple[list[Array], Findings]:
+        residual, claims = slices
+        here = replace(context, claims=claims)
+        return check(body, here.inside(frame, residual, inner), inner, wanted)
+
+    outputs, findings = blocks.scan(
+        equation,
+        env,
+        step,
+        extra=(residual, claims),
+        carried=carried,
+        scanned=scanned,
+    )
+    unknown = list(itertools.compress(equation.outputs, carried + stacked))
+    blocks.write(env, unknown, outputs)
+    return findings
+
+
+def _check_switch(equation: Equation, context: Context, env: Env) -> Findings:
+    analysis = context.analysis
+    inside = [c for body in equation.bodies for c in analysis.claims_in(body)]
+    claims = [c for c in inside if c.index in context.tested]
+    loops = [e for body in equation.bodies for e in analysis.loops_in(body)]
+
+    def branch(body: Block) -> tuple[list[Array], Findings]:
+        outputs, own = check(body, context, dict(env))
+        other = [c for c in claims if c.index not in own.claims]
+        zeros = {c.index: _test_untaken(context.claims[c.index]) for c in other}
+        return outputs, Findings(
+            claims=zeros | own.claims,
+            taken={c.index: jnp.zeros((), bool) for c in other} | own.taken,
+            stopped={e.name: jnp.zeros((), bool) for e in loops} | own.stopped,
+            outputs={},
+        )
+
+    branches = [lambda body=body: branch(body) for body in equation.bodies]
+    outputs, findings = blocks.switch(equation, env, branches)
+    blocks.write(env, equation.outputs, outputs)
+    return findings
+
+
+def _test_untaken(out: Array) -> Statistic:
+    """The claims of a branch that was not taken are all zero."""
+    zero = out.reshape(-1) == 0
+    passed, true = jnp.all(zero), jnp.ones((), bool)
+    worst = jnp.where(passed, 0.0, jnp.inf)
+    return Statistic(worst, freivalds.first(~zero), passed, true, true, true)
+
+
+def compare(theirs: Array, mine: Array, eps: float, tile_bytes: int = 0) -> OutputStatistic:
+    """Compare an output with the replayed one.
+
+    Args:
+      theirs: what the device returned.
+      mine: what the claims lead to, of the same shape and dtype.
+      eps: how far a row of floats may be off, as a fraction of its 2-norm; integers and booleans
+        must be equal.
+      tile_bytes: size of the tiles of the comparison; see `tiling`.
+    """
+    rows = (math.prod(mine.shape[:-1]), math.prod(mine.shape[-1:]))
+    ratio, finite, own = evaluate.over_rows(
+        lambda a, b: _compare_rows(a, b, eps),
+        theirs.reshape(rows),
+        mine.reshape(rows),
+        tile_bytes=tile_bytes,
+    )
+    if ratio.size == 0:
+        ratio, finite, own = jnp.zeros(1), jnp.ones(1, bool), jnp.ones(1, bool)
+    worst = jnp.max(ratio).astype(jnp.float64)
+    return OutputStatistic(
+        worst=worst,
+        row=freivalds.first(ratio == worst),
+        finite=jnp.all(finite | ~own),
+        own_finite=jnp.all(own),
+    )
+
+
+def _compare_rows(theirs: Array, mine: Array, eps: float) -> tuple[Array, Array, Array]:
+    """Of each row of two matrices: the deviation over its limit, and which are finite."""
+    if not is_float(mine.dtype):
+        equal = jnp.all(theirs == mine, axis=-1)
+        true = jnp.ones(equal.shape, bool)
+        return jnp.where(equal, 0.0, jnp.inf), true, true
+    floor = float(jnp.finfo(mine.dtype).tiny)
+    if mine.dtype in (jnp.float64, jnp.complex128):
+        finite = jnp.all(jnp.isfinite(theirs), axis=-1)
+        # Divided by the largest element, squares neither overflow nor vanish.
+        top = jnp.maximum(jnp.max(jnp.abs(mine), axis=-1, initial=0.0), floor)[:, None]
+        theirs, mine, floor = theirs / top, mine / top, floor / top[:, 0]
+        deviations = _norms(theirs - mine)
+    else:
+        wide = jnp.complex128 if jnp.iscomplexobj(mine) else jnp.float64
+        theirs, mine = theirs.astype(wide), mine.astype(wide)
+        deviations = _norms(theirs - mine)
+        finite = jnp.isfinite(deviations)  # where mine is finite, theirs is iff the difference is
+    norms = _norms(mine)
+    own = jnp.isfinite(norms)
+    ratio = jnp.where(own, deviations / (eps * norms + floor), 0.0)
+    return jnp.where(jnp.isnan(ratio), jnp.inf, ratio), finite, own
+
+
+def _norms(x: Array) -> Array:
+    """2-norms of rows. In double precision, those of narrower types are finite if all of it is."""
+    squares = jnp.square(x.real) + jnp.square(x.imag) if jnp.iscomplexobj(x) else jnp.square(x)
+    return jnp.sqrt(jnp.sum(squares, axis=-1))

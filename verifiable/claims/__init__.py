@@ -1,0 +1,1 @@
+"""Kinds of claims, the test of each, and the registry of primitives."""

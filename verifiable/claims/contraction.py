@@ -1,0 +1,216 @@
+"""Contractions as linear maps: what a primitive says of itself to be tested as a product `C = A B`.
+
+One operand, `far`, is projected on random vectors over its free dimensions; the other, `near`, is
+applied to the projection:
+
+    fold(C, G) = apply(A, project(B, G))        for every G of shape (columns, draws)
+
+The three maps are linear, so they serve floats (weighted Gaussian G) and integers (G uniform mod
+p) alike.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from verifiable.jaxpr.blocks import Array
+from verifiable.jaxpr.effects import FLOATS, is_float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contraction(ABC):
+    """`C = A B` as linear maps, of which the module's docstring has the first three.
+
+    Attributes:
+      near: index (0 or 1) of the operand that is applied; the other, `far`, is projected.
+      shapes: shapes of the operands and of the output.
+      dtypes: types of the operands and of the output.
+      batch: number of independent products.
+      rows: number of rows of one product; a row is what one test decides on.
+      contracted: length of the sums.
+      columns: length of a row.
+    """
+
+    near: int
+    shapes: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+    dtypes: tuple[np.dtype[Any], np.dtype[Any], np.dtype[Any]]
+    batch: int
+    rows: int
+    contracted: int
+    columns: int
+
+    @property
+    def far(self) -> int:
+        """Index of the operand that is projected."""
+        return 1 - self.near
+
+    @property
+    def tests(self) -> int:
+        """Number of rows tested."""
+        return self.batch * self.rows
+
+    @property
+    def work(self) -> int:
+        """Arithmetic operations of the product itself."""
+        return 2 * self.batch * self.rows * self.contracted * self.columns
+
+    @property
+    def exact(self) -> bool:
+        """Whether it is an integer product."""
+        return not is_float(self.dtypes[2])
+
+    @property
+    def eps_types(self) -> frozenset[str]:
+        """Types whose rounding the product of given operands goes through; none for integers."""
+        return frozenset() if self.exact else frozenset(d.name for d in self.dtypes)
+
+    @property
+    def magnitude(self) -> int:
+        """Largest magnitude that an integer accumulator can reach, from the operands' types."""
+        return self.contracted * extent(self.dtypes[0]) * extent(self.dtypes[1])
+
+    @property
+    def checkable(self) -> bool:
+        """Whether the product has a check: floats, or integers that provably do not wrap."""
+        if 0 in (self.batch, self.rows, self.columns, self.contracted):
+            return False
+        names = tuple(d.name for d in self.dtypes)
+        if all(n in FLOATS for n in names):
+            return True
+        narrow = all(n in ("int8", "uint8") for n in names[:2])
+        return narrow and names[2] == "int32" and self.magnitude <= np.iinfo(np.int32).max
+
+    def vectors(self, *, far_known: bool) -> str:
+        """Name of the set of random vectors to use: one set a size serves all of its kind.
+
+        Parameters and activations have separate sets, since only the latter vary with the job.
+        """
+        source = "parameters" if far_known else "activations"
+        return f"{'exact' if self.exact else 'float'}/{source}/{self.columns}"
+
+    @abstractmethod
+    def project(self, far: Array, vectors: Array) -> Array:
+        """`B G`: far operand, (columns, draws) -> (batch..., contracted..., draws)."""
+
+    @abstractmethod
+    def apply(self, near: Array, projected: Array) -> Array:
+        """`A (B G)`: near operand, projection -> (batch..., rows..., draws)."""
+
+    @abstractmethod
+    def fold(self, out: Array, vectors: Array) -> Array:
+        """`C G`: output, (columns, draws) -> (batch..., rows..., draws)."""
+
+    @abstractmethod
+    def near_sums(self, near: Array, values: Array) -> Array:
+        """Sums over the contracted dimensions of a near operand times values there.
+
+        The values are (batch..., contracted..., 1), as `project` returns them; the result is
+        (batch..., rows...). The same as `apply`, but never keeps the products.
+        """
+
+    @abstractmethod
+    def out_sums(self, out: Array) -> Array:
+        """Sums over the columns of an output -> (batch..., rows...)."""
+
+    @abstractmethod
+    def column_sums(self, far: Array) -> Array:
+        """Sums over the contracted dimensions of the far operand -> (batch, columns)."""
+
+    @abstractmethod
+    def scale_far(self, far: Array, weights: Array) -> Array:
+        """Far operand with its columns scaled by (batch, columns)."""
+
+    @abstractmethod
+    def scale_out(self, out: Array, weights: Array) -> Array:
+        """Output with its columns scaled by (batch, columns)."""
+
+    @abstractmethod
+    def over_rows(self, values: Array) -> Array:
+        """Values of the rows, (batch..., rows...), spread over the output's columns."""
+
+    @abstractmethod
+    def row_axes(self) -> tuple[int, int, int] | None:
+        """Axes of the near operand, the output, and (batch..., rows...) that hold the same rows.
+
+        The longest such; None if there is no dimension of rows that can be cut.
+        """
+
+    def cut(self, size: int) -> Self:
+        """The contraction of `size` of the rows along `row_axes`.
+
+        Raises:
+          ValueError: there are no such axes.
+        """
+        axes = self.row_axes()
+        if axes is None:
+            raise ValueError("this contraction has no rows that can be cut")
+        near, out = list(self.shapes[self.near]), list(self.shapes[2])
+        rows = self.rows // out[axes[1]] * size
+        near[axes[0]] = out[axes[1]] = size
+        shapes = [tuple(near)] * 2 + [tuple(out)]
+        shapes[self.far] = self.shapes[self.far]
+        return replace(self, shapes=(shapes[0], shapes[1], shapes[2]), rows=rows)
+
+    def contracted_axes(self) -> dict[int, int]:
+        """Axes of the near operand that sums run over, and those of a projection for the same.
+
+        Sums over a part of such an axis add up; none if there is no axis that can be cut.
+        """
+        return {}
+
+    def cut_contracted(self, axis: int, size: int) -> Self:
+        """The contraction over `size` elements along an axis of `contracted_axes` of both operands.
+
+        Raises:
+          ValueError: there is no such axis.
+        """
+        raise ValueError(f"axis {axis} of this contraction cannot be cut")
+
+    def check_cost(self, draws: int, *, far_known: bool) -> int:
+        """Operations of the check, in units of those of the product.
+
+        Measured on CPUs: each element of the operands and the output costs conversion to double
+        precision, its part of a norm, and `draws` products; about four times as much where the
+        product is a batch of small ones. One of two unknown operands, as in attention, has to save
+        some 400 operations an element, however few the draws: replayed in tiles of a few heads,
+        neither operands nor scores are ever whole.
+        """
+        elements = math.prod(self.shapes[self.near]) + math.prod(self.shapes[2])
+        if not far_known:
+            elements += math.prod(self.shapes[self.far])
+        each = 2 * draws + 16
+        if self.batch > 1:
+            each = 4 * each if far_known else 2 * draws + 400
+        return elements * each
+
+
+def extent(dtype: np.dtype[Any]) -> int:
+    """Largest magnitude of an integer type."""
+    info = np.iinfo(dtype)
+    return max(-int(info.min), int(info.max))
+
+
+def spread(weights: Array, shape: tuple[int, ...], dims: tuple[int, ...]) -> Array:
+    """Values over `dims`, in that order, broadcast to `shape`."""
+    shaped = weights.reshape([shape[d] for d in dims])
+    order = sorted(range(len(dims)), key=lambda i: dims[i])
+    shaped = jnp.transpose(shaped, order)
+    return lax.broadcast_in_dim(shaped, shape, tuple(sorted(dims)))
+
+
+def dot(
+    a: Array,
+    b: Array,
+    contracting: tuple[tuple[int, ...], tuple[int, ...]],
+    batching: tuple[tuple[int, ...], tuple[int, ...]],
+) -> Array:
+    """`lax.dot_general` at the precision of a verifier."""
+    dims = (contracting, batching)
+    return lax.dot_general(a, b, dims, precision=lax.Precision.HIGHEST)

@@ -1,0 +1,157 @@
+"""`dot_general` as a contraction."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import jax.numpy as jnp
+from jax import lax
+
+from verifiable.claims.contraction import Contraction, dot, spread
+from verifiable.jaxpr.blocks import Array, Equation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DotGeneral(Contraction):
+    """`lax.dot_general` with any batch, contracting and free dimensions."""
+
+    contracting: tuple[tuple[int, ...], tuple[int, ...]]
+    batching: tuple[tuple[int, ...], tuple[int, ...]]
+
+    @classmethod
+    def of(cls, equation: Equation, near: int) -> Self:
+        """The form of an equation; `near` says which operand is applied."""
+        (lhs, rhs), out = equation.inputs, equation.outputs[0]
+        (lc, rc), (lb, rb) = equation.params["dimension_numbers"]
+        batch = math.prod(lhs.shape[d] for d in lb)
+        contracted = math.prod(lhs.shape[d] for d in lc)
+        free = [x.size // max(batch * contracted, 1) for x in (lhs, rhs)]
+        return cls(
+            near=near,
+            shapes=(lhs.shape, rhs.shape, out.shape),
+            dtypes=(lhs.dtype, rhs.dtype, out.dtype),
+            batch=batch,
+            contracted=contracted,
+            rows=free[near],
+            columns=free[1 - near],
+            contracting=(tuple(lc), tuple(rc)),
+            batching=(tuple(lb), tuple(rb)),
+        )
+
+    def _free(self, side: int) -> tuple[int, ...]:
+        used = {*self.contracting[side], *self.batching[side]}
+        return tuple(d for d in range(len(self.shapes[side])) if d not in used)
+
+    def _sizes(self, side: int, dims: Sequence[int]) -> tuple[int, ...]:
+        return tuple(self.shapes[side][d] for d in dims)
+
+    def _out_axes(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+        """Positions of the batch, row and column dimensions in the output."""
+        batch = len(self.batching[0])
+        left = batch + len(self._free(0))
+        axes = (tuple(range(batch, left)), tuple(range(left, len(self.shapes[2]))))
+        return tuple(range(batch)), axes[self.near], axes[self.far]
+
+    def _far_layout(self, far: Array) -> Array:
+        """Far operand as (batch..., contracted..., columns...)."""
+        side = self.far
+        order = (*self.batching[side], *self.contracting[side], *self._free(side))
+        return lax.transpose(far, order) if order != tuple(range(len(order))) else far
+
+    def project(self, far: Array, vectors: Array) -> Array:
+        """See `Contraction.project`."""
+        free = self._free(self.far)
+        kept = (*self.batching[self.far], *self.contracting[self.far])
+        shaped = vectors.reshape(*self._sizes(self.far, free), vectors.shape[-1])
+        out = dot(far, shaped, (free, tuple(range(len(free)))), ((), ()))
+        # `dot_general` leaves the other dimensions in the operand's own order.
+        position = {d: i for i, d in enumerate(sorted(kept))}
+        order = (*(position[d] for d in kept), len(kept))
+        return lax.transpose(out, order) if order != tuple(range(len(order))) else out
+
+    def apply(self, near: Array, projected: Array) -> Array:
+        """See `Contraction.apply`."""
+        batch = len(self.batching[0])
+        contracted = tuple(range(batch, batch + len(self.contracting[0])))
+        dims = (self.contracting[self.near], contracted)
+        return dot(near, projected, dims, (self.batching[self.near], tuple(range(batch))))
+
+    def fold(self, out: Array, vectors: Array) -> Array:
+        """See `Contraction.fold`."""
+        _, _, columns = self._out_axes()
+        sizes = tuple(self.shapes[2][d] for d in columns)
+        shaped = vectors.reshape(*sizes, vectors.shape[-1])
+        return dot(out, shaped, (columns, tuple(range(len(columns)))), ((), ()))
+
+    def near_sums(self, near: Array, values: Array) -> Array:
+        """See `Contraction.near_sums`."""
+        return self.contracted_sums(self.scale_near(near, values))
+
+    def contracted_sums(self, near: Array) -> Array:
+        """Sums over the contracted dimensions of a near operand -> (batch..., rows...)."""
+        side = self.near
+        sums = jnp.sum(near, axis=self.contracting[side])
+        # What is left stands in the operand's own order; the batch dimensions come first.
+        kept = (*self.batching[side], *self._free(side))
+        position = {d: i for i, d in enumerate(sorted(kept))}
+        return jnp.transpose(sums, [position[d] for d in kept])
+
+    def scale_near(self, near: Array, values: Array) -> Array:
+        """Near operand scaled by values over the contracted dimensions, as `near_sums` has them."""
+        dims = (*self.batching[self.near], *self.contracting[self.near])
+        return near * spread(values, self.shapes[self.near], dims)
+
+    def out_sums(self, out: Array) -> Array:
+        """See `Contraction.out_sums`."""
+        return jnp.sum(out, axis=self._out_axes()[2])
+
+    def column_sums(self, far: Array) -> Array:
+        """See `Contraction.column_sums`."""
+        out = jnp.sum(self._far_layout(far), axis=self._contracted_axes())
+        return out.reshape(self.batch, self.columns)
+
+    def _contracted_axes(self) -> tuple[int, ...]:
+        batch = len(self.batching[0])
+        return tuple(range(batch, batch + len(self.contracting[0])))
+
+    def scale_far(self, far: Array, weights: Array) -> Array:
+        """See `Contraction.scale_far`."""
+        free = self._free(self.far)
+        dims = (*self.batching[self.far], *free)
+        return far * spread(weights, self.shapes[self.far], dims)
+
+    def scale_out(self, out: Array, weights: Array) -> Array:
+        """See `Contraction.scale_out`."""
+        batch, _, columns = self._out_axes()
+        return out * spread(weights, self.shapes[2], (*batch, *columns))
+
+    def over_rows(self, values: Array) -> Array:
+        """See `Contraction.over_rows`."""
+        batch, rows, _ = self._out_axes()
+        return spread(values, self.shapes[2], (*batch, *rows))
+
+    def row_axes(self) -> tuple[int, int, int] | None:
+        """See `Contraction.row_axes`."""
+        free = self._free(self.near)
+        if not free:
+            return None
+        i = max(range(len(free)), key=lambda i: self.shapes[self.near][free[i]])
+        return free[i], self._out_axes()[1][i], len(self.batching[0]) + i
+
+    def contracted_axes(self) -> dict[int, int]:
+        """See `Contraction.contracted_axes`."""
+        return dict(zip(self.contracting[self.near], self._contracted_axes(), strict=True))
+
+    def cut_contracted(self, axis: int, size: int) -> Self:
+        """See `Contraction.cut_contracted`."""
+        if axis not in self.contracting[self.near]:
+            raise ValueError(f"axis {axis} of this contraction cannot be cut")
+        far = self.contracting[self.far][self.contracting[self.near].index(axis)]
+        shapes = list(self.shapes)
+        for side, d in ((self.near, axis), (self.far, far)):
+            shapes[side] = (*shapes[side][:d], size, *shapes[side][d + 1 :])
+        contracted = self.contracted // self.shapes[self.near][axis] * size
+        return replace(self, shapes=(shapes[0], shapes[1], shapes[2]), contracted=contracted)

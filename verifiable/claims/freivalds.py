@@ -1,0 +1,412 @@
+"""Freivalds: test C = A B with random vectors, far more cheaply than the product.
+
+*Integers.* Draw r uniform in F_p^n, p = 2^61 - 1, after C is committed. Accept iff
+A (B r) = C r (mod p). If C != A B, some row of C - A B is not zero modulo p (its entries are
+smaller than p), and for that row the equation holds for at most one in p values of one entry of
+r: a wrong C passes with probability at most 1/p a draw (Freivalds 1977; Schwartz-Zippel).
+
+*Floats.* With delta = C - A B in exact arithmetic, columns weighted by
+w_j = 1 / max(||B_:j||, 2^-12 max_j ||B_:j||), and t vectors r = w * g, g ~ N(0, I_n), each entry
+of rho_i = (C r - A (B r))_i is normal with variance ||delta_i * w||^2. With the scale
+
+    s_i^2 = sum_k A_ik^2 ||B_k: * w||^2 + ||C_i * w||^2,    sigma_i = eps s_i,
+
+accept iff ||rho_i||^2 <= sigma_i^2 L for every row, L = chi2.isf(phi / N, t), N the number of rows
+tested. *Completeness:* a run with ||delta_i * w|| <= sigma_i in every row is rejected with
+probability at most phi. *Soundness:* a row with ||delta_i * w|| = kappa sigma_i passes with
+probability P(chi2_t <= L / kappa^2).
+
+rho is accumulated in float64. The only absolute terms are for numbers below the smallest normal
+one, `tiny`, which many devices flush to zero: products and sums (K + 1 times tiny ||w||), elements
+of A (tiny sum_k ||B_k: * w||, over all batches), and elements of B that are subnormal (each
+counts as K (tiny w_j A_ik / eps)^2 in s_i^2). In float64, A, B and C are divided by powers of two,
+so that their squares neither overflow nor vanish; what is below 1e-150 of the largest of its
+tensor counts as zero.
+
+Whoever sees B r, for a B that is public, knows r: a projection is as secret as the challenge.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from scipy.special import chdtri
+
+from verifiable.challenge import Challenge
+from verifiable.claims.contraction import Contraction, extent
+from verifiable.claims.dot_general import DotGeneral
+from verifiable.field import F61, Field
+from verifiable.jaxpr.blocks import Array
+from verifiable.report import Bound, Verdict
+
+WEIGHT_FLOOR = 2.0**-12
+
+
+class Projection(NamedTuple):
+    """What the check needs of the far operand B instead of B itself.
+
+    Attributes:
+      image: `B r`, for `dot_general` over floats each row divided by its norm: float64, or
+        residues as uint64 for integers; (batch..., contracted..., draws).
+      weights: w, float64 (batch, columns).
+      norms: ||B_k: * w||, with what flushing costs, float64 (batch..., contracted..., 1).
+      floor: what flushing may add to a row of C or take from one of A, float64 (batch,).
+      scale: the power of two that B was divided by, float64 (), where a type is float64.
+
+    Integers have an image only.
+    """
+
+    image: Array
+    weights: Array | None = None
+    norms: Array | None = None
+    floor: Array | None = None
+    scale: Array | None = None
+
+
+class Statistic(NamedTuple):
+    """Outcome of one check, as arrays.
+
+    Attributes:
+      worst: float64 (), the largest statistic as a fraction of its limit; an exact check has 0 or
+        infinity.
+      row: int32 (), the row that it belongs to, counted over batch and rows in the layout of the
+        output.
+      passed: bool (), whether every row whose operands are finite passed.
+      finite_claim: bool (), whether the claim is finite wherever its operands are.
+      in_range: bool (), whether every integer could have come out of the accumulator.
+      finite_operands: bool (), whether the verifier's own operands are finite.
+    """
+
+    worst: Array
+    row: Array
+    passed: Array
+    finite_claim: Array
+    in_range: Array
+    finite_operands: Array
+
+
+class RowStatistics(NamedTuple):
+    """Outcome of the test of each row: arrays of shape (batch..., rows...).
+
+    Attributes:
+      ratio: float64, the statistic as a fraction of its limit; an exact check has 0 or infinity.
+      finite_claim: bool, whether the claim is finite.
+      in_range: bool, whether every integer could have come out of the accumulator.
+      finite_operands: bool, whether the verifier's own operands are finite.
+    """
+
+    ratio: Array
+    finite_claim: Array
+    in_range: Array
+    finite_operands: Array
+
+
+class Applied(NamedTuple):
+    """What a test takes from the near operand A: over parts of the contracted axis, it adds up.
+
+    Attributes:
+      product: A (B r), float64, or residues as uint64 for integers; (batch..., rows..., draws).
+      energy: sum_k A_ik^2 ||B_k: * w||^2, float64 (batch..., rows...); None for integers.
+      top: the power of two that A was divided by, float64 (), where a type is float64; it is that
+        of a whole operand, which therefore cannot be taken in parts. Else None.
+    """
+
+    product: Array
+    energy: Array | None = None
+    top: Array | None = None
+
+
+def vectors(challenge: Challenge, name: str, draws: int) -> np.ndarray[Any, Any]:
+    """A set named by `Contraction.vectors`: (columns, draws), float64 normals or residues."""
+    columns = int(name.rpartition("/")[2])
+    if name.startswith("exact/"):
+        return challenge.residues(name, (columns, challenge.exact_draws))
+    return challenge.normals(name, (columns, draws))
+
+
+def vectors_shape(name: str, draws: int) -> jax.ShapeDtypeStruct:
+    """Shape and dtype of a set of a secret challenge."""
+    columns = int(name.rpartition("/")[2])
+    if name.startswith("exact/"):
+        return jax.ShapeDtypeStruct((columns, 1), jnp.uint64)
+    return jax.ShapeDtypeStruct((columns, draws), jnp.float64)
+
+
+def limit(phi: float, rows: int, draws: int) -> float:
+    """chi2.isf(phi / rows, draws), from the upper tail, where 1 - phi / rows would be 1.
+
+    Raises:
+      ValueError: the quantile is not finite and positive.
+    """
+    quantile = float(chdtri(draws, phi / max(rows, 1)))
+    if not (math.isfinite(quantile) and quantile > 0):
+        raise ValueError(f"no finite limit for phi = {phi}, {rows} rows, {draws} draws")
+    return quantile
+
+
+def bound(phi: float, rows: int, draws: int) -> Bound:
+    """The soundness that a run with these numbers reaches."""
+    return Bound(phi=phi, rows=rows, draws=draws, limit=limit(phi, rows, draws))
+
+
+def project(
+    form: Contraction, far: Array, g: Array, *, eps: float, field: Field = F61
+) -> Projection:
+    """Project the far operand; runs under `jax.enable_x64`.
+
+    Args:
+      form: the contraction.
+      far: its far operand.
+      g: (columns, draws) from `vectors`.
+      eps: tolerance of the test to come; unused for integers.
+      field: of the residues, for integers.
+    """
+    wide = far.astype(jnp.float64)
+    if form.exact:
+        image = field.apply_linear(
+            lambda limbs: form.project(wide, limbs),
+            g,
+            magnitude=extent(far.dtype),
+            terms=form.columns,
+        )
+        return Projection(image)
+    top = jnp.ones((), jnp.float64)
+    if far.dtype == jnp.float64:
+        top = _power_of_two(jnp.max(jnp.abs(wide)))
+        wide = wide / top
+    weights = column_weights(form, wide)
+    scaled = form.scale_far(wide, weights)
+    flushed = form.scale_far(_subnormal(far) * (_tiny(far.dtype) / top), weights)
+    ones = jnp.ones((form.columns, 1), jnp.float64)
+    energy = jnp.square(scaled) + form.contracted * jnp.square(flushed / eps)
+    image, norms = form.project(scaled, g), jnp.sqrt(form.project(energy, ones))
+    if isinstance(form, DotGeneral):
+        # The near operand is multiplied by the norms, and so gives its own for free.
+        image = image / jnp.where(norms == 0, 1.0, norms)
+    outputs = (form.contracted + 1) * jnp.sqrt(jnp.sum(weights * weights, axis=-1))
+    floor = outputs * _tiny(form.dtypes[2]) / top + _tiny(form.dtypes[form.near]) * jnp.sum(norms)
+    return Projection(image, weights, norms, floor, top if _doubles(form) else None)
+
+
+def column_weights(form: Contraction, far: Array) -> Array:
+    """w of the module's docstring: far operand in float64 -> (batch, columns)."""
+    norms = jnp.sqrt(form.column_sums(far * far))
+    largest = jnp.max(norms)
+    return jnp.where(largest == 0, 1.0, 1.0 / jnp.maximum(norms, WEIGHT_FLOOR * largest))
+
+
+def _power_of_two(x: Array) -> Array:
+    """The power of two at or below a positive number; one for zero and for what is not finite."""
+    exponent = jnp.frexp(jnp.where((x > 0) & jnp.isfinite(x), x, 1.0))[1] - 1
+    return jnp.ldexp(jnp.ones((), jnp.float64), jnp.clip(exponent, -1000, 1000))
+
+
+def _tiny(dtype: Any) -> float:
+    """Below this, an honest device may have flushed a number to zero."""
+    info = jnp.finfo(dtype)
+    # Half precision keeps subnormal numbers everywhere; wider types are flushed on many devices.
+    return float(info.smallest_subnormal if info.dtype == jnp.float16 else info.tiny)
+
+
+def _subnormal(x: Array) -> Array:
+    """1.0 where an element is subnormal, read from its bits: arithmetic may flush it."""
+    info = jnp.finfo(x.dtype)
+    if info.dtype == jnp.float16:
+        return jnp.zeros(x.shape, jnp.float64)
+    integer = jnp.dtype(f"uint{info.bits}")
+    magnitude = lax.bitcast_convert_type(x, integer) & integer.type(2 ** (info.bits - 1) - 1)
+    return ((magnitude > 0) & (magnitude < integer.type(2**info.nmant))).astype(jnp.float64)
+
+
+def test(
+    form: Contraction,
+    near: Array,
+    projection: Projection,
+    out: Array,
+    g: Array,
+    *,
+    eps: float,
+    limit: float,
+    field: Field = F61,
+) -> Statistic:
+    """Test a claimed output; runs under `jax.enable_x64`.
+
+    Args:
+      form: the contraction.
+      near: its near operand, as the verifier computed it.
+      projection: of its far operand on `g`.
+      out: the claimed output.
+      g: (columns, draws) from `vectors`.
+      eps: tolerance, as a fraction of the scale; unused for integers.
+      limit: L, the quantile that the statistic is held to; unused for integers.
+      field: of the residues, for integers.
+    """
+    applied = apply(form, near, projection, field=field)
+    return summary(compare(form, applied, projection, out, g, eps=eps, limit=limit, field=field))
+
+
+def apply(form: Contraction, near: Array, projection: Projection, *, field: Field = F61) -> Applied:
+    """The part of a test that the near operand has; runs under `jax.enable_x64`."""
+    image, norms = projection.image, projection.norms
+    wide = near.astype(jnp.float64)
+    if form.exact:
+        product = field.apply_linear(
+            lambda limbs: form.apply(wide, limbs),
+            image,
+            magnitude=extent(near.dtype),
+            terms=form.contracted,
+        )
+        return Applied(product)
+    if norms is None:
+        raise ValueError("a projection of integers cannot test floats")
+    top = _power_of_two(jnp.max(jnp.abs(wide))) if _doubles(form) else None
+    wide = wide if top is None else wide / top
+    if isinstance(form, DotGeneral):
+        wide = form.scale_near(wide, norms)
+        energy = form.contracted_sums(wide * wide)
+    else:
+        energy = form.near_sums(wide * wide, norms * norms)
+    return Applied(form.apply(wide, image), energy, top)
+
+
+def additive(form: Contraction) -> bool:
+    """Whether `apply` of parts of the contracted axis adds up to that of the whole."""
+    return not form.exact and not _doubles(form)
+
+
+def _doubles(form: Contraction) -> bool:
+    return any(dtype == jnp.float64 for dtype in form.dtypes)
+
+
+def piece(projection: Projection, axis: int, start: Any, size: int) -> Projection:
+    """A projection of the far operand's elements start to start + size along an axis of the image.
+
+    For `apply`; what the columns have is that of the whole.
+    """
+    image, norms = projection.image, projection.norms
+    if norms is None:
+        raise ValueError("a projection of integers cannot be cut")
+    image, norms = (lax.dynamic_slice_in_dim(x, start, size, axis) for x in (image, norms))
+    return projection._replace(image=image, norms=norms)
+
+
+def compare(
+    form: Contraction,
+    applied: Applied,
+    projection: Projection,
+    out: Array,
+    g: Array,
+    *,
+    eps: float,
+    limit: float,
+    field: Field = F61,
+) -> RowStatistics:
+    """The rest of a test: a claimed output against what the near operand gives.
+
+    Rows may be tested in any portions; `summary` sums them up. Arguments as of `test`.
+    """
+    if form.exact:
+        return _compare_exact(form, applied.product, out, g, field)
+    rho, energy, sigma, theirs = _deviations(form, applied, projection, out, g, eps)
+    own = jnp.isfinite(energy)
+    norms = jnp.sum(rho * rho, axis=-1)
+    ratio = jnp.where(norms == 0, 0.0, jnp.sqrt(norms / limit) / sigma)
+    ratio = jnp.where(jnp.isfinite(sigma) & ~jnp.isnan(ratio), ratio, jnp.inf)
+    return RowStatistics(
+        ratio=jnp.where(own, ratio, 0.0),
+        finite_claim=theirs | ~own,
+        in_range=jnp.ones(own.shape, bool),
+        finite_operands=own,
+    )
+
+
+def _compare_exact(
+    form: Contraction, expected: Array, out: Array, g: Array, field: Field
+) -> RowStatistics:
+    claimed = out.astype(jnp.float64)
+    folded = field.apply_linear(
+        lambda limbs: form.fold(claimed, limbs),
+        g,
+        magnitude=form.magnitude,
+        terms=form.columns,
+    )
+    equal = jnp.all(expected == folded, axis=-1)
+    # A claim outside the accumulator's range is wrong, and breaks the limbs' exactness.
+    outside = (jnp.abs(claimed) > form.magnitude).astype(jnp.float64)
+    in_range = form.out_sums(outside) == 0
+    true = jnp.ones(equal.shape, bool)
+    return RowStatistics(
+        ratio=jnp.where(equal & in_range, 0.0, jnp.inf).astype(jnp.float64),
+        finite_claim=true,
+        in_range=in_range,
+        finite_operands=true,
+    )
+
+
+def summary(rows: RowStatistics) -> Statistic:
+    """The statistic of all rows: everything must hold in each, and the worst is named."""
+    ratio = rows.ratio.reshape(-1)
+    worst = jnp.max(ratio)
+    conditions = ratio <= 1.0, rows.finite_claim, rows.in_range, rows.finite_operands
+    # Reduced as one array: on so few rows, an operation costs more than its arithmetic.
+    hold = jnp.all(jnp.stack([c.reshape(-1) for c in conditions]), axis=1)
+    return Statistic(worst, first(ratio == worst), *hold)
+
+
+def first(flags: Array) -> Array:
+    """Index of the first true flag of a vector, int32; its length if there is none.
+
+    (JAX lowers `argmax` outside of `enable_x64` under `vmap`, where float64 fails.)
+    """
+    size = flags.shape[0]
+    indices = lax.iota(jnp.int32, size)
+    return jnp.min(jnp.where(flags, indices, jnp.int32(size)), initial=size)
+
+
+def _deviations(
+    form: Contraction, applied: Applied, projection: Projection, out: Array, g: Array, eps: float
+) -> tuple[Array, Array, Array, Array]:
+    """rho, energy, sigma, and where the claim is finite: (batch..., rows...), rho with draws."""
+    weights, floor, energy = projection.weights, projection.floor, applied.energy
+    if weights is None or floor is None or energy is None:
+        raise ValueError("a projection of integers cannot test floats")
+    claimed = out.astype(jnp.float64)
+    if applied.top is not None:
+        theirs = form.out_sums((~jnp.isfinite(claimed)).astype(jnp.float64)) == 0
+        claimed = form.scale_out(claimed / applied.top / projection.scale, weights)
+        claim = form.out_sums(claimed * claimed)
+        floor = floor / applied.top
+    else:
+        claimed = form.scale_out(claimed, weights)
+        claim = form.out_sums(claimed * claimed)
+        theirs = jnp.isfinite(claim)
+    rho = form.fold(claimed, g) - applied.product
+    # Where even the floor overflows, every honest product has vanished.
+    floor = jnp.minimum(floor, 2.0**1000)
+    rows = jnp.broadcast_to(floor[:, None], (form.batch, form.rows)).reshape(energy.shape)
+    sigma = eps * jnp.sqrt(energy + claim) + rows
+    return rho, energy, sigma, theirs
+
+
+def conditions(statistic: Statistic) -> tuple[tuple[str, Array], ...]:
+    """What a claim must hold, in order, each with the code of its failure; all must be true."""
+    return (
+        ("claim-nonfinite", statistic.finite_claim),
+        ("claim-range", statistic.in_range),
+        ("claim-mismatch", statistic.passed & (statistic.worst <= 1.0)),
+        ("nonfinite-operand", statistic.finite_operands),
+    )
+
+
+def judge(statistic: Statistic) -> tuple[Verdict, str]:
+    """Verdict and reason code of one statistic; only what passed everything is accepted."""
+    for reason, holds in conditions(statistic):
+        if not bool(holds):
+            unclear = reason == "nonfinite-operand"
+            return Verdict.INDETERMINATE if unclear else Verdict.REJECT, reason
+    return Verdict.ACCEPT, "ok"

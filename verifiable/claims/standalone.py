@@ -1,0 +1,139 @@
+"""One contraction alone, verified without a program. Re-exported as `verifiable.freivalds`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from verifiable import policy
+from verifiable.challenge import Challenge
+from verifiable.claims.freivalds import Statistic, bound, judge, project, test, vectors
+from verifiable.claims.registry import contraction, contractions
+from verifiable.jaxpr import blocks
+from verifiable.jaxpr.blocks import Array
+from verifiable.jaxpr.effects import FLOATS
+from verifiable.report import Result, Verdict
+
+
+def verify_dot_general(
+    challenge: Challenge,
+    lhs: Any,
+    rhs: Any,
+    out: Any,
+    dimension_numbers: Any = None,
+    *,
+    preferred_element_type: Any = None,
+    policy: policy.Policy = policy.DEFAULT,
+) -> Result:
+    """Verify `out = lax.dot_general(lhs, rhs, dimension_numbers)`.
+
+    Args:
+      challenge: randomness that whoever computed `out` could not know at the time.
+      lhs: left operand, numpy or JAX, of a floating-point type, int8 or uint8.
+      rhs: right operand.
+      out: the claim.
+      dimension_numbers: as of `lax.dot_general`; a plain matrix product by default.
+      preferred_element_type: as of `lax.dot_general`; int32 for integers. The type of the claim is
+        the caller's to say, since the tolerance follows from it.
+      policy: tolerances and number of draws.
+
+    Returns:
+      The verdict with its reason, the worst row, and the bound reached.
+
+    Raises:
+      TypeError: the types have no check (see `claims.contraction`), or might wrap.
+      ValueError: the shapes of the operands do not fit.
+
+    A claim of another shape or type is rejected.
+    """
+    if dimension_numbers is None:
+        dimension_numbers = (((np.ndim(lhs) - 1,), (0,)), ((), ()))
+
+    def product(a: Array, b: Array) -> Array:
+        return lax.dot_general(
+            a, b, dimension_numbers, preferred_element_type=preferred_element_type
+        )
+
+    return _verify(challenge, product, lhs, rhs, out, policy)
+
+
+def verify_conv_general_dilated(
+    challenge: Challenge,
+    lhs: Any,
+    rhs: Any,
+    out: Any,
+    window_strides: Sequence[int],
+    padding: Any,
+    *,
+    policy: policy.Policy = policy.DEFAULT,
+    **parameters: Any,
+) -> Result:
+    """Verify `out = lax.conv_general_dilated(lhs, rhs, window_strides, padding, ...)`.
+
+    Takes one to three spatial dimensions, and the further parameters of `lax.conv_general_dilated`
+    but for `batch_group_count`; otherwise as `verify_dot_general`.
+    """
+
+    def product(a: Array, b: Array) -> Array:
+        return lax.conv_general_dilated(
+            a,
+            b,
+            window_strides,
+            padding,
+            **parameters,
+        )
+
+    return _verify(challenge, product, lhs, rhs, out, policy)
+
+
+def _verify(
+    challenge: Challenge, product: Any, lhs: Any, rhs: Any, out: Any, policy: policy.Policy
+) -> Result:
+    with jax.enable_x64(True):
+        lhs, rhs, out = (
+            np.asarray(x) if not isinstance(x, jax.Array) else x for x in (lhs, rhs, out)
+        )
+        types = ", ".join(str(x.dtype) for x in (lhs, rhs))
+        if not all(x.dtype.name in FLOATS | {"int8", "uint8"} for x in (lhs, rhs)):
+            raise TypeError(f"no check for a contraction of {types}")
+        try:
+            function, shape = blocks.trace(product, lhs, rhs)
+        except TypeError as error:
+            raise ValueError(f"operands of shapes {lhs.shape} and {rhs.shape}: {error}") from error
+        [equation] = [e for e in function.block.equations if e.kind in contractions]
+        form = contraction(equation)
+        if form is None or len(function.block.equations) > 1:
+            raise TypeError(
+                f"no check for a contraction of {types} into {shape.dtype}: it may wrap, mixes "
+                "types, is empty, or is of a form that has none (integers need "
+                "preferred_element_type=int32)"
+            )
+        for reason, have, want in (
+            ("claim-shape", out.shape, shape.shape),
+            ("claim-dtype", out.dtype, shape.dtype),
+        ):
+            if have != want:
+                text = f"got {have}, the product has {want}"
+                return Result(verdict=Verdict.REJECT, reason=reason, message=text)
+        eps = policy.eps_of(form)
+        reached = bound(policy.phi, form.tests, policy.draws)
+        g = jnp.asarray(vectors(challenge, form.vectors(far_known=True), policy.draws))
+        near, far = (jnp.asarray(x) for x in ((lhs, rhs), (rhs, lhs))[form.near])
+        projection = project(form, far, g, eps=eps)
+        claim = jnp.asarray(out)
+        found = test(form, near, projection, claim, g, eps=eps, limit=reached.limit)
+        statistic = Statistic(*(np.asarray(x) for x in found))
+    verdict, reason = judge(statistic)
+    return Result(
+        verdict=verdict,
+        reason=reason,
+        worst=float(statistic.worst),
+        row=int(statistic.row),
+        bound=reached,
+        exact=form.exact,
+    )

@@ -1,0 +1,1 @@
+"""Jaxprs as flat blocks, and what their primitives do to rounding."""

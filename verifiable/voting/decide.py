@@ -1,0 +1,239 @@
+"""Ballots to decision: the value within tolerance of a strict majority of the ballots requested.
+
+**Rule.** A submitted value is a candidate iff the ballots within one tolerance of it, its own
+included, are a strict majority of those *requested* and enough for the policy. Of several
+candidates the canonical one is the medoid (least sum of capped distances to all well-formed
+ballots); of equal ones, the one whose worker comes first under a hash with a beacon drawn after
+the reveal. Otherwise the outcome is indeterminate, with the number of ballots that would settle it.
+
+**Guarantee.** If at most b of the ballots requested are bad, and b is less than the canonical
+value's support, then the b + 1 ballots nearest to it include an honest one: it lies within
+`Decision.radius(b)` of an honest value, whatever colluders sent, and that is at most one tolerance.
+If moreover the h honest ballots are a majority, agree pairwise within delta <= 1 tolerance and are
+numerous enough to decide, colluders drag the medoid at most min(1, delta (h - 1) / (h - b))
+tolerances away from the nearest of them.
+
+The decision is a function of the *set* of ballots, so neither arrival order nor a resubmission
+moves it. A further ballot never takes support away: one that agrees never un-decides, and none can
+veto. Whoever decides does so once, on the ballots of a closed round, and keeps the decision.
+Dissent calls for an audit; it is never blame. Proofs: specs/voting.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from verifiable.encoding import tagged_hash
+from verifiable.voting.agreement import Agreement, Candidate, Tolerance
+from verifiable.voting.quorum import NEWCOMER, Assurance, Policy, Poll, Reason, Ruling, Standing
+
+_NO_STANDINGS: Mapping[bytes, Standing] = {}
+
+
+class Ballot(NamedTuple):
+    """One worker's answer to one job.
+
+    Attributes:
+      worker: its registered identity.
+      value: what it submitted, decoded: of the type that the job's agreement reads.
+    """
+
+    worker: bytes
+    value: Any
+
+
+class Outcome(Enum):
+    """A vote accepts or leaves open. It never rejects anybody's answer: an audit does that."""
+
+    ACCEPT = "accept"
+    INDETERMINATE = "indeterminate"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What a set of ballots decides.
+
+    Attributes:
+      outcome: whether a value was accepted.
+      reason: why, by a stable code.
+      canonical: the reading of the accepted value (see `Agreement.read`); None if indeterminate.
+      group: workers whose ballots agree with it, ascending; empty if indeterminate.
+      dissenters: workers whose ballots do not, ascending: to be audited, not blamed. Empty if
+        indeterminate, because then nobody knows who dissents from what.
+      distances: distances of the group's ballots from the canonical value in tolerances, ascending.
+      bound: the policy's assumption, its error on that assumption, and the expected cost.
+      more: ballots that would settle it if they agreed with the value closest to acceptance.
+      seats: how many of those are yet to be requested; the rest are outstanding.
+    """
+
+    outcome: Outcome
+    reason: Reason
+    canonical: Any
+    group: tuple[bytes, ...]
+    dissenters: tuple[bytes, ...]
+    distances: tuple[float, ...]
+    bound: Assurance
+    more: int
+    seats: int
+
+    def radius(self, bad: int) -> float:
+        """How far the canonical value can lie from the nearest honest one, in tolerances.
+
+        Args:
+          bad: how many of the ballots requested are bad, at most.
+
+        Returns:
+          At most 1 where fewer ballots are bad than support the value; infinite otherwise.
+        """
+        if bad < 0:
+            raise ValueError(f"a number of ballots cannot be negative, got {bad}")
+        return self.distances[bad] if bad < len(self.distances) else math.inf
+
+
+def decide(
+    ballots: Sequence[Ballot],
+    *,
+    agreement: Agreement,
+    policy: Policy,
+    requested: int,
+    beacon: bytes,
+    standings: Mapping[bytes, Standing] = _NO_STANDINGS,
+) -> Decision:
+    """Decide a job.
+
+    Args:
+      ballots: those of the round that has closed, one per worker, in any order. Ballots for other
+        jobs, late ones and second ones have been turned away before.
+      agreement: when two values agree.
+      policy: how much support is enough.
+      requested: ballots requested so far in all rounds, including those that never came. A seat
+        whose worker was replaced counts once.
+      beacon: at least 16 bytes that nobody knew when the ballots were revealed.
+      standings: of workers that are not newcomers.
+
+    Raises:
+      ValueError: two ballots of one worker, more ballots than requested, more requested than the
+        policy's bound covers, a policy that accepts a minority, or a beacon too short.
+    """
+    if len(beacon) < 16:
+        raise ValueError(f"a beacon has at least 16 bytes, got {len(beacon)}")
+    ballots = sorted(ballots, key=_worker)
+    workers = [worker for worker, _ in ballots]
+    if len(set(workers)) != len(workers):
+        raise ValueError("two ballots of one worker: the second should have been turned away")
+    if len(ballots) > requested:
+        raise ValueError(f"{len(ballots)} ballots, but only {requested} were requested")
+
+    known = [standings.get(worker, NEWCOMER) for worker in workers]
+    readings = [agreement.read(value) for _, value in ballots]
+    accepted: list[Candidate] = []
+    best: Ruling | None = None
+    for candidate in agreement.candidates(readings):
+        ruling = policy.rule(_poll(candidate.members, known, requested))
+        if ruling.reason is Reason.AGREED:
+            if 2 * len(candidate.members) <= requested:
+                raise ValueError("a policy accepted a value without a strict majority")
+            accepted.append(candidate)
+        elif best is None or (ruling.more, ruling.seats) < (best.more, best.seats):
+            best = ruling
+    if not accepted:
+        best = best or policy.rule(_poll((), known, requested))
+        return Decision(
+            outcome=Outcome.INDETERMINATE,
+            reason=best.reason,
+            canonical=None,
+            group=(),
+            dissenters=(),
+            distances=(),
+            bound=policy.assurance,
+            more=best.more,
+            seats=best.seats,
+        )
+    winner = _medoid(accepted, workers, beacon)
+    members = set(winner.members)
+    return Decision(
+        outcome=Outcome.ACCEPT,
+        reason=Reason.AGREED,
+        canonical=readings[winner.ballot],
+        group=tuple(workers[i] for i in winner.members),
+        dissenters=tuple(w for i, w in enumerate(workers) if i not in members),
+        distances=winner.distances,
+        bound=policy.assurance,
+        more=0,
+        seats=0,
+    )
+
+
+def _worker(ballot: Ballot) -> bytes:
+    return ballot.worker
+
+
+def _poll(members: Sequence[int], known: Sequence[Standing], requested: int) -> Poll:
+    if len(members) == len(known):
+        return Poll(requested, known, ())
+    inside = set(members)
+    return Poll(
+        requested,
+        [known[i] for i in members],
+        [standing for i, standing in enumerate(known) if i not in inside],
+    )
+
+
+def _medoid(candidates: Sequence[Candidate], workers: Sequence[bytes], beacon: bytes) -> Candidate:
+    least = min(candidate.score for candidate in candidates)
+    tied = [candidate for candidate in candidates if candidate.score == least]
+    if len(tied) == 1:
+        return tied[0]
+    return min(tied, key=lambda c: tagged_hash("vote tie", beacon, workers[c.ballot]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Median:
+    """The coordinate-wise median of some ballots.
+
+    Attributes:
+      value: array of the job's shape and dtype; each coordinate was submitted by some ballot, the
+        whole by none.
+      ballots: how many well-formed ballots went in.
+      tolerates: how many of them may be bad: then every coordinate lies between the least and the
+        greatest honest value of that coordinate.
+    """
+
+    value: NDArray[Any]
+    ballots: int
+    tolerates: int
+
+
+def coordinate_median(ballots: Sequence[Ballot], *, agreement: Tolerance) -> Median:
+    """The lower coordinate-wise median, for one trusted coordinator that sees all ballots.
+
+    With n >= 2t + 1 well-formed ballots, t of them bad, at most t values of a coordinate lie above
+    the honest range and at most t below it, so its median does not. Nothing bounds how the
+    coordinates fit together, and the median moves with every ballot: it complements a decision and
+    replaces none.
+
+    Args:
+      ballots: one per worker, in any order.
+      agreement: gives shape and dtype; malformed ballots are left out.
+
+    Raises:
+      ValueError: two ballots of one worker, or no well-formed ballot.
+    """
+    if len({ballot.worker for ballot in ballots}) != len(ballots):
+        raise ValueError("two ballots of one worker: the second should have been turned away")
+    readings = [agreement.read(ballot.value) for ballot in ballots]
+    valid = [reading for reading in readings if reading is not None]
+    if not valid:
+        raise ValueError("no well-formed ballot, hence no median")
+    middle = (len(valid) - 1) // 2
+    # Every dtype allowed fits float64 exactly, so the way there and back changes nothing.
+    stack = np.stack(valid).astype(np.float64)
+    value = np.partition(stack, middle, axis=0)[middle].astype(valid[0].dtype)
+    return Median(value=value, ballots=len(valid), tolerates=middle)
