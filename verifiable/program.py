@@ -414,7 +414,7 @@ class Program:
         paths = [p for p, _ in jax.tree_util.tree_leaves_with_path(self.y)]
         facts = [self._analysis.fact(a) for a in self._function.block.outputs]
         return [
-            ("output" + jax.tree_util.keystr(path), fact.glue, fact.loops)
+            ("output" + jax.tree_util.keystr(path), fact.discontinuities, fact.loops)
             for path, fact in zip(paths, facts, strict=True)
         ]
 
@@ -423,7 +423,7 @@ class Program:
         """Types whose rounding separates honest devices, by output; none for integers."""
         facts = [self._analysis.fact(a) for a in self._function.block.outputs]
         return [
-            fact.grains | ({leaf.dtype.name} if is_float(leaf.dtype) else set())
+            fact.rounding_dtypes | ({leaf.dtype.name} if is_float(leaf.dtype) else set())
             for leaf, fact in zip(jax.tree.leaves(self.y), facts, strict=True)
         ]
 

@@ -166,7 +166,7 @@ class ClaimResult:
       worst: largest statistic as a fraction of its limit.
       row: the row that it belongs to.
       trip: the iteration that it belongs to, counted over the scans around the claim.
-      glue: discontinuous equations that the verifier's operands passed through.
+      discontinuities: discontinuous equations that the verifier's operands passed through.
     """
 
     name: str
@@ -175,7 +175,7 @@ class ClaimResult:
     worst: float
     row: int | None = None
     trip: int = 0
-    glue: tuple[str, ...] = ()
+    discontinuities: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -120,7 +120,7 @@ def test_nearly_all_arithmetic_is_covered_by_claims(case: Case):
 def test_nothing_is_taken_for_a_choice_near_a_tie(case: Case):
     """Where it is, a wrong claim after it could no longer be rejected."""
     assert not case.program.coverage.discontinuous
-    assert not any(claim.glue for claim in case.program.claims)
+    assert not any(claim.discontinuities for claim in case.program.claims)
 
 
 def test_the_table_names_every_claim(case: Case):
@@ -189,7 +189,7 @@ def test_a_rounding_near_a_tie_is_no_choice_but_a_claim():
 
 def test_a_choice_near_a_tie_is_listed(choice: Case):
     assert choice.program.coverage.discontinuous
-    assert any(claim.glue for claim in choice.program.claims)
+    assert any(claim.discontinuities for claim in choice.program.claims)
 
 
 def test_a_choice_near_a_tie_is_never_rejected(choice: Case):
@@ -202,7 +202,7 @@ def test_a_choice_near_a_tie_is_never_rejected(choice: Case):
 
 def test_a_wrong_claim_before_the_choice_is_rejected(choice: Case):
     for index, claim in enumerate(choice.program.claims):
-        if claim.glue:
+        if claim.discontinuities:
             continue
         report = choice.check(choice.y, moved(choice, index, 100.0))
         assert report.verdict is Verdict.REJECT, (claim.name, report)

@@ -182,7 +182,7 @@ def test_random_programs(steps: Any, data: st.DataObject) -> None:
 
     report = case.check(claims=case.changed(index, bump))
     assert report.verdict is not Verdict.ACCEPT
-    if not claim.glue:
+    if not claim.discontinuities:
         assert report.verdict is Verdict.REJECT, report
         assert report.worst > 100
 
@@ -551,8 +551,8 @@ def signed(p: Any, x: Any) -> Any:
 def test_discontinuous_glue_is_listed_and_never_rejects() -> None:
     case = Case(signed, PARAMS, X)
     first, second = case.program.claims
-    assert not first.glue
-    assert second.glue == {"sign"}
+    assert not first.discontinuities
+    assert second.discontinuities == {"sign"}
     assert "sign" in str(case.program)
     assert case.check().coverage.discontinuous == ("sign",)
 

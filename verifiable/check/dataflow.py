@@ -1,10 +1,10 @@
 """Facts: what is known of each variable of a function before it runs, by a forward pass.
 
-    known    it depends on parameters only, so it can be computed before any job;
-    grains   types whose rounding it went through: with none it is *exact*, and two honest devices
-             compute the same bits, unless
-    glue     one of these discontinuous equations flipped, because of a last-bit difference;
-    loops    the replayed loops before it, which the verifier may have had to cut short.
+    known            it depends on parameters only, so it can be computed before any job;
+    rounding_dtypes  types whose rounding it went through: with none it is *exact*, and two honest
+                     devices compute the same bits, unless
+    discontinuities  one of these equations flipped, because of a last-bit difference;
+    loops            the replayed loops before it, which the verifier may have had to cut short.
 
 The same pass finds what is committed: contractions whose check is cheaper than their replay,
 roundings on their way into a contraction, and operands of contractions that were computed in a
@@ -23,7 +23,7 @@ from verifiable.claims.contraction import Contraction
 from verifiable.claims.registry import contraction, contractions
 from verifiable.claims.rounding import NARROW, Rounding
 from verifiable.jaxpr.blocks import Atom, Block, Equation, Literal, Var
-from verifiable.jaxpr.effects import effect_on_rounding, grain, is_float
+from verifiable.jaxpr.effects import effect_on_rounding, is_float, rounding_dtype
 
 NOTHING: frozenset[str] = frozenset()
 
@@ -33,27 +33,32 @@ class Fact:
     """What is known of a variable; see the module's docstring."""
 
     known: bool
-    grains: frozenset[str] = NOTHING
-    glue: frozenset[str] = NOTHING
+    rounding_dtypes: frozenset[str] = NOTHING
+    discontinuities: frozenset[str] = NOTHING
     loops: frozenset[str] = NOTHING
 
     @property
     def exact(self) -> bool:
         """Whether honest devices compute the same bits, as long as no glue flips."""
-        return not self.grains
+        return not self.rounding_dtypes
 
     def join(self, other: Fact) -> Fact:
         """What holds of a value that may be either."""
         return Fact(
             self.known and other.known,
-            self.grains | other.grains,
-            self.glue | other.glue,
+            self.rounding_dtypes | other.rounding_dtypes,
+            self.discontinuities | other.discontinuities,
             self.loops | other.loops,
         )
 
     def under(self, other: Fact) -> Fact:
         """What holds of a value that is computed only if `other` says so."""
-        return Fact(self.known, self.grains, self.glue | other.glue, self.loops | other.loops)
+        return Fact(
+            self.known,
+            self.rounding_dtypes,
+            self.discontinuities | other.discontinuities,
+            self.loops | other.loops,
+        )
 
 
 CERTAIN = Fact(known=True)
@@ -137,17 +142,19 @@ class Forward:
             is_float(a.dtype) and not f.exact for a, f in zip(equation.inputs, inputs, strict=True)
         )
         for v, effect in zip(equation.outputs, effect_on_rounding(equation), strict=True):
-            glue = joined.glue
+            discontinuities = joined.discontinuities
             if (effect == "step" and rounded) or (effect == "unknown" and floats):
                 self.discontinuous.add(equation.name)
-                glue |= {equation.name}
-            grains = NOTHING
+                discontinuities |= {equation.name}
+            rounding_dtypes = NOTHING
             if {"exact": rounded, "narrow": rounded, "step": False}.get(effect, floats):
                 own = [v] if is_float(v.dtype) else equation.inputs
-                grains = joined.grains
+                rounding_dtypes = joined.rounding_dtypes
                 if effect != "exact":
-                    grains |= {grain(a.dtype) for a in own if is_float(a.dtype)}
-            self.facts[v] = Fact(joined.known, grains, glue, joined.loops).under(guard)
+                    rounding_dtypes |= {rounding_dtype(a.dtype) for a in own if is_float(a.dtype)}
+            self.facts[v] = Fact(
+                joined.known, rounding_dtypes, discontinuities, joined.loops
+            ).under(guard)
         if claimable and len(equation.outputs) == 1 and not joined.known:
             self._narrow_operand(equation, guard)
 
@@ -272,7 +279,9 @@ class Forward:
         itself = frozenset() if known else frozenset({equation.name})
         for v, inner in zip(equation.outputs, body.inputs, strict=True):
             fact = self.facts[inner]
-            self.facts[v] = Fact(known, fact.grains, fact.glue, fact.loops | itself)
+            self.facts[v] = Fact(
+                known, fact.rounding_dtypes, fact.discontinuities, fact.loops | itself
+            )
 
 
 # What a narrow operand may pass through between where it is computed and a contraction.

@@ -26,7 +26,7 @@ def text(program_id: bytes, found: Analysis, kept: Mapping[str, int]) -> str:
     rows = [("claim", "primitive", "shape", "dtype", "share", "discontinuous")]
     for c in found.claims.values():
         shape = "x".join(map(str, c.shape))
-        glue = ", ".join(sorted(c.glue))
+        glue = ", ".join(sorted(c.discontinuities))
         rows.append((c.name, c.primitive, shape, c.dtype.name, f"{c.work / total:.1%}", glue))
     rows.append(("(replayed)", "", "", "", f"{found.replayed / total:.1%}", ""))
     parts = [f"program {program_id.hex()}", table(rows)]

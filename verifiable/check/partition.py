@@ -21,7 +21,7 @@ from verifiable.claims.contraction import Contraction
 from verifiable.claims.registry import work
 from verifiable.claims.rounding import Rounding
 from verifiable.jaxpr.blocks import Atom, Block, Equation, Literal, Var
-from verifiable.jaxpr.effects import REBUILT, grain
+from verifiable.jaxpr.effects import REBUILT, rounding_dtype
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -38,8 +38,8 @@ class Claim:
       shape: shape of the committed array.
       dtype: type of the committed array.
       far_known: whether the projected operand depends on parameters only.
-      grains: types whose rounding its operands went through since they were last exact.
-      glue: names of discontinuous equations before its operands.
+      rounding_dtypes: types whose rounding its operands went through since they were last exact.
+      discontinuities: names of discontinuous equations before its operands.
       loops: names of replayed loops before its operands.
       near: the operand that is applied; the value that is rounded.
       far: the operand that is projected; of a rounding, the same as `near`.
@@ -55,8 +55,8 @@ class Claim:
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     far_known: bool
-    grains: frozenset[str]
-    glue: frozenset[str]
+    rounding_dtypes: frozenset[str]
+    discontinuities: frozenset[str]
     loops: frozenset[str]
     near: Atom
     far: Atom
@@ -77,8 +77,8 @@ class Claim:
     def eps_types(self) -> frozenset[str]:
         """Types whose rounding an honest device's deviation goes through; none for integers."""
         if isinstance(self.form, Rounding):
-            return self.grains
-        return NOTHING if self.form.exact else self.grains | {grain(self.dtype)}
+            return self.rounding_dtypes
+        return NOTHING if self.form.exact else self.rounding_dtypes | {rounding_dtype(self.dtype)}
 
     def reads(self, equation: Equation) -> Sequence[Atom]:
         """Values that its test needs, of the equation that it stands for, known ones aside."""
@@ -232,8 +232,8 @@ def _number(
                     shape=trips + out.shape,
                     dtype=out.dtype,
                     far_known=far_known,
-                    grains=before.grains,
-                    glue=before.glue,
+                    rounding_dtypes=before.rounding_dtypes,
+                    discontinuities=before.discontinuities,
                     loops=before.loops,
                     near=near,
                     far=near if isinstance(form, Rounding) else equation.inputs[form.far],

@@ -110,11 +110,12 @@ def judge(
     """
     stopped = frozenset(name for name, flag in findings.stopped.items() if np.any(flag))
     results = [
-        _result(c.name, _judge_claim(findings, c), c.glue, c.loops & stopped) for c in claims
+        _result(c.name, _judge_claim(findings, c), c.discontinuities, c.loops & stopped)
+        for c in claims
     ]
     results += [
-        _result(name, _judge_output(findings.outputs[i]), glue, loops & stopped)
-        for i, (name, glue, loops) in enumerate(outputs)
+        _result(name, _judge_output(findings.outputs[i]), discontinuities, loops & stopped)
+        for i, (name, discontinuities, loops) in enumerate(outputs)
     ]
     # In the order of execution: claims of one scan by iteration first.
     places = [(c.group, r.trip, c.index) for c, r in zip(claims, results, strict=False)]
@@ -136,7 +137,7 @@ def judge(
 def _result(
     name: str,
     outcome: Outcome,
-    glue: frozenset[str],
+    discontinuities: frozenset[str],
     stopped: frozenset[str],
 ) -> ClaimResult:
     reason, worst, row, trip = outcome
@@ -148,7 +149,7 @@ def _result(
         verdict = Verdict.REJECT  # no operand explains what no accumulator can reach
     elif stopped:
         verdict, reason = Verdict.INDETERMINATE, "trip-limit"
-    elif glue:
+    elif discontinuities:
         verdict, reason = Verdict.INDETERMINATE, "discontinuous-glue"
     else:
         verdict = Verdict.REJECT
@@ -159,7 +160,7 @@ def _result(
         worst=worst,
         row=row,
         trip=trip,
-        glue=tuple(sorted(glue)),
+        discontinuities=tuple(sorted(discontinuities)),
     )
 
 

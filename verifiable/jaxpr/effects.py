@@ -68,7 +68,7 @@ def is_float(dtype: Any) -> bool:
     return jnp.issubdtype(dtype, np.inexact)
 
 
-def grain(dtype: Any) -> str:
+def rounding_dtype(dtype: Any) -> str:
     """The type whose rounding a value of a floating-point type goes through: its component's."""
     return str(jnp.finfo(dtype).dtype.name)
 

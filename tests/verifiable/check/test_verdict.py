@@ -596,7 +596,7 @@ def test_a_rejection_before_the_glue_stands():
         return jnp.where(jnp.tanh(first) > 0.3, x, -1.0) @ p
 
     compiled = program.compile(fn, W, X, policy=POLICY)
-    assert [bool(c.glue) for c in compiled.claims] == [False, True]
+    assert [bool(c.discontinuities) for c in compiled.claims] == [False, True]
     y, trace = jax.device_get(jax.jit(compiled.execute)(W, X))
     key = compiled.setup(W, challenge.secret(bytes(range(32))))
     report = compiled.check(key, X, y=y, trace=[one_step(trace.claims[0]), trace.claims[1]])
@@ -612,7 +612,7 @@ def test_no_glue_explains_what_no_accumulator_can_reach():
 
     compiled = program.compile(fn, SMALL, X, policy=POLICY)
     [only] = compiled.claims
-    assert only.glue
+    assert only.discontinuities
     y, _ = jax.device_get(jax.jit(compiled.execute)(SMALL, X))
     key = compiled.setup(SMALL, challenge.secret(bytes(range(32))))
     for change, expected in (
@@ -648,10 +648,10 @@ def test_taint(before: Callable[[Any], Any], glue: set[str]):
     """What honest devices may compute differently is marked, and nothing else."""
     compiled = program.compile(lambda p, x: before(x) @ p, W, X, policy=POLICY)
     only = compiled.claims[-1]
-    found = {name.rpartition("/")[2] for name in only.glue}
+    found = {name.rpartition("/")[2] for name in only.discontinuities}
     assert found >= glue
     assert bool(found) == bool(glue)
-    assert set(only.glue) <= set(compiled.coverage.discontinuous)
+    assert set(only.discontinuities) <= set(compiled.coverage.discontinuous)
 
 
 # ------------------------------------------------------------------------- the judge by himself
@@ -678,7 +678,7 @@ def a_claim(index: int, glue: Sequence[str] = (), loops: Sequence[str] = ()) -> 
     return SimpleNamespace(
         index=index,
         name=f"c{index}",
-        glue=frozenset(glue),
+        discontinuities=frozenset(glue),
         loops=frozenset(loops),
         group=index,
         contraction=object(),

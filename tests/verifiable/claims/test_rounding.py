@@ -306,7 +306,7 @@ def test_integer_products_take_the_committed_operand(name: str):
     assert integers
     for claim in integers:
         assert claim.form.exact
-        assert not claim.glue
+        assert not claim.discontinuities
 
 
 def test_execute_returns_the_bits_of_the_plain_function_with_barriers():
