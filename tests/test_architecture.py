@@ -255,10 +255,6 @@ def test_the_blocker_blocks():
 
 
 def test_a_settlement_node_has_no_jax():
-    path = ROOT / "protocols" / "settlement.py"
-    if not path.exists():
-        assert "protocols.settlement" not in modules("protocols")
-        return
     assert run(BLOCKER + "import protocols.settlement; print('loaded')").strip() == "loaded"
 
 
@@ -268,7 +264,7 @@ import os, sys, threading, random, warnings, logging
 before = (dict(os.environ), random.getstate(), list(warnings.filters), list(sys.path))
 import verifiable
 assert "jax" not in sys.modules and "numpy" not in sys.modules, "not lazy"
-assert not [n for n in sys.modules if n.startswith("verifiable.")]
+assert not [n for n in sys.modules if n.startswith("verifiable.") and n != "verifiable._version"]
 assert (dict(os.environ), random.getstate(), list(warnings.filters), list(sys.path)) == before
 assert verifiable.__version__
 assert set(dir(verifiable)) >= {"program", "challenge", "trace", "freivalds", "policy", "key"}

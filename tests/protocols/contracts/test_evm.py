@@ -166,7 +166,7 @@ def test_a_chain_leaves_the_interpreter_as_it_was():
     """In a process of its own: importing py-evm raises the recursion limit."""
     script = (
         "import sys; before = sys.getrecursionlimit()\n"
-        "from protocols import evm; evm.Chain(native=True)\n"
+        "from protocols.contracts import evm; evm.Chain(native=True)\n"
         "assert sys.getrecursionlimit() == before\n"
     )
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)  # noqa: S603

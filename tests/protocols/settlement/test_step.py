@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocols import settlement
 from protocols.settlement import (
     Accuse,
     AskVotes,
@@ -532,7 +531,7 @@ def remembered(monkeypatch: pytest.MonkeyPatch):
         invalid = tuple(i for i, entry in enumerate(batch) if not holds(entry, domain))
         return BatchReport(size=len(batch), invalid=invalid, tests=0, bound=0.0)
 
-    monkeypatch.setattr(settlement.bls, "find_invalid", find)
+    monkeypatch.setattr(bls, "find_invalid", find)
 
 
 @functools.cache

@@ -395,11 +395,11 @@ def test_undecided_jobs_are_jobs():
 
 def test_a_hundred_thousand_jobs_are_decided_by_few_decisions(monkeypatch: pytest.MonkeyPatch):
     """What makes the simulator fast is counted, not timed."""
-    from protocols import simulation  # noqa: PLC0415
+    from protocols.simulation import population  # noqa: PLC0415
 
     calls = []
-    decide_ = simulation.decide
-    monkeypatch.setattr(simulation, "decide", lambda *a, **k: calls.append(1) or decide_(*a, **k))
+    decide_ = population.decide
+    monkeypatch.setattr(population, "decide", lambda *a, **k: calls.append(1) or decide_(*a, **k))
     found = vote(FirstToMatch(bad=0.1, matches=3), Population(colluders=0.1), jobs=100_000)
     assert found.jobs == 100_000
     assert len(calls) < 100

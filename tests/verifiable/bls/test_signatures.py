@@ -29,6 +29,7 @@ from verifiable.bls import (
     Signed,
     curve,
     keys,
+    signatures,
 )
 from verifiable.errors import VerificationError
 
@@ -59,7 +60,7 @@ def proven(data: bytes) -> ProvenKey:
 @pytest.fixture
 def unframed(monkeypatch: pytest.MonkeyPatch):
     """Sign and verify bare messages, as the vectors do: they know of no domains."""
-    for module in (bls, keys):
+    for module in (signatures, keys):
         monkeypatch.setattr(module, "framed", lambda message, domain: message)
 
 
@@ -268,7 +269,7 @@ def _():
 def _():
     key = KEYS[0].public_key
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bls, "framed", lambda message, domain: message)
+        patch.setattr(signatures, "framed", lambda message, domain: message)
         bls.verify(key, key.encoded, Signature(PROVEN[0].possession.encoded), domain=DOMAIN)
 
 
@@ -506,14 +507,14 @@ def test_an_empty_batch_is_refused():
 
 def test_weights_decide_with_the_stated_probability(monkeypatch: pytest.MonkeyPatch):
     """With weights of 1 … 15, errors D and -D cancel iff the weights agree: once in 15."""
-    monkeypatch.setattr(bls, "WEIGHT_BITS", 4)
+    monkeypatch.setattr(signatures, "WEIGHT_BITS", 4)
     framed = [
         (e.key, bls.framed(e.message, DOMAIN), e.signature)
         for e in shifted(entries(2), {0: 1, 1: -1})
     ]
     hashed = {m: curve.active().hash_to_g2(m, bls.DST) for _, m, _ in framed}
     runs = 600
-    passed = sum(bls._weighted_equation(framed, hashed) for _ in range(runs))
+    passed = sum(signatures._weighted_equation(framed, hashed) for _ in range(runs))
     assert binomtest(passed, runs, 1 / 15).pvalue > 1e-6
     report = bls.find_invalid(entries(2), domain=DOMAIN)
     assert report.bound == 1 / 15
@@ -521,7 +522,7 @@ def test_weights_decide_with_the_stated_probability(monkeypatch: pytest.MonkeyPa
 
 def test_chance_never_names_a_valid_signature(monkeypatch: pytest.MonkeyPatch):
     """With weights of 1 … 3 the left half often holds by chance; the right one is innocent."""
-    monkeypatch.setattr(bls, "WEIGHT_BITS", 2)
+    monkeypatch.setattr(signatures, "WEIGHT_BITS", 2)
     batch = shifted(entries(4), {0: 1, 1: -1})
     named = [bls.find_invalid(batch, domain=DOMAIN).invalid for _ in range(60)]
     assert set(named) == {(), (0, 1)}
@@ -530,11 +531,11 @@ def test_chance_never_names_a_valid_signature(monkeypatch: pytest.MonkeyPatch):
 def test_weights_are_fresh_nonzero_and_of_full_size(monkeypatch: pytest.MonkeyPatch):
     drawn: list[int] = []
     real = secrets.randbelow
-    monkeypatch.setattr(bls.secrets, "randbelow", lambda n: drawn.append(n) or real(n))
+    monkeypatch.setattr(signatures.secrets, "randbelow", lambda n: drawn.append(n) or real(n))
     bls.verify_batch(entries(), domain=DOMAIN)
     bls.verify_batch(entries(), domain=DOMAIN)
     assert drawn == [2**128 - 1] * 8
-    monkeypatch.setattr(bls.secrets, "randbelow", lambda n: 0)
+    monkeypatch.setattr(signatures.secrets, "randbelow", lambda n: 0)
     with pytest.raises(BadBatch):  # Even the smallest weights are not 0.
         bls.verify_batch(shifted(entries(), {2: 1}), domain=DOMAIN)
 

@@ -216,11 +216,11 @@ def test_int4_has_fifteen_levels_a_group_and_float16_eleven_bits():
 
 def test_nothing_derived_from_the_key_is_used_before_the_last_commitment(monkeypatch):
     log: list[str] = []
-    check = program.Program.check
+    original = program.Program.check
 
     def spy(self, *args, **kwargs):
         log.append("check")
-        return check(self, *args, **kwargs)
+        return original(self, *args, **kwargs)
 
     def runner(name):
         def run(j):
