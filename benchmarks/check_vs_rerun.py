@@ -136,7 +136,7 @@ def measure(
     run = jax.jit(fn)
     y, trace = jax.block_until_ready(jax.jit(compiled.execute)(params, *inputs))
     key = compiled.setup(params, challenge.secret())
-    arguments = (key.arrays, inputs, jax.tree.leaves(y), list(trace.claims))
+    arguments = (key.arrays, inputs, jax.tree.leaves(y), list(trace.values))
     tuned, seconds = compiled.tune(key, *inputs, y=y, trace=trace)
     # One strategy has to be fast and to do with little memory: the one that `tune` prefers, or the
     # next within the bar, unless that costs a tenth of the speed.
@@ -159,7 +159,7 @@ def measure(
     yield Row(case, "temporaries", share, "1", None if least is None else f"<= {MOST}")
     yield Row(case, "temporary_bytes", nbytes, "bytes")
     yield Row(case, "key_bytes", key.nbytes, "bytes")
-    yield Row(case, "trace_bytes", sum(c.nbytes for c in trace.claims), "bytes")
+    yield Row(case, "trace_bytes", sum(c.nbytes for c in trace.values), "bytes")
     yield Row(case, "params_bytes", sum(a.nbytes for a in jax.tree.leaves(params)), "bytes")
 
 

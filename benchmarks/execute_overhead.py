@@ -48,7 +48,7 @@ def rows(quick: bool) -> Iterator[Row]:
         yield Row(case, "execute_ratio", seconds["execute"] / seconds["plain"], "1")
         bar = None if most is None else f"<= {most}"
         yield Row(case, "ratio", seconds["commit"] / seconds["plain"], "1", bar)
-        claims = execute(params, x)[1].claims
+        claims = execute(params, x)[1].values
         yield Row(case, "trace_bytes", sum(c.nbytes for c in claims), "bytes")
         del params, thunks, run, execute, claims
         gc.collect()

@@ -90,7 +90,7 @@ def _trace(size: int, dtype: str, leaf_bytes: int, repeats: int) -> Iterator[Row
         jnp.asarray(random.standard_normal((rows, width), np.float32), dtype) for _ in range(64)
     )
     y = claims[-1]
-    trace = Trace(claims=claims[:-1])
+    trace = Trace(values=claims[:-1])
     size = sum(claim.nbytes for claim in claims)
     buffer = random.integers(0, 256, size, np.uint8).data
     seconds = interleaved_medians(

@@ -82,7 +82,7 @@ def deviations(trials: int) -> Iterator[Row]:
     assert bound is not None
     _, trace = jax.device_get(jax.jit(compiled.execute)(b, a))
     eps = compiled.policy.eps_of(compiled.claims[0].form)
-    moved = [deviate(a, b, trace.claims[0], kappa, eps=eps, rng=rng) for kappa in KAPPAS]
+    moved = [deviate(a, b, trace.values[0], kappa, eps=eps, rng=rng) for kappa in KAPPAS]
     accepted = [0] * len(KAPPAS)
     for _ in range(trials):
         key = compiled.setup(b, challenge.secret())
@@ -328,10 +328,10 @@ def honest(precision: str, least: int) -> Iterator[Row]:
         for name, device in devices.items():
             y, trace = device(encoder.params, *x)
             report = compiled.check(key, *x, y=y, trace=trace)
-            accepted[name] += sum(c.verdict is Verdict.ACCEPT for c in report.claims)
-            rejected[name] += sum(c.verdict is Verdict.REJECT for c in report.claims)
+            accepted[name] += sum(c.verdict is Verdict.ACCEPT for c in report.results)
+            rejected[name] += sum(c.verdict is Verdict.REJECT for c in report.results)
             # A run that was rejected before its claims were looked at counts as well.
-            rejected[name] += report.verdict is Verdict.REJECT and not report.claims
+            rejected[name] += report.verdict is Verdict.REJECT and not report.results
             worst[name] = max(worst[name], report.worst)
     for name in devices:
         case, checks = f"{encoder.name}, {name}", runs * len(compiled.claims)

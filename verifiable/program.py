@@ -74,7 +74,7 @@ class Program:
     @property
     def claims(self) -> tuple[Claim, ...]:
         """The claims, in the order of the trace."""
-        return tuple(self._analysis.claims.values())
+        return tuple(self._analysis.by_equation.values())
 
     @property
     def coverage(self) -> Coverage:
@@ -159,7 +159,7 @@ class Program:
             margin=float(value),
             reach=sum(x for _, x in shares),
             kappa=kappa,
-            claims=tuple(sorted(shares, key=lambda item: -item[1])),
+            shares=tuple(sorted(shares, key=lambda item: -item[1])),
             answer=answer,
         )
 
@@ -172,7 +172,7 @@ class Program:
         with jax.enable_x64(True):
             outputs, found = self._corridor(attack, params, inputs, answer, kappa)
         y = jax.tree.unflatten(jax.tree.structure(self.y), outputs)
-        return y, Trace(claims=tuple(found[c.index] for c in self.claims))
+        return y, Trace(values=tuple(found[c.index] for c in self.claims))
 
     @property
     def _kappa(self) -> float:
@@ -208,7 +208,7 @@ class Program:
         """
         outputs, found = prover.execute(*self._bind(params, inputs))
         y = jax.tree.unflatten(jax.tree.structure(self.y), outputs)
-        return y, Trace(claims=tuple(found[c.index] for c in self.claims))
+        return y, Trace(values=tuple(found[c.index] for c in self.claims))
 
     def walk(self, emit: Emit, params: Any, *inputs: Any) -> dict[int, Any]:
         """Run the function, and return what `emit` makes of each claim; see `prover.execute`."""
@@ -293,7 +293,7 @@ class Program:
             reason=reason,
             claim=where,
             worst=max((r.worst for r in results), default=0.0),
-            claims=results,
+            results=results,
             coverage=self.coverage,
             bound=self.bound,
             y=mine,
@@ -307,7 +307,7 @@ class Program:
 
         Shapes and dtypes must be those of the program: `check` is what to call on the untrusted.
         """
-        return self._statistics(key.arrays, inputs, jax.tree.leaves(y), list(trace.claims))
+        return self._statistics(key.arrays, inputs, jax.tree.leaves(y), list(trace.values))
 
     def _statistics(
         self,
@@ -330,7 +330,7 @@ class Program:
                 policy=self.policy,
                 limit=self.bound.limit if self.bound else 0.0,
                 vectors=key["vectors"],
-                claims=dict(enumerate(claims)),
+                claimed=dict(enumerate(claims)),
                 tile_bytes=self.strategy.tile_bytes,
                 tested=frozenset(range(len(claims)) if tested is None else tested),
             ).inside(self._analysis.frame, key["residual"], env)
@@ -494,6 +494,6 @@ def compile(
 
 
 def _default_strategy(found: Analysis) -> Strategy:
-    claims = found.claims.values()
+    claims = found.by_equation.values()
     nbytes = sum(math.prod(c.shape) * c.dtype.itemsize for c in claims)
     return schedule.default(nbytes, scans=any(c.trips for c in claims))

@@ -92,14 +92,14 @@ class Corridor:
       margin: the answer of an honest run; where its sign decides, what a cheat has to overcome.
       reach: how far it can be moved, to first order.
       kappa: deviation of a row, in units of sigma, up to which a cheat may go.
-      claims: name and share of the reach of each claim, largest first.
+      shares: name and share of the reach of each claim, largest first.
       answer: the scalar, as a function of the program's output.
     """
 
     margin: float
     reach: float
     kappa: float
-    claims: tuple[tuple[str, float], ...]
+    shares: tuple[tuple[str, float], ...]
     answer: Callable[[Any], Any] = field(repr=False, compare=False)
 
     @property
@@ -110,7 +110,7 @@ class Corridor:
     def __str__(self) -> str:
         """Margin and reach, and the claims that leave most."""
         state = "within" if self.within else "outside of"
-        rows = [("claim", "reach"), *((n, f"{x:.2e}") for n, x in self.claims[:_SHOWN])]
+        rows = [("claim", "reach"), *((n, f"{x:.2e}") for n, x in self.shares[:_SHOWN])]
         head = f"margin {self.margin:.3g}, {state} the corridor of {self.reach:.3g}"
         return f"{head} (kappa {self.kappa:.3g})\n{table(rows)}"
 
@@ -208,7 +208,7 @@ class Report:
       message: what was wrong, where there is more to say than the code.
       claim: name of the first claim or output that was not accepted.
       worst: largest statistic as a fraction of its limit, over everything tested.
-      claims: what became of each claim, then of each output.
+      results: what became of each claim, then of each output.
       coverage: what was checked, replayed, and discontinuous.
       bound: what a pass proves of the floating-point claims; None if there are none.
       y: the verifier's own replayed output, the canonical answer; None if nothing was replayed.
@@ -222,7 +222,7 @@ class Report:
     message: str = ""
     claim: str | None = None
     worst: float = float("inf")
-    claims: tuple[ClaimResult, ...] = ()
+    results: tuple[ClaimResult, ...] = ()
     bound: Bound | None = None
     y: Any = field(default=None, repr=False)
     corridor: Corridor | None = None
@@ -241,7 +241,7 @@ class Report:
     def __str__(self) -> str:
         """The report as a table."""
         rows = [("claim", "verdict", "reason", "worst", "trip", "row")]
-        for c in self.claims:
+        for c in self.results:
             row = "" if c.row is None else str(c.row)
             rows.append((c.name, c.verdict.value, c.reason, f"{c.worst:.3g}", str(c.trip), row))
         lines = [
@@ -249,7 +249,7 @@ class Report:
         ]
         if self.message:
             lines.append(self.message)
-        if self.claims:
+        if self.results:
             lines.append(table(rows))
         lines.append(
             f"checked by claim {self.coverage.share:.1%} of the arithmetic, "

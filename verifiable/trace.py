@@ -46,10 +46,10 @@ class Trace:
     """A pytree of what a program's contractions gave.
 
     Attributes:
-      claims: their outputs, in program order.
+      values: their outputs, in program order.
     """
 
-    claims: tuple[Any, ...]
+    values: tuple[Any, ...]
 
 
 export.register_pytree_node_serialization(
@@ -143,12 +143,12 @@ class Layout:
 
     Attributes:
       tensors: layout of each tensor: claims first, then the leaves of y.
-      claims: how many of them are claims.
+      claim_count: how many of them are claims.
       leaf_bytes: the most bytes in a leaf, except that no row is split.
     """
 
     tensors: tuple[TensorLayout, ...]
-    claims: int
+    claim_count: int
     leaf_bytes: int
     _ends: tuple[int, ...] = field(init=False, repr=False, compare=False)
 
@@ -180,7 +180,7 @@ class Layout:
             row_bytes = math.prod(shape[-1:]) * dtype.itemsize
             leaf_rows = max(1, leaf_bytes // max(1, row_bytes))
             tensors.append(TensorLayout(shape=shape, dtype=dtype, leaf_rows=leaf_rows))
-        return cls(tensors=tuple(tensors), claims=len(trace.claims), leaf_bytes=leaf_bytes)
+        return cls(tensors=tuple(tensors), claim_count=len(trace.values), leaf_bytes=leaf_bytes)
 
     @property
     def size(self) -> int:
@@ -385,7 +385,7 @@ def _read(layout: Layout, index: int, data: Any) -> OpenedBlock:
 
 def _tensors(y: Any, trace: Any) -> list[Any]:
     """The tensors that are committed to, in order."""
-    claims: Any = trace.claims if isinstance(trace, Trace) else None
+    claims: Any = trace.values if isinstance(trace, Trace) else None
     if not isinstance(claims, list | tuple):
         raise TypeError(f"expected a Trace with a tuple of claims, not {type(trace).__name__}")
     _require_shallow(y)
@@ -413,7 +413,7 @@ def _children(x: Any) -> Iterable[Any]:
 
 
 def _difference(expected: Layout, received: Layout) -> str:
-    counts = [(x.claims, len(x.tensors) - x.claims) for x in (received, expected)]
+    counts = [(x.claim_count, len(x.tensors) - x.claim_count) for x in (received, expected)]
     if counts[0] != counts[1]:
         (claims, outputs), (program_claims, program_outputs) = counts
         return (

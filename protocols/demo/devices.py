@@ -207,9 +207,9 @@ def with_claim(
         y, honest = job.execute(job.model.params, *job.inputs)
         scope = f"layer{job.model.layers // 2}/{name}"
         index = find_claim(job.program, scope, rounding=rounding)
-        claims = list(honest.claims)
+        claims = list(honest.values)
         claims[index] = change(np.array(claims[index]))
-        return submit(y, dataclasses.replace(honest, claims=tuple(claims)))
+        return submit(y, dataclasses.replace(honest, values=tuple(claims)))
 
     return run
 
@@ -349,7 +349,7 @@ def nan_output(job: Job) -> Submission:
 def missing_claim(job: Job) -> Submission:
     """Leave the last claim out and hope that nobody looks for it."""
     y, honest = job.execute(job.model.params, *job.inputs)
-    return submit(y, dataclasses.replace(honest, claims=honest.claims[:-1]))
+    return submit(y, dataclasses.replace(honest, values=honest.values[:-1]))
 
 
 def changed_after_commitment(job: Job) -> Submission:

@@ -43,7 +43,7 @@ class Case:
     def op_by_op(self) -> tuple[Any, tuple[Any, ...]]:
         with jax.disable_jit():
             y, trace = self.program.execute(self.params, *self.inputs)
-        return y, trace.claims
+        return y, trace.values
 
 
 def _case(model: Callable[[], networks.Model]) -> Case:
@@ -57,7 +57,7 @@ def _case(model: Callable[[], networks.Model]) -> Case:
         program=compiled,
         key=compiled.setup(params, challenge.secret(SEED)),
         y=y,
-        claims=trace.claims,
+        claims=trace.values,
     )
 
 
@@ -144,7 +144,7 @@ def moved(case: Case, index: int, times: float) -> tuple[np.ndarray, ...]:
     size = 0.01 * float(np.sqrt(np.mean(np.square(claim, dtype=np.float64))))
     for _ in range(2):
         claim[row] = honest + size * direction
-        worst = case.check(case.y, tuple(claims)).claims[index].worst
+        worst = case.check(case.y, tuple(claims)).results[index].worst
         size *= times / worst
     assert worst == pytest.approx(times, rel=0.2)
     return tuple(claims)
@@ -155,7 +155,7 @@ def test_a_row_changed_by_100_times_its_limit_is_rejected_in_each_claim(case: Ca
         report = case.check(case.y, moved(case, index, 100.0))
         assert report.verdict is Verdict.REJECT, (claim.name, report)
         assert report.reason == "claim-mismatch"
-        assert report.claims[index].verdict is Verdict.REJECT, (claim.name, report)
+        assert report.results[index].verdict is Verdict.REJECT, (claim.name, report)
         # Under a scan, an earlier claim of a later layer fails as well.
         assert report.claim == claim.name or claim.trips
 

@@ -220,7 +220,7 @@ def test_keys_pass_through_jit(run: Run):
     )
     with jax.enable_x64(True):
         findings, _ = run_check(run.key)
-    assert all(bool(np.all(s.passed)) for s in findings.claims.values())
+    assert all(bool(np.all(s.passed)) for s in findings.statistics.values())
 
 
 @pytest.mark.parametrize("name", ["program", "policy", "parameters", "challenge"])

@@ -148,11 +148,11 @@ class Case:
 
     def check(self, y: Any = None, claims: Any = None) -> program.Report:
         y = self.y if y is None else y
-        claims = self.trace.claims if claims is None else claims
+        claims = self.trace.values if claims is None else claims
         return self.program.check(self.key, *self.inputs, y=y, trace=claims)
 
     def changed(self, index: int, change: Callable[[Any], None]) -> list[Any]:
-        claims = [np.array(c) for c in self.trace.claims]
+        claims = [np.array(c) for c in self.trace.values]
         change(claims[index])
         return claims
 
@@ -282,7 +282,7 @@ def test_contractions(form: Form) -> None:
     np.testing.assert_array_equal(case.y, jax.jit(form.fn)(form.params, form.x))
     assert case.check().verdict is Verdict.ACCEPT, case.check()
     y, trace = case.op_by_op()
-    assert case.check(y, trace.claims).verdict is Verdict.ACCEPT
+    assert case.check(y, trace.values).verdict is Verdict.ACCEPT
 
     def bump(c: Any) -> None:
         c.reshape(-1)[-3] += 1 if c.dtype == np.int32 else np.abs(c).max()
@@ -416,7 +416,7 @@ def model() -> Case:
 
 @pytest.mark.parametrize("cheat", CHEATS, ids=lambda c: c.name)
 def test_cheats(model: Case, cheat: Cheat) -> None:
-    claims = cheat.tamper([np.array(c) for c in model.trace.claims])
+    claims = cheat.tamper([np.array(c) for c in model.trace.values])
     report = model.program.check(model.key, X, y=model.y, trace=claims)
     assert (report.verdict, report.reason) == (Verdict.REJECT, cheat.expect), report
     if cheat.claim is not None:
@@ -483,8 +483,8 @@ def test_claims_of_the_branch_not_taken_are_zero() -> None:
 
     case = Case(fn, PARAMS, X, np.True_)
     assert case.check().verdict is Verdict.ACCEPT
-    taken = 0 if np.any(case.trace.claims[0]) else 1
-    assert not np.any(case.trace.claims[1 - taken])
+    taken = 0 if np.any(case.trace.values[0]) else 1
+    assert not np.any(case.trace.values[1 - taken])
 
     def fill(c: Any) -> None:
         c[0, 0] = 1e-30
@@ -608,14 +608,14 @@ def test_execute_and_statistics_commute_with_vmap(model: Case) -> None:
         jax.vmap(lambda x, y, t: model.program.statistics(model.key, x, y=y, trace=t))
     )(batch, y, trace)
     for i in range(3):
-        one = Trace(claims=tuple(c[i] for c in trace.claims))
+        one = Trace(values=tuple(c[i] for c in trace.values))
         report = model.program.check(model.key, batch[i], y=y[i], trace=one)
         assert report.verdict is Verdict.ACCEPT
         np.testing.assert_allclose(mine[i], report.y, rtol=1e-5)
-        for index, result in enumerate(report.claims[:3]):
-            worst = float(findings.claims[index].worst[i])
+        for index, result in enumerate(report.results[:3]):
+            worst = float(findings.statistics[index].worst[i])
             np.testing.assert_allclose(worst, result.worst, rtol=0.2, atol=1e-3)
-    assert np.all([s.passed for s in findings.claims.values()])
+    assert np.all([s.passed for s in findings.statistics.values()])
 
 
 def test_execute_and_statistics_export(model: Case) -> None:
@@ -624,7 +624,7 @@ def test_execute_and_statistics_export(model: Case) -> None:
     jax.tree.map(np.testing.assert_array_equal, again.call(PARAMS, X), (model.y, model.trace))
     with jax.enable_x64(True):
         check = jax.jit(
-            lambda k, x, y, t: model.program.statistics(k, x, y=y, trace=t)[0].claims[0]
+            lambda k, x, y, t: model.program.statistics(k, x, y=y, trace=t)[0].statistics[0]
         )
         plain = jax.export.export(check, disabled_checks=())(model.key, X, model.y, model.trace)
         assert bool(plain.call(model.key, X, model.y, model.trace).passed)

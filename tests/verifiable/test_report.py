@@ -115,7 +115,7 @@ def report(**changes: Any) -> Report:
         "coverage": COVERAGE,
         "claim": "layer/dot_general.2",
         "worst": 1234.5,
-        "claims": CLAIMS,
+        "results": CLAIMS,
         "bound": BOUND,
         "y": np.arange(5000.0),
     }
@@ -144,7 +144,7 @@ def test_a_report_prints_as_a_table():
 
 def test_a_report_of_what_could_not_be_read_prints_too():
     short = report(
-        reason="claim-missing", message="the program has 3 claims, got 2", claims=(), claim=None,
+        reason="claim-missing", message="the program has 3 claims, got 2", results=(), claim=None,
         bound=None, y=None, coverage=Coverage(checked=0, replayed=0), worst=float("inf"),
     )  # fmt: skip
     lines = str(short).splitlines()

@@ -44,7 +44,7 @@ class Run:
 
     @property
     def tensors(self) -> list[Any]:
-        return [*self.trace.claims, *jax.tree_util.tree_leaves(self.y)]
+        return [*self.trace.values, *jax.tree_util.tree_leaves(self.y)]
 
     def commit(self) -> trace.Committed:
         return commit(self.y, self.trace, leaf_bytes=self.leaf_bytes)
@@ -54,7 +54,7 @@ class Run:
 def runs(draw: st.DrawFn) -> Run:
     claims = tuple(draw(st.lists(arrays, max_size=4)))
     y = draw(st.lists(arrays, max_size=2) | st.fixed_dictionaries({"b": arrays, "a": arrays}))
-    run = Run(y=y, trace=Trace(claims=claims), leaf_bytes=draw(st.integers(1, 64)))
+    run = Run(y=y, trace=Trace(values=claims), leaf_bytes=draw(st.integers(1, 64)))
     assume(any(tensor.size for tensor in run.tensors))
     return run
 
@@ -172,10 +172,10 @@ def test_every_single_bit_change_of_a_trace_fails(run: Run, data: Any):
     )
     limit = 0 if tensors[block.tensor].dtype == np.bool_ else 7
     changed[data.draw(st.integers(0, changed.size - 1))] ^= 1 << data.draw(st.integers(0, limit))
-    n = len(run.trace.claims)
+    n = len(run.trace.values)
     y = jax.tree_util.tree_unflatten(jax.tree_util.tree_structure(run.y), tensors[n:])
     with pytest.raises(CommitmentMismatch):
-        verify(committed.commitment, y, Trace(claims=tuple(tensors[:n])), layout=committed.layout)
+        verify(committed.commitment, y, Trace(values=tuple(tensors[:n])), layout=committed.layout)
 
 
 # JAX.
@@ -190,7 +190,7 @@ def example() -> tuple[Any, Trace]:
         jnp.arange(10, dtype=jnp.int32),
         jnp.asarray(key.standard_normal((4, 4)), jnp.float8_e4m3fn),
     )
-    return {"logits": jnp.ones((2, 5)), "label": jnp.int32(3)}, Trace(claims=claims)
+    return {"logits": jnp.ones((2, 5)), "label": jnp.int32(3)}, Trace(values=claims)
 
 
 def test_jax_and_numpy_arrays_commit_alike():
@@ -211,18 +211,18 @@ def test_a_trace_is_a_pytree():
 def test_hashing_reads_arrays_where_they_are():
     y, claims = example()
     committed = commit(y, claims)
-    for data, tensor in zip(committed.tensors, [*claims.claims, *y.values()][:2], strict=False):
+    for data, tensor in zip(committed.tensors, [*claims.values, *y.values()][:2], strict=False):
         assert np.shares_memory(np.asarray(data), np.asarray(tensor))
 
 
 @pytest.mark.parametrize("rows", [1, 63, 64, 65, 700])
 def test_threads_hash_what_one_would(rows: int, monkeypatch: pytest.MonkeyPatch):
     claims = np.random.default_rng(0).integers(0, 256, (rows, 1 << 14), np.uint8)
-    committed = commit((), Trace(claims=(claims,)), leaf_bytes=1 << 14)
+    committed = commit((), Trace(values=(claims,)), leaf_bytes=1 << 14)
     assert committed.tree.root == root_of([row.tobytes() for row in claims])
     for cores in (None, 1, 7):
         monkeypatch.setattr(trace.os, "cpu_count", lambda cores=cores: cores)
-        again = commit((), Trace(claims=(claims,)), leaf_bytes=1 << 14)
+        again = commit((), Trace(values=(claims,)), leaf_bytes=1 << 14)
         assert again.commitment == committed.commitment
 
 
@@ -233,7 +233,7 @@ def test_layout_of_the_default_leaf():
         jax.ShapeDtypeStruct((0, 4), jnp.float32),
         jax.ShapeDtypeStruct((), jnp.float32),
     )
-    layout = Layout.of((), Trace(claims=claims))
+    layout = Layout.of((), Trace(values=claims))
     assert [tensor.leaf_rows for tensor in layout.tensors] == [8, 1, 4096, 16384]
     assert [tensor.leaves for tensor in layout.tensors] == [16, 2, 0, 1]
     assert layout.size == 19
@@ -245,7 +245,7 @@ def test_layout_of_the_default_leaf():
 A, B = np.arange(48, dtype=np.float32).reshape(6, 8), -np.arange(32, dtype=np.int16).reshape(4, 8)
 FLAG = np.array([[True, False, True]])
 Y = {"a": FLAG, "b": A[3:]}
-HONEST = Run(y=Y, trace=Trace(claims=(A, B)), leaf_bytes=32)
+HONEST = Run(y=Y, trace=Trace(values=(A, B)), leaf_bytes=32)
 ASKED = [0, 6, 9]
 
 
@@ -350,7 +350,7 @@ def test_opening_cheat(cheat: Cheat):
 
 
 def claims(*tensors: Any) -> Trace:
-    return Trace(claims=tensors)
+    return Trace(values=tensors)
 
 
 def first_element(bits: int) -> Trace:
@@ -403,8 +403,8 @@ TRACE_CHEATS = [
     TraceCheat("boolean that is 2", MALFORMED, y={"a": NOT_BOOLEAN, "b": A[3:]}),
     TraceCheat("null", MALFORMED, None),
     TraceCheat("claims without a trace", MALFORMED, (A, B)),
-    TraceCheat("trace of null", MALFORMED, Trace(claims=cast("Any", None))),
-    TraceCheat("claims in one array", MALFORMED, Trace(claims=cast("Any", A))),
+    TraceCheat("trace of null", MALFORMED, Trace(values=cast("Any", None))),
+    TraceCheat("claims in one array", MALFORMED, Trace(values=cast("Any", A))),
     TraceCheat("claim that is a list", MALFORMED, claims(A.tolist(), B)),
     TraceCheat("claim that is null", MALFORMED, claims(None, B)),
     TraceCheat("claim that is a number", MALFORMED, claims(1.0, B)),
@@ -446,11 +446,11 @@ def test_a_misfit_names_the_tensor_and_both_sides():
         verify(
             committed.commitment,
             Y,
-            Trace(claims=(A, B.reshape(2, 16))),
+            Trace(values=(A, B.reshape(2, 16))),
             layout=committed.layout,
         )
     with pytest.raises(MalformedEncoding, match="1 claims and 2 outputs, but the program 2 and 2"):
-        verify(committed.commitment, Y, Trace(claims=(A,)), layout=committed.layout)
+        verify(committed.commitment, Y, Trace(values=(A,)), layout=committed.layout)
 
 
 def test_sizes_are_compared_before_anything_is_hashed(monkeypatch: pytest.MonkeyPatch):
@@ -502,7 +502,7 @@ def test_rows_that_do_not_exist_have_no_leaf(tensor: int, row: int):
 
 
 def test_a_zero_size_tensor_has_no_leaf():
-    layout = Layout.of(A, Trace(claims=(A[:0], A[:, :0])))
+    layout = Layout.of(A, Trace(values=(A[:0], A[:, :0])))
     for tensor in (0, 1):
         with pytest.raises(ValueError, match="row 0 is not in"):
             layout.leaf(tensor, 0)
@@ -518,24 +518,24 @@ def test_leaves_that_do_not_exist_have_no_rows(leaf: int):
 @pytest.mark.parametrize("claims", [(), (A[:0],), (A[:0], A[:, :0])])
 def test_an_empty_trace_is_not_committed_to(claims: Any):
     with pytest.raises(ValueError, match="without elements"):
-        commit((), Trace(claims=claims))
+        commit((), Trace(values=claims))
 
 
 def test_leaves_have_at_least_a_byte():
     with pytest.raises(ValueError, match="at least 1 byte"):
-        commit(A, Trace(claims=()), leaf_bytes=0)
+        commit(A, Trace(values=()), leaf_bytes=0)
 
 
 @pytest.mark.parametrize("claim", [1.0, None, "a", [A], A.astype(object)])
 def test_claims_are_tensors(claim: Any):
     with pytest.raises(TypeError):
-        commit((), Trace(claims=(claim,)))
+        commit((), Trace(values=(claim,)))
 
 
 @pytest.mark.parametrize("claims", [None, A, {"a": A}, "ab"])
 def test_claims_are_in_a_tuple(claims: Any):
     with pytest.raises(TypeError, match="a Trace with a tuple of claims"):
-        commit(A, Trace(claims=claims))
+        commit(A, Trace(values=claims))
     with pytest.raises(TypeError, match="a Trace with a tuple of claims"):
         commit(A, claims)
 

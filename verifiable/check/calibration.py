@@ -108,17 +108,17 @@ def _require_finite(what: str, tree: Any) -> None:
 
 
 def _results(report: Report, sample: int, executor: int) -> tuple[ClaimResult, ...]:
-    if not report.claims:
+    if not report.results:
         raise ValueError(
             f"executor {executor} does not run this program: {report.reason}, {report.message}"
         )
-    for result in report.claims:
+    for result in report.results:
         if not np.isfinite(result.worst):
             raise ValueError(
                 f"executor {executor} differs on sample {sample} in {result.name} by more than any "
                 f"tolerance: {result.reason}"
             )
-    return report.claims
+    return report.results
 
 
 def _measure(

@@ -129,7 +129,7 @@ def _slopes(
     answer: Callable[[list[Array]], Array],
 ) -> tuple[Array, dict[int, Room], dict[int, Array]]:
     """The answer, the room of each claim, and the answer's derivative by each claim."""
-    inexact = [c for c in analysis.claims.values() if c.eps_types]
+    inexact = [c for c in analysis.by_equation.values() if c.eps_types]
     wide = {c.index: jnp.float64 if c.dtype == np.float64 else jnp.float32 for c in inexact}
     still = {c.index: jnp.zeros(c.shape, wide[c.index]) for c in inexact}
 
@@ -220,7 +220,7 @@ def _by_claim(
 ) -> dict[int, Array]:
     """What a function makes of each inexact claim, over all trips of the scans around it."""
     found: dict[int, Array] = {}
-    for claim in analysis.claims.values():
+    for claim in analysis.by_equation.values():
         if claim.index in slopes:
             one: Callable[..., Array] = functools.partial(function, claim, kappa)
             for _ in claim.trips:

@@ -24,7 +24,7 @@ def text(program_id: bytes, found: Analysis, kept: Mapping[str, int]) -> str:
     """
     total = max(found.checked + found.replayed, 1)
     rows = [("claim", "primitive", "shape", "dtype", "share", "discontinuous")]
-    for c in found.claims.values():
+    for c in found.by_equation.values():
         shape = "x".join(map(str, c.shape))
         glue = ", ".join(sorted(c.discontinuities))
         rows.append((c.name, c.primitive, shape, c.dtype.name, f"{c.work / total:.1%}", glue))

@@ -71,8 +71,8 @@ def execute(
     found: dict[int, Any] = {}
     given = given or {}
     for equation in block.equations:
-        if equation in analysis.claims:
-            claim = analysis.claims[equation]
+        if equation in analysis.by_equation:
+            claim = analysis.by_equation[equation]
             out, found[claim.index] = emit(claim, equation, env, given.get(claim.index))
             env[equation.outputs[0]] = out
         elif equation.outputs and all(v in env for v in equation.outputs):

@@ -121,7 +121,7 @@ class Analysis:
 
     Attributes:
       facts: of every variable.
-      claims: by equation, in the order of the trace.
+      by_equation: claims, in the order of the trace.
       frame: the known part.
       rebuilt: known variables that the check computes again.
       loops: replayed `while` equations that no other loop holds.
@@ -131,7 +131,7 @@ class Analysis:
     """
 
     facts: dict[Var, Fact]
-    claims: dict[Equation, Claim]
+    by_equation: dict[Equation, Claim]
     frame: Frame
     rebuilt: set[Var]
     loops: set[Equation]
@@ -149,7 +149,7 @@ class Analysis:
 
     def claims_in(self, block: Block) -> list[Claim]:
         """Claims of a block and of all that it holds."""
-        return [self.claims[e] for e in block.walk() if e in self.claims]
+        return [self.by_equation[e] for e in block.walk() if e in self.by_equation]
 
     def costs(self, block: Block, draws: int) -> list[int]:
         """About what the test of each claim costs, with what is replayed since the claim before it.
@@ -164,7 +164,7 @@ class Analysis:
         costs: list[int] = []
         replayed = 0
         for equation in block.walk():
-            claim = self.claims.get(equation)
+            claim = self.by_equation.get(equation)
             if claim is not None:
                 form = claim.contraction
                 own = form.check_cost(draws, far_known=claim.far_known) if form else claim.work
@@ -199,7 +199,7 @@ def analyse(block: Block, known_inputs: int, draws: int) -> Analysis:
     inside = {e for loop in loops for body in loop.bodies for e in body.walk()}
     return Analysis(
         facts=forward.facts,
-        claims=claims,
+        by_equation=claims,
         frame=frame,
         rebuilt=split.rebuilt,
         loops={e for e in loops if e not in inside},
@@ -276,7 +276,7 @@ def _replayed(block: Block, forward: Forward, claims: Mapping[Equation, Claim], 
 @dataclass(slots=True, eq=False)
 class _Split:
     facts: dict[Var, Fact]
-    claims: dict[Equation, Claim]
+    by_equation: dict[Equation, Claim]
     home: dict[Var, Frame] = field(default_factory=dict)
     producer: dict[Var, Equation] = field(default_factory=dict)
     rebuilt: set[Var] = field(default_factory=set)
@@ -313,8 +313,8 @@ class _Split:
             elif equation.kind == "cond":
                 for body in equation.bodies:
                     self.build(body, frame)
-            elif equation in self.claims and self.claims[equation].far_known:
-                claim = self.claims[equation]
+            elif equation in self.by_equation and self.by_equation[equation].far_known:
+                claim = self.by_equation[equation]
                 self.deepest((claim.far,)).projected.append(claim)
 
     def deepest(self, atoms: Iterable[Atom]) -> Frame:
@@ -337,8 +337,8 @@ class _Split:
                     self.demand(body.outputs)
             elif equation.kind == "while":
                 self.demand(uses(equation))
-            elif equation in self.claims:
-                self.demand(self.claims[equation].reads(equation))
+            elif equation in self.by_equation:
+                self.demand(self.by_equation[equation].reads(equation))
             else:
                 self.demand(equation.inputs)
 

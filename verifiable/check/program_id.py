@@ -38,7 +38,8 @@ def program_id(
       TypeError: a primitive has a parameter that has no canonical form, such as a callback.
     """
     claims = [
-        [c.primitive, c.form.near, list(c.shape), c.dtype.name] for c in analysis.claims.values()
+        [c.primitive, c.form.near, list(c.shape), c.dtype.name]
+        for c in analysis.by_equation.values()
     ]
     leaves = [[list(o.shape), o.dtype.name] for o in outputs]
     header = encode([FORMAT, jax.__version__, known_inputs, claims, leaves])
@@ -67,7 +68,7 @@ def _equation(equation: Equation, numbers: dict[Var, int], analysis: Analysis | 
     inputs = [_atom(a, numbers) for a in equation.inputs]
     bodies = [_block(b, numbers, analysis) for b in equation.bodies]
     outputs = [_define(v, numbers) for v in equation.outputs]
-    claimed = analysis is not None and equation in analysis.claims
+    claimed = analysis is not None and equation in analysis.by_equation
     content = [equation.kind, _parameters(equation.kind, params), inputs, bodies, outputs, claimed]
     return tagged_hash("equation", encode(content))
 

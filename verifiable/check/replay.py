@@ -49,20 +49,20 @@ class Findings(NamedTuple):
     """What a check measures, as arrays; a pytree.
 
     Attributes:
-      claims: by index of the claim; stacked over the trips of the scans around it.
+      statistics: by index of the claim; stacked over the trips of the scans around it.
       taken: by index of the claim, whether its branch was taken.
       stopped: by name of the loop, whether it ran into the trip limit.
       outputs: by index of the leaf of the output.
     """
 
-    claims: dict[int, Statistic]
+    statistics: dict[int, Statistic]
     taken: dict[int, Array]
     stopped: dict[str, Array]
     outputs: dict[int, OutputStatistic]
 
     def update(self, other: Findings) -> None:
         """Add other findings to these."""
-        self.claims.update(other.claims)
+        self.statistics.update(other.statistics)
         self.taken.update(other.taken)
         self.stopped.update(other.stopped)
         self.outputs.update(other.outputs)
@@ -141,7 +141,7 @@ class Context:
       policy: tolerances and limits.
       limit: of the statistic, L of `freivalds`.
       vectors: random vectors by label.
-      claims: claimed outputs by index, without the dimensions of the scans around.
+      claimed: claimed outputs by index, without the dimensions of the scans around.
       tested: indices of the claims to test.
       projections: of known operands, by index of the claim.
       children: known part and residual of each scan.
@@ -152,7 +152,7 @@ class Context:
     policy: Policy
     limit: float
     vectors: Mapping[str, Array]
-    claims: Mapping[int, Array]
+    claimed: Mapping[int, Array]
     tested: frozenset[int]
     tile_bytes: int = 0
     projections: Mapping[int, Projection] = field(default_factory=dict)
@@ -194,14 +194,14 @@ def check(
         if analysis.known(equation):
             if analysis.rebuilt.intersection(equation.outputs):
                 blocks.replay(equation, env)
-        elif equation in analysis.claims:
-            claim = analysis.claims[equation]
+        elif equation in analysis.by_equation:
+            claim = analysis.by_equation[equation]
             if claim.index in context.tested:
                 if claim.near is equation.outputs[0]:
                     blocks.replay(equation, env)
-                findings.claims[claim.index] = _test(claim, context, env, tiles.regions)
+                findings.statistics[claim.index] = _test(claim, context, env, tiles.regions)
                 findings.taken[claim.index] = jnp.ones((), bool)
-            env[equation.outputs[0]] = context.claims[claim.index]
+            env[equation.outputs[0]] = context.claimed[claim.index]
         elif equation.kind == "while":
             limit = context.policy.trip_limit
             outputs, findings.stopped[equation.name] = blocks.while_loop(equation, env, limit)
@@ -215,7 +215,7 @@ def check(
 
 
 def _test(claim: Claim, context: Context, env: Env, regions: Mapping[int, Region]) -> Statistic:
-    out, form = context.claims[claim.index], claim.form
+    out, form = context.claimed[claim.index], claim.form
     eps, limit = context.policy.eps_of(claim, claim.name), context.limit
     if isinstance(form, Rounding):
         return rounding.test(form, blocks.read(env, claim.near), out, eps=eps)
@@ -250,18 +250,18 @@ def _check_scan(equation: Equation, context: Context, env: Env) -> Findings:
     )
     wanted = list(itertools.compress(body.outputs, carried + stacked))
     frame, residual = context.children[equation]
-    claims = {c.index: context.claims[c.index] for c in context.analysis.claims_in(body)}
+    claimed = {c.index: context.claimed[c.index] for c in context.analysis.claims_in(body)}
 
     def step(inner: Env, slices: Any) -> tuple[list[Array], Findings]:
-        residual, claims = slices
-        here = replace(context, claims=claims)
+        residual, claimed = slices
+        here = replace(context, claimed=claimed)
         return check(body, here.inside(frame, residual, inner), inner, wanted)
 
     outputs, findings = blocks.scan(
         equation,
         env,
         step,
-        extra=(residual, claims),
+        extra=(residual, claimed),
         carried=carried,
         scanned=scanned,
     )
@@ -278,10 +278,10 @@ def _check_switch(equation: Equation, context: Context, env: Env) -> Findings:
 
     def branch(body: Block) -> tuple[list[Array], Findings]:
         outputs, own = check(body, context, dict(env))
-        other = [c for c in claims if c.index not in own.claims]
-        zeros = {c.index: _test_untaken(context.claims[c.index]) for c in other}
+        other = [c for c in claims if c.index not in own.statistics]
+        zeros = {c.index: _test_untaken(context.claimed[c.index]) for c in other}
         return outputs, Findings(
-            claims=zeros | own.claims,
+            statistics=zeros | own.statistics,
             taken={c.index: jnp.zeros((), bool) for c in other} | own.taken,
             stopped={e.name: jnp.zeros((), bool) for e in loops} | own.stopped,
             outputs={},

@@ -38,7 +38,7 @@ def receive_claims(trace: Any, claims: Sequence[Claim]) -> tuple[list[Any], Prob
       trace: a `Trace`, or a sequence of arrays, or anything else.
       claims: of the program.
     """
-    received = trace.claims if isinstance(trace, Trace) else trace
+    received = trace.values if isinstance(trace, Trace) else trace
     if not isinstance(received, tuple | list):
         return [], ("trace-structure", None, f"got {type(received).__name__}")
     arrays = [_array(x) for x in received]
@@ -166,7 +166,7 @@ def _result(
 
 def _judge_claim(findings: Findings, claim: Claim) -> Outcome:
     """Outcome of a claim, over all trips of the scans around it."""
-    statistic = Statistic(*(x.reshape(-1) for x in findings.claims[claim.index]))
+    statistic = Statistic(*(x.reshape(-1) for x in findings.statistics[claim.index]))
     conditions = freivalds.conditions(statistic)
     reason, worst, row, trip = _first_failure(conditions, statistic.worst, statistic.row)
     if reason == "claim-mismatch" and not findings.taken[claim.index].reshape(-1)[trip]:

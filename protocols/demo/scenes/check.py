@@ -197,7 +197,7 @@ def judge(job: Job, key: program.VerifierKey, device: Device, submission: Submis
         verdict=report.verdict.value,
         reason=report.reason,
         claim=report.claim,
-        worst=float(report.worst) if report.claims else None,
+        worst=float(report.worst) if report.results else None,
         root=root,
     )
 

@@ -80,14 +80,14 @@ def test_honest_runs_on_other_inputs_are_accepted_and_small_cheats_no_longer():
             report = compiled.check(key, *x, y=run[0], trace=run[1])
             assert report.verdict is Verdict.ACCEPT, report
     # The row's deviation is 2e-5 of its norm: inside the default tolerance, outside this one.
-    noise = RNG.standard_normal(trace.claims[0].shape[1])
-    claims = [np.array(a) for a in trace.claims]
+    noise = RNG.standard_normal(trace.values[0].shape[1])
+    claims = [np.array(a) for a in trace.values]
     row = claims[0][3]
     row += (noise * np.linalg.norm(row) / np.linalg.norm(noise) * 2e-5).astype(np.float32)
     found = []
     for compiled in (c.before, c.after):
         key = compiled.setup(PARAMS, challenge.secret())
-        found.append(compiled.check(key, *x, y=y, trace=claims).claims[0].verdict)
+        found.append(compiled.check(key, *x, y=y, trace=claims).results[0].verdict)
     assert found == [Verdict.ACCEPT, Verdict.REJECT]
 
 
@@ -99,8 +99,8 @@ def test_further_executors_take_part():
         """A device whose products are a little off."""
         y, trace = c.before.execute(params, *inputs)
         seen.append(inputs)
-        first = np.array(trace.claims[0]) * np.float32(1 + 3e-6)
-        return y, (first, *trace.claims[1:])
+        first = np.array(trace.values[0]) * np.float32(1 + 3e-6)
+        return y, (first, *trace.values[1:])
 
     policy = c.before.calibrate(PARAMS, SAMPLES[:2], executors=[rough])
     assert len(seen) == 2
@@ -127,7 +127,7 @@ def nan(at: int) -> list[tuple[Any]]:
 def returns(change: Any) -> Any:
     def executor(params: Any, *inputs: Any) -> Any:
         y, trace = calibrated().before.execute(params, *inputs)
-        return change(np.array(y), [np.array(a) for a in trace.claims])
+        return change(np.array(y), [np.array(a) for a in trace.values])
 
     return executor
 

@@ -101,7 +101,7 @@ def test_the_margin_is_the_answer_of_an_honest_run(name: str):
     c = case(name)
     assert c.corridor.margin == pytest.approx(float(answer(c.y)), rel=1e-3, abs=1e-3)
     assert c.corridor.kappa == (c.program.bound.kappa() if c.program.bound else 1.0)
-    assert c.corridor.reach == pytest.approx(sum(x for _, x in c.corridor.claims))
+    assert c.corridor.reach == pytest.approx(sum(x for _, x in c.corridor.shares))
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -190,7 +190,7 @@ def test_an_answer_is_a_float_scalar(wrong: Callable[[Any], Any]):
 
 def test_integer_products_leave_nothing_and_roundings_only_what_is_near_a_tie():
     c = case("integers")
-    shares = dict(c.corridor.claims)
+    shares = dict(c.corridor.shares)
     first, rounding, product = c.program.claims
     assert product.name not in shares
     assert shares[first.name] > 0

@@ -49,9 +49,9 @@ EVERY = {s: replace(COMPILED, strategy=s) for s in schedule.candidates(COMPILED.
 
 def changed(index, value):
     """The trace with one element of a claim replaced."""
-    claims = [np.array(c) for c in TRACE.claims]
+    claims = [np.array(c) for c in TRACE.values]
     claims[index].reshape(-1)[5] = value
-    return Trace(claims=tuple(claims))
+    return Trace(values=tuple(claims))
 
 
 RUNS = {
@@ -61,7 +61,7 @@ RUNS = {
     "not a number": (Y, changed(0, np.nan)),
     "infinite inside the scan": (Y, changed(1, np.inf)),
     "another output": (jax.tree.map(lambda a: a + 1, Y), TRACE),
-    "a claim too few": (Y, Trace(claims=TRACE.claims[:1])),
+    "a claim too few": (Y, Trace(values=TRACE.values[:1])),
 }
 
 
@@ -70,7 +70,7 @@ def test_the_same_verdicts_whatever_the_strategy(run):
     y, trace = RUNS[run]
     reports = [p.check(KEY, X, y=y, trace=trace) for p in EVERY.values()]
     assert len(reports) > 1
-    outcomes = {(r.verdict, r.reason, r.claim, tuple(c.reason for c in r.claims)) for r in reports}
+    outcomes = {(r.verdict, r.reason, r.claim, tuple(c.reason for c in r.results)) for r in reports}
     assert len(outcomes) == 1
     assert (reports[0].reason == "ok") == (run == "honest")
 
@@ -247,14 +247,14 @@ def test_parts_find_what_the_whole_finds(parts: int):
     y, trace = jax.device_get(jax.jit(one.execute)(params, x))
     key = one.setup(params, SECRET)
     for index in (None, *range(len(one.claims))):
-        claims = [np.array(c) for c in trace.claims]
+        claims = [np.array(c) for c in trace.values]
         if index is not None:
             claims[index].flat[7] += 3
         found = [p.check(key, x, y=y, trace=claims) for p in (one, several)]
         assert found[0].reason == found[1].reason
         assert found[0].claim == found[1].claim
-        assert [c.name for c in found[0].claims] == [c.name for c in found[1].claims]
-        assert [c.verdict for c in found[0].claims] == [c.verdict for c in found[1].claims]
+        assert [c.name for c in found[0].results] == [c.name for c in found[1].results]
+        assert [c.verdict for c in found[0].results] == [c.verdict for c in found[1].results]
         assert (found[0].reason == "ok") == (index is None)
 
 

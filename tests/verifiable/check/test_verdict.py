@@ -107,18 +107,18 @@ def honest(name: str) -> Run:
     compiled = program.compile(fn, params, *inputs, policy=POLICY)
     y, trace = jax.device_get(jax.jit(compiled.execute)(params, *inputs))
     key = compiled.setup(params, challenge.secret(bytes(range(32))))
-    return Run(compiled, key, inputs, y, trace.claims)
+    return Run(compiled, key, inputs, y, trace.values)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_honest_runs_are_accepted(name: str):
     run = honest(name)
     assert len(run.claims) >= 1
-    report = run.check(run.y, Trace(claims=run.claims))
+    report = run.check(run.y, Trace(values=run.claims))
     assert (report.verdict, report.reason, report.claim) == (ACCEPT, "ok", None), report
     assert report.worst <= 1
-    assert all(r.verdict is ACCEPT and r.reason == "ok" for r in report.claims)
-    assert [r.name for r in report.claims][: len(run.claims)] == [
+    assert all(r.verdict is ACCEPT and r.reason == "ok" for r in report.results)
+    assert [r.name for r in report.results][: len(run.claims)] == [
         c.name for c in run.program.claims
     ]
     # The canonical answer is the verifier's own.
@@ -207,7 +207,7 @@ def trips(number: int, *, honest: bool) -> Callable[[Run], tuple[Any, Any, Any]]
         y, trace = jax.device_get(jax.jit(run.program.execute)(W, *inputs))
         if honest:
             return y, trace, inputs
-        return one_step(y), [one_step(trace.claims[0])], inputs
+        return one_step(y), [one_step(trace.values[0])], inputs
 
     return tamper
 
@@ -508,8 +508,8 @@ HOSTILE: dict[str, Any] = {
     "a long list": [np.zeros((), np.float32)] * 10_000,
     "a key": jax.random.key(0),
     "a shape": jax.ShapeDtypeStruct((ROWS, WIDTH), jnp.float32),
-    "a trace of nothing": Trace(claims=None),  # type: ignore[arg-type]
-    "a trace of a trace": Trace(claims=(Trace(claims=()), Trace(claims=()))),
+    "a trace of nothing": Trace(values=None),  # type: ignore[arg-type]
+    "a trace of a trace": Trace(values=(Trace(values=()), Trace(values=()))),
 }
 
 
@@ -599,7 +599,7 @@ def test_a_rejection_before_the_glue_stands():
     assert [bool(c.discontinuities) for c in compiled.claims] == [False, True]
     y, trace = jax.device_get(jax.jit(compiled.execute)(W, X))
     key = compiled.setup(W, challenge.secret(bytes(range(32))))
-    report = compiled.check(key, X, y=y, trace=[one_step(trace.claims[0]), trace.claims[1]])
+    report = compiled.check(key, X, y=y, trace=[one_step(trace.values[0]), trace.values[1]])
     assert (report.verdict, report.reason) == (REJECT, "claim-mismatch")
     assert report.claim == compiled.claims[0].name
 
@@ -706,7 +706,7 @@ def test_only_a_run_that_passed_everything_is_accepted(
         a_claim(i, ["round"] * glue, ["while"] * loop) for i, (_, _, glue, loop) in enumerate(found)
     ]
     findings = Findings(
-        claims={i: s for i, (s, *_) in enumerate(found)},
+        statistics={i: s for i, (s, *_) in enumerate(found)},
         taken={i: np.asarray(taken) for i, (_, taken, *_) in enumerate(found)},
         stopped={"while": np.asarray(stopped)},
         outputs={i: s for i, (s, _) in enumerate(outputs)},
@@ -732,7 +732,7 @@ def test_only_a_run_that_passed_everything_is_accepted(
 def test_a_rejection_counts_more_than_what_is_open():
     claims = [a_claim(0, ["round"]), a_claim(1), a_claim(2)]
     findings = Findings(
-        claims={
+        statistics={
             0: statistic(passed=False),
             1: statistic(finite_operands=False),
             2: statistic(finite_claim=False),

@@ -280,7 +280,7 @@ def case(name: str) -> SimpleNamespace:
     with jax.disable_jit():
         other = jax.device_get(compiled.execute(PARAMS, X))
     key = compiled.setup(PARAMS, challenge.secret(bytes(range(32))))
-    return SimpleNamespace(program=compiled, y=y, claims=trace.claims, other=other, key=key)
+    return SimpleNamespace(program=compiled, y=y, claims=trace.values, other=other, key=key)
 
 
 def check(c: SimpleNamespace, y: Any, trace: Any) -> Any:
@@ -337,9 +337,9 @@ def test_ties_at_exactly_half_a_step_may_go_either_way():
     assert ties.sum() > 100
 
     def run(change: Callable[[Any], Any]) -> Any:
-        q = change(trace.claims[1])
+        q = change(trace.values[1])
         y = q.astype(np.int32) @ params["w"].astype(np.int32)
-        return compiled.check(key, x, y=y, trace=(trace.claims[0], q, y))
+        return compiled.check(key, x, y=y, trace=(trace.values[0], q, y))
 
     for up in (np.floor(h), np.ceil(h)):
         q = lambda old, up=up: np.where(ties, up, old).astype(np.int8)  # noqa: E731
@@ -373,10 +373,10 @@ def test_a_clamp_off_the_integers_is_cut_towards_zero():
     compiled = program.compile(fn, PARAMS, X)
     assert [s.kind for s in compiled.claims[0].form.steps][-2:] == ["clamp", "truncate"]
     y, trace = jax.device_get(jax.jit(compiled.execute)(PARAMS, X))
-    assert (trace.claims[0] == 6).any()
+    assert (trace.values[0] == 6).any()
     key = compiled.setup(PARAMS, challenge.secret())
     assert compiled.check(key, X, y=y, trace=trace).verdict is Verdict.ACCEPT
-    claims = [np.array(c) for c in trace.claims]
+    claims = [np.array(c) for c in trace.values]
     claims[0][claims[0] == 6] = 5
     report = compiled.check(key, X, y=y, trace=claims)
     assert (report.verdict, report.reason) == (Verdict.REJECT, "rounding-mismatch")
@@ -418,7 +418,7 @@ def test_a_model_quantised_with_qwix_is_checked_exactly():
         runs.append(compiled.execute(params, X))
     for y, trace in runs:
         assert compiled.check(key, X, y=y, trace=trace).verdict is Verdict.ACCEPT
-    claims = [np.array(c) for c in runs[0][1].claims]
+    claims = [np.array(c) for c in runs[0][1].values]
     claims[1][3, 3] += 1
     report = compiled.check(key, X, y=runs[0][0], trace=claims)
     assert (report.verdict, report.reason) == (Verdict.REJECT, "claim-mismatch")

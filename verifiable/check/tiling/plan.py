@@ -103,7 +103,7 @@ class _Planner:
         claims: list[Claim] = []
         for place in reversed(range(len(equations))):
             equation = equations[place]
-            claim = self.analysis.claims.get(equation)
+            claim = self.analysis.by_equation.get(equation)
             if claim is not None and claim.index not in self.tested:
                 continue
             if claim is not None and claim.contraction is not None:
@@ -131,7 +131,7 @@ class _Planner:
 
     def _given(self, equation: Equation) -> bool:
         """Whether the check has the outputs of an equation without computing anything."""
-        return equation in self.analysis.claims or self.analysis.known(equation)
+        return equation in self.analysis.by_equation or self.analysis.known(equation)
 
     def _stays_outside(self, equation: Equation) -> bool:
         """Whether an equation is never evaluated in tiles; that of a key's values is nowhere."""

@@ -281,7 +281,7 @@ def test_a_wrong_verdict_is_told_from_a_right_one(cast, right):
 
 @pytest.mark.parametrize(
     "values",
-    [None, b"", [1.0], devices.trace.Trace(claims=("text",)), devices.trace.Trace(claims=())],
+    [None, b"", [1.0], devices.trace.Trace(values=("text",)), devices.trace.Trace(values=())],
     ids=["none", "bytes", "a list", "claims of text", "no claims"],
 )
 def test_what_is_no_trace_is_rejected_and_raises_nothing(values):

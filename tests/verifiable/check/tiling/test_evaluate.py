@@ -174,15 +174,15 @@ class Case:
         return plan.plan(block, found, block.outputs, CUT.tile_bytes, every).regions
 
     def changed(self, index, place, value):
-        claims = [np.array(c) for c in self.trace.claims]
+        claims = [np.array(c) for c in self.trace.values]
         claims[index].reshape(-1)[place % claims[index].size] = value
-        return Trace(claims=tuple(claims))
+        return Trace(values=tuple(claims))
 
 
 def agree(whole, cut):
     """Two reports that say the same, up to the last bits of ratios."""
     assert (whole.verdict, whole.reason, whole.claim) == (cut.verdict, cut.reason, cut.claim)
-    for a, b in zip(whole.claims, cut.claims, strict=True):
+    for a, b in zip(whole.results, cut.results, strict=True):
         assert (a.verdict, a.reason) == (b.verdict, b.reason)
         if a.worst > 1:
             assert (a.row, a.trip) == (b.row, b.trip)
@@ -207,7 +207,7 @@ def test_tiles_find_what_whole_tests_find(steps, rows, place, value):
     whole, cut = case.check()
     assert whole.reason == cut.reason == "ok"
     np.testing.assert_allclose(whole.y[0], cut.y[0], rtol=1e-4, atol=1e-4)
-    agree(*case.check(case.changed(place % len(case.trace.claims), place, value)))
+    agree(*case.check(case.changed(place % len(case.trace.values), place, value)))
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -222,7 +222,7 @@ def test_every_row_is_tested(step):
             trace = case.changed(index, row * columns + row % columns, 1e3)
             [_, cut] = case.check(trace)
             assert cut.claim == claim.name
-            assert cut.claims[index].row == row
+            assert cut.results[index].row == row
         assert case.check()[1].reason == "ok"
 
 
@@ -232,9 +232,9 @@ def test_parts_find_what_one_program_finds(step):
     case = Case(step, X)
     parts = replace(CUT, parts=3)
     case.programs = (case.programs[0], replace(case.programs[0], strategy=parts))
-    assert len(case.programs[1]._parts) == min(3, len(case.trace.claims))
+    assert len(case.programs[1]._parts) == min(3, len(case.trace.values))
     agree(*case.check())
-    for index, array in enumerate(case.trace.claims):
+    for index, array in enumerate(case.trace.values):
         agree(*case.check(case.changed(index, array.size // 2, 1e3)))
 
 
@@ -263,7 +263,7 @@ def test_attention_goes_by_heads(step):
     assert bool(region.returned) == (step is observed)
     claim = case.programs[0].claims[index]
     assert claim.near.size // region.length == ROWS * WIDTH // HEADS
-    for i, array in enumerate(case.trace.claims):
+    for i, array in enumerate(case.trace.values):
         for place in range(0, array.size, 1 + array.size // 7):
             whole, cut = case.check(case.changed(i, place, 1e3))
             agree(whole, cut)
@@ -278,7 +278,7 @@ def test_no_head_is_left_whole():
         case = Case(step, x)
         p = case.programs[1]
         with jax.enable_x64(True):
-            args = (case.key.arrays, case.inputs, jax.tree.leaves(case.y), list(case.trace.claims))
+            args = (case.key.arrays, case.inputs, jax.tree.leaves(case.y), list(case.trace.values))
             text = jax.jit(p._statistics).lower(*args).as_text()
         heads = 2 * HEADS if step is grouped else HEADS
         assert f"tensor<{heads}x{length}x{length}xf32>" not in text
@@ -319,7 +319,7 @@ def test_no_whole_matrix_of_scores_is_left():
     sizes = []
     for p in case.programs:
         with jax.enable_x64(True):
-            args = (case.key.arrays, case.inputs, jax.tree.leaves(case.y), list(case.trace.claims))
+            args = (case.key.arrays, case.inputs, jax.tree.leaves(case.y), list(case.trace.values))
             text = jax.jit(p._statistics).lower(*args).as_text()
         sizes.append(f"tensor<{HEADS}x{rows}x{rows}xf32>" in text)
     assert sizes == [True, False]
@@ -336,7 +336,7 @@ def test_rows_inside_an_example_and_rows_of_examples():
         for row in (0, 5, int(np.prod(shape[:-1])) - 1):
             whole, cut = case.check(case.changed(0, row * WIDTH, 1e3))
             agree(whole, cut)
-            assert cut.claims[0].row == row
+            assert cut.results[0].row == row
 
 
 def test_weights_on_the_left_and_batches():
@@ -346,7 +346,7 @@ def test_weights_on_the_left_and_batches():
         (lambda p, x: jnp.sin(x) @ p["b"], (2, 20, 192)),
     ):
         case = Case(fn, RNG.standard_normal(shape).astype(np.float32), params=left)
-        for place in range(0, case.trace.claims[0].size, 397):
+        for place in range(0, case.trace.values[0].size, 397):
             agree(*case.check(case.changed(0, place, 1e3)))
         agree(*case.check())
 
@@ -359,7 +359,7 @@ def test_convolutions_by_example():
     )
     [region] = case.regions().values()
     assert region.size < region.length == len(x)
-    for place in range(0, case.trace.claims[0].size, 977):
+    for place in range(0, case.trace.values[0].size, 977):
         agree(*case.check(case.changed(0, place, 1e3)))
 
 
@@ -368,7 +368,7 @@ def test_integers_in_tiles():
     x = RNG.integers(-128, 128, (40, WIDTH), dtype=np.int8)
     case = Case(lambda p, x: lax.dot(x, p, preferred_element_type=jnp.int32), x, params=w)
     assert case.check()[1].reason == "ok"
-    right = case.trace.claims[0].reshape(-1)
+    right = case.trace.values[0].reshape(-1)
     for place in range(0, right.size, 61):
         for value, reason in (
             (int(right[place]) + 1, "claim-mismatch"),
@@ -377,7 +377,7 @@ def test_integers_in_tiles():
             whole, cut = case.check(case.changed(0, place, value))
             agree(whole, cut)
             assert cut.reason == reason
-            assert cut.claims[0].row == place // WIDTH
+            assert cut.results[0].row == place // WIDTH
 
 
 def test_checks_in_tiles_commute_with_vmap():
@@ -388,7 +388,7 @@ def test_checks_in_tiles_commute_with_vmap():
     ys, traces = jax.vmap(lambda x: p.execute(PARAMS, x))(xs)
     with jax.enable_x64(True):
         found, _ = jax.vmap(lambda x, y, t: p.statistics(keys, x, y=y, trace=t))(xs, ys, traces)
-        assert all(np.all(s.passed) for s in found.claims.values())
+        assert all(np.all(s.passed) for s in found.statistics.values())
 
 
 @given(st.integers(0, 300), st.integers(0, 10**7), st.integers(0, 10**6))
