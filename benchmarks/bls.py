@@ -18,7 +18,7 @@ from py_ecc.bls.ciphersuites import G2ProofOfPossession
 
 from benchmarks.harness import Row, interleaved_medians
 from verifiable import bls
-from verifiable.bls import ProvenKey, PublicKey, SecretKey, Signature, Signed, curve
+from verifiable.bls import ProvenKey, PublicKey, SecretKey, Signature, SignedMessage, curve
 
 CLAIM = (
     "Verifying costs at most 1.15 times the bare backend; a batch of 1,024 signatures costs at "
@@ -112,7 +112,7 @@ def _batches(secret_keys: list[SecretKey], messages: list[bytes], repeats: int) 
     }
     for name, (pairs, least) in cases.items():
         wire = [(k.public_key.encoded, m, k.sign(m, domain=DOMAIN).encoded) for k, m in pairs]
-        batch = [Signed(PublicKey(k), m, Signature(s)) for k, m, s in wire]
+        batch = [SignedMessage(PublicKey(k), m, Signature(s)) for k, m, s in wire]
 
         def loop() -> None:
             for entry in batch:  # noqa: B023
@@ -124,7 +124,7 @@ def _batches(secret_keys: list[SecretKey], messages: list[bytes], repeats: int) 
 
         def batch_from_bytes() -> None:
             keys = {key: PublicKey(key) for key in {key for key, _, _ in wire}}  # noqa: B023
-            entries = [Signed(keys[k], m, Signature(s)) for k, m, s in wire]  # noqa: B023
+            entries = [SignedMessage(keys[k], m, Signature(s)) for k, m, s in wire]  # noqa: B023
             bls.verify_batch(entries, domain=DOMAIN)
 
         contestants: dict[str, Callable[[], object]] = {
@@ -147,11 +147,11 @@ def _forgeries(secret_keys: list[SecretKey], messages: list[bytes], repeats: int
     """What naming forgeries costs, against a loop that names them too."""
     size = len(messages)
     honest = [
-        Signed(k.public_key, m, k.sign(m, domain=DOMAIN))
+        SignedMessage(k.public_key, m, k.sign(m, domain=DOMAIN))
         for k, m in zip(secret_keys, messages, strict=True)
     ]
     forged = [
-        Signed(e.key, e.message, other.signature)
+        SignedMessage(e.key, e.message, other.signature)
         for e, other in zip(honest, honest[1:] + honest[:1], strict=True)
     ]
 

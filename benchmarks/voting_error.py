@@ -33,7 +33,7 @@ from protocols.simulation.trust import (
     trust,
 )
 from verifiable.audits.stakes import Terms
-from verifiable.voting.quorum import FirstToMatch, FixedSize, Policy, Sequential
+from verifiable.voting.quorum import FirstToMatch, FixedSize, QuorumPolicy, Sequential
 from verifiable.voting.trust import Adaptive, Credibility
 
 CLAIM = (
@@ -87,7 +87,7 @@ def rows(quick: bool) -> Iterator[Row]:
         plot(points, RESULTS / "voting_error.svg")
 
 
-def policies(bad: float) -> dict[str, Policy]:
+def policies(bad: float) -> dict[str, QuorumPolicy]:
     """The policies that decide by votes, for a bad fraction among those who answer."""
     return {
         "fixed 3": FixedSize(bad=bad, size=3),
@@ -190,7 +190,7 @@ def _stakes(jobs: int) -> Iterator[Row]:
 
 
 def _our_points(jobs: int, slots: int) -> Iterator[Point]:
-    families: dict[str, tuple[tuple[int, ...], Callable[[float, int], Policy]]] = {
+    families: dict[str, tuple[tuple[int, ...], Callable[[float, int], QuorumPolicy]]] = {
         "fixed size": ((3, 5, 7, 9), lambda f, k: FixedSize(bad=f, size=k)),
         "first to match": ((2, 3, 4, 5), lambda f, m: FirstToMatch(bad=f, matches=m)),
         "first to match, growing": (

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from benchmarks.harness import Row
 from protocols.identities import Identity
 from protocols.messages import Commit, Decision, Job, Message, Reason, Reveal, receive, sign
-from verifiable.voting import Ballot, Outcome, decide
+from verifiable.voting import Ballot, VoteOutcome, decide
 from verifiable.voting.agreement import Exact, Tolerance
 from verifiable.voting.quorum import FixedSize
 
@@ -61,7 +61,7 @@ def _floats(jobs: int) -> Iterator[Row]:
                 decision = decide(
                     ballots, agreement=agreement, policy=POLICY, requested=5, beacon=BEACON
                 )
-                assert decision.outcome is Outcome.ACCEPT
+                assert decision.outcome is VoteOutcome.ACCEPT
 
         seconds = _best(work) * 1000 / jobs
         bar = "<= 0.5" if dtype == "float32" else None
@@ -103,7 +103,7 @@ def _messages(count: int) -> Iterator[Row]:
     decision = Decision(
         job=job.digest,
         epoch=1,
-        outcome=Outcome.ACCEPT,
+        outcome=VoteOutcome.ACCEPT,
         reason=Reason.AGREED,
         answer=bytes(32),
         group=tuple(workers[:4]),

@@ -33,7 +33,7 @@ from protocols.identities import Identity
 from verifiable import encoding
 from verifiable.encoding import tagged_hash
 from verifiable.errors import MalformedEncoding, VerificationError
-from verifiable.voting import Outcome
+from verifiable.voting import VoteOutcome
 
 VERSION: Final = 1
 """Version of every message here. A message of any other is malformed."""
@@ -351,7 +351,7 @@ class Decision(Message):
     CHECKS: ClassVar[Mapping[str, Callable[[Any], bool]]] = {
         "job": is_digest,
         "epoch": is_uint,
-        "outcome": lambda value: isinstance(value, Outcome),
+        "outcome": lambda value: isinstance(value, VoteOutcome),
         "reason": lambda value: isinstance(value, Reason),
         "answer": or_null(is_digest),
         "group": _workers,
@@ -363,7 +363,7 @@ class Decision(Message):
 
     job: bytes
     epoch: int
-    outcome: Outcome
+    outcome: VoteOutcome
     reason: Reason
     answer: bytes | None
     group: tuple[bytes, ...]
@@ -375,7 +375,7 @@ class Decision(Message):
     def __post_init__(self) -> None:
         """Refuse fields that contradict one another."""
         Message.__post_init__(self)
-        accepted = self.outcome is Outcome.ACCEPT
+        accepted = self.outcome is VoteOutcome.ACCEPT
         if accepted != (self.reason in {Reason.AGREED, Reason.AUDITED}):
             raise ValueError(f"{self.outcome.value} for the reason {self.reason.value}")
         if accepted != (self.answer is not None) or accepted != bool(self.group):
@@ -396,7 +396,7 @@ class Decision(Message):
             if type(wire[name]) is not list:
                 raise TypeError(f"{name} of a decision is no array")
             wire[name] = tuple(wire[name])
-        return wire | {"outcome": Outcome(wire["outcome"]), "reason": Reason(wire["reason"])}
+        return wire | {"outcome": VoteOutcome(wire["outcome"]), "reason": Reason(wire["reason"])}
 
 
 def answer_digest(value: bytes) -> bytes:

@@ -16,7 +16,7 @@ from protocols.messages import MAX_BALLOTS, Commit, Decision, Job, Reveal, Signe
 from verifiable.challenge import Beacon
 from verifiable.report import Verdict
 from verifiable.voting.agreement import Agreement
-from verifiable.voting.quorum import Policy, Standing
+from verifiable.voting.quorum import QuorumPolicy, Standing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +61,7 @@ class Rules:
       window_seconds: how long to wait for a trusted worker's window to close.
     """
 
-    policy: Policy
+    policy: QuorumPolicy
     agreement: Agreement
     decode: Callable[[bytes], Any]
     beacon: Schedule

@@ -55,7 +55,7 @@ from verifiable.challenge import Beacon
 from verifiable.encoding import tagged_hash
 from verifiable.errors import VerificationError
 from verifiable.report import Verdict
-from verifiable.voting import Ballot, Outcome, quorum
+from verifiable.voting import Ballot, VoteOutcome, quorum
 from verifiable.voting.agreement import Agreement, Candidate
 from verifiable.voting.quorum import NEWCOMER, Standing
 
@@ -207,7 +207,7 @@ def _close_reveals(state: State) -> Step:
 def _vote(state: State) -> Step:
     """Decide the closed round; on disagreement, ask for audits instead."""
     ballots, readings, decision = _decide(state)
-    if decision.outcome is Outcome.ACCEPT:
+    if decision.outcome is VoteOutcome.ACCEPT:
         agree = not decision.dissenters
     else:
         candidates = state.rules.agreement.candidates(readings)
@@ -254,10 +254,10 @@ def _close_audits(state: State) -> Step:
 
 
 def _conclude(
-    state: State, ballots: Sequence[Seat], readings: Sequence[Any], decision: voting.Decision
+    state: State, ballots: Sequence[Seat], readings: Sequence[Any], decision: voting.VoteDecision
 ) -> Step:
     """Accept what was agreed on, wait for a window, ask for more ballots, or end."""
-    if decision.outcome is Outcome.ACCEPT:
+    if decision.outcome is VoteOutcome.ACCEPT:
         winner = next(
             seat
             for seat, reading in zip(ballots, readings, strict=True)
@@ -265,13 +265,13 @@ def _conclude(
         )
         return _accept(state, Reason.AGREED, winner=winner, group=decision.group)
     match decision.reason:
-        case quorum.Reason.AUDIT:
+        case quorum.RulingReason.AUDIT:
             deadline = state.now + state.rules.window_seconds
             state = replace(state, phase=Phase.WINDOW, deadline=deadline)
             return state, tuple(
                 AwaitWindow(reveal=seat.ballot[1], deadline=deadline) for seat in ballots
             )
-        case quorum.Reason.EXHAUSTED:
+        case quorum.RulingReason.EXHAUSTED:
             return _end(state, Reason.EXHAUSTED)
         case _:
             # The ballots that settle it: new seats, and those that others left vacant.
@@ -302,7 +302,7 @@ def _end(
     decision = Decision(
         job=state.job_id,
         epoch=state.job.epoch,
-        outcome=Outcome.ACCEPT if accepted else Outcome.INDETERMINATE,
+        outcome=VoteOutcome.ACCEPT if accepted else VoteOutcome.INDETERMINATE,
         reason=reason,
         answer=answer_digest(value) if value is not None else None,
         group=tuple(sorted(group)),
@@ -464,7 +464,7 @@ class _AsRead(Agreement):
         return self._agreement.candidates(readings)
 
 
-def _decide(state: State) -> tuple[list[Seat], list[Any], voting.Decision]:
+def _decide(state: State) -> tuple[list[Seat], list[Any], voting.VoteDecision]:
     """The ballots that stand, their readings, and what they decide."""
     ballots = _ballots(state)
     readings = [_read(state.rules, seat) for seat in ballots]

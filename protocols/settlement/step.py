@@ -247,7 +247,7 @@ def _check(state: State[S]) -> tuple[State[S], tuple[Effect, ...]]:
     if state.pending:
         members = state.committee.members
         batch = [
-            bls.Signed(members[v.member].key.key, v.statement.message, v.signature)
+            bls.SignedMessage(members[v.member].key.key, v.statement.message, v.signature)
             for v in state.pending
         ]
         report = bls.find_invalid(batch, domain=state.statement.DOMAIN)

@@ -27,12 +27,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from verifiable.audits.sampling import clopper_pearson
-from verifiable.voting import Ballot, Outcome, decide
+from verifiable.voting import Ballot, VoteOutcome, decide
 from verifiable.voting.agreement import Exact
 from verifiable.voting.quorum import (
     NEWCOMER,
-    Policy,
-    Reason,
+    QuorumPolicy,
+    RulingReason,
     Standing,
     bad_among_answers,
 )
@@ -186,7 +186,7 @@ Rule: TypeAlias = "Callable[[Tally], Verdict]"
 Draw: TypeAlias = "Callable[[Ints], Ints]"
 
 
-def rule_of(policy: Policy, population: Population) -> Rule:
+def rule_of(policy: QuorumPolicy, population: Population) -> Rule:
     """The library's rule: every tally is decided by `voting.decide`, once."""
     agreement = Exact(size=4)
 
@@ -209,9 +209,9 @@ def rule_of(policy: Policy, population: Population) -> Rule:
             beacon=_BEACON,
             standings=standings,
         )
-        if decision.outcome is Outcome.ACCEPT:
+        if decision.outcome is VoteOutcome.ACCEPT:
             return Verdict(True, decision.canonical[0] in {Kind.COLLUDER, Kind.ERRING}, 0, 0)
-        open_ = decision.reason is Reason.UNDECIDED
+        open_ = decision.reason is RulingReason.UNDECIDED
         return Verdict(False, False, decision.more if open_ else 0, decision.seats)
 
     return rule
@@ -280,7 +280,9 @@ def hold(rule: Rule, *, opening: int, jobs: int, draw: Draw, ends: Ints | None =
     )
 
 
-def vote(policy: Policy, population: Population, *, jobs: int = 100_000, seed: int = 0) -> Measured:
+def vote(
+    policy: QuorumPolicy, population: Population, *, jobs: int = 100_000, seed: int = 0
+) -> Measured:
     """Run jobs through votes under a policy.
 
     Args:

@@ -25,7 +25,7 @@ from protocols.simulation import Ints, Kind, Measured, Population, drawing, hold
 from verifiable.audits.sampling import draw, draw_each
 from verifiable.audits.stakes import Terms
 from verifiable.encoding import tagged_hash
-from verifiable.voting.quorum import Poll, Reason, Standing
+from verifiable.voting.quorum import Poll, RulingReason, Standing
 from verifiable.voting.trust import Adaptive
 
 
@@ -147,7 +147,7 @@ def _waits_alone(policy: Adaptive, passed: int) -> bool:
     standing = Standing(passed=passed)
     if policy.first([standing]) != 1:
         return False
-    return policy.rule(Poll(1, [standing], [])).reason is Reason.AUDIT
+    return policy.rule(Poll(1, [standing], [])).reason is RulingReason.AUDIT
 
 
 def _probation(

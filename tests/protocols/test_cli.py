@@ -23,7 +23,7 @@ from protocols.settlement.verdicts import VerdictRecord
 from verifiable import __version__
 from verifiable.audits import planning
 from verifiable.report import Verdict
-from verifiable.voting import Outcome
+from verifiable.voting import VoteOutcome
 
 SMALL = functools.cache(functools.partial(models.small_transformer, 3, width=128, layers=2))
 TEXTS = ["--text", "the cat sat on the mat", "--text", "rain tomorrow"]
@@ -243,7 +243,7 @@ def vote_summary(**change: str) -> vote.Summary:
     decision = Decision(
         job=bytes(32),
         epoch=1,
-        outcome=Outcome.ACCEPT,
+        outcome=VoteOutcome.ACCEPT,
         reason=Reason.AUDITED,
         answer=b"\xab" * 32,
         group=(bytes(32),),

@@ -39,7 +39,7 @@ from protocols.messages import (
 from verifiable import encoding
 from verifiable.encoding import encode, tagged_hash
 from verifiable.errors import MalformedEncoding, VerificationError
-from verifiable.voting import Outcome
+from verifiable.voting import VoteOutcome
 
 ALICE, MALLORY = (Ed25519PrivateKey.from_private_bytes(bytes([i]) * 32) for i in (1, 2))
 ALICE_ID, MALLORY_ID = (
@@ -73,7 +73,7 @@ COMMIT = REVEAL.commit
 DECISION = Decision(
     job=JOB.digest,
     epoch=JOB.epoch,
-    outcome=Outcome.ACCEPT,
+    outcome=VoteOutcome.ACCEPT,
     reason=Reason.AGREED,
     answer=answer_digest(b"answer"),
     group=(b"\x01" * 32, b"\x02" * 32),
@@ -96,7 +96,7 @@ def decisions(draw: st.DrawFn) -> Decision:
     return Decision(
         job=draw(digests),
         epoch=draw(uints),
-        outcome=Outcome.ACCEPT if accepted else Outcome.INDETERMINATE,
+        outcome=VoteOutcome.ACCEPT if accepted else VoteOutcome.INDETERMINATE,
         reason=reason,
         answer=draw(digests) if accepted else None,
         group=group if accepted else (),
@@ -188,7 +188,7 @@ def test_the_largest_messages_are_read_and_nothing_larger_is():
         Decision(
             job=digest,
             epoch=top,
-            outcome=Outcome.ACCEPT,
+            outcome=VoteOutcome.ACCEPT,
             reason=Reason.AGREED,
             answer=digest,
             group=tuple(i.to_bytes(32, "big") for i in range(MAX_BALLOTS)),

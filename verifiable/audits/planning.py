@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 from verifiable.audits.sampling import binomial_tail
 from verifiable.audits.stakes import Terms
-from verifiable.voting.quorum import FirstToMatch, FixedSize, Policy, Sequential
+from verifiable.voting.quorum import FirstToMatch, FixedSize, QuorumPolicy, Sequential
 from verifiable.voting.trust import Adaptive
 
 _MOST_BALLOTS = 4001
@@ -89,7 +89,7 @@ class Option:
     """
 
     name: str
-    policy: Policy | None
+    policy: QuorumPolicy | None
     audit_rate: float
     runs: float
     audits: float
@@ -171,7 +171,7 @@ def least(holds: Callable[[int], bool], *, start: int, limit: int) -> int | None
 
 
 def _votes(bad: float, error: float, economy: Economy) -> Iterator[Option]:
-    policies: list[tuple[str, Policy, str]] = []
+    policies: list[tuple[str, QuorumPolicy, str]] = []
     matches = least(
         lambda m: binomial_tail(2 * m - 1, bad, m) <= error, start=1, limit=_MOST_BALLOTS // 2
     )

@@ -59,7 +59,7 @@ __all__ = [
     "SecretKey",
     "Signature",
     "SignatureError",
-    "Signed",
+    "SignedMessage",
     "aggregate",
     "aggregate_verify",
     "fast_aggregate_verify",
@@ -200,7 +200,7 @@ def _distinct(signers: Sequence[Hashable]) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Signed:
+class SignedMessage:
     """One entry of a batch: a signature and what it is claimed to sign. The key needs no proof."""
 
     key: PublicKey
@@ -236,7 +236,7 @@ class BatchReport:
             raise BadBatch(self)
 
 
-def find_invalid(batch: Sequence[Signed], *, domain: bytes) -> BatchReport:
+def find_invalid(batch: Sequence[SignedMessage], *, domain: bytes) -> BatchReport:
     """Verify many independent signatures at once, and name those that do not verify.
 
     A valid signature is never named; an invalid one goes unnamed with probability `report.bound`.
@@ -250,7 +250,7 @@ def find_invalid(batch: Sequence[Signed], *, domain: bytes) -> BatchReport:
     return _find_invalid(framed_batch, DST)
 
 
-def verify_batch(batch: Sequence[Signed], *, domain: bytes) -> BatchReport:
+def verify_batch(batch: Sequence[SignedMessage], *, domain: bytes) -> BatchReport:
     """Verify many independent signatures at once. Raises BadBatch; ValueError if it is empty."""
     report = find_invalid(batch, domain=domain)
     report.require()

@@ -8,10 +8,10 @@ the reveal. Otherwise the outcome is indeterminate, with the number of ballots t
 
 **Guarantee.** If at most b of the ballots requested are bad, and b is less than the canonical
 value's support, then the b + 1 ballots nearest to it include an honest one: it lies within
-`Decision.radius(b)` of an honest value, whatever colluders sent, and that is at most one tolerance.
-If moreover the h honest ballots are a majority, agree pairwise within delta <= 1 tolerance and are
-numerous enough to decide, colluders drag the medoid at most min(1, delta (h - 1) / (h - b))
-tolerances away from the nearest of them.
+`VoteDecision.radius(b)` of an honest value, whatever colluders sent, and that is at most one
+tolerance. If moreover the h honest ballots are a majority, agree pairwise within delta <= 1
+tolerance and are numerous enough to decide, colluders drag the medoid at most
+min(1, delta (h - 1) / (h - b)) tolerances away from the nearest of them.
 
 The decision is a function of the *set* of ballots, so neither arrival order nor a resubmission
 moves it. A further ballot never takes support away: one that agrees never un-decides, and none can
@@ -32,7 +32,15 @@ from numpy.typing import NDArray
 
 from verifiable.encoding import tagged_hash
 from verifiable.voting.agreement import Agreement, Candidate, Tolerance
-from verifiable.voting.quorum import NEWCOMER, Assurance, Policy, Poll, Reason, Ruling, Standing
+from verifiable.voting.quorum import (
+    NEWCOMER,
+    Assurance,
+    Poll,
+    QuorumPolicy,
+    Ruling,
+    RulingReason,
+    Standing,
+)
 
 _NO_STANDINGS: Mapping[bytes, Standing] = {}
 
@@ -49,7 +57,7 @@ class Ballot(NamedTuple):
     value: Any
 
 
-class Outcome(Enum):
+class VoteOutcome(Enum):
     """A vote accepts or leaves open. It never rejects anybody's answer: an audit does that."""
 
     ACCEPT = "accept"
@@ -57,7 +65,7 @@ class Outcome(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
+class VoteDecision:
     """What a set of ballots decides.
 
     Attributes:
@@ -73,8 +81,8 @@ class Decision:
       seats: how many of those are yet to be requested; the rest are outstanding.
     """
 
-    outcome: Outcome
-    reason: Reason
+    outcome: VoteOutcome
+    reason: RulingReason
     canonical: Any
     group: tuple[bytes, ...]
     dissenters: tuple[bytes, ...]
@@ -101,11 +109,11 @@ def decide(
     ballots: Sequence[Ballot],
     *,
     agreement: Agreement,
-    policy: Policy,
+    policy: QuorumPolicy,
     requested: int,
     beacon: bytes,
     standings: Mapping[bytes, Standing] = _NO_STANDINGS,
-) -> Decision:
+) -> VoteDecision:
     """Decide a job.
 
     Args:
@@ -137,7 +145,7 @@ def decide(
     best: Ruling | None = None
     for candidate in agreement.candidates(readings):
         ruling = policy.rule(_poll(candidate.members, known, requested))
-        if ruling.reason is Reason.AGREED:
+        if ruling.reason is RulingReason.AGREED:
             if 2 * len(candidate.members) <= requested:
                 raise ValueError("a policy accepted a value without a strict majority")
             accepted.append(candidate)
@@ -145,8 +153,8 @@ def decide(
             best = ruling
     if not accepted:
         best = best or policy.rule(_poll((), known, requested))
-        return Decision(
-            outcome=Outcome.INDETERMINATE,
+        return VoteDecision(
+            outcome=VoteOutcome.INDETERMINATE,
             reason=best.reason,
             canonical=None,
             group=(),
@@ -158,9 +166,9 @@ def decide(
         )
     winner = _medoid(accepted, workers, beacon)
     members = set(winner.members)
-    return Decision(
-        outcome=Outcome.ACCEPT,
-        reason=Reason.AGREED,
+    return VoteDecision(
+        outcome=VoteOutcome.ACCEPT,
+        reason=RulingReason.AGREED,
         canonical=readings[winner.ballot],
         group=tuple(workers[i] for i in winner.members),
         dissenters=tuple(w for i, w in enumerate(workers) if i not in members),

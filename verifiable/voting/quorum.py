@@ -109,7 +109,7 @@ class Poll(NamedTuple):
     others: Sequence[Standing]
 
 
-class Reason(Enum):
+class RulingReason(Enum):
     """Why a ruling is what it is; the values are stable."""
 
     AGREED = "agreed"
@@ -127,12 +127,12 @@ class Ruling(NamedTuple):
       seats: how many of those are yet to be requested.
     """
 
-    reason: Reason
+    reason: RulingReason
     more: int = 0
     seats: int = 0
 
 
-class Policy(ABC):
+class QuorumPolicy(ABC):
     """When there are enough ballots."""
 
     __slots__ = ()
@@ -157,7 +157,7 @@ class Policy(ABC):
         """
 
 
-class _Counting(Policy):
+class _Counting(QuorumPolicy):
     """A policy that looks at numbers only: at how many agree, of how many requested."""
 
     __slots__ = ()
@@ -183,7 +183,7 @@ class _Counting(Policy):
         requested, support = poll.requested, len(poll.supporters)
         require_covered(requested, self.limit)
         if support >= self.threshold(requested):
-            return Ruling(Reason.AGREED)
+            return Ruling(RulingReason.AGREED)
         received = support + len(poll.others)
         more = max(1, self.threshold(requested) - support)
         while support + more < self.threshold(max(requested, received + more)):
@@ -303,7 +303,7 @@ class Sequential(_Counting):
         return (requested + self.margin + 1) // 2
 
 
-def _set(policy: Policy, **fields: object) -> None:
+def _set(policy: QuorumPolicy, **fields: object) -> None:
     for name, value in fields.items():
         object.__setattr__(policy, name, value)
 
@@ -325,7 +325,7 @@ def require_covered(requested: int, limit: int) -> None:
 def ask_for(requested: int, received: int, more: int, limit: int) -> Ruling:
     """Ask for more ballots, of which outstanding ones count, if the limit allows."""
     total = max(requested, received + more)
-    reason = Reason.UNDECIDED if total <= limit else Reason.EXHAUSTED
+    reason = RulingReason.UNDECIDED if total <= limit else RulingReason.EXHAUSTED
     return Ruling(reason, more, total - requested)
 
 
@@ -364,7 +364,7 @@ def walk(
     return min(1.0, float(error)), float(runs) + limit * undecided, undecided
 
 
-def opened_by_bad(policy: Policy) -> tuple[float, float]:
+def opened_by_bad(policy: QuorumPolicy) -> tuple[float, float]:
     """Error and expected runs of a vote whose first ballot is bad; exact where only counts count.
 
     Whoever is drawn first decides whether there is a vote at all, so those votes that newcomers

@@ -27,10 +27,10 @@ from itertools import repeat
 from verifiable.voting.quorum import (
     NEWCOMER,
     Assurance,
-    Policy,
     Poll,
-    Reason,
+    QuorumPolicy,
     Ruling,
+    RulingReason,
     Standing,
     ask_for,
     opened_by_bad,
@@ -41,7 +41,7 @@ from verifiable.voting.quorum import (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Credibility(Policy):
+class Credibility(QuorumPolicy):
     """Request ballots until the group that agrees is credible enough (Sarmenta 2001).
 
     A worker that passed s checks has credibility c = 1 - f / max(s, 1). A group is credible with
@@ -124,7 +124,7 @@ class Credibility(Policy):
         require_covered(requested, self.limit)
         lacking = self._target - self._log_odds(poll.supporters, poll.others)
         if lacking <= 0.0 and support > requested // 2:
-            return Ruling(Reason.AGREED)
+            return Ruling(RulingReason.AGREED)
         received = support + len(poll.others)
         more = max(1, math.ceil(lacking / self._log_odds((NEWCOMER,), ())))
         while support + more <= max(requested, received + more) // 2:
@@ -133,7 +133,7 @@ class Credibility(Policy):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Adaptive(Policy):
+class Adaptive(QuorumPolicy):
     """Workers that passed `probation` checks run alone; newcomers are put to a vote.
 
     What a trusted worker answers stays provisional until its window closes: at most `window`
@@ -162,7 +162,7 @@ class Adaptive(Policy):
     """
 
     bad: float
-    newcomers: Policy
+    newcomers: QuorumPolicy
     probation: int = 10
     window: int = 200
     audits: int = 8
@@ -232,7 +232,11 @@ class Adaptive(Policy):
     def rule(self, poll: Poll) -> Ruling:
         """A trusted worker's lone ballot is accepted once its window is cleared."""
         if poll.requested == 1 and len(poll.supporters) == 1 and self.trusts(poll.supporters[0]):
-            return Ruling(Reason.AGREED) if poll.supporters[0].cleared else Ruling(Reason.AUDIT)
+            return (
+                Ruling(RulingReason.AGREED)
+                if poll.supporters[0].cleared
+                else Ruling(RulingReason.AUDIT)
+            )
         return self.newcomers.rule(poll)
 
 

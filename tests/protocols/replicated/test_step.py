@@ -52,9 +52,9 @@ from protocols.replicated.state import (
 from verifiable.challenge import Beacon, CommitmentLog
 from verifiable.encoding import tensor_bytes, tensor_from_bytes
 from verifiable.report import Verdict
-from verifiable.voting import Outcome
+from verifiable.voting import VoteOutcome
 from verifiable.voting.agreement import Exact, Tolerance
-from verifiable.voting.quorum import FirstToMatch, FixedSize, Policy, Standing
+from verifiable.voting.quorum import FirstToMatch, FixedSize, QuorumPolicy, Standing
 from verifiable.voting.trust import Adaptive
 
 NOW = 1_000_000
@@ -74,7 +74,7 @@ LATER = dataclasses.replace(JOB, epoch=8)
 WORKERS = [bytes([i]) * 32 for i in range(1, 10)]
 
 
-def rules(policy: Policy, **change: Any) -> Rules:
+def rules(policy: QuorumPolicy, **change: Any) -> Rules:
     given: dict[str, Any] = {
         "policy": policy,
         "agreement": Exact(),
@@ -197,7 +197,7 @@ def test_three_honest_workers_agree():
     assert run.end.decision == Decision(
         job=JOB.digest,
         epoch=7,
-        outcome=Outcome.ACCEPT,
+        outcome=VoteOutcome.ACCEPT,
         reason=Reason.AGREED,
         answer=answer_digest(TRUTH),
         group=tuple(WORKERS[:3]),
@@ -783,7 +783,7 @@ EVERYTHING: list[Callable[[Run], Event]] = [
 )
 def test_row_35_a_coordinator_that_was_killed_comes_to_the_same_end(kind: str, picks: list[int]):
     """Whoever replays the events that were kept has the same state and has said the same."""
-    policies: dict[str, Policy] = {
+    policies: dict[str, QuorumPolicy] = {
         "fixed": FixedSize(bad=0.1, size=3),
         "match": FirstToMatch(bad=0.1, matches=2),
         "adaptive": ADAPTIVE,
@@ -895,7 +895,7 @@ class Model:
     reach the coordinator only, as the specification demands.
     """
 
-    def __init__(self, behaviours: Sequence[str], policy: Policy):
+    def __init__(self, behaviours: Sequence[str], policy: QuorumPolicy):
         self.workers = WORKERS[: len(behaviours)]
         self.behaviour = dict(zip(self.workers, behaviours, strict=True))
         self.rules = rules(policy)
@@ -1044,7 +1044,7 @@ SCENARIOS = [
     SCENARIOS,
     ids=lambda x: "-".join(x) if isinstance(x, tuple) else type(x).__name__,
 )
-def test_every_interleaving_duplication_and_loss(policy: Policy, behaviours: tuple[str, ...]):
+def test_every_interleaving_duplication_and_loss(policy: QuorumPolicy, behaviours: tuple[str, ...]):
     model = Model(behaviours, policy)
     assert model.explore() >= 2
     # The exploration is only worth what it reaches: all that may happen does happen.

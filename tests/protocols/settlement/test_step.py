@@ -515,7 +515,7 @@ def test_members_have_numbers(member: Any):
 
 
 @functools.cache
-def holds(entry: bls.Signed, domain: bytes) -> bool:
+def holds(entry: bls.SignedMessage, domain: bytes) -> bool:
     try:
         bls.verify(entry.key, entry.message, entry.signature, domain=domain)
     except BadSignature:
@@ -527,7 +527,7 @@ def holds(entry: bls.Signed, domain: bytes) -> bool:
 def remembered(monkeypatch: pytest.MonkeyPatch):
     """Each signature is verified once, alone, however many orders are tried."""
 
-    def find(batch: Sequence[bls.Signed], *, domain: bytes) -> BatchReport:
+    def find(batch: Sequence[bls.SignedMessage], *, domain: bytes) -> BatchReport:
         invalid = tuple(i for i, entry in enumerate(batch) if not holds(entry, domain))
         return BatchReport(size=len(batch), invalid=invalid, tests=0, bound=0.0)
 

@@ -26,9 +26,16 @@ from protocols.simulation import (
 )
 from protocols.simulation.tolerance import canonical, tolerance_votes
 from verifiable.challenge import Beacon
-from verifiable.voting import Ballot, Outcome, decide
+from verifiable.voting import Ballot, VoteOutcome, decide
 from verifiable.voting.agreement import Exact, Within
-from verifiable.voting.quorum import FirstToMatch, FixedSize, Policy, Reason, Sequential, Standing
+from verifiable.voting.quorum import (
+    FirstToMatch,
+    FixedSize,
+    QuorumPolicy,
+    RulingReason,
+    Sequential,
+    Standing,
+)
 from verifiable.voting.trust import Credibility
 
 POPULATIONS = {
@@ -41,7 +48,7 @@ POPULATIONS = {
 }
 
 
-def policies(bad: float) -> list[Policy]:
+def policies(bad: float) -> list[QuorumPolicy]:
     return [
         FixedSize(bad=bad, size=3),
         FirstToMatch(bad=bad, matches=3),
@@ -157,7 +164,7 @@ def test_a_population_that_could_not_be_is_refused(change: dict[str, Any]):
         ]
     ),
 )
-def test_a_simulated_vote_is_the_protocols(kinds: Sequence[Kind], policy: Policy):
+def test_a_simulated_vote_is_the_protocols(kinds: Sequence[Kind], policy: QuorumPolicy):
     """The same workers, one at a time, through `replicated.step` with audits that get no answer.
 
     A copycat commits and cannot open; a staller never commits, and is replaced.
@@ -187,7 +194,7 @@ def test_a_simulated_vote_is_the_protocols(kinds: Sequence[Kind], policy: Policy
         assert ends[0] == (-1 if wrong else 1)
 
 
-def protocol(policy: Policy, kinds: Sequence[Kind]) -> tuple[bytes | None, int]:
+def protocol(policy: QuorumPolicy, kinds: Sequence[Kind]) -> tuple[bytes | None, int]:
     """What the step function makes of workers of these kinds, in the order drawn."""
     job = Job(
         epoch=1,
@@ -254,7 +261,7 @@ def protocol(policy: Policy, kinds: Sequence[Kind]) -> tuple[bytes | None, int]:
             case _:
                 state, _ = step(state, Tick(at=state.deadline))
     assert state.decision is not None
-    accepted = state.decision.outcome is Outcome.ACCEPT
+    accepted = state.decision.outcome is VoteOutcome.ACCEPT
     value = None
     if accepted:
         winner = next(w for w in state.decision.group)
@@ -268,7 +275,9 @@ def protocol(policy: Policy, kinds: Sequence[Kind]) -> tuple[bytes | None, int]:
     st.integers(0, 3),
     st.sampled_from(policies(0.2)),
 )
-def test_a_tally_is_decided_as_its_ballots_are(counts: list[int], missing: int, policy: Policy):
+def test_a_tally_is_decided_as_its_ballots_are(
+    counts: list[int], missing: int, policy: QuorumPolicy
+):
     requested = max(1, sum(counts) + missing)
     tally = Tally(requested, *counts)
     values = [b"right"] * counts[0] + [b"wrong"] * counts[1]
@@ -295,10 +304,10 @@ def test_a_tally_is_decided_as_its_ballots_are(counts: list[int], missing: int, 
             other()
         return
     expected, found = other(), rule(tally)
-    assert found.accepted == (expected.outcome is Outcome.ACCEPT)
+    assert found.accepted == (expected.outcome is VoteOutcome.ACCEPT)
     assert found.wrong == (expected.canonical is not None and expected.canonical[:1] in b"we")
     if not found.accepted:
-        undecided = expected.reason is Reason.UNDECIDED
+        undecided = expected.reason is RulingReason.UNDECIDED
         assert (found.more, found.seats) == (expected.more if undecided else 0, expected.seats)
 
 
@@ -336,7 +345,7 @@ def test_the_rule_for_many_jobs_is_that_of_the_library(size: int, seed: int, sca
             beacon=bytes(16),
         )
         if winner < 0:
-            assert decision.outcome is Outcome.INDETERMINATE
+            assert decision.outcome is VoteOutcome.INDETERMINATE
         else:
             (expected,) = [i for i, value in enumerate(values) if value is decision.canonical]
             # Of ballots that are equally central, the beacon chooses.

@@ -26,7 +26,7 @@ from verifiable.bls import (
     PublicKey,
     SecretKey,
     Signature,
-    Signed,
+    SignedMessage,
     curve,
     keys,
     signatures,
@@ -121,7 +121,7 @@ def test_both_libraries_sign_prove_and_judge_alike():
         assert key.public_key == KEYS[0].public_key
         assert key.sign(MESSAGE, domain=DOMAIN) == SIGNED[0]
         assert key.prove_possession(b"b") == KEYS[0].prove_possession(b"b")
-        entries = [Signed(PublicKey(k), m, Signature(s)) for k, m, s in batch[:3]]
+        entries = [SignedMessage(PublicKey(k), m, Signature(s)) for k, m, s in batch[:3]]
         assert bls.find_invalid(entries, domain=DOMAIN).invalid == (1,)
         ProvenKey(key=key.public_key, possession=key.prove_possession(b"b"), binding=b"b")
         with pytest.raises(BadPossession):
@@ -378,14 +378,14 @@ def _():
     bls.aggregate_verify([(PROVEN[0], b"\1"), (PROVEN[1], b"\0")], total, domain=DOMAIN)
 
 
-def entries(count: int = 4) -> list[Signed]:
+def entries(count: int = 4) -> list[SignedMessage]:
     return [
-        Signed(k.public_key, bytes([i]), k.sign(bytes([i]), domain=DOMAIN))
+        SignedMessage(k.public_key, bytes([i]), k.sign(bytes([i]), domain=DOMAIN))
         for i, k in enumerate(KEYS[:count])
     ]
 
 
-def shifted(batch: list[Signed], by: dict[int, int]) -> list[Signed]:
+def shifted(batch: list[SignedMessage], by: dict[int, int]) -> list[SignedMessage]:
     """Add multiples of one point to some signatures."""
     group = curve.active().g2
     error = curve.active().hash_to_g2(b"error", b"tests")
@@ -394,7 +394,7 @@ def shifted(batch: list[Signed], by: dict[int, int]) -> list[Signed]:
         entry = batch[i]
         shift = group.combine([error], [factor % curve.ORDER])
         moved = Signature.from_point(group.sum([entry.signature.point, shift]))
-        batch[i] = Signed(entry.key, entry.message, moved)
+        batch[i] = SignedMessage(entry.key, entry.message, moved)
     return batch
 
 
@@ -407,7 +407,11 @@ def _():
 def _():
     a, b, *rest = entries()
     bls.verify_batch(
-        [Signed(a.key, b.message, a.signature), Signed(b.key, a.message, b.signature), *rest],
+        [
+            SignedMessage(a.key, b.message, a.signature),
+            SignedMessage(b.key, a.message, b.signature),
+            *rest,
+        ],
         domain=DOMAIN,
     )
 
@@ -416,7 +420,11 @@ def _():
 def _():
     a, b, *rest = entries()
     bls.verify_batch(
-        [Signed(a.key, a.message, b.signature), Signed(b.key, b.message, a.signature), *rest],
+        [
+            SignedMessage(a.key, a.message, b.signature),
+            SignedMessage(b.key, b.message, a.signature),
+            *rest,
+        ],
         domain=DOMAIN,
     )
 
@@ -484,7 +492,9 @@ def test_a_batch_names_what_a_loop_names(data: st.DataObject):
     batch = []
     for who, what in data.draw(st.lists(shape, min_size=size, max_size=size)):
         message = bytes([what])
-        batch.append(Signed(KEYS[who].public_key, message, KEYS[who].sign(message, domain=DOMAIN)))
+        batch.append(
+            SignedMessage(KEYS[who].public_key, message, KEYS[who].sign(message, domain=DOMAIN))
+        )
     spoilt = data.draw(st.dictionaries(st.integers(0, size - 1), st.sampled_from([1, -1, 2])))
     batch = shifted(batch, spoilt)
     looped = [
@@ -552,9 +562,11 @@ class Counting(curve.Arkworks):
         return super().pairing_equation(ps, qs, s)
 
 
-def sized(count: int, key: Callable[[int], int], message: Callable[[int], int]) -> list[Signed]:
+def sized(
+    count: int, key: Callable[[int], int], message: Callable[[int], int]
+) -> list[SignedMessage]:
     pairs = [(KEYS[key(i)], message(i).to_bytes(2, "big")) for i in range(count)]
-    return [Signed(k.public_key, m, k.sign(m, domain=DOMAIN)) for k, m in pairs]
+    return [SignedMessage(k.public_key, m, k.sign(m, domain=DOMAIN)) for k, m in pairs]
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from verifiable.bls import (
     PublicKey,
     SecretKey,
     Signature,
-    Signed,
+    SignedMessage,
     curve,
     keys,
     signatures,
@@ -123,7 +123,9 @@ def aggregate_verify(keys: list[str], messages: list[str], signature: str) -> bo
 
 def batch_verify(i: dict[str, list[str]]) -> bool:
     columns = zip(i["pubkeys"], i["messages"], i["signatures"], strict=True)
-    batch = [Signed(PublicKey(unhex(k)), unhex(m), Signature(unhex(s))) for k, m, s in columns]
+    batch = [
+        SignedMessage(PublicKey(unhex(k)), unhex(m), Signature(unhex(s))) for k, m, s in columns
+    ]
     return accepted(lambda: bls.verify_batch(batch, domain=DOMAIN))
 
 

@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 
 from verifiable.audits.sampling import clopper_pearson
 from verifiable.encoding import tagged_hash
-from verifiable.voting import Ballot, Decision, Outcome, coordinate_median, decide
+from verifiable.voting import Ballot, VoteDecision, VoteOutcome, coordinate_median, decide
 from verifiable.voting.agreement import Agreement, Argmax, Exact, Tokens, Tolerance, Within
 from verifiable.voting.quorum import (
     FirstToMatch,
     FixedSize,
-    Policy,
     Poll,
-    Reason,
+    QuorumPolicy,
     Ruling,
+    RulingReason,
     Sequential,
     Standing,
 )
@@ -44,9 +44,9 @@ def vote(
     *,
     agreement: Agreement = LINE,
     requested: int | None = None,
-    policy: Policy | None = None,
+    policy: QuorumPolicy | None = None,
     beacon: bytes = BEACON,
-) -> Decision:
+) -> VoteDecision:
     requested = len(values) if requested is None else requested
     return decide(
         ballots(values),
@@ -83,13 +83,13 @@ def check_against_oracle(values: Sequence[Any], requested: int, quorum: int) -> 
     decision = vote(values, requested=requested, policy=policy)
     expected = oracle(values, requested, quorum)
     if expected is None:
-        assert decision.outcome is Outcome.INDETERMINATE
+        assert decision.outcome is VoteOutcome.INDETERMINATE
         assert decision.canonical is None
         assert decision.group == decision.dissenters == decision.distances == ()
         assert decision.more >= 1
         return
     canonical, group = expected
-    assert decision.outcome is Outcome.ACCEPT
+    assert decision.outcome is VoteOutcome.ACCEPT
     assert decision.canonical == canonical
     assert decision.group == tuple(bytes([i]) * 32 for i in group)
     assert sorted(decision.group + decision.dissenters) == [b.worker for b in ballots(values)]
@@ -130,7 +130,7 @@ def test_order_does_not_matter(values: list[int], random: Any) -> None:
     arrived = ballots(values)
     policy = FixedSize(bad=0.1, size=len(values))
 
-    def decided(order: list[Ballot]) -> Decision:
+    def decided(order: list[Ballot]) -> VoteDecision:
         return decide(order, agreement=LINE, policy=policy, requested=len(values), beacon=BEACON)
 
     first = decided(arrived)
@@ -165,8 +165,8 @@ def test_order_does_not_matter_to_the_last_bit_of_floats() -> None:
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=6), st.integers(0, 12))
 def test_a_further_ballot_never_undecides(values: list[int], late: int) -> None:
     for requested in range(len(values) + 1, len(values) + 3):
-        if vote(values, requested=requested).outcome is Outcome.ACCEPT:
-            assert vote([*values, late], requested=requested).outcome is Outcome.ACCEPT
+        if vote(values, requested=requested).outcome is VoteOutcome.ACCEPT:
+            assert vote([*values, late], requested=requested).outcome is VoteOutcome.ACCEPT
 
 
 @settings(max_examples=100, deadline=None)
@@ -174,9 +174,9 @@ def test_a_further_ballot_never_undecides(values: list[int], late: int) -> None:
 def test_an_agreeing_ballot_with_a_seat_of_its_own_never_undecides(values: list[int]) -> None:
     policy = FixedSize(bad=0.1, size=1, limit=7)
     decision = vote(values, policy=policy)
-    if decision.outcome is Outcome.ACCEPT:
+    if decision.outcome is VoteOutcome.ACCEPT:
         grown = vote([*values, decision.canonical], policy=policy)
-        assert grown.outcome is Outcome.ACCEPT
+        assert grown.outcome is VoteOutcome.ACCEPT
 
 
 @settings(max_examples=100, deadline=None)
@@ -187,8 +187,8 @@ def test_more_is_how_many_would_settle_it(values: list[int], missing: int) -> No
         return
     policy = FixedSize(bad=0.1, size=1, limit=30)
     decision = vote(values, requested=requested, policy=policy)
-    if decision.outcome is Outcome.ACCEPT:
-        assert (decision.more, decision.seats, decision.reason) == (0, 0, Reason.AGREED)
+    if decision.outcome is VoteOutcome.ACCEPT:
+        assert (decision.more, decision.seats, decision.reason) == (0, 0, RulingReason.AGREED)
         return
     assert decision.seats == max(0, len(values) + decision.more - requested)
     settled = [
@@ -198,7 +198,7 @@ def test_more_is_how_many_would_settle_it(values: list[int], missing: int) -> No
                 requested=max(requested, len(values) + more),
                 policy=policy,
             ).outcome
-            is Outcome.ACCEPT
+            is VoteOutcome.ACCEPT
             for value in {*values, 100}
         )
         for more in range(decision.more + 1)
@@ -220,7 +220,7 @@ def test_with_fewer_bad_ballots_than_support_canonical_is_near_an_honest_value(
     hostile = data.draw(st.lists(st.integers(40, 66), max_size=bad))
     values = data.draw(st.permutations(honest + hostile))
     decision = vote(values, requested=requested)
-    if decision.outcome is Outcome.INDETERMINATE:
+    if decision.outcome is VoteOutcome.INDETERMINATE:
         assert math.isinf(decision.radius(0))
         return
     assert decision.radius(0) == 0.0
@@ -252,7 +252,7 @@ def test_the_medoid_is_dragged_no_further_than_stated(honest_count: int, data: A
     reach = data.draw(st.floats(0.0, 0.3)) * np.linalg.norm(base) / np.linalg.norm(push)
     values = honest + [start + reach * push] * bad_count
     decision = vote(values, agreement=agreement)
-    assert decision.outcome is Outcome.ACCEPT
+    assert decision.outcome is VoteOutcome.ACCEPT
     nearest = min(agreement.distances([decision.canonical, value])[0, 1] for value in honest)
     stated = min(1.0, delta * (honest_count - 1) / (honest_count - bad_count))
     assert nearest <= stated + 1e-9
@@ -278,14 +278,14 @@ def test_one_ballot_cannot_veto_wherever_it_stands() -> None:
     """Attack 24a: near all but one honest value, or anywhere else."""
     honest = [0, 1, 2, 3]
     for position in range(-10, 14):
-        assert vote([*honest, position]).outcome is Outcome.ACCEPT
+        assert vote([*honest, position]).outcome is VoteOutcome.ACCEPT
         assert vote([*honest, position], policy=FixedSize(bad=0.1, size=5, quorum=4)).group
 
 
 def test_two_colluders_of_seven_do_not_beat_five() -> None:
     """Attack 23: two of seven winning."""
     scattered = [0, 10, 20, 30, 40]  # five honest values that differ beyond tolerance
-    assert vote([*scattered, 99, 99]).outcome is Outcome.INDETERMINATE
+    assert vote([*scattered, 99, 99]).outcome is VoteOutcome.INDETERMINATE
     agreeing = vote([7, 7, 7, 7, 7, 99, 99])
     assert agreeing.canonical == 7
     assert agreeing.dissenters == (bytes([5]) * 32, bytes([6]) * 32)
@@ -293,7 +293,7 @@ def test_two_colluders_of_seven_do_not_beat_five() -> None:
 
 def test_agreement_is_never_chained() -> None:
     """Each of six agrees with the next one, and none with a majority."""
-    assert vote([0, 4, 8, 12, 16, 20]).outcome is Outcome.INDETERMINATE
+    assert vote([0, 4, 8, 12, 16, 20]).outcome is VoteOutcome.INDETERMINATE
     assert vote([0, 4, 8]).canonical == 4  # the only one that both others agree with
 
 
@@ -317,7 +317,7 @@ def test_malformed_ballots_count_as_requested_and_dissent() -> None:
     decision = vote(values)
     assert decision.canonical == 5
     assert decision.dissenters == (bytes([2]) * 32, bytes([3]) * 32)
-    assert vote(values[:4]).outcome is Outcome.INDETERMINATE
+    assert vote(values[:4]).outcome is VoteOutcome.INDETERMINATE
     assert vote([None] * 3).more == 4
     # Stallers: nothing arrived at all.
     assert (vote([], requested=3).more, vote([], requested=3).seats) == (2, 0)
@@ -356,7 +356,7 @@ def test_other_agreements_decide_by_the_same_rule(case: Agreed) -> None:
 def test_nan_ballots_in_the_majority_decide_nothing() -> None:
     agreement = Tolerance.usual(shape=(2,), dtype="float32")
     decision = vote([VECTORS[1]] * 3 + [VECTORS[0]] * 2, agreement=agreement)
-    assert decision.outcome is Outcome.INDETERMINATE
+    assert decision.outcome is VoteOutcome.INDETERMINATE
 
 
 # --- policies behind the one interface ------------------------------------------------------------
@@ -372,7 +372,7 @@ def test_nan_ballots_in_the_majority_decide_nothing() -> None:
     ],
     ids=lambda policy: type(policy).__name__,
 )
-def test_wrong_acceptance_is_within_the_bound_of_the_decision(policy: Policy) -> None:
+def test_wrong_acceptance_is_within_the_bound_of_the_decision(policy: QuorumPolicy) -> None:
     """Colluders on one wrong answer, through whole jobs: dispatch, decide, ask for more."""
     rng = np.random.default_rng(4)
     trials, wrong, runs = 3000, 0, 0
@@ -382,7 +382,7 @@ def test_wrong_acceptance_is_within_the_bound_of_the_decision(policy: Policy) ->
         while True:
             values += [b"wrong" if rng.random() < 0.2 else b"right" for _ in range(seats)]
             decision = vote(values, agreement=Exact(size=5), policy=policy)
-            if decision.reason is not Reason.UNDECIDED:
+            if decision.reason is not RulingReason.UNDECIDED:
                 break
             seats = decision.seats
         wrong += decision.canonical == b"wrong"
@@ -398,7 +398,7 @@ def test_a_lone_trusted_worker_is_provisional_until_its_window_is_cleared() -> N
     policy = Adaptive(bad=0.1, newcomers=FirstToMatch(bad=0.1, matches=3))
     (ballot,) = ballots([b"a"])
 
-    def lone(standing: Standing) -> Decision:
+    def lone(standing: Standing) -> VoteDecision:
         return decide(
             [ballot],
             agreement=Exact(size=1),
@@ -408,13 +408,13 @@ def test_a_lone_trusted_worker_is_provisional_until_its_window_is_cleared() -> N
             standings={ballot.worker: standing},
         )
 
-    assert lone(Standing(passed=10)).reason is Reason.AUDIT
-    assert lone(Standing(passed=10)).outcome is Outcome.INDETERMINATE
+    assert lone(Standing(passed=10)).reason is RulingReason.AUDIT
+    assert lone(Standing(passed=10)).outcome is VoteOutcome.INDETERMINATE
     assert lone(Standing(passed=10, cleared=True)).canonical == b"a"
-    assert lone(Standing(cleared=True)).reason is Reason.UNDECIDED
+    assert lone(Standing(cleared=True)).reason is RulingReason.UNDECIDED
 
 
-class Lenient(Policy):
+class Lenient(QuorumPolicy):
     """A policy that would accept anything."""
 
     assurance = FixedSize(bad=0.1, size=1).assurance
@@ -423,7 +423,7 @@ class Lenient(Policy):
         return 1
 
     def rule(self, poll: Poll) -> Ruling:
-        return Ruling(Reason.AGREED)
+        return Ruling(RulingReason.AGREED)
 
 
 @pytest.mark.parametrize(
@@ -448,7 +448,7 @@ def test_mistakes_of_the_coordinator_are_refused(match: str, call: Callable[[], 
 SCALAR = Tolerance.usual(shape=(), dtype="float64")
 
 
-def vote_with(cast: list[Ballot], requested: int) -> Decision:
+def vote_with(cast: list[Ballot], requested: int) -> VoteDecision:
     return decide(
         cast,
         agreement=LINE,

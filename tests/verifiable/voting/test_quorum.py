@@ -18,9 +18,9 @@ from verifiable.voting.quorum import (
     NEWCOMER,
     FirstToMatch,
     FixedSize,
-    Policy,
     Poll,
-    Reason,
+    QuorumPolicy,
+    RulingReason,
     Sequential,
     Standing,
     bad_among_answers,
@@ -29,7 +29,7 @@ from verifiable.voting.quorum import (
 Counting = FixedSize | FirstToMatch | Sequential
 
 
-def rule(policy: Policy, requested: int, support: int, others: int) -> Any:
+def rule(policy: QuorumPolicy, requested: int, support: int, others: int) -> Any:
     return policy.rule(Poll(requested, [NEWCOMER] * support, [NEWCOMER] * others))
 
 
@@ -57,9 +57,11 @@ def rounds(policy: Counting, bad_ballots: tuple[bool, ...]) -> Iterator[tuple[in
             rule(policy, requested, support, requested - support)
             for support in (bad, requested - bad)
         ]
-        best = min(rulings, key=lambda ruling: (ruling.reason is not Reason.AGREED, ruling.more))
-        yield requested, (best, rulings[0].reason is Reason.AGREED)
-        if best.reason is not Reason.UNDECIDED:
+        best = min(
+            rulings, key=lambda ruling: (ruling.reason is not RulingReason.AGREED, ruling.more)
+        )
+        yield requested, (best, rulings[0].reason is RulingReason.AGREED)
+        if best.reason is not RulingReason.UNDECIDED:
             return
         requested += best.seats
 
@@ -80,7 +82,7 @@ def test_assurances_equal_exact_enumeration(policy: Counting) -> None:
             for n in range(policy.first(), policy.limit + 1)
         )
         requested, (ruling, _) = list(rounds(policy, sequence))[-1]
-        if ruling.reason is Reason.EXHAUSTED:
+        if ruling.reason is RulingReason.EXHAUSTED:
             requested, undecided = policy.limit, undecided + weight
         runs += weight * requested
     bound = policy.assurance
@@ -151,7 +153,7 @@ def test_asking_for_more_is_exact(policy: Counting, data: Any) -> None:
     received = data.draw(st.integers(0, requested))
     support = data.draw(st.integers(0, received))
     ruling = rule(policy, requested, support, received - support)
-    if ruling.reason is Reason.AGREED:
+    if ruling.reason is RulingReason.AGREED:
         assert 2 * support > requested
         assert (ruling.more, ruling.seats) == (0, 0)
         return
@@ -164,7 +166,7 @@ def test_asking_for_more_is_exact(policy: Counting, data: Any) -> None:
     assert not any(settles(more) for more in range(ruling.more))
     assert ruling.seats == max(0, received + ruling.more - requested)
     over = requested + ruling.seats > policy.limit
-    assert ruling.reason is (Reason.EXHAUSTED if over else Reason.UNDECIDED)
+    assert ruling.reason is (RulingReason.EXHAUSTED if over else RulingReason.UNDECIDED)
 
 
 @settings(max_examples=200, deadline=None)
@@ -174,16 +176,16 @@ def test_support_is_monotone(policy: Counting, data: Any) -> None:
     requested = data.draw(st.integers(policy.first(), policy.limit))
     support = data.draw(st.integers(0, requested))
     others = data.draw(st.integers(0, requested - support))
-    if rule(policy, requested, support, others).reason is not Reason.AGREED:
+    if rule(policy, requested, support, others).reason is not RulingReason.AGREED:
         return
     room = requested - support - others
     for more_support in range(room + 1):
         for more_others in range(room - more_support + 1):
             again = rule(policy, requested, support + more_support, others + more_others)
-            assert again.reason is Reason.AGREED
+            assert again.reason is RulingReason.AGREED
     for grown in range(policy.limit - requested + 1):
         again = rule(policy, requested + grown, support + grown, others)
-        assert again.reason is Reason.AGREED
+        assert again.reason is RulingReason.AGREED
 
 
 @given(policies())
@@ -201,7 +203,7 @@ def test_two_of_seven_never_win() -> None:
         FirstToMatch(bad=0.1, matches=2, limit=7),
         Sequential(bad=0.1, error=0.2, limit=7),
     ):
-        assert rule(policy, 7, 2, 5).reason is not Reason.AGREED
+        assert rule(policy, 7, 2, 5).reason is not RulingReason.AGREED
 
 
 def test_measured_errors_lie_within_the_bounds() -> None:

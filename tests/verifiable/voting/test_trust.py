@@ -18,9 +18,9 @@ from verifiable.voting.quorum import (
     NEWCOMER,
     FirstToMatch,
     FixedSize,
-    Policy,
     Poll,
-    Reason,
+    QuorumPolicy,
+    RulingReason,
     Sequential,
     Standing,
     opened_by_bad,
@@ -103,7 +103,7 @@ def test_credible_enough_and_a_strict_majority(
         return
     ruling = policy.rule(Poll(requested, passed(*supporters), passed(*others)))
     enough = 2 * len(supporters) > requested and ours(supporters, others) >= 1 - Fraction(1e-4)
-    assert (ruling.reason is Reason.AGREED) == enough
+    assert (ruling.reason is RulingReason.AGREED) == enough
     if enough:
         return
     # What is asked for settles it, and one fewer would not.
@@ -129,7 +129,7 @@ def test_credibility_says_what_collusion_does_to_it() -> None:
     assert bound.error_if_colluding == BAD
     assert "collusion voids" in bound.assumes
     lone = Credibility(bad=BAD, error=1e-6).rule(Poll(1, passed(10**6), []))
-    assert lone.reason is Reason.AGREED  # and a tenth of such lone workers may be spending
+    assert lone.reason is RulingReason.AGREED  # and a tenth of such lone workers may be spending
 
 
 def test_credibility_costs_what_enumeration_says() -> None:
@@ -144,7 +144,7 @@ def test_credibility_costs_what_enumeration_says() -> None:
                 policy.rule(Poll(requested, passed(*[20] * a), passed(*[20] * (requested - a))))
                 for a in (bad, requested - bad)
             ]
-            if any(ruling.reason is not Reason.UNDECIDED for ruling in rulings):
+            if any(ruling.reason is not RulingReason.UNDECIDED for ruling in rulings):
                 break
             requested += 1
         runs.append(requested)
@@ -227,7 +227,7 @@ def test_the_recommended_defaults_hold_under_earn_then_spend() -> None:
     ],
     ids=lambda vote: f"{type(vote).__name__}-{vote.first()}",
 )
-def test_a_vote_that_a_bad_ballot_opens_is_enumerated(vote: Policy) -> None:
+def test_a_vote_that_a_bad_ballot_opens_is_enumerated(vote: QuorumPolicy) -> None:
     """And the whole is at least that vote's share: bad workers may open nearly all of them."""
     error, runs = opened_by_bad(vote)
     assert BAD * error <= vote.assurance.error_if_colluding * (1 + 1e-12)
@@ -279,15 +279,18 @@ def test_a_lone_trusted_ballot_waits_for_its_window() -> None:
     assert policy.first([TRUSTED, NEWCOMER]) == 1
     assert policy.first([NEWCOMER, TRUSTED]) == policy.first() == VOTE.margin
     waiting = policy.rule(Poll(1, [TRUSTED], []))
-    assert (waiting.reason, waiting.more) == (Reason.AUDIT, 0)
+    assert (waiting.reason, waiting.more) == (RulingReason.AUDIT, 0)
     cleared = Standing(passed=10, cleared=True)
-    assert policy.rule(Poll(1, [cleared], [])).reason is Reason.AGREED
+    assert policy.rule(Poll(1, [cleared], [])).reason is RulingReason.AGREED
     # A newcomer's lone ballot is never enough, cleared or not; nor is a malformed one.
-    assert policy.rule(Poll(1, [Standing(passed=9, cleared=True)], [])).reason is Reason.UNDECIDED
-    assert policy.rule(Poll(1, [], [cleared])).reason is Reason.UNDECIDED
+    assert (
+        policy.rule(Poll(1, [Standing(passed=9, cleared=True)], [])).reason
+        is RulingReason.UNDECIDED
+    )
+    assert policy.rule(Poll(1, [], [cleared])).reason is RulingReason.UNDECIDED
     # Beside other ballots it counts as one of them.
-    assert policy.rule(Poll(2, [cleared], [])).reason is Reason.UNDECIDED
-    assert policy.rule(Poll(4, [cleared] * 4, [])).reason is Reason.AGREED
+    assert policy.rule(Poll(2, [cleared], [])).reason is RulingReason.UNDECIDED
+    assert policy.rule(Poll(4, [cleared] * 4, [])).reason is RulingReason.AGREED
 
 
 @pytest.mark.parametrize("audit_cost", [0.0, 0.1, 1.0])

@@ -15,7 +15,7 @@ from protocols.demo.scenes.check import Step
 from protocols.messages import Reason, Reveal
 from verifiable import challenge, program
 from verifiable.encoding import tensor_bytes
-from verifiable.voting import Outcome
+from verifiable.voting import VoteOutcome
 
 SEED = bytes(range(32))
 
@@ -60,7 +60,10 @@ def test_everybody_gets_what_they_deserve_in_every_seating(seed: bytes):
     """Row 21, a copycat of commit and reveal, and row 22, colluders on one wrong answer."""
     summary = end(played(seed))
     assert summary.right
-    assert (summary.decision.outcome, summary.decision.reason) == (Outcome.ACCEPT, Reason.AUDITED)
+    assert (summary.decision.outcome, summary.decision.reason) == (
+        VoteOutcome.ACCEPT,
+        Reason.AUDITED,
+    )
     assert {o.voter.device.name: (o.outcome, o.reason) for o in summary.outcomes} == {
         "Ada": ("agreed", "ok"),
         "Ben": ("agreed", "ok"),
