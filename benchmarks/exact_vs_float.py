@@ -23,7 +23,7 @@ from verifiable import challenge, policy, program
 from verifiable.claims import freivalds
 from verifiable.claims.contraction import Contraction
 from verifiable.claims.registry import contraction
-from verifiable.jaxpr import blocks
+from verifiable.jaxpr import flatten
 from verifiable.report import Verdict
 
 CLAIM = "The exact check of an int8 product costs at most three times the check of an f32 one."
@@ -90,7 +90,7 @@ def one_contraction(
 ) -> Callable[[], Any]:
     """The compiled test of one claim."""
     near, far = data(kind, tokens, width), data(kind, width, hidden)
-    [equation] = blocks.trace(product, near, far)[0].block.equations
+    [equation] = flatten.trace(product, near, far)[0].block.equations
     form = contraction(equation)
     assert isinstance(form, Contraction)
     out = jax.jit(product)(near, far)

@@ -42,7 +42,7 @@ from protocols.demo import models
 from verifiable import challenge, program
 from verifiable.check import corridor, execute
 from verifiable.claims import freivalds
-from verifiable.jaxpr import blocks
+from verifiable.jaxpr import interpret
 from verifiable.report import Verdict
 
 CLAIM = (
@@ -244,7 +244,7 @@ def slip(
         form = claim.contraction
         if form is None or form.exact:
             return out, ()
-        operands = blocks.read_all(env, equation.inputs)
+        operands = interpret.read_all(env, equation.inputs)
         near, far = operands[form.near], operands[form.far]
         room = corridor.room_of(form, near, far, out, tolerances[claim.name])
         wide = out.astype(jnp.float64)

@@ -46,7 +46,7 @@ WITHOUT_JAX = (
 ROLES = {"worker", "coordinator", "arbiter", "settlement"}
 
 # Only this module may look inside a jaxpr: what changes between versions of JAX ends there.
-JAX_INSIDES = {"verifiable.jaxpr.blocks": "jax.extend"}
+JAX_INSIDES = {"verifiable.jaxpr.flatten": "jax.extend"}
 
 
 def imports(source: str, module: str) -> Iterator[tuple[str, bool]]:

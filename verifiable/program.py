@@ -38,8 +38,8 @@ from verifiable.check.schedule import Packed, Strategy
 from verifiable.check.trees import by_name, conform, parameter_root
 from verifiable.check.verdict import judge, receive_claims, receive_output
 from verifiable.claims import freivalds
-from verifiable.jaxpr import blocks
-from verifiable.jaxpr.blocks import Array, Env, Function
+from verifiable.jaxpr import flatten
+from verifiable.jaxpr.blocks import Array, Block, Env, Function
 from verifiable.jaxpr.effects import is_float
 from verifiable.key import KeyHeader, VerifierKey, require_arrays
 from verifiable.policy import Policy
@@ -214,7 +214,7 @@ class Program:
         """Run the function, and return what `emit` makes of each claim; see `prover.execute`."""
         return prover.execute(*self._bind(params, inputs), emit=emit)[1]
 
-    def _bind(self, params: Any, inputs: Any) -> tuple[blocks.Block, Analysis, Env]:
+    def _bind(self, params: Any, inputs: Any) -> tuple[Block, Analysis, Env]:
         params = conform("params", self.params, params)
         inputs = conform("inputs", self.inputs, inputs)
         leaves = [*self._function.constants, *jax.tree.leaves((params, inputs))]
@@ -474,8 +474,8 @@ def compile(
       TypeError: a value is no array, or a primitive has a parameter without a canonical form.
       ValueError: the policy has no tolerance for a dtype that is needed.
     """
-    params, inputs = jax.tree.map(blocks.shape_dtype, (params, inputs))
-    function, y = blocks.trace(fn, params, *inputs)
+    params, inputs = jax.tree.map(flatten.shape_dtype, (params, inputs))
+    function, y = flatten.trace(fn, params, *inputs)
     known = len(function.constants) + len(jax.tree.leaves(params))
     found = partition.analyse(function.block, known, policy.draws)
     leaves = jax.tree.leaves(y)

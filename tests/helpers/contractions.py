@@ -20,7 +20,7 @@ from jax import lax
 
 from verifiable.claims import registry
 from verifiable.claims.contraction import Contraction
-from verifiable.jaxpr import blocks
+from verifiable.jaxpr import flatten
 from verifiable.jaxpr.blocks import Equation
 
 Array = np.ndarray
@@ -32,7 +32,7 @@ DRAWS = 3
 def equation_of(product: Callable[..., Any], *operands: Any) -> Equation:
     """The one equation of a function of arrays or of shapes."""
     with jax.enable_x64(True):
-        function, _ = blocks.trace(product, *(blocks.shape_dtype(x) for x in operands))
+        function, _ = flatten.trace(product, *(flatten.shape_dtype(x) for x in operands))
     [equation] = function.block.equations
     return equation
 

@@ -33,7 +33,7 @@ from verifiable.claims import rounding
 from verifiable.claims.contraction import Contraction
 from verifiable.claims.freivalds import column_weights
 from verifiable.claims.rounding import Rounding
-from verifiable.jaxpr import blocks
+from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Block, Env, Equation
 
 Answer = Callable[[Any], Any]
@@ -115,7 +115,7 @@ def attack(
         elif shift is not None:
             out = (out.astype(jnp.float64) + shift).astype(out.dtype)
             if claim.turned is not None:
-                [env[claim.turned.outputs[0]]] = blocks.apply(claim.turned, [out])
+                [env[claim.turned.outputs[0]]] = interpret.apply(claim.turned, [out])
         return out, out
 
     return execute.execute(block, analysis, env, emit=emit, given=shifts)
@@ -151,7 +151,7 @@ def _slopes(
 
 
 def _emit(claim: Claim, equation: Equation, env: Env, shift: Any, eps: float) -> tuple[Array, Room]:
-    operands = blocks.read_all(env, equation.inputs)
+    operands = interpret.read_all(env, equation.inputs)
     form = claim.form
     if isinstance(form, Rounding):
         value = _rounded(claim, form, equation, env)
@@ -166,7 +166,7 @@ def _emit(claim: Claim, equation: Equation, env: Env, shift: Any, eps: float) ->
         return out, Room(low=low, high=high)
     if form.exact:
         return _real_product(equation, operands), Room()
-    [out] = blocks.apply(equation, operands)
+    [out] = interpret.apply(equation, operands)
     near, far = operands[form.near], operands[form.far]
     room = lax.stop_gradient(room_of(form, near, far, out, eps))
     return (out.astype(shift.dtype) + shift).astype(out.dtype), room
@@ -175,16 +175,16 @@ def _emit(claim: Claim, equation: Equation, env: Env, shift: Any, eps: float) ->
 def _rounded(claim: Claim, form: Rounding, equation: Equation, env: Env) -> Array:
     """The value that a rounding claim rounds, in the type to compute in."""
     if claim.near is equation.outputs[0]:
-        [value] = blocks.apply(equation, blocks.read_all(env, equation.inputs))
+        [value] = interpret.apply(equation, interpret.read_all(env, equation.inputs))
     else:
-        value = blocks.read(env, claim.near)
+        value = interpret.read(env, claim.near)
     return value.astype(rounding.wide(form))
 
 
 def _real_product(equation: Equation, operands: list[Array]) -> Array:
     """An integer product, of floats where roundings before it are to be differentiable."""
     if not any(jnp.issubdtype(x.dtype, jnp.floating) for x in operands):
-        return blocks.apply(equation, operands)[0]
+        return interpret.apply(equation, operands)[0]
     a, b = (x.astype(jnp.float32) for x in operands)
     dims = equation.params["dimension_numbers"]
     if equation.kind != "dot_general":

@@ -16,7 +16,7 @@ from jax import lax
 
 from verifiable.check.partition import Analysis, Claim
 from verifiable.claims.rounding import NARROW
-from verifiable.jaxpr import blocks
+from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Block, Env, Equation
 
 Given = Mapping[int, Any]
@@ -30,11 +30,11 @@ def honest(claim: Claim, equation: Equation, env: Env, _: Any = None) -> tuple[A
     whoever consumes it inside a compiled program; and it may compute a rounding twice, differently.
     A barrier makes it use the value that it returns.
     """
-    operands: Sequence[Array] = blocks.read_all(env, equation.inputs)
+    operands: Sequence[Array] = interpret.read_all(env, equation.inputs)
     narrow = any(v.dtype.name in NARROW for v in (*equation.inputs, *equation.outputs))
     if narrow:
         operands = lax.optimization_barrier(list(operands))
-    [out] = blocks.apply(equation, operands)
+    [out] = interpret.apply(equation, operands)
     if claim.turned is not None:
         out = _turn(claim.turned, out, env)
     elif narrow or claim.contraction is None:
@@ -48,7 +48,7 @@ def _turn(transpose: Equation, out: Array, env: Env) -> Array:
     XLA merges a product with its transpose, which may sum in another order; if the claim itself
     were read, it could not, and the result would not be that of the plain function.
     """
-    [turned] = lax.optimization_barrier(blocks.apply(transpose, [out]))
+    [turned] = lax.optimization_barrier(interpret.apply(transpose, [out]))
     env[transpose.outputs[0]] = turned
     return lax.transpose(turned, np.argsort(transpose.params["permutation"]))
 
@@ -78,13 +78,13 @@ def execute(
         elif equation.outputs and all(v in env for v in equation.outputs):
             continue  # bound with the claim before it
         elif not any(analysis.claims_in(body) for body in equation.bodies):
-            blocks.replay(equation, env)
+            interpret.replay(equation, env)
         else:
             several = _scan if equation.kind == "scan" else _switch
             outputs, claims = several(equation, analysis, env, emit, given)
             found |= claims
-            blocks.write(env, equation.outputs, outputs)
-    return blocks.read_all(env, block.outputs), found
+            interpret.write(env, equation.outputs, outputs)
+    return interpret.read_all(env, block.outputs), found
 
 
 def _scan(
@@ -96,7 +96,7 @@ def _scan(
     def step(inner: Env, slices: Given) -> tuple[list[Array], dict[int, Any]]:
         return execute(body, analysis, inner, emit=emit, given=slices)
 
-    return blocks.scan(equation, env, step, extra=own)
+    return interpret.scan(equation, env, step, extra=own)
 
 
 def _switch(
@@ -115,4 +115,4 @@ def _switch(
         return outputs, found | jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), other)
 
     branches = [lambda body=body: filled(body) for body in equation.bodies]
-    return blocks.switch(equation, env, branches)
+    return interpret.switch(equation, env, branches)

@@ -17,7 +17,7 @@ import numpy as np
 
 from verifiable.check.partition import Analysis
 from verifiable.encoding import encode, tagged_hash, tensor_bytes
-from verifiable.jaxpr import blocks
+from verifiable.jaxpr import flatten
 from verifiable.jaxpr.blocks import Atom, Block, Equation, Function, Var
 
 FORMAT = 1
@@ -86,11 +86,11 @@ def _atom(atom: Atom, numbers: dict[Var, int]) -> Any:
 
 def _parameters(kind: str, params: Mapping[str, Any]) -> bytes:
     # A function among the parameters says nothing where its jaxpr stands beside it.
-    has_program = any(True for _ in blocks.subprograms(params))
+    has_program = any(True for _ in flatten.subprograms(params))
     canonical = {
         name: _canonical(value, f"{kind}[{name}]")
         for name, value in params.items()
-        if not (has_program and callable(value) and not blocks.is_jaxpr(value))
+        if not (has_program and callable(value) and not flatten.is_jaxpr(value))
     }
     return encode(canonical)
 
@@ -105,8 +105,8 @@ def _canonical(value: Any, where: str) -> Any:
         return ["int", str(int(value))]
     if isinstance(value, float):
         return ["float", float(value).hex()]
-    if blocks.is_jaxpr(value):
-        return ["program", _function(blocks.flatten(value))]
+    if flatten.is_jaxpr(value):
+        return ["program", _function(flatten.flatten(value))]
     if isinstance(value, np.ndarray | np.generic | jax.Array):
         array = np.asarray(value)
         return ["array", array.dtype.name, list(array.shape), bytes(tensor_bytes(array))]

@@ -21,7 +21,7 @@ from verifiable.check.tiling.plan import Region, plan
 from verifiable.claims import freivalds, rounding
 from verifiable.claims.freivalds import Projection, Statistic
 from verifiable.claims.rounding import Rounding
-from verifiable.jaxpr import blocks
+from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Atom, Block, Env, Equation
 from verifiable.jaxpr.effects import is_float
 from verifiable.policy import Policy
@@ -90,8 +90,8 @@ def setup(
                 _setup_scan(equation, frame.children[equation], analysis, env, vectors, policy)
             )
         else:
-            blocks.replay(equation, env)
-    projected = [_project(c, blocks.read(env, c.far), vectors, policy) for c in frame.projected]
+            interpret.replay(equation, env)
+    projected = [_project(c, interpret.read(env, c.far), vectors, policy) for c in frame.projected]
     return {"kept": [env[v] for v in frame.kept], "projected": projected, "children": children}
 
 
@@ -115,11 +115,11 @@ def _setup_scan(
 
     def step(inner: Env, _: Any) -> tuple[list[Array], Residual]:
         residual = setup(frame, analysis, inner, vectors, policy)
-        return blocks.read_all(inner, wanted), residual
+        return interpret.read_all(inner, wanted), residual
 
-    outputs, residual = blocks.scan(equation, env, step, carried=carried, scanned=scanned)
+    outputs, residual = interpret.scan(equation, env, step, carried=carried, scanned=scanned)
     known = list(itertools.compress(equation.outputs, carried + stacked))
-    blocks.write(env, known, outputs)
+    interpret.write(env, known, outputs)
     return residual
 
 
@@ -160,7 +160,7 @@ class Context:
 
     def inside(self, frame: Frame, residual: Residual, env: Env) -> Context:
         """The context of a frame's block; binds in `env` what the key keeps for it."""
-        blocks.write(env, frame.kept, residual["kept"])
+        interpret.write(env, frame.kept, residual["kept"])
         own = zip((c.index for c in frame.projected), residual["projected"], strict=True)
         below = zip(frame.children.values(), residual["children"], strict=True)
         return replace(
@@ -193,41 +193,41 @@ def check(
             continue
         if analysis.known(equation):
             if analysis.rebuilt.intersection(equation.outputs):
-                blocks.replay(equation, env)
+                interpret.replay(equation, env)
         elif equation in analysis.by_equation:
             claim = analysis.by_equation[equation]
             if claim.index in context.tested:
                 if claim.near is equation.outputs[0]:
-                    blocks.replay(equation, env)
+                    interpret.replay(equation, env)
                 findings.statistics[claim.index] = _test(claim, context, env, tiles.regions)
                 findings.taken[claim.index] = jnp.ones((), bool)
             env[equation.outputs[0]] = context.claimed[claim.index]
         elif equation.kind == "while":
             limit = context.policy.trip_limit
-            outputs, findings.stopped[equation.name] = blocks.while_loop(equation, env, limit)
-            blocks.write(env, equation.outputs, outputs)
+            outputs, findings.stopped[equation.name] = interpret.while_loop(equation, env, limit)
+            interpret.write(env, equation.outputs, outputs)
         elif equation.bodies:
             several = _check_scan if equation.kind == "scan" else _check_switch
             findings.update(several(equation, context, env))
         else:
-            blocks.replay(equation, env)
-    return blocks.read_all(env, wanted), findings
+            interpret.replay(equation, env)
+    return interpret.read_all(env, wanted), findings
 
 
 def _test(claim: Claim, context: Context, env: Env, regions: Mapping[int, Region]) -> Statistic:
     out, form = context.claimed[claim.index], claim.form
     eps, limit = context.policy.eps_of(claim, claim.name), context.limit
     if isinstance(form, Rounding):
-        return rounding.test(form, blocks.read(env, claim.near), out, eps=eps)
+        return rounding.test(form, interpret.read(env, claim.near), out, eps=eps)
     projection = context.projections.get(claim.index)
     if projection is None:
-        far = blocks.read(env, claim.far)
+        far = interpret.read(env, claim.far)
         projection = _project(claim, far, context.vectors, context.policy)
     g = context.vectors[form.vectors(far_known=claim.far_known)]
 
     region = regions.get(claim.index)
     if region is None:
-        near = blocks.read(env, claim.near)
+        near = interpret.read(env, claim.near)
         return freivalds.test(form, near, projection, out, g, eps=eps, limit=limit)
     rows = evaluate.test(
         region,
@@ -257,7 +257,7 @@ def _check_scan(equation: Equation, context: Context, env: Env) -> Findings:
         here = replace(context, claimed=claimed)
         return check(body, here.inside(frame, residual, inner), inner, wanted)
 
-    outputs, findings = blocks.scan(
+    outputs, findings = interpret.scan(
         equation,
         env,
         step,
@@ -266,7 +266,7 @@ def _check_scan(equation: Equation, context: Context, env: Env) -> Findings:
         scanned=scanned,
     )
     unknown = list(itertools.compress(equation.outputs, carried + stacked))
-    blocks.write(env, unknown, outputs)
+    interpret.write(env, unknown, outputs)
     return findings
 
 
@@ -288,8 +288,8 @@ def _check_switch(equation: Equation, context: Context, env: Env) -> Findings:
         )
 
     branches = [lambda body=body: branch(body) for body in equation.bodies]
-    outputs, findings = blocks.switch(equation, env, branches)
-    blocks.write(env, equation.outputs, outputs)
+    outputs, findings = interpret.switch(equation, env, branches)
+    interpret.write(env, equation.outputs, outputs)
     return findings
 
 

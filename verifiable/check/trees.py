@@ -9,7 +9,7 @@ import numpy as np
 
 from verifiable import merkle
 from verifiable.encoding import encode, tagged_hash, tensor_bytes
-from verifiable.jaxpr import blocks
+from verifiable.jaxpr import flatten
 
 
 def parameter_root(params: Any) -> bytes:
@@ -45,7 +45,7 @@ def conform(what: str, expected: Any, given: Any) -> Any:
         raise ValueError(f"{what} have tree {have}, the program was compiled for {want}")
 
     def same(path: Any, a: Any, x: Any) -> Any:
-        b = blocks.shape_dtype(x)
+        b = flatten.shape_dtype(x)
         if (a.shape, a.dtype) != (b.shape, b.dtype):
             raise ValueError(
                 f"{what}{jax.tree_util.keystr(path)} has shape {b.shape} and type {b.dtype}, "

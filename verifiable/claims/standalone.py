@@ -14,7 +14,7 @@ from verifiable import policy
 from verifiable.challenge import Challenge
 from verifiable.claims.freivalds import Statistic, bound, judge, project, test, vectors
 from verifiable.claims.registry import contraction, contractions
-from verifiable.jaxpr import blocks
+from verifiable.jaxpr import flatten
 from verifiable.jaxpr.blocks import Array
 from verifiable.jaxpr.effects import FLOATS
 from verifiable.report import Result, Verdict
@@ -102,7 +102,7 @@ def _verify(
         if not all(x.dtype.name in FLOATS | {"int8", "uint8"} for x in (lhs, rhs)):
             raise TypeError(f"no check for a contraction of {types}")
         try:
-            function, shape = blocks.trace(product, lhs, rhs)
+            function, shape = flatten.trace(product, lhs, rhs)
         except TypeError as error:
             raise ValueError(f"operands of shapes {lhs.shape} and {rhs.shape}: {error}") from error
         [equation] = [e for e in function.block.equations if e.kind in contractions]

@@ -1,1 +1,1 @@
-"""Jaxprs as flat blocks, and what their primitives do to rounding."""
+"""Jaxprs as flat blocks, their interpreters, and what their primitives do to rounding."""

@@ -28,7 +28,7 @@ from verifiable.check.tiling.plan import Region, tile_size
 from verifiable.check.tiling.rules import RESIZE, Cut
 from verifiable.claims import freivalds
 from verifiable.claims.freivalds import Applied, Projection, RowStatistics
-from verifiable.jaxpr import blocks
+from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Env, Equation, Var
 
 
@@ -101,18 +101,18 @@ def _over_tiles(
         tiles = {(v, cut): _piece(env[v], cut, start, size) for v, cut in region.cuts}
         for equation, output, cut, sources in region.steps:
             values = [
-                blocks.read(env, a) if c is None or not isinstance(a, Var) else tiles[a, c]
+                interpret.read(env, a) if c is None or not isinstance(a, Var) else tiles[a, c]
                 for a, c in zip(equation.inputs, sources, strict=True)
             ]
             result = evaluate(equation, output, cut, start, size, values)
             tiles[equation.outputs[output], cut] = result
         near = claim.near
-        near = tiles[near, region.near] if isinstance(near, Var) else blocks.read(env, near)
+        near = tiles[near, region.near] if isinstance(near, Var) else interpret.read(env, near)
         return use(near, start, size), *(tiles[key] for key in region.returned)
 
     axes = (axis, *(cut.axis for _, cut in region.returned))
     found, *returned = _loop(tile, region.length, region.size, axes)
-    blocks.write(env, [v for v, _ in region.returned], returned)
+    interpret.write(env, [v for v, _ in region.returned], returned)
     return found
 
 
@@ -141,7 +141,7 @@ def evaluate(
         return values[0]  # the input was cut out of where this output lies
     resize = RESIZE.get(equation.kind)
     params = {**equation.params, **(resize(equation, cut.axis, count) if resize else {})}
-    results = blocks.apply(replace(equation, params=params), values)
+    results = interpret.apply(replace(equation, params=params), values)
     if equation.kind == "iota" and params["dimension"] == cut.axis:
         return results[0] + jnp.asarray(first, results[0].dtype)
     return results[output]

@@ -11,7 +11,7 @@ from jax import lax
 
 from verifiable.check.tiling import evaluate, rules
 from verifiable.check.tiling.rules import Cut
-from verifiable.jaxpr import blocks
+from verifiable.jaxpr import flatten, interpret
 from verifiable.jaxpr.blocks import Equation
 
 RNG = np.random.default_rng(11)
@@ -53,11 +53,11 @@ def pieces(length):
 
 
 def steps_of(fn, *inputs):
-    function, _ = blocks.trace(fn, *inputs)
+    function, _ = flatten.trace(fn, *inputs)
     env: dict[Any, Any] = dict(
         zip(function.block.inputs, [*function.constants, *inputs], strict=True)
     )
-    blocks.evaluate(function.block, env)
+    interpret.evaluate(function.block, env)
     return function.block.equations, env
 
 
@@ -76,7 +76,7 @@ def test_rules(name):
                     if sources is None:
                         continue
                     cuts += 1
-                    inputs = blocks.read_all(env, equation.inputs)
+                    inputs = interpret.read_all(env, equation.inputs)
                     values = [
                         v
                         if c is None
@@ -147,6 +147,6 @@ def test_products_read_operands_as_they_were_before_transposing():
         turned = rules.untransposed(equations[-1], makers)
         moved = zip(turned.inputs, equations[-1].inputs, strict=True)
         assert [int(a is not b) for a, b in moved] == read
-        [result] = blocks.apply(turned, blocks.read_all(env, turned.inputs))
+        [result] = interpret.apply(turned, interpret.read_all(env, turned.inputs))
         np.testing.assert_allclose(result, env[equations[-1].outputs[0]], rtol=1e-5, atol=1e-5)
         assert rules.untransposed(equations[-1], {}).inputs == equations[-1].inputs

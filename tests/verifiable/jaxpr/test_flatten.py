@@ -1,0 +1,220 @@
+"""Flattened functions: every call is entered, bodies are scoped lexically, constants are inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from tests.helpers.functions import (
+    Example,
+    W,
+    X,
+    assert_same_bits,
+    each_example,
+    evaluated,
+)
+from verifiable.jaxpr import flatten
+from verifiable.jaxpr.blocks import Block, Var
+
+
+@each_example
+def test_calls_are_entered(case: Example):
+    function, _ = flatten.trace(case.fn, *case.args)
+    kinds = {equation.kind for equation in function.block.walk()}
+    assert case.kinds <= kinds
+    assert not {k for k in kinds if "jit" in k or "remat" in k or "checkpoint" in k}
+    assert not {k for k in kinds if k in ("closed_call", "core_call")}
+    assert not {k for k in kinds if k.startswith(("custom_jvp", "custom_vjp"))}
+
+
+def free(block: Block, scope: frozenset[Var]) -> Iterator[Var]:
+    """Variables that a block reads although nothing around it has defined them."""
+    scope |= {*block.inputs}
+    for equation in block.equations:
+        yield from (a for a in equation.inputs if isinstance(a, Var) and a not in scope)
+        for body in equation.bodies:
+            yield from free(body, scope)
+        assert not scope & {*equation.outputs}, "defined twice"
+        scope |= {*equation.outputs}
+    yield from (a for a in block.outputs if isinstance(a, Var) and a not in scope)
+
+
+@each_example
+def test_bodies_are_scoped_lexically(case: Example):
+    function, _ = flatten.trace(case.fn, *case.args)
+    assert not list(free(function.block, frozenset()))
+    equations = list(function.block.walk())
+    for e in equations:
+        if e.kind == "scan":
+            [body] = e.bodies
+            assert len(e.inputs) == len(body.inputs)
+            assert len(e.outputs) == len(body.outputs)
+            assert set(e.params) == {"length", "reverse", "unroll", "num_carry"}
+        elif e.kind == "cond":
+            assert len(e.inputs) == 1
+            assert all(body.inputs == () for body in e.bodies)
+            assert all(len(body.outputs) == len(e.outputs) for body in e.bodies)
+        elif e.kind == "while":
+            predicate, body = e.bodies
+            assert len(e.inputs) == len(predicate.inputs) == len(body.inputs) == len(e.outputs)
+        else:
+            assert not e.bodies
+    names = [e.name for e in equations]
+    assert len(set(names)) == len(names)
+
+
+# ------------------------------------------------------------------------------------- constants
+
+
+def constants_of(fn: Callable[..., Any], *args: Any) -> tuple[Any, ...]:
+    function, _ = flatten.trace(fn, *args)
+    count = len(function.constants)
+    assert [(v.shape, v.dtype) for v in function.block.inputs[:count]] == [
+        (c.shape, c.dtype) for c in function.constants
+    ]
+    return function.constants
+
+
+def test_constants_become_the_first_inputs_wherever_they_were():
+    other = jnp.arange(4.0)
+
+    @jax.jit
+    def inner(x: Any) -> Any:
+        def step(c: Any, r: Any) -> Any:
+            return lax.cond(c.sum() > 0, lambda c: c @ W, lambda c: c + other, c), r
+
+        return lax.scan(step, x[0], x)
+
+    found = constants_of(inner, X)
+    assert sorted(c.shape for c in found) == [(4,), (4, 4)]
+    assert any(np.array_equal(c, W) for c in found)
+
+
+def test_one_array_closed_over_twice_is_one_constant():
+    inner = jax.jit(lambda x: x @ W)
+    assert len(constants_of(lambda x: inner(x) @ W + inner(inner(x)), X)) == 1
+
+
+def test_equal_arrays_are_not_taken_for_one():
+    copy = jnp.array(np.asarray(W))
+    assert len(constants_of(lambda x: x @ W @ copy, X)) == 2
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "int32"])
+def test_arithmetic_of_scalars_in_the_text_is_done_once(dtype: str):
+    """To the bit as the function does it, so that both sides agree on what the program says."""
+
+    @jax.jit
+    def inner(x: Any, a: Any, b: Any) -> Any:
+        a, b = jnp.asarray(a, dtype), jnp.asarray(b, dtype)
+        c = jnp.maximum(a * b - 3, -b) + a
+        return jnp.where(c > a, x * c, x + 1) - jnp.minimum(a, b)
+
+    def fn(x: Any) -> Any:
+        return inner(x, 7.3, 11.7)
+
+    x = jnp.arange(4).astype(dtype)
+    function, _ = flatten.trace(fn, x)
+    if dtype != "int32":  # of floats out of range, devices make different integers
+        assert all(any(isinstance(a, Var) for a in e.inputs) for e in function.block.equations)
+    assert_same_bits(jax.jit(partial(evaluated, function))(x), jax.jit(fn)(x))
+
+
+def test_nothing_is_constant_where_nothing_is_closed_over():
+    assert constants_of(lambda w, x: jnp.tanh(x @ w), W, X) == ()
+
+
+# ------------------------------------------------------------------------------------- dead code
+
+
+def test_what_nothing_depends_on_is_dropped():
+    def fn(x: Any) -> Any:
+        _ = jnp.linalg.inv(x @ x.T)
+        y = jnp.sin(x)
+        _ = lax.scan(lambda c, r: (c + r, c @ W), x[0], x)
+        return y
+
+    function, _ = flatten.trace(fn, X)
+    assert [e.kind for e in function.block.equations] == ["sin"]
+
+
+def test_what_a_body_needs_of_its_surroundings_is_kept():
+    def fn(x: Any) -> Any:
+        y = jnp.sin(x)
+        dead = jnp.cos(x)
+        return lax.scan(lambda c, r: (c + (r * y).sum(), dead.sum()), 0.0, x)[0]
+
+    function, _ = flatten.trace(fn, X)
+    assert "sin" in [e.kind for e in function.block.equations]
+    assert_same_bits(jax.jit(partial(evaluated, function))(X), jax.jit(fn)(X))
+
+
+def test_inputs_stay_even_if_unused():
+    function, _ = flatten.trace(lambda x, y: x + 1, X, W)
+    assert [v.shape for v in function.block.inputs] == [(3, 4), (4, 4)]
+
+
+# ------------------------------------------------------------------------------ names and types
+
+
+def test_names_tell_where_an_equation_stands():
+    def layer(x: Any) -> Any:
+        with jax.named_scope("attention"):
+            return jax.jit(lambda y: y @ W)(x)
+
+    def fn(x: Any) -> Any:
+        with jax.named_scope("layer"):
+            return layer(layer(x)) @ W
+
+    function, _ = flatten.trace(fn, X)
+    names = [e.name for e in function.block.equations]
+    assert names == [
+        "layer/attention/dot_general",
+        "layer/attention/dot_general.2",
+        "layer/dot_general",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "shape", "dtype"),
+    [
+        (X, (3, 4), np.float32),
+        (np.zeros((2,), np.int8), (2,), np.int8),
+        (np.float64(1), (), np.float32),
+        (2, (), np.int32),
+        (jax.random.key(0), (), jax.random.key(0).dtype),
+        (jax.ShapeDtypeStruct((7,), jnp.bfloat16), (7,), jnp.bfloat16),
+        (True, (), np.bool_),
+    ],
+    ids=str,
+)
+def test_shape_and_type_without_reading(value: Any, shape: tuple[int, ...], dtype: Any):
+    got = flatten.shape_dtype(value)
+    assert (got.shape, got.dtype) == (shape, dtype)
+
+
+def test_the_type_is_the_one_that_jax_gives():
+    assert flatten.shape_dtype(np.zeros(3)).dtype == np.float32
+    with jax.enable_x64(True):
+        assert flatten.shape_dtype(np.zeros(3)).dtype == np.float64
+
+
+def test_unknown_dimensions_are_the_callers_mistake():
+    rows = jax.export.symbolic_shape("n, 4")
+    with pytest.raises(TypeError, match="dimensions must be known"):
+        flatten.trace(jnp.sin, jax.ShapeDtypeStruct(rows, jnp.float32))
+
+
+def test_what_jax_cannot_trace_is_the_callers_mistake():
+    with pytest.raises(TypeError):
+        flatten.trace(float, X)
+    with pytest.raises(TypeError):
+        flatten.trace(jnp.sin, "text")

@@ -1,0 +1,277 @@
+"""From a JAX function to blocks: the only module that uses `jax.extend.core`.
+
+Call primitives (`jit`, `custom_jvp_call`, `custom_vjp_call`, `remat`, ...) are entered and
+dissolve. Constants that a function closed over become inputs of the outermost block, wherever
+they were used. All that differs between the supported versions of JAX (names of the parameters of
+`scan`, open and closed jaxprs) is handled here: the rest of the library sees blocks only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import jax
+import jax.extend.core as jex
+import numpy as np
+
+from verifiable.jaxpr.blocks import Array, Atom, Block, Equation, Function, Literal, Var
+
+
+def trace(fn: Callable[..., Any], *args: Any) -> tuple[Function, Any]:
+    """Trace `fn` on arrays or `ShapeDtypeStruct`s and flatten it.
+
+    Returns:
+      The flattened function, and the pytree of `ShapeDtypeStruct`s that `fn` returns.
+
+    Raises:
+      TypeError: a value is not an array, or has a dimension that is not a known number.
+    """
+    closed, out = jax.make_jaxpr(fn, return_shape=True)(*args)
+    return flatten(closed), out
+
+
+def flatten(closed: Any) -> Function:
+    """Inline the calls of a closed jaxpr, fold literals, drop dead equations, scope its bodies."""
+    builder = _Builder()
+    jaxpr, consts = _open(closed)
+    inputs = tuple(_var(v) for v in jaxpr.invars)
+    equations: list[Equation] = []
+    env: dict[Any, Atom] = dict(zip(jaxpr.invars, inputs, strict=True))
+    outputs = builder.inline(jaxpr, consts, env, equations, "")
+    constant_vars = tuple(builder.constants)
+    block = Block(constant_vars + inputs, equations, outputs)
+    _drop_dead(block)
+    return Function(block, tuple(builder.constants.values()))
+
+
+def shape_dtype(value: Any) -> jax.ShapeDtypeStruct:
+    """Shape of an array-like, and the type that JAX gives it, without reading it."""
+    dtype: Any = getattr(value, "dtype", None) or np.asarray(value).dtype
+    if not isinstance(value, jax.Array):
+        dtype = jax.dtypes.canonicalize_dtype(dtype, allow_extended_dtype=True)
+    return jax.ShapeDtypeStruct(np.shape(value), dtype)
+
+
+def as_function(equation: Equation) -> Callable[..., Sequence[Array]]:
+    """What an equation without bodies computes, as a function of the values of its inputs.
+
+    A higher-order primitive that is not entered, such as `custom_linear_solve`, is one whole.
+    """
+    primitive = equation.origin.primitive
+    if any(True for _ in subprograms(equation.params)):
+        return jex.jaxpr_as_fun(_one_equation(equation.origin))
+
+    def bind(*values: Array) -> Sequence[Array]:
+        out = primitive.bind(*values, **equation.params)
+        return out if primitive.multiple_results else [out]
+
+    return bind
+
+
+def is_jaxpr(value: Any) -> bool:
+    """Whether a parameter of a primitive is a jaxpr, open or closed."""
+    return isinstance(value, jex.Jaxpr | jex.ClosedJaxpr)
+
+
+def subprograms(params: Mapping[str, Any]) -> Iterator[Any]:
+    """The jaxprs among the parameters of a primitive."""
+    yield from jex.jaxprs_in_params(dict(params))
+
+
+# The parameter that holds the jaxpr of a call primitive; it takes the operands of the call.
+_CALLEE = ("jaxpr", "call_jaxpr", "fun_jaxpr")
+_CALLS = frozenset(
+    """
+    jit pjit closed_call core_call remat remat2 checkpoint custom_jvp_call custom_vjp_call
+    custom_vjp_call_jaxpr
+    """.split()
+)
+
+
+@dataclass(eq=False, slots=True)
+class _Builder:
+    """Constants and names of one function, collected while its jaxprs are inlined."""
+
+    constants: dict[Var, np.ndarray[Any, Any]] = field(default_factory=dict)
+    names: dict[str, int] = field(default_factory=dict)
+    known: dict[int, Var] = field(default_factory=dict)
+
+    def constant(self, value: Any) -> Var:
+        # An array that is closed over in several places is one constant. No id is used twice: the
+        # jaxpr or the new entry keeps each array alive.
+        if id(value) in self.known:
+            return self.known[id(value)]
+        array = np.asarray(value)
+        var = Var(array.shape, array.dtype)
+        self.constants[var] = array
+        self.known[id(value)] = var
+        return var
+
+    def name(self, scope: str, kind: str) -> str:
+        full = f"{scope}/{kind}" if scope else kind
+        count = self.names[full] = self.names.get(full, 0) + 1
+        return full if count == 1 else f"{full}.{count}"
+
+    def inline(
+        self,
+        jaxpr: Any,
+        consts: Sequence[Any],
+        env: dict[Any, Atom],
+        into: list[Equation],
+        scope: str,
+    ) -> tuple[Atom, ...]:
+        for var, value in zip(jaxpr.constvars, consts, strict=True):
+            env[var] = self.constant(value)
+
+        def atom(a: Any) -> Atom:
+            if not isinstance(a, jex.Literal):
+                return env[a]
+            value = np.asarray(a.val, dtype=_dtype(a.aval))
+            return Literal(value) if value.shape == () else self.constant(value)
+
+        for eqn in jaxpr.eqns:
+            inputs = tuple(atom(a) for a in eqn.invars)
+            here = _join(scope, str(eqn.source_info.name_stack))
+            kind = eqn.primitive.name
+            if kind in _CALLS:
+                callee = next(eqn.params[k] for k in _CALLEE if k in eqn.params)
+                inner, inner_consts = _open(callee)
+                inner_env = dict(zip(inner.invars, inputs, strict=True))
+                outputs = self.inline(inner, inner_consts, inner_env, into, here)
+                env.update(zip(eqn.outvars, outputs, strict=True))
+                continue
+            folded = _fold(eqn, inputs)
+            if folded is not None:
+                env[eqn.outvars[0]] = folded
+                continue
+            outs = tuple(_var(v) for v in eqn.outvars)
+            env.update(zip(eqn.outvars, outs, strict=True))
+            into.append(self.equation(eqn, kind, inputs, outs, here))
+        return tuple(atom(a) for a in jaxpr.outvars)
+
+    def equation(
+        self, eqn: Any, kind: str, inputs: tuple[Atom, ...], outs: tuple[Var, ...], scope: str
+    ) -> Equation:
+        params: Mapping[str, Any] = eqn.params
+        bodies: tuple[Block, ...] = ()
+        if kind == "scan":
+            consts, carry = _scan_groups(params)
+            bodies = (self.body(params["jaxpr"], inputs[:consts], scope),)
+            inputs = inputs[consts:]
+            params = {k: params[k] for k in ("length", "reverse", "unroll")} | {"num_carry": carry}
+        elif kind == "cond":
+            bodies = tuple(self.body(b, inputs[1:], scope) for b in params["branches"])
+            inputs, params = inputs[:1], {}
+        elif kind == "while":
+            split = params["cond_nconsts"]
+            both = split + params["body_nconsts"]
+            bodies = (
+                self.body(params["cond_jaxpr"], inputs[:split], scope),
+                self.body(params["body_jaxpr"], inputs[split:both], scope),
+            )
+            inputs, params = inputs[both:], {}
+        return Equation(kind, params, inputs, outs, bodies, self.name(scope, kind), eqn)
+
+    def body(self, closed: Any, captured: tuple[Atom, ...], scope: str) -> Block:
+        """A body whose leading inputs are atoms of the enclosing block."""
+        jaxpr, consts = _open(closed)
+        inputs = tuple(_var(v) for v in jaxpr.invars[len(captured) :])
+        env = dict(zip(jaxpr.invars, captured + inputs, strict=True))
+        equations: list[Equation] = []
+        outputs = self.inline(jaxpr, consts, env, equations, scope)
+        return Block(inputs, equations, outputs)
+
+
+# Correctly rounded on every device, so their value on literals can be computed beforehand.
+_FOLDED: Mapping[str, Callable[..., Any]] = {
+    "convert_element_type": lambda x: x,
+    "add": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "neg": np.negative,
+    "max": np.maximum,
+    "min": np.minimum,
+    "eq": np.equal,
+    "ne": np.not_equal,
+    "gt": np.greater,
+    "ge": np.greater_equal,
+    "lt": np.less,
+    "le": np.less_equal,
+}
+
+
+def _fold(eqn: Any, inputs: tuple[Atom, ...]) -> Literal | None:
+    """The value of an equation whose inputs are all literals; None if it is not folded."""
+    literals = [a.value for a in inputs if isinstance(a, Literal)]
+    function = _FOLDED.get(eqn.primitive.name)
+    if function is None or len(literals) < len(inputs):
+        return None
+    out = _dtype(eqn.outvars[0].aval)
+    if np.issubdtype(out, np.integer) and any(np.issubdtype(v.dtype, np.inexact) for v in literals):
+        return None  # Devices differ where a value is out of range.
+    with np.errstate(all="ignore"):
+        value = np.asarray(function(*literals))
+        return Literal(value.astype(out))
+
+
+def _join(scope: str, name: str) -> str:
+    return "/".join(part for part in (scope, name) if part)
+
+
+def _dtype(aval: Any) -> np.dtype[Any]:
+    return cast("np.dtype[Any]", aval.dtype)
+
+
+def _var(v: Any) -> Var:
+    aval = v.aval
+    if not hasattr(aval, "shape") or not hasattr(aval, "dtype"):
+        raise TypeError(f"cannot verify a value of type {aval}: only arrays are supported")
+    if not all(isinstance(d, int) for d in aval.shape):
+        raise TypeError(f"cannot verify a value of shape {aval.shape}: dimensions must be known")
+    return Var(tuple(aval.shape), _dtype(aval))
+
+
+def _open(closed: Any) -> tuple[Any, tuple[Any, ...]]:
+    """An open jaxpr and its constants; the jaxpr of `remat` is already open."""
+    consts = tuple(closed.consts) if hasattr(closed, "consts") else ()
+    return getattr(closed, "jaxpr", closed), consts
+
+
+def _scan_groups(params: Mapping[str, Any]) -> tuple[int, int]:
+    """Number of constants and of carries of a scan."""
+    if "num_consts" in params:
+        return params["num_consts"], params["num_carry"]
+    consts, carry, _ = params["ft_in"].unpack()
+    return len(consts), len(carry)
+
+
+def _one_equation(eqn: Any) -> Any:
+    """A closed jaxpr that holds one equation."""
+    template = jax.make_jaxpr(lambda: None)()
+    debug = _open(template)[0].debug_info
+    slots = [jex.Var(v.aval) for v in eqn.invars]
+    eqn = eqn.replace(invars=slots)
+    debug = debug._replace(
+        arg_names=tuple("" for _ in slots), result_paths=tuple("" for _ in eqn.outvars)
+    )
+    jaxpr = jex.Jaxpr((), slots, eqn.outvars, [eqn], eqn.effects, debug)
+    return jex.ClosedJaxpr(jaxpr, ())
+
+
+def _drop_dead(block: Block, live: set[Var] | None = None) -> set[Var]:
+    """Drop equations that nothing depends on; returns the variables that are needed."""
+    live = set() if live is None else live
+    live.update(v for v in block.outputs if isinstance(v, Var))
+    kept: list[Equation] = []
+    for equation in reversed(block.equations):
+        effects = getattr(equation.origin, "effects", None)
+        if not effects and not any(v in live for v in equation.outputs):
+            continue
+        kept.append(equation)
+        for body in equation.bodies:
+            _drop_dead(body, live)
+        live.update(v for v in equation.inputs if isinstance(v, Var))
+    block.equations = kept[::-1]
+    return live
