@@ -23,7 +23,7 @@ from verifiable.claims.contraction import Contraction
 from verifiable.claims.registry import contraction, contractions
 from verifiable.claims.rounding import NARROW, Rounding
 from verifiable.jaxpr.blocks import Atom, Block, Equation, Literal, Var
-from verifiable.jaxpr.effects import effect_on_rounding, is_float, rounding_dtype
+from verifiable.jaxpr.effects import Effect, effects_of, is_float, rounding_dtype
 
 NOTHING: frozenset[str] = frozenset()
 
@@ -141,16 +141,19 @@ class Forward:
         rounded = any(
             is_float(a.dtype) and not f.exact for a, f in zip(equation.inputs, inputs, strict=True)
         )
-        for v, effect in zip(equation.outputs, effect_on_rounding(equation), strict=True):
+        for v, effect in zip(equation.outputs, effects_of(equation), strict=True):
             discontinuities = joined.discontinuities
-            if (effect == "step" and rounded) or (effect == "unknown" and floats):
+            if (effect is Effect.DISCONTINUOUS and rounded) or (
+                effect is Effect.UNKNOWN and floats
+            ):
                 self.discontinuous.add(equation.name)
                 discontinuities |= {equation.name}
             rounding_dtypes = NOTHING
-            if {"exact": rounded, "narrow": rounded, "step": False}.get(effect, floats):
+            rounds = {Effect.EXACT: rounded, Effect.NARROW: rounded, Effect.DISCONTINUOUS: False}
+            if rounds.get(effect, floats):
                 own = [v] if is_float(v.dtype) else equation.inputs
                 rounding_dtypes = joined.rounding_dtypes
-                if effect != "exact":
+                if effect is not Effect.EXACT:
                     rounding_dtypes |= {rounding_dtype(a.dtype) for a in own if is_float(a.dtype)}
             self.facts[v] = Fact(
                 joined.known, rounding_dtypes, discontinuities, joined.loops
@@ -187,7 +190,8 @@ class Forward:
         chain = self.chains.get(value)
         if chain is None:
             fact = inputs[equation.inputs.index(value)]
-            if fact.exact or not {"step", "narrow"}.intersection(effect_on_rounding(equation)):
+            starts = {Effect.DISCONTINUOUS, Effect.NARROW}.intersection(effects_of(equation))
+            if fact.exact or not starts:
                 return None
             chain = _Chain(value, (), NOTHING)
         steps = rounding.extend(chain.steps, equation)

@@ -12,12 +12,14 @@ from verifiable.claims.contraction import Contraction
 from verifiable.claims.convolution import Convolution
 from verifiable.claims.dot_general import DotGeneral
 from verifiable.jaxpr.blocks import Equation
-from verifiable.jaxpr.effects import EXACT
+from verifiable.jaxpr.effects import PRIMITIVES, Effect
 
 contractions: dict[str, Callable[[Equation, int], Contraction | None]] = {
     "dot_general": DotGeneral.of,
     "conv_general_dilated": Convolution.of,
 }
+
+_MOVES = PRIMITIVES[Effect.EXACT] - {"max", "min", "reduce_max"}
 
 
 def contraction(equation: Equation, near: int = 0) -> Contraction | None:
@@ -32,5 +34,6 @@ def work(equation: Equation) -> int:
     form = contraction(equation)
     if form is not None:
         return form.work
-    moves = equation.kind in EXACT and equation.kind not in ("max", "min", "reduce_max")
-    return 0 if moves else max(v.size for v in (*equation.inputs, *equation.outputs))
+    if equation.kind in _MOVES:
+        return 0
+    return max(v.size for v in (*equation.inputs, *equation.outputs))

@@ -1,15 +1,21 @@
-"""Glue: what rounding does in the equations that are no claims, which the verifier replays.
+"""What a primitive does to rounding, for the equations that the verifier replays.
 
-For a value that two honest devices compute with different rounding, an equation is either *exact*
-(it moves or selects values), *continuous* (a small difference stays small), *narrow* (a cast to
-fewer digits: a difference becomes one in the last of these), a *step* (`round`, comparisons,
-`argmax`, casts to integers: a difference in the last bit may flip the result) or *unknown*: what
-no table names may round, and may be discontinuous. (`is_finite` is a comparison with the largest
-number, which no honest value comes close to.)
+Two honest devices may compute a value with different rounding. Given such a value, an equation is
+
+    exact           it moves or selects values;
+    continuous      a small difference stays small;
+    narrow          a cast to fewer digits: a difference becomes one in the last digit;
+    discontinuous   `round`, comparisons, `argmax`, casts to integers: a difference in the last bit
+                    may change the result by any amount;
+    unknown         a primitive that no table lists: it may round, and may be discontinuous.
+
+`is_finite` counts as exact: it compares with the largest number, which no honest value comes near.
 """
 
 from __future__ import annotations
 
+import enum
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -17,50 +23,56 @@ import numpy as np
 
 from verifiable.jaxpr.blocks import Equation
 
+
+class Effect(enum.Enum):
+    """What an equation does to a difference in rounding; see the module's docstring."""
+
+    EXACT = "exact"
+    CONTINUOUS = "continuous"
+    NARROW = "narrow"
+    DISCONTINUOUS = "discontinuous"
+    UNKNOWN = "unknown"
+
+
 FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
 
-EXACT = frozenset(
-    """
-    abs and broadcast_in_dim clamp clz concatenate copy copy_p cummax cummin device_put
-    dynamic_slice dynamic_update_slice expand_dims gather imag iota is_finite max min neg not
-    opt_barrier optimization_barrier or pad real reduce_and reduce_max reduce_min reduce_or
-    reduce_window_max reduce_window_min reduce_xor reshape rev scatter select_n slice split squeeze
-    stack stop_gradient tile transpose unstack xor
-    """.split()
-)
 
-CONTINUOUS = frozenset(
-    """
-    acos acosh add add_any asin asinh atan atanh bessel_i0e bessel_i1e cbrt cholesky complex
-    conj conv_general_dilated cos cosh cumlogsumexp cumprod cumsum digamma div dot_general erf
-    erf_inv erfc exp exp2 expm1 fft integer_pow lgamma log log1p logistic mul pow
-    ragged_dot_general reduce_prod reduce_sum reduce_window_sum regularized_incomplete_beta
-    rsqrt scatter-add scatter_add scatter-mul scatter_mul sin sinh sqrt square sub tan tanh
-    triangular_solve
-    """.split()
-)
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
 
-# Discontinuous, but what they return is exact.
-STEPS = frozenset(
-    """
-    argmax argmin ceil convert_element_type eq floor ge gt le lt ne reduce_precision round sign sort
-    top_k
-    """.split()
-)
 
-# Cheap enough to compute again from smaller inputs rather than to keep the result in a key.
-REBUILT = (EXACT | CONTINUOUS) - frozenset(
-    """
+PRIMITIVES: Mapping[Effect, frozenset[str]] = {
+    Effect.EXACT: _names("""
+        abs and broadcast_in_dim clamp clz concatenate copy copy_p cummax cummin device_put
+        dynamic_slice dynamic_update_slice expand_dims gather imag iota is_finite max min neg not
+        opt_barrier optimization_barrier or pad real reduce_and reduce_max reduce_min reduce_or
+        reduce_window_max reduce_window_min reduce_xor reshape rev scatter select_n slice split
+        squeeze stack stop_gradient tile transpose unstack xor
+    """),
+    Effect.CONTINUOUS: _names("""
+        acos acosh add add_any asin asinh atan atanh bessel_i0e bessel_i1e cbrt cholesky complex
+        conj conv_general_dilated cos cosh cumlogsumexp cumprod cumsum digamma div dot_general erf
+        erf_inv erfc exp exp2 expm1 fft integer_pow lgamma log log1p logistic mul pow
+        ragged_dot_general reduce_prod reduce_sum reduce_window_sum regularized_incomplete_beta
+        rsqrt scatter-add scatter_add scatter-mul scatter_mul sin sinh sqrt square sub tan tanh
+        triangular_solve
+    """),
+    # Casts are here, or exact, or narrow: their types decide.
+    Effect.DISCONTINUOUS: _names("""
+        argmax argmin ceil convert_element_type eq floor ge gt le lt ne reduce_precision round sign
+        sort top_k
+    """),
+}
+
+# Cheap enough to compute again from smaller inputs instead of keeping the result in a key.
+REBUILT = (PRIMITIVES[Effect.EXACT] | PRIMITIVES[Effect.CONTINUOUS]) - _names("""
     cholesky conv_general_dilated dot_general fft gather ragged_dot_general scatter scatter-add
     scatter-mul scatter_add scatter_mul sort triangular_solve
-    """.split()
-) | frozenset(
-    """
+""") | _names("""
     convert_element_type eq floor ge gt le lt ne random_bits random_fold_in random_seed
     random_split random_unwrap random_wrap rem round shift_left shift_right_arithmetic
     shift_right_logical sign threefry2x32
-    """.split()
-)
+""")
 
 
 def is_float(dtype: Any) -> bool:
@@ -69,33 +81,31 @@ def is_float(dtype: Any) -> bool:
 
 
 def rounding_dtype(dtype: Any) -> str:
-    """The type whose rounding a value of a floating-point type goes through: its component's."""
+    """Name of the type that arithmetic in a floating-point type rounds to: its component's."""
     return str(jnp.finfo(dtype).dtype.name)
 
 
-def effect_on_rounding(equation: Equation) -> tuple[str, ...]:
-    """`exact`, `continuous`, `narrow`, `step` or `unknown`, for each output."""
+def effects_of(equation: Equation) -> tuple[Effect, ...]:
+    """The effect of an equation on each of its outputs."""
     kind, outputs = equation.kind, equation.outputs
+    if kind == "top_k":
+        return (Effect.EXACT, Effect.DISCONTINUOUS)
     if kind == "convert_element_type":
-        effect = _conversion(equation.inputs[0].dtype, outputs[0].dtype)
-    elif kind == "top_k":
-        return ("exact", "step")
-    elif kind in EXACT or (kind == "sort" and len(outputs) == 1):
-        effect = "exact"
-    elif kind in CONTINUOUS:
-        effect = "continuous"
+        effect = _cast(equation.inputs[0].dtype, outputs[0].dtype)
+    elif kind == "sort" and len(outputs) == 1:
+        effect = Effect.EXACT
     else:
-        effect = "step" if kind in STEPS else "unknown"
+        found = (effect for effect, names in PRIMITIVES.items() if kind in names)
+        effect = next(found, Effect.UNKNOWN)
     return (effect,) * len(outputs)
 
 
-def _conversion(source: np.dtype[Any], target: np.dtype[Any]) -> str:
+def _cast(source: np.dtype[Any], target: np.dtype[Any]) -> Effect:
     if not is_float(source):
-        return "exact"
+        return Effect.EXACT
     if not is_float(target):
-        return "step"
+        return Effect.DISCONTINUOUS
     from_, to = jnp.finfo(source), jnp.finfo(target)
-    widens = to.nmant >= from_.nmant and to.maxexp >= from_.maxexp and to.minexp <= from_.minexp
-    if widens:
-        return "exact"
-    return "narrow" if np.dtype(target).name in FLOATS else "step"
+    if to.nmant >= from_.nmant and to.maxexp >= from_.maxexp and to.minexp <= from_.minexp:
+        return Effect.EXACT
+    return Effect.NARROW if np.dtype(target).name in FLOATS else Effect.DISCONTINUOUS

@@ -14,38 +14,38 @@ from hypothesis import strategies as st
 from jax import lax
 
 from tests.helpers.contractions import equation_of
-from verifiable.jaxpr import blocks
-from verifiable.jaxpr.effects import CONTINUOUS, EXACT, REBUILT, STEPS, effect_on_rounding, is_float
+from verifiable.jaxpr import flatten
+from verifiable.jaxpr.effects import PRIMITIVES, REBUILT, Effect, effects_of, is_float
 
 
 def test_the_tables_do_not_contradict_one_another():
-    assert not EXACT & CONTINUOUS
-    assert not STEPS & (EXACT | CONTINUOUS)
+    names = [name for table in PRIMITIVES.values() for name in table]
+    assert len(set(names)) == len(names)
 
 
 @pytest.mark.parametrize(
     ("source", "target", "effect"),
     [
-        ("float32", "float64", "exact"),
-        ("bfloat16", "float32", "exact"),
-        ("float16", "float32", "exact"),
-        ("float32", "complex64", "exact"),
-        ("int32", "float32", "exact"),
-        ("bool", "float32", "exact"),
-        ("float32", "bfloat16", "narrow"),
-        ("float32", "float16", "narrow"),
-        ("float64", "float32", "narrow"),
-        ("bfloat16", "float16", "narrow"),
-        ("float16", "bfloat16", "narrow"),
-        ("float32", "float8_e4m3fn", "step"),
-        ("float32", "int32", "step"),
-        ("float32", "bool", "step"),
+        ("float32", "float64", Effect.EXACT),
+        ("bfloat16", "float32", Effect.EXACT),
+        ("float16", "float32", Effect.EXACT),
+        ("float32", "complex64", Effect.EXACT),
+        ("int32", "float32", Effect.EXACT),
+        ("bool", "float32", Effect.EXACT),
+        ("float32", "bfloat16", Effect.NARROW),
+        ("float32", "float16", Effect.NARROW),
+        ("float64", "float32", Effect.NARROW),
+        ("bfloat16", "float16", Effect.NARROW),
+        ("float16", "bfloat16", Effect.NARROW),
+        ("float32", "float8_e4m3fn", Effect.DISCONTINUOUS),
+        ("float32", "int32", Effect.DISCONTINUOUS),
+        ("float32", "bool", Effect.DISCONTINUOUS),
     ],
 )
-def test_conversions(source: str, target: str, effect: str):
+def test_conversions(source: str, target: str, effect: Effect):
     x = jax.ShapeDtypeStruct((3,), source)
     equation = equation_of(lambda x: lax.convert_element_type(x, target), x)
-    assert effect_on_rounding(equation) == (effect,)
+    assert effects_of(equation) == (effect,)
 
 
 UNARY = (
@@ -83,41 +83,41 @@ def test_what_the_tables_call_continuous_has_no_jump(name: str):
         points = [x.astype(np.complex128) for x in points]
     with jax.enable_x64(True), np.errstate(all="ignore"):
         equation = equation_of(function, *points)
-        [effect] = effect_on_rounding(equation)
+        [effect] = effects_of(equation)
         if name in ("imag", "real"):
-            assert effect == "exact"
+            assert effect == Effect.EXACT
             return
         jump = jumps(jax.jit(function), arguments)
     if name in UNNAMED:
-        assert effect == "unknown"  # whether or not it jumps at these points
+        assert effect == Effect.UNKNOWN  # whether or not it jumps at these points
     else:
-        assert (effect == "step") == jump
+        assert (effect == Effect.DISCONTINUOUS) == jump
 
 
 @pytest.mark.parametrize(
     ("function", "effects"),
     [
-        (lambda x: lax.top_k(x, 2), ("exact", "step")),
-        (lax.sort, ("exact",)),
-        (lambda x: lax.sort((x, x), num_keys=1), ("step",) * 2),
-        (lambda x: lax.argmax(x, 0, np.int32), ("step",)),
-        (lambda x: lax.argmin(x, 0, np.int32), ("step",)),
-        (lambda x: lax.reduce_precision(x, 5, 7), ("step",)),
-        (lambda x: lax.bitcast_convert_type(x, np.int64), ("unknown",)),
-        (lax.cumsum, ("continuous",)),
-        (lax.cummax, ("exact",)),
-        (lambda x: lax.rev(x, (0,)), ("exact",)),
+        (lambda x: lax.top_k(x, 2), (Effect.EXACT, Effect.DISCONTINUOUS)),
+        (lax.sort, (Effect.EXACT,)),
+        (lambda x: lax.sort((x, x), num_keys=1), (Effect.DISCONTINUOUS,) * 2),
+        (lambda x: lax.argmax(x, 0, np.int32), (Effect.DISCONTINUOUS,)),
+        (lambda x: lax.argmin(x, 0, np.int32), (Effect.DISCONTINUOUS,)),
+        (lambda x: lax.reduce_precision(x, 5, 7), (Effect.DISCONTINUOUS,)),
+        (lambda x: lax.bitcast_convert_type(x, np.int64), (Effect.UNKNOWN,)),
+        (lax.cumsum, (Effect.CONTINUOUS,)),
+        (lax.cummax, (Effect.EXACT,)),
+        (lambda x: lax.rev(x, (0,)), (Effect.EXACT,)),
     ],
     ids=lambda v: getattr(v, "__name__", str(v)),
 )
-def test_effects(function: Callable[..., Any], effects: tuple[str, ...]):
-    assert effect_on_rounding(equation_of(function, np.zeros(9))) == effects
+def test_effects(function: Callable[..., Any], effects: tuple[Effect, ...]):
+    assert effects_of(equation_of(function, np.zeros(9))) == effects
 
 
 def test_a_primitive_that_no_table_names_is_unknown():
     equation = equation_of(lambda x: lax.linalg.eigh(x, symmetrize_input=False), np.eye(3))
-    assert equation.kind not in EXACT | CONTINUOUS | STEPS
-    assert set(effect_on_rounding(equation)) == {"unknown"}
+    assert not any(equation.kind in table for table in PRIMITIVES.values())
+    assert set(effects_of(equation)) == {Effect.UNKNOWN}
 
 
 def test_gathering_by_the_largest_is_a_choice():
@@ -132,9 +132,9 @@ def test_gathering_by_the_largest_is_a_choice():
     t = np.array([0.0, 10.0])
     low, high = (np.asarray(derivative(np.array([1.0, 1 + s]), t)) for s in (-1e-6, 1e-6))
     assert abs(low - high) == 10
-    function, _ = blocks.trace(derivative, np.zeros(2), t)
+    function, _ = flatten.trace(derivative, np.zeros(2), t)
     [choice] = [e for e in function.block.equations if "gather" in e.kind or "window" in e.kind]
-    assert set(effect_on_rounding(choice)) <= {"step", "unknown"}
+    assert set(effects_of(choice)) <= {Effect.DISCONTINUOUS, Effect.UNKNOWN}
 
 
 def test_random_bits_and_sorts_are_not_rebuilt_carelessly():
