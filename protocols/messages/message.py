@@ -1,0 +1,130 @@
+"""What all kinds of messages share: checked fields, one encoding, and a digest.
+
+    encoding = CBOR [kind, version, field, field, ...]      deterministic (RFC 8949, 4.2.1)
+    digest   = H("message " + kind, encoding)
+
+A kind is a frozen dataclass that names itself (`KIND`), its domain (`TAG`), its size limit
+(`MAX_SIZE`) and a predicate for each field (`CHECKS`). `decode` accepts only what `encode` writes.
+Rules: specs/messages.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any, ClassVar, Final, Self
+
+from verifiable import encoding
+from verifiable.encoding import tagged_hash
+from verifiable.errors import MalformedEncoding
+
+VERSION: Final = 1
+"""Version of every message. A message of another version is malformed."""
+
+HEADS: Final = 256
+"""More bytes than the heads and the fields of fixed size take in any message."""
+
+
+def is_uint(value: Any) -> bool:
+    """Whether a value is an unsigned 64-bit integer."""
+    return type(value) is int and 0 <= value < 2**64
+
+
+def is_count(value: Any) -> bool:
+    """Whether a value is a positive 64-bit integer."""
+    return is_uint(value) and value > 0
+
+
+def is_digest(value: Any) -> bool:
+    """Whether a value is 32 bytes."""
+    return type(value) is bytes and len(value) == 32
+
+
+def or_null(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """The same check, which also accepts None."""
+    return lambda value: value is None or check(value)
+
+
+class Message:
+    """Base of all messages."""
+
+    __slots__ = ()
+
+    KIND: ClassVar[str]
+    """First element of the encoding."""
+    TAG: ClassVar[str]
+    """Domain of the digest."""
+    MAX_SIZE: ClassVar[int]
+    """The most bytes of an encoding."""
+    CHECKS: ClassVar[Mapping[str, Callable[[Any], bool]]]
+    """Each field, in the order of the encoding, with the predicate that it must satisfy."""
+
+    def __post_init__(self) -> None:
+        """Check every field.
+
+        Raises:
+          ValueError: a field has a wrong type, size or range.
+        """
+        for name, check in self.CHECKS.items():
+            value = getattr(self, name)
+            if not check(value):
+                raise ValueError(
+                    f"{name} of a {self.KIND} has a wrong type, size or range: {_shown(value)}"
+                )
+
+    def encode(self) -> bytes:
+        """The one encoding of this message."""
+        return encoding.encode([self.KIND, VERSION, *self._values()])
+
+    @classmethod
+    def decode(cls, data: bytes | bytearray | memoryview, *, max_size: int | None = None) -> Self:
+        """Read a message of this kind.
+
+        Args:
+          data: bytes from an untrusted sender.
+          max_size: a limit in bytes below `MAX_SIZE`, where the job in hand allows less.
+
+        Raises:
+          MalformedEncoding: too long, not canonical, of another kind or version, or with a field
+            that has a wrong type, size or range.
+        """
+        limit = cls.MAX_SIZE if max_size is None else min(max_size, cls.MAX_SIZE)
+        data = bytes(memoryview(data).cast("B")[: limit + 1])
+        if len(data) <= limit and not data.startswith(prefix(cls)):
+            raise MalformedEncoding(
+                f"expected a {cls.KIND} of version {VERSION} with {len(cls.CHECKS)} fields"
+            )
+        # The prefix fixes the kind, the version and the number of fields.
+        _, _, *values = encoding.decode(data, max_size=limit)
+        try:
+            return cls(**cls._fields(dict(zip(cls.CHECKS, values, strict=True))))
+        except (TypeError, ValueError) as error:
+            raise MalformedEncoding(str(error)) from error
+
+    @property
+    def digest(self) -> bytes:
+        """32-byte tagged hash of the encoding."""
+        return tagged_hash(self.TAG, self.encode())
+
+    def _values(self) -> list[Any]:
+        """Fields as they are encoded."""
+        return [getattr(self, name) for name in self.CHECKS]
+
+    @classmethod
+    def _fields(cls, wire: dict[str, Any]) -> dict[str, Any]:
+        """Fields from decoded values: the inverse of `_values`."""
+        return wire
+
+
+@cache
+def prefix(kind: type[Message]) -> bytes:
+    """First bytes of every message of a kind: head of the array, kind and version."""
+    head = bytes([0x80 | 2 + len(kind.CHECKS)])
+    return head + encoding.encode(kind.KIND) + encoding.encode(VERSION)
+
+
+def _shown(value: Any) -> str:
+    """A value from an untrusted sender, in few characters."""
+    if isinstance(value, bytes | str | tuple | list):
+        return f"{type(value).__name__} of length {len(value)}"
+    return repr(value) if isinstance(value, int | float | None) else type(value).__name__

@@ -1,0 +1,121 @@
+"""Signed messages: workers sign the digests of their commits and reveals.
+
+    signed message = message ‖ CBOR byte string of 64        a CBOR sequence (RFC 8742)
+
+`receive` verifies the signature before it parses the message. Until then it only compares and
+hashes bytes, so a sender that is not registered causes no parsing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+from protocols.identities import Identity
+from protocols.messages.commit_reveal import Commit, Reveal
+from protocols.messages.message import VERSION, prefix
+from verifiable.encoding import tagged_hash
+from verifiable.errors import MalformedEncoding, VerificationError
+
+_SIGNATURE_SIZE: Final = 64
+_SIGNATURE_HEAD: Final = b"\x58\x40"  # of a CBOR byte string of 64
+_DIGEST_HEAD: Final = b"\x58\x20"  # of a CBOR byte string of 32
+
+M = TypeVar("M", Commit, Reveal)
+
+
+class UnknownWorker(VerificationError):
+    """A message names a worker that is not registered.
+
+    Attributes:
+      worker: the identity that the message names.
+    """
+
+    def __init__(self, worker: bytes):
+        """Keep the identity."""
+        self.worker = worker
+        super().__init__(f"worker {worker.hex()} is not registered")
+
+
+class InvalidSignature(VerificationError):
+    """A signature that the named worker's key does not verify over this message.
+
+    Attributes:
+      worker: the identity that the message names.
+      kind: kind of the message.
+    """
+
+    def __init__(self, *, worker: bytes, kind: str):
+        """Keep what was claimed."""
+        self.worker, self.kind = worker, kind
+        super().__init__(
+            f"the key of worker {worker.hex()} does not verify this {kind}: (a) another key "
+            "signed it, (b) the message was changed, or (c) another kind of message was signed"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signed(Generic[M]):
+    """A worker's message with its signature. Only `sign` and `receive` make one.
+
+    Attributes:
+      message: the signed message.
+      signature: 64 bytes.
+    """
+
+    message: M
+    signature: bytes
+
+    def encode(self) -> bytes:
+        """The one encoding: the message, then the signature (a CBOR sequence, RFC 8742)."""
+        return self.message.encode() + _SIGNATURE_HEAD + self.signature
+
+
+def sign(message: M, signer: Callable[[bytes], bytes]) -> Signed[M]:
+    """Sign a message.
+
+    Args:
+      message: the message to send.
+      signer: takes a 32-byte digest and returns a signature, such as `Ed25519PrivateKey.sign` or a
+        call to the hardware that holds the key.
+    """
+    return Signed(message=message, signature=signer(message.digest))
+
+
+def receive(
+    kind: type[M],
+    data: bytes | bytearray | memoryview,
+    identities: Mapping[bytes, Identity],
+    *,
+    max_size: int | None = None,
+) -> Signed[M]:
+    """Authenticate the bytes of a worker, then read them.
+
+    Args:
+      kind: the message that is expected, `Commit` or `Reveal`.
+      data: the bytes received.
+      identities: the registered workers by `Identity.id`.
+      max_size: the most bytes in the message, where the job in hand allows less than the kind.
+
+    Raises:
+      MalformedEncoding: not a signed message of this kind.
+      UnknownWorker: the worker that the message names is not registered.
+      InvalidSignature: the named worker did not sign this message.
+    """
+    limit = kind.MAX_SIZE if max_size is None else min(max_size, kind.MAX_SIZE)
+    tail = len(_SIGNATURE_HEAD) + _SIGNATURE_SIZE
+    data = bytes(memoryview(data).cast("B")[: limit + tail + 1])
+    if len(data) > limit + tail:
+        raise MalformedEncoding(f"signed message has more than the {limit + tail} bytes allowed")
+    body, head, signature = data[:-tail], data[-tail:-_SIGNATURE_SIZE], data[-_SIGNATURE_SIZE:]
+    start = prefix(kind) + _DIGEST_HEAD
+    if head != _SIGNATURE_HEAD or not body.startswith(start):
+        raise MalformedEncoding(f"expected a signed {kind.KIND} of version {VERSION}")
+    worker = body[len(start) : len(start) + 32]
+    identity = identities.get(worker)
+    if identity is None:
+        raise UnknownWorker(worker)
+    if not identity.verifies(signature, tagged_hash(kind.TAG, body)):
+        raise InvalidSignature(worker=worker, kind=kind.KIND)
+    return Signed(message=kind.decode(body, max_size=limit), signature=signature)
