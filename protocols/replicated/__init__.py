@@ -1,7 +1,19 @@
-"""Replicated execution of one job, as a pure step function."""
+"""Replicated execution of one job: several workers, a vote, and an audit on disagreement.
+
+    start, step       the two functions: from an event to the next state and its effects
+    Rules, Schedule   what the coordinator decides by
+    State, Seat       what it knows of one job and of each worker
+    events            Tick, Received, Drawn, Audited, WindowClosed
+    effects           Dispatch, Record, AskReveal, AwaitBeacon, Audit, AwaitWindow, Refuse, Absent,
+                      Blame, Conclude
+
+`state` defines the values, `step` handles events, `phases` moves a job from one phase to the next,
+and `ballots` decides on the ballots that stand. Rules: specs/replicated.md.
+"""
 
 from __future__ import annotations
 
+from protocols.events import Tick
 from protocols.replicated.state import (
     Absent,
     AskReveal,
@@ -24,14 +36,10 @@ from protocols.replicated.state import (
     Schedule,
     Seat,
     State,
-    Tick,
+    Transition,
     WindowClosed,
 )
-from protocols.replicated.step import (
-    Step,
-    start,
-    step,
-)
+from protocols.replicated.step import start, step
 
 __all__ = [
     "Absent",
@@ -55,8 +63,8 @@ __all__ = [
     "Schedule",
     "Seat",
     "State",
-    "Step",
     "Tick",
+    "Transition",
     "WindowClosed",
     "start",
     "step",

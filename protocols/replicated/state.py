@@ -1,8 +1,7 @@
-"""What replicated execution sees and says: rules, state, events and effects of one job.
+"""Values of replicated execution: rules, state, events and effects of one job.
 
-All are frozen values. Events carry the time at which they happened, in seconds since 1970-01-01
-UTC as the coordinator saw it. Effects are what the caller has to do: this package sends nothing and
-reads no clock.
+All are frozen. An event carries the time at which the coordinator saw it, in seconds since
+1970-01-01 UTC. An effect is a task for the caller: this package sends nothing and reads no clock.
 """
 
 from __future__ import annotations
@@ -10,13 +9,16 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
+from protocols.events import Tick
 from protocols.messages import MAX_BALLOTS, Commit, Decision, Job, Reveal, Signed
 from verifiable.challenge import Beacon
 from verifiable.report import Verdict
 from verifiable.voting.agreement import Agreement
 from verifiable.voting.quorum import QuorumPolicy, Standing
+
+# Rules.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +26,7 @@ class Schedule:
     """When a beacon's rounds appear: round r at genesis + (r - 1) period, as drand defines it.
 
     Attributes:
-      chain: which beacon.
+      chain: name of the beacon.
       genesis: time of round 1, in seconds since 1970-01-01 UTC.
       period: seconds between rounds.
     """
@@ -34,12 +36,16 @@ class Schedule:
     period: int
 
     def __post_init__(self) -> None:
-        """Refuse a beacon that stands still."""
+        """Raises ValueError for a period below one second."""
         if self.period < 1:
-            raise ValueError(f"a beacon's period is positive, got {self.period}")
+            raise ValueError(f"the period of a beacon must be at least 1 second, got {self.period}")
+
+    def appears(self, number: int) -> int:
+        """Time at which a round appears, in seconds since 1970-01-01 UTC."""
+        return self.genesis + (number - 1) * self.period
 
     def after(self, now: int) -> int:
-        """The first round that appears after `now`."""
+        """Number of the first round that appears after `now`."""
         return max(1, (now - self.genesis) // self.period + 2)
 
 
@@ -48,17 +54,17 @@ class Rules:
     """What the coordinator decides by; the same for all jobs of a kind.
 
     Attributes:
-      policy: how many ballots to ask for, and when they are enough.
+      policy: how many ballots to request, and when they suffice.
       agreement: when two answers agree.
-      decode: from a revealed value to what the agreement reads; raises `VerificationError` on bytes
+      decode: from a revealed value to the agreement's input. Raises `VerificationError` for bytes
         that are no answer. Must be a function of its argument.
-      beacon: where ties are broken.
-      dispatches: the most workers a job is sent to, replacements included.
+      beacon: rounds of the beacon that breaks ties.
+      dispatches: the most workers that a job is sent to, replacements included.
       commit_seconds: time to run the job and commit.
       reveal_seconds: time to reveal.
-      beacon_seconds: how long to wait for the beacon beyond the time that its round is due.
+      beacon_seconds: how long to wait for the beacon after its round is due.
       audit_seconds: time to open and check traces.
-      window_seconds: how long to wait for a trusted worker's window to close.
+      window_seconds: how long to wait until a trusted worker's window closes.
     """
 
     policy: QuorumPolicy
@@ -73,17 +79,22 @@ class Rules:
     window_seconds: int
 
     def __post_init__(self) -> None:
-        """Refuse phases without time, and more workers than a decision can name."""
+        """Raises ValueError for a phase without time, or more workers than a decision can name."""
         if self.dispatches > MAX_BALLOTS:
-            raise ValueError(f"a job is sent to {MAX_BALLOTS} workers at most")
+            raise ValueError(
+                f"a job is sent to at most {MAX_BALLOTS} workers, got dispatches={self.dispatches}"
+            )
         names = "commit_seconds reveal_seconds beacon_seconds audit_seconds window_seconds"
         for name in ("dispatches", *names.split()):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} is positive, got {getattr(self, name)}")
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+
+
+# State.
 
 
 class Phase(enum.Enum):
-    """Where a job stands."""
+    """Phase of a job."""
 
     COMMIT = "commit"
     REVEAL = "reveal"
@@ -94,7 +105,7 @@ class Phase(enum.Enum):
 
 
 class Place(enum.Enum):
-    """Where a worker stands. ABSENT and VOID seats are vacant, and may be filled by others."""
+    """How far a worker has come. ABSENT and VOID seats are vacant: other workers may fill them."""
 
     DISPATCHED = "dispatched"
     COMMITTED = "committed"
@@ -109,11 +120,11 @@ class Seat:
 
     Attributes:
       worker: its identity.
-      standing: what is known of it.
+      standing: its record of checks passed.
       place: how far it has come.
-      commit: what it committed to.
-      reveal: what it revealed.
-      verdict: of the audit of its trace; None before.
+      commit: its commit, once received.
+      reveal: its reveal, once received.
+      verdict: verdict of the audit of its trace; None before.
     """
 
     worker: bytes
@@ -128,189 +139,30 @@ class Seat:
         """Commit and reveal of a worker that revealed.
 
         Raises:
-          ValueError: it did not.
+          ValueError: it did not reveal.
         """
         if self.commit is None or self.reveal is None:
-            raise ValueError("a seat without a ballot")
+            raise ValueError(f"worker {self.worker.hex()} has no ballot: it has not revealed")
         return self.commit, self.reveal
-
-
-# Events: what happened, and when.
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tick:
-    """Time went by."""
-
-    at: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Received:
-    """A worker's message came; `messages.receive` has authenticated it."""
-
-    at: int
-    message: Signed[Commit] | Signed[Reveal]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Drawn:
-    """A round of the beacon appeared, and its signature has been checked."""
-
-    at: int
-    beacon: Beacon
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Audited:
-    """The audit of a worker's trace ended.
-
-    REJECT only where a proof or a deterministic recomputation shows the answer or its trace wrong,
-    so that others can be shown it. An audit that got no answer is INDETERMINATE.
-    """
-
-    at: int
-    worker: bytes
-    verdict: Verdict
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WindowClosed:
-    """The window that holds a trusted worker's answer closed: cleared, or void."""
-
-    at: int
-    worker: bytes
-    cleared: bool
-
-
-Event = Tick | Received | Drawn | Audited | WindowClosed
-
-
-# Effects: what the caller has to do.
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dispatch:
-    """Send the job to a worker, to commit by the deadline."""
-
-    worker: bytes
-    deadline: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
-    """Keep a commit durably, and append `commit.message.digest` to the epoch's commitment log."""
-
-    commit: Signed[Commit]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AskReveal:
-    """Tell a worker that commitments are closed, and to reveal by the deadline."""
-
-    worker: bytes
-    deadline: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AwaitBeacon:
-    """Deliver this round of this beacon as `Drawn`; no other will do."""
-
-    chain: str
-    round: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Audit:
-    """Audit the trace that a worker committed to, and that its answer is the trace's; `Audited`."""
-
-    commit: Signed[Commit]
-    reveal: Signed[Reveal]
-    deadline: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AwaitWindow:
-    """Put a trusted worker's answer into its window of audits; `WindowClosed`."""
-
-    reveal: Signed[Reveal]
-    deadline: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refuse:
-    """A message was turned away. That is no blame: networks duplicate, delay and reorder.
-
-    Attributes:
-      worker: who sent it, or whom it concerns; empty for a beacon.
-      reason: not-seated, other-job, other-epoch, too-early, too-late, duplicate, second-commit,
-        opening-mismatch, other-beacon, or not-asked.
-    """
-
-    worker: bytes
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Absent:
-    """A worker let a deadline pass. It loses its seat, and nothing else."""
-
-    worker: bytes
-    phase: Phase
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Blame:
-    """An audit showed a worker's answer or trace wrong: with its signatures, this is evidence."""
-
-    commit: Signed[Commit]
-    reveal: Signed[Reveal]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Conclude:
-    """The job has ended; comes once.
-
-    Attributes:
-      decision: final.
-      value: the accepted answer as it was submitted; None where indeterminate.
-    """
-
-    decision: Decision
-    value: bytes | None
-
-
-Effect = (
-    Dispatch
-    | Record
-    | AskReveal
-    | AwaitBeacon
-    | Audit
-    | AwaitWindow
-    | Refuse
-    | Absent
-    | Blame
-    | Conclude
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """All that is known of one job. Nothing of a reveal may leave the coordinator before it ends.
+    """Everything known of one job. Keep reveals secret until the job has ended.
 
     Attributes:
-      rules: what is decided by.
+      rules: what the coordinator decides by.
       job: the job.
       job_id: its digest.
-      phase: where it stands.
+      phase: its phase.
       now: time of the latest event; it never goes back.
-      deadline: when the phase ends at the latest: wake up with a `Tick` then.
+      deadline: when the phase ends at the latest: send a `Tick` then.
       seats: every worker that the job was sent to, in the order drawn.
       reserve: workers drawn and not yet needed, with their standings.
       requested: ballots requested; a seat whose worker was replaced counts once.
-      round: round of the beacon that ties are broken with.
+      round: round of the beacon that breaks ties.
       beacon: its value.
-      decision: how it ended.
+      decision: how the job ended.
     """
 
     rules: Rules
@@ -325,3 +177,158 @@ class State:
     round: int | None = None
     beacon: Beacon | None = None
     decision: Decision | None = None
+
+
+# Events: what happened, and when. `Tick` is shared by all protocols.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Received:
+    """A worker's message arrived; `messages.receive` has authenticated it."""
+
+    at: int
+    message: Signed[Commit] | Signed[Reveal]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """A round of the beacon appeared; the caller has checked its signature."""
+
+    at: int
+    beacon: Beacon
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audited:
+    """The audit of a worker's trace ended.
+
+    REJECT only if a proof or a deterministic recomputation, which others can repeat, shows that the
+    answer or its trace is wrong. An audit that the worker does not answer is INDETERMINATE.
+    """
+
+    at: int
+    worker: bytes
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowClosed:
+    """The window of a trusted worker's answer closed: cleared, or void."""
+
+    at: int
+    worker: bytes
+    cleared: bool
+
+
+Event: TypeAlias = Tick | Received | Drawn | Audited | WindowClosed
+
+
+# Effects: tasks for the caller.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dispatch:
+    """Send the job to a worker, which must commit before the deadline."""
+
+    worker: bytes
+    deadline: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """Store a commit durably, and append `commit.message.digest` to the epoch's commitment log."""
+
+    commit: Signed[Commit]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskReveal:
+    """Tell a worker that commitments are closed, and that it must reveal before the deadline."""
+
+    worker: bytes
+    deadline: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AwaitBeacon:
+    """Deliver this round of this beacon, and no other, as `Drawn`."""
+
+    chain: str
+    round: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audit:
+    """Audit a committed trace and check that the revealed answer is in it; report `Audited`."""
+
+    commit: Signed[Commit]
+    reveal: Signed[Reveal]
+    deadline: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AwaitWindow:
+    """Put a trusted worker's answer into its window of audits; report `WindowClosed`."""
+
+    reveal: Signed[Reveal]
+    deadline: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refuse:
+    """An event was refused. That is no blame: networks duplicate, delay and reorder messages.
+
+    Attributes:
+      worker: the worker that sent it, or that it concerns; empty for a beacon.
+      reason: not-seated, other-job, other-epoch, too-early, too-late, duplicate, second-commit,
+        opening-mismatch, other-beacon, or not-asked.
+    """
+
+    worker: bytes
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Absent:
+    """A worker missed a deadline. It loses its seat, and nothing else."""
+
+    worker: bytes
+    phase: Phase
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blame:
+    """An audit showed that a worker's answer or trace is wrong. Its signatures are the evidence."""
+
+    commit: Signed[Commit]
+    reveal: Signed[Reveal]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conclude:
+    """The job has ended. Comes once.
+
+    Attributes:
+      decision: final.
+      value: the accepted answer as it was submitted; None if indeterminate.
+    """
+
+    decision: Decision
+    value: bytes | None
+
+
+Effect: TypeAlias = (
+    Dispatch
+    | Record
+    | AskReveal
+    | AwaitBeacon
+    | Audit
+    | AwaitWindow
+    | Refuse
+    | Absent
+    | Blame
+    | Conclude
+)
+
+Transition: TypeAlias = tuple[State, tuple[Effect, ...]]
+"""A new state, and the tasks that it brings, in this order."""

@@ -853,7 +853,7 @@ def test_jobs_that_cannot_run_are_refused():
     config = rules(FixedSize(bad=0.1, size=3))
     with pytest.raises(ValueError, match="expired"):
         start(JOB, config, now=JOB.expiry, workers=WORKERS, weights=[1] * 9, seed=SEED)
-    with pytest.raises(ValueError, match="3 workers, and 2"):
+    with pytest.raises(ValueError, match="3 workers, and 2 can"):
         start(JOB, config, now=NOW, workers=WORKERS[:2], weights=[1] * 2, seed=SEED)
     with pytest.raises(ValueError, match="one weight"):
         start(JOB, config, now=NOW, workers=WORKERS, weights=[1], seed=SEED)
