@@ -1,0 +1,16 @@
+"""What a module of tests has compiled is freed before the next module begins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.helpers import memory
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _memory_of_a_module(request: pytest.FixtureRequest) -> Iterator[None]:
+    yield
+    memory.forget_results(request.module)
+    memory.free_compiled_programs()
