@@ -1,19 +1,26 @@
-"""RFC 9162 Merkle trees over BLAKE3 or SHA-256."""
+"""Merkle trees: a root of 32 bytes that binds every leaf and its position, and short proofs of it.
+
+    tree = Tree.from_data([b"a", b"b", b"c"])             # prover: publishes tree.root, tree.size
+    proof = tree.inclusion(1)                             # prover: two digests
+    verify_inclusion(                                     # verifier: raises unless b"b" is leaf 1
+        proof, leaf=BLAKE3.leaf(b"b"), index=1, size=tree.size, root=tree.root
+    )
+
+    hashing   the suites BLAKE3 (traces) and SHA256 (contracts, transparency logs)
+    tree      `Tree`: build a tree and make proofs
+    paths     the ranges that the digests of a proof stand for
+    proofs    verify inclusion, consistency, subtrees and several leaves at once
+
+A verifier raises `MalformedProof` or `RootMismatch` (`verifiable.errors`) and returns nothing.
+Specification: specs/merkle.md.
+"""
 
 from __future__ import annotations
 
-from verifiable.merkle.hashing import (
-    BLAKE3,
-    DIGEST_SIZE,
-    SHA256,
-    Suite,
-)
-from verifiable.merkle.tree import (
-    MAX_SIZE,
-    Tree,
-    indices_fault,
+from verifiable.merkle.hashing import BLAKE3, DIGEST_SIZE, SHA256, Suite
+from verifiable.merkle.paths import MAX_SIZE, indices_fault
+from verifiable.merkle.proofs import (
     root_from_inclusion,
-    root_from_leaf_data,
     root_from_multiproof,
     roots_from_subtree_consistency,
     verify_consistency,
@@ -22,6 +29,7 @@ from verifiable.merkle.tree import (
     verify_subtree_consistency,
     verify_subtree_inclusion,
 )
+from verifiable.merkle.tree import Tree, root_from_leaf_data
 
 __all__ = [
     "BLAKE3",

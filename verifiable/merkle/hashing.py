@@ -5,33 +5,32 @@
 | SHA256 | SHA256()                    | SHA256(0x00, data)      | SHA256(0x01, left, right)    |
 | BLAKE3 | tagged_hash("merkle empty") | BLAKE3 keyed, leaf key  | BLAKE3 keyed, node key       |
 
-SHA256 is RFC 9162 to the letter, for whatever a contract or a transparency log must verify.
+SHA256 is RFC 9162 to the letter, for roots that a contract or a transparency log must verify.
 BLAKE3 is for traces. Its keys are `tagged_hash("merkle leaf")` and `tagged_hash("merkle node")`:
 two keyed modes are independent functions, so leaves and nodes are separated without a prefix, and
-the 64 bytes of a node stay a single compression.
+the 64 bytes of a node take a single compression.
 
 Whole levels of BLAKE3 nodes are hashed in numpy, one array operation for thousands of inputs:
-from Python, a call for each would cost five times as much.
+a call from Python for each would cost five times as much.
 """
 
 from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from blake3 import blake3
+from jaxtyping import Int, UInt8, UInt32
 
 from verifiable.encoding import tagged_hash
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Bytes = NDArray[np.uint8]
-    Words = NDArray[np.uint32]
+Pairs: TypeAlias = UInt8[np.ndarray, "k 64"]
+Digests: TypeAlias = UInt8[np.ndarray, "k 32"]
+Words: TypeAlias = UInt32[np.ndarray, "rows n"]
 
 DIGEST_SIZE: Final = 32
 """Bytes in a digest, in either suite."""
@@ -39,25 +38,38 @@ DIGEST_SIZE: Final = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suite:
-    """The hash functions of a tree. Chosen by whoever verifies, never named by a proof.
+    """The hash functions of a tree. The verifier chooses the suite; a proof never names it.
 
     Attributes:
-      name: for messages and headers.
-      empty: the root of the tree without leaves.
-      leaf: leaf data to its digest.
-      node: two digests to the digest of their parent.
-      nodes: the same for a whole level: uint8 (k, 64), a row for each pair, to (k, 32).
+      name: name of the suite, for messages and headers.
+      empty: root of the tree without leaves, 32 bytes.
+      leaf: maps the data of a leaf, of any length, to its digest of 32 bytes.
+      node: maps two digests, left and right, to the digest of their parent.
+      nodes: the same for a whole level: uint8 (k, 64), a pair of digests in each row, to uint8
+        (k, 32).
     """
 
     name: str
     empty: bytes = field(repr=False)
     leaf: Callable[[bytes | memoryview], bytes] = field(repr=False)
     node: Callable[[bytes, bytes], bytes] = field(repr=False)
-    nodes: Callable[[Bytes], Bytes] = field(repr=False)
+    nodes: Callable[[Pairs], Digests] = field(repr=False)
 
 
-def _rows(digests: list[bytes]) -> Bytes:
+def _rows(digests: Sequence[bytes]) -> Digests:
     return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, DIGEST_SIZE)
+
+
+def digest_rows(digests: Any) -> UInt8[np.ndarray, "n 32"] | None:
+    """Digests as a uint8 array (n, 32); None unless they are such an array or n times 32 bytes."""
+    if isinstance(digests, np.ndarray):
+        well_formed = digests.dtype == np.uint8 and digests.shape[1:] == (DIGEST_SIZE,)
+        return digests if well_formed else None
+    if not isinstance(digests, list | tuple):
+        return None
+    if not all(type(digest) is bytes and len(digest) == DIGEST_SIZE for digest in digests):
+        return None
+    return _rows(digests)
 
 
 def _sha256_leaf(data: bytes | memoryview) -> bytes:
@@ -68,7 +80,7 @@ def _sha256_node(left: bytes, right: bytes) -> bytes:
     return hashlib.sha256(b"\1" + left + right).digest()
 
 
-def _sha256_nodes(pairs: Bytes) -> Bytes:
+def _sha256_nodes(pairs: Pairs) -> Digests:
     prefixed = np.full((len(pairs), 65), 1, np.uint8)
     prefixed[:, 1:] = pairs
     sha256 = hashlib.sha256
@@ -100,7 +112,7 @@ def _blake3_node(left: bytes, right: bytes) -> bytes:
     return blake3(left + right, key=_NODE_KEY).digest()
 
 
-def _blake3_nodes(pairs: Bytes) -> Bytes:
+def _blake3_nodes(pairs: Pairs) -> Digests:
     if len(pairs) < _VECTORISED:
         data = pairs.tobytes()
         return _rows(
@@ -130,7 +142,7 @@ _TAIL: Final = np.array([[0], [0], [64], [1 | 2 | 8 | 16]], np.uint32)
 _PERMUTATION: Final = np.array([2, 6, 3, 10, 7, 0, 4, 13, 1, 11, 12, 5, 9, 14, 15, 8])
 
 
-def _schedule() -> Iterator[NDArray[np.intp]]:
+def _schedule() -> Iterator[Int[np.ndarray, "2 2 4"]]:
     """Indices of message words by round: [columns or diagonals, first or second, quarter]."""
     order = np.arange(16)
     for _ in range(7):

@@ -17,7 +17,7 @@ from tests.helpers.chain_cheats import EVERYONE, data_of, honest, incoming, offi
 from tests.helpers.onchain import REGISTRANT, STRANGER, found, signed
 from verifiable import merkle
 from verifiable.errors import VerificationError
-from verifiable.merkle import tree
+from verifiable.merkle.paths import path
 
 BIG = st.sampled_from([0, 1, 2, 2**63, 2**64 - 1])
 WORD = st.sampled_from([bytes(32), b"\xff" * 32, b"p" * 32]) | st.binary(min_size=32, max_size=32)
@@ -162,7 +162,7 @@ def test_inclusion_in_trees_of_many_shapes_and_large_ones():
     sizes = [1, 2, 3, 5, 8, 2**20, 2**20 + 1, 2**32 - 1, 2**63 + 12345, 2**64 - 1]
     for size in sizes:
         index = (size - 1) & 0xAAAA_AAAA_AAAA_AAAA
-        proof = digests[: len(tree._path(index, index + 1, size))]
+        proof = digests[: len(path(index, index + 1, size))]
         root = merkle.root_from_inclusion(
             proof,
             leaf=merkle.SHA256.leaf(leaf),

@@ -1,0 +1,341 @@
+"""Verify Merkle proofs: `root_from_...` computes a root, `verify_...` compares it.
+
+A proof is a tuple of digests, from the leaves upwards. The ranges that they stand for follow from
+positions and sizes, which the verifier knows: it takes nothing about the shape of the tree from
+the prover, and compares lengths before it hashes. A proof shows only a part of the tree, and may
+verify for other sizes than its own: sign the size with the root, and compare both.
+
+| proof             | statement                         | source                                  |
+|-------------------|-----------------------------------|-----------------------------------------|
+| inclusion         | leaf i is in the tree of size n   | PATH, RFC 9162, 2.1.3                   |
+| consistency       | size m is a prefix of size n      | PROOF, RFC 9162, 2.1.4                  |
+| subtree inclusion | leaf i is in the range [s, e)     | draft-ietf-plants-merkle-tree-certs     |
+|   and consistency | the range [s, e) is in size n     | SUBTREE_PROOF, the same                 |
+| multiproof        | leaves i, j, ... are in size n    | union of their PATHs, less what follows |
+
+Consistency of the range [s, e) contains the others: [i, i + 1) is inclusion, [0, m) consistency.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from verifiable.errors import MalformedProof, RootMismatch
+from verifiable.merkle.hashing import BLAKE3, DIGEST_SIZE, Suite, digest_rows
+from verifiable.merkle.paths import (
+    MAX_SIZE,
+    PathStep,
+    Side,
+    indices_fault,
+    levels,
+    path,
+    range_fault,
+)
+
+
+def root_from_inclusion(
+    proof: Sequence[bytes], *, leaf: bytes, index: int, size: int, suite: Suite = BLAKE3
+) -> bytes:
+    """Root of the tree of `size` leaves that has this leaf digest at `index`.
+
+    Args:
+      proof: digests of 32 bytes, from the leaf upwards.
+      leaf: digest of the leaf, 32 bytes.
+      index: position of the leaf in the tree, from 0.
+      size: number of leaves in the tree.
+      suite: the hash functions.
+
+    Returns:
+      The root that the proof leads to, 32 bytes.
+
+    Raises:
+      MalformedProof: the index is outside the tree, the leaf is not a digest, or the proof is not
+        a list of as many digests as the position requires.
+    """
+    if fault := indices_fault((index,), size):
+        raise MalformedProof(fault)
+    if digest_rows((leaf,)) is None:
+        raise MalformedProof(f"leaf must be the digest of a leaf, {DIGEST_SIZE} bytes")
+    return _fold(proof, path(index, index + 1, size), leaf, suite)[1]
+
+
+def verify_inclusion(
+    proof: Sequence[bytes],
+    *,
+    leaf: bytes,
+    index: int,
+    size: int,
+    root: bytes,
+    suite: Suite = BLAKE3,
+) -> None:
+    """Verify that the tree of this root and size has this leaf digest at `index`.
+
+    Args:
+      proof: digests of 32 bytes, from the leaf upwards.
+      leaf: digest of the leaf, 32 bytes.
+      index: position of the leaf in the tree, from 0.
+      size: number of leaves in the tree that was committed to.
+      root: root that was committed to, 32 bytes.
+      suite: the hash functions.
+
+    Raises:
+      MalformedProof: as `root_from_inclusion`.
+      RootMismatch: the proof leads to another root.
+    """
+    computed = root_from_inclusion(proof, leaf=leaf, index=index, size=size, suite=suite)
+    _require_root(root, computed, index)
+
+
+def verify_subtree_inclusion(
+    proof: Sequence[bytes],
+    *,
+    leaf: bytes,
+    index: int,
+    start: int,
+    end: int,
+    root: bytes,
+    suite: Suite = BLAKE3,
+) -> None:
+    """Verify that the subtree [start, end) of this root has this leaf digest at `index`.
+
+    Args:
+      proof: digests of 32 bytes, from the leaf upwards.
+      leaf: digest of the leaf, 32 bytes.
+      index: position of the leaf in the whole tree.
+      start: position of the first leaf of the subtree in the whole tree.
+      end: position after the last leaf of the subtree.
+      root: root of the subtree, 32 bytes.
+      suite: the hash functions.
+
+    Raises:
+      MalformedProof: the range is not a subtree, the index is outside it, or as in
+        `root_from_inclusion`.
+      RootMismatch: the proof leads to another root.
+    """
+    if fault := range_fault(start, end, MAX_SIZE):
+        raise MalformedProof(fault)
+    if type(index) is not int:
+        raise MalformedProof(f"index must be an integer, got {type(index).__name__}")
+    size = end - start
+    verify_inclusion(proof, leaf=leaf, index=index - start, size=size, root=root, suite=suite)
+
+
+def roots_from_subtree_consistency(
+    proof: Sequence[bytes],
+    *,
+    start: int,
+    end: int,
+    size: int,
+    subtree_root: bytes,
+    suite: Suite = BLAKE3,
+) -> tuple[bytes, bytes]:
+    """Roots of the subtree [start, end), not empty, and of the tree of `size` leaves.
+
+    The caller must compare both. If the subtree is a node of the tree, the first root returned is
+    `subtree_root` itself, from which the second is computed.
+
+    Args:
+      proof: digests of 32 bytes, from the leaves upwards.
+      start: position of the first leaf of the subtree.
+      end: position after the last leaf of the subtree.
+      size: number of leaves in the tree.
+      subtree_root: root of the subtree, 32 bytes.
+      suite: the hash functions.
+
+    Returns:
+      The roots of the subtree and of the tree that the proof leads to, 32 bytes each.
+
+    Raises:
+      MalformedProof: the range is not a subtree or is empty, or the proof is not a list of as many
+        digests as these positions require.
+    """
+    if fault := range_fault(start, end, size):
+        raise MalformedProof(fault)
+    if start == end:
+        raise MalformedProof("an empty subtree determines no root of the tree")
+    return _fold(proof, path(start, end, size), subtree_root, suite)
+
+
+def verify_subtree_consistency(
+    proof: Sequence[bytes],
+    *,
+    start: int,
+    end: int,
+    size: int,
+    subtree_root: bytes,
+    root: bytes,
+    suite: Suite = BLAKE3,
+) -> None:
+    """Verify that the subtree [start, end) is part of the tree of this root and size.
+
+    The empty subtree is part of every tree. For it only `subtree_root` and the proof, which must
+    be empty, are checked.
+
+    Args:
+      proof: digests of 32 bytes, from the leaves upwards.
+      start: position of the first leaf of the subtree.
+      end: position after the last leaf of the subtree.
+      size: number of leaves in the tree.
+      subtree_root: root of the subtree, 32 bytes.
+      root: root of the tree, 32 bytes.
+      suite: the hash functions.
+
+    Raises:
+      MalformedProof: as `roots_from_subtree_consistency`, except for the empty subtree.
+      RootMismatch: the proof leads to another root of the tree or of the subtree.
+    """
+    if fault := range_fault(start, end, size):
+        raise MalformedProof(fault)
+    if start == end:
+        _require_digests(proof, 0)
+        roots = suite.empty, root
+    else:
+        roots = roots_from_subtree_consistency(
+            proof, start=start, end=end, size=size, subtree_root=subtree_root, suite=suite
+        )
+    _require_root(subtree_root, roots[0])
+    _require_root(root, roots[1])
+
+
+def verify_consistency(
+    proof: Sequence[bytes],
+    *,
+    old_size: int,
+    old_root: bytes,
+    size: int,
+    root: bytes,
+    suite: Suite = BLAKE3,
+) -> None:
+    """Verify that a tree only grew: its first `old_size` leaves are unchanged.
+
+    Args:
+      proof: digests of 32 bytes, from the leaves upwards.
+      old_size: number of leaves before, at least 1.
+      old_root: root at that size, 32 bytes.
+      size: number of leaves now.
+      root: root now, 32 bytes.
+      suite: the hash functions.
+
+    Raises:
+      MalformedProof: the sizes are out of order, the old size is zero (RFC 9162 defines no proof
+        for it), or the proof is not a list of as many digests as these sizes require.
+      RootMismatch: the proof leads to another old or new root.
+    """
+    if old_size == 0:
+        raise MalformedProof("old_size must be at least 1: RFC 9162 has no proof for an empty tree")
+    verify_subtree_consistency(
+        proof, start=0, end=old_size, size=size, subtree_root=old_root, root=root, suite=suite
+    )
+
+
+def root_from_multiproof(
+    proof: Sequence[bytes],
+    *,
+    leaves: UInt8[np.ndarray, "k 32"] | Sequence[bytes],
+    indices: Sequence[int],
+    size: int,
+    suite: Suite = BLAKE3,
+) -> bytes:
+    """Root of the tree of `size` leaves that has these leaf digests at `indices`.
+
+    Args:
+      proof: the digests that cannot be computed, 32 bytes each: level by level from the leaves,
+        left to right.
+      leaves: digests of k leaves, uint8 (k, 32) or a list of k times 32 bytes.
+      indices: their k positions, strictly increasing.
+      size: number of leaves in the tree.
+      suite: the hash functions.
+
+    Returns:
+      The root that the proof leads to, 32 bytes.
+
+    Raises:
+      MalformedProof: the indices are out of order, out of range or empty, there are more or fewer
+        leaves than indices, or the proof is not a list of as many digests as they require.
+    """
+    if fault := indices_fault(indices, size):
+        raise MalformedProof(fault)
+    digests = digest_rows(leaves)
+    if digests is None or len(digests) != len(indices):
+        raise MalformedProof(f"{len(indices)} indices require {len(indices)} leaf digests")
+    steps = list(levels(indices, size))
+    supplied = _require_digests(proof, sum(int(np.sum(~known)) for _, known in steps))
+    for _, known in steps:
+        pairs = np.empty((*known.shape, DIGEST_SIZE), np.uint8)
+        computed, missing = int(np.sum(known)), int(np.sum(~known))
+        pairs[known], carried = digests[:computed], digests[computed:]
+        pairs[~known], supplied = supplied[:missing], supplied[missing:]
+        parents = suite.nodes(pairs.reshape(-1, 2 * DIGEST_SIZE))
+        digests = np.concatenate([parents, carried])
+    return digests[0].tobytes()
+
+
+def verify_multiproof(
+    proof: Sequence[bytes],
+    *,
+    leaves: UInt8[np.ndarray, "k 32"] | Sequence[bytes],
+    indices: Sequence[int],
+    size: int,
+    root: bytes,
+    suite: Suite = BLAKE3,
+) -> None:
+    """Verify that the tree of this root and size has these leaf digests at `indices`.
+
+    Args:
+      proof: the digests that cannot be computed, 32 bytes each: level by level from the leaves,
+        left to right.
+      leaves: digests of k leaves, uint8 (k, 32) or a list of k times 32 bytes.
+      indices: their k positions, strictly increasing.
+      size: number of leaves in the tree that was committed to.
+      root: root that was committed to, 32 bytes.
+      suite: the hash functions.
+
+    Raises:
+      MalformedProof: as `root_from_multiproof`.
+      RootMismatch: the proof leads to another root.
+    """
+    computed = root_from_multiproof(proof, leaves=leaves, indices=indices, size=size, suite=suite)
+    _require_root(root, computed)
+
+
+def _fold(
+    proof: Sequence[bytes], steps: list[PathStep], seed: bytes, suite: Suite
+) -> tuple[bytes, bytes]:
+    """Roots of the subtree and of the tree: combine `seed` with one digest per step."""
+    _require_digests(proof, len(steps))
+    if type(seed) is not bytes or (steps and len(seed) != DIGEST_SIZE):
+        raise MalformedProof(f"a root must be {DIGEST_SIZE} bytes")
+    subtree = tree = seed
+    for digest, step in zip(proof, steps, strict=True):
+        match step.side:
+            case Side.SEED:
+                subtree = tree = digest
+            case Side.RIGHT:
+                tree = suite.node(tree, digest)
+            case Side.LEFT:
+                tree = suite.node(digest, tree)
+            case Side.SHARED:
+                subtree, tree = suite.node(digest, subtree), suite.node(digest, tree)
+    return subtree, tree
+
+
+def _require_root(expected: Any, computed: bytes, index: int | None = None) -> None:
+    if type(expected) is not bytes:
+        raise MalformedProof(f"a root must be bytes, got {type(expected).__name__}")
+    if computed != expected:
+        raise RootMismatch(expected=expected, computed=computed, index=index)
+
+
+def _require_digests(proof: Any, length: int) -> UInt8[np.ndarray, "k 32"]:
+    if not isinstance(proof, list | tuple):
+        raise MalformedProof(f"a proof must be a list of digests, got {type(proof).__name__}")
+    if len(proof) != length:
+        raise MalformedProof(f"a proof for these positions has {length} digests, got {len(proof)}")
+    digests = digest_rows(proof)
+    if digests is None:
+        raise MalformedProof(f"a proof must hold digests of {DIGEST_SIZE} bytes only")
+    return digests
