@@ -11,11 +11,9 @@ from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.helpers.paths import VECTORS
+from tests.helpers.paths import VECTORS, needs_vectors
 from verifiable.encoding import tagged_hash
 from verifiable.merkle.hashing import BLAKE3, SHA256, Suite
-
-SUITE = VECTORS / "blake3"
 
 SUITES = pytest.mark.parametrize("suite", [BLAKE3, SHA256], ids=lambda suite: suite.name)
 
@@ -147,9 +145,9 @@ def test_values_of_the_specification():
     )
 
 
-@pytest.mark.skipif(not SUITE.exists(), reason="35 third-party BLAKE3 vectors are not here")
+@needs_vectors("blake3", 35)
 def test_third_party_vectors():
-    (file,) = SUITE.glob("*.json")
+    (file,) = (VECTORS / "blake3").glob("*.json")
     vectors = json.loads(file.read_text())
     assert len(vectors["cases"]) == 35
     key, context = vectors["key"].encode(), vectors["context_string"]
