@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from protocols.demo.models import Model
 
-HOW_TO_INSTALL = "verifiable: the command line needs typer and rich: pip install 'verifiable[cli]'"
+HOW_TO_INSTALL = "verifiable: the command line needs typer and rich: pip install typer rich"
 _DEFAULT = Economy()
 
 

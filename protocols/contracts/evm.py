@@ -21,7 +21,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-HOW_TO_INSTALL = "the in-process chain needs py-evm: pip install 'verifiable[evm]'"
+HOW_TO_INSTALL = "the in-process chain needs py-evm: pip install py-evm"
 
 GAS = 2**24
 """The most that one transaction may use on Ethereum (EIP-7825)."""

@@ -216,14 +216,14 @@ def test_a_settlement_that_ended_wrongly_is_status_1_and_marked(small, monkeypat
 
 def test_without_an_evm_the_settlement_is_left_out_and_the_rest_stands(small, monkeypatch):
     def absent(_):
-        raise ImportError("the in-process chain needs py-evm: pip install 'verifiable[evm]'")
+        raise ImportError("the in-process chain needs py-evm: pip install py-evm")
 
     monkeypatch.setattr(check, "play", lambda *_: iter([summary_of(12.5)]))
     monkeypatch.setattr(vote, "play", lambda *_: iter([vote_summary()]))
     monkeypatch.setattr(settlement, "play", absent)
     result = run("demo", *TEXTS, "--json")
     assert result.exit_code == 0
-    assert "pip install 'verifiable[evm]'. That scene is left out." in result.stderr
+    assert "pip install py-evm. That scene is left out." in result.stderr
     assert "settlement" not in strict(result.stdout)
 
 
