@@ -7,7 +7,7 @@ The file holds what `Submission.encode` gives; the statement in it names chain a
 sender is an account that the node holds unlocked, or a private key (hexadecimal) read from a file.
 The call is simulated first, so that a refusal costs nothing and is told by its reason.
 
-Needs the extra `web3`: pip install web3.
+Needs web3: pip install web3.
 """
 
 from __future__ import annotations
