@@ -31,6 +31,7 @@ import numpy as np
 from benchmarks.harness import Row, interleaved_medians
 from protocols.demo import models
 from verifiable import challenge, policy, program
+from verifiable.check.compiled import CheckArguments
 from verifiable.report import Verdict
 
 CLAIM = (
@@ -136,7 +137,7 @@ def measure(
     run = jax.jit(fn)
     y, trace = jax.block_until_ready(jax.jit(compiled.execute)(params, *inputs))
     key = compiled.setup(params, challenge.secret())
-    arguments = (key.arrays, inputs, jax.tree.leaves(y), list(trace.values))
+    arguments = CheckArguments.of(key, inputs, y, trace)
     tuned, seconds = compiled.tune(key, *inputs, y=y, trace=trace)
     # One strategy has to be fast and to do with little memory: the one that `tune` prefers, or the
     # next within the bar, unless that costs a tenth of the speed.
@@ -163,13 +164,13 @@ def measure(
     yield Row(case, "params_bytes", sum(a.nbytes for a in jax.tree.leaves(params)), "bytes")
 
 
-def temporaries(compiled: program.Program, arguments: tuple[Any, ...]) -> tuple[float, int]:
+def temporaries(compiled: program.Program, arguments: CheckArguments) -> tuple[float, int]:
     """Temporaries of a compiled check: as a fraction of its arguments, and in bytes."""
     # The very functions that `check` calls, with the compiler options that it chose; they run at
     # the same time, on the same arguments.
-    parts: Any = compiled._parts  # pyright: ignore[reportPrivateUsage]
+    parts: Any = compiled.compiled_check.parts
     with jax.enable_x64(True):
-        memory = [part.lower(*arguments).compile().memory_analysis() for part in parts]
+        memory = [part.lower(arguments).compile().memory_analysis() for part in parts]
     nbytes = sum(m.temp_size_in_bytes for m in memory)
     return nbytes / sum(x.nbytes for x in jax.tree.leaves(arguments)), nbytes
 

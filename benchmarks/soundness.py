@@ -257,8 +257,12 @@ def slip(
         sizes = (weighted.reshape(form.batch, -1), plain)
         return out, tuple(jnp.max(jnp.where(s > 0, deviation / s, 0)) for s in sizes)
 
+    def run(params: Any, inputs: Any) -> Any:
+        env, block = compiled.bind(params, inputs), compiled.function.block
+        return execute.execute(block, compiled.analysis, env, emit=emit)[1]
+
     with jax.enable_x64(True):
-        found = jax.jit(lambda p, x: compiled.walk(emit, p, *x))(params, inputs)
+        found = jax.jit(run)(params, inputs)
         found = jax.device_get(found)
     for claim in compiled.claims:
         if found[claim.index] != ():

@@ -18,7 +18,7 @@ PACKAGES = ("verifiable", "protocols")
 
 # Root modules and folders of `verifiable`: each imports only what stands before it.
 ORDER = (
-    "_version errors encoding field report policy merkle challenge trace key "
+    "_version errors encoding field report policy merkle challenge trace key submission "
     "jaxpr claims check program freivalds"
 ).split()
 

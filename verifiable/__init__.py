@@ -1,29 +1,92 @@
 """Verify, off-chain, AI inference that untrusted devices ran in JAX.
 
-Submodules are imported on first use, so that what needs no JAX loads without it:
+    import verifiable as vf
 
-    import verifiable
-    program = verifiable.program.compile(fn, params, inputs)
+    program = vf.compile(model, params, x)               # both sides, once
+    submission = program.prove(params, x)                # device: y, trace and their commitment
+    key = program.setup(params, vf.challenge.secret())   # coordinator, once an epoch
+    report = program.verify(key, x, submission, commitment=received)
+    answer = report.require().y                          # raises unless accepted
+
+Everything is imported on first use, so that what needs no JAX loads without it.
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from verifiable._version import __version__ as __version__
+from verifiable._version import __version__
 
+if TYPE_CHECKING:
+    from verifiable import (
+        audits,
+        bls,
+        challenge,
+        encoding,
+        errors,
+        freivalds,
+        merkle,
+        policy,
+        report,
+        trace,
+        voting,
+    )
+    from verifiable.key import VerifierKey
+    from verifiable.policy import Policy
+    from verifiable.program import Program, compile, parameter_root
+    from verifiable.report import Report, Verdict
+    from verifiable.submission import Submission
+
+__all__ = [
+    "Policy",
+    "Program",
+    "Report",
+    "Submission",
+    "Verdict",
+    "VerifierKey",
+    "__version__",
+    "audits",
+    "bls",
+    "challenge",
+    "compile",
+    "encoding",
+    "errors",
+    "freivalds",
+    "merkle",
+    "parameter_root",
+    "policy",
+    "report",
+    "trace",
+    "voting",
+]
+
+_HOMES = {
+    "Policy": "policy",
+    "Program": "program",
+    "Report": "report",
+    "Submission": "submission",
+    "Verdict": "report",
+    "VerifierKey": "key",
+    "compile": "program",
+    "parameter_root": "program",
+}
 _MODULES = frozenset(
-    "audits bls challenge encoding errors field freivalds key merkle policy program report trace "
-    "voting".split()
+    "audits bls challenge check claims encoding errors field freivalds jaxpr key merkle policy "
+    "program report submission trace voting".split()
 )
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in _HOMES:
+        value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    elif name in _MODULES:
+        value = importlib.import_module(f"{__name__}.{name}")
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES})
+    return sorted({*globals(), *__all__, *_MODULES})

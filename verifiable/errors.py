@@ -94,3 +94,17 @@ class Rejected(VerdictError):
 
 class Undecided(VerdictError):
     """Nothing was shown either way: reschedule, never blame."""
+
+
+def require_type(argument: str, value: object, kind: type | tuple[type, ...]) -> None:
+    """Raise TypeError, which names the argument, unless a value is of a type: the caller's mistake.
+
+    Args:
+      argument: name of the parameter, as the caller writes it.
+      value: what was given for it.
+      kind: the type, or several.
+    """
+    if not isinstance(value, kind):
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        names = " or ".join(k.__name__ for k in kinds)
+        raise TypeError(f"{argument} must be a {names}, got {type(value).__name__}")

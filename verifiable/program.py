@@ -11,103 +11,74 @@ nearly all the arithmetic. Then
 Each claim is tested against operands that the verifier recomputed from earlier claims and the
 job's own input, so errors do not accumulate: honest devices that round differently all pass. What
 is not a claim is replayed. `execute` and `statistics` are pure JAX functions.
+
+`prove` and `verify` are the doors for a device and a coordinator: they add the commitment, without
+which a device could choose its trace after it knew what would be tested.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from verifiable import policy
+from verifiable import policy as policies
+from verifiable import trace as traces
 from verifiable._version import __version__
 from verifiable.challenge import Challenge
-from verifiable.check import calibration, describe, partition, program_id, replay, schedule
+from verifiable.check import calibration, corridor, describe, partition, program_id, schedule
 from verifiable.check import execute as prover
-from verifiable.check.corridor import Answer, attack, reach
-from verifiable.check.execute import Emit
-from verifiable.check.partition import Analysis, Claim
+from verifiable.check.compiled import CheckArguments, CompiledCheck, CompiledSetup
+from verifiable.check.corridor import Answer
+from verifiable.check.receive import Problem, Received, misnamed, receive, uncommitted
 from verifiable.check.replay import Findings
-from verifiable.check.schedule import Packed, Strategy
-from verifiable.check.trees import by_name, conform, parameter_root
-from verifiable.check.verdict import judge, receive_claims, receive_output
-from verifiable.claims import freivalds
+from verifiable.check.schedule import Strategy
+from verifiable.check.specification import Specification
+from verifiable.check.trees import RootMemory, abstract, parameter_root
+from verifiable.check.verdict import judge, refuse
+from verifiable.errors import require_type
 from verifiable.jaxpr import flatten
-from verifiable.jaxpr.blocks import Array, Block, Env, Function
-from verifiable.jaxpr.effects import is_float
-from verifiable.key import KeyHeader, VerifierKey, require_arrays
+from verifiable.key import KeyHeader, VerifierKey
 from verifiable.policy import Policy
-from verifiable.report import Bound, Corridor, Coverage, Report, Verdict
-from verifiable.trace import Trace
+from verifiable.report import Corridor, Report
+from verifiable.submission import Submission
+from verifiable.trace import Commitment, Trace
 
-__all__ = ["Policy", "Program", "Report", "Verdict", "VerifierKey", "compile", "parameter_root"]
+__all__ = ["Program", "compile", "parameter_root"]
+
+_roots = RootMemory()
 
 
-@dataclass(frozen=True, eq=False)
-class Program:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Program(Specification):
     """A function, compiled into execution and check. Made by `compile`.
 
     Attributes:
-      policy: tolerances and limits of the check.
-      params: shapes and dtypes of the parameters.
-      inputs: shapes and dtypes of the inputs.
-      y: shapes and dtypes of what the function returns.
-      id: 32 bytes that name the function, its closed-over constants and its claims.
       strategy: how the check is compiled; it changes no verdict.
+
+    The other attributes are of `check.specification.Specification`.
     """
 
-    policy: Policy
-    params: Any = field(repr=False)
-    inputs: tuple[Any, ...] = field(repr=False)
-    y: Any = field(repr=False)
-    id: bytes
     strategy: Strategy
-    _function: Function = field(repr=False)
-    _analysis: Analysis = field(repr=False)
 
-    @property
-    def claims(self) -> tuple[Claim, ...]:
-        """The claims, in the order of the trace."""
-        return tuple(self._analysis.by_equation.values())
-
-    @property
-    def coverage(self) -> Coverage:
-        """What share of the arithmetic is tested by claims, and what is discontinuous."""
-        a = self._analysis
-        return Coverage(checked=a.checked, replayed=a.replayed, discontinuous=a.discontinuous)
-
-    @cached_property
-    def bound(self) -> Bound | None:
-        """What a pass proves of the floating-point claims; None if there are none."""
-        rows = sum(c.tests for c in self.claims if c.eps_types)
-        return freivalds.bound(self.policy.phi, rows, self.policy.draws) if rows else None
-
-    @cached_property
-    def rounded_types(self) -> dict[str, frozenset[str]]:
-        """Types whose rounding separates honest devices, by name of the claim or output."""
-        outputs = zip(self._outputs, self._output_types, strict=True)
-        return {c.name: c.eps_types for c in self.claims} | {o[0]: types for o, types in outputs}
-
-    @cached_property
-    def tolerances(self) -> dict[str, float]:
-        """The policy's eps by name of the claim or output; zero for what must be equal."""
-        claims = {c.name: self.policy.eps_of(c, c.name) for c in self.claims}
-        outputs = zip(self._outputs, self._output_types, strict=True)
-        return claims | {o[0]: self.policy.output_eps_of(t, o[0]) for o, t in outputs}
+    def __str__(self) -> str:
+        """The table of claims, what is discontinuous, and what the key keeps of the parameters."""
+        return describe.text(self.id, self.analysis, self.kept)
 
     def with_policy(self, policy: Policy) -> Program:
         """The same program under another policy, such as one from `calibrate`.
 
         Raises:
+          TypeError: no policy.
           ValueError: the policy has no tolerance for a dtype that is needed, was calibrated for
             another program, or has another number of draws, which decides what is a claim.
         """
+        require_type("policy", policy, Policy)
         if policy.draws != self.policy.draws:
             raise ValueError(
                 f"the program was compiled for {self.policy.draws} draws, the policy has "
@@ -117,79 +88,31 @@ class Program:
         other.require_policy()
         return other
 
-    def require_policy(self) -> None:
-        """Raise ValueError unless the policy has tolerances for all that the program needs."""
-        foreign = sorted(self.policy.calibrated.keys() - self.tolerances.keys())
-        if foreign:
-            raise ValueError(f"the policy was calibrated for another program, with {foreign[0]!r}")
+    # ------------------------------------------------------------------------- the device
 
-    def calibrate(
-        self,
-        params: Any,
-        samples: Sequence[tuple[Any, ...]],
-        *,
-        executors: Sequence[Callable[..., tuple[Any, Any]]] = (),
-        factor: float = calibration.FACTOR,
-    ) -> Policy:
-        """Measure the tolerance of each claim and output. See `calibration.calibrate`."""
-        return calibration.calibrate(self, params, samples, executors=executors, factor=factor)
-
-    def corridor(
-        self, params: Any, *inputs: Any, answer: Answer, kappa: float | None = None
-    ) -> Corridor:
-        """How far the tolerance lets a cheat move an answer on these inputs. See `corridor`.
+    def prove(self, params: Any, *inputs: Any) -> Submission:
+        """Run the function on a device, and commit to its answer and trace.
 
         Args:
-          params: the parameters.
-          *inputs: the inputs.
-          answer: scalar float function of `y`, such as the margin between two logits
-            (`corridor.margin`).
-          kappa: deviation of a row up to which a cheat may go, in units of sigma; by default what
-            passes with probability 1e-9.
+          params: the parameters, as at compile time. They are hashed once for the same arrays,
+            which must not change in place afterwards.
+          *inputs: the inputs, as at compile time.
+
+        Returns:
+          The answer, the trace, their commitment, and what program and parameters were run.
 
         Raises:
-          ValueError: the answer is no float scalar, or the program has integer arithmetic after a
-            rounding that has no derivative; or as `execute`.
+          TypeError: a leaf is no array, or a dtype has no canonical bytes.
+          ValueError: another tree, shape or dtype than at compile time.
         """
-        kappa = self._kappa if kappa is None else kappa
-        with jax.enable_x64(True):
-            value, found = self._corridor(reach, params, inputs, answer, kappa)
-        shares = [(c.name, float(found[c.index])) for c in self.claims if c.index in found]
-        return Corridor(
-            margin=float(value),
-            reach=sum(x for _, x in shares),
-            kappa=kappa,
-            shares=tuple(sorted(shares, key=lambda item: -item[1])),
-            answer=answer,
+        y, trace = self._executed(self.conform_params(params), *self.conform_inputs(inputs))
+        return Submission(
+            y=y,
+            trace=trace,
+            commitment=traces.commit(y, trace).commitment,
+            program=self.id,
+            parameters=_roots.root(params),
         )
-
-    def attack(self, params: Any, *inputs: Any, answer: Answer, kappa: float) -> tuple[Any, Trace]:
-        """What a cheat returns that shifts every claim by kappa sigma to lower an answer.
-
-        For tests of coordinators: below the bound's kappa it may pass, and then it has moved the
-        answer by no more than the corridor's reach. Arguments as of `corridor`.
-        """
-        with jax.enable_x64(True):
-            outputs, found = self._corridor(attack, params, inputs, answer, kappa)
-        y = jax.tree.unflatten(jax.tree.structure(self.y), outputs)
-        return y, Trace(values=tuple(found[c.index] for c in self.claims))
-
-    @property
-    def _kappa(self) -> float:
-        return self.bound.kappa() if self.bound else 1.0
-
-    def _corridor(
-        self, what: Callable[..., Any], params: Any, inputs: Any, answer: Any, kappa: float
-    ) -> Any:
-        structure = jax.tree.structure(self.y)
-
-        def value(outputs: list[Array]) -> Array:
-            return jnp.asarray(answer(jax.tree.unflatten(structure, outputs)))
-
-        def run(params: Any, inputs: Any) -> Any:
-            return what(*self._bind(params, inputs), self.tolerances, kappa, value)
-
-        return jax.jit(run)(params, inputs)
 
     def execute(self, params: Any, *inputs: Any) -> tuple[Any, Trace]:
         """Run the function and return its claims with its output; pure, to be jitted.
@@ -204,22 +127,19 @@ class Program:
           excess precision in narrow types.
 
         Raises:
+          TypeError: a leaf is no array.
           ValueError: another tree, shape or dtype than at compile time.
         """
-        outputs, found = prover.execute(*self._bind(params, inputs))
-        y = jax.tree.unflatten(jax.tree.structure(self.y), outputs)
-        return y, Trace(values=tuple(found[c.index] for c in self.claims))
+        env = self.bind(params, inputs)
+        outputs, found = prover.execute(self.function.block, self.analysis, env)
+        trace = Trace(values=tuple(found[c.index] for c in self.claims))
+        return self.unflatten(outputs), trace
 
-    def walk(self, emit: Emit, params: Any, *inputs: Any) -> dict[int, Any]:
-        """Run the function, and return what `emit` makes of each claim; see `prover.execute`."""
-        return prover.execute(*self._bind(params, inputs), emit=emit)[1]
+    @cached_property
+    def _executed(self) -> Callable[..., tuple[Any, Trace]]:
+        return jax.jit(self.execute)
 
-    def _bind(self, params: Any, inputs: Any) -> tuple[Block, Analysis, Env]:
-        params = conform("params", self.params, params)
-        inputs = conform("inputs", self.inputs, inputs)
-        leaves = [*self._function.constants, *jax.tree.leaves((params, inputs))]
-        env: Env = dict(zip(self._function.block.inputs, leaves, strict=True))
-        return self._function.block, self._analysis, env
+    # -------------------------------------------------------------------- the coordinator
 
     def setup(self, params: Any, challenge: Challenge) -> VerifierKey:
         """Make the verifier key: everything that the check needs of the parameters.
@@ -229,13 +149,11 @@ class Program:
           challenge: randomness that no device knows when it commits.
 
         Raises:
+          TypeError: a leaf is no array, or there is no challenge.
           ValueError: another tree, shape or dtype than at compile time.
         """
-        params = conform("params", self.params, params)
-        draws = self.policy.draws
-        with jax.enable_x64(True):
-            vectors = {n: jnp.asarray(freivalds.vectors(challenge, n, draws)) for n in self._sets}
-            residual = self._setup(list(self._function.constants), params, vectors)
+        require_type("challenge", challenge, Challenge)
+        params = self.conform_params(params)
         header = KeyHeader(
             program=self.id,
             policy=self.policy.id,
@@ -243,7 +161,48 @@ class Program:
             challenge=challenge.id,
             version=__version__,
         )
-        return VerifierKey(header, by_name({"vectors": vectors, "residual": residual}))
+        return VerifierKey(header, self._compiled_setup.arrays(params, challenge))
+
+    def verify(
+        self,
+        key: VerifierKey,
+        *arguments: Any,
+        commitment: Commitment,
+        parameters: bytes | None = None,
+        corridor: Corridor | None = None,
+    ) -> Report:
+        """Decide whether a submission is an honest run: its commitment first, then every claim.
+
+        Args:
+          key: from `setup`.
+          *arguments: the job's own inputs, as at compile time, then the `Submission`.
+          commitment: what was received before anything derived from the key was revealed, and
+            before a public challenge was known.
+          parameters: the `parameter_root` that the job names. A submission that names another is
+            then rejected; without it, nothing says which of the two sides is wrong.
+          corridor: for these inputs, to mark an answer that a cheat could have turned.
+
+        Raises:
+          TypeError: key, commitment or submission is of another type.
+          ValueError: the key is of another program, policy or version, or of other parameters than
+            the job's; the inputs have another tree, shape or dtype than at compile time.
+        """
+        require_type("key", key, VerifierKey)
+        require_type("commitment", commitment, Commitment)
+        if not arguments:
+            raise TypeError("the submission is missing: verify(key, *inputs, submission, ...)")
+        *inputs, submission = arguments
+        require_type("submission", submission, Submission)
+        received = receive(self, submission.y, submission.trace)
+        if isinstance(received, Problem):
+            return refuse(received, coverage=self.coverage, bound=self.bound)
+        problem = uncommitted(self, received, commitment)
+        if problem is None:
+            self._require_key(key, parameters)
+            problem = misnamed(submission, key.header, parameters)
+        if problem is not None:
+            return refuse(problem, coverage=self.coverage, bound=self.bound)
+        return self._judge(key, tuple(inputs), received, corridor)
 
     def check(
         self,
@@ -256,49 +215,29 @@ class Program:
     ) -> Report:
         """Decide whether `y` and `trace` are an honest run on `inputs`.
 
+        The layer below `verify`, without the commitment: the caller has to make sure that both
+        were committed to before anything that depends on the key was revealed.
+
         Args:
           key: from `setup`.
           *inputs: the job's own inputs, as at compile time.
           y: what the device returned; any object.
           trace: the trace that it committed to, or a sequence of arrays; any object.
           parameters: the `parameter_root` that the job names, to hold the key to.
-          corridor: for these inputs, to mark an answer that a cheat could have turned.
+          corridor: see `verify`.
 
         Raises:
+          TypeError: the key is of another type.
           ValueError: the key is of another program, policy, version or other parameters, or the
             inputs have another tree, shape or dtype than at compile time.
         """
-        job = {} if parameters is None else {"parameters": parameters}
-        key.header.require(program=self.id, policy=self.policy.id, **job)
-        inputs = conform("inputs", self.inputs, inputs)
-        claims, problem = receive_claims(trace, self.claims)
-        outputs, other = receive_output(y, self.y)
-        problem = problem or other
-        if problem is not None:
-            reason, where, message = problem
-            return Report(
-                verdict=Verdict.REJECT,
-                reason=reason,
-                message=message,
-                claim=where,
-                coverage=self.coverage,
-                bound=self.bound,
-            )
-        findings, mine = self._measure(key.arrays, inputs, outputs, claims)
-        if corridor is not None:
-            corridor = replace(corridor, margin=float(corridor.answer(mine)))
-        verdict, reason, where, results = judge(findings, self.claims, self._outputs)
-        return Report(
-            verdict=verdict,
-            reason=reason,
-            claim=where,
-            worst=max((r.worst for r in results), default=0.0),
-            results=results,
-            coverage=self.coverage,
-            bound=self.bound,
-            y=mine,
-            corridor=corridor,
-        )
+        require_type("key", key, VerifierKey)
+        self._require_key(key, parameters)
+        received = receive(self, y, trace)
+        if isinstance(received, Problem):
+            self.conform_inputs(inputs)
+            return refuse(received, coverage=self.coverage, bound=self.bound)
+        return self._judge(key, inputs, received, corridor)
 
     def statistics(
         self, key: VerifierKey, *inputs: Any, y: Any, trace: Trace
@@ -307,38 +246,53 @@ class Program:
 
         Shapes and dtypes must be those of the program: `check` is what to call on the untrusted.
         """
-        return self._statistics(key.arrays, inputs, jax.tree.leaves(y), list(trace.values))
+        arguments = CheckArguments.of(key, inputs, y, trace)
+        findings, own = self.compiled_check.statistics(arguments)
+        return findings, self.unflatten(own)
 
-    def _statistics(
+    @cached_property
+    def compiled_check(self) -> CompiledCheck:
+        """The compiled measurements of `check`."""
+        shapes = self._compiled_setup.shapes
+        return CompiledCheck(program=self, key=shapes, strategy=self.strategy)
+
+    @cached_property
+    def _compiled_setup(self) -> CompiledSetup:
+        return CompiledSetup(program=self)
+
+    def _require_key(self, key: VerifierKey, parameters: bytes | None) -> None:
+        job = {} if parameters is None else {"parameters": parameters}
+        key.header.require(program=self.id, policy=self.policy.id, **job)
+
+    def _judge(
         self,
-        arrays: dict[str, Array],
+        key: VerifierKey,
         inputs: tuple[Any, ...],
-        outputs: Sequence[Array],
-        claims: Sequence[Array],
-        tested: Iterable[int] | None = None,
-    ) -> tuple[Findings, Any]:
-        """See `statistics`; of some claims only, where their indices are given."""
-        require_arrays(arrays, self._key_arrays)  # traced, and so once for all calls alike
-        with jax.enable_x64(True):
-            names, structure = list(self._key_arrays), jax.tree.structure(self._key)
-            key = jax.tree.unflatten(structure, [arrays[name] for name in names])
-            block, leaves = self._function.block, jax.tree.leaves(inputs)
-            variables = block.inputs[len(block.inputs) - len(leaves) :]
-            env: Env = dict(zip(variables, leaves, strict=True))
-            context = replay.Context(
-                analysis=self._analysis,
-                policy=self.policy,
-                limit=self.bound.limit if self.bound else 0.0,
-                vectors=key["vectors"],
-                claimed=dict(enumerate(claims)),
-                tile_bytes=self.strategy.tile_bytes,
-                tested=frozenset(range(len(claims)) if tested is None else tested),
-            ).inside(self._analysis.frame, key["residual"], env)
-            own, findings = replay.check(block, context, env)
-            for i, (theirs, mine) in enumerate(zip(outputs, own, strict=True)):
-                eps = self.tolerances[self._outputs[i][0]]
-                findings.outputs[i] = replay.compare(theirs, mine, eps, self.strategy.tile_bytes)
-            return findings, jax.tree.unflatten(jax.tree.structure(self.y), own)
+        received: Received,
+        corridor: Corridor | None,
+    ) -> Report:
+        """The report on a run whose shapes and dtypes are those of the program."""
+        arguments = CheckArguments(
+            key=key.arrays,
+            inputs=self.conform_inputs(inputs),
+            outputs=received.outputs,
+            values=received.values,
+        )
+        findings, own = self.compiled_check.measure(arguments)
+        mine = self.unflatten(own)
+        if corridor is not None:
+            corridor = replace(corridor, margin=float(corridor.answer(mine)))
+        return judge(
+            findings,
+            self.claims,
+            self.outputs,
+            coverage=self.coverage,
+            bound=self.bound,
+            y=mine,
+            corridor=corridor,
+        )
+
+    # ------------------------------------------------------------------------ measurements
 
     def tune(
         self, key: VerifierKey, *inputs: Any, y: Any, trace: Any, repeats: int = 10
@@ -358,105 +312,50 @@ class Program:
         best, seconds = schedule.fastest(calls, repeats)
         return others[best], seconds
 
-    def _measure(self, *args: Any) -> tuple[Findings, Any]:
-        """Findings as numpy arrays, and the replayed y: from all parts of the check, at once."""
+    def calibrate(
+        self,
+        params: Any,
+        samples: Sequence[tuple[Any, ...]],
+        *,
+        executors: Sequence[Callable[..., tuple[Any, Any]]] = (),
+        factor: float = calibration.FACTOR,
+    ) -> Policy:
+        """Measure the tolerance of each claim and output: `check.calibration.calibrate`."""
+        return calibration.calibrate(self, params, samples, executors=executors, factor=factor)
 
-        def run(part: Callable[..., tuple[Packed, Any]]) -> tuple[Findings, Any]:
-            with jax.enable_x64(True):
-                packed, mine = part(*args)
-            return schedule.unpack(packed), mine
+    def corridor(
+        self, params: Any, *inputs: Any, answer: Answer, kappa: float | None = None
+    ) -> Corridor:
+        """How far the tolerance lets a cheat move an answer on these inputs. See `check.corridor`.
 
-        findings = Findings({}, {}, {}, {})
-        found = schedule.at_once([functools.partial(run, part) for part in self._parts])
-        for measured, _ in found:
-            findings.update(measured)
-        return findings, found[-1][1]
+        Args:
+          params: the parameters.
+          *inputs: the inputs.
+          answer: scalar float function of `y`, such as the margin between two logits
+            (`check.corridor.margin`).
+          kappa: deviation of a row up to which a cheat may go, in units of sigma; by default what
+            passes with probability 1e-9.
 
-    @cached_property
-    def _parts(self) -> list[Callable[..., tuple[Packed, Any]]]:
-        """The compiled programs that together are the check; the last one compares the output."""
-        costs = self._analysis.costs(self._function.block, self.policy.draws)
-        parts = schedule.split(costs, self.strategy.parts)
-        return [
-            schedule.compile(
-                functools.partial(self._packed, part, part is parts[-1]), self.strategy
-            )
-            for part in parts
-        ]
+        Raises:
+          ValueError: the answer is no float scalar, or the program has integer arithmetic after a
+            rounding that has no derivative; or as `execute`.
+        """
+        return corridor.corridor(self, params, inputs, answer, kappa)
 
-    def _packed(self, tested: range, last: bool, *args: Any) -> tuple[Packed, Any]:
-        findings, mine = self._statistics(*args, tested=tested)
-        if not last:
-            findings = findings._replace(stopped={}, outputs={})
-        with jax.enable_x64(True):
-            return schedule.pack(findings), mine if last else None
+    def attack(self, params: Any, *inputs: Any, answer: Answer, kappa: float) -> tuple[Any, Trace]:
+        """What a cheat returns that shifts every claim by kappa sigma to lower an answer.
 
-    @cached_property
-    def _setup(self) -> Callable[..., replay.Residual]:
-        return jax.jit(self._residual)
-
-    def _residual(
-        self, constants: Sequence[Array], params: Any, vectors: dict[str, Array]
-    ) -> replay.Residual:
-        with jax.enable_x64(True):
-            leaves = [*constants, *jax.tree.leaves(params)]
-            env: Env = dict(zip(self._function.block.inputs, leaves, strict=False))
-            return replay.setup(self._analysis.frame, self._analysis, env, vectors, self.policy)
-
-    @cached_property
-    def _sets(self) -> list[str]:
-        """Names of the sets of random vectors."""
-        return sorted({c.vectors for c in self.claims if c.vectors is not None})
-
-    @cached_property
-    def _outputs(self) -> list[tuple[str, frozenset[str], frozenset[str]]]:
-        """Name, discontinuous equations and loops of each output."""
-        paths = [p for p, _ in jax.tree_util.tree_leaves_with_path(self.y)]
-        facts = [self._analysis.fact(a) for a in self._function.block.outputs]
-        return [
-            ("output" + jax.tree_util.keystr(path), fact.discontinuities, fact.loops)
-            for path, fact in zip(paths, facts, strict=True)
-        ]
-
-    @cached_property
-    def _output_types(self) -> list[frozenset[str]]:
-        """Types whose rounding separates honest devices, by output; none for integers."""
-        facts = [self._analysis.fact(a) for a in self._function.block.outputs]
-        return [
-            fact.rounding_dtypes | ({leaf.dtype.name} if is_float(leaf.dtype) else set())
-            for leaf, fact in zip(jax.tree.leaves(self.y), facts, strict=True)
-        ]
-
-    @cached_property
-    def _key(self) -> dict[str, Any]:
-        """Shapes and dtypes of the key of a secret challenge, as a tree."""
-        with jax.enable_x64(True):
-            vectors = {n: freivalds.vectors_shape(n, self.policy.draws) for n in self._sets}
-            residual = jax.eval_shape(
-                self._residual, list(self._function.constants), self.params, vectors
-            )
-        return {"vectors": vectors, "residual": residual}
-
-    @cached_property
-    def _key_arrays(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """The same by name."""
-        return by_name(self._key)
-
-    def __str__(self) -> str:
-        """The table of claims, what is discontinuous, and what the key keeps of the parameters."""
-        return describe.text(self.id, self._analysis, self.kept)
-
-    @cached_property
-    def kept(self) -> dict[str, int]:
-        """Bytes of each value that the key keeps, because replayed equations need it."""
-        return describe.kept(self._function, self.params, self._analysis)
+        For tests of coordinators: below the bound's kappa it may pass, and then it has moved the
+        answer by no more than the corridor's reach. Arguments as of `corridor`.
+        """
+        return corridor.attack(self, params, inputs, answer, kappa)
 
 
 def compile(
     fn: Callable[..., Any],
     params: Any,
     *inputs: Any,
-    policy: Policy = policy.DEFAULT,
+    policy: Policy = policies.DEFAULT,
     strategy: Strategy | None = None,
 ) -> Program:
     """Compile `fn(params, *inputs)` into a pair of execution and check.
@@ -471,29 +370,30 @@ def compile(
         programs if there is none.
 
     Raises:
-      TypeError: a value is no array, or a primitive has a parameter without a canonical form.
+      TypeError: `fn` is no function, a leaf is no array (the message names it), or a primitive has
+        a parameter without a canonical form.
       ValueError: the policy has no tolerance for a dtype that is needed.
     """
-    params, inputs = jax.tree.map(flatten.shape_dtype, (params, inputs))
+    if not callable(fn):
+        raise TypeError(
+            f"fn must be a function, got {type(fn).__name__}: compile(fn, params, *inputs)"
+        )
+    require_type("policy", policy, Policy)
+    params, inputs = abstract("params", params), abstract("inputs", inputs)
     function, y = flatten.trace(fn, params, *inputs)
     known = len(function.constants) + len(jax.tree.leaves(params))
     found = partition.analyse(function.block, known, policy.draws)
-    leaves = jax.tree.leaves(y)
+    claims = found.by_equation.values()
+    nbytes = sum(math.prod(c.shape) * c.dtype.itemsize for c in claims)
     compiled = Program(
         policy=policy,
         params=params,
         inputs=inputs,
         y=y,
-        id=program_id.program_id(function, known, leaves, found),
-        strategy=strategy or _default_strategy(found),
-        _function=function,
-        _analysis=found,
+        id=program_id.program_id(function, known, jax.tree.leaves(y), found),
+        strategy=strategy or schedule.default(nbytes, scans=any(c.trips for c in claims)),
+        function=function,
+        analysis=found,
     )
     compiled.require_policy()
     return compiled
-
-
-def _default_strategy(found: Analysis) -> Strategy:
-    claims = found.by_equation.values()
-    nbytes = sum(math.prod(c.shape) * c.dtype.itemsize for c in claims)
-    return schedule.default(nbytes, scans=any(c.trips for c in claims))

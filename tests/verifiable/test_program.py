@@ -16,7 +16,7 @@ from jax import lax
 
 from verifiable import challenge, errors, program
 from verifiable.policy import Policy
-from verifiable.program import Verdict
+from verifiable.report import Report, Verdict
 from verifiable.trace import Trace
 
 ROWS, WIDTH = 8, 32
@@ -146,7 +146,7 @@ class Case:
         with jax.disable_jit():
             return self.program.execute(self.params, *self.inputs)
 
-    def check(self, y: Any = None, claims: Any = None) -> program.Report:
+    def check(self, y: Any = None, claims: Any = None) -> Report:
         y = self.y if y is None else y
         claims = self.trace.values if claims is None else claims
         return self.program.check(self.key, *self.inputs, y=y, trace=claims)

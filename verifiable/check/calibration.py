@@ -131,7 +131,7 @@ def _measure(
     unit = eps * ((limit / program.policy.draws) ** 0.5 if contracts else 1.0)
     seen = [r.worst * unit for r in results]
     floor = FLOOR if contracts or claim is None else ROUNDING_FLOOR
-    wanted = max(factor * max(seen), floor * _roundoff(program.rounded_types[name]))
+    wanted = max(factor * max(seen), floor * _roundoff(program.eps_types[name]))
     if not wanted < 1:
         raise ValueError(f"{name} differs by {max(seen):.2g} of its scale: that is not rounding")
     return Measured(name=name, median=statistics.median(seen), worst=max(seen), eps=wanted)

@@ -29,12 +29,15 @@ from jax import lax
 
 from verifiable.check import execute
 from verifiable.check.partition import Analysis, Claim
+from verifiable.check.specification import Specification
 from verifiable.claims import rounding
 from verifiable.claims.contraction import Contraction
 from verifiable.claims.freivalds import column_weights
 from verifiable.claims.rounding import Rounding
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Block, Env, Equation
+from verifiable.report import Corridor
+from verifiable.trace import Trace
 
 Answer = Callable[[Any], Any]
 
@@ -65,7 +68,57 @@ def margin(scores: Array) -> Array:
     return best - second
 
 
-def reach(
+def corridor(
+    program: Specification,
+    params: Any,
+    inputs: tuple[Any, ...],
+    answer: Answer,
+    kappa: float | None,
+) -> Corridor:
+    """How far the tolerance lets a cheat move an answer on some inputs; see `Program.corridor`."""
+    if kappa is None:
+        kappa = program.bound.kappa() if program.bound else 1.0
+    value, found = _run(_reach, program, params, inputs, answer, kappa)
+    shares = [(c.name, float(found[c.index])) for c in program.claims if c.index in found]
+    return Corridor(
+        margin=float(value),
+        reach=sum(x for _, x in shares),
+        kappa=kappa,
+        shares=tuple(sorted(shares, key=lambda item: -item[1])),
+        answer=answer,
+    )
+
+
+def attack(
+    program: Specification, params: Any, inputs: tuple[Any, ...], answer: Answer, kappa: float
+) -> tuple[Any, Trace]:
+    """Answer and trace of the cheat itself; see `Program.attack`."""
+    outputs, found = _run(_attack, program, params, inputs, answer, kappa)
+    trace = Trace(values=tuple(found[c.index] for c in program.claims))
+    return program.unflatten(outputs), trace
+
+
+def _run(
+    what: Callable[..., Any],
+    program: Specification,
+    params: Any,
+    inputs: tuple[Any, ...],
+    answer: Answer,
+    kappa: float,
+) -> Any:
+    def value(outputs: list[Array]) -> Array:
+        return jnp.asarray(answer(program.unflatten(outputs)))
+
+    def run(params: Any, inputs: Any) -> Any:
+        env = program.bind(params, inputs)
+        block, analysis = program.function.block, program.analysis
+        return what(block, analysis, env, program.tolerances, kappa, value)
+
+    with jax.enable_x64(True):
+        return jax.jit(run)(params, inputs)
+
+
+def _reach(
     block: Block,
     analysis: Analysis,
     env: Env,
@@ -88,7 +141,7 @@ def reach(
     return value, {i: share.sum() for i, share in shares.items()}
 
 
-def attack(
+def _attack(
     block: Block,
     analysis: Analysis,
     env: Env,
@@ -99,7 +152,7 @@ def attack(
     """The cheat itself: outputs and claims of a run whose every claim is shifted by kappa sigma.
 
     The shift lowers the answer as steeply as the tolerance allows; roundings take the end of their
-    slack, or kappa of it, that does. Arguments as of `reach`.
+    slack, or kappa of it, that does. Arguments as of `_reach`.
     """
     _, rooms, slopes = _slopes(block, analysis, dict(env), eps, answer)
     shifts = _by_claim(_steepest, analysis, rooms, slopes, kappa)

@@ -8,13 +8,13 @@ functions that run under `jax.enable_x64`, and return statistics, never verdicts
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
+from verifiable.check.outputs import OutputStatistic
 from verifiable.check.partition import Analysis, Claim, Frame
 from verifiable.check.tiling import evaluate
 from verifiable.check.tiling.plan import Region, plan
@@ -23,26 +23,9 @@ from verifiable.claims.freivalds import Projection, Statistic
 from verifiable.claims.rounding import Rounding
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Atom, Block, Env, Equation
-from verifiable.jaxpr.effects import is_float
 from verifiable.policy import Policy
 
 Residual = dict[str, Any]  # kept: [array], projected: [Projection], children: [Residual]
-
-
-class OutputStatistic(NamedTuple):
-    """How far an output is from the replayed one, as arrays.
-
-    Attributes:
-      worst: float64 (), the largest row deviation as a fraction of its limit.
-      row: int32 (), the row that it belongs to.
-      finite: bool (), whether the output is finite wherever the replayed one is.
-      own_finite: bool (), whether the replayed output is finite.
-    """
-
-    worst: Array
-    row: Array
-    finite: Array
-    own_finite: Array
 
 
 class Findings(NamedTuple):
@@ -299,61 +282,3 @@ def _test_untaken(out: Array) -> Statistic:
     passed, true = jnp.all(zero), jnp.ones((), bool)
     worst = jnp.where(passed, 0.0, jnp.inf)
     return Statistic(worst, freivalds.first(~zero), passed, true, true, true)
-
-
-def compare(theirs: Array, mine: Array, eps: float, tile_bytes: int = 0) -> OutputStatistic:
-    """Compare an output with the replayed one.
-
-    Args:
-      theirs: what the device returned.
-      mine: what the claims lead to, of the same shape and dtype.
-      eps: how far a row of floats may be off, as a fraction of its 2-norm; integers and booleans
-        must be equal.
-      tile_bytes: size of the tiles of the comparison; see `tiling`.
-    """
-    rows = (math.prod(mine.shape[:-1]), math.prod(mine.shape[-1:]))
-    ratio, finite, own = evaluate.over_rows(
-        lambda a, b: _compare_rows(a, b, eps),
-        theirs.reshape(rows),
-        mine.reshape(rows),
-        tile_bytes=tile_bytes,
-    )
-    if ratio.size == 0:
-        ratio, finite, own = jnp.zeros(1), jnp.ones(1, bool), jnp.ones(1, bool)
-    worst = jnp.max(ratio).astype(jnp.float64)
-    return OutputStatistic(
-        worst=worst,
-        row=freivalds.first(ratio == worst),
-        finite=jnp.all(finite | ~own),
-        own_finite=jnp.all(own),
-    )
-
-
-def _compare_rows(theirs: Array, mine: Array, eps: float) -> tuple[Array, Array, Array]:
-    """Of each row of two matrices: the deviation over its limit, and which are finite."""
-    if not is_float(mine.dtype):
-        equal = jnp.all(theirs == mine, axis=-1)
-        true = jnp.ones(equal.shape, bool)
-        return jnp.where(equal, 0.0, jnp.inf), true, true
-    floor = float(jnp.finfo(mine.dtype).tiny)
-    if mine.dtype in (jnp.float64, jnp.complex128):
-        finite = jnp.all(jnp.isfinite(theirs), axis=-1)
-        # Divided by the largest element, squares neither overflow nor vanish.
-        top = jnp.maximum(jnp.max(jnp.abs(mine), axis=-1, initial=0.0), floor)[:, None]
-        theirs, mine, floor = theirs / top, mine / top, floor / top[:, 0]
-        deviations = _norms(theirs - mine)
-    else:
-        wide = jnp.complex128 if jnp.iscomplexobj(mine) else jnp.float64
-        theirs, mine = theirs.astype(wide), mine.astype(wide)
-        deviations = _norms(theirs - mine)
-        finite = jnp.isfinite(deviations)  # where mine is finite, theirs is iff the difference is
-    norms = _norms(mine)
-    own = jnp.isfinite(norms)
-    ratio = jnp.where(own, deviations / (eps * norms + floor), 0.0)
-    return jnp.where(jnp.isnan(ratio), jnp.inf, ratio), finite, own
-
-
-def _norms(x: Array) -> Array:
-    """2-norms of rows. In double precision, those of narrower types are finite if all of it is."""
-    squares = jnp.square(x.real) + jnp.square(x.imag) if jnp.iscomplexobj(x) else jnp.square(x)
-    return jnp.sqrt(jnp.sum(squares, axis=-1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import jax
@@ -9,20 +10,59 @@ import numpy as np
 
 from verifiable import merkle
 from verifiable.encoding import encode, tagged_hash, tensor_bytes
-from verifiable.jaxpr import flatten
+from verifiable.jaxpr.flatten import shape_dtype
+
+_REMEMBERED = 8  # sets of parameters
+_ARRAYS = (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct, bool, int, float, complex)
 
 
 def parameter_root(params: Any) -> bytes:
     """32-byte Merkle root (BLAKE3) over the arrays of a pytree, in its order.
 
-    A leaf is the hash of dtype, shape and canonical bytes of one array.
+    A leaf is the hash of dtype, shape and canonical bytes of one array, as JAX reads it: without
+    x64, float64 and int64 arrays count as the float32 and int32 arrays that they become.
+
+    Raises:
+      TypeError: a leaf is no array; the message names it.
     """
 
-    def leaf(x: Any) -> bytes:
-        head = encode([x.dtype.name, list(x.shape)])
-        return tagged_hash("parameter", head, tensor_bytes(x))
+    def leaf(path: Any, x: Any) -> bytes:
+        spec = abstract_leaf("params", path, x)
+        array = x if isinstance(x, jax.Array) else np.asarray(x, spec.dtype)
+        head = encode([spec.dtype.name, list(spec.shape)])
+        return tagged_hash("parameter", head, tensor_bytes(array))
 
-    return merkle.root_from_leaf_data([leaf(x) for x in jax.tree.leaves(params)])
+    return merkle.root_from_leaf_data(
+        [leaf(path, x) for path, x in jax.tree_util.tree_leaves_with_path(params)]
+    )
+
+
+class RootMemory:
+    """The roots of the last few sets of parameters, which must not change in place.
+
+    A set is known by the identity of its arrays, so that a device hashes its weights once and not
+    at every run.
+    """
+
+    def __init__(self):
+        """Remember nothing yet."""
+        self._known: list[tuple[list[weakref.ref[Any]], bytes]] = []
+
+    def root(self, params: Any) -> bytes:
+        """`parameter_root`, computed once for the same arrays."""
+        leaves = jax.tree.leaves(params)
+        for references, root in self._known:
+            if len(references) == len(leaves) and all(
+                reference() is leaf for reference, leaf in zip(references, leaves, strict=True)
+            ):
+                return root
+        root = parameter_root(params)
+        try:
+            references = [weakref.ref(leaf) for leaf in leaves]
+        except TypeError:
+            return root  # numbers of Python, which cost nothing to hash
+        self._known = [*self._known[1 - _REMEMBERED :], (references, root)]
+        return root
 
 
 def by_name(tree: Any) -> dict[str, Any]:
@@ -38,14 +78,52 @@ def _part(entry: Any) -> Any:
     return entry
 
 
+def abstract(what: str, tree: Any) -> Any:
+    """Shapes and dtypes of a tree, without reading it.
+
+    Args:
+      what: name of the argument, for the message.
+      tree: pytree of arrays, numbers or `ShapeDtypeStruct`s.
+
+    Raises:
+      TypeError: a leaf is none of these; the message names it.
+    """
+    return jax.tree_util.tree_map_with_path(lambda path, x: abstract_leaf(what, path, x), tree)
+
+
+def abstract_leaf(what: str, path: Any, x: Any) -> jax.ShapeDtypeStruct:
+    """Shape and dtype of one leaf; see `abstract`."""
+    name = what + jax.tree_util.keystr(path)
+    if not isinstance(x, _ARRAYS):
+        raise TypeError(
+            f"{name} is a {type(x).__name__}, not an array: pass arrays only (if a module also "
+            "holds functions or settings, separate its arrays first, as `equinox.partition` does)"
+        )
+    try:
+        return shape_dtype(x)
+    except TypeError as error:
+        raise TypeError(f"{name} is an array that JAX cannot hold: {error}") from error
+
+
 def conform(what: str, expected: Any, given: Any) -> Any:
-    """Arrays of the shapes and types that are expected; the caller's mistake names both sides."""
+    """Arrays of the expected shapes and types.
+
+    Raises:
+      TypeError: a leaf is no array, or the tree is of another kind, such as an array for a dict.
+      ValueError: another tree, shape or type; the message names both sides.
+    """
     want, have = jax.tree.structure(expected), jax.tree.structure(given)
     if want != have:
+        kinds = [tree.node_data()[0] if tree.node_data() else None for tree in (want, have)]
+        if kinds[0] is not kinds[1]:
+            names = ["an array" if kind is None else f"a {kind.__name__}" for kind in kinds]
+            raise TypeError(
+                f"{what} must be {names[0]}, got {names[1]}: the program was compiled for {want}"
+            )
         raise ValueError(f"{what} have tree {have}, the program was compiled for {want}")
 
     def same(path: Any, a: Any, x: Any) -> Any:
-        b = flatten.shape_dtype(x)
+        b = abstract_leaf(what, path, x)
         if (a.shape, a.dtype) != (b.shape, b.dtype):
             raise ValueError(
                 f"{what}{jax.tree_util.keystr(path)} has shape {b.shape} and type {b.dtype}, "

@@ -1,7 +1,6 @@
-"""From what a device sent, and what was measured of it, to a report.
+"""From what was measured of a run to a report.
 
-Whatever a device sends is compared with the program's own shapes and types before anything else
-looks at it. Then every claim and output gets a verdict of its own:
+Every claim and output gets a verdict of its own:
 
     not finite, out of range, or over its limit   reject, unless discontinuous glue can explain it
     the verifier's own operands not finite        indeterminate
@@ -13,100 +12,67 @@ One rejected claim rejects the run; short of that, one indeterminate claim leave
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
+from verifiable.check.outputs import Output, OutputStatistic
 from verifiable.check.partition import Claim
-from verifiable.check.replay import Findings, OutputStatistic
+from verifiable.check.receive import Problem
+from verifiable.check.replay import Findings
 from verifiable.claims import freivalds
 from verifiable.claims.freivalds import Statistic
-from verifiable.report import ClaimResult, Verdict
-from verifiable.trace import Trace
-
-_LONGEST = 200  # characters of a message that a device has a say in
-
-Problem = tuple[str, str | None, str]  # reason, claim, message
-Outcome = tuple[str, float, int | None, int]  # reason, worst ratio, its row, its trip
+from verifiable.report import Bound, ClaimResult, Corridor, Coverage, Report, Verdict
 
 
-def receive_claims(trace: Any, claims: Sequence[Claim]) -> tuple[list[Any], Problem | None]:
-    """The arrays of a trace, or why they cannot be those of the program.
+class WorstTrip(NamedTuple):
+    """The first failing trip of a claim or output, or the one with the largest ratio.
 
-    Args:
-      trace: a `Trace`, or a sequence of arrays, or anything else.
-      claims: of the program.
+    Attributes:
+      reason: a code of `REASONS`; `ok` if every trip passed.
+      worst: the statistic as a fraction of its limit.
+      row: the row that it belongs to.
+      trip: counted over all scans around the claim.
     """
-    received = trace.values if isinstance(trace, Trace) else trace
-    if not isinstance(received, tuple | list):
-        return [], ("trace-structure", None, f"got {type(received).__name__}")
-    arrays = [_array(x) for x in received]
-    for claim, array, x in zip(claims, arrays, received, strict=False):
-        if array is None:
-            return [], ("trace-structure", claim.name, f"got {type(x).__name__}, not an array")
-    if len(arrays) != len(claims):
-        code = "claim-missing" if len(arrays) < len(claims) else "claim-extra"
-        return [], (code, None, f"the program has {len(claims)} claims, got {len(arrays)}")
-    if any(a.shape != c.shape or a.dtype != c.dtype for a, c in zip(arrays, claims, strict=True)):
-        have = [(a.shape, str(a.dtype)) for a in arrays]
-        want = [(c.shape, str(c.dtype)) for c in claims]
-        i = next(i for i, pair in enumerate(zip(have, want, strict=True)) if pair[0] != pair[1])
-        if sorted(have) == sorted(want):
-            code = "claim-reordered"
-        else:
-            code = "claim-shape" if have[i][0] != want[i][0] else "claim-dtype"
-        return [], (code, claims[i].name, f"got {have[i]}, the program has {want[i]}")
-    return arrays, None
+
+    reason: str
+    worst: float
+    row: int | None
+    trip: int
 
 
-def receive_output(y: Any, expected: Any) -> tuple[list[Any], Problem | None]:
-    """The leaves of an output, or why they cannot be those of the program."""
-    structure = jax.tree.structure(expected)
-    try:
-        # Never looks deeper than the expected tree: a deep nest overflows the stack of JAX.
-        received = structure.flatten_up_to(y)
-    except Exception as error:
-        message = f"{error}"[:_LONGEST] + f"; the program returns {structure}"
-        return [], ("output-structure", None, message)
-    leaves = jax.tree_util.tree_leaves_with_path(expected)
-    arrays: list[Any] = []
-    for (path, a), x in zip(leaves, received, strict=True):
-        name, b = "output" + jax.tree_util.keystr(path), _array(x)
-        if b is None:
-            return [], ("output-structure", name, f"got {type(x).__name__}, not an array")
-        if b.shape != a.shape:
-            return [], ("output-shape", name, f"got {b.shape}, the program returns {a.shape}")
-        if b.dtype != a.dtype:
-            return [], ("output-dtype", name, f"got {b.dtype}, the program returns {a.dtype}")
-        arrays.append(b)
-    return arrays, None
-
-
-def _array(x: Any) -> Any:
-    """A plain array as it is, a numpy scalar as its array, and None for anything else."""
-    if type(x) in (np.ndarray, np.memmap):
-        return np.asarray(x)
-    if isinstance(x, jax.Array):
-        return None if x.is_deleted() else x
-    return np.asarray(x) if isinstance(x, np.generic) else None
+def refuse(problem: Problem, *, coverage: Coverage, bound: Bound | None) -> Report:
+    """The report on what cannot be a run of the program."""
+    return Report(
+        verdict=Verdict.REJECT,
+        reason=problem.reason,
+        message=problem.message,
+        claim=problem.where,
+        coverage=coverage,
+        bound=bound,
+    )
 
 
 def judge(
     findings: Findings,
     claims: Sequence[Claim],
-    outputs: Sequence[tuple[str, frozenset[str], frozenset[str]]],
-) -> tuple[Verdict, str, str | None, tuple[ClaimResult, ...]]:
-    """Verdict on a run.
+    outputs: Sequence[Output],
+    *,
+    coverage: Coverage,
+    bound: Bound | None,
+    y: Any = None,
+    corridor: Corridor | None = None,
+) -> Report:
+    """The report on a run: the verdict on each claim and output, and on the whole.
 
     Args:
       findings: what was measured, as numpy arrays.
       claims: of the program.
-      outputs: of each leaf its name, and the discontinuous equations and loops before it.
-
-    Returns:
-      Verdict, reason, name of the first claim or output that was not accepted, and the verdict of
-      each claim and output.
+      outputs: of the program.
+      coverage: what the check covers.
+      bound: what a pass proves of the floating-point claims.
+      y: the replayed output.
+      corridor: what the tolerance leaves to a cheat on this run.
     """
     stopped = frozenset(name for name, flag in findings.stopped.items() if np.any(flag))
     results = [
@@ -114,33 +80,53 @@ def judge(
         for c in claims
     ]
     results += [
-        _result(name, _judge_output(findings.outputs[i]), discontinuities, loops & stopped)
-        for i, (name, discontinuities, loops) in enumerate(outputs)
+        _result(o.name, _judge_output(findings.outputs[i]), o.discontinuities, o.loops & stopped)
+        for i, o in enumerate(outputs)
     ]
     # In the order of execution: claims of one scan by iteration first.
     places = [(c.group, r.trip, c.index) for c, r in zip(claims, results, strict=False)]
     places += [(len(claims), 0, i) for i in range(len(outputs))]
+    verdict, reason, where = _overall(results, places, stopped)
+    return Report(
+        verdict=verdict,
+        reason=reason,
+        claim=where,
+        worst=max((r.worst for r in results), default=0.0),
+        results=tuple(results),
+        coverage=coverage,
+        bound=bound,
+        y=y,
+        corridor=corridor,
+    )
+
+
+def _overall(
+    results: Sequence[ClaimResult],
+    places: Sequence[tuple[int, int, int]],
+    stopped: frozenset[str],
+) -> tuple[Verdict, str, str | None]:
+    """Verdict, reason, and name of the first claim or output that was not accepted."""
     for verdict in (Verdict.REJECT, Verdict.INDETERMINATE):
         failed = [
             (place, r) for place, r in zip(places, results, strict=True) if r.verdict is verdict
         ]
         if failed:
             _, result = min(failed, key=lambda item: item[0])
-            return verdict, result.reason, result.name, tuple(results)
+            return verdict, result.reason, result.name
     if stopped:
-        return Verdict.INDETERMINATE, "trip-limit", min(stopped), tuple(results)
+        return Verdict.INDETERMINATE, "trip-limit", min(stopped)
     if all(r.verdict is Verdict.ACCEPT for r in results):
-        return Verdict.ACCEPT, "ok", None, tuple(results)
+        return Verdict.ACCEPT, "ok", None
     raise AssertionError("a verdict is one of three")
 
 
 def _result(
     name: str,
-    outcome: Outcome,
+    measured: WorstTrip,
     discontinuities: frozenset[str],
     stopped: frozenset[str],
 ) -> ClaimResult:
-    reason, worst, row, trip = outcome
+    reason, worst, row, trip = measured
     if reason == "ok":
         verdict = Verdict.ACCEPT
     elif reason in ("nonfinite-operand", "nonfinite-output"):
@@ -164,8 +150,8 @@ def _result(
     )
 
 
-def _judge_claim(findings: Findings, claim: Claim) -> Outcome:
-    """Outcome of a claim, over all trips of the scans around it."""
+def _judge_claim(findings: Findings, claim: Claim) -> WorstTrip:
+    """The worst of a claim, over all trips of the scans around it."""
     statistic = Statistic(*(x.reshape(-1) for x in findings.statistics[claim.index]))
     conditions = freivalds.conditions(statistic)
     reason, worst, row, trip = _first_failure(conditions, statistic.worst, statistic.row)
@@ -173,10 +159,10 @@ def _judge_claim(findings: Findings, claim: Claim) -> Outcome:
         reason = "claim-untaken"
     elif reason == "claim-mismatch" and claim.contraction is None:
         reason = "rounding-mismatch"
-    return reason, worst, row, trip
+    return WorstTrip(reason, worst, row, trip)
 
 
-def _judge_output(statistic: OutputStatistic) -> Outcome:
+def _judge_output(statistic: OutputStatistic) -> WorstTrip:
     checks = (
         ("output-nonfinite", np.ravel(statistic.finite)),
         ("output-mismatch", np.ravel(statistic.worst) <= 1.0),
@@ -185,13 +171,13 @@ def _judge_output(statistic: OutputStatistic) -> Outcome:
     return _first_failure(checks, np.ravel(statistic.worst), np.ravel(statistic.row))
 
 
-def _first_failure(checks: Sequence[tuple[str, Any]], worst: Any, row: Any) -> Outcome:
+def _first_failure(checks: Sequence[tuple[str, Any]], worst: Any, row: Any) -> WorstTrip:
     for reason, passed in checks:
         trips = passed.tolist()
         if False in trips:
             trip = trips.index(False)
-            return reason, float(worst[trip]), int(row[trip]), trip
+            return WorstTrip(reason, float(worst[trip]), int(row[trip]), trip)
     if not len(worst):
-        return "ok", 0.0, None, 0
+        return WorstTrip("ok", 0.0, None, 0)
     trip = int(worst.argmax())
-    return "ok", float(worst[trip]), int(row[trip]), trip
+    return WorstTrip("ok", float(worst[trip]), int(row[trip]), trip)

@@ -26,6 +26,7 @@ from protocols.demo.devices import Device, Job, Submission, lineup
 from protocols.demo.models import Model, Tokens
 from verifiable import challenge, program, trace
 from verifiable.errors import CommitmentMismatch, MalformedEncoding
+from verifiable.key import VerifierKey
 
 TEXTS = (
     "How do I reset the password of my account?",
@@ -180,7 +181,7 @@ def tokenize(model: Model, texts: Sequence[str]) -> Tokens:
     return model.tokenize(texts)
 
 
-def judge(job: Job, key: program.VerifierKey, device: Device, submission: Submission) -> Outcome:
+def judge(job: Job, key: VerifierKey, device: Device, submission: Submission) -> Outcome:
     """Check one submission: first that it is what was committed to, then that it is right."""
     root, reason = submission.commitment.root, None
     try:
@@ -212,9 +213,7 @@ def rejected(device: Device, reason: str, root: bytes) -> Outcome:
 # Measures.
 
 
-def _medians(
-    job: Job, key: program.VerifierKey, honest: Submission, repeats: int
-) -> tuple[float, ...]:
+def _medians(job: Job, key: VerifierKey, honest: Submission, repeats: int) -> tuple[float, ...]:
     """Time the plain jitted model, the check and the root of a trace: warm, in turns."""
     plain, params, inputs = jax.jit(job.model.encode), job.model.params, job.inputs
 

@@ -41,6 +41,7 @@ from protocols.replicated.state import (
 from verifiable import challenge, program
 from verifiable.challenge import Beacon, ClosedLog
 from verifiable.encoding import tagged_hash, tensor_bytes
+from verifiable.key import VerifierKey
 from verifiable.report import Verdict
 from verifiable.voting.quorum import FixedSize
 
@@ -202,7 +203,7 @@ def play(
 
 def audit(
     job: devices.Job,
-    key: program.VerifierKey,
+    key: VerifierKey,
     device: Device,
     reveal: Reveal,
     opened: Submission,
@@ -226,7 +227,7 @@ def audit(
     return outcome
 
 
-def _key(job: devices.Job, root: bytes, closed: ClosedLog, beacon: Beacon) -> program.VerifierKey:
+def _key(job: devices.Job, root: bytes, closed: ClosedLog, beacon: Beacon) -> VerifierKey:
     """The key that anyone makes who has the parameters, the closed log and the beacon."""
     drawn = challenge.public(
         closed,

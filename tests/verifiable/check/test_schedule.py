@@ -243,7 +243,7 @@ def test_parts_find_what_the_whole_finds(parts: int):
     x = rng.standard_normal((48, 40)).astype(np.float32)
     one = program.compile(fn, params, x, policy=FEW, strategy=Strategy(parts=1))
     several = program.compile(fn, params, x, policy=FEW, strategy=Strategy(parts=parts))
-    assert len(several._parts) == min(parts, len(one.claims))
+    assert len(several.compiled_check.parts) == min(parts, len(one.claims))
     y, trace = jax.device_get(jax.jit(one.execute)(params, x))
     key = one.setup(params, SECRET)
     for index in (None, *range(len(one.claims))):
@@ -267,7 +267,7 @@ def test_costs_count_what_is_replayed_before_a_claim():
 
     def costs(fn: Any) -> list[int]:
         compiled = program.compile(fn, PARAMS, X, policy=FEW)
-        return compiled._analysis.costs(compiled._function.block, FEW.draws)
+        return compiled.analysis.costs(compiled.function.block, FEW.draws)
 
     plain, after = costs(waves)
     assert after == plain + 20 * X.size // 2

@@ -18,12 +18,13 @@ from hypothesis import strategies as st
 from jax import lax
 
 from verifiable import challenge, program
-from verifiable.check.replay import Findings, OutputStatistic
+from verifiable.check.outputs import Output, OutputStatistic
+from verifiable.check.replay import Findings
 from verifiable.check.verdict import judge
 from verifiable.claims.freivalds import Statistic
 from verifiable.errors import Rejected, Undecided, VerificationError
 from verifiable.policy import Policy
-from verifiable.report import REASONS, Report, Verdict
+from verifiable.report import REASONS, Coverage, Report, Verdict
 from verifiable.trace import Trace
 
 ACCEPT, REJECT, INDETERMINATE = Verdict.ACCEPT, Verdict.REJECT, Verdict.INDETERMINATE
@@ -481,7 +482,9 @@ def test_cheats(cheat: Cheat):
 
 
 def test_every_reason_is_produced():
-    assert {c.reason for c in CHEATS} | {"ok"} == set(REASONS)
+    # `test_submission` has cheats with the reasons that `verify` adds to those of `check`.
+    verify = {"commitment-mismatch", "other-program", "other-parameters"}
+    assert {c.reason for c in CHEATS} | {"ok"} | verify == set(REASONS)
 
 
 HOSTILE: dict[str, Any] = {
@@ -574,6 +577,9 @@ def test_the_callers_mistakes_are_not_the_devices():
     x, n = run.inputs
     for inputs in ((x,), (x, n, n), (n, x), (x[1:], n), (x.astype(jnp.bfloat16), n), (x, n[None])):
         with pytest.raises(ValueError, match="inputs"):
+            run.check(run.y, run.claims, inputs)
+    for inputs in (([x], n), ({"x": x}, n)):
+        with pytest.raises((TypeError, ValueError), match="inputs"):
             run.check(run.y, run.claims, inputs)
 
 
@@ -686,6 +692,7 @@ def a_claim(index: int, glue: Sequence[str] = (), loops: Sequence[str] = ()) -> 
 
 
 NONE: frozenset[str] = frozenset()
+NOTHING = Coverage(checked=0, replayed=0)
 bits = st.booleans()
 worst = st.sampled_from([0.0, 0.5, 1.0, 1.0000001, 5.0, np.inf, np.nan])
 statistics = st.builds(
@@ -711,8 +718,14 @@ def test_only_a_run_that_passed_everything_is_accepted(
         stopped={"while": np.asarray(stopped)},
         outputs={i: s for i, (s, _) in enumerate(outputs)},
     )
-    leaves = [(f"o{i}", frozenset(["round"] * glue), NONE) for i, (_, glue) in enumerate(outputs)]
-    verdict, reason, name, results = judge(findings, claims, leaves)
+    leaves = [
+        Output(
+            name=f"o{i}", eps_types=NONE, discontinuities=frozenset(["round"] * glue), loops=NONE
+        )
+        for i, (_, glue) in enumerate(outputs)
+    ]
+    report = judge(findings, claims, leaves, coverage=NOTHING, bound=None)
+    verdict, reason, name, results = report.verdict, report.reason, report.claim, report.results
     everything = [
         s.passed & s.finite_claim & s.in_range & s.finite_operands & (s.worst <= 1)
         for s, *_ in found
@@ -720,7 +733,7 @@ def test_only_a_run_that_passed_everything_is_accepted(
     assert (verdict is ACCEPT) == (all(everything) and not stopped)
     assert reason in REASONS
     assert (reason == "ok") == (verdict is ACCEPT)
-    assert [r.name for r in results] == [c.name for c in claims] + [leaf[0] for leaf in leaves]
+    assert [r.name for r in results] == [c.name for c in claims] + [leaf.name for leaf in leaves]
     for result, passed in zip(results, everything, strict=True):
         assert (result.verdict is ACCEPT) == bool(passed)
     if verdict is REJECT:
@@ -741,9 +754,9 @@ def test_a_rejection_counts_more_than_what_is_open():
         stopped={},
         outputs={},
     )
-    verdict, reason, name, results = judge(findings, claims, [])
-    assert (verdict, reason, name) == (REJECT, "claim-nonfinite", "c2")
-    assert [(r.verdict, r.reason) for r in results[:2]] == [
+    report = judge(findings, claims, [], coverage=NOTHING, bound=None)
+    assert (report.verdict, report.reason, report.claim) == (REJECT, "claim-nonfinite", "c2")
+    assert [(r.verdict, r.reason) for r in report.results[:2]] == [
         (INDETERMINATE, "discontinuous-glue"),
         (INDETERMINATE, "nonfinite-operand"),
     ]
@@ -759,10 +772,11 @@ def test_the_failing_trip_and_row_are_named():
         finite_operands=[True] * 3,
     )
     findings = Findings({0: stacked}, {0: np.ones(3, bool)}, {}, {})
-    [result] = judge(findings, [a_claim(0)], [])[3]
+    [result] = judge(findings, [a_claim(0)], [], coverage=NOTHING, bound=None).results
     assert (result.worst, result.row, result.trip) == (7.0, 5, 1)
 
 
 def test_nothing_to_check_is_a_pass_of_nothing():
-    verdict, reason, name, results = judge(Findings({}, {}, {}, {}), [], [])
-    assert (verdict, reason, name, results) == (ACCEPT, "ok", None, ())
+    report = judge(Findings({}, {}, {}, {}), [], [], coverage=NOTHING, bound=None)
+    assert (report.verdict, report.reason, report.claim) == (ACCEPT, "ok", None)
+    assert (report.results, report.worst) == ((), 0.0)

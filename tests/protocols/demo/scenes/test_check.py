@@ -15,6 +15,7 @@ from protocols.demo import devices, models
 from protocols.demo.models import in_precision
 from protocols.demo.scenes import check
 from verifiable import challenge, program
+from verifiable.key import VerifierKey
 
 SEED = bytes(range(32))
 TEXTS = ("the cat sat on the mat", "rain tomorrow", "a")
@@ -41,7 +42,7 @@ def job(precision: str = "f32") -> devices.Job:
 
 
 @functools.cache
-def key() -> program.VerifierKey:
+def key() -> VerifierKey:
     return job().program.setup(model().params, challenge.secret(SEED))
 
 

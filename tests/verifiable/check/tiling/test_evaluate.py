@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from jax import lax
 
 from verifiable import challenge, program
+from verifiable.check.compiled import CheckArguments
 from verifiable.check.schedule import Strategy
 from verifiable.check.tiling import evaluate, plan
 from verifiable.check.tiling.rules import Cut
@@ -169,7 +170,7 @@ class Case:
     def regions(self):
         """Every region of the outermost block."""
         p = self.programs[1]
-        block, found = p._function.block, p._analysis
+        block, found = p.function.block, p.analysis
         every = range(len(p.claims))
         return plan.plan(block, found, block.outputs, CUT.tile_bytes, every).regions
 
@@ -232,7 +233,7 @@ def test_parts_find_what_one_program_finds(step):
     case = Case(step, X)
     parts = replace(CUT, parts=3)
     case.programs = (case.programs[0], replace(case.programs[0], strategy=parts))
-    assert len(case.programs[1]._parts) == min(3, len(case.trace.values))
+    assert len(case.programs[1].compiled_check.parts) == min(3, len(case.trace.values))
     agree(*case.check())
     for index, array in enumerate(case.trace.values):
         agree(*case.check(case.changed(index, array.size // 2, 1e3)))
@@ -278,8 +279,8 @@ def test_no_head_is_left_whole():
         case = Case(step, x)
         p = case.programs[1]
         with jax.enable_x64(True):
-            args = (case.key.arrays, case.inputs, jax.tree.leaves(case.y), list(case.trace.values))
-            text = jax.jit(p._statistics).lower(*args).as_text()
+            args = CheckArguments.of(case.key, case.inputs, case.y, case.trace)
+            text = jax.jit(p.compiled_check.statistics).lower(args).as_text()
         heads = 2 * HEADS if step is grouped else HEADS
         assert f"tensor<{heads}x{length}x{length}xf32>" not in text
         if step is not grouped:
@@ -319,8 +320,8 @@ def test_no_whole_matrix_of_scores_is_left():
     sizes = []
     for p in case.programs:
         with jax.enable_x64(True):
-            args = (case.key.arrays, case.inputs, jax.tree.leaves(case.y), list(case.trace.values))
-            text = jax.jit(p._statistics).lower(*args).as_text()
+            args = CheckArguments.of(case.key, case.inputs, case.y, case.trace)
+            text = jax.jit(p.compiled_check.statistics).lower(args).as_text()
         sizes.append(f"tensor<{HEADS}x{rows}x{rows}xf32>" in text)
     assert sizes == [True, False]
 

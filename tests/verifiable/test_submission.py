@@ -1,0 +1,304 @@
+"""The doors for a device and a coordinator: `prove`, `verify`, and whose fault a failure is."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import verifiable as vf
+from verifiable import trace
+from verifiable.check import trees
+from verifiable.errors import MalformedEncoding, Rejected
+from verifiable.trace import Commitment, Layout, Trace
+
+ROWS, WIDTH = 16, 128
+RNG = np.random.default_rng(0)
+POLICY = vf.Policy(draws=4)
+
+
+def weights(seed: int) -> dict[str, jax.Array]:
+    rng = np.random.default_rng(seed)
+    return {
+        name: jnp.asarray(rng.standard_normal((WIDTH, WIDTH)) / 8, jnp.float32)
+        for name in ("up", "down")
+    }
+
+
+def model(params: Any, x: Any) -> Any:
+    return jnp.tanh(x @ params["up"]) @ params["down"]
+
+
+PARAMS, OTHERS = weights(1), weights(2)
+X = jnp.asarray(RNG.standard_normal((ROWS, WIDTH)), jnp.float32)
+PROGRAM = vf.compile(model, PARAMS, X, policy=POLICY)
+SECRET = vf.challenge.secret(bytes(32))
+
+
+@functools.cache
+def key() -> vf.VerifierKey:
+    return PROGRAM.setup(PARAMS, SECRET)
+
+
+@functools.cache
+def honest() -> vf.Submission:
+    return PROGRAM.prove(PARAMS, X)
+
+
+ROOT = vf.parameter_root(PARAMS)
+
+
+def test_an_honest_submission_is_accepted():
+    sent = honest()
+    report = PROGRAM.verify(key(), X, sent, commitment=sent.commitment)
+    assert (report.verdict, report.reason) == (vf.Verdict.ACCEPT, "ok")
+    np.testing.assert_allclose(report.require().y, sent.y, rtol=1e-3, atol=1e-4)
+    again = PROGRAM.verify(key(), X, sent, commitment=sent.commitment, parameters=ROOT)
+    assert again.verdict is vf.Verdict.ACCEPT
+
+
+def test_it_holds_what_execute_returns_and_its_commitment():
+    sent = honest()
+    y, values = jax.jit(PROGRAM.execute)(PARAMS, X)
+    assert np.array_equal(y, sent.y)
+    assert all(map(np.array_equal, values.values, sent.trace.values))
+    assert sent.commitment == trace.commit(y, values).commitment
+    assert (sent.program, sent.parameters) == (PROGRAM.id, ROOT)
+
+
+def test_the_layout_is_the_programs():
+    sent = honest()
+    assert PROGRAM.layout == Layout.of(sent.y, sent.trace)
+    assert PROGRAM.layout.size == sent.commitment.size
+
+
+def test_nothing_is_verified_without_a_commitment():
+    with pytest.raises(TypeError, match="commitment"):
+        PROGRAM.verify(key(), X, honest())  # type: ignore[call-arg]
+
+
+# ---------------------------------------------------------------------------------- cheats
+
+Tamper = Callable[[vf.Submission], vf.Submission]
+
+
+@dataclasses.dataclass(frozen=True)
+class Cheat:
+    """What a device sends after it committed to an honest run."""
+
+    name: str
+    reason: str
+    tamper: Tamper
+
+
+def with_value(change: Callable[[np.ndarray], np.ndarray]) -> Tamper:
+    def tamper(sent: vf.Submission) -> vf.Submission:
+        first, *others = map(np.array, sent.trace.values)
+        return dataclasses.replace(sent, trace=Trace(values=(change(first), *others)))
+
+    return tamper
+
+
+def one_bit(x: np.ndarray) -> np.ndarray:
+    x.view(np.uint8).reshape(-1)[0] ^= 1
+    return x
+
+
+CHEATS = (
+    Cheat("one bit of a claim after the commitment", "commitment-mismatch", with_value(one_bit)),
+    Cheat(
+        "another answer after the commitment",
+        "commitment-mismatch",
+        lambda sent: dataclasses.replace(sent, y=np.asarray(sent.y) + 1),
+    ),
+    Cheat(
+        "an honest run with other weights after the commitment",
+        "commitment-mismatch",
+        lambda sent: dataclasses.replace(PROGRAM.prove(OTHERS, X), parameters=sent.parameters),
+    ),
+    Cheat(
+        "a claim too few",
+        "claim-missing",
+        lambda sent: dataclasses.replace(sent, trace=Trace(values=sent.trace.values[:1])),
+    ),
+    Cheat("a claim of another type", "claim-dtype", with_value(lambda x: x.astype(np.float16))),
+    Cheat("no trace", "trace-structure", lambda sent: dataclasses.replace(sent, trace=None)),
+    Cheat("no answer", "output-structure", lambda sent: dataclasses.replace(sent, y=None)),
+    Cheat(
+        "another program",
+        "other-program",
+        lambda sent: dataclasses.replace(sent, program=bytes(32)),
+    ),
+    Cheat(
+        "other parameters",
+        "other-parameters",
+        lambda sent: dataclasses.replace(sent, parameters=vf.parameter_root(OTHERS)),
+    ),
+)
+
+
+@pytest.mark.parametrize("cheat", CHEATS, ids=lambda c: c.name)
+def test_cheats(cheat: Cheat):
+    sent = cheat.tamper(honest())
+    report = PROGRAM.verify(key(), X, sent, commitment=honest().commitment, parameters=ROOT)
+    assert (report.verdict, report.reason) == (vf.Verdict.REJECT, cheat.reason)
+    assert report.message
+    with pytest.raises(Rejected, match=cheat.reason):
+        report.require()
+
+
+def test_the_commitment_that_counts_is_the_received_one():
+    """A device that commits again to what it sends is held to what it had committed to."""
+    other = PROGRAM.prove(PARAMS, X + 1)
+    report = PROGRAM.verify(key(), X + 1, other, commitment=honest().commitment)
+    assert report.reason == "commitment-mismatch"
+
+
+def test_a_tree_of_other_leaves_is_no_commitment_to_the_trace():
+    sent = honest()
+    small = trace.commit(sent.y, sent.trace, leaf_bytes=1024).commitment
+    report = PROGRAM.verify(key(), X, sent, commitment=small)
+    assert (report.verdict, report.reason) == (vf.Verdict.REJECT, "commitment-mismatch")
+
+
+def test_who_names_the_right_parameters_and_runs_with_others_is_rejected():
+    sent = dataclasses.replace(PROGRAM.prove(OTHERS, X), parameters=ROOT)
+    report = PROGRAM.verify(key(), X, sent, commitment=sent.commitment)
+    assert (report.verdict, report.reason) == (vf.Verdict.REJECT, "claim-mismatch")
+
+
+@pytest.mark.parametrize("changes", [{"program": b""}, {"parameters": "0" * 32}, {"program": None}])
+def test_a_submission_names_program_and_parameters(changes: dict[str, Any]):
+    with pytest.raises(MalformedEncoding, match=next(iter(changes))):
+        dataclasses.replace(honest(), **changes)
+
+
+def test_a_submission_holds_a_commitment():
+    with pytest.raises(MalformedEncoding, match="commitment"):
+        dataclasses.replace(honest(), commitment=(bytes(32), 1))
+
+
+# ------------------------------------------------------------------- the caller's mistakes
+
+
+def test_a_stale_key_blames_nobody():
+    """Model weights were updated, the key was not: both sides are named."""
+    sent = PROGRAM.prove(OTHERS, X)
+    both = f"(?s){sent.parameters.hex()[:16]}.*{ROOT.hex()[:16]}"
+    with pytest.raises(ValueError, match=both):
+        PROGRAM.verify(key(), X, sent, commitment=sent.commitment)
+    with pytest.raises(ValueError, match=ROOT.hex()[:16]):
+        PROGRAM.verify(key(), X, sent, commitment=sent.commitment, parameters=sent.parameters)
+
+
+def test_a_key_of_another_program_or_policy_is_the_callers_mistake():
+    sent = honest()
+    wider = PROGRAM.with_policy(dataclasses.replace(POLICY, trip_limit=7))
+    other = vf.compile(lambda p, x: model(p, 2 * x), PARAMS, X, policy=POLICY)
+    for program in (wider, other):
+        with pytest.raises(ValueError, match="key was made for"):
+            program.verify(key(), X, sent, commitment=sent.commitment)
+
+
+def calls(x: Any = X) -> dict[str, Callable[[], Any]]:
+    sent, k, c = honest(), key(), honest().commitment
+    verify: Any = PROGRAM.verify
+    setup: Any = PROGRAM.setup
+    compiled: Any = vf.compile
+    return {
+        "key": lambda: verify(x, k, sent, commitment=c),
+        "submission": lambda: verify(k, sent, x, commitment=c),
+        "the submission is missing": lambda: verify(k, commitment=c),
+        "commitment": lambda: verify(k, x, sent, commitment=sent),
+        "commitment must be a Commitment, got bytes": lambda: verify(k, x, sent, commitment=c.root),
+        "key must be a VerifierKey, got dict": lambda: verify(PARAMS, x, sent, commitment=c),
+        "challenge": lambda: setup(SECRET, PARAMS),
+        "challenge must be a Challenge, got bytes": lambda: setup(PARAMS, bytes(32)),
+        "params must be a dict, got an array": lambda: PROGRAM.prove(x, PARAMS),
+        "params must be a dict": lambda: PROGRAM.execute(x, PARAMS),
+        "fn must be a function": lambda: compiled(PARAMS, model, x),
+        "policy": lambda: compiled(model, PARAMS, x, policy=16),
+        "policy must be a Policy": lambda: PROGRAM.with_policy(4),  # type: ignore[arg-type]
+        "params.* is a builtin_function": lambda: PROGRAM.prove({"up": np.tanh, "down": len}, x),
+        "params.*'up'.* is a str": lambda: vf.compile(model, {"up": "a", "down": x}, x),
+    }
+
+
+@pytest.mark.parametrize("argument", calls())
+def test_swapped_arguments_and_wrong_types_name_the_argument(argument: str):
+    with pytest.raises(TypeError, match=argument):
+        calls()[argument]()
+
+
+class Layered(eqx.Module):
+    """A module with a leaf that is no array."""
+
+    linear: eqx.nn.Linear
+    activation: Callable[..., Any]
+
+
+def test_a_module_given_whole_is_refused_by_the_leaf_that_is_no_array():
+    module = Layered(eqx.nn.Linear(WIDTH, WIDTH, key=jax.random.key(0)), jax.nn.gelu)
+    with pytest.raises(TypeError, match=r"params\.activation"):
+        vf.compile(lambda m, x: x, module, X)
+    with pytest.raises(TypeError, match=r"params\.activation"):
+        vf.parameter_root(module)
+    arrays, rest = eqx.partition(module, eqx.is_array)
+    assert vf.compile(lambda m, x: jax.vmap(eqx.combine(m, rest).linear)(x), arrays, X)
+
+
+# ---------------------------------------------------------------------------- parameter roots
+
+
+def test_the_parameters_are_hashed_once_for_the_same_arrays(monkeypatch: pytest.MonkeyPatch):
+    hashed: list[int] = []
+    original = trees.parameter_root
+
+    def spy(params: Any) -> bytes:
+        hashed.append(1)
+        return original(params)
+
+    monkeypatch.setattr(trees, "parameter_root", spy)
+    fresh, host = weights(3), {name: np.asarray(w) for name, w in weights(4).items()}
+    for params in (fresh, host, fresh, dict(fresh), host):
+        assert PROGRAM.prove(params, X).parameters == original(params)
+    assert len(hashed) == 2
+
+
+def test_the_memory_of_roots_forgets_arrays_that_are_gone():
+    memory = trees.RootMemory()
+    for seed in range(20):
+        params = {"w": np.full(3, seed)}
+        assert memory.root(params) == vf.parameter_root(params)
+    assert memory.root({"w": 3.0}) == memory.root({"w": 3.0}) != memory.root({"w": 4.0})
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_numpy_parameters_of_64_bits_are_those_that_jax_reads(dtype: Any):
+    wide = {name: np.asarray(w, dtype) for name, w in PARAMS.items()}
+    assert vf.parameter_root(wide) == ROOT
+    assert PROGRAM.setup(wide, SECRET).header == key().header
+    x = np.asarray(X, dtype)
+    sent = PROGRAM.prove(wide, x)
+    report = PROGRAM.verify(
+        PROGRAM.setup(wide, SECRET), x, sent, commitment=sent.commitment, parameters=ROOT
+    )
+    assert report.verdict is vf.Verdict.ACCEPT
+
+
+def test_integers_of_64_bits_are_those_that_jax_reads():
+    table = np.arange(8, dtype=np.int64)
+    assert vf.parameter_root({"t": table}) == vf.parameter_root({"t": table.astype(np.int32)})
+
+
+def test_a_commitment_is_made_from_what_was_received():
+    received = Commitment(root=honest().commitment.root, size=honest().commitment.size)
+    report = PROGRAM.verify(key(), X, honest(), commitment=received)
+    assert report.verdict is vf.Verdict.ACCEPT

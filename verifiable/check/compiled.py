@@ -1,0 +1,200 @@
+"""A program's setup and check as compiled programs, with typed arguments.
+
+`CompiledSetup` evaluates what a key holds of the parameters. `CompiledCheck` measures a run: one or
+several programs, each of which tests a part of the claims, at the same time (`schedule`). Both
+return numbers and decide nothing; `verdict` decides.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+
+from verifiable.challenge import Challenge
+from verifiable.check import replay, schedule
+from verifiable.check.outputs import compare
+from verifiable.check.replay import Findings
+from verifiable.check.schedule import Packed, Strategy
+from verifiable.check.specification import Specification
+from verifiable.check.trees import by_name
+from verifiable.claims import freivalds
+from verifiable.jaxpr.blocks import Array, Env
+from verifiable.key import VerifierKey, require_arrays
+from verifiable.trace import Trace
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class CompiledSetup:
+    """What a key holds of the parameters.
+
+    Attributes:
+      program: the compiled function.
+    """
+
+    program: Specification
+
+    def arrays(self, params: Any, challenge: Challenge) -> dict[str, Array]:
+        """The arrays of a key by name: random vectors, projections, and kept parameters."""
+        with jax.enable_x64(True):
+            vectors = {
+                name: jnp.asarray(freivalds.vectors(challenge, name, self.program.policy.draws))
+                for name in self._sets
+            }
+            residual = self._compiled(list(self.program.function.constants), params, vectors)
+        return by_name({"vectors": vectors, "residual": residual})
+
+    @cached_property
+    def shapes(self) -> dict[str, Any]:
+        """Shapes and dtypes of the key of a secret challenge, as the tree that a check reads."""
+        with jax.enable_x64(True):
+            vectors = {n: freivalds.vectors_shape(n, self.program.policy.draws) for n in self._sets}
+            constants = list(self.program.function.constants)
+            residual = jax.eval_shape(self._residual, constants, self.program.params, vectors)
+        return {"vectors": vectors, "residual": residual}
+
+    @cached_property
+    def _sets(self) -> list[str]:
+        """Names of the sets of random vectors."""
+        claims = self.program.analysis.by_equation.values()
+        return sorted({c.vectors for c in claims if c.vectors is not None})
+
+    @cached_property
+    def _compiled(self) -> Callable[..., replay.Residual]:
+        return jax.jit(self._residual)
+
+    def _residual(
+        self, constants: Sequence[Array], params: Any, vectors: dict[str, Array]
+    ) -> replay.Residual:
+        with jax.enable_x64(True):
+            leaves = [*constants, *jax.tree.leaves(params)]
+            env: Env = dict(zip(self.program.function.block.inputs, leaves, strict=False))
+            return replay.setup(
+                self.program.analysis.frame,
+                self.program.analysis,
+                env,
+                vectors,
+                self.program.policy,
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckArguments:
+    """What a check runs on; a pytree.
+
+    Attributes:
+      key: arrays of the key by name.
+      inputs: the job's inputs.
+      outputs: leaves of what the device returned, with the shapes and dtypes of the program.
+      values: the claimed values, likewise.
+    """
+
+    key: dict[str, Array]
+    inputs: tuple[Any, ...]
+    outputs: tuple[Array, ...]
+    values: tuple[Array, ...]
+
+    @classmethod
+    def of(cls, key: VerifierKey, inputs: tuple[Any, ...], y: Any, trace: Trace) -> Self:
+        """The arguments for a run that has the shapes and dtypes of the program."""
+        outputs = tuple(jax.tree.leaves(y))
+        return cls(key=key.arrays, inputs=inputs, outputs=outputs, values=tuple(trace.values))
+
+
+jax.tree_util.register_dataclass(
+    CheckArguments, data_fields=["key", "inputs", "outputs", "values"], meta_fields=[]
+)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class CompiledCheck:
+    """The measurements of a check.
+
+    Attributes:
+      program: the compiled function.
+      key: shapes and dtypes of the key, from `CompiledSetup.shapes`.
+      strategy: how the check is compiled; it changes no verdict.
+    """
+
+    program: Specification
+    key: dict[str, Any] = field(repr=False)
+    strategy: Strategy
+
+    def statistics(
+        self, arguments: CheckArguments, tested: Iterable[int] | None = None
+    ) -> tuple[Findings, list[Array]]:
+        """Measure a run; a pure JAX function.
+
+        Args:
+          arguments: with the shapes and dtypes of the program.
+          tested: indices of the claims to test; all by default.
+
+        Returns:
+          The findings, and the leaves of the replayed output.
+
+        Raises:
+          ValueError: the key has other arrays than the program's.
+        """
+        require_arrays(arguments.key, self._key_arrays)  # traced, and so once for all calls alike
+        with jax.enable_x64(True):
+            names, structure = list(self._key_arrays), jax.tree.structure(self.key)
+            key = jax.tree.unflatten(structure, [arguments.key[name] for name in names])
+            block, leaves = self.program.function.block, jax.tree.leaves(arguments.inputs)
+            variables = block.inputs[len(block.inputs) - len(leaves) :]
+            env: Env = dict(zip(variables, leaves, strict=True))
+            values, bound = arguments.values, self.program.bound
+            context = replay.Context(
+                analysis=self.program.analysis,
+                policy=self.program.policy,
+                limit=bound.limit if bound else 0.0,
+                vectors=key["vectors"],
+                claimed=dict(enumerate(values)),
+                tile_bytes=self.strategy.tile_bytes,
+                tested=frozenset(range(len(values)) if tested is None else tested),
+            ).inside(self.program.analysis.frame, key["residual"], env)
+            own, findings = replay.check(block, context, env)
+            for i, output in enumerate(self.program.outputs):
+                theirs, eps = arguments.outputs[i], self.program.tolerances[output.name]
+                findings.outputs[i] = compare(theirs, own[i], eps, self.strategy.tile_bytes)
+            return findings, own
+
+    def measure(self, arguments: CheckArguments) -> tuple[Findings, list[Array]]:
+        """`statistics` by the compiled parts, at the same time; findings as numpy arrays."""
+
+        def run(part: Callable[..., tuple[Packed, Any]]) -> tuple[Findings, Any]:
+            with jax.enable_x64(True):
+                packed, mine = part(arguments)
+            return schedule.unpack(packed), mine
+
+        findings = Findings({}, {}, {}, {})
+        found = schedule.at_once([functools.partial(run, part) for part in self.parts])
+        for measured, _ in found:
+            findings.update(measured)
+        return findings, found[-1][1]
+
+    @cached_property
+    def parts(self) -> list[Callable[..., tuple[Packed, Any]]]:
+        """The compiled programs that together are the check; the last one compares the output."""
+        costs = self.program.analysis.costs(self.program.function.block, self.program.policy.draws)
+        parts = schedule.split(costs, self.strategy.parts)
+        return [
+            schedule.compile(functools.partial(self._part, part, part is parts[-1]), self.strategy)
+            for part in parts
+        ]
+
+    def _part(self, tested: range, last: bool, arguments: CheckArguments) -> tuple[Packed, Any]:
+        findings, mine = self.statistics(arguments, tested)
+        if not last:
+            findings = findings._replace(stopped={}, outputs={})
+        with jax.enable_x64(True):
+            return schedule.pack(findings), mine if last else None
+
+    @cached_property
+    def _key_arrays(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes and dtypes of the key's arrays by name."""
+        return by_name(self.key)

@@ -1,0 +1,171 @@
+"""What a device sent, held to the program before anything else looks at it.
+
+First its structure, shapes and dtypes, which are those of the program or refused; then the
+commitment, received before the challenge could be known; then the program and the parameters that
+the device says it ran. Each failure has its reason, and no value is read before it passed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from verifiable import trace as traces
+from verifiable.check.partition import Claim
+from verifiable.check.specification import Specification
+from verifiable.errors import CommitmentMismatch, MalformedEncoding
+from verifiable.key import KeyHeader
+from verifiable.submission import Submission
+from verifiable.trace import Commitment, Trace
+
+_LONGEST = 200  # characters of a message that a device has a say in
+
+
+class Problem(NamedTuple):
+    """Why what a device sent cannot be a run of the program.
+
+    Attributes:
+      reason: a code of `REASONS`.
+      where: name of the claim or output.
+      message: what came, and what the program has.
+    """
+
+    reason: str
+    where: str | None
+    message: str
+
+
+class Received(NamedTuple):
+    """Arrays with the structure, shapes and dtypes of the program.
+
+    Attributes:
+      outputs: leaves of the answer.
+      values: claimed values.
+    """
+
+    outputs: tuple[Any, ...]
+    values: tuple[Any, ...]
+
+
+def receive(program: Specification, y: Any, trace: Any) -> Received | Problem:
+    """The arrays of an answer and a trace, or why they cannot be those of the program.
+
+    Args:
+      program: what the device was to run.
+      y: the answer; any object.
+      trace: a `Trace`, or a sequence of arrays, or any other object.
+    """
+    values, problem = _claims(trace, program.claims)
+    outputs, other = _output(y, program.y)
+    return problem or other or Received(tuple(outputs), tuple(values))
+
+
+def uncommitted(
+    program: Specification, received: Received, commitment: Commitment
+) -> Problem | None:
+    """Why an answer and a trace are not what was committed to; None if they are."""
+    try:
+        trace = Trace(values=received.values)
+        traces.verify(commitment, received.outputs, trace, layout=program.layout)
+    except (CommitmentMismatch, MalformedEncoding) as error:
+        return Problem("commitment-mismatch", None, str(error))
+    return None
+
+
+def misnamed(submission: Submission, key: KeyHeader, job: bytes | None) -> Problem | None:
+    """Why a submission names another program or other parameters than the job; None if it does not.
+
+    Args:
+      submission: from the device.
+      key: header of the coordinator's key, which is that of the job's program and parameters.
+      job: the `parameter_root` that the job names, if the caller has it.
+
+    Raises:
+      ValueError: the names differ and the job's is not known, so that either side may be wrong.
+    """
+    for name in ("program", "parameters"):
+        theirs, mine = getattr(submission, name), getattr(key, name)
+        if theirs == mine:
+            continue
+        both = f"the submission names {name} {theirs.hex()[:16]}, the key {mine.hex()[:16]}"
+        if job is None:
+            raise ValueError(
+                f"{both}: (a) the key is stale, or (b) the device ran something else; pass "
+                "parameters=, the root that the job names, to tell them apart"
+            )
+        return Problem(f"other-{name}", None, f"{both}, and so does the job")
+    return None
+
+
+def _claims(trace: Any, claims: Sequence[Claim]) -> tuple[list[Any], Problem | None]:
+    """The arrays of a trace, or why they cannot be those of the program.
+
+    Args:
+      trace: a `Trace`, or a sequence of arrays, or anything else.
+      claims: of the program.
+    """
+    received = trace.values if isinstance(trace, Trace) else trace
+    if not isinstance(received, tuple | list):
+        return [], Problem("trace-structure", None, f"got {type(received).__name__}")
+    arrays = [_array(x) for x in received]
+    for claim, array, x in zip(claims, arrays, received, strict=False):
+        if array is None:
+            return [], Problem(
+                "trace-structure", claim.name, f"got {type(x).__name__}, not an array"
+            )
+    if len(arrays) != len(claims):
+        code = "claim-missing" if len(arrays) < len(claims) else "claim-extra"
+        return [], Problem(code, None, f"the program has {len(claims)} claims, got {len(arrays)}")
+    if any(a.shape != c.shape or a.dtype != c.dtype for a, c in zip(arrays, claims, strict=True)):
+        have = [(a.shape, str(a.dtype)) for a in arrays]
+        want = [(c.shape, str(c.dtype)) for c in claims]
+        i = next(i for i, pair in enumerate(zip(have, want, strict=True)) if pair[0] != pair[1])
+        if sorted(have) == sorted(want):
+            code = "claim-reordered"
+        else:
+            code = "claim-shape" if have[i][0] != want[i][0] else "claim-dtype"
+        return [], Problem(code, claims[i].name, f"got {have[i]}, the program has {want[i]}")
+    return arrays, None
+
+
+def _output(y: Any, expected: Any) -> tuple[list[Any], Problem | None]:
+    """The leaves of an output, or why they cannot be those of the program."""
+    structure = jax.tree.structure(expected)
+    try:
+        # Never looks deeper than the expected tree: a deep nest overflows the stack of JAX.
+        received = structure.flatten_up_to(y)
+    except Exception as error:
+        message = f"{error}"[:_LONGEST] + f"; the program returns {structure}"
+        return [], Problem("output-structure", None, message)
+    leaves = jax.tree_util.tree_leaves_with_path(expected)
+    arrays: list[Any] = []
+    for (path, a), x in zip(leaves, received, strict=True):
+        name, b = "output" + jax.tree_util.keystr(path), _array(x)
+        if b is None:
+            return [], Problem("output-structure", name, _no_array(x))
+        if b.shape != a.shape:
+            return [], Problem(
+                "output-shape", name, f"got {b.shape}, the program returns {a.shape}"
+            )
+        if b.dtype != a.dtype:
+            return [], Problem(
+                "output-dtype", name, f"got {b.dtype}, the program returns {a.dtype}"
+            )
+        arrays.append(b)
+    return arrays, None
+
+
+def _array(x: Any) -> Any:
+    """A plain array as it is, a numpy scalar as its array, and None for anything else."""
+    if type(x) in (np.ndarray, np.memmap):
+        return np.asarray(x)
+    if isinstance(x, jax.Array):
+        return None if x.is_deleted() else x
+    return np.asarray(x) if isinstance(x, np.generic) else None
+
+
+def _no_array(x: Any) -> str:
+    return f"got {type(x).__name__}, not an array"

@@ -1,0 +1,128 @@
+"""What both sides know of a compiled function: its claims, outputs, layout and tolerances."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import jax
+
+from verifiable.check import describe
+from verifiable.check.outputs import Output
+from verifiable.check.partition import Analysis, Claim
+from verifiable.check.trees import conform
+from verifiable.claims import freivalds
+from verifiable.jaxpr.blocks import Env, Function
+from verifiable.jaxpr.effects import is_float
+from verifiable.policy import Policy
+from verifiable.report import Bound, Coverage
+from verifiable.trace import Layout, Trace
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Specification:
+    """A compiled function, as far as both sides know it.
+
+    Attributes:
+      policy: tolerances and limits of the check.
+      params: shapes and dtypes of the parameters.
+      inputs: shapes and dtypes of the inputs.
+      y: shapes and dtypes of what the function returns.
+      id: 32 bytes that name the function, its closed-over constants and its claims.
+      function: the function, flattened.
+      analysis: of the function.
+    """
+
+    policy: Policy
+    params: Any = field(repr=False)
+    inputs: tuple[Any, ...] = field(repr=False)
+    y: Any = field(repr=False)
+    id: bytes
+    function: Function = field(repr=False)
+    analysis: Analysis = field(repr=False)
+
+    @property
+    def claims(self) -> tuple[Claim, ...]:
+        """The claims, in the order of the trace."""
+        return tuple(self.analysis.by_equation.values())
+
+    @cached_property
+    def outputs(self) -> tuple[Output, ...]:
+        """The leaves of what the function returns."""
+        leaves = jax.tree_util.tree_leaves_with_path(self.y)
+        facts = [self.analysis.fact(a) for a in self.function.block.outputs]
+        return tuple(
+            Output(
+                name="output" + jax.tree_util.keystr(path),
+                eps_types=fact.rounding_dtypes | ({x.dtype.name} if is_float(x.dtype) else set()),
+                discontinuities=fact.discontinuities,
+                loops=fact.loops,
+            )
+            for (path, x), fact in zip(leaves, facts, strict=True)
+        )
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Which rows of which claim or output each leaf of a trace's Merkle tree holds.
+
+        Raises:
+          TypeError: a dtype without canonical bytes.
+          ValueError: not a single element in claims and outputs.
+        """
+        claims = tuple(jax.ShapeDtypeStruct(c.shape, c.dtype) for c in self.claims)
+        return Layout.of(self.y, Trace(values=claims))
+
+    @property
+    def coverage(self) -> Coverage:
+        """What share of the arithmetic is tested by claims, and what is discontinuous."""
+        a = self.analysis
+        return Coverage(checked=a.checked, replayed=a.replayed, discontinuous=a.discontinuous)
+
+    @cached_property
+    def bound(self) -> Bound | None:
+        """What a pass proves of the floating-point claims; None if there are none."""
+        rows = sum(c.tests for c in self.claims if c.eps_types)
+        return freivalds.bound(self.policy.phi, rows, self.policy.draws) if rows else None
+
+    @cached_property
+    def eps_types(self) -> dict[str, frozenset[str]]:
+        """Types whose rounding separates honest devices, by name of the claim or output."""
+        return {x.name: x.eps_types for x in (*self.claims, *self.outputs)}
+
+    @cached_property
+    def tolerances(self) -> dict[str, float]:
+        """The policy's eps by name of the claim or output; zero for what must be equal."""
+        claims = {c.name: self.policy.eps_of(c, c.name) for c in self.claims}
+        return claims | {
+            o.name: self.policy.output_eps_of(o.eps_types, o.name) for o in self.outputs
+        }
+
+    @cached_property
+    def kept(self) -> dict[str, int]:
+        """Bytes of each value that the key keeps, because replayed equations need it."""
+        return describe.kept(self.function, self.params, self.analysis)
+
+    def require_policy(self) -> None:
+        """Raise ValueError unless the policy has tolerances for all that the program needs."""
+        foreign = sorted(self.policy.calibrated.keys() - self.tolerances.keys())
+        if foreign:
+            raise ValueError(f"the policy was calibrated for another program, with {foreign[0]!r}")
+
+    def conform_params(self, params: Any) -> Any:
+        """The parameters as arrays of the expected shapes and dtypes; raises as `trees.conform`."""
+        return conform("params", self.params, params)
+
+    def conform_inputs(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The inputs as arrays of the expected shapes and dtypes; raises as `trees.conform`."""
+        return conform("inputs", self.inputs, inputs)
+
+    def bind(self, params: Any, inputs: tuple[Any, ...]) -> Env:
+        """Values of the function's inputs: constants, parameters, inputs."""
+        arguments = self.conform_params(params), self.conform_inputs(inputs)
+        leaves = [*self.function.constants, *jax.tree.leaves(arguments)]
+        return dict(zip(self.function.block.inputs, leaves, strict=True))
+
+    def unflatten(self, outputs: list[Any]) -> Any:
+        """The leaves of an output as the pytree that the function returns."""
+        return jax.tree.unflatten(jax.tree.structure(self.y), outputs)
