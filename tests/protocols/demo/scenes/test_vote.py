@@ -63,9 +63,6 @@ def test_everybody_gets_what_they_deserve_in_every_seating(seed: bytes):
     assert summary.right
     decided = (summary.decision.outcome, summary.decision.reason)
     assert decided == (VoteOutcome.ACCEPT, Reason.AUDITED)
-        VoteOutcome.ACCEPT,
-        Reason.AUDITED,
-    )
     assert {o.voter.device.name: (o.outcome, o.reason) for o in summary.outcomes} == {
         "Ada": ("agreed", "ok"),
         "Ben": ("agreed", "ok"),
