@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import harness
+from benchmarks import harness, tables
 
 
 def main() -> int:
@@ -31,7 +31,7 @@ def main() -> int:
             console.print(f"[bold]{name:<20}[/]{harness.load(name).CLAIM}", highlight=False)
         return 0
     if options.name == "report":
-        harness.report()
+        tables.report()
         return 0
     if options.name == "all":
         if options.json is not None:

@@ -6,12 +6,12 @@ A benchmark is a module of this package that has
     def rows(quick: bool) -> Iterator[Row]       # the measurements, as they are made
 
 The harness decides whether a bar holds (`value OP bar`; a row without a bar decides nothing),
-prints every row as it arrives, and writes tidy JSON: one measured value a row, beside the machine,
-the versions and the command that gave it. The tables of `README.md` are made from those files
-alone, between two markers, so no figure is typed by hand.
+prints the verdict before the rows, and writes tidy JSON: one measured value a row, beside the
+machine, the versions and the command that gave it. `benchmarks.tables` makes the tables of
+`README.md` from those files.
 
 Times are medians of interleaved, warmed-up calls: all contestants run once a round, so that a
-machine that slows down half way slows all of them alike.
+machine that slows down halfway slows all of them alike.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from __future__ import annotations
 import datetime
 import importlib
 import importlib.metadata
-import itertools
 import json
 import math
 import operator
@@ -39,8 +38,6 @@ from rich.console import Console
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
-README = HERE / "README.md"
-BEGIN, END = "<!-- results: made by `python -m benchmarks report` -->", "<!-- /results -->"
 
 _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
@@ -69,7 +66,7 @@ class Row:
       measure: what was measured, such as "ratio".
       value: the value, finite.
       unit: its unit: "s", "bytes", "B/s", "1" for a pure number, and so on.
-      bar: what the value is held to, such as ">= 10", or None.
+      bar: the bound that the value must meet, such as ">= 10", or None.
     """
 
     case: str
@@ -79,7 +76,7 @@ class Row:
     bar: str | None = None
 
     def __post_init__(self):
-        """Refuse what could not be judged: values that are not finite, bars that do not parse."""
+        """Require a finite value and a bar that parses; ValueError otherwise."""
         if not math.isfinite(self.value):
             raise ValueError(f"{self.case}, {self.measure}: {self.value} is not a finite number")
         if self.bar is not None:
@@ -95,7 +92,7 @@ class Row:
 
 
 class Benchmark(Protocol):
-    """What a module of this package offers."""
+    """The interface of a benchmark module."""
 
     CLAIM: str
 
@@ -105,8 +102,8 @@ class Benchmark(Protocol):
 
 
 def names() -> list[str]:
-    """Return the names of all benchmarks, sorted; the other modules serve them."""
-    own = {"harness", "boinc", "__main__"}
+    """Return the names of all benchmarks, sorted; the other modules are helpers."""
+    own = {"harness", "tables", "boinc", "__main__"}
     return sorted(m.name for m in pkgutil.iter_modules([str(HERE)]) if m.name not in own)
 
 
@@ -182,8 +179,19 @@ def versions() -> dict[str, str]:
 # ------------------------------------------------------------------------------------ running
 
 
+def verdict(measured: Sequence[Row]) -> str:
+    """Return one line: how many bars hold, and each one that is missed."""
+    if not measured:
+        return "nothing was measured"
+    judged = [row for row in measured if row.bar is not None]
+    missed = [row for row in judged if not row.holds]
+    text = f"{len(judged) - len(missed)} of {len(judged)} bars hold"
+    named = [f"{r.case}, {r.measure}: {quantity(r.value, r.unit)} ({r.bar})" for r in missed]
+    return "; missed: ".join([text, "; ".join(named)] if named else [text])
+
+
 def tidy(name: str, claim: str, measured: Iterable[Row], command: str) -> dict[str, Any]:
-    """Return the result of a benchmark as plain JSON values.
+    """Return the result of a benchmark as plain JSON values, the verdict first.
 
     Raises ValueError where one measure of one case was measured twice: a table shows one value.
     """
@@ -193,6 +201,7 @@ def tidy(name: str, claim: str, measured: Iterable[Row], command: str) -> dict[s
             raise ValueError(f"{name} measured {row} {count} times")
     return {
         "name": name,
+        "verdict": verdict(listed),
         "claim": claim,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "command": command,
@@ -203,41 +212,56 @@ def tidy(name: str, claim: str, measured: Iterable[Row], command: str) -> dict[s
 
 
 def run(name: str, *, quick: bool, path: Path | None, console: Console) -> bool:
-    """Run one benchmark, print its rows as they arrive, write its JSON; return whether bars hold.
+    """Run one benchmark, print its verdict and its rows, write its JSON; return whether bars hold.
 
-    `path` is a file, or a directory in which the file is named after the benchmark. With `quick`
-    the bars are printed but decide nothing. A benchmark without rows measured nothing and fails.
+    Args:
+      name: of the benchmark.
+      quick: small sizes and few repeats; the bars are printed but decide nothing.
+      path: a file, or a directory in which the file is named after the benchmark; or None.
+      console: where to print. A terminal shows each row while the next is measured.
+
+    Returns:
+      Whether every bar holds. A benchmark without rows measured nothing and fails.
     """
-    benchmark = load(name)
+    benchmark, start = load(name), time.perf_counter()
     console.print(f"[bold]{name}[/]  {benchmark.CLAIM}", highlight=False, soft_wrap=True)
     measured: list[Row] = []
-    line = "{:<36}{:<28}{:>12}  {:<16}{}".format
-    console.print(line("case", "measure", "value", "bar", "holds"), style="dim", soft_wrap=True)
-    start = time.perf_counter()
-    with console.status("") as status:
-        for row in itertools.chain([None], benchmark.rows(quick)):
-            if row is not None:
+    try:
+        with console.status(name) as status:
+            for row in benchmark.rows(quick):
                 measured.append(row)
-                marks = {True: "yes", False: "NO", None: ""}
-                value = quantity(row.value, row.unit)
-                text = line(row.case, row.measure, value, row.bar or "", marks[row.holds])
-                style = "red" if row.holds is False else ""
-                console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
-            status.update(f"{name}: {len(measured)} rows, {time.perf_counter() - start:.0f} s")
-    failed = [row for row in measured if row.holds is False]
-    verdict = "nothing was measured" if not measured else f"{len(failed)} bars missed"
-    if measured and not failed:
-        verdict = "every bar holds"
-    console.print(f"{name}: {verdict}, {time.perf_counter() - start:.0f} s\n", highlight=False)
+                status.update(f"{name}, {time.perf_counter() - start:.0f} s: {_line(row)}")
+    finally:
+        # What was measured before an error is printed too.
+        kept = bool(measured) and not any(row.holds is False for row in measured)
+        style = "bold" if kept else "bold red"
+        seconds = f"{time.perf_counter() - start:.0f} s"
+        console.print(f"{verdict(measured)}, {seconds}", style=style, highlight=False, markup=False)
+        _print(measured, console)
     if path is not None:
         path = path / f"{name}.json" if path.is_dir() else path
         command = f"python -m benchmarks {name}" + (" --quick" if quick else "")
         result = tidy(name, benchmark.CLAIM, measured, command)
         path.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
-    return bool(measured) and (quick or not failed)
+    return kept or (quick and bool(measured))
 
 
-# ---------------------------------------------------------------------------------- reporting
+_COLUMNS = "{:<36}{:<28}{:>12}  {:<16}{}".format
+
+
+def _line(row: Row) -> str:
+    marks = {True: "yes", False: "NO", None: ""}
+    value = quantity(row.value, row.unit)
+    return _COLUMNS(row.case, row.measure, value, row.bar or "", marks[row.holds])
+
+
+def _print(measured: Sequence[Row], console: Console) -> None:
+    header = _COLUMNS("case", "measure", "value", "bar", "holds")
+    console.print(header, style="dim", soft_wrap=True)
+    for row in measured:
+        style = "red" if row.holds is False else ""
+        console.print(_line(row), style=style, highlight=False, markup=False, soft_wrap=True)
+    console.print()
 
 
 def quantity(value: float, unit: str) -> str:
@@ -254,75 +278,3 @@ def quantity(value: float, unit: str) -> str:
         text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
     # The unit 1 is that of pure numbers; 1/s reads best as a suffix.
     return text + unit[1:] if unit.startswith("1") else f"{text} {unit}"
-
-
-def section(result: Mapping[str, Any]) -> str:
-    """Render one result file as Markdown: claim, provenance, and one table for like cases."""
-    host, software = result["machine"], result["versions"]
-    memory = f"{host['memory'] / 2**30:.0f} GiB"
-    lines = [
-        f"### {result['name']}, jax {software['jax']}",
-        "",
-        result["claim"],
-        "",
-        f"`{result['command']}` on {result['date']}: {host['cpu']}, {host['cores']} cores, "
-        f"{memory}, {host['os']}; "
-        + ", ".join(f"{package} {version}" for package, version in software.items())
-        + ".",
-        "",
-    ]
-    cases: dict[str, dict[str, Mapping[str, Any]]] = {}
-    for row in result["rows"]:
-        cases.setdefault(row["case"], {})[row["measure"]] = row
-    for measures, group in itertools.groupby(cases.items(), key=lambda item: tuple(item[1])):
-        lines += [
-            "| case | " + " | ".join(m.replace("_", " ") for m in measures) + " |",
-            "|---" + "|--:" * len(measures) + "|",
-        ]
-        for case, values in group:
-            lines.append(f"| {case} | " + " | ".join(map(_cell, values.values())) + " |")
-        lines.append("")
-    return "\n".join(lines)
-
-
-def _cell(row: Mapping[str, Any]) -> str:
-    """Write one value, with its bar and whether it holds."""
-    text = quantity(row["value"], row["unit"])
-    if row["bar"] is None:
-        return text
-    symbol, number = parse_bar(row["bar"])
-    sign = {">=": "≥", "<=": "≤", "==": "="}.get(symbol, symbol)
-    kept = "holds" if row["holds"] else "**missed**"
-    return f"{text} ({sign} {quantity(number, row['unit'])}: {kept})"
-
-
-def read_results(directory: Path = RESULTS) -> list[dict[str, Any]]:
-    """Read the result files, sorted by name; ValueError for one that was measured in haste.
-
-    `NAME.json` is the result of a benchmark; `NAME.WHERE.json` another one of it, such as with
-    another version of JAX.
-    """
-    found: list[dict[str, Any]] = []
-    for path in sorted(directory.glob("*.json")):
-        result = json.loads(path.read_text())
-        if result["name"] != path.name.partition(".")[0]:
-            raise ValueError(f"{path.name} holds the result of {result['name']!r}")
-        if "--quick" in result["command"].split():
-            raise ValueError(f"{path.name} comes from a quick run: publish full runs only")
-        found.append(result)
-    return found
-
-
-def render(text: str, results: Sequence[Mapping[str, Any]]) -> str:
-    """Return the page with everything between its two markers made anew from the results."""
-    head, begin, rest = text.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not (begin and end) or text.count(BEGIN) + text.count(END) != 2:
-        raise ValueError(f"the page must hold {BEGIN!r}, then {END!r}, once each")
-    body = "\n".join(section(result) for result in results) or "No results are recorded yet.\n"
-    return f"{head}{BEGIN}\n\n{body}\n{END}{tail}"
-
-
-def report() -> None:
-    """Rewrite the tables of `README.md` from the checked-in results."""
-    README.write_text(render(README.read_text(), read_results()))

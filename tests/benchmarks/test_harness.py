@@ -1,4 +1,4 @@
-"""The harness: bars, tidy JSON, exit status, interleaving, intervals, and the published tables."""
+"""The harness: bars, verdicts, tidy JSON, exit status, interleaving and intervals."""
 
 import io
 import json
@@ -93,18 +93,43 @@ def test_a_run_fails_on_a_missed_bar_and_on_measuring_nothing(monkeypatch, rows,
     assert _run(monkeypatch, None, *rows, quick=quick)[0] is kept
 
 
-def test_a_run_prints_every_row_and_marks_the_missed_one(monkeypatch):
+def test_a_run_prints_its_verdict_then_every_row_and_marks_the_missed_one(monkeypatch):
     _, text = _run(monkeypatch, None, GOOD, PLAIN, BAD)
-    assert "Two and two make four." in text
-    assert "500 ms" in text
-    assert [line.split()[-1] for line in text.splitlines() if "sum" in line] == ["yes", "NO"]
-    assert "1 bars missed" in text
+    claim, verdict, _, *rows = text.splitlines()
+    assert "Two and two make four." in claim
+    assert verdict.startswith("1 of 2 bars hold; missed: three, sum: 5 (== 4), ")
+    assert [row.split()[-1] for row in rows if "sum" in row] == ["yes", "NO"]
+    assert "500 ms" in rows[1]
+
+
+def test_what_was_measured_before_an_error_is_printed(monkeypatch):
+    class Failing(_Fake):
+        def rows(self, quick: bool):
+            yield GOOD
+            raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(harness, "load", lambda _: Failing())
+    console = Console(file=io.StringIO(), width=120)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        harness.run("fake", quick=False, path=None, console=console)
+    assert "1 of 1 bars hold" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_a_verdict_counts_bars_and_names_what_is_missed():
+    assert harness.verdict([]) == "nothing was measured"
+    assert harness.verdict([PLAIN]) == "0 of 0 bars hold"
+    assert harness.verdict([GOOD, PLAIN]) == "1 of 1 bars hold"
+    assert harness.verdict([BAD, GOOD, BAD]) == (
+        "1 of 3 bars hold; missed: three, sum: 5 (== 4); three, sum: 5 (== 4)"
+    )
 
 
 def test_the_json_is_tidy(monkeypatch, tmp_path):
     _run(monkeypatch, tmp_path / "any.json", GOOD, PLAIN, BAD)
     result = json.loads((tmp_path / "any.json").read_text())
-    assert set(result) == {"name", "claim", "date", "command", "machine", "versions", "rows"}
+    keys = ["name", "verdict", "claim", "date", "command", "machine", "versions", "rows"]
+    assert list(result) == keys
+    assert result["verdict"].startswith("1 of 2 bars hold")
     assert result["name"] == "fake"
     assert result["claim"] == _Fake.CLAIM
     assert result["command"] == "python -m benchmarks fake"
@@ -118,7 +143,7 @@ def test_the_json_is_tidy(monkeypatch, tmp_path):
 
 def test_a_value_measured_twice_is_refused():
     with pytest.raises(ValueError, match="2 times"):
-        _result(GOOD, PLAIN, GOOD)
+        harness.tidy("fake", _Fake.CLAIM, [GOOD, PLAIN, GOOD], "python -m benchmarks fake")
 
 
 def test_a_directory_gets_a_file_named_after_the_benchmark(monkeypatch, tmp_path):
@@ -152,7 +177,7 @@ def test_clopper_pearson_against_its_definition(n: int, data: st.DataObject, lev
     assert high == 1 if k == n else binom.cdf(k, n, high) == pytest.approx(tail, rel=1e-6)
 
 
-# ---------------------------------------------------------------------------------- reporting
+# --------------------------------------------------------------------------------- quantities
 
 
 @pytest.mark.parametrize(
@@ -175,59 +200,6 @@ def test_clopper_pearson_against_its_definition(n: int, data: st.DataObject, lev
 )
 def test_a_quantity_is_written_with_its_unit(value: float, unit: str, text: str):
     assert harness.quantity(value, unit) == text
-
-
-def _result(*rows: Row, name: str = "fake"):
-    return harness.tidy(name, _Fake.CLAIM, rows, f"python -m benchmarks {name}")
-
-
-def test_the_report_shows_claim_provenance_values_and_bars():
-    text = harness.section(_result(GOOD, PLAIN, BAD, Row("four", "seconds", 2.0, "s", "<= 3")))
-    assert "### fake" in text
-    assert _Fake.CLAIM in text
-    assert harness.machine()["cpu"] in text
-    assert "`python -m benchmarks fake`" in text
-    assert "| two | 4 (= 4: holds) | 500 ms |" in text
-    assert "| three | 5 (= 4: **missed**) |" in text
-    assert "| four | 2 s (≤ 3 s: holds) |" in text
-
-
-def test_the_report_keeps_the_page_around_it_and_is_idempotent():
-    page = f"before\n{harness.BEGIN}\nstale\n{harness.END}\nafter\n"
-    once = harness.render(page, [_result(GOOD)])
-    assert once.startswith("before\n")
-    assert once.endswith("\nafter\n")
-    assert "stale" not in once
-    assert harness.render(once, [_result(GOOD)]) == once
-
-
-@pytest.mark.parametrize("page", ["", harness.BEGIN, harness.END + harness.BEGIN])
-def test_a_page_without_its_markers_is_refused(page: str):
-    with pytest.raises(ValueError, match="the page must hold"):
-        harness.render(page, [])
-
-
-def test_quick_and_misnamed_results_are_not_published(tmp_path):
-    quick = _result(GOOD) | {"command": "python -m benchmarks fake --quick"}
-    (tmp_path / "fake.json").write_text(json.dumps(quick))
-    with pytest.raises(ValueError, match="quick run"):
-        harness.read_results(tmp_path)
-    (tmp_path / "fake.json").write_text(json.dumps(_result(GOOD, name="other")))
-    with pytest.raises(ValueError, match="holds the result of 'other'"):
-        harness.read_results(tmp_path)
-
-
-def test_the_published_tables_are_those_of_the_results():
-    text = harness.README.read_text()
-    assert harness.render(text, harness.read_results()) == text
-
-
-def test_every_result_belongs_to_a_benchmark_and_was_judged_by_its_bars():
-    for result in harness.read_results():
-        assert result["name"] in harness.names()
-        for row in result["rows"]:
-            fields = {k: row[k] for k in ("case", "measure", "value", "unit", "bar")}
-            assert Row(**fields).holds is row["holds"]
 
 
 # --------------------------------------------------------------------------------- the package
