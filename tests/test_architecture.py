@@ -292,6 +292,12 @@ print("done")
     assert run(script).strip() == "done"
 
 
+def test_the_program_loads_as_fast_as_jax():
+    """What JAX does not load itself, and is slow to load, is loaded when it is needed."""
+    script = "import verifiable.program, sys; print('scipy' in sys.modules)"
+    assert run(script).strip() == "False"
+
+
 def test_the_version_is_that_of_the_distribution():
     text = (ROOT / "pyproject.toml").read_text()
     version = text.partition('\nversion = "')[2].partition('"')[0]

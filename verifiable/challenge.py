@@ -24,7 +24,6 @@ from typing import Any
 
 import numpy as np
 from blake3 import blake3
-from scipy.special import ndtri
 
 from verifiable import merkle
 from verifiable.encoding import encode, tagged_hash
@@ -143,6 +142,8 @@ class Challenge:
 
     def normals(self, label: str, shape: tuple[int, ...]) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Independent standard normals, float64; equal labels give equal streams."""
+        from scipy.special import ndtri  # noqa: PLC0415 - slow to load
+
         words = self._stream(f"normal/{label}", int(np.prod(shape)))
         # 52 bits and a half are exact in double precision, so that none of them rounds to 1.
         uniform = ((words >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52

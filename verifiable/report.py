@@ -13,8 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from scipy.special import chdtr, gammaincinv
-
 from verifiable.errors import Rejected, Undecided
 
 
@@ -78,12 +76,16 @@ class Bound:
 
     def acceptance(self, kappa: float) -> float:
         """P(chi2_t <= L / kappa^2): how often a row that deviates by kappa sigma passes."""
+        from scipy.special import chdtr  # noqa: PLC0415 - slow to load
+
         return float(chdtr(self.draws, self.limit / kappa**2)) if kappa > 0 else 1.0
 
     def kappa(self, miss: float = 1e-9) -> float:
         """The deviation, in units of sigma, that passes with probability `miss`."""
         if not 0 < miss < 1:
             raise ValueError(f"a probability lies between 0 and 1, got {miss}")
+        from scipy.special import gammaincinv  # noqa: PLC0415 - slow to load
+
         return float((self.limit / (2 * gammaincinv(self.draws / 2, miss))) ** 0.5)
 
 

@@ -35,7 +35,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from scipy.special import chdtri
 
 from verifiable.challenge import Challenge
 from verifiable.claims.contraction import Contraction, extent
@@ -143,6 +142,8 @@ def limit(phi: float, rows: int, draws: int) -> float:
     Raises:
       ValueError: the quantile is not finite and positive.
     """
+    from scipy.special import chdtri  # noqa: PLC0415 - slow to load
+
     quantile = float(chdtri(draws, phi / max(rows, 1)))
     if not (math.isfinite(quantile) and quantile > 0):
         raise ValueError(f"no finite limit for phi = {phi}, {rows} rows, {draws} draws")
