@@ -15,13 +15,13 @@ from __future__ import annotations
 import numpy as np
 
 from protocols.simulation import (
-    Measured,
     Population,
+    RoundResult,
     Rule,
     Tally,
-    Verdict,
+    VoteStatistics,
     drawing,
-    hold,
+    run_votes,
 )
 
 MOST_RESULTS = 20
@@ -32,22 +32,22 @@ def quorum_rule(min_quorum: int) -> Rule:
     """What a round leads to under a quorum of at least 2."""
     matches = min_quorum // 2 + 1
 
-    def rule(tally: Tally) -> Verdict:
+    def rule(tally: Tally) -> RoundResult:
         received = sum(tally[1:])
         if received >= min_quorum and max(tally.honest, tally.colluding) >= matches:
-            return Verdict(True, tally.colluding >= matches, 0, 0)
+            return RoundResult(True, tally.colluding >= matches, 0, 0)
         if received >= MOST_RESULTS:
-            return Verdict(False, False, 0, 0)
+            return RoundResult(False, False, 0, 0)
         more = max(1, min_quorum - received)
-        return Verdict(False, False, more, more)
+        return RoundResult(False, False, more, more)
 
     return rule
 
 
-def quorum(min_quorum: int, population: Population, *, jobs: int, seed: int = 0) -> Measured:
+def quorum(min_quorum: int, population: Population, *, jobs: int, seed: int = 0) -> VoteStatistics:
     """Jobs under a quorum."""
     draw = drawing(population, jobs, np.random.default_rng(seed))
-    return hold(quorum_rule(min_quorum), opening=min_quorum, jobs=jobs, draw=draw)
+    return run_votes(quorum_rule(min_quorum), opening=min_quorum, jobs=jobs, draw=draw)
 
 
 def adaptive(
@@ -59,7 +59,7 @@ def adaptive(
     slots: int = 1000,
     results: int = 3000,
     seed: int = 0,
-) -> Measured:
+) -> VoteStatistics:
     """A population under adaptive replication; every slot delivers one result after another.
 
     Args:
@@ -92,6 +92,6 @@ def adaptive(
             runs += float(np.where(trusted, 1, 2 + split).sum())
             accepted += slots
             wrong += int((cheats & (trusted | ~lost)).sum())
-    return Measured(
+    return VoteStatistics(
         accepted=accepted, wrong=wrong, runs=runs, dispatches=round(runs), cluster=threshold
     )

@@ -14,7 +14,7 @@ from benchmarks.harness import Row
 from protocols.contracts import calldata, evm
 from protocols.settlement.committee import Committee, Member, prove_registration, registered_key
 from protocols.settlement.statements import Deployment, EpochStatement, Rotation
-from protocols.settlement.submission import Head, Submission, verify
+from protocols.settlement.submission import Head, SettlementSubmission, verify_epoch
 from verifiable import merkle
 from verifiable.bls import SecretKey
 
@@ -65,7 +65,7 @@ def rows(quick: bool) -> Iterator[Row]:
     ):
         statement = head.statement(root=root, size=2**LEVELS, policy=bytes(32))
         sent = _signed(statement, first, holders, signers)
-        head, data = verify(sent, head), calldata.settle(sent)
+        head, data = verify_epoch(sent, head), calldata.settle(sent)
         gas[name] = call(data)
         yield Row(f"settle, {case}, {name}", "execution", gas[name], "gas", bar)
         yield Row(f"settle, {case}, {name}", "transaction", gas[name] + _intrinsic(data), "gas")
@@ -103,10 +103,10 @@ def _committee(
 
 def _signed(
     statement: S, of: Committee, holders: Sequence[SecretKey], signers: Iterable[int]
-) -> Submission[S]:
+) -> SettlementSubmission[S]:
     message, domain = statement.message, statement.DOMAIN
     signatures = {i: holders[i].sign(message, domain=domain) for i in signers}
-    return Submission.combine(statement, signatures, of)
+    return SettlementSubmission.combine(statement, signatures, of)
 
 
 def _intrinsic(data: bytes) -> int:

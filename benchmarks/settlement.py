@@ -17,11 +17,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from benchmarks.harness import Row, interleaved_medians
 from protocols import settlement
 from protocols.identities import Identity
-from protocols.settlement import Received, Rules, Submit, start_epoch
+from protocols.settlement import SettlementRules, SubmitSettlement, VoteReceived, start_epoch
 from protocols.settlement.committee import Committee, Member, prove_registration, registered_key
-from protocols.settlement.receipts import Receipt, issue
+from protocols.settlement.receipts import Receipt, issue_receipt
 from protocols.settlement.statements import Deployment, EpochStatement
-from protocols.settlement.submission import Head, Submission, verify
+from protocols.settlement.submission import Head, SettlementSubmission, verify_epoch
 from protocols.settlement.verdicts import EpochLog, VerdictRecord, verify_verdict
 from protocols.settlement.votes import Vote
 from verifiable.bls import SecretKey
@@ -84,14 +84,14 @@ def _tree(size: int, repeats: int) -> Iterator[Row]:
     issuer = Identity(public_key=key.public_key().public_bytes_raw())
     index = size // 2
     proof = log.inclusion(index)
-    receipt = issue(log, index, statement, issuer, key.sign)
+    receipt = issue_receipt(log, index, statement, issuer, key.sign)
     encoded = receipt.encode()
     parts = {
         "inclusion proof": lambda: log.inclusion(next(positions)),
         "verify an inclusion": lambda: verify_verdict(
             records[index], index=index, proof=proof, statement=statement
         ),
-        "issue a COSE receipt": lambda: issue(log, index, statement, issuer, key.sign),
+        "issue a COSE receipt": lambda: issue_receipt(log, index, statement, issuer, key.sign),
         "read and verify a COSE receipt": lambda: Receipt.decode(encoded).verify(
             records[index], issuer
         ),
@@ -139,14 +139,14 @@ def _votes(repeats: int) -> Iterator[Row]:
     ]
     wire = [vote.encode() for vote in votes]
 
-    def collect(batch: int) -> Submission[EpochStatement]:
+    def collect(batch: int) -> SettlementSubmission[EpochStatement]:
         # With time of grace, so that all votes are collected and not only a quorum.
-        rules = Rules(batch=batch, grace_seconds=60)
+        rules = SettlementRules(batch=batch, grace_seconds=60)
         state, _ = start_epoch(head, log, rules, now=0)
         for vote in votes:
-            state, effects = settlement.step(state, Received(at=1, vote=vote))
+            state, effects = settlement.step(state, VoteReceived(at=1, vote=vote))
             for effect in effects:
-                if isinstance(effect, Submit):
+                if isinstance(effect, SubmitSettlement):
                     return effect.submission
         raise AssertionError("all votes, and no submission")
 
@@ -157,9 +157,9 @@ def _votes(repeats: int) -> Iterator[Row]:
         "one by one": lambda: collect(1),
         "in batches of 32": lambda: collect(32),
         "in one batch": lambda: collect(MEMBERS),
-        "verify the submission": lambda: verify(submission, head),
-        "read and verify the submission": lambda: verify(
-            Submission.decode(EpochStatement, encoded), head
+        "verify the submission": lambda: verify_epoch(submission, head),
+        "read and verify the submission": lambda: verify_epoch(
+            SettlementSubmission.decode(EpochStatement, encoded), head
         ),
     }
     medians = interleaved_medians(contestants, repeats)

@@ -22,15 +22,19 @@ import numpy as np
 
 from benchmarks import boinc
 from benchmarks.harness import RESULTS, Row
-from protocols.simulation import Measured, Population, vote
-from protocols.simulation.tolerance import Floats, Ints, tolerance_votes
-from protocols.simulation.trust import (
+from protocols.simulation import (
     EARN_THEN_SPEND,
+    Floats,
     Foresight,
-    Strategy,
+    Ints,
+    Population,
+    SpendingStrategy,
+    VoteStatistics,
     best_share,
-    profit,
-    trust,
+    simulate_profit,
+    simulate_tolerance,
+    simulate_trust,
+    simulate_votes,
 )
 from verifiable.audits.stakes import Terms
 from verifiable.voting.quorum import FirstToMatch, FixedSize, QuorumPolicy, Sequential
@@ -56,11 +60,13 @@ RECOMMENDED = Adaptive(bad=BAD, newcomers=FirstToMatch(bad=BAD, matches=3))
 SPENDING = "earn trust, then spend it"
 STRATEGIES = {
     SPENDING: EARN_THEN_SPEND,
-    "spend the best share": Strategy(share=best_share(RECOMMENDED)),
-    "spend 2 %": Strategy(share=0.02),
-    "never earn any": Strategy(share=1.0, earns=False),
-    "guess the audits": Strategy(share=best_share(RECOMMENDED), foresight=Foresight.GUESSED),
-    "no cheats": Strategy(share=0.0),
+    "spend the best share": SpendingStrategy(share=best_share(RECOMMENDED)),
+    "spend 2 %": SpendingStrategy(share=0.02),
+    "never earn any": SpendingStrategy(share=1.0, earns=False),
+    "guess the audits": SpendingStrategy(
+        share=best_share(RECOMMENDED), foresight=Foresight.GUESSED
+    ),
+    "no cheats": SpendingStrategy(share=0.0),
 }
 
 
@@ -71,7 +77,7 @@ class Point:
     rule: str
     parameter: str
     adversary: str
-    measured: Measured
+    measured: VoteStatistics
 
 
 def rows(quick: bool) -> Iterator[Row]:
@@ -106,11 +112,11 @@ def _votes(jobs: int) -> Iterator[Row]:
                 continue
             bound = policy.assurance
             limit = bound.error_if_colluding if earned else bound.error
-            found = vote(policy, population, jobs=jobs)
+            found = simulate_votes(policy, population, jobs=jobs)
             yield from _against(f"{name}; {adversary}", found, limit, bound.runs)
 
 
-def _against(case: str, found: Measured, bound: float, runs: float) -> Iterator[Row]:
+def _against(case: str, found: VoteStatistics, bound: float, runs: float) -> Iterator[Row]:
     low, high = found.interval()
     yield Row(case, "wrong", found.error, "1")
     # A bar is printed with a few digits: rounded up, so that it is not stricter than the bound.
@@ -134,22 +140,22 @@ def _tolerance(jobs: int) -> Iterator[Row]:
     for attack in ("drag", "veto", "front"):
         for name, rule in {"medoid": None, "first neighbour": first_neighbour}.items():
             given = {} if rule is None else {"rule": rule}
-            found = tolerance_votes(size=5, bad=0.2, attack=attack, jobs=jobs // 2, **given)
+            found = simulate_tolerance(size=5, bad=0.2, attack=attack, jobs=jobs // 2, **given)
             ours = rule is None
             case = f"{name}; {attack}"
-            low, _ = found.measured.interval()
-            yield Row(case, "wrong", found.measured.error, "1")
+            low, _ = found.statistics.interval()
+            yield Row(case, "wrong", found.statistics.error, "1")
             yield Row(case, "interval_low", low, "1", f"<= {bound * (1 + 1e-4):.5g}")
             yield Row(case, "mean_tolerances", found.mean, "1")
             yield Row(case, "worst_over_stated", found.excess, "1", "<= 1.000001" if ours else None)
             yield Row(case, "vetoed", found.vetoed, "1", "== 0" if ours else None)
 
 
-def _lives(policy: Adaptive, strategy: Strategy, slots: int) -> Measured:
+def _lives(policy: Adaptive, strategy: SpendingStrategy, slots: int) -> VoteStatistics:
     if strategy.earns:
-        return trust(policy, strategy, slots=slots)
+        return simulate_trust(policy, strategy, slots=slots)
     # Every result is a vote of its own, which takes longer to simulate.
-    return trust(policy, strategy, slots=slots, results=1000)
+    return simulate_trust(policy, strategy, slots=slots, results=1000)
 
 
 def _trust(slots: int) -> Iterator[Row]:
@@ -160,11 +166,11 @@ def _trust(slots: int) -> Iterator[Row]:
             f"adaptive, recommended; {name}", found, RECOMMENDED.assurance.error, runs
         )
     for share in (0.05, best_share(RECOMMENDED), 0.25, 0.5, 1.0):
-        found = _lives(RECOMMENDED, Strategy(share=share), slots)
+        found = _lives(RECOMMENDED, SpendingStrategy(share=share), slots)
         case = f"adaptive, recommended; earn, then spend {share:.2g}"
         yield Row(case, "interval_high", found.interval()[1], "1", "< 0.01")
         yield Row(case, "runs_per_job", found.runs_per_job, "1", "< 1.2")
-    leaked = _lives(RECOMMENDED, Strategy(share=0.9, foresight=Foresight.LEAKED), slots)
+    leaked = _lives(RECOMMENDED, SpendingStrategy(share=0.9, foresight=Foresight.LEAKED), slots)
     case = "audits known beforehand: what the draw rules out"
     yield Row(case, "wrong", leaked.error, "1")
     yield Row(case, "runs_per_job", leaked.runs_per_job, "1")
@@ -179,7 +185,7 @@ def _stakes(jobs: int) -> Iterator[Row]:
     }
     for name, (stake, deters) in stakes.items():
         for cheats in (1, 10, 40):
-            found = profit(terms, stake=stake, cheats=cheats, workers=jobs // 5)
+            found = simulate_profit(terms, stake=stake, cheats=cheats, workers=jobs // 5)
             case = f"{name} ({stake:.3g}); {cheats} cheats"
             yield Row(case, "profit", found.mean, "gains")
             low = found.mean - 2.576 * found.deviation
@@ -205,11 +211,11 @@ def _our_points(jobs: int, slots: int) -> Iterator[Point]:
         for name, (parameters, make) in families.items():
             for parameter in parameters:
                 policy = make(population.bad, parameter)
-                found = vote(policy, population, jobs=jobs)
+                found = simulate_votes(policy, population, jobs=jobs)
                 yield Point(name, str(parameter), adversary, found)
     earned = POPULATIONS["credibility earned, then spent"]
     for digits in (1, 2, 3):
-        found = vote(Credibility(bad=BAD, error=10.0**-digits), earned, jobs=jobs)
+        found = simulate_votes(Credibility(bad=BAD, error=10.0**-digits), earned, jobs=jobs)
         yield Point("credibility", str(digits), SPENDING, found)
     for audits in (1, 2, 4, 8, 16):
         policy = replace(RECOMMENDED, audits=audits)
@@ -217,10 +223,10 @@ def _our_points(jobs: int, slots: int) -> Iterator[Point]:
             yield Point("adaptive", str(audits), adversary, _lives(policy, strategy, slots // 2))
 
 
-def _spenders(policy: Adaptive) -> dict[str, Strategy]:
+def _spenders(policy: Adaptive) -> dict[str, SpendingStrategy]:
     return {
         SPENDING: EARN_THEN_SPEND,
-        "spend the best share": Strategy(share=best_share(policy)),
+        "spend the best share": SpendingStrategy(share=best_share(policy)),
         "spend 2 %": STRATEGIES["spend 2 %"],
         "no cheats": STRATEGIES["no cheats"],
     }
@@ -239,17 +245,17 @@ def _their_points(jobs: int, slots: int) -> Iterator[Point]:
             yield Point("BOINC adaptive", str(threshold), adversary, found)
 
 
-def right_runs(found: Measured) -> float:
+def right_runs(found: VoteStatistics) -> float:
     """Runs per job that ended with a right answer."""
     return found.runs / (found.accepted - found.wrong)
 
 
-def cost(found: Measured) -> float:
+def cost(found: VoteStatistics) -> float:
     """Runs per accepted answer."""
     return found.runs / found.accepted
 
 
-def beats(ours: Measured, theirs: Measured) -> bool:
+def beats(ours: VoteStatistics, theirs: VoteStatistics) -> bool:
     """Whether ours is wrong no more often, at no more runs, as far as can be told."""
     cheaper = cost(ours) <= cost(theirs) * 1.005
     return cheaper and ours.interval()[0] <= theirs.interval()[1]

@@ -3,9 +3,10 @@
     python examples/submit_with_web3.py RPC_URL SUBMISSION_FILE --from ADDRESS
     python examples/submit_with_web3.py RPC_URL SUBMISSION_FILE --key-file FILE
 
-The file holds what `Submission.encode` gives; the statement in it names chain and contract. The
-sender is an account that the node holds unlocked, or a private key (hexadecimal) read from a file.
-The call is simulated first, so that a refusal costs nothing and is told by its reason.
+The file holds a submission as `SettlementSubmission.encode` writes it. Its statement names chain and
+contract. The sender is an unlocked account of the node, or a private key (hexadecimal) in a file.
+The call is simulated first: if the contract refuses it, the script prints the reason and sends
+nothing.
 
 Needs web3: pip install web3.
 """
@@ -23,12 +24,12 @@ from web3.types import TxParams, TxReceipt
 
 from protocols.contracts import calldata
 from protocols.settlement.statements import EpochStatement
-from protocols.settlement.submission import Submission
+from protocols.settlement.submission import SettlementSubmission
 
 MAX_FILE = 1024
 
 
-def submit(w3: Web3, sender: str, submission: Submission[EpochStatement]) -> TxReceipt:
+def submit(w3: Web3, sender: str, submission: SettlementSubmission[EpochStatement]) -> TxReceipt:
     """Simulate, send, and wait until the root is stored.
 
     Raises:
@@ -65,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
 
     with options.submission.open("rb") as file:
-        submission = Submission.decode(EpochStatement, file.read(MAX_FILE))
+        submission = SettlementSubmission.decode(EpochStatement, file.read(MAX_FILE))
     w3 = Web3(HTTPProvider(options.rpc))
     account = options.account
     if options.key_file is not None:

@@ -57,7 +57,7 @@ def test_an_epoch_is_submitted_once(
     sender = ["--key-file", str(key)] if signed_here else ["--from", unlocked]
     assert example.main([node.url, str(file), *sender]) == 0
     assert f"epoch {sent.statement.epoch} settled" in capsys.readouterr().out
-    office.head = submission.verify(sent, office.head)
+    office.head = submission.verify_epoch(sent, office.head)
     assert example.main([node.url, str(file), *sender]) == 1
     assert "epoch-settled" in capsys.readouterr().err
 

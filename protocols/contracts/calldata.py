@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from protocols.settlement.committee import Committee
 from protocols.settlement.statements import EpochStatement, Rotation
-from protocols.settlement.submission import Submission
+from protocols.settlement.submission import SettlementSubmission
 from verifiable.bls.keys import expect
 
 CHUNK: Final = 32
@@ -76,12 +76,12 @@ def discard() -> bytes:
     return call("discard")
 
 
-def settle(submission: Submission[EpochStatement]) -> bytes:
+def settle(submission: SettlementSubmission[EpochStatement]) -> bytes:
     """Submit an epoch."""
     return _submit("settle", submission, EpochStatement)
 
 
-def rotate(submission: Submission[Rotation]) -> bytes:
+def rotate(submission: SettlementSubmission[Rotation]) -> bytes:
     """Replace the committee by what the caller staged."""
     return _submit("rotate", submission, Rotation)
 
@@ -113,7 +113,7 @@ def call(name: str, *arguments: bytes | _Dynamic) -> bytes:
     return SELECTORS[name] + head + tail
 
 
-def _submit(name: str, submission: Submission[Any], kind: type) -> bytes:
+def _submit(name: str, submission: SettlementSubmission[Any], kind: type) -> bytes:
     words = expect(submission.statement, kind).message
     return call(name, words, _bytes(submission.bitmap), submission.signature.eip2537())
 

@@ -46,7 +46,7 @@ class Reverted(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Receipt:
+class CallReceipt:
     """What a call that succeeded returned.
 
     Attributes:
@@ -107,7 +107,7 @@ class Chain:
         """Return the address of what this account deploys next."""
         return self._new_address(sender, self._state.get_nonce(sender))
 
-    def deploy(self, initcode: bytes, *, sender: bytes) -> Receipt:
+    def deploy(self, initcode: bytes, *, sender: bytes) -> CallReceipt:
         """Create a contract; the output is its address. Raises Reverted."""
         address = self.next_address(sender)
         self._state.increment_nonce(sender)
@@ -121,9 +121,9 @@ class Chain:
             create_address=address,
         )
         receipt = self._run(self._computation.apply_create_message, message, keep=True)
-        return Receipt(output=address, gas=receipt.gas)
+        return CallReceipt(output=address, gas=receipt.gas)
 
-    def call(self, to: bytes, data: bytes, *, sender: bytes, keep: bool = True) -> Receipt:
+    def call(self, to: bytes, data: bytes, *, sender: bytes, keep: bool = True) -> CallReceipt:
         """Call a contract. Without `keep` the chain is afterwards what it was. Raises Reverted."""
         message = self._message(
             gas=GAS,
@@ -135,7 +135,7 @@ class Chain:
         )
         return self._run(self._computation.apply_message, message, keep=keep)
 
-    def _run(self, apply: Callable[..., Any], message: Any, *, keep: bool) -> Receipt:
+    def _run(self, apply: Callable[..., Any], message: Any, *, keep: bool) -> CallReceipt:
         before = self._state.snapshot()
         self._state.mark_address_warm(message.sender)
         self._state.mark_address_warm(message.storage_address)
@@ -149,7 +149,7 @@ class Chain:
         gas = GAS - done.get_gas_remaining()
         if done.is_error:
             raise Reverted(_reason(done.output), gas, done.error)
-        return Receipt(output=done.output, gas=gas)
+        return CallReceipt(output=done.output, gas=gas)
 
 
 def _reason(output: bytes) -> str:

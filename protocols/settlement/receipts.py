@@ -134,7 +134,7 @@ class Receipt:
             raise InvalidSignature(worker=issuer.id, kind="receipt")
 
 
-def issue(
+def issue_receipt(
     log: EpochLog,
     index: int,
     statement: EpochStatement,

@@ -1,30 +1,42 @@
-"""Settling: from the verdicts of an epoch to one signed submission, as a pure step function.
+"""Collection of votes: from the verdicts of an epoch to one signed submission.
 
 `step(state, event) -> (state, effects)` collects the votes of the committee in office on one
-statement: the next epoch (`start_epoch`), or the hand-over to another committee (`start_rotation`).
-The caller sends what the effects say, wakes up at `state.deadline`, and keeps the state.
+statement: the next epoch (`start_epoch`), or the rotation to another committee (`start_rotation`).
+The caller carries out the effects, sends a `Tick` at `state.deadline`, and keeps the state.
 
-    ASK      votes come in; whoever is missing at a deadline is asked again
-    GRACE    the quorum is there; the rest may still join, since each absent member costs gas
-    DONE     one `Submit`; votes are still looked at, for equivocations
+    ASK      votes come in; at each deadline, missing members are asked again
+    GRACE    there is a quorum; other votes may still join, since each absent member costs gas
+    DONE     one `SubmitSettlement`; later votes are still checked for equivocations
 
-A vote is checked before it counts, in batches: when enough came in to decide something, or at a
-deadline. A forged vote in somebody's name is turned away and keeps nobody from voting. A member
-that signed another statement for the same place is accused once, with the evidence; both of its
-signatures being valid, its vote for this one counts as it would on chain. The weights of the batch
-test are random: but for those, and up to their error of 2^-128, all is a function of its arguments.
+Votes are verified in batches: when enough have come in to decide something, or at a deadline. A
+forged vote in a member's name is refused and does not keep that member from voting. A member that
+signed another statement for the same place is accused once, with the evidence; both its signatures
+are valid, so its vote on this statement counts, as it would on chain. The weights of the batch test
+are random: apart from them, and up to their error of 2^-128, `step` is a function of its arguments.
 """
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Generic, TypeVar
+from dataclasses import replace
+from typing import TypeVar
 
 from protocols.settlement.committee import Committee
+from protocols.settlement.state import (
+    Accuse,
+    AskVotes,
+    RefuseVote,
+    SettlementEffect,
+    SettlementEvent,
+    SettlementPhase,
+    SettlementRules,
+    SettlementState,
+    SettlementTransition,
+    SubmitSettlement,
+    VoteReceived,
+)
 from protocols.settlement.statements import EpochStatement, Rotation, SettlementError
-from protocols.settlement.submission import Head, Submission
+from protocols.settlement.submission import Head, SettlementSubmission
 from protocols.settlement.verdicts import EpochLog
 from protocols.settlement.votes import Equivocation, Vote
 from verifiable import bls
@@ -33,130 +45,19 @@ from verifiable.bls import InfiniteAggregate, Signature
 S = TypeVar("S", EpochStatement, Rotation)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
-    """How votes are collected.
-
-    Attributes:
-      batch: votes that are checked at once at the latest, at least 1.
-      ask_seconds: how long to wait before whoever is missing is asked again, at least 1.
-      grace_seconds: how long to wait for the rest once the quorum is there; 0 for not at all.
-    """
-
-    batch: int = 32
-    ask_seconds: int = 60
-    grace_seconds: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse rules under which nothing would ever be checked or asked."""
-        if self.batch < 1 or self.ask_seconds < 1 or self.grace_seconds < 0:
-            raise ValueError("batch and ask_seconds are positive, grace_seconds is not negative")
-
-
-class Phase(enum.Enum):
-    """Where a settlement stands."""
-
-    ASK = "ask"
-    GRACE = "grace"
-    DONE = "done"
-
-
-# Events: what happened, and when, in seconds since 1970-01-01 UTC as the coordinator saw it.
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tick:
-    """Time went by."""
-
-    at: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Received(Generic[S]):
-    """A vote came. Nothing of it has been checked but its form (`Vote.decode`)."""
-
-    at: int
-    vote: Vote[S]
-
-
-# Effects: what the caller has to do.
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AskVotes(Generic[S]):
-    """Send the statement to members, with what it is about: the verdicts, or the committee."""
-
-    statement: S
-    members: tuple[int, ...]
-    deadline: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refuse:
-    """A vote was turned away. That is no blame: anybody can send one in anybody's name.
-
-    Attributes:
-      member: whom it names.
-      reason: unknown-member, other-place, other-statement, duplicate, or bad-signature.
-    """
-
-    member: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Accuse(Generic[S]):
-    """A member signed two statements for one place. Comes once for each member."""
-
-    evidence: Equivocation[S]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Submit(Generic[S]):
-    """Send this to the contract, again if the chain loses it. Comes once."""
-
-    submission: Submission[S]
-
-
-Effect = AskVotes[Any] | Refuse | Accuse[Any] | Submit[Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class State(Generic[S]):
-    """All that is known of one statement's votes.
-
-    Attributes:
-      rules: how they are collected.
-      committee: whose votes.
-      statement: on what.
-      now: time of the latest event; it never goes back.
-      deadline: wake up with a `Tick` then; None once there is nothing to wait for.
-      phase: where it stands.
-      signatures: valid ones on the statement, by member.
-      strays: the first valid vote of a member on another statement for this place.
-      pending: votes not yet checked, in order of arrival.
-      accused: members already accused.
-    """
-
-    rules: Rules
-    committee: Committee
-    statement: S
-    now: int
-    deadline: int | None
-    phase: Phase = Phase.ASK
-    signatures: Mapping[int, Signature] = field(default_factory=dict[int, Signature])
-    strays: Mapping[int, Vote[S]] = field(default_factory=dict[int, Vote[S]])
-    pending: tuple[Vote[S], ...] = ()
-    accused: frozenset[int] = frozenset()
-
-
 def start_epoch(
-    head: Head, log: EpochLog, rules: Rules, *, now: int
-) -> tuple[State[EpochStatement], tuple[Effect, ...]]:
+    head: Head, log: EpochLog, rules: SettlementRules, *, now: int
+) -> SettlementTransition[EpochStatement]:
     """Ask the committee in office to sign the verdicts of the next epoch.
 
+    Args:
+      head: the chain, as the coordinator sees it.
+      log: the verdicts of the next epoch.
+      rules: how votes are collected.
+      now: the time, in seconds since 1970-01-01 UTC.
+
     Raises:
-      SettlementError: other-epoch: the log is not of the epoch that comes next.
+      SettlementError: other-epoch: the log is not of the next epoch.
     """
     if log.epoch != head.epoch:
         raise SettlementError("other-epoch", expected=head.epoch, found=log.epoch)
@@ -165,102 +66,107 @@ def start_epoch(
 
 
 def start_rotation(
-    head: Head, incoming: Committee, rules: Rules, *, now: int
-) -> tuple[State[Rotation], tuple[Effect, ...]]:
+    head: Head, incoming: Committee, rules: SettlementRules, *, now: int
+) -> SettlementTransition[Rotation]:
     """Ask the committee in office to hand over to another."""
     return _start(head, head.rotation(incoming), rules, now)
 
 
-def step(state: State[S], event: Tick | Received[S]) -> tuple[State[S], tuple[Effect, ...]]:
-    """What an event leads to. It never raises, whatever a member sent.
+def step(state: SettlementState[S], event: SettlementEvent[S]) -> SettlementTransition[S]:
+    """The transition that an event causes. Never raises, whatever a member sent.
 
     Args:
       state: from `start_epoch`, `start_rotation` or `step`.
-      event: what happened. If its time is before that of an earlier event, it counts as then.
+      event: what happened. A time before that of an earlier event is taken as that earlier time.
 
     Returns:
-      The new state, and what the caller has to do, in this order.
+      The new state, and the tasks for the caller, in this order.
     """
     state = replace(state, now=max(state.now, event.at))
     state, effects = _pass_time(state)
-    if isinstance(event, Received):
+    if isinstance(event, VoteReceived):
         state, more = _receive(state, event.vote)
         effects += more
     return state, effects
 
 
-def _start(head: Head, statement: S, rules: Rules, now: int) -> tuple[State[S], tuple[Effect, ...]]:
-    state = State(rules=rules, committee=head.committee, statement=statement, now=now, deadline=now)
+def _start(head: Head, statement: S, rules: SettlementRules, now: int) -> SettlementTransition[S]:
+    state = SettlementState(
+        rules=rules, committee=head.committee, statement=statement, now=now, deadline=now
+    )
     return _ask(state)
 
 
-def _ask(state: State[S]) -> tuple[State[S], tuple[Effect, ...]]:
-    """Ask everybody whose signature is missing."""
+def _ask(state: SettlementState[S]) -> SettlementTransition[S]:
+    """Ask every member whose signature is missing."""
     deadline = state.now + state.rules.ask_seconds
-    everybody = range(len(state.committee.members))
-    missing = tuple(i for i in everybody if i not in state.signatures)
+    everyone = range(len(state.committee.members))
+    missing = tuple(i for i in everyone if i not in state.signatures)
     ask = AskVotes(statement=state.statement, members=missing, deadline=deadline)
     return replace(state, deadline=deadline), (ask,)
 
 
-def _pass_time(state: State[S]) -> tuple[State[S], tuple[Effect, ...]]:
-    """At a deadline, check what is there, then submit or ask again."""
+def _pass_time(state: SettlementState[S]) -> SettlementTransition[S]:
+    """At a deadline, verify the pending votes, then submit or ask again."""
     if state.deadline is None or state.now < state.deadline:
         return state, ()
-    state, effects = _check(state)
-    if state.phase is Phase.GRACE and state.deadline is not None and state.now >= state.deadline:
+    state, effects = _verify_pending(state)
+    due = state.deadline is not None and state.now >= state.deadline
+    if state.phase is SettlementPhase.GRACE and due:
         state, more = _submit(state)
         effects += more
-    if state.phase is Phase.ASK:
+    if state.phase is SettlementPhase.ASK:
         state, more = _ask(state)
         effects += more
     return state, effects
 
 
-def _receive(state: State[S], vote: Vote[S]) -> tuple[State[S], tuple[Effect, ...]]:
-    """Take a vote, and check what is there if that may decide something."""
-    known = (state.signatures.get(vote.member), state.strays.get(vote.member))
-    if vote.member >= len(state.committee.members):
-        return state, (Refuse(member=vote.member, reason="unknown-member"),)
-    if type(vote.statement) is not type(state.statement) or (
-        vote.statement.place != state.statement.place
-    ):
-        return state, (Refuse(member=vote.member, reason="other-place"),)
-    same = vote.statement == state.statement
-    if vote in state.pending or (same and vote.signature == known[0]) or vote == known[1]:
-        return state, (Refuse(member=vote.member, reason="duplicate"),)
+def _receive(state: SettlementState[S], vote: Vote[S]) -> SettlementTransition[S]:
+    """Take a vote, and verify the pending votes if they may decide something."""
+    refusal = _refusal(state, vote)
+    if refusal is not None:
+        return state, (RefuseVote(member=vote.member, reason=refusal),)
     state = replace(state, pending=(*state.pending, vote))
     hoped = {v.member for v in state.pending if v.statement == state.statement}
     hoped |= state.signatures.keys()
-    decides = (state.phase is Phase.ASK and state.committee.has_quorum(frozenset(hoped))) or len(
-        hoped
-    ) == len(state.committee.members)
-    if decides or state.phase is Phase.DONE or len(state.pending) >= state.rules.batch:
-        return _check(state)
+    asking = state.phase is SettlementPhase.ASK
+    decides = (asking and state.committee.has_quorum(frozenset(hoped))) or len(hoped) == len(
+        state.committee.members
+    )
+    done = state.phase is SettlementPhase.DONE
+    if decides or done or len(state.pending) >= state.rules.batch:
+        return _verify_pending(state)
     return state, ()
 
 
-def _check(state: State[S]) -> tuple[State[S], tuple[Effect, ...]]:
-    """Verify all that is pending at once, and count what is valid."""
-    effects: list[Effect] = []
-    invalid: frozenset[int] = frozenset()
-    if state.pending:
-        members = state.committee.members
-        batch = [
-            bls.SignedMessage(members[v.member].key.key, v.statement.message, v.signature)
-            for v in state.pending
-        ]
-        report = bls.find_invalid(batch, domain=state.statement.DOMAIN)
-        invalid = frozenset(report.invalid)
+def _refusal(state: SettlementState[S], vote: Vote[S]) -> str | None:
+    """Why a vote is refused before its signature is verified; None if it is not."""
+    if vote.member >= len(state.committee.members):
+        return "unknown-member"
+    same_kind = type(vote.statement) is type(state.statement)
+    if not same_kind or vote.statement.place != state.statement.place:
+        return "other-place"
+    counted = vote.statement == state.statement and (
+        vote.signature == state.signatures.get(vote.member)
+    )
+    if vote in state.pending or counted or vote == state.strays.get(vote.member):
+        return "duplicate"
+    return None
+
+
+def _verify_pending(state: SettlementState[S]) -> SettlementTransition[S]:
+    """Verify all pending votes at once, and count the valid ones."""
+    effects: list[SettlementEffect] = []
+    invalid = _invalid(state)
     signatures, strays, accused = dict(state.signatures), dict(state.strays), set(state.accused)
     for position, vote in enumerate(state.pending):
         if position in invalid:
-            effects.append(Refuse(member=vote.member, reason="bad-signature"))
+            effects.append(RefuseVote(member=vote.member, reason="bad-signature"))
             continue
         if vote.statement == state.statement:
             signatures[vote.member] = vote.signature
         else:
-            effects.append(Refuse(member=vote.member, reason="other-statement"))
+            effects.append(RefuseVote(member=vote.member, reason="other-statement"))
         evidence = _evidence(state.statement, vote, signatures, strays)
         if vote.statement != state.statement:
             strays.setdefault(vote.member, vote)
@@ -274,10 +180,22 @@ def _check(state: State[S]) -> tuple[State[S], tuple[Effect, ...]]:
     return state, (*effects, *more)
 
 
+def _invalid(state: SettlementState[S]) -> frozenset[int]:
+    """Positions of the pending votes whose signatures do not verify."""
+    if not state.pending:
+        return frozenset()
+    members = state.committee.members
+    batch = [
+        bls.SignedMessage(members[v.member].key.key, v.statement.message, v.signature)
+        for v in state.pending
+    ]
+    return frozenset(bls.find_invalid(batch, domain=state.statement.DOMAIN).invalid)
+
+
 def _evidence(
     statement: S, vote: Vote[S], signatures: Mapping[int, Signature], strays: Mapping[int, Vote[S]]
 ) -> Equivocation[S] | None:
-    """What a valid vote, taken with the earlier ones of its member, convicts of."""
+    """The equivocation that a valid vote completes with earlier votes of its member, if any."""
     earlier = [strays[vote.member]] if vote.member in strays else []
     if vote.member in signatures:
         signature = signatures[vote.member]
@@ -286,23 +204,27 @@ def _evidence(
     return None if other is None else Equivocation.of(vote, other)
 
 
-def _advance(state: State[S]) -> tuple[State[S], tuple[Effect, ...]]:
-    """Submit once everybody has voted, or the quorum has and there is no time of grace."""
-    signers = frozenset(state.signatures)
-    if state.phase is Phase.DONE or not state.committee.has_quorum(signers):
+def _advance(state: SettlementState[S]) -> SettlementTransition[S]:
+    """Submit once every member has voted, or there is a quorum and no grace period."""
+    if state.phase is SettlementPhase.DONE:
         return state, ()
-    if len(signers) == len(state.committee.members) or not state.rules.grace_seconds:
+    if not state.committee.has_quorum(frozenset(state.signatures)):
+        return state, ()
+    if state.everyone_voted or not state.rules.grace_seconds:
         return _submit(state)
-    if state.phase is Phase.ASK:
+    if state.phase is SettlementPhase.ASK:
         deadline = state.now + state.rules.grace_seconds
-        state = replace(state, phase=Phase.GRACE, deadline=deadline)
+        state = replace(state, phase=SettlementPhase.GRACE, deadline=deadline)
     return state, ()
 
 
-def _submit(state: State[S]) -> tuple[State[S], tuple[Effect, ...]]:
+def _submit(state: SettlementState[S]) -> SettlementTransition[S]:
     try:
-        submission = Submission.combine(state.statement, state.signatures, state.committee)
+        submission = SettlementSubmission.combine(
+            state.statement, state.signatures, state.committee
+        )
     except InfiniteAggregate:
-        # Their holders chose keys that cancel out. They have a quorum: one more vote mends it.
-        return replace(state, phase=Phase.ASK), ()
-    return replace(state, phase=Phase.DONE, deadline=None), (Submit(submission=submission),)
+        # The signers chose keys that cancel out. One more vote makes the sum finite.
+        return replace(state, phase=SettlementPhase.ASK), ()
+    state = replace(state, phase=SettlementPhase.DONE, deadline=None)
+    return state, (SubmitSettlement(submission=submission),)

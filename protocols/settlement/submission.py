@@ -1,9 +1,9 @@
 """What goes on chain once a quorum has signed: a statement, one signature, and who signed.
 
-`verify` and `verify_rotation` decide exactly as the contract does, from the same state: a `Head`,
-which names the deployment, the committee in office, and the last epoch settled. Each returns the
-head that follows, so a head is only ever reached through submissions that verified; an epoch is
-settled once, in order, by the committee of its time. Rules: specs/settlement.md.
+`verify_epoch` and `verify_rotation` decide exactly as the contract does, from the same state: a
+`Head`, which names the deployment, the committee in office and the last epoch settled. Each returns
+the next head, so a head is only reached through submissions that verified: every epoch is settled
+once, in order, by the committee of its time. Rules: specs/settlement.md.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ S = TypeVar("S", EpochStatement, Rotation)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Submission(Generic[S]):
+class SettlementSubmission(Generic[S]):
     """A statement and the sum of signatures on it. That it is well-formed verifies nothing.
 
     Attributes:
@@ -75,7 +75,7 @@ class Submission(Generic[S]):
         )
 
     @classmethod
-    def decode(cls, kind: type[S], data: bytes) -> Submission[S]:
+    def decode(cls, kind: type[S], data: bytes) -> SettlementSubmission[S]:
         """Read a submission of a kind.
 
         Raises:
@@ -89,7 +89,7 @@ class Submission(Generic[S]):
                 and version == VERSION
                 and 1 <= len(bitmap) <= MAX_MEMBERS // 8
             ):
-                return Submission(
+                return SettlementSubmission(
                     statement=kind.decode(statement),
                     signature=Signature(signature),
                     bitmap=bitmap,
@@ -144,7 +144,7 @@ class Head:
         )
 
 
-def verify(submission: Submission[EpochStatement], head: Head) -> Head:
+def verify_epoch(submission: SettlementSubmission[EpochStatement], head: Head) -> Head:
     """Settle the next epoch, if the committee in office signed it.
 
     Raises:
@@ -159,7 +159,9 @@ def verify(submission: Submission[EpochStatement], head: Head) -> Head:
     return replace(head, epoch=head.epoch + 1, root=statement.root)
 
 
-def verify_rotation(submission: Submission[Rotation], head: Head, incoming: Committee) -> Head:
+def verify_rotation(
+    submission: SettlementSubmission[Rotation], head: Head, incoming: Committee
+) -> Head:
     """Hand over to a committee, if the one in office signed that.
 
     Raises:
@@ -175,7 +177,7 @@ def verify_rotation(submission: Submission[Rotation], head: Head, incoming: Comm
 
 
 def require_next(statement: EpochStatement, head: Head) -> None:
-    """Refuse every statement that is not of the epoch that comes next. Raises as `verify`."""
+    """Refuse every statement that is not of the epoch that comes next. Raises as `verify_epoch`."""
     _require_here(statement, head)
     if statement.epoch != head.epoch:
         reason = "epoch-settled" if statement.epoch < head.epoch else "epoch-ahead"
@@ -206,7 +208,7 @@ def _require_term(statement: EpochStatement | Rotation, head: Head) -> None:
     _require_equal("other-sequence", head.sequence, statement.sequence)
 
 
-def _require_signed(submission: Submission[Any], committee: Committee) -> None:
+def _require_signed(submission: SettlementSubmission[Any], committee: Committee) -> None:
     signers: Sequence[int] = committee.signers(submission.bitmap)
     if not committee.has_quorum(signers):
         raise SettlementError(

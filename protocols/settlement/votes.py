@@ -227,7 +227,7 @@ def sign_epoch(
       The memory to store, and the vote to send after that.
 
     Raises:
-      SettlementError: what differs, as `verify`, or other-root, other-size, other-policy,
+      SettlementError: what differs, as `verify_epoch`, or other-root, other-size, other-policy,
         already-signed, unknown-member, or as `EpochLog`.
     """
     require_next(proposal, signer.head)

@@ -1,47 +1,43 @@
-"""Trust that is earned and spent, audits that are foreseen, and many cheats on one stake.
+"""Trust that is earned and spent, and audits that are foreseen.
 
-`trust` lets a population live under `reputation.Adaptive`. Every slot of the population delivers
-one result after another; a bad slot behaves as its `Strategy` says, and comes back under a new
-identity whenever it is caught. Newcomers' jobs go through real votes (`simulation.hold`), windows
-are audited where `sampling.draw` says, and what the policy trusts is asked of the policy.
+`simulate_trust` runs a population under `voting.trust.Adaptive`. Every slot of the population
+delivers one result after another. A bad slot behaves as its `SpendingStrategy` says, and returns
+under a new identity whenever it is caught. Newcomers' jobs go through real votes (`run_votes`),
+`sampling.draw` chooses the audits of a window, and the policy says which workers run alone.
 
 The policy's bound assumes a bad share of the results *dispatched*: all slots are equally fast, and
-results that become void were dispatched all the same.
-
-`profit` plays workers that have many results unsettled on one stake, audited where
-`sampling.draw_each` says. Rules and formulas: specs/simulation.md, specs/sampling.md.
+results that become void were dispatched all the same. Rules: specs/simulation.md, 4.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from functools import cache
 
 import numpy as np
 
-from protocols.simulation import Ints, Kind, Measured, Population, drawing, hold, rule_of
-from verifiable.audits.sampling import draw, draw_each
-from verifiable.audits.stakes import Terms
+from protocols.simulation.population import Ints, Kind, Population, drawing
+from protocols.simulation.votes import VoteStatistics, rule_of, run_votes
+from verifiable.audits.sampling import draw
 from verifiable.encoding import tagged_hash
 from verifiable.voting.quorum import Poll, RulingReason, Standing
 from verifiable.voting.trust import Adaptive
 
 
 class Foresight(Enum):
-    """What a bad worker knows of the audits of its window while it answers."""
+    """What a bad worker knows of the audits of its window when it answers."""
 
     NONE = "none"
     GUESSED = "guessed"
-    """It avoids what it guesses will be audited: a draw like the real one, from another seed."""
+    """It avoids the audits that it guesses: a draw like the real one, from another seed."""
     LEAKED = "leaked"
-    """It avoids what will be audited: the randomness was known. What the library rules out."""
+    """It avoids the real audits: the randomness was known, which the library rules out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Strategy:
-    """What a bad worker does.
+class SpendingStrategy:
+    """How a bad worker spends trust.
 
     Attributes:
       share: share of the results of a window that it cheats on, once it is trusted.
@@ -54,12 +50,12 @@ class Strategy:
     foresight: Foresight = Foresight.NONE
 
     def __post_init__(self) -> None:
-        """Refuse a share that is none."""
+        """Raises ValueError for a share outside [0, 1]."""
         if not 0.0 <= self.share <= 1.0:
-            raise ValueError(f"a share is between 0 and 1, got {self.share}")
+            raise ValueError(f"a share must be between 0 and 1, got {self.share}")
 
 
-EARN_THEN_SPEND = Strategy(share=1.0)
+EARN_THEN_SPEND = SpendingStrategy(share=1.0)
 """Honest until trusted, then always cheating."""
 
 
@@ -68,197 +64,151 @@ def best_share(policy: Adaptive) -> float:
     return min(1.0, 1.0 / (policy.detection * (policy.audits + 1)))
 
 
-@dataclass(slots=True)
-class _Count:
-    accepted: int = 0
-    wrong: int = 0
-    undecided: int = 0
-    runs: float = 0.0
-    dispatches: int = 0
-
-
-def trust(
+def simulate_trust(
     policy: Adaptive,
-    strategy: Strategy,
+    strategy: SpendingStrategy,
     *,
     slots: int = 1000,
     results: int = 4000,
     seed: int = 0,
-) -> Measured:
-    """Let a population live under audited trust.
+) -> VoteStatistics:
+    """Run a population under audited trust.
 
     Args:
       policy: the policy; its `bad` is the share of slots that are bad.
-      strategy: what the bad ones do.
+      strategy: what the bad slots do.
       slots: workers that are active at a time.
-      results: what each of them delivers, at least.
-      seed: of all randomness.
+      results: results that each of them delivers, at least.
+      seed: seed of all randomness.
     """
-    rng = np.random.default_rng(seed)
-    secret = tagged_hash("simulated audits", seed.to_bytes(8, "little"))
-    bad = np.arange(slots) < round(policy.bad * slots)
-    passed, age = np.zeros(slots, dtype=np.int64), np.zeros(slots, dtype=np.int64)
-    clock = np.zeros(slots, dtype=np.int64)
-    windows = np.zeros(slots, dtype=np.int64)
-    count = _Count()
-    # Slots start at different ages, as in a population that has been there for long.
-    age[~bad] = rng.integers(0, round(policy.lifetime), size=int((~bad).sum()))
-    passed[~bad] = np.minimum(age[~bad], policy.probation)
-    while (active := np.flatnonzero(clock < results)).size:
-        alone = np.array([_waits_alone(policy, int(p)) for p in passed[active]])
+    population = _Slots(policy, strategy, slots, seed)
+
+    @cache
+    def runs_alone(passed: int) -> bool:
+        """Whether the policy lets a worker run alone, and its answer wait for audits."""
+        standing = Standing(passed=passed)
+        if policy.first([standing]) != 1:
+            return False
+        return policy.rule(Poll(1, [standing], [])).reason is RulingReason.AUDIT
+
+    while (active := np.flatnonzero(population.delivered < results)).size:
+        alone = np.array([runs_alone(passed) for passed in population.passed[active].tolist()])
         newcomers, trusted = active[~alone], active[alone]
         if newcomers.size:
-            won = _probation(policy, strategy, bad[newcomers], rng, count)
-            passed[newcomers] = np.where(
-                won > 0, passed[newcomers] + 1, np.where(won < 0, 0, passed[newcomers])
-            )
-            clock[newcomers] += 1
-            age[newcomers] += 1
+            population.vote(newcomers)
         for slot in trusted.tolist():
-            # Windows close early where an honest identity retires, and where the simulation ends.
-            left = results - clock[slot]
-            if not bad[slot]:
-                left = min(left, policy.lifetime - age[slot])
-            size = int(min(policy.window, max(left, policy.audits)))
-            label = f"{slot}/{windows[slot]}"
-            share = strategy if bad[slot] else None
-            cleared = _window(policy, share, size, secret, label, rng, count)
-            passed[slot] = passed[slot] + policy.audits if cleared else 0
-            windows[slot] += 1
-            clock[slot] += size
-            age[slot] += size
-        # An honest identity that has lived its life is followed by a newcomer.
-        gone = ~bad & (age >= policy.lifetime)
-        passed[gone] = age[gone] = 0
-    # A worker that never earns trust wins or loses votes, each for itself.
+            population.fill_window(slot, results)
+        population.retire()
+    # A worker that never earns trust wins or loses its votes one by one.
     spent = round(strategy.share * policy.window) if strategy.earns else 1
-    return Measured(
-        accepted=count.accepted,
-        wrong=count.wrong,
-        undecided=count.undecided,
-        runs=count.runs,
-        dispatches=count.dispatches,
+    return VoteStatistics(
+        accepted=population.accepted,
+        wrong=population.wrong,
+        undecided=population.undecided,
+        runs=population.runs,
+        dispatches=population.dispatches,
         cluster=max(1, spent),
     )
 
 
-def _waits_alone(policy: Adaptive, passed: int) -> bool:
-    """Whether the policy lets a worker run alone, and its answer wait for audits."""
-    standing = Standing(passed=passed)
-    if policy.first([standing]) != 1:
-        return False
-    return policy.rule(Poll(1, [standing], [])).reason is RulingReason.AUDIT
-
-
-def _probation(
-    policy: Adaptive, strategy: Strategy, bad: Any, rng: np.random.Generator, count: _Count
-) -> Ints:
-    """Put the job of each newcomer to a vote. 1 where its ballot won, -1 where it lost, else 0."""
-    jobs = len(bad)
-    cheats = np.where(bad & (not strategy.earns), Kind.COLLUDER, Kind.HONEST)
-    others = Population(colluders=0.0 if strategy.earns else policy.bad)
-    rest = drawing(others, jobs, rng)
-    fresh = np.ones(jobs, dtype=bool)
-
-    def seat(which: Ints) -> Ints:
-        kinds = np.where(fresh[which], cheats[which], rest(which))
-        fresh[which] = False
-        return kinds
-
-    rule = rule_of(policy.newcomers, others)
-    opening = policy.newcomers.first()
-    won = np.zeros(jobs, dtype=np.int64)
-    for own in (Kind.HONEST, Kind.COLLUDER):
-        chosen = np.flatnonzero(cheats == own)
-        if not chosen.size:
-            continue
-        ends = np.zeros(chosen.size, dtype=np.int64)
-        measured = hold(
-            rule,
-            opening=opening,
-            jobs=chosen.size,
-            draw=lambda which, chosen=chosen: seat(chosen[which]),
-            ends=ends,
-        )
-        count.accepted += measured.accepted
-        count.wrong += measured.wrong
-        count.undecided += measured.undecided
-        count.runs += measured.runs
-        count.dispatches += measured.dispatches
-        won[chosen] = ends if own is Kind.HONEST else -ends
-    return won
-
-
-def _window(
-    policy: Adaptive,
-    strategy: Strategy | None,
-    size: int,
-    secret: bytes,
-    label: str,
-    rng: np.random.Generator,
-    count: _Count,
-) -> bool:
-    """One window of a trusted worker: answers, then audits of some. Whether it is cleared."""
-    audited = set(draw(secret, size, policy.audits, label=label))
-    wrong: set[int] = set()
-    if strategy is not None and strategy.share > 0.0:
-        avoided: set[int] = set()
-        if strategy.foresight is Foresight.LEAKED:
-            avoided = audited
-        elif strategy.foresight is Foresight.GUESSED:
-            guess = tagged_hash("guessed audits", secret)
-            avoided = set(draw(guess, size, policy.audits, label=label))
-        places = [place for place in range(size) if place not in avoided]
-        wrong = set(places[: round(strategy.share * size)])
-    caught = rng.binomial(len(audited & wrong), policy.detection) > 0
-    count.runs += size + policy.audit_cost * policy.audits
-    count.dispatches += size
-    if caught:
-        return False
-    count.accepted += size
-    count.wrong += len(wrong)
-    return True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Profit:
-    """What cheating brought, per worker.
+class _Slots:
+    """The slots of a population, with the identity in each, and what was counted so far.
 
     Attributes:
-      mean: mean profit of the cheats, above what honest work brings.
-      deviation: standard error of the mean.
+      bad: [slots], whether the slot is bad.
+      passed: [slots], checks that the present identity has passed.
+      age: [slots], results that the present identity has delivered.
+      delivered: [slots], results that the slot has delivered.
+      windows: [slots], windows that the slot has filled.
     """
 
-    mean: float
-    deviation: float
+    def __init__(self, policy: Adaptive, strategy: SpendingStrategy, slots: int, seed: int):
+        self.policy, self.strategy = policy, strategy
+        self.rng = np.random.default_rng(seed)
+        self.secret = tagged_hash("simulated audits", seed.to_bytes(8, "little"))
+        self.bad = np.arange(slots) < round(policy.bad * slots)
+        self.passed, self.age, self.delivered, self.windows = np.zeros((4, slots), dtype=np.int64)
+        self.accepted = self.wrong = self.undecided = self.dispatches = 0
+        self.runs = 0.0
+        # Honest slots start at different ages, as in a population that has existed for long.
+        honest = ~self.bad
+        self.age[honest] = self.rng.integers(0, round(policy.lifetime), size=int(honest.sum()))
+        self.passed[honest] = np.minimum(self.age[honest], policy.probation)
+        others = Population(colluders=0.0 if strategy.earns else policy.bad)
+        self.others, self.rule = others, rule_of(policy.newcomers, others)
 
+    def vote(self, newcomers: Ints) -> None:
+        """Put one job of each newcomer to a vote, with its ballot as the first."""
+        won = np.zeros(newcomers.size, dtype=np.int64)
+        cheats = self.bad[newcomers] & (not self.strategy.earns)
+        first = np.where(cheats, Kind.COLLUDER, Kind.HONEST)
+        rest = drawing(self.others, newcomers.size, self.rng)
+        fresh = np.ones(newcomers.size, dtype=bool)
 
-def profit(
-    terms: Terms, *, stake: float, cheats: int, workers: int = 20_000, seed: int = 0
-) -> Profit:
-    """Profit of workers that cheat several times before the first result is settled.
+        def seat(which: Ints) -> Ints:
+            kinds = np.where(fresh[which], first[which], rest(which))
+            fresh[which] = False
+            return kinds
 
-    Args:
-      terms: gain, reward, audit rate and detection; `outstanding` caps the cheats.
-      stake: what a worker that is caught loses, once, however often it cheated.
-      cheats: how many of its unsettled results it cheats on.
-      workers: how many such workers.
-      seed: of all randomness.
+        for own in (Kind.HONEST, Kind.COLLUDER):
+            chosen = np.flatnonzero(first == own)
+            if not chosen.size:
+                continue
+            ends = np.zeros(chosen.size, dtype=np.int64)
+            found = run_votes(
+                self.rule,
+                opening=self.policy.newcomers.first(),
+                jobs=chosen.size,
+                draw=lambda which, chosen=chosen: seat(chosen[which]),
+                ends=ends,
+            )
+            self.accepted += found.accepted
+            self.wrong += found.wrong
+            self.undecided += found.undecided
+            self.runs += found.runs
+            self.dispatches += found.dispatches
+            won[chosen] = ends if own is Kind.HONEST else -ends
+        passed = self.passed[newcomers]
+        self.passed[newcomers] = np.where(won > 0, passed + 1, np.where(won < 0, 0, passed))
+        self.delivered[newcomers] += 1
+        self.age[newcomers] += 1
 
-    Raises:
-      ValueError: more cheats than results may be unsettled.
-    """
-    if not 1 <= cheats <= terms.outstanding:
-        raise ValueError(f"{cheats} cheats, but {terms.outstanding} results may be unsettled")
-    secret = tagged_hash("simulated settlement", seed.to_bytes(8, "little"))
-    receipts = workers * cheats
-    audited = np.zeros(receipts, dtype=bool)
-    audited[list(draw_each(secret, np.full(receipts, terms.audit_rate)))] = True
-    found = audited & (np.random.default_rng(seed).random(receipts) < terms.detection)
-    caught = found.reshape(workers, cheats).any(axis=1)
-    lost = stake + cheats * terms.reward
-    share = float(caught.mean())
-    return Profit(
-        mean=cheats * terms.gain - share * lost,
-        deviation=lost * math.sqrt(share * (1.0 - share) / workers),
-    )
+    def fill_window(self, slot: int, results: int) -> None:
+        """One window of a trusted worker: answers, then audits of some of them."""
+        policy = self.policy
+        # A window closes early when an honest identity retires and when the simulation ends.
+        left = results - self.delivered[slot]
+        if not self.bad[slot]:
+            left = min(left, policy.lifetime - self.age[slot])
+        size = int(min(policy.window, max(left, policy.audits)))
+        label = f"{slot}/{self.windows[slot]}"
+        audited = set(draw(self.secret, size, policy.audits, label=label))
+        wrong = self._cheats(size, audited, label) if self.bad[slot] else set[int]()
+        caught = self.rng.binomial(len(audited & wrong), policy.detection) > 0
+        self.runs += size + policy.audit_cost * policy.audits
+        self.dispatches += size
+        if not caught:
+            self.accepted += size
+            self.wrong += len(wrong)
+        self.passed[slot] = 0 if caught else self.passed[slot] + policy.audits
+        self.windows[slot] += 1
+        self.delivered[slot] += size
+        self.age[slot] += size
+
+    def _cheats(self, size: int, audited: set[int], label: str) -> set[int]:
+        """Positions of a window that a bad worker cheats on."""
+        if self.strategy.share == 0.0:
+            return set()
+        avoided: set[int] = set()
+        if self.strategy.foresight is Foresight.LEAKED:
+            avoided = audited
+        elif self.strategy.foresight is Foresight.GUESSED:
+            guess = tagged_hash("guessed audits", self.secret)
+            avoided = set(draw(guess, size, self.policy.audits, label=label))
+        places = [place for place in range(size) if place not in avoided]
+        return set(places[: round(self.strategy.share * size)])
+
+    def retire(self) -> None:
+        """A newcomer follows each honest identity that has reached its lifetime."""
+        gone = ~self.bad & (self.age >= self.policy.lifetime)
+        self.passed[gone] = self.age[gone] = 0

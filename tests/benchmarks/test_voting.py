@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from benchmarks import boinc, voting_error, voting_speed
 from benchmarks.voting_error import Point
-from protocols.simulation import Kind, Measured, Population, hold
+from protocols.simulation import Kind, Population, VoteStatistics, run_votes
 from verifiable.voting.quorum import FirstToMatch
 
 
@@ -40,7 +40,7 @@ def described(min_quorum: int, results: Iterator[str]) -> tuple[str | None, int]
 )
 def test_the_simulated_quorum_is_the_described_one(min_quorum: int, kinds: list[Kind]):
     order = iter(kinds)
-    found = hold(
+    found = run_votes(
         boinc.quorum_rule(min_quorum),
         opening=min_quorum,
         jobs=1,
@@ -59,7 +59,7 @@ def test_a_quorum_that_does_not_grow_lets_two_of_many_win():
     population = Population(colluders=0.1, scatter=0.5)
     theirs = boinc.quorum(3, population, jobs=20_000)
     policy = FirstToMatch(bad=0.1, matches=2, limit=15)
-    ours = voting_error.vote(policy, population, jobs=20_000)
+    ours = voting_error.simulate_votes(policy, population, jobs=20_000)
     assert theirs.interval()[0] > policy.assurance.error
     assert ours.interval()[0] <= policy.assurance.error
 
@@ -74,8 +74,8 @@ def test_trust_that_is_spent_is_caught_after_cv_cheats():
     assert found.runs_per_job > 1.0
 
 
-def measured(wrong: int, runs: float, accepted: int = 10_000) -> Measured:
-    return Measured(accepted=accepted, wrong=wrong, runs=runs, dispatches=0)
+def measured(wrong: int, runs: float, accepted: int = 10_000) -> VoteStatistics:
+    return VoteStatistics(accepted=accepted, wrong=wrong, runs=runs, dispatches=0)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def measured(wrong: int, runs: float, accepted: int = 10_000) -> Measured:
     ],
     ids=["fewer errors", "dearer", "more errors", "equal, nearly", "given up"],
 )
-def test_on_or_below(ours: Measured, theirs: Measured, expected: bool):
+def test_on_or_below(ours: VoteStatistics, theirs: VoteStatistics, expected: bool):
     assert voting_error.beats(ours, theirs) is expected
     points = [Point("first", "1", "a", ours), Point("BOINC quorum", "2", "a", theirs)]
     rows = {row.measure: row.value for row in voting_error._beside(points)}

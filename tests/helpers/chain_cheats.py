@@ -15,7 +15,7 @@ from protocols.contracts import calldata, evm
 from protocols.contracts.calldata import _array, _bytes, _word, call
 from protocols.settlement import committee, submission
 from protocols.settlement.statements import Deployment, EpochStatement, SettlementError
-from protocols.settlement.submission import Submission
+from protocols.settlement.submission import SettlementSubmission
 from tests.helpers import onchain
 from tests.helpers.onchain import REGISTRANT, STRANGER, Office, committee_of, found, secret, signed
 from verifiable import bls, merkle
@@ -41,7 +41,7 @@ def established(chain: Any) -> Office:
     made = found(chain, weights=WEIGHTS)
     first = made.next()
     made.call(calldata.settle(first))
-    made.head = submission.verify(first, made.head)
+    made.head = submission.verify_epoch(first, made.head)
     for data in calldata.registrations(incoming(made)):
         made.call(data)
     return made
@@ -63,11 +63,11 @@ def incoming(made: Office) -> committee.Committee:
     return incoming_at(made.head.deployment)
 
 
-def python(sent: Submission[Any], head: submission.Head) -> str | None:
+def python(sent: SettlementSubmission[Any], head: submission.Head) -> str | None:
     """Why Python refuses a submission, or None: by the contract's reasons."""
     try:
         if isinstance(sent.statement, EpochStatement):
-            submission.verify(sent, head)
+            submission.verify_epoch(sent, head)
         else:
             submission.verify_rotation(sent, head, incoming_at(head.deployment))
     except SettlementError as error:
@@ -81,13 +81,15 @@ def python(sent: Submission[Any], head: submission.Head) -> str | None:
     return None
 
 
-def data_of(sent: Submission[Any]) -> bytes:
+def data_of(sent: SettlementSubmission[Any]) -> bytes:
     epoch = isinstance(sent.statement, EpochStatement)
     return calldata.settle(sent) if epoch else calldata.rotate(sent)
 
 
-def raw_settle(sent: Submission[Any], *, signature: bytes, bitmap: bytes | None = None) -> bytes:
-    """Calldata with a signature, or a bitmap, that no `Submission` can hold."""
+def raw_settle(
+    sent: SettlementSubmission[Any], *, signature: bytes, bitmap: bytes | None = None
+) -> bytes:
+    """Calldata with a signature, or a bitmap, that no `SettlementSubmission` can hold."""
     words = sent.statement.message
     return call("settle", words, _bytes(sent.bitmap if bitmap is None else bitmap), signature)
 
@@ -105,7 +107,7 @@ class Cheat:
     data: Callable[[Office], bytes]
 
 
-def honest(made: Office) -> Submission[Any]:
+def honest(made: Office) -> SettlementSubmission[Any]:
     return made.next()
 
 
@@ -144,7 +146,9 @@ def with_bitmap(change: Callable[[bytes], bytes]) -> Callable[[Office], bytes]:
     return data
 
 
-def signature_of(make: Callable[[Office, Submission[Any]], bytes]) -> Callable[[Office], bytes]:
+def signature_of(
+    make: Callable[[Office, SettlementSubmission[Any]], bytes],
+) -> Callable[[Office], bytes]:
     return lambda made: raw_settle(honest(made), signature=make(made, honest(made)))
 
 
@@ -152,7 +156,7 @@ def everyone(made: Office) -> bls.SecretKey:
     return onchain.joint(made.secrets)
 
 
-def signer_twice(made: Office, sent: Submission[Any]) -> bytes:
+def signer_twice(made: Office, sent: SettlementSubmission[Any]) -> bytes:
     again = made.secrets[0].sign(sent.statement.message, domain=sent.statement.DOMAIN)
     return bls.aggregate([sent.signature, again]).eip2537()
 
@@ -163,7 +167,7 @@ def under(domain: bytes) -> Callable[[Office], bytes]:
     )
 
 
-def possession_as_signature(made: Office, sent: Submission[Any]) -> bytes:
+def possession_as_signature(made: Office, sent: SettlementSubmission[Any]) -> bytes:
     key = everyone(made)
     message = bls.framed(sent.statement.message, sent.statement.DOMAIN)
     point = key.core_sign(message, bls.POSSESSION_DST)
@@ -202,7 +206,7 @@ def attestation_as_rotation(made: Office) -> bytes:
     """Signed was an epoch; its signature comes with a rotation."""
     statement = made.head.rotation(incoming(made))
     return data_of(
-        Submission(statement=statement, signature=honest(made).signature, bitmap=b"\x7f")
+        SettlementSubmission(statement=statement, signature=honest(made).signature, bitmap=b"\x7f")
     )
 
 

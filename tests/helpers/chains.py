@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from protocols.contracts.evm import CHAIN_ID, Receipt, Reverted, _native_precompiles, _reason
+from protocols.contracts.evm import CHAIN_ID, CallReceipt, Reverted, _native_precompiles, _reason
 
 ANVIL = "1.7.1"
 
@@ -39,11 +39,11 @@ class Titanoboa:
 
         return generate_contract_address(sender, self.env.evm.vm.state.get_nonce(sender))
 
-    def deploy(self, initcode: bytes, *, sender: bytes) -> Receipt:
+    def deploy(self, initcode: bytes, *, sender: bytes) -> CallReceipt:
         address, computation = self.env.deploy(bytecode=initcode, sender=_address(sender))
         return self._receipt(computation, address.canonical_address)
 
-    def call(self, to: bytes, data: bytes, *, sender: bytes, keep: bool = True) -> Receipt:
+    def call(self, to: bytes, data: bytes, *, sender: bytes, keep: bool = True) -> CallReceipt:
         def execute() -> Any:
             return self.env.execute_code(
                 to_address=_address(to), data=data, sender=_address(sender)
@@ -56,12 +56,12 @@ class Titanoboa:
                 computation = execute()
         return self._receipt(computation, computation.output)
 
-    def _receipt(self, computation: Any, output: bytes) -> Receipt:
+    def _receipt(self, computation: Any, output: bytes) -> CallReceipt:
         self.env.evm.reset_access_counters()
         gas = computation.net_gas_used
         if computation.is_error:
             raise Reverted(_reason(computation.output), gas, computation.error)
-        return Receipt(output=output, gas=gas)
+        return CallReceipt(output=output, gas=gas)
 
 
 def _address(data: bytes) -> Any:
@@ -109,15 +109,15 @@ class Anvil:
         nonce = self.rpc("eth_getTransactionCount", "0x" + sender.hex(), "latest")
         return generate_contract_address(sender, int(nonce, 16))
 
-    def deploy(self, initcode: bytes, *, sender: bytes) -> Receipt:
+    def deploy(self, initcode: bytes, *, sender: bytes) -> CallReceipt:
         done = self._send({"data": "0x" + initcode.hex()}, sender)
-        return Receipt(output=bytes.fromhex(done["contractAddress"][2:]), gas=_number(done))
+        return CallReceipt(output=bytes.fromhex(done["contractAddress"][2:]), gas=_number(done))
 
-    def call(self, to: bytes, data: bytes, *, sender: bytes, keep: bool = True) -> Receipt:
+    def call(self, to: bytes, data: bytes, *, sender: bytes, keep: bool = True) -> CallReceipt:
         call = {"to": "0x" + to.hex(), "data": "0x" + data.hex(), "from": "0x" + sender.hex()}
         output = bytes.fromhex(self.rpc("eth_call", call, "latest")[2:])
         gas = _number(self._send(call, sender)) if keep else 0
-        return Receipt(output=output, gas=gas)
+        return CallReceipt(output=output, gas=gas)
 
     def _send(self, transaction: dict[str, str], sender: bytes) -> Any:
         address = "0x" + sender.hex()

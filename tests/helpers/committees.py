@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from protocols.settlement.committee import Committee, Member, prove_registration, registered_key
 from protocols.settlement.statements import Deployment, EpochStatement, Rotation
-from protocols.settlement.submission import Head, Submission
+from protocols.settlement.submission import Head, SettlementSubmission
 from protocols.settlement.verdicts import EpochLog, VerdictRecord
 from protocols.settlement.votes import Vote
 from verifiable.bls import ProvenKey, SecretKey, Signature
@@ -66,10 +66,10 @@ def vote(of: Committee, member: int, statement: S) -> Vote[S]:
     return Vote(statement=statement, member=member, signature=signature(of, member, statement))
 
 
-def submission(of: Committee, signers: Sequence[int], statement: S) -> Submission[S]:
+def submission(of: Committee, signers: Sequence[int], statement: S) -> SettlementSubmission[S]:
     """What these members sign, with as many bits."""
     votes = {i: signature(of, i, statement) for i in signers}
-    return Submission[S].combine(statement, votes, of)
+    return SettlementSubmission[S].combine(statement, votes, of)
 
 
 def record(i: int, **change: Any) -> VerdictRecord:

@@ -11,7 +11,7 @@ from protocols.contracts import calldata, evm
 from protocols.settlement import committee
 from protocols.settlement.committee import Committee, Member
 from protocols.settlement.statements import Deployment
-from protocols.settlement.submission import Head, Submission
+from protocols.settlement.submission import Head, SettlementSubmission
 from verifiable import merkle
 from verifiable.bls import SecretKey, curve
 
@@ -56,10 +56,10 @@ def joint(secrets: Iterable[SecretKey]) -> SecretKey:
     return SecretKey(sum(int.from_bytes(s.encode(), "big") for s in secrets) % curve.ORDER)
 
 
-def signed(statement: Any, office: Office, signers: Iterable[int]) -> Submission[Any]:
+def signed(statement: Any, office: Office, signers: Iterable[int]) -> SettlementSubmission[Any]:
     chosen = sorted(signers)
     total = joint(office.secrets[i] for i in chosen)
-    return Submission(
+    return SettlementSubmission(
         statement=statement,
         signature=total.sign(statement.message, domain=statement.DOMAIN),
         bitmap=office.head.committee.bitmap(chosen),
@@ -84,7 +84,9 @@ class Office:
     secrets: list[SecretKey]
     head: Head
 
-    def call(self, data: bytes, *, sender: bytes = REGISTRANT, keep: bool = True) -> evm.Receipt:
+    def call(
+        self, data: bytes, *, sender: bytes = REGISTRANT, keep: bool = True
+    ) -> evm.CallReceipt:
         return self.chain.call(self.address, data, sender=sender, keep=keep)
 
     def refusal(self, data: bytes, *, sender: bytes = REGISTRANT) -> str | None:
@@ -95,7 +97,7 @@ class Office:
             return error.reason
         return None
 
-    def next(self, size: int = 13) -> Submission[Any]:
+    def next(self, size: int = 13) -> SettlementSubmission[Any]:
         """The next epoch, signed by all."""
         root = tree(self.head.epoch, size).root
         statement = self.head.statement(root=root, size=size, policy=POLICY)

@@ -21,10 +21,17 @@ from protocols import settlement
 from protocols.contracts import calldata, evm
 from protocols.demo.scenes.check import Outcome as Judged
 from protocols.demo.scenes.check import Step
-from protocols.settlement import AskVotes, Received, Refuse, Rules, Submit, submission
+from protocols.settlement import (
+    AskVotes,
+    RefuseVote,
+    SettlementRules,
+    SubmitSettlement,
+    VoteReceived,
+    submission,
+)
 from protocols.settlement.committee import Committee, Member, prove_registration, registered_key
 from protocols.settlement.statements import Deployment, EpochStatement
-from protocols.settlement.submission import Head, Submission
+from protocols.settlement.submission import Head, SettlementSubmission
 from protocols.settlement.verdicts import EpochLog, VerdictRecord
 from protocols.settlement.votes import Signer, Vote, sign_epoch
 from verifiable.bls import SecretKey
@@ -34,7 +41,7 @@ from verifiable.report import Verdict
 WEIGHTS = (3, 2, 2, 1, 1, 1, 1)
 """What the members' votes weigh: more than two thirds of 11 is 8."""
 
-RULES = Rules(batch=3)
+RULES = SettlementRules(batch=3)
 SENDER = tagged_hash("demo account")[:20]
 
 
@@ -75,11 +82,11 @@ class Summary:
       outcomes: of every cheat.
     """
 
-    submission: Submission[EpochStatement]
+    submission: SettlementSubmission[EpochStatement]
     weight: int
     total: int
     members: int
-    refused: tuple[Refuse, ...]
+    refused: tuple[RefuseVote, ...]
     settled: bool
     shown: VerdictRecord
     path: int
@@ -148,10 +155,12 @@ class _Site:
             return error.reason
         return None
 
-    def signed(self, statement: EpochStatement, signers: Sequence[int]) -> Submission[Any]:
+    def signed(
+        self, statement: EpochStatement, signers: Sequence[int]
+    ) -> SettlementSubmission[Any]:
         message, domain = statement.message, statement.DOMAIN
         votes = {i: self.secrets[i].sign(message, domain=domain) for i in signers}
-        return Submission.combine(statement, votes, self.head.committee)
+        return SettlementSubmission.combine(statement, votes, self.head.committee)
 
 
 def play(verdicts: Sequence[VerdictRecord], *, seed: bytes | None = None) -> Iterator[Event]:
@@ -188,7 +197,7 @@ def play(verdicts: Sequence[VerdictRecord], *, seed: bytes | None = None) -> Ite
 
     yield from attempt(BEFORE)
     yield Step(done=len(outcomes) + 2, total=total, what="settle: submit")
-    before, site.head = site.head, submission.verify(sent, site.head)
+    before, site.head = site.head, submission.verify_epoch(sent, site.head)
     site.send("settle", calldata.settle(sent))
     root, size = site.read("roots", before.epoch), site.read("sizes", before.epoch)
     index = len(log.records) // 2
@@ -230,7 +239,9 @@ def _deploy(seed: bytes) -> _Site:
     return site
 
 
-def _vote(site: _Site, log: EpochLog) -> tuple[Submission[EpochStatement], tuple[Refuse, ...]]:
+def _vote(
+    site: _Site, log: EpochLog
+) -> tuple[SettlementSubmission[EpochStatement], tuple[RefuseVote, ...]]:
     """Collect votes until the quorum has signed: the lightest member is offline, one is forged."""
     state, effects = settlement.start_epoch(site.head, log, RULES, now=0)
     (ask,) = (effect for effect in effects if isinstance(effect, AskVotes))
@@ -239,12 +250,12 @@ def _vote(site: _Site, log: EpochLog) -> tuple[Submission[EpochStatement], tuple
     present = [i for i in ask.members if i != offline]
     votes = [_ballot(site, log, ask.statement, i) for i in present]
     forged = replace(votes[0], member=votes[1].member)
-    refused: list[Refuse] = []
+    refused: list[RefuseVote] = []
     for vote in (forged, *votes):
-        state, effects = settlement.step(state, Received(at=0, vote=vote))
-        refused += (effect for effect in effects if isinstance(effect, Refuse))
+        state, effects = settlement.step(state, VoteReceived(at=0, vote=vote))
+        refused += (effect for effect in effects if isinstance(effect, RefuseVote))
         for effect in effects:
-            if isinstance(effect, Submit):
+            if isinstance(effect, SubmitSettlement):
                 return effect.submission, tuple(refused)
     raise RuntimeError("all but one member voted, and there is no quorum")
 
@@ -264,7 +275,7 @@ def _show(log: EpochLog, index: int) -> bytes:
 
 # The cheats, each with the reason that it deserves: before the epoch is settled, and after.
 
-Sent: TypeAlias = Submission[EpochStatement]
+Sent: TypeAlias = SettlementSubmission[EpochStatement]
 Cheat: TypeAlias = tuple[str, str, Callable[[_Site, EpochLog, Sent], bytes]]
 
 

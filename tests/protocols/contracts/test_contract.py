@@ -14,7 +14,7 @@ from protocols.contracts import build, calldata, evm
 from protocols.contracts.calldata import _bytes, _word, call
 from protocols.settlement import committee, submission
 from protocols.settlement.statements import Deployment
-from protocols.settlement.submission import Submission
+from protocols.settlement.submission import SettlementSubmission
 from tests.helpers import onchain
 from tests.helpers.chain_cheats import (
     CHEATS,
@@ -50,7 +50,7 @@ def test_an_epoch_is_settled_and_its_verdicts_are_shown():
     made = found(evm.Chain(native=True), weights=WEIGHTS)
     for epoch, size in enumerate((1, 13, 8)):
         sent = made.next(size)
-        made.head = submission.verify(sent, made.head)
+        made.head = submission.verify_epoch(sent, made.head)
         made.call(calldata.settle(sent))
         assert made.call(call("epochs")).output == _word(epoch + 1)
         assert made.call(call("roots", _word(epoch))).output == sent.statement.root
@@ -241,7 +241,7 @@ def test_signers_whose_keys_cancel_out_are_refused():
         made.call(data)
     bitmap = first.bitmap(i for i, m in enumerate(first.members) if m.weight == 4)
     statement = made.head.statement(root=bytes(32), size=1, policy=bytes(32))
-    sent = Submission(
+    sent = SettlementSubmission(
         statement=statement, signature=secret(3).sign(b"", domain=b"d"), bitmap=bitmap
     )
     assert python(sent, made.head) == made.refusal(calldata.settle(sent)) == "infinite-key"

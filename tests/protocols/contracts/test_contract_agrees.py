@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from protocols.contracts import calldata, evm
 from protocols.settlement import submission
-from protocols.settlement.submission import Submission
+from protocols.settlement.submission import SettlementSubmission
 from tests.helpers import onchain
 from tests.helpers.chain_cheats import EVERYONE, data_of, honest, incoming, office, python
 from tests.helpers.onchain import REGISTRANT, STRANGER, found, signed
@@ -24,7 +24,7 @@ WORD = st.sampled_from([bytes(32), b"\xff" * 32, b"p" * 32]) | st.binary(min_siz
 
 
 @st.composite
-def submissions(draw: st.DrawFn) -> Submission[Any]:
+def submissions(draw: st.DrawFn) -> SettlementSubmission[Any]:
     """Submissions on and around the honest one, for either kind of statement."""
     made = office()
     if draw(st.integers(0, 3)):
@@ -61,7 +61,7 @@ def submissions(draw: st.DrawFn) -> Submission[Any]:
         | st.sampled_from([b"\x7f", b"\xff", b"\0", b"\x7f\0", b"\x7e"])
         | st.binary(min_size=1, max_size=32)
     )
-    return Submission(statement=sent, signature=signature, bitmap=bitmap)
+    return SettlementSubmission(statement=sent, signature=signature, bitmap=bitmap)
 
 
 REASONS = (
@@ -76,7 +76,7 @@ def test_python_and_the_contract_agree_on_every_submission():
 
     @given(submissions())
     @settings(max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck))
-    def compare(sent: Submission[Any]):
+    def compare(sent: SettlementSubmission[Any]):
         ours, theirs = python(sent, office().head), office().refusal(data_of(sent))
         seen[ours] += 1
         if ours == "other-incoming":
@@ -174,7 +174,7 @@ def test_inclusion_in_trees_of_many_shapes_and_large_ones():
         statement = made.head.statement(root=root, size=size, policy=bytes(32))
         sent = signed(statement, made, EVERYONE)
         made.call(calldata.settle(sent))
-        made.head = submission.verify(sent, made.head)
+        made.head = submission.verify_epoch(sent, made.head)
         made.call(calldata.verify_inclusion(epoch, index, leaf, proof))
         for wrong in (leaf + b"!", b""):
             data = calldata.verify_inclusion(epoch, index, wrong, proof)

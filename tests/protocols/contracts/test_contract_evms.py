@@ -57,12 +57,12 @@ class Recorder:
         self.next_address = chain.next_address
         self.calls: list[tuple[str, bytes, int]] = []
 
-    def deploy(self, initcode: bytes, *, sender: bytes) -> evm.Receipt:
+    def deploy(self, initcode: bytes, *, sender: bytes) -> evm.CallReceipt:
         done = self.chain.deploy(initcode, sender=sender)
         self.calls.append(("deploy", initcode, done.gas))
         return done
 
-    def call(self, to: bytes, data: bytes, *, sender: bytes, keep: bool = True) -> evm.Receipt:
+    def call(self, to: bytes, data: bytes, *, sender: bytes, keep: bool = True) -> evm.CallReceipt:
         done = self.chain.call(to, data, sender=sender, keep=keep)
         self.calls.append(("call", data, done.gas))
         return done
@@ -75,7 +75,7 @@ def life(chain: Any) -> list[tuple[str, bytes, int]]:
     two_absent = signed(made.next().statement, made, [i for i in EVERYONE if i not in (0, 2)])
     assert python(two_absent, made.head) is None
     made.call(calldata.settle(two_absent))
-    made.head = submission.verify(two_absent, made.head)
+    made.head = submission.verify_epoch(two_absent, made.head)
     for index in (0, 12):
         proof = onchain.tree(1).inclusion(index)
         made.call(calldata.verify_inclusion(1, index, onchain.leaves(1)[index], proof))
@@ -113,11 +113,11 @@ def test_with_the_precompiles_of_py_evm_itself():
     made = found(Titanoboa(native=False), [0])
     sent = made.next()
     made.call(calldata.settle(sent))
-    made.head = submission.verify(sent, made.head)
+    made.head = submission.verify_epoch(sent, made.head)
     assert made.call(call("roots", bytes(32))).output == sent.statement.root
     forged = made.head.statement(root=bytes(32), size=1, policy=bytes(32))
     data = calldata.settle(
-        submission.Submission(statement=forged, signature=sent.signature, bitmap=b"\1")
+        submission.SettlementSubmission(statement=forged, signature=sent.signature, bitmap=b"\1")
     )
     assert made.refusal(data) == "bad-signature"
 

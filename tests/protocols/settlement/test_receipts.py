@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from protocols.identities import Identity
 from protocols.messages import InvalidSignature
 from protocols.settlement.committee import Committee, Member, prove_registration, registered_key
-from protocols.settlement.receipts import MAX_SIZE, Receipt, issue
+from protocols.settlement.receipts import MAX_SIZE, Receipt, issue_receipt
 from protocols.settlement.statements import Deployment, EpochStatement, SettlementError
-from protocols.settlement.submission import Head, Submission, verify
+from protocols.settlement.submission import Head, SettlementSubmission, verify_epoch
 from protocols.settlement.verdicts import EpochLog, VerdictRecord
 from tests.helpers.committees import committee, log, record, statement
 from tests.helpers.paths import ROOT
@@ -37,7 +37,7 @@ STATEMENT = statement(HEAD, LOG)
 
 
 def made(index: int, of: EpochLog = LOG) -> Receipt:
-    return issue(of, index, statement(HEAD, of), ALICE_ID, ALICE.sign)
+    return issue_receipt(of, index, statement(HEAD, of), ALICE_ID, ALICE.sign)
 
 
 RECEIPT = made(2)
@@ -121,13 +121,14 @@ class Cheat:
 def resigned(**change: Any) -> Receipt:
     """Signed by Mallory in Alice's name."""
     return replace(
-        issue(LOG, 2, STATEMENT, MALLORY_ID, MALLORY.sign), **{"issuer": ALICE_ID.id} | change
+        issue_receipt(LOG, 2, STATEMENT, MALLORY_ID, MALLORY.sign),
+        **{"issuer": ALICE_ID.id} | change,
     )
 
 
 def misnamed() -> Receipt:
     """Alice's own signature, over a header that names Mallory."""
-    honest = issue(LOG, 2, STATEMENT, MALLORY_ID, MALLORY.sign)
+    honest = issue_receipt(LOG, 2, STATEMENT, MALLORY_ID, MALLORY.sign)
     protected = cbor2.loads(honest.encode()).value[0]
     signed = cbor2.dumps(["Signature1", protected, b"", STATEMENT.root])
     return replace(honest, signature=ALICE.sign(signed))
@@ -351,11 +352,11 @@ def test_fields_of_other_types_are_malformed(data: st.DataObject):
 
 def test_an_issuer_signs_its_own_log():
     with pytest.raises(ValueError, match="not of this log"):
-        issue(log(range(8)), 2, STATEMENT, ALICE_ID, ALICE.sign)
+        issue_receipt(log(range(8)), 2, STATEMENT, ALICE_ID, ALICE.sign)
     with pytest.raises(ValueError, match="not the issuer"):
-        issue(LOG, 2, STATEMENT, ALICE_ID, MALLORY.sign)
+        issue_receipt(LOG, 2, STATEMENT, ALICE_ID, MALLORY.sign)
     with pytest.raises(ValueError, match="range"):
-        issue(LOG, 7, STATEMENT, ALICE_ID, ALICE.sign)
+        issue_receipt(LOG, 7, STATEMENT, ALICE_ID, ALICE.sign)
 
 
 BAD_FIELDS: Sequence[dict[str, Any]] = [
@@ -411,8 +412,8 @@ def test_the_examples_of_the_specifications():
     of = EpochLog.of([one])
     settled = statement(head, of)
     signature = secret.sign(settled.message, domain=settled.DOMAIN)
-    submission = Submission.combine(settled, {0: signature}, head.committee)
-    assert verify(submission, head).root == of.tree.root
+    submission = SettlementSubmission.combine(settled, {0: signature}, head.committee)
+    assert verify_epoch(submission, head).root == of.tree.root
     assert rows("settlement.md") == {
         "registration proof": proof.encoded,
         "committee id": head.committee.id,
@@ -425,5 +426,5 @@ def test_the_examples_of_the_specifications():
     }
     ed25519 = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
     issuer = Identity(public_key=ed25519.public_key().public_bytes_raw())
-    receipt = issue(of, 0, settled, issuer, ed25519.sign)
+    receipt = issue_receipt(of, 0, settled, issuer, ed25519.sign)
     assert rows("receipts.md") == {"receipt": receipt.encode()}

@@ -17,21 +17,21 @@ from hypothesis import strategies as st
 from protocols.settlement import (
     Accuse,
     AskVotes,
-    Effect,
-    Phase,
-    Received,
-    Refuse,
-    Rules,
-    State,
-    Submit,
+    RefuseVote,
+    SettlementEffect,
+    SettlementPhase,
+    SettlementRules,
+    SettlementState,
+    SubmitSettlement,
     Tick,
+    VoteReceived,
     start_epoch,
     start_rotation,
     step,
 )
 from protocols.settlement.committee import Committee, Member, prove_registration, registered_key
 from protocols.settlement.statements import EpochStatement, Rotation, SettlementError
-from protocols.settlement.submission import Head, verify, verify_rotation
+from protocols.settlement.submission import Head, verify_epoch, verify_rotation
 from protocols.settlement.verdicts import EpochLog, VerdictRecord, verify_verdict
 from protocols.settlement.votes import Equivocation, Signer, Vote, sign_epoch, sign_rotation
 from tests.helpers.committees import (
@@ -536,20 +536,20 @@ def remembered(monkeypatch: pytest.MonkeyPatch):
 
 @functools.cache
 def settles(made: Any, head: Head) -> Head:
-    return verify(made, head)
+    return verify_epoch(made, head)
 
 
 def run(
-    state: State[Any], events: Iterable[Tick | Received[Any]]
-) -> tuple[State[Any], list[Effect]]:
-    effects: list[Effect] = []
+    state: SettlementState[Any], events: Iterable[Tick | VoteReceived[Any]]
+) -> tuple[SettlementState[Any], list[SettlementEffect]]:
+    effects: list[SettlementEffect] = []
     for event in events:
         state, more = step(state, event)
         effects += more
     return state, effects
 
 
-def kinds(effects: Iterable[Effect], kind: type[Any]) -> list[Any]:
+def kinds(effects: Iterable[SettlementEffect], kind: type[Any]) -> list[Any]:
     return [effect for effect in effects if isinstance(effect, kind)]
 
 
@@ -569,20 +569,20 @@ ARRIVALS = {
 @pytest.mark.parametrize("batch", [1, 3, 100])
 @pytest.mark.parametrize("grace", [0, 5])
 def test_every_order_of_arrival(batch: int, grace: int):
-    rules = Rules(batch=batch, ask_seconds=10, grace_seconds=grace)
+    rules = SettlementRules(batch=batch, ask_seconds=10, grace_seconds=grace)
     start, (ask,) = start_epoch(HEAD, LOG, rules, now=NOW)
     assert ask == AskVotes(statement=STATEMENT, members=(0, 1, 2, 3), deadline=NOW + 10)
     ends: set[Any] = set()
     for order in itertools.permutations(ARRIVALS.values()):
-        events: list[Tick | Received[Any]] = [Received(at=NOW + 1, vote=v) for v in order]
+        events: list[Tick | VoteReceived[Any]] = [VoteReceived(at=NOW + 1, vote=v) for v in order]
         state, effects = run(start, [*events, Tick(at=NOW + 100), Tick(at=NOW + 200)])
-        (submit,) = kinds(effects, Submit)
+        (submit,) = kinds(effects, SubmitSettlement)
         settles(submit.submission, HEAD)
         (accused,) = kinds(effects, Accuse)
         assert accused.evidence.first.member == 3
-        reasons = sorted((r.member, r.reason) for r in kinds(effects, Refuse))
+        reasons = sorted((r.member, r.reason) for r in kinds(effects, RefuseVote))
         assert reasons == [(0, "bad-signature"), (1, "duplicate"), (3, "other-statement")]
-        assert (state.phase, state.pending, state.deadline) == (Phase.DONE, (), None)
+        assert (state.phase, state.pending, state.deadline) == (SettlementPhase.DONE, (), None)
         ends.add((tuple(sorted(state.signatures.items())), tuple(state.strays.items())))
     assert len(ends) == 1
     accused.evidence.verify(FOUR)
@@ -591,14 +591,17 @@ def test_every_order_of_arrival(batch: int, grace: int):
 @pytest.mark.usefixtures("remembered")
 def test_every_set_of_votes_with_losses_and_ticks():
     """Submitted iff the quorum voted; nobody accused but for two signatures; all asked again."""
-    rules = Rules(batch=2, ask_seconds=10)
+    rules = SettlementRules(batch=2, ask_seconds=10)
     start, _ = start_epoch(HEAD, LOG, rules, now=NOW)
     names = list(ARRIVALS)
     for size in range(len(names) + 1):
         for chosen in itertools.combinations(names, size):
-            events: list[Tick | Received[Any]] = []
+            events: list[Tick | VoteReceived[Any]] = []
             for at, name in enumerate(chosen):
-                events += [Received(at=NOW + 4 * at, vote=ARRIVALS[name]), Tick(at=NOW + 4 * at)]
+                events += [
+                    VoteReceived(at=NOW + 4 * at, vote=ARRIVALS[name]),
+                    Tick(at=NOW + 4 * at),
+                ]
             state, effects = run(start, [*events, Tick(at=NOW + 100)])
             valid = {
                 v.member
@@ -606,7 +609,7 @@ def test_every_set_of_votes_with_losses_and_ticks():
                 if v.statement == STATEMENT and v is not FORGED
             }
             assert set(state.signatures) == valid
-            assert len(kinds(effects, Submit)) == (len(valid) >= 3)
+            assert len(kinds(effects, SubmitSettlement)) == (len(valid) >= 3)
             both = {"member 3", "member 3 equivocates"} <= set(chosen)
             assert len(kinds(effects, Accuse)) == both
             if len(valid) < 3:
@@ -615,12 +618,12 @@ def test_every_set_of_votes_with_losses_and_ticks():
                 assert state.deadline == ask.deadline > NOW + 100
 
 
-def received(*votes: Vote[Any], at: int = NOW + 1) -> list[Received[Any]]:
-    return [Received(at=at, vote=v) for v in votes]
+def received(*votes: Vote[Any], at: int = NOW + 1) -> list[VoteReceived[Any]]:
+    return [VoteReceived(at=at, vote=v) for v in votes]
 
 
-def begin(**change: int) -> State[EpochStatement]:
-    return start_epoch(HEAD, LOG, Rules(**change), now=NOW)[0]
+def begin(**change: int) -> SettlementState[EpochStatement]:
+    return start_epoch(HEAD, LOG, SettlementRules(**change), now=NOW)[0]
 
 
 def test_a_coordinator_killed_at_any_point_goes_on():
@@ -631,14 +634,14 @@ def test_a_coordinator_killed_at_any_point_goes_on():
         state, effects = step(state, event)
         stored, same = step(pickle.loads(pickle.dumps(stored)), event)  # noqa: S301
         assert (stored, same) == (state, effects)
-    assert state.phase is Phase.DONE
+    assert state.phase is SettlementPhase.DONE
 
 
 def test_the_quorum_submits_at_once():
     state, effects = run(begin(), received(*(vote(FOUR, i, STATEMENT) for i in (3, 0, 2))))
     (submit,) = effects
-    assert submit == Submit(submission=submission(FOUR, [0, 2, 3], STATEMENT))
-    assert verify(submit.submission, HEAD).epoch == 1
+    assert submit == SubmitSettlement(submission=submission(FOUR, [0, 2, 3], STATEMENT))
+    assert verify_epoch(submit.submission, HEAD).epoch == 1
     _, after = run(state, received(vote(FOUR, 1, STATEMENT)))
     assert after == []
 
@@ -646,13 +649,13 @@ def test_the_quorum_submits_at_once():
 def test_grace_lets_the_rest_join():
     votes = [vote(FOUR, i, STATEMENT) for i in range(4)]
     state, effects = run(begin(grace_seconds=5), received(*votes[:3]))
-    assert (effects, state.phase, state.deadline) == ([], Phase.GRACE, NOW + 6)
+    assert (effects, state.phase, state.deadline) == ([], SettlementPhase.GRACE, NOW + 6)
     _, (full,) = run(state, received(votes[3], at=NOW + 2))
-    assert full == Submit(submission=submission(FOUR, [0, 1, 2, 3], STATEMENT))
+    assert full == SubmitSettlement(submission=submission(FOUR, [0, 1, 2, 3], STATEMENT))
     state, effects = run(state, [Tick(at=NOW + 5)])
     assert effects == []
     _, (rest,) = run(state, [Tick(at=NOW + 6)])
-    assert rest == Submit(submission=submission(FOUR, [0, 1, 2], STATEMENT))
+    assert rest == SubmitSettlement(submission=submission(FOUR, [0, 1, 2], STATEMENT))
 
 
 def test_time_never_goes_back():
@@ -674,14 +677,14 @@ def test_a_forged_batch_whose_errors_cancel():
     total = bls.aggregate([v.signature for v in forged])
     assert total == bls.aggregate([signature(FOUR, i, STATEMENT) for i in (0, 1)])
     state, effects = run(begin(), received(*forged, vote(FOUR, 2, STATEMENT)))
-    assert kinds(effects, Submit) == []
-    assert [(r.member, r.reason) for r in kinds(effects, Refuse)] == [
+    assert kinds(effects, SubmitSettlement) == []
+    assert [(r.member, r.reason) for r in kinds(effects, RefuseVote)] == [
         (0, "bad-signature"),
         (1, "bad-signature"),
     ]
     # Forgeries in their names keep nobody from voting.
     state, effects = run(state, received(vote(FOUR, 0, STATEMENT), vote(FOUR, 1, STATEMENT)))
-    assert len(kinds(effects, Submit)) == 1
+    assert len(kinds(effects, SubmitSettlement)) == 1
 
 
 def test_messages_swapped_within_a_batch():
@@ -691,7 +694,7 @@ def test_messages_swapped_within_a_batch():
         replace(vote(FOUR, 1, LIE), signature=signature(FOUR, 0, STATEMENT)),
     ]
     _, effects = run(begin(), [*received(*swapped), Tick(at=NOW + 60)])
-    reasons = [r.reason for r in kinds(effects, Refuse)]
+    reasons = [r.reason for r in kinds(effects, RefuseVote)]
     assert reasons == ["bad-signature", "bad-signature"]
 
 
@@ -720,7 +723,7 @@ def test_votes_on_something_else_are_turned_away(name: str):
     expected, make = STRANGERS[name]
     made = make()
     state, effects = run(begin(), received(made))
-    assert effects == [Refuse(member=made.member, reason=expected)]
+    assert effects == [RefuseVote(member=made.member, reason=expected)]
     assert state.pending == ()
 
 
@@ -735,12 +738,12 @@ def test_a_member_is_accused_once():
 
 def test_equivocation_is_seen_after_the_submission():
     state, _ = run(begin(), received(*(vote(FOUR, i, STATEMENT) for i in (0, 1, 2))))
-    assert state.phase is Phase.DONE
+    assert state.phase is SettlementPhase.DONE
     state, effects = run(state, received(vote(FOUR, 2, LIE)))
     (accusation,) = kinds(effects, Accuse)
     assert accusation.evidence == Equivocation.of(vote(FOUR, 2, LIE), vote(FOUR, 2, STATEMENT))
     _, effects = run(state, received(FORGED, vote(FOUR, 2, LIE)))
-    assert [r.reason for r in kinds(effects, Refuse)] == ["bad-signature", "duplicate"]
+    assert [r.reason for r in kinds(effects, RefuseVote)] == ["bad-signature", "duplicate"]
 
 
 def test_two_quorums_share_equivocators():
@@ -778,29 +781,29 @@ def test_keys_that_cancel_out_delay_and_do_no_more():
             signature=held.sign(s.message, domain=s.DOMAIN),
         )
 
-    state, _ = start_epoch(head, LOG, Rules(), now=NOW)
+    state, _ = start_epoch(head, LOG, SettlementRules(), now=NOW)
     state, effects = run(state, [*received(by(x), by(minus)), Tick(at=NOW + 60)])
-    assert kinds(effects, Submit) == []
+    assert kinds(effects, SubmitSettlement) == []
     _, effects = run(state, received(by(third)))
-    (submit,) = kinds(effects, Submit)
-    assert verify(submit.submission, head).epoch == 1
+    (submit,) = kinds(effects, SubmitSettlement)
+    assert verify_epoch(submit.submission, head).epoch == 1
 
 
 def test_a_rotation_is_collected_the_same_way():
-    state, (ask,) = start_rotation(HEAD, NEXT, Rules(), now=NOW)
+    state, (ask,) = start_rotation(HEAD, NEXT, SettlementRules(), now=NOW)
     assert isinstance(ask, AskVotes)
     assert ask.statement == ROTATION
     _, effects = run(state, received(*(vote(FOUR, i, ROTATION) for i in range(3))))
-    (submit,) = kinds(effects, Submit)
+    (submit,) = kinds(effects, SubmitSettlement)
     assert verify_rotation(submit.submission, HEAD, NEXT) == Head(committee=NEXT, sequence=1)
 
 
 def test_an_epoch_starts_in_its_turn():
     with pytest.raises(SettlementError, match="other-epoch"):
-        start_epoch(HEAD, log([1], epoch=1), Rules(), now=NOW)
+        start_epoch(HEAD, log([1], epoch=1), SettlementRules(), now=NOW)
     for change in ({"batch": 0}, {"ask_seconds": 0}, {"grace_seconds": -1}):
         with pytest.raises(ValueError, match="positive"):
-            Rules(**change)
+            SettlementRules(**change)
 
 
 def test_from_verdicts_to_the_head_and_on():
@@ -809,17 +812,17 @@ def test_from_verdicts_to_the_head_and_on():
     signers = {i: Signer(head=head, policy=POLICY) for i in range(4)}
     for epoch in range(2):
         records = [record(i, epoch=epoch) for i in range(5 + epoch)]
-        state, (ask,) = start_epoch(head, EpochLog.of(records), Rules(), now=NOW)
+        state, (ask,) = start_epoch(head, EpochLog.of(records), SettlementRules(), now=NOW)
         assert isinstance(ask, AskVotes)
-        submits: list[Submit[Any]] = []
+        submits: list[SubmitSettlement[Any]] = []
         for i in ask.members:
             key = holder(head.committee, i)
             signers[i], made = sign_epoch(key, signers[i], ask.statement, records)
             wire = Vote.decode(EpochStatement, made.encode())
-            state, effects = step(state, Received(at=NOW, vote=wire))
-            submits += kinds(effects, Submit)
+            state, effects = step(state, VoteReceived(at=NOW, vote=wire))
+            submits += kinds(effects, SubmitSettlement)
         (submit,) = submits
-        head = verify(submit.submission, head)
+        head = verify_epoch(submit.submission, head)
         if epoch == 0:
             turn = submission(head.committee, [0, 1, 2], head.rotation(incoming))
             head = verify_rotation(turn, head, incoming)
@@ -837,4 +840,4 @@ def test_the_batch_test_and_one_by_one_agree(data: st.DataObject):
     state, effects = run(begin(batch=batch), [*received(*chosen), Tick(at=NOW + 60)])
     valid = {v.member for v in chosen if v.statement == STATEMENT and v is not FORGED}
     assert set(state.signatures) == valid
-    assert bool(kinds(effects, Submit)) == FOUR.has_quorum(frozenset(valid))
+    assert bool(kinds(effects, SubmitSettlement)) == FOUR.has_quorum(frozenset(valid))

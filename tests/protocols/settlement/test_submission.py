@@ -31,7 +31,13 @@ from protocols.settlement.statements import (
     SettlementError,
     Statement,
 )
-from protocols.settlement.submission import NO_ROOT, Head, Submission, verify, verify_rotation
+from protocols.settlement.submission import (
+    NO_ROOT,
+    Head,
+    SettlementSubmission,
+    verify_epoch,
+    verify_rotation,
+)
 from tests.helpers.committees import (
     CHAIN,
     ELSEWHERE,
@@ -68,7 +74,7 @@ HEAD = Head(committee=FOUR)
 LOG = log(range(5))
 STATEMENT = statement(HEAD, LOG)
 HONEST = submission(FOUR, [0, 1, 2], STATEMENT)
-SETTLED = verify(HONEST, HEAD)
+SETTLED = verify_epoch(HONEST, HEAD)
 ROTATION = HEAD.rotation(NEXT)
 
 digests = st.binary(min_size=32, max_size=32)
@@ -425,28 +431,32 @@ def test_domains_of_proofs_are_short():
 @given(st.sets(st.integers(0, 3)))
 def test_a_quorum_settles_and_nothing_less(signers: set[int]):
     if len(signers) >= 3:
-        after = verify(submission(FOUR, sorted(signers), STATEMENT), HEAD)
+        after = verify_epoch(submission(FOUR, sorted(signers), STATEMENT), HEAD)
         assert after == Head(committee=FOUR, sequence=0, epoch=1, root=STATEMENT.root)
         return
-    made = Submission(statement=STATEMENT, signature=HONEST.signature, bitmap=FOUR.bitmap(signers))
+    made = SettlementSubmission(
+        statement=STATEMENT, signature=HONEST.signature, bitmap=FOUR.bitmap(signers)
+    )
     with pytest.raises(SettlementError) as raised:
-        verify(made, HEAD)
+        verify_epoch(made, HEAD)
     assert raised.value.reason == "no-quorum"
 
 
 def test_epochs_follow_one_another():
     second = statement(SETTLED, log([9], epoch=1))
     assert second.previous_root == STATEMENT.root
-    after = verify(submission(FOUR, [1, 2, 3], second), SETTLED)
+    after = verify_epoch(submission(FOUR, [1, 2, 3], second), SETTLED)
     assert (after.epoch, after.root) == (2, second.root)
 
 
-def signed(change: dict[str, Any], signers: tuple[int, ...] = (0, 1, 2, 3)) -> Submission[Any]:
+def signed(
+    change: dict[str, Any], signers: tuple[int, ...] = (0, 1, 2, 3)
+) -> SettlementSubmission[Any]:
     """What the whole committee really signed, of a statement that is wrong somewhere."""
     return submission(FOUR, signers, replace(STATEMENT, **change))
 
 
-def forged(change: dict[str, Any]) -> Submission[Any]:
+def forged(change: dict[str, Any]) -> SettlementSubmission[Any]:
     """Yesterday's signature under another statement."""
     return replace(HONEST, statement=replace(STATEMENT, **change))
 
@@ -466,7 +476,7 @@ class Cheat:
 
     name: str
     expect: str
-    make: Callable[[], Submission[Any]]
+    make: Callable[[], SettlementSubmission[Any]]
     head: Head = HEAD
 
 
@@ -566,14 +576,16 @@ STATEMENT_9 = statement(Head(committee=NINE), LOG)
 def test_cheats_are_refused_by_name(cheat: Cheat):
     made = cheat.make()
     with pytest.raises(VerificationError) as raised:
-        verify(made, cheat.head)
+        verify_epoch(made, cheat.head)
     assert reason(raised.value) == cheat.expect
 
 
 def test_the_honest_submission_of_the_table_settles():
     """Otherwise the rows above would show nothing."""
-    assert verify(HONEST, HEAD).epoch == 1
-    assert verify(submission(NINE, list(range(9)), STATEMENT_9), Head(committee=NINE)).epoch == 1
+    assert verify_epoch(HONEST, HEAD).epoch == 1
+    assert (
+        verify_epoch(submission(NINE, list(range(9)), STATEMENT_9), Head(committee=NINE)).epoch == 1
+    )
 
 
 def test_keys_that_cancel_out_are_refused():
@@ -590,7 +602,7 @@ def test_keys_that_cancel_out_are_refused():
     )
     made = replace(HONEST, statement=statement(Head(committee=pair), LOG), bitmap=b"\x03")
     with pytest.raises(InfiniteAggregate):
-        verify(made, Head(committee=pair))
+        verify_epoch(made, Head(committee=pair))
 
 
 @pytest.mark.parametrize(
@@ -601,21 +613,21 @@ def test_keys_that_cancel_out_are_refused():
 def test_infinity_is_no_signature_of_anybody(data: bytes):
     fields = ["epoch submission", 1, STATEMENT.message, data, b"\x07"]
     with pytest.raises(InvalidPoint):
-        Submission.decode(EpochStatement, encoding.encode(fields))
+        SettlementSubmission.decode(EpochStatement, encoding.encode(fields))
 
 
 def test_errors_carry_both_sides():
     with pytest.raises(SettlementError, match="expected 31337, found 1") as raised:
-        verify(signed({"chain_id": 1}), HEAD)
+        verify_epoch(signed({"chain_id": 1}), HEAD)
     assert (raised.value.expected, raised.value.found) == (31337, 1)
     with pytest.raises(SettlementError, match=FOUR.id.hex()):
-        verify(signed({"committee": b"\1" * 32}), HEAD)
+        verify_epoch(signed({"committee": b"\1" * 32}), HEAD)
 
 
 def test_a_submission_of_another_kind_is_the_callers_mistake():
     made: Any = submission(FOUR, [0, 1, 2], ROTATION)
     with pytest.raises(TypeError, match="EpochStatement"):
-        verify(made, HEAD)
+        verify_epoch(made, HEAD)
     honest: Any = HONEST
     with pytest.raises(TypeError, match="Rotation"):
         verify_rotation(honest, HEAD, NEXT)
@@ -632,14 +644,14 @@ def test_a_committee_hands_over():
     after = verify_rotation(submission(FOUR, [0, 1, 2], ROTATION), HEAD, NEXT)
     assert after == Head(committee=NEXT, sequence=1)
     theirs = statement(after, LOG)
-    assert verify(submission(NEXT, [0, 1, 2], theirs), after).epoch == 1
+    assert verify_epoch(submission(NEXT, [0, 1, 2], theirs), after).epoch == 1
     back = submission(NEXT, [0, 1, 2], after.rotation(FOUR))
     assert verify_rotation(back, after, FOUR) == Head(committee=FOUR, sequence=2)
 
 
 OTHER = committee((1, 1, 1), first=13)
 
-ROTATIONS: list[tuple[str, str, Callable[[], Submission[Rotation]], Head, Committee]] = [
+ROTATIONS: list[tuple[str, str, Callable[[], SettlementSubmission[Rotation]], Head, Committee]] = [
     ("replayed", "other-committee", lambda: submission(FOUR, [0, 1, 2], ROTATION), ROTATED, NEXT),
     (
         "replayed in a later term",
@@ -718,13 +730,13 @@ def test_cheats_with_rotations_are_refused_by_name(row: Any):
 
 
 def test_submissions_survive_the_wire():
-    assert Submission.decode(EpochStatement, HONEST.encode()) == HONEST
+    assert SettlementSubmission.decode(EpochStatement, HONEST.encode()) == HONEST
     made = submission(FOUR, [0, 1, 3], ROTATION)
-    assert Submission.decode(Rotation, made.encode()) == made
+    assert SettlementSubmission.decode(Rotation, made.encode()) == made
     with pytest.raises(MalformedEncoding):
-        Submission.decode(Rotation, HONEST.encode())
+        SettlementSubmission.decode(Rotation, HONEST.encode())
     with pytest.raises(MalformedEncoding):
-        Submission.decode(EpochStatement, made.encode())
+        SettlementSubmission.decode(EpochStatement, made.encode())
 
 
 @settings(max_examples=150, deadline=None)
@@ -736,9 +748,9 @@ def test_changed_submissions_are_malformed_or_refused(data: st.DataObject):
         at = data.draw(st.integers(0, len(raw)))
         raw[at : at + data.draw(st.integers(0, 2))] = data.draw(st.binary(max_size=2))
     try:
-        made = Submission.decode(EpochStatement, bytes(raw))
+        made = SettlementSubmission.decode(EpochStatement, bytes(raw))
         assert made.encode() == bytes(raw)
-        verify(made, HEAD)
+        verify_epoch(made, HEAD)
     except VerificationError:
         return
     assert made == HONEST
@@ -753,7 +765,7 @@ def test_changed_submissions_are_malformed_or_refused(data: st.DataObject):
 )
 def test_the_decoder_of_submissions_raises_nothing_else(data: bytes):
     with pytest.raises(MalformedEncoding):
-        Submission.decode(EpochStatement, data)
+        SettlementSubmission.decode(EpochStatement, data)
 
 
 NOT_ONE: dict[str, list[Any]] = {
@@ -783,7 +795,7 @@ NOT_ONE: dict[str, list[Any]] = {
 @pytest.mark.parametrize("name", NOT_ONE)
 def test_only_one_form_of_submission_is_read(name: str):
     with pytest.raises(MalformedEncoding):
-        Submission.decode(EpochStatement, encoding.encode(NOT_ONE[name]))
+        SettlementSubmission.decode(EpochStatement, encoding.encode(NOT_ONE[name]))
 
 
 def test_every_reason_is_explained():

@@ -16,15 +16,15 @@ from protocols.replicated import start, step
 from protocols.replicated.state import Drawn, Phase, Received, Rules, Schedule, Tick
 from protocols.simulation import (
     Kind,
-    Measured,
     Population,
     Tally,
+    VoteStatistics,
     drawing,
-    hold,
     rule_of,
-    vote,
+    run_votes,
+    simulate_votes,
 )
-from protocols.simulation.tolerance import canonical, tolerance_votes
+from protocols.simulation.tolerance import canonical_ballots, simulate_tolerance
 from verifiable.challenge import Beacon
 from verifiable.voting import Ballot, VoteOutcome, decide
 from verifiable.voting.agreement import Exact, Within
@@ -64,7 +64,7 @@ def policies(bad: float) -> list[QuorumPolicy]:
 def test_no_adversary_exceeds_the_bound_of_any_policy(name: str):
     population = POPULATIONS[name]
     for policy in policies(population.bad):
-        found = vote(policy, population, jobs=30_000)
+        found = simulate_votes(policy, population, jobs=30_000)
         assert found.jobs == 30_000
         low, _ = found.interval(0.9999)
         assert low <= policy.assurance.error_if_colluding
@@ -86,29 +86,31 @@ def test_what_a_population_assumes_of_its_bad_fraction():
 def test_a_bound_that_ignores_who_is_offline_is_exceeded():
     """Row 24b: the bad fraction among those who answer is what counts."""
     naive = FirstToMatch(bad=0.1, matches=3)
-    found = vote(naive, POPULATIONS["half the honest offline"], jobs=30_000)
+    found = simulate_votes(naive, POPULATIONS["half the honest offline"], jobs=30_000)
     assert found.interval()[0] > naive.assurance.error
 
 
 def test_credibility_that_was_earned_is_spent():
     """Row 24: honest until credible, then colluding, and running alone."""
     policy = Credibility(bad=0.1, error=1e-2)
-    spent = vote(policy, Population(colluders=0.1, checks=100, bad_checks=100), jobs=20_000)
+    spent = simulate_votes(
+        policy, Population(colluders=0.1, checks=100, bad_checks=100), jobs=20_000
+    )
     assert spent.interval()[0] > policy.assurance.error
     assert spent.interval()[0] <= policy.assurance.error_if_colluding
     # Whoever cheats from the start never becomes credible.
-    caught = vote(policy, Population(colluders=0.1, checks=100), jobs=20_000)
+    caught = simulate_votes(policy, Population(colluders=0.1, checks=100), jobs=20_000)
     assert caught.interval()[0] <= policy.assurance.error
 
 
 def test_stallers_cost_dispatches_and_copycats_seats():
-    plain = vote(FixedSize(bad=0.1, size=3), Population(), jobs=2_000)
+    plain = simulate_votes(FixedSize(bad=0.1, size=3), Population(), jobs=2_000)
     assert (plain.accepted, plain.wrong) == (2_000, 0)
     assert plain.runs == plain.dispatches == 6_000
-    stalled = vote(FixedSize(bad=0.1, size=3), Population(stallers=0.5), jobs=2_000)
+    stalled = simulate_votes(FixedSize(bad=0.1, size=3), Population(stallers=0.5), jobs=2_000)
     assert stalled.runs == 6_000
     assert stalled.dispatches == pytest.approx(12_000, rel=0.05)
-    copied = vote(FixedSize(bad=0.1, size=3), Population(copycats=0.5), jobs=2_000)
+    copied = simulate_votes(FixedSize(bad=0.1, size=3), Population(copycats=0.5), jobs=2_000)
     assert copied.wrong == 0
     assert copied.dispatches > copied.runs
 
@@ -116,8 +118,12 @@ def test_stallers_cost_dispatches_and_copycats_seats():
 def test_the_same_seed_gives_the_same_population():
     population = POPULATIONS["colluders on one answer"]
     policy = FirstToMatch(bad=0.1, matches=2)
-    assert vote(policy, population, jobs=500, seed=1) == vote(policy, population, jobs=500, seed=1)
-    assert vote(policy, population, jobs=500, seed=1) != vote(policy, population, jobs=500, seed=2)
+    assert simulate_votes(policy, population, jobs=500, seed=1) == simulate_votes(
+        policy, population, jobs=500, seed=1
+    )
+    assert simulate_votes(policy, population, jobs=500, seed=1) != simulate_votes(
+        policy, population, jobs=500, seed=2
+    )
 
 
 def test_workers_are_drawn_without_replacement():
@@ -144,7 +150,7 @@ def test_workers_are_drawn_without_replacement():
     ids=str,
 )
 def test_a_population_that_could_not_be_is_refused(change: dict[str, Any]):
-    with pytest.raises(ValueError, match=r"fraction|nobody"):
+    with pytest.raises(ValueError, match=r"fraction|at least one worker"):
         Population(**change)
 
 
@@ -179,7 +185,7 @@ def test_a_simulated_vote_is_the_protocols(kinds: Sequence[Kind], policy: Quorum
 
     ends = np.zeros(1, dtype=np.int64)
     try:
-        found = hold(
+        found = run_votes(
             rule_of(policy, Population()), opening=policy.first(), jobs=1, draw=draw, ends=ends
         )
     except StopIteration:  # so many stallers that forty workers were not enough
@@ -332,7 +338,7 @@ def test_the_rule_for_many_jobs_is_that_of_the_library(size: int, seed: int, sca
     agreement = Within(
         distance=lambda a, b: float(np.linalg.norm(a - b)), well_formed=lambda _: True
     )
-    winners = canonical(distances, size // 2 + 1)
+    winners = canonical_ballots(distances, size // 2 + 1)
     support = (distances <= 1.0).sum(axis=2)
     for job, matrix, near, winner in zip(points, distances, support, winners, strict=True):
         scores = np.where(near > size // 2, np.minimum(matrix, 2).sum(axis=1), np.inf)
@@ -358,13 +364,13 @@ def test_the_rule_for_many_jobs_is_that_of_the_library(size: int, seed: int, sca
 def test_row_22_and_24a_colluders_inside_the_tolerance(attack: Any, size: int):
     """They drag the medoid no further than stated, veto nothing, and win as often as they may."""
     for spread in (0.1, 0.7):
-        found = tolerance_votes(size=size, bad=0.2, attack=attack, spread=spread, jobs=3_000)
+        found = simulate_tolerance(size=size, bad=0.2, attack=attack, spread=spread, jobs=3_000)
         policy = FixedSize(bad=0.2, size=size)
         assert found.excess <= 1.0 + 1e-9
         assert found.worst <= 1.0
         assert found.vetoed == 0
-        assert found.measured.interval(0.9999)[0] <= policy.assurance.error
-        assert found.measured.jobs == 3_000
+        assert found.statistics.interval(0.9999)[0] <= policy.assurance.error
+        assert found.statistics.jobs == 3_000
         if attack == "drag" and size > 3:
             assert found.excess > 0.9  # the attack is as good as it can be, nearly
 
@@ -379,8 +385,8 @@ def test_first_neighbours_are_dragged_further():
         )
 
     ours, theirs = (
-        tolerance_votes(size=5, bad=0.2, attack="front", jobs=3_000, rule=rule)
-        for rule in (canonical, first_neighbour)
+        simulate_tolerance(size=5, bad=0.2, attack="front", jobs=3_000, rule=rule)
+        for rule in (canonical_ballots, first_neighbour)
     )
     assert ours.mean < 0.1
     assert theirs.mean > 0.5
@@ -391,24 +397,26 @@ def test_first_neighbours_are_dragged_further():
 
 
 def test_an_interval_counts_answers_of_one_cluster_once():
-    alone = Measured(accepted=1000, wrong=40, runs=1, dispatches=1)
-    together = Measured(accepted=1000, wrong=40, runs=1, dispatches=1, cluster=20)
+    alone = VoteStatistics(accepted=1000, wrong=40, runs=1, dispatches=1)
+    together = VoteStatistics(accepted=1000, wrong=40, runs=1, dispatches=1, cluster=20)
     low, high = together.interval()
     assert low < alone.interval()[0] < alone.error < alone.interval()[1] < high
 
 
 def test_undecided_jobs_are_jobs():
-    found = Measured(accepted=6, wrong=3, undecided=4, runs=30.0, dispatches=30)
+    found = VoteStatistics(accepted=6, wrong=3, undecided=4, runs=30.0, dispatches=30)
     assert (found.jobs, found.error, found.runs_per_job) == (10, 0.3, 3.0)
 
 
 def test_a_hundred_thousand_jobs_are_decided_by_few_decisions(monkeypatch: pytest.MonkeyPatch):
     """What makes the simulator fast is counted, not timed."""
-    from protocols.simulation import population  # noqa: PLC0415
+    from protocols.simulation import votes  # noqa: PLC0415
 
     calls = []
-    decide_ = population.decide
-    monkeypatch.setattr(population, "decide", lambda *a, **k: calls.append(1) or decide_(*a, **k))
-    found = vote(FirstToMatch(bad=0.1, matches=3), Population(colluders=0.1), jobs=100_000)
+    decide_ = votes.decide
+    monkeypatch.setattr(votes, "decide", lambda *a, **k: calls.append(1) or decide_(*a, **k))
+    found = simulate_votes(
+        FirstToMatch(bad=0.1, matches=3), Population(colluders=0.1), jobs=100_000
+    )
     assert found.jobs == 100_000
     assert len(calls) < 100

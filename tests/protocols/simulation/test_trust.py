@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
+from protocols.simulation.stakes import simulate_profit
 from protocols.simulation.trust import (
     EARN_THEN_SPEND,
     Foresight,
-    Strategy,
+    SpendingStrategy,
     best_share,
-    profit,
-    trust,
+    simulate_trust,
 )
 from verifiable.audits.sampling import miss_probability
 from verifiable.audits.stakes import Terms, outstanding_cap
@@ -25,18 +25,18 @@ RECOMMENDED = Adaptive(bad=BAD, newcomers=FirstToMatch(bad=BAD, matches=3))
 SIZE: dict[str, Any] = {"slots": 400, "results": 3000}
 
 STRATEGIES = {
-    "honest": Strategy(share=0.0),
+    "honest": SpendingStrategy(share=0.0),
     "earn, then spend": EARN_THEN_SPEND,
-    "the best share": Strategy(share=best_share(RECOMMENDED)),
-    "a small share": Strategy(share=0.02),
-    "half": Strategy(share=0.5),
-    "guessed audits": Strategy(share=best_share(RECOMMENDED), foresight=Foresight.GUESSED),
+    "the best share": SpendingStrategy(share=best_share(RECOMMENDED)),
+    "a small share": SpendingStrategy(share=0.02),
+    "half": SpendingStrategy(share=0.5),
+    "guessed audits": SpendingStrategy(share=best_share(RECOMMENDED), foresight=Foresight.GUESSED),
 }
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_row_24_no_strategy_exceeds_bound_or_cost(name: str):
-    found = trust(RECOMMENDED, STRATEGIES[name], **SIZE)
+    found = simulate_trust(RECOMMENDED, STRATEGIES[name], **SIZE)
     assert found.interval()[0] <= RECOMMENDED.assurance.error
     assert found.runs_per_job <= RECOMMENDED.runs_if_spent * 1.01
 
@@ -44,15 +44,15 @@ def test_row_24_no_strategy_exceeds_bound_or_cost(name: str):
 def test_row_24_earn_then_spend_by_the_recommended_defaults():
     """Less than one percent wrong, at less than 1.2 runs per job, whatever share is spent."""
     for share in (0.05, best_share(RECOMMENDED), 0.2, 1.0):
-        found = trust(RECOMMENDED, Strategy(share=share), slots=1000)
+        found = simulate_trust(RECOMMENDED, SpendingStrategy(share=share), slots=1000)
         assert found.interval()[1] < 0.01
         assert found.runs_per_job < 1.2
     assert found.runs_per_job == pytest.approx(RECOMMENDED.runs_if_spent, rel=0.02)
 
 
 def test_whoever_never_earns_trust_is_within_bound_and_cost():
-    never = Strategy(share=1.0, earns=False)
-    found = trust(RECOMMENDED, never, slots=1500, results=300)
+    never = SpendingStrategy(share=1.0, earns=False)
+    found = simulate_trust(RECOMMENDED, never, slots=1500, results=300)
     assert found.interval()[0] <= RECOMMENDED.assurance.error
     assert found.error > 0.7 * RECOMMENDED.assurance.error
     assert found.runs_per_job == pytest.approx(RECOMMENDED.assurance.runs, rel=0.03)
@@ -61,7 +61,7 @@ def test_whoever_never_earns_trust_is_within_bound_and_cost():
 def test_the_simulated_share_is_the_one_of_exact_sampling():
     """Windows of m cheats are cleared as often as u of n audits miss all of them."""
     policy = dataclasses.replace(RECOMMENDED, audits=3, window=50)
-    found = trust(policy, Strategy(share=0.2), slots=1500, results=3000)
+    found = simulate_trust(policy, SpendingStrategy(share=0.2), slots=1500, results=3000)
     missed = miss_probability(50, 10, 3)
     # Per life: s votes, cleared windows until the first void one.
     cleared = missed / (1 - missed)
@@ -74,32 +74,36 @@ def test_the_simulated_share_is_the_one_of_exact_sampling():
 def test_row_24_audits_that_are_foreseen_are_worth_nothing():
     """And guessing at unforeseeable ones gains nothing."""
     share = best_share(RECOMMENDED)
-    blind = trust(RECOMMENDED, Strategy(share=share), **SIZE)
-    guessed = trust(RECOMMENDED, Strategy(share=share, foresight=Foresight.GUESSED), **SIZE)
+    blind = simulate_trust(RECOMMENDED, SpendingStrategy(share=share), **SIZE)
+    guessed = simulate_trust(
+        RECOMMENDED, SpendingStrategy(share=share, foresight=Foresight.GUESSED), **SIZE
+    )
     assert guessed.interval()[0] <= blind.interval()[1]
     assert blind.interval()[0] <= guessed.interval()[1]
-    leaked = trust(RECOMMENDED, Strategy(share=0.9, foresight=Foresight.LEAKED), **SIZE)
+    leaked = simulate_trust(
+        RECOMMENDED, SpendingStrategy(share=0.9, foresight=Foresight.LEAKED), **SIZE
+    )
     assert leaked.interval()[0] > 10 * RECOMMENDED.assurance.error
 
 
 def test_audits_that_miss_are_part_of_the_bound():
     policy = dataclasses.replace(RECOMMENDED, detection=0.5)
-    found = trust(policy, Strategy(share=best_share(policy)), **SIZE)
+    found = simulate_trust(policy, SpendingStrategy(share=best_share(policy)), **SIZE)
     assert found.interval()[0] <= policy.assurance.error
     assert found.interval()[1] > RECOMMENDED.assurance.error  # half the detection, twice the error
 
 
 def test_the_same_seed_gives_the_same_history():
     small: dict[str, Any] = {"slots": 50, "results": 600}
-    first = trust(RECOMMENDED, EARN_THEN_SPEND, seed=1, **small)
-    assert first == trust(RECOMMENDED, EARN_THEN_SPEND, seed=1, **small)
-    assert first != trust(RECOMMENDED, EARN_THEN_SPEND, seed=2, **small)
+    first = simulate_trust(RECOMMENDED, EARN_THEN_SPEND, seed=1, **small)
+    assert first == simulate_trust(RECOMMENDED, EARN_THEN_SPEND, seed=1, **small)
+    assert first != simulate_trust(RECOMMENDED, EARN_THEN_SPEND, seed=2, **small)
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
 def test_a_share_is_a_share(share: float):
     with pytest.raises(ValueError, match="between 0 and 1"):
-        Strategy(share=share)
+        SpendingStrategy(share=share)
 
 
 # Stakes.
@@ -111,11 +115,11 @@ MANY = Terms(gain=1.0, reward=0.2, cost=0.1, audit_rate=0.1, detection=0.9, outs
 def test_row_24b_many_cheats_before_the_first_is_settled():
     """A stake that deters one cheat pays for forty; the one for forty deters any number."""
     one = dataclasses.replace(MANY, outstanding=1).least_stake
-    alone = profit(MANY, stake=one, cheats=1)
+    alone = simulate_profit(MANY, stake=one, cheats=1)
     assert abs(alone.mean) < 4 * alone.deviation  # it breaks even
-    assert profit(MANY, stake=one, cheats=40).mean > 10
+    assert simulate_profit(MANY, stake=one, cheats=40).mean > 10
     for cheats in (1, 2, 5, 10, 20, 40):
-        found = profit(MANY, stake=MANY.least_stake, cheats=cheats)
+        found = simulate_profit(MANY, stake=MANY.least_stake, cheats=cheats)
         assert found.mean < 4 * found.deviation
 
 
@@ -123,13 +127,13 @@ def test_row_24b_the_cap_is_where_cheating_starts_to_pay():
     stake = 20.0
     cap = outstanding_cap(stake, gain=1.0, reward=0.2, audit_rate=0.1, detection=0.9)
     most = dataclasses.replace(MANY, outstanding=10 * cap)
-    at = profit(most, stake=stake, cheats=cap)
+    at = simulate_profit(most, stake=stake, cheats=cap)
     assert at.mean < 4 * at.deviation
-    beyond = profit(most, stake=stake, cheats=2 * cap)
+    beyond = simulate_profit(most, stake=stake, cheats=2 * cap)
     assert beyond.mean > 4 * beyond.deviation
 
 
 @pytest.mark.parametrize("cheats", [0, 41])
 def test_more_cheats_than_unsettled_results_are_refused(cheats: int):
     with pytest.raises(ValueError, match="may be unsettled"):
-        profit(MANY, stake=1.0, cheats=cheats)
+        simulate_profit(MANY, stake=1.0, cheats=cheats)
