@@ -3,10 +3,9 @@
     python examples/submit_with_web3.py RPC_URL SUBMISSION_FILE --from ADDRESS
     python examples/submit_with_web3.py RPC_URL SUBMISSION_FILE --key-file FILE
 
-The file holds a submission as `SettlementSubmission.encode` writes it. Its statement names chain and
-contract. The sender is an unlocked account of the node, or a private key (hexadecimal) in a file.
-The call is simulated first: if the contract refuses it, the script prints the reason and sends
-nothing.
+The file holds what `SettlementSubmission.encode` returns. Its statement names chain and contract.
+The sender is an unlocked account of the node, or a private key (hexadecimal) in a file. The call is
+simulated first: if the contract refuses it, the script prints the reason and sends nothing.
 
 Needs web3: pip install web3.
 """
