@@ -1,11 +1,11 @@
-"""Registered workers: a public key, and the algorithm that it is for.
+"""Registered workers: a public key and its signature algorithm.
 
-The algorithm is chosen at registration and never named by a message. A worker is known by the hash
-of both, so that one key cannot be registered under two names.
+The algorithm is fixed at registration; no message names one. A worker's name is the hash of
+algorithm and key, so one key cannot be registered under two names.
 
-Ed25519 (RFC 8032), as `cryptography` verifies it: without the cofactor, s below the group order.
-A key must be a canonical encoding of a point of the curve that has no small order: with a key of
-small order, a signature can be valid for every message, and proves nothing.
+The algorithm is Ed25519 (RFC 8032), verified as `cryptography` does: without the cofactor, and with
+s below the group order. A key must be the canonical encoding of a curve point that is not of small
+order: under a key of small order one signature can be valid for every message.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from verifiable.errors import MalformedEncoding
 
 
 class Algorithm(enum.Enum):
-    """How an identity signs. Chosen at registration."""
+    """Signature algorithm of an identity, fixed at registration."""
 
     ED25519 = "ed25519"
 
@@ -35,16 +35,15 @@ _SMALL_ORDER = frozenset({0, 1, _P - 1, _ORDER_8, _P - _ORDER_8})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """A registered worker: a key, and the algorithm that it is for.
+    """A registered worker: its key and its algorithm.
 
     Attributes:
-      public_key: 32 bytes (RFC 8032): canonical, on the curve, and of no small order, since with a
-        key of small order a signature can be valid for any message.
-      algorithm: how it signs.
+      public_key: 32 bytes (RFC 8032): canonical, on the curve, and not of small order.
+      algorithm: its signature algorithm.
       id: 32-byte name of the worker: hash of algorithm and key.
 
     Raises:
-      MalformedEncoding: the key, which comes from a device, is none of these.
+      MalformedEncoding: the key, which comes from a device, is not such a point.
     """
 
     public_key: bytes
@@ -53,25 +52,25 @@ class Identity:
     _key: Ed25519PublicKey = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Refuse keys that bind nobody."""
+        """Check the key, and name the worker."""
         key: Any = self.public_key
         if type(key) is not bytes or len(key) != 32:
-            raise MalformedEncoding("an Ed25519 key is 32 bytes")
+            raise MalformedEncoding("an Ed25519 key must be 32 bytes")
         y = int.from_bytes(key, "little") & (1 << 255) - 1
         if y >= _P:
-            raise MalformedEncoding("an Ed25519 key has a coordinate that is not reduced")
+            raise MalformedEncoding("an Ed25519 key must have a coordinate below 2^255 - 19")
         if y in _SMALL_ORDER:
-            raise MalformedEncoding("an Ed25519 key is a point of small order")
+            raise MalformedEncoding("an Ed25519 key must not be a point of small order")
         # x^2 = (y^2 - 1) / (d y^2 + 1): a quotient is a square iff the product is (Euler).
         square = (y * y - 1) * (_D * y * y + 1) % _P
         if pow(square, (_P - 1) // 2, _P) != 1:
-            raise MalformedEncoding("an Ed25519 key is no point of the curve")
+            raise MalformedEncoding("an Ed25519 key must be a point of the curve")
         object.__setattr__(self, "_key", Ed25519PublicKey.from_public_bytes(key))
         name = tagged_hash("worker identity", self.algorithm.value.encode(), key)
         object.__setattr__(self, "id", name)
 
     def verifies(self, signature: bytes, digest: bytes) -> bool:
-        """Whether this is a signature of the identity's over a digest."""
+        """Whether the identity's key verifies a signature over a digest."""
         try:
             self._key.verify(signature, digest)
         except InvalidSignature:

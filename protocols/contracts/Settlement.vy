@@ -4,14 +4,15 @@
 """
 @title Settlement
 @license Apache-2.0
-@notice Stores one Merkle root an epoch, if more than two thirds of a committee, by weight, signed
-        it with BLS12-381; checks that a verdict is under a root. Nobody owns it: the deployer names
-        the first committee, and each committee signs for the next. Rules: specs/contract.md.
+@notice Stores one Merkle root an epoch if more than two thirds of a committee, by weight, signed
+        it with BLS12-381; verifies that a verdict is under a root. The contract has no owner: the
+        deployer names the first committee, and each committee signs for the next. Rules:
+        specs/contract.md.
 
 Points and field elements are encoded as in EIP-2537: each coordinate 48 bytes, padded to 64. The
 precompiles refuse coordinates not below the modulus, points off the curve and, in the pairing,
-points outside the subgroup. They accept infinity, which this contract refuses. G1ADD does not look
-at the subgroup: only keys that a pairing has checked are ever added.
+points outside the subgroup. They accept infinity, which this contract refuses. G1ADD does not check
+the subgroup: only keys that a pairing has checked are ever added.
 """
 
 struct Member:
@@ -89,18 +90,18 @@ MINUS_GENERATOR: constant(bytes32[4]) = [
 DST: constant(Bytes[44]) = b"BLS_SIG_BLS12381G2_XMD:SHA-256_SSWU_RO_POP_+"
 POSSESSION_DST: constant(Bytes[44]) = b"BLS_POP_BLS12381G2_XMD:SHA-256_SSWU_RO_POP_+"
 
-# Domains of what is signed, each preceded by its length: no kind of statement passes for another.
+# Domains of signatures, each preceded by its length: no kind of statement passes for another.
 STATEMENT: constant(Bytes[29]) = b"\x1cverifiable epoch statement 1"
 ROTATION: constant(Bytes[32]) = b"\x1fverifiable committee rotation 1"
 REGISTRATION: constant(Bytes[26]) = b"\x19verifiable registration 1"
 
-# Init code that returns all that follows it. What it deploys starts with STOP and cannot run.
+# Init code that returns the bytes after it. The deployed code starts with STOP and cannot run.
 DEPLOY_REST: constant(Bytes[12]) = b"\x60\x0b\x59\x81\x38\x03\x80\x92\x59\x39\xf3\x00"
 
 GENESIS: public(immutable(bytes32))
 
-# The active committee. `minus_total` is minus the sum of its keys: adding the keys of the absent
-# to it gives minus the key of the signers, which is what the pairing takes.
+# The committee in office. `minus_total` is minus the sum of its keys: adding the keys of the absent
+# members gives minus the key of the signers, which the pairing takes.
 committee_id: public(bytes32)
 committee_sequence: public(uint64)
 members: public(uint256)
@@ -108,11 +109,11 @@ weight: public(uint256)
 minus_total: bytes32[4]
 chunks: DynArray[address, MAX_CHUNKS]
 
-# Members whose proofs were checked, by registrant, until they become a committee.
+# Members whose proofs were verified, by registrant, until they become a committee.
 staged_members: public(HashMap[address, uint256])
 staged_chunks: HashMap[address, DynArray[address, MAX_CHUNKS]]
 
-epochs: public(uint64)  # How many are settled: the number of the next.
+epochs: public(uint64)  # Number of settled epochs, and of the next.
 roots: public(HashMap[uint64, bytes32])
 sizes: public(HashMap[uint64, uint64])
 
@@ -120,10 +121,10 @@ sizes: public(HashMap[uint64, uint64])
 @deploy
 def __init__(genesis: bytes32):
     """
-    @param genesis The id of the first committee, which anybody may register and activate.
+    @param genesis The id of the first committee, which any account may register and activate.
     """
     assert genesis != empty(bytes32), "no-genesis"
-    # The only precompile whose output the compiler reads without asking for its length.
+    # The compiler does not check the length of the output of this precompile.
     abc: Bytes[3] = b"abc"
     assert sha256(abc) == SHA256_ABC, "no-precompile"
     GENESIS = genesis
@@ -136,7 +137,7 @@ def __init__(genesis: bytes32):
 def register(members: DynArray[Member, CHUNK], possessions: DynArray[bytes32[8], CHUNK]):
     """
     @notice Stage up to 32 members of a committee. Each proof of possession binds this chain, this
-            contract and the caller, so that nobody can stage a key in another's name.
+            contract and the caller, so no account can stage a key in another's name.
     @param members In the order of the committee. All calls but the last bring exactly 32.
     @param possessions One proof, a point of G2, for each member.
     """
@@ -154,7 +155,7 @@ def register(members: DynArray[Member, CHUNK], possessions: DynArray[bytes32[8],
         )
         assert proven, "bad-possession"
     data: Bytes[MEMBER_SIZE * CHUNK + 32] = abi_encode(members, ensure_tuple=False)
-    # Storing the members as code costs a third of storing them in slots, and reading them a tenth.
+    # As code, members cost a third of what slots cost to store, and a tenth to read.
     self.staged_chunks[msg.sender].append(raw_create(concat(DEPLOY_REST, data)))
     self.staged_members[msg.sender] = staged + len(members)
     log Registered(registrant=msg.sender, members=staged + len(members))
@@ -163,7 +164,7 @@ def register(members: DynArray[Member, CHUNK], possessions: DynArray[bytes32[8],
 @external
 def discard():
     """
-    @notice Forget what the caller has staged.
+    @notice Discard the members that the caller has staged.
     """
     self._unstage()
 
@@ -171,7 +172,7 @@ def discard():
 @external
 def activate():
     """
-    @notice Make what the caller has staged the first committee, if it is the one named at
+    @notice Put the committee that the caller has staged in office, if it is the one named at
             deployment.
     """
     assert self.members == 0, "already-active"
@@ -181,8 +182,9 @@ def activate():
 @external
 def rotate(rotation: Rotation, signers: Bytes[32], signature: bytes32[8]):
     """
-    @notice Replace the committee by what the caller has staged, if the present one signed for it.
-    @param rotation What the outgoing committee signed, whole.
+    @notice Replace the committee by the one that the caller has staged, if the committee in office
+            signed for it.
+    @param rotation The statement that the outgoing committee signed, whole.
     @param signers As in `settle`.
     @param signature As in `settle`.
     """
@@ -190,7 +192,7 @@ def rotate(rotation: Rotation, signers: Bytes[32], signature: bytes32[8]):
     self._require_term(rotation.committee_id, rotation.committee_sequence)
     minus_key: bytes32[4] = empty(bytes32[4])
     weight: uint256 = 0
-    # The keys and the quorum are those of the outgoing committee: read before it is replaced.
+    # Read keys and quorum of the outgoing committee before it is replaced.
     minus_key, weight = self._signers(signers)
     assert self._install(rotation.committee_sequence + 1) == rotation.incoming, "other-incoming"
     self._require_signed(minus_key, concat(ROTATION, abi_encode(rotation)), signature)
@@ -205,7 +207,8 @@ def _unstage():
 @internal
 def _install(sequence: uint64) -> bytes32:
     """
-    Make the caller's staged members the committee; return its id, which the caller must check.
+    Put the caller's staged members in office; return the id of their committee, which the caller of
+    this function must check.
     """
     count: uint256 = self.staged_members[msg.sender]
     assert count > 0, "no-members"
@@ -240,7 +243,7 @@ def _install(sequence: uint64) -> bytes32:
 @internal
 @view
 def _member(chunk: address, index: uint256) -> Member:
-    # One byte of STOP and one word with the number of members come first.
+    # A byte of STOP and a word with the number of members come first.
     return abi_decode(slice(chunk.code, 33 + MEMBER_SIZE * index, MEMBER_SIZE), Member)
 
 
@@ -251,7 +254,7 @@ def _member(chunk: address, index: uint256) -> Member:
 def settle(statement: Statement, signers: Bytes[32], signature: bytes32[8]):
     """
     @notice Store the root of the next epoch.
-    @param statement What the committee signed, whole.
+    @param statement The statement that the committee signed, whole.
     @param signers A bit for each member: member i is bit i % 8 of byte i // 8.
     @param signature The aggregate of the signers' signatures, a point of G2.
     """
@@ -288,7 +291,7 @@ def verify_inclusion(
 ):
     """
     @notice Revert unless `leaf` is the verdict at `index` of a settled epoch (RFC 9162, 2.1.3.2).
-    @param leaf The bytes of the verdict, which are hashed here: no node passes for a verdict.
+    @param leaf The bytes of the verdict, hashed here, so no inner node passes for a verdict.
     @param proof The siblings, from the leaf upwards.
     """
     size: uint64 = self.sizes[epoch]
@@ -326,8 +329,8 @@ def _signers(signers: Bytes[32]) -> (bytes32[4], uint256):
     """
     count: uint256 = self.members
     assert len(signers) == (count + 7) // 8, "bitmap-length"
-    # Bytes fill the word from its top, bits a byte from its bottom: member i is bit
-    # 248 - (i & 248) + (i & 7). The mask is as many whole bytes as there are, and the rest.
+    # Bytes fill the word from its top, bits fill a byte from its bottom: member i is bit
+    # 248 - (i & 248) + (i & 7). The mask has the whole bytes first, then the remaining bits.
     present: uint256 = convert(convert(signers, bytes32), uint256)
     bits: uint256 = ~(max_value(uint256) >> (count & 504))
     bits |= ((1 << (count & 7)) - 1) << (248 - (count & 248))
@@ -382,8 +385,8 @@ def _verifies(
     generator: bytes32[4],
 ) -> bool:
     """
-    Whether e(key, H(message)) e(generator, signature) = 1. Reverts for an infinite signature, and
-    with the precompile for whatever is no point of its group.
+    Whether e(key, H(message)) e(generator, signature) = 1. Reverts for an infinite signature; the
+    precompile reverts for anything else that is not a point of its group.
     """
     some: bytes32 = empty(bytes32)
     for word: bytes32 in signature:
@@ -436,7 +439,7 @@ def _map(a: bytes32, b: bytes32, c: bytes32, d: bytes32) -> bytes32[8]:
 @view
 def _reduce(high: bytes32, low: bytes32) -> Bytes[64]:
     """
-    512 bits modulo p, by the precompile that raises to a power: here, the first.
+    512 bits modulo p: the modular exponentiation with exponent 1.
     """
     lengths: uint256[3] = [64, 1, 64]
     one: Bytes[1] = b"\x01"

@@ -1,7 +1,7 @@
 """`python -m protocols.contracts.build`: compile `Settlement.vy` into `Settlement.json`.
 
-The result holds the ABI, the bytecode, and the selectors, so that nobody who submits needs a
-compiler. Needs vyper 0.4.3; the source names that version and refuses another.
+The result holds the ABI, the bytecode and the selectors, so submitting needs no compiler. Needs
+vyper 0.4.3; the source names that version, and no other compiles it.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ COMPILED = Path(__file__).with_name("Settlement.json")
 
 
 def compiled() -> dict[str, Any]:
-    """Return what `Settlement.json` must hold. Raises ImportError without vyper."""
+    """Contents of `Settlement.json`, compiled now. Raises ImportError without vyper."""
     formats = ["abi", "bytecode", "method_identifiers"]
     made = import_module("vyper").compile_code(SOURCE.read_text(), output_formats=formats)
-    # The compiler writes a selector as a number; no function here has two.
+    # The compiler writes a selector as a number, and each function here has one selector.
     selectors = {
         name.partition("(")[0]: f"0x{int(number, 16):08x}"
         for name, number in made["method_identifiers"].items()

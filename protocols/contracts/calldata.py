@@ -1,12 +1,12 @@
-"""Calldata of the contract `Settlement`, for whatever client sends the transaction.
+"""Calldata of the contract `Settlement`, for any client that sends transactions.
 
 Each function returns the bytes of a transaction's `data`: a selector of 4 bytes, then the arguments
-as the contract ABI of Solidity lays them out. Words have 32 bytes; an argument of fixed size stands
-in the head, of any other the head holds the offset, counted from the head's start, and the tail its
-length and content. `ABI` and `BYTECODE` are those of the compiled contract, for clients that encode
-calls themselves. What the contract checks: specs/contract.md.
+as the contract ABI of Solidity lays them out. Words have 32 bytes. An argument of fixed size is in
+the head; for any other, the head holds its offset from the start of the head, and the tail holds
+its length and content. `ABI` and `BYTECODE` come from the compiled contract, for clients that
+encode calls themselves. What the contract checks: specs/contract.md.
 
-No client, no compiler, no hash: the selectors come with the compiled contract.
+This module needs no client, compiler or hash: the selectors come with the compiled contract.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from protocols.settlement.submission import SettlementSubmission
 from verifiable.bls.keys import expect
 
 CHUNK: Final = 32
-"""Members that one registration brings."""
+"""The most members in one registration."""
 MAX_LEAF: Final = 2048
-"""Bytes of the longest verdict that the contract hashes."""
+"""The most bytes in a verdict that the contract hashes."""
 MAX_PROOF: Final = 64
-"""Digests in the longest inclusion proof."""
+"""The most digests in an inclusion proof."""
 
 _COMPILED: Final[dict[str, Any]] = json.loads(
     files("protocols.contracts").joinpath("Settlement.json").read_text()
 )
 ABI: Final[list[dict[str, Any]]] = _COMPILED["abi"]
-"""The contract's interface, as the JSON that every client reads."""
+"""Interface of the contract, as clients read it."""
 BYTECODE: Final = bytes.fromhex(_COMPILED["bytecode"].removeprefix("0x"))
-"""Its init code, without the constructor's argument."""
+"""Init code of the contract, without the constructor's argument."""
 SELECTORS: Final = {name: bytes.fromhex(x[2:]) for name, x in _COMPILED["selectors"].items()}
 """The first four bytes of a call, by the name of the function."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Dynamic:
-    """An argument whose size is not fixed by its type: its length and content."""
+    """Length and content of an argument whose type does not fix its size."""
 
     tail: bytes
 
@@ -53,9 +53,9 @@ def deployment(genesis: bytes) -> bytes:
 
 
 def registrations(committee: Committee) -> list[bytes]:
-    """Calls that stage a committee, in order; then comes `activate` or `rotate`.
+    """Calls that stage a committee, in order; `activate` or `rotate` follows.
 
-    All must come from the registrant that the members' proofs of possession bind.
+    The sender of all calls must be the registrant that the members' proofs of possession bind.
     """
     calls: list[bytes] = []
     for start in range(0, len(committee.members), CHUNK):
@@ -67,12 +67,12 @@ def registrations(committee: Committee) -> list[bytes]:
 
 
 def activate() -> bytes:
-    """Make what the caller staged the first committee."""
+    """Put the committee that the caller staged in office, as the first."""
     return call("activate")
 
 
 def discard() -> bytes:
-    """Forget what the caller staged."""
+    """Discard the members that the caller staged."""
     return call("discard")
 
 
@@ -82,26 +82,29 @@ def settle(submission: SettlementSubmission[EpochStatement]) -> bytes:
 
 
 def rotate(submission: SettlementSubmission[Rotation]) -> bytes:
-    """Replace the committee by what the caller staged."""
+    """Replace the committee by the one that the caller staged."""
     return _submit("rotate", submission, Rotation)
 
 
 def verify_inclusion(epoch: int, index: int, leaf: bytes, proof: Sequence[bytes]) -> bytes:
-    """Ask whether a verdict is the one at `index` of an epoch: the call fails if it is not.
+    """Verify that a verdict is at `index` of an epoch: the call reverts if it is not.
 
     Raises:
-      ValueError: a verdict or a proof longer than the contract takes.
+      ValueError: a verdict or a proof longer than the contract accepts.
     """
     if len(leaf) > MAX_LEAF or len(proof) > MAX_PROOF:
-        raise ValueError(f"at most {MAX_LEAF} bytes and {MAX_PROOF} digests fit")
+        raise ValueError(
+            f"the contract accepts at most {MAX_LEAF} bytes and {MAX_PROOF} digests, "
+            f"got {len(leaf)} and {len(proof)}"
+        )
     digests = _array([_bytes32(digest) for digest in proof])
     return call("verify_inclusion", _word(epoch), _word(index), _bytes(leaf), digests)
 
 
 def call(name: str, *arguments: bytes | _Dynamic) -> bytes:
-    """Lay out a call. Arguments of fixed size are given as their words."""
+    """Lay out a call. An argument of fixed size is given as its words."""
     if not all(isinstance(a, _Dynamic) or len(a) % 32 == 0 for a in arguments):
-        raise ValueError("arguments are whole words")
+        raise ValueError("arguments must be whole words of 32 bytes")
     offset = sum(32 if isinstance(a, _Dynamic) else len(a) for a in arguments)
     head, tail = b"", b""
     for argument in arguments:
@@ -125,7 +128,7 @@ def _word(number: int) -> bytes:
 
 def _bytes32(data: bytes) -> bytes:
     if len(data) != 32:
-        raise ValueError(f"expected 32 bytes, not {len(data)}")
+        raise ValueError(f"expected 32 bytes, got {len(data)}")
     return data
 
 
@@ -134,5 +137,5 @@ def _bytes(data: bytes) -> _Dynamic:
 
 
 def _array(items: Sequence[bytes]) -> _Dynamic:
-    """An array of items of one fixed size."""
+    """An array of items of equal size."""
     return _Dynamic(_word(len(items)) + b"".join(items))

@@ -1,13 +1,12 @@
 """An Ethereum chain in this process, to try the contract on: deploy, call, and count gas.
 
-The rules are those of py-evm for the Prague fork. There are no blocks, fees, nonces or signatures
-of accounts: a call is what remains of a transaction without them, and its gas is that of execution,
-without the 21,000 and the calldata that every transaction pays for. Each call starts with cold
-storage, as a transaction does.
+py-evm executes calls by the rules of the Prague fork. There are no blocks, fees, nonces or
+signatures of accounts. The gas of a call is the gas of execution, without the 21,000 and the
+calldata that every transaction pays for. Each call starts with cold storage, as a transaction does.
 
 py-evm's own precompiles for BLS12-381 are pure Python, and a pairing takes seconds. With
-`native=True` pairing and mapping run in `py_arkworks_bls12381` instead, at the same price in gas,
-which makes a call some hundred times faster, and leaves one implementation less to agree with.
+`native=True`, `py_arkworks_bls12381` computes pairing and mapping for the same gas: a call is some
+hundred times faster, and is no longer checked by an independent implementation.
 
 Needs the extra `evm` (py-evm).
 """
@@ -24,18 +23,17 @@ from typing import Any
 HOW_TO_INSTALL = "the in-process chain needs py-evm: pip install py-evm"
 
 GAS = 2**24
-"""The most that one transaction may use on Ethereum (EIP-7825)."""
-
+"""The most gas that one transaction may use on Ethereum (EIP-7825)."""
 
 CHAIN_ID = 31337
-"""What development chains are called."""
+"""The chain id that development chains use."""
 
 
 class Reverted(Exception):
-    """A call that failed and changed nothing.
+    """A call failed and changed nothing.
 
     Attributes:
-      reason: the contract's reason, or "" where it gave none, as when a precompile fails.
+      reason: the contract's reason, or "" if it gave none, as when a precompile fails.
       gas: gas used.
     """
 
@@ -47,10 +45,10 @@ class Reverted(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallReceipt:
-    """What a call that succeeded returned.
+    """Result of a call that succeeded.
 
     Attributes:
-      output: its return data; of a deployment, the address.
+      output: its return data; for a deployment, the address of the contract.
       gas: gas of execution, before refunds.
     """
 
@@ -64,11 +62,11 @@ def available() -> bool:
 
 
 class Chain:
-    """A chain of one's own.
+    """A chain in this process.
 
     Attributes:
-      native: whether pairing and mapping are native.
-      chain_id: what the contract sees as `chain.id`.
+      native: whether pairing and mapping run natively.
+      chain_id: the `chain.id` that the contract reads.
     """
 
     def __init__(self, *, native: bool = False, missing: Collection[bytes] = ()):
@@ -76,14 +74,14 @@ class Chain:
 
         Args:
           native: run pairing and mapping natively.
-          missing: addresses of precompiles that it lacks, as chains of older forks do.
+          missing: addresses of precompiles that the chain lacks, as chains of older forks do.
 
         Raises:
           ImportError: py-evm is not installed.
         """
         if not available():
             raise ImportError(HOW_TO_INSTALL)
-        # Importing py-evm raises the limit, for calls nested a thousand deep: nothing here nests.
+        # Importing py-evm raises the recursion limit for deeply nested calls; nothing here nests.
         limit = sys.getrecursionlimit()
         builder = import_module("eth.tools.builder.chain")
         base = import_module("eth.chains.base").MiningChain
@@ -104,11 +102,11 @@ class Chain:
         self._state.computation_class = self._computation
 
     def next_address(self, sender: bytes) -> bytes:
-        """Return the address of what this account deploys next."""
+        """Address of the contract that this account deploys next."""
         return self._new_address(sender, self._state.get_nonce(sender))
 
     def deploy(self, initcode: bytes, *, sender: bytes) -> CallReceipt:
-        """Create a contract; the output is its address. Raises Reverted."""
+        """Create a contract; the output is its address. Raises Reverted if it fails."""
         address = self.next_address(sender)
         self._state.increment_nonce(sender)
         message = self._message(
@@ -124,7 +122,7 @@ class Chain:
         return CallReceipt(output=address, gas=receipt.gas)
 
     def call(self, to: bytes, data: bytes, *, sender: bytes, keep: bool = True) -> CallReceipt:
-        """Call a contract. Without `keep` the chain is afterwards what it was. Raises Reverted."""
+        """Call a contract, and undo its effects unless `keep`. Raises Reverted if it fails."""
         message = self._message(
             gas=GAS,
             to=to,
@@ -153,7 +151,7 @@ class Chain:
 
 
 def _reason(output: bytes) -> str:
-    """Return the text of `Error(string)`, which is what Solidity and Vyper revert with, or ""."""
+    """Text of `Error(string)`, with which Solidity and Vyper revert; "" if there is none."""
     if output[:4] != bytes.fromhex("08c379a0") or len(output) < 68:
         return ""
     size = int.from_bytes(output[36:68], "big")
@@ -161,7 +159,7 @@ def _reason(output: bytes) -> str:
 
 
 def _native_precompiles() -> Mapping[bytes, Callable[[Any], None]]:
-    """EIP-2537's PAIRING_CHECK and MAP_FP2_TO_G2 on arkworks: same rules, same gas."""
+    """PAIRING_CHECK and MAP_FP2_TO_G2 of EIP-2537 on arkworks: same rules, same gas."""
     ark = import_module("py_arkworks_bls12381")
     error = import_module("eth.exceptions").VMError
 
@@ -172,7 +170,7 @@ def _native_precompiles() -> Mapping[bytes, Callable[[Any], None]]:
         return b"".join(part[16:] for part in parts)
 
     def point(kind: Any, data: bytes) -> Any:
-        # The library has no encoding of infinity in affine coordinates.
+        # The library has no affine encoding of infinity.
         return kind.from_xy_bytes_be(unpadded(data)) if any(data) else kind.identity()
 
     def pairing(computation: Any) -> None:

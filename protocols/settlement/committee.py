@@ -1,14 +1,14 @@
-"""A committee: keys whose holders proved to hold them, each with a weight, in ascending order.
+"""A committee: registered keys in ascending order, each with a weight.
 
 A key is registered for one chain, contract and registrant: its proof of possession binds all three,
-and is the one that the contract checks. So a proof is worth nothing at another contract or in
-another's name, and no key enters a sum that nobody holds (rogue keys).
+and the contract checks the same proof. So a proof is invalid at another contract or for another
+registrant, and every key in a sum is held by its registrant (no rogue keys).
 
     committee id = SHA-256(count, then for each member its key as EIP-2537 encodes it, its weight)
 
-with count and weight as 32-byte words. Signers are named by a bitmap: bit i mod 8 of byte i div 8,
-least significant first, is member i. A quorum has *more than* two thirds of the weight, so two
-quorums share more than a third of it. Rules: specs/settlement.md.
+with count and weight as 32-byte words. A bitmap names signers: bit i mod 8 of byte i div 8, least
+significant first, is member i. A quorum has *more than* two thirds of the weight, so two quorums
+share more than a third of it. Rules: specs/settlement.md.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ MAX_MEMBERS: Final = 256
 
 
 def registration_binding(deployment: Deployment, registrant: bytes) -> bytes:
-    """Three words that a registration binds: chain id, contract, address of the registrant.
+    """The three words that a registration binds: chain id, contract, address of the registrant.
 
     Raises:
       ValueError: the registrant is not 20 bytes.
     """
     if type(registrant) is not bytes or len(registrant) != 20:
-        raise ValueError("a registrant is an address of 20 bytes")
+        raise ValueError("a registrant must be an address of 20 bytes")
     return deployment.words + bytes(12) + registrant
 
 
 def prove_registration(secret: SecretKey, deployment: Deployment, registrant: bytes) -> Possession:
-    """Proof of possession with which the holder of a key registers it at a contract."""
+    """Proof of possession that registers a key at a contract."""
     binding = registration_binding(deployment, registrant)
     return secret.prove_possession(binding, domain=REGISTRATION_DOMAIN)
 
@@ -49,10 +49,10 @@ def prove_registration(secret: SecretKey, deployment: Deployment, registrant: by
 def registered_key(
     key: PublicKey, possession: Possession, deployment: Deployment, registrant: bytes
 ) -> ProvenKey:
-    """Check a registration, as the contract does.
+    """Verify a registration, as the contract does.
 
     Raises:
-      BadPossession: the proof is for another key, chain, contract or registrant, or forged.
+      BadPossession: the proof is forged, or for another key, chain, contract or registrant.
     """
     return ProvenKey(
         key=key,
@@ -64,10 +64,10 @@ def registered_key(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """One seat.
+    """A member of a committee.
 
     Attributes:
-      key: from `registered_key`.
+      key: its key, from `registered_key`.
       weight: a positive integer below 2^64.
     """
 
@@ -75,21 +75,21 @@ class Member:
     weight: int
 
     def __post_init__(self) -> None:
-        """Refuse a weight out of range (ValueError), and a key without a proof (TypeError)."""
+        """Raises ValueError for a weight out of range, TypeError for a key without a proof."""
         expect(self.key, ProvenKey)
         if type(self.weight) is not int or not 0 < self.weight < 2**64:
-            raise ValueError("a weight is an integer in (0, 2^64)")
+            raise ValueError(f"a weight must be an integer in (0, 2^64), got {self.weight!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Committee:
-    """Members in ascending order of their keys' EIP-2537 encodings; bitmaps count them so.
+    """Members in ascending order of their keys' EIP-2537 encodings, which bitmaps follow.
 
     Attributes:
       deployment: the contract at which they registered.
-      members: 1 to 256, no key twice.
-      id: 32 bytes, binds every key and weight, and their order.
-      total: the weight of all.
+      members: 1 to 256 members with distinct keys.
+      id: 32 bytes that bind every key and weight, and their order.
+      total: total weight.
 
     Raises:
       SettlementError: no-members, too-many-members, duplicate-key, unordered-members,
@@ -102,7 +102,7 @@ class Committee:
     total: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Check the members together, and name the committee."""
+        """Check the members, and compute id and total weight."""
         if not self.members:
             raise SettlementError("no-members")
         if len(self.members) > MAX_MEMBERS:
@@ -125,7 +125,7 @@ class Committee:
 
     @classmethod
     def of(cls, deployment: Deployment, members: Iterable[Member]) -> Self:
-        """Put members in order, and make their committee. Raises as the class does."""
+        """The committee of these members, in any order. Raises as the class does."""
         ordered = sorted(members, key=lambda member: member.key.key.eip2537())
         return cls(deployment=deployment, members=tuple(ordered))
 
@@ -144,7 +144,7 @@ class Committee:
         """The bitmap of these members.
 
         Raises:
-          ValueError: a number that no member has.
+          ValueError: the committee has no member of this number.
         """
         bits = 0
         for index in signers:
@@ -154,7 +154,7 @@ class Committee:
         return bits.to_bytes(self._bitmap_size, "little")
 
     def signers(self, bitmap: bytes) -> tuple[int, ...]:
-        """The members that a bitmap names, ascending; perhaps none.
+        """The members that a bitmap names, ascending; may be empty.
 
         Raises:
           SettlementError: bitmap-length, bitmap-excess.
@@ -167,11 +167,11 @@ class Committee:
         return tuple(i for i in range(len(self.members)) if bits >> i & 1)
 
     def weight(self, signers: Sequence[int] | frozenset[int]) -> int:
-        """Weight of some members together, each counted once."""
+        """Total weight of some members, each counted once."""
         return sum(self.members[i].weight for i in frozenset(signers))
 
     def has_quorum(self, signers: Sequence[int] | frozenset[int]) -> bool:
-        """Whether some members have more than two thirds of the weight."""
+        """Whether these members have more than two thirds of the weight."""
         return 3 * self.weight(signers) > 2 * self.total
 
     @property

@@ -1,20 +1,20 @@
 """COSE Receipts (RFC 9942): an inclusion proof of a verdict that transparency tools can read.
 
-A receipt is a COSE_Sign1 (RFC 9052) in which the issuer, whoever keeps the log, signs the root of
-the tree with Ed25519. The proof travels in the unprotected header, the root not at all: whoever
-verifies computes it from the verdict and the proof, so there is none to compare by mistake.
+A receipt is a COSE_Sign1 (RFC 9052) in which the issuer, the keeper of the log, signs the root of
+the tree with Ed25519. The proof is in the unprotected header. The root is not in the receipt: the
+verifier computes it from the verdict and the proof.
 
     18([ << {1: -8, 4: issuer, 395: 1, "epoch statement": words} >>,      protected
          {396: {-1: [ << [tree size, leaf index, [digest, ...]] >> ]}},   unprotected
          null,                                                            payload: detached
          signature ])            of ["Signature1", protected, h'', root]
 
-RFC 9942 signs the root alone, and a proof for one size may verify for another. So the protected
-header also holds the words of the epoch's statement, and root and size must be those of it: a
-receipt says of which chain, contract and epoch it is, and tools that do not know this label skip
-it. A receipt is its issuer's word. What the chain says is verified by `verdicts.verify_verdict`.
+RFC 9942 signs only the root, and a proof for one size may verify for another. So the protected
+header also holds the words of the epoch's statement, whose root and size must be the proof's: a
+receipt names its chain, contract and epoch. Tools that do not know this label skip it. A receipt is
+its issuer's word; `verdicts.verify_verdict` verifies a verdict against a statement of the chain.
 
-`decode` accepts one encoding of a receipt, this one. Format: specs/receipts.md.
+`decode` accepts exactly one encoding of a receipt. Format: specs/receipts.md.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from verifiable import encoding, merkle
 from verifiable.errors import MalformedEncoding
 
 MAX_SIZE: Final = 4096
-"""The most bytes in a receipt: more than the longest path takes."""
+"""The most bytes in a receipt; enough for the longest path."""
 
 _SIGN1: Final = 18
 _ALG, _KID, _VDS, _VDP, _INCLUSION = 1, 4, 395, 396, -1
-_EDDSA: Final = -8  # RFC 9053, as tools know it; with the key's type, Ed25519 and nothing else
+_EDDSA: Final = -8  # RFC 9053; the type of the issuer's key makes it Ed25519
 _RFC9162_SHA256: Final = 1
 _STATEMENT: Final = "epoch statement"
 _MAX_PATH: Final = 64
 
-# Where the fields are: after tag, array and head come 349 bytes of header, which end in the words.
+# Tag, array and head take 5 bytes; then come 349 bytes of header, which end in the words.
 _HEADER: Final = slice(5, 354)
 _ISSUER, _WORDS = slice(6, 38), slice(-288, None)
 _UNPROTECTED: Final = bytes.fromhex("a119018ca12081")  # {396: {-1: [ …
@@ -51,12 +51,12 @@ _TAIL: Final = 1 + 2 + 64  # null, head, signature
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """A signed inclusion proof. That it is well-formed verifies nothing: `verify` does.
+    """A signed inclusion proof, not verified: `verify` verifies it.
 
     Attributes:
-      statement: of the epoch, as the issuer signed it; root and size are those of the proof.
-      issuer: identity of who signed, 32 bytes.
-      index: position of the verdict.
+      statement: statement of the epoch, as the issuer signed it, with root and size of the proof.
+      issuer: identity of the signer, 32 bytes.
+      index: position of the verdict in the tree.
       path: inclusion proof, digests from the leaf upwards.
       signature: 64 bytes.
     """
@@ -68,7 +68,7 @@ class Receipt:
     signature: bytes
 
     def __post_init__(self) -> None:
-        """Refuse a field of another type, size or range (ValueError)."""
+        """Raises ValueError for a field of a wrong type, size or range."""
         if not (
             type(self.statement) is EpochStatement
             and _bytes(self.issuer, 32)
@@ -79,7 +79,7 @@ class Receipt:
             and all(_bytes(digest, merkle.DIGEST_SIZE) for digest in self.path)
             and _bytes(self.signature, 64)
         ):
-            raise ValueError("a field of a receipt has another type, size or range")
+            raise ValueError("a field of a receipt has a wrong type, size or range")
 
     def encode(self) -> bytes:
         """The one encoding of this receipt, with tag 18 in front."""
@@ -99,7 +99,7 @@ class Receipt:
         data = bytes(memoryview(data).cast("B")[: MAX_SIZE + 1])
         if len(data) > MAX_SIZE:
             raise MalformedEncoding(f"receipt has more than the {MAX_SIZE} bytes allowed")
-        # Only the proof has no fixed length: the rest is cut out by position, not parsed.
+        # Only the proof has a variable length: other fields are cut out by position, not parsed.
         header, rest = data[_HEADER], data[_HEADER.stop : -_TAIL]
         proof: Any = encoding.decode(rest[len(_UNPROTECTED) :], max_size=MAX_SIZE)
         try:
@@ -112,18 +112,18 @@ class Receipt:
                 signature=data[-64:],
             )
         except (TypeError, ValueError) as error:
-            raise MalformedEncoding(f"not a receipt: {error}") from error
-        # What is not a field is compared here: tags, labels, algorithms, order, heads, size.
+            raise MalformedEncoding(f"expected a receipt: {error}") from error
+        # This compares everything that is not a field: tags, labels, algorithms, order, heads.
         if receipt.encode() != data:
-            raise MalformedEncoding("not a receipt in its canonical form, or of another kind")
+            raise MalformedEncoding("expected a receipt in its one encoding")
         return receipt
 
     def verify(self, record: VerdictRecord, issuer: Identity) -> None:
-        """Verify that an issuer signed that a verdict is among those of the statement's epoch.
+        """Verify that an issuer signed that the statement's epoch includes a verdict.
 
         Raises:
           SettlementError: the verdict is of another epoch or policy.
-          MalformedProof, RootMismatch: it is not at this position of the statement's tree.
+          MalformedProof, RootMismatch: the verdict is not at this position of the statement's tree.
           InvalidSignature: this issuer did not sign the root that the proof leads to.
         """
         statement = self.statement
@@ -141,25 +141,24 @@ def issue_receipt(
     issuer: Identity,
     signer: Callable[[bytes], bytes],
 ) -> Receipt:
-    """Make the receipt of one verdict.
+    """Issue the receipt of one verdict.
 
     Args:
-      log: the epoch's verdicts.
-      index: which of them.
-      statement: of that epoch.
+      log: the verdicts of an epoch.
+      index: position of the verdict.
+      statement: the statement of that epoch.
       issuer: the identity that signs.
-      signer: from bytes to a signature, such as `Ed25519PrivateKey.sign`.
+      signer: takes bytes and returns a signature, such as `Ed25519PrivateKey.sign`.
 
     Raises:
-      ValueError: no such verdict, a statement that is not of this log, or a signature that is not
-        the issuer's.
+      ValueError: no such verdict, a statement of another log, or a signature of another key.
     """
     if (log.tree.root, log.tree.size) != (statement.root, statement.size):
-        raise ValueError("the statement is not of this log")
+        raise ValueError("the statement is not of this log: its root or size differs")
     signed = _signature_structure(_protected(issuer.id, statement), statement.root)
     signature = signer(signed)
     if issuer.algorithm is not Algorithm.ED25519 or not issuer.verifies(signature, signed):
-        raise ValueError("the signer is not the issuer")
+        raise ValueError("the signer is not the issuer: the issuer's key does not verify it")
     return Receipt(
         statement=statement,
         issuer=issuer.id,
@@ -176,12 +175,12 @@ def _protected(issuer: bytes, statement: EpochStatement) -> bytes:
 
 
 def _signature_structure(protected: bytes, payload: bytes) -> bytes:
-    """What COSE_Sign1 signs (RFC 9052, 4.4), without external data."""
+    """The Sig_structure that COSE_Sign1 signs (RFC 9052, 4.4), without external data."""
     return _dumps(["Signature1", protected, b"", payload])
 
 
 def _dumps(value: object) -> bytes:
-    # Keys are few and fixed: by length first, or bytewise, their order is the same.
+    # Sorting keys by length first, or bytewise, gives the same order for these few keys.
     return cbor2.dumps(value, canonical=True)
 
 

@@ -1,15 +1,15 @@
-"""What a committee signs: one statement an epoch, and one when it hands over to the next.
+"""Statements that a committee signs: one for each epoch, and one for each rotation.
 
 A statement is a fixed list of 32-byte words, big-endian, exactly as Solidity's `abi.encode` lays
-out static types, so that a contract rebuilds it from its own storage and a few arguments:
+out static types, so a contract can rebuild it from its own storage and a few arguments:
 
     epoch      chain id, contract, epoch, root, size, policy id,
                committee id, committee sequence, previous root
     rotation   chain id, contract, outgoing committee id, sequence, incoming committee id
 
-Signed is `bls.framed(words, domain)`, with a domain of its own, which holds its version, for each
-kind. Chain and contract, epoch and previous root, committee and sequence leave nothing at which a
-signature could be shown a second time. Format: specs/settlement.md.
+The signed message is `bls.framed(words, domain)`. Each kind has its own domain, which includes its
+version. Chain and contract, epoch and previous root, committee and sequence make every statement
+unique, so a signature cannot be replayed. Format: specs/settlement.md.
 """
 
 from __future__ import annotations
@@ -24,43 +24,43 @@ REASONS: Final[Mapping[str, str]] = {
     "other-chain": "the statement is for another chain",
     "other-contract": "the statement is for another contract",
     "other-committee": "the statement names another committee than the one in office",
-    "other-sequence": "the committee held office before, or will: this is another term of it",
-    "epoch-settled": "the epoch is settled already",
+    "other-sequence": "the statement names another term of the committee in office",
+    "epoch-settled": "the epoch is already settled",
     "epoch-ahead": "an earlier epoch is not settled yet",
-    "other-previous-root": "the statement does not follow the last one settled",
-    "other-incoming": "the committee that was signed for is not the one that is to take office",
-    "other-root": "the verdicts held have another root",
-    "other-size": "another number of verdicts is held",
-    "other-policy": "the verdicts were reached under another policy",
-    "already-signed": "another statement was signed in its place",
-    "bitmap-length": "the bitmap has not one bit for each member, rounded up to bytes",
+    "other-previous-root": "the statement does not follow the last root settled",
+    "other-incoming": "the rotation names another committee than the one that is to take office",
+    "other-root": "the verdicts held have another root than the statement",
+    "other-size": "the number of verdicts held differs from the statement's size",
+    "other-policy": "a verdict or a statement names another policy",
+    "already-signed": "the member has signed another statement for this place",
+    "bitmap-length": "the bitmap must have one bit for each member, rounded up to whole bytes",
     "bitmap-excess": "the bitmap has bits beyond the last member",
-    "no-quorum": "the signers have not more than two thirds of the weight",
-    "no-members": "a committee has at least one member",
-    "too-many-members": "a committee has at most 256 members",
+    "no-quorum": "the signers must have more than two thirds of the weight",
+    "no-members": "a committee must have at least one member",
+    "too-many-members": "a committee must have at most 256 members",
     "duplicate-key": "a key is in the committee twice",
-    "unordered-members": "members are not in ascending order of their keys",
+    "unordered-members": "members must be in ascending order of their keys",
     "unregistered-key": "a key's proof of possession is not for this chain and contract",
-    "unknown-member": "the committee has no member of this number",
-    "no-conflict": "the two votes may both be cast",
-    "other-place": "the vote is on another epoch, term or contract than the one in hand",
+    "unknown-member": "the committee has no such member",
+    "no-conflict": "the two votes do not contradict each other",
+    "other-place": "the vote is for another epoch, term or contract than the statement in hand",
     "other-statement": "the vote is on another statement than the one in hand",
-    "duplicate": "the vote is here already",
-    "bad-signature": "the member named did not sign this",
-    "unordered-verdicts": "verdicts are not in ascending order of job and worker, each once",
-    "other-epoch": "a verdict is of another epoch than its log",
-    "no-verdicts": "an epoch without a verdict has nothing to settle",
+    "duplicate": "the vote was already received",
+    "bad-signature": "the named member did not sign this statement",
+    "unordered-verdicts": "verdicts must be in ascending order of job and worker, each once",
+    "other-epoch": "a verdict and its log or statement name different epochs",
+    "no-verdicts": "an epoch must have at least one verdict",
 }
-"""Every reason for which something of a settlement is refused, by its stable code."""
+"""Every reason for which a settlement is refused, by its stable code."""
 
 
 class SettlementError(VerificationError):
-    """Something of a settlement that does not hold.
+    """A part of a settlement is invalid.
 
     Attributes:
       reason: a code of `REASONS`.
-      expected: what it had to be, where there is something to compare.
-      found: what it is.
+      expected: the value required, if there are two values to compare.
+      found: the value found.
     """
 
     def __init__(self, reason: str, *, expected: object = None, found: object = None):
@@ -76,22 +76,22 @@ def _shown(value: object) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
-    """Where a contract lives.
+    """A contract on a chain.
 
     Attributes:
-      chain_id: of EIP-155, positive, below 2^256.
-      contract: its address, 20 bytes.
+      chain_id: chain id of EIP-155, positive, below 2^256.
+      contract: address of the contract, 20 bytes.
     """
 
     chain_id: int
     contract: bytes
 
     def __post_init__(self) -> None:
-        """Refuse what is no chain or no address (ValueError)."""
+        """Raises ValueError for a chain id out of range, or an address of another size."""
         if type(self.chain_id) is not int or not 0 < self.chain_id < 2**256:
-            raise ValueError("a chain id is an integer in (0, 2^256)")
+            raise ValueError(f"a chain id must be an integer in (0, 2^256), got {self.chain_id!r}")
         if type(self.contract) is not bytes or len(self.contract) != 20:
-            raise ValueError("an address is 20 bytes")
+            raise ValueError("the address of a contract must be 20 bytes")
 
     @property
     def words(self) -> bytes:
@@ -105,18 +105,18 @@ _POSITIVE: Final = frozenset({"chain_id", "size"})
 
 
 class Statement:
-    """What both kinds have: words, read strictly, and a place that is filled only once."""
+    """Base of both kinds: fields as words, decoded strictly, and the place that they settle."""
 
     __slots__ = ()
 
     KIND: ClassVar[str]
     """Its name on the wire."""
     DOMAIN: ClassVar[bytes]
-    """Under which it is signed."""
+    """Domain of its signatures."""
     LAYOUT: ClassVar[Mapping[str, tuple[type, int]]]
-    """Its fields in order: type, and bytes used of a word, at its end."""
+    """Its fields in order, each with its type and the bytes that it uses at the end of a word."""
     CONTENT: ClassVar[frozenset[str]]
-    """The fields of which one signer may sign only one value for all the others."""
+    """Fields that are not part of the place: a signer signs one value of them for each place."""
 
     chain_id: int
     contract: bytes
@@ -124,7 +124,7 @@ class Statement:
     sequence: int
 
     def __post_init__(self) -> None:
-        """Refuse a field of another type, size or range (ValueError)."""
+        """Raises ValueError for a field of a wrong type, size or range."""
         for name, (kind, width) in self.LAYOUT.items():
             value: Any = getattr(self, name)
             fits = type(value) is kind and (
@@ -133,16 +133,18 @@ class Statement:
                 else (name in _POSITIVE) <= value < 1 << 8 * width
             )
             if not fits:
-                raise ValueError(f"{name} of a statement has another type, size or range")
+                raise ValueError(
+                    f"{name} of a statement has a wrong type, size or range: {value!r}"
+                )
 
     @property
     def deployment(self) -> Deployment:
-        """The contract that it is for."""
+        """The contract of the statement."""
         return Deployment(chain_id=self.chain_id, contract=self.contract)
 
     @property
     def message(self) -> bytes:
-        """Its words: what is signed, under `DOMAIN`."""
+        """Its words, which are signed under `DOMAIN`."""
         return b"".join(
             (value if type(value) is bytes else value.to_bytes(32, "big")).rjust(32, b"\0")
             for value in (getattr(self, name) for name in self.LAYOUT)
@@ -150,20 +152,20 @@ class Statement:
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
-        """Read what `message` gives.
+        """Read the words of a statement: the inverse of `message`.
 
         Raises:
-          MalformedEncoding: another length, a field wider than its type, or no chain or verdicts.
+          MalformedEncoding: another length, a field wider than its type, a chain id or size of 0.
         """
         if type(data) is not bytes or len(data) != 32 * len(cls.LAYOUT):
             raise MalformedEncoding(
-                f"a statement of the kind {cls.KIND} is {32 * len(cls.LAYOUT)} bytes"
+                f"a statement of the kind {cls.KIND} must be {32 * len(cls.LAYOUT)} bytes"
             )
         fields: dict[str, Any] = {}
         for i, (name, (kind, width)) in enumerate(cls.LAYOUT.items()):
             padding, value = data[32 * i : 32 * i + 32 - width], data[32 * i + 32 - width :][:width]
             if any(padding):
-                raise MalformedEncoding(f"{name} of a statement has more than {width} bytes")
+                raise MalformedEncoding(f"{name} of a statement must fit {width} bytes")
             fields[name] = bytes(value) if kind is bytes else int.from_bytes(value, "big")
         try:
             return cls(**fields)
@@ -172,24 +174,24 @@ class Statement:
 
     @property
     def place(self) -> tuple[object, ...]:
-        """What it settles: whoever signs two statements of one kind and place equivocates."""
+        """What it settles: a member that signs two statements for one place equivocates."""
         return tuple(getattr(self, name) for name in self.LAYOUT if name not in self.CONTENT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochStatement(Statement):
-    """The verdicts of one epoch.
+    """A statement of the verdicts of one epoch.
 
     Attributes:
-      chain_id: of the chain.
+      chain_id: id of the chain.
       contract: address of the contract, 20 bytes.
-      epoch: its number; the first is 0, and none is left out.
+      epoch: its number; the first is 0, and each follows the one before.
       root: RFC 9162 root over the verdicts, SHA-256, 32 bytes.
-      size: how many verdicts, at least 1.
-      policy: id of the policy under which they were reached, 32 bytes.
+      size: number of verdicts, at least 1.
+      policy: id of the policy that all verdicts name, 32 bytes.
       committee: id of the committee that signs, 32 bytes.
-      sequence: its term; that of the first is 0, and each rotation adds 1.
-      previous_root: root of the epoch before, or zeros for the first.
+      sequence: its term; the first committee has 0, and each rotation adds 1.
+      previous_root: root of the epoch before, or zeros for the first epoch.
     """
 
     KIND: ClassVar[str] = "epoch"
@@ -218,14 +220,14 @@ class EpochStatement(Statement):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rotation(Statement):
-    """A committee hands over to the next.
+    """A statement by which a committee hands over to the next.
 
     Attributes:
-      chain_id: of the chain.
+      chain_id: id of the chain.
       contract: address of the contract, 20 bytes.
       committee: id of the outgoing committee, which signs, 32 bytes.
       sequence: its term.
-      incoming: id of the committee that takes office, with the next sequence, 32 bytes.
+      incoming: id of the committee that takes office in the next term, 32 bytes.
     """
 
     KIND: ClassVar[str] = "rotation"

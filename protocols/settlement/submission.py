@@ -1,4 +1,4 @@
-"""What goes on chain once a quorum has signed: a statement, one signature, and who signed.
+"""Submissions: a statement, the sum of its signatures, and a bitmap of the signers.
 
 `verify_epoch` and `verify_rotation` decide exactly as the contract does, from the same state: a
 `Head`, which names the deployment, the committee in office and the last epoch settled. Each returns
@@ -30,12 +30,12 @@ S = TypeVar("S", EpochStatement, Rotation)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SettlementSubmission(Generic[S]):
-    """A statement and the sum of signatures on it. That it is well-formed verifies nothing.
+    """A statement and the sum of signatures on it, not verified: `verify_epoch` verifies it.
 
     Attributes:
-      statement: what was signed.
-      signature: the sum.
-      bitmap: who signed, 1 to 32 bytes (`Committee.bitmap`).
+      statement: the signed statement.
+      signature: sum of the signers' signatures.
+      bitmap: the signers, 1 to 32 bytes (`Committee.bitmap`).
     """
 
     statement: S
@@ -43,22 +43,29 @@ class SettlementSubmission(Generic[S]):
     bitmap: bytes
 
     def __post_init__(self) -> None:
-        """Refuse other types (TypeError) and a bitmap of no committee (ValueError)."""
+        """Raises TypeError for other types, ValueError for a bitmap that no committee has."""
         expect(self.signature, Signature)
         if not isinstance(self.statement, EpochStatement | Rotation):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise TypeError(f"{type(self.statement).__name__} is no statement")
+            raise TypeError(f"expected a statement, got {type(self.statement).__name__}")
         if not 1 <= len(expect(self.bitmap, bytes)) <= MAX_MEMBERS // 8:
-            raise ValueError(f"a bitmap has 1 to {MAX_MEMBERS // 8} bytes")
+            raise ValueError(
+                f"a bitmap must have 1 to {MAX_MEMBERS // 8} bytes, got {len(self.bitmap)}"
+            )
 
     @classmethod
     def combine(
         cls, statement: S, signatures: Mapping[int, Signature], committee: Committee
     ) -> Self:
-        """Add up signatures on a statement, by member. Nothing is checked again.
+        """Add up signatures on a statement. They must have been verified before.
+
+        Args:
+          statement: the signed statement.
+          signatures: valid signatures on it, by member.
+          committee: the committee that signed.
 
         Raises:
-          ValueError: there are none, or a number that no member has.
-          InfiniteAggregate: they cancel out.
+          ValueError: no signatures, or a number that no member has.
+          InfiniteAggregate: the signatures cancel out.
         """
         return cls(
             statement=statement,
@@ -79,7 +86,7 @@ class SettlementSubmission(Generic[S]):
         """Read a submission of a kind.
 
         Raises:
-          MalformedEncoding: not the encoding of one (InvalidPoint if it is the signature).
+          MalformedEncoding: not the encoding of one (InvalidPoint for a malformed signature).
         """
         fields: Any = encoding.decode(data, max_size=_MAX_SIZE)
         match fields:
@@ -95,18 +102,20 @@ class SettlementSubmission(Generic[S]):
                     bitmap=bitmap,
                 )
             case _:
-                raise MalformedEncoding(f"not a submission of the kind {kind.KIND}")
+                raise MalformedEncoding(
+                    f"expected a submission of version {VERSION} of the kind {kind.KIND}"
+                )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
-    """What the contract knows: where it is, who is in office, what was settled last.
+    """State of the contract: its deployment, the committee in office, and the last epoch settled.
 
     Attributes:
-      committee: in office; its deployment is the contract's.
+      committee: committee in office; its deployment is the contract.
       sequence: its term, from 0.
-      epoch: the next to settle, from 0: how many are settled.
-      root: of the one before it; `NO_ROOT` before the first.
+      epoch: number of the next epoch to settle, from 0.
+      root: root of the epoch before it; `NO_ROOT` before the first.
     """
 
     committee: Committee
@@ -145,12 +154,15 @@ class Head:
 
 
 def verify_epoch(submission: SettlementSubmission[EpochStatement], head: Head) -> Head:
-    """Settle the next epoch, if the committee in office signed it.
+    """Verify that the committee in office signed the next epoch.
+
+    Returns:
+      The next head, with this epoch settled.
 
     Raises:
       SettlementError: other-chain, other-contract, epoch-settled or epoch-ahead, other-committee,
         other-sequence, other-previous-root, bitmap-length, bitmap-excess, no-quorum; in this order.
-      BadSignature, InfiniteAggregate: it is not the sum of the signatures of those named.
+      BadSignature, InfiniteAggregate: the signature is not the sum of the named signers'.
       TypeError: a submission of another kind.
     """
     statement = expect(submission.statement, EpochStatement)
@@ -162,12 +174,20 @@ def verify_epoch(submission: SettlementSubmission[EpochStatement], head: Head) -
 def verify_rotation(
     submission: SettlementSubmission[Rotation], head: Head, incoming: Committee
 ) -> Head:
-    """Hand over to a committee, if the one in office signed that.
+    """Verify that the committee in office signed the rotation to another.
+
+    Args:
+      submission: the rotation, signed.
+      head: the chain before it.
+      incoming: the committee that is to take office.
+
+    Returns:
+      The next head, with the incoming committee in office.
 
     Raises:
       SettlementError: other-chain, other-contract, other-committee, other-sequence, other-incoming,
         unregistered-key, bitmap-length, bitmap-excess, no-quorum; in this order.
-      BadSignature, InfiniteAggregate: it is not the sum of the signatures of those named.
+      BadSignature, InfiniteAggregate: the signature is not the sum of the named signers'.
       TypeError: a submission of another kind.
     """
     statement = expect(submission.statement, Rotation)
@@ -177,7 +197,7 @@ def verify_rotation(
 
 
 def require_next(statement: EpochStatement, head: Head) -> None:
-    """Refuse every statement that is not of the epoch that comes next. Raises as `verify_epoch`."""
+    """Require a statement of the next epoch. Raises as `verify_epoch`."""
     _require_here(statement, head)
     if statement.epoch != head.epoch:
         reason = "epoch-settled" if statement.epoch < head.epoch else "epoch-ahead"
@@ -187,14 +207,11 @@ def require_next(statement: EpochStatement, head: Head) -> None:
 
 
 def require_term(statement: Rotation, head: Head, incoming: Committee) -> None:
-    """Refuse every rotation but that from the committee in office to a given one.
-
-    Raises as `verify_rotation`.
-    """
+    """Require a rotation to `incoming` by the committee in office. Raises as `verify_rotation`."""
     _require_here(statement, head)
     _require_term(statement, head)
     _require_equal("other-incoming", incoming.id, statement.incoming)
-    # The id does not hold the contract, at which the keys were registered.
+    # The id of a committee does not bind the contract at which its keys were registered.
     _require_equal("unregistered-key", head.deployment.words, incoming.deployment.words)
 
 

@@ -1,11 +1,11 @@
 """The verdicts of an epoch, as an RFC 9162 tree over SHA-256 that a contract can verify.
 
-A `VerdictRecord` says who ran which job under which policy, what became of it, why, and how much of
-it was looked at. Its encoding, deterministic CBOR, is the data of one leaf.
+A `VerdictRecord` names the worker, the job and the policy, the verdict and its reason, and how much
+was checked. Its encoding, deterministic CBOR, is the data of one leaf.
 
-The records of an epoch stand in ascending order of job and worker, each pair once. So the root is a
-function of the set of verdicts alone: whoever holds the same verdicts computes the same root,
-whatever order they arrived in, and no verdict is counted twice. Format: specs/settlement.md.
+The records of an epoch are in ascending order of job and worker, each pair once. So the root is a
+function of the set of verdicts: all holders of the same verdicts compute the same root, in whatever
+order they received them, and no verdict counts twice. Format: specs/settlement.md.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ def _code(value: Any) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerdictRecord(Message):
-    """What became of one worker's run of one job.
+    """The verdict on one worker's run of one job.
 
     Attributes:
-      epoch: the epoch in which it is settled.
+      epoch: the epoch that settles it.
       job: digest of the job, which binds program, parameters and input.
       worker: identity of the worker.
       verdict: accept, reject or indeterminate.
-      reason: why, by a stable code of the protocol that decided: at most 32 small letters, digits
-        and hyphens.
-      commitment: root of the trace that was committed to; None where nothing was.
-      answer: digest of the accepted answer; there iff accepted.
+      reason: stable code of the protocol that decided: at most 32 lower-case letters, digits and
+        hyphens.
+      commitment: root of the committed trace; None if none was committed.
+      answer: digest of the accepted answer; None unless accepted.
       program: 32-byte program id.
-      policy: id of the policy under which it was reached.
-      checked: operations that were tested by claims (`Coverage`).
+      policy: id of the policy that the verdict was reached under, 32 bytes.
+      checked: operations that claims tested (`Coverage`).
       replayed: operations that the verifier computed again.
     """
 
@@ -77,12 +77,12 @@ class VerdictRecord(Message):
     replayed: int
 
     def __post_init__(self) -> None:
-        """Refuse fields that contradict one another."""
+        """Raises ValueError for a malformed field, or fields that contradict one another."""
         Message.__post_init__(self)
         if (self.verdict is Verdict.ACCEPT) != (self.answer is not None):
-            raise ValueError("an answer is there iff it is accepted")
+            raise ValueError("a verdict must have an answer iff it is accept")
         if self.answer is not None and self.commitment is None:
-            raise ValueError("nothing is accepted that was not committed to")
+            raise ValueError("an accepted answer must have a commitment")
 
     def _values(self) -> list[Any]:
         values = Message._values(self)
@@ -98,10 +98,10 @@ class EpochLog:
     """The verdicts of one epoch, and the tree over them.
 
     Attributes:
-      epoch: its number.
-      policy: id of the policy under which all were reached.
-      records: in ascending order of job and worker.
-      tree: over their encodings.
+      epoch: number of the epoch.
+      policy: id of the policy that all verdicts name.
+      records: verdicts in ascending order of job and worker.
+      tree: Merkle tree over their encodings.
 
     Raises:
       SettlementError: no-verdicts, other-epoch, other-policy, unordered-verdicts.
@@ -110,7 +110,7 @@ class EpochLog:
     __slots__ = ("epoch", "policy", "records", "tree")
 
     def __init__(self, records: Sequence[VerdictRecord]):
-        """Check the records together, and build the tree."""
+        """Check the records against one another, and build the tree."""
         self.records = tuple(records)
         if not self.records:
             raise SettlementError("no-verdicts")
@@ -126,7 +126,7 @@ class EpochLog:
 
     @classmethod
     def of(cls, records: Iterable[VerdictRecord]) -> Self:
-        """Put records in order, and make their log. Raises as the class does."""
+        """The log of these records, in any order. Raises as the class does."""
         return cls(sorted(records, key=_order))
 
     def __repr__(self) -> str:
@@ -137,7 +137,7 @@ class EpochLog:
         """Position of a verdict.
 
         Raises:
-          KeyError: there is none on this job and worker.
+          KeyError: the log has no verdict on this job and worker.
         """
         index = bisect_left(self.records, (job, worker), key=_order)
         if index == len(self.records) or _order(self.records[index]) != (job, worker):
@@ -145,7 +145,7 @@ class EpochLog:
         return index
 
     def inclusion(self, index: int) -> tuple[bytes, ...]:
-        """Proof that the verdict at `index` is in the epoch. Raises ValueError if none is there."""
+        """Inclusion proof of the verdict at `index`. Raises ValueError for no such index."""
         return self.tree.inclusion(index)
 
 
@@ -156,11 +156,11 @@ def _order(record: VerdictRecord) -> tuple[bytes, bytes]:
 def verify_verdict(
     record: VerdictRecord, *, index: int, proof: Sequence[bytes], statement: EpochStatement
 ) -> None:
-    """Verify that a statement settles a verdict. The statement must have been verified.
+    """Verify that a statement settles a verdict. The statement must have been verified before.
 
     Raises:
       SettlementError: other-epoch, other-policy.
-      MalformedProof, RootMismatch: it is not in the tree at this position.
+      MalformedProof, RootMismatch: the verdict is not at this position of the statement's tree.
     """
     if record.epoch != statement.epoch:
         raise SettlementError("other-epoch", expected=statement.epoch, found=record.epoch)

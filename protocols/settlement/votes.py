@@ -1,14 +1,14 @@
-"""Votes of committee members: how one is made, what it proves, and how two of them convict.
+"""Votes of committee members: how to sign one, and how two of them convict a member.
 
-A member signs only what it has itself computed. `sign_epoch` takes the verdicts, not their root: it
-builds the statement from them and from the member's own view of the chain, and signs it only where
-that is, field for field, what was proposed. So nobody signs for data that nobody can fetch.
+A member signs only statements that it has computed itself. `sign_epoch` takes the verdicts, not
+their root: it builds the statement from them and from the member's own view of the chain, and signs
+it only if it equals the proposal field for field. So no member signs for data that is unavailable.
 
 A member signs one statement for each place (contract, committee, term, and for verdicts the epoch).
-Its `Signer` remembers which: store it before the vote leaves. Whoever signs two statements for one
-place is convicted by the two signatures alone; `Equivocation` holds them, and anybody who knows the
-committee verifies it. Of two quorums for one place, more than a third of the weight, all those who
-are in both, equivocated. Rules: specs/settlement.md.
+Its `Signer` remembers them: store it before sending the vote. Two signatures on different
+statements for one place convict a member; `Equivocation` holds them, and verifies against the
+committee alone. If two quorums sign different statements for one place, the members of both, who
+have more than a third of the weight, equivocated. Rules: specs/settlement.md.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ S = TypeVar("S", EpochStatement, Rotation)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vote(Generic[S]):
-    """A statement, and a member's signature on it. That it is well-formed verifies nothing.
+    """A statement and a member's signature on it, not verified: `verify` verifies it.
 
     Attributes:
-      statement: what was signed.
-      member: who signed, by position in the committee.
-      signature: over `statement.message` under `statement.DOMAIN`.
+      statement: the signed statement.
+      member: the signer, by position in the committee.
+      signature: signature over `statement.message` under `statement.DOMAIN`.
     """
 
     statement: S
@@ -47,12 +47,14 @@ class Vote(Generic[S]):
     signature: Signature
 
     def __post_init__(self) -> None:
-        """Refuse other types (TypeError), and a number that no member has (ValueError)."""
+        """Raises TypeError for other types, ValueError for a number that no member can have."""
         if not isinstance(self.statement, Statement):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise TypeError(f"{type(self.statement).__name__} is no statement")
+            raise TypeError(f"expected a statement, got {type(self.statement).__name__}")
         expect(self.signature, Signature)
         if not 0 <= expect(self.member, int) < MAX_MEMBERS:
-            raise ValueError(f"members have numbers from 0 to {MAX_MEMBERS - 1}")
+            raise ValueError(
+                f"a member must have a number from 0 to {MAX_MEMBERS - 1}, got {self.member}"
+            )
 
     def encode(self) -> bytes:
         """The one encoding of this vote."""
@@ -65,21 +67,21 @@ class Vote(Generic[S]):
         """Read a vote on a statement of a kind.
 
         Raises:
-          MalformedEncoding: not the encoding of one (InvalidPoint if it is the signature).
+          MalformedEncoding: not the encoding of one (InvalidPoint for a malformed signature).
         """
         fields = _decode(f"{kind.KIND} vote", data)
         match fields:
             case [int(member), bytes(statement), bytes(signature)]:
                 return _vote(kind, member, statement, signature)
             case _:
-                raise MalformedEncoding(f"not a vote on a statement of the kind {kind.KIND}")
+                raise MalformedEncoding(f"expected a vote on a statement of the kind {kind.KIND}")
 
     def verify(self, committee: Committee) -> None:
-        """Verify that a member of this committee signed this.
+        """Verify that the member of this committee signed the statement.
 
         Raises:
           SettlementError: other-committee, unknown-member.
-          BadSignature: it did not.
+          BadSignature: the member did not sign it.
         """
         key = _member(self.statement, self.member, committee)
         message, domain = self.statement.message, self.statement.DOMAIN
@@ -91,18 +93,19 @@ class Equivocation(Generic[S]):
     """Evidence that a member signed two statements for one place; `of` makes it.
 
     Attributes:
-      first: one vote.
-      second: the other; its statement's words come later in bytewise order.
+      first: the vote whose statement's words come first in bytewise order.
+      second: the other vote.
 
     Raises:
-      SettlementError: no-conflict: other kinds, members or places, one statement, or out of order.
+      SettlementError: no-conflict: different kinds, members or places, equal statements, or votes
+        out of order.
     """
 
     first: Vote[S]
     second: Vote[S]
 
     def __post_init__(self) -> None:
-        """Refuse two votes that do not contradict one another."""
+        """Check that the votes contradict each other."""
         a, b = self.first.statement, self.second.statement
         if (
             type(a) is not type(b)
@@ -114,17 +117,17 @@ class Equivocation(Generic[S]):
 
     @classmethod
     def of(cls, a: Vote[S], b: Vote[S]) -> Self:
-        """Put two votes in order. Raises as the class does."""
+        """The evidence of two votes, in either order. Raises as the class does."""
         if a.statement.message > b.statement.message:
             a, b = b, a
         return cls(first=a, second=b)
 
     def verify(self, committee: Committee) -> None:
-        """Verify both signatures. Whoever does so needs nothing but the committee.
+        """Verify both signatures; this needs only the committee.
 
         Raises:
           SettlementError: other-committee, unknown-member.
-          BadSignature: the member did not sign one of them.
+          BadSignature: the member did not sign one of the statements.
         """
         self.first.verify(committee)
         self.second.verify(committee)
@@ -140,7 +143,7 @@ class Equivocation(Generic[S]):
         """Read evidence about statements of a kind.
 
         Raises:
-          MalformedEncoding: not the encoding of any (InvalidPoint if it is a signature).
+          MalformedEncoding: not the encoding of any (InvalidPoint for a malformed signature).
           SettlementError: no-conflict.
         """
         fields = _decode(f"{kind.KIND} equivocation", data)
@@ -150,16 +153,16 @@ class Equivocation(Generic[S]):
                     first=_vote(kind, member, a, sign_a), second=_vote(kind, member, b, sign_b)
                 )
             case _:
-                raise MalformedEncoding(f"not two votes on statements of the kind {kind.KIND}")
+                raise MalformedEncoding(f"expected two votes on statements of the kind {kind.KIND}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signer:
-    """A member's own view and memory. Store it before a vote that it was returned with leaves.
+    """A member's own view and memory. Store it before sending the vote that came with it.
 
     Attributes:
       head: the chain as the member itself sees it; it never goes back.
-      policy: id of the policy under which it takes verdicts.
+      policy: id of the policy whose verdicts it signs.
       epoch_signed: the last statement of an epoch that it signed.
       rotation_signed: the last rotation that it signed.
     """
@@ -170,19 +173,22 @@ class Signer:
     rotation_signed: Rotation | None = None
 
     def follow(self, head: Head) -> Signer:
-        """The signer once the chain has moved on.
+        """The signer at a later head of the chain.
 
         Raises:
-          ValueError: another contract, or an earlier head, at which the memory would be blind.
+          ValueError: another contract, or an earlier head, whose statements it has forgotten.
         """
         if head.deployment != self.head.deployment:
-            raise ValueError("a signer follows one contract")
+            raise ValueError("a signer follows one contract, and this head is of another")
         if head.epoch < self.head.epoch or head.sequence < self.head.sequence:
-            raise ValueError("a signer never goes back: it would sign again what it has forgotten")
+            raise ValueError(
+                "a signer never goes back: it has forgotten what it signed before "
+                f"epoch {self.head.epoch}, sequence {self.head.sequence}"
+            )
         return replace(self, head=head)
 
     def encode(self) -> bytes:
-        """The memory as bytes: where the chain was, and what was signed last."""
+        """The memory as bytes: the position of the chain, and the last statements signed."""
         signed = [s and s.message for s in (self.epoch_signed, self.rotation_signed)]
         words = self.head.deployment.words
         return encoding.encode(
@@ -191,16 +197,16 @@ class Signer:
 
     @classmethod
     def decode(cls, data: bytes, head: Head) -> Signer:
-        """Go on from stored memory, at the chain as it is now.
+        """The signer of a stored memory, at the present head of the chain.
 
         Raises:
-          MalformedEncoding: not what `encode` writes.
-          ValueError: the head is of another contract, or before the one that was stored.
+          MalformedEncoding: not the encoding of a signer.
+          ValueError: the head is of another contract, or earlier than the stored one.
         """
         match _decode("signer", data):
             case [bytes(words), int(epoch), int(sequence), bytes(policy), signed, rotation]:
                 if words != head.deployment.words:
-                    raise ValueError("a signer follows one contract")
+                    raise ValueError("a signer follows one contract, and this head is of another")
                 stored = cls(
                     head=replace(head, epoch=epoch, sequence=sequence),
                     policy=policy,
@@ -209,26 +215,26 @@ class Signer:
                 )
                 return stored.follow(head)
             case _:
-                raise MalformedEncoding("not the memory of a signer")
+                raise MalformedEncoding("expected the memory of a signer")
 
 
 def sign_epoch(
     secret: SecretKey, signer: Signer, proposal: EpochStatement, verdicts: Iterable[VerdictRecord]
 ) -> tuple[Signer, Vote[EpochStatement]]:
-    """Sign the statement of the next epoch, if it is the one that the verdicts held lead to.
+    """Sign the statement of the next epoch, if it is the statement of the member's own verdicts.
 
     Args:
-      secret: the member's key.
+      secret: the member's secret key.
       signer: its view and memory.
-      proposal: what it is asked to sign.
-      verdicts: all of the epoch that it holds and takes for right, in any order.
+      proposal: the statement that it is asked to sign.
+      verdicts: all verdicts of the epoch that it holds and agrees with, in any order.
 
     Returns:
-      The memory to store, and the vote to send after that.
+      The memory to store first, and the vote to send then.
 
     Raises:
-      SettlementError: what differs, as `verify_epoch`, or other-root, other-size, other-policy,
-        already-signed, unknown-member, or as `EpochLog`.
+      SettlementError: as `verify_epoch` or `EpochLog`, or other-root, other-size, other-policy,
+        already-signed, unknown-member.
     """
     require_next(proposal, signer.head)
     log = EpochLog.of(verdicts)
@@ -249,19 +255,19 @@ def sign_epoch(
 def sign_rotation(
     secret: SecretKey, signer: Signer, proposal: Rotation, incoming: Committee
 ) -> tuple[Signer, Vote[Rotation]]:
-    """Sign a rotation, if it hands over to a committee whose members the signer knows.
+    """Sign a rotation, if it hands over to a committee that the member holds and agrees to.
 
     Args:
-      secret: the member's key.
+      secret: the member's secret key.
       signer: its view and memory.
-      proposal: what it is asked to sign.
+      proposal: the rotation that it is asked to sign.
       incoming: the committee that it holds and agrees to, proofs of possession included.
 
     Returns:
-      The memory to store, and the vote to send after that.
+      The memory to store first, and the vote to send then.
 
     Raises:
-      SettlementError: what differs, as `verify_rotation`, or already-signed, unknown-member.
+      SettlementError: as `verify_rotation`, or already-signed, unknown-member.
     """
     require_term(proposal, signer.head, incoming)
     own = signer.head.rotation(incoming)
@@ -293,10 +299,12 @@ def _decode(kind: str, data: bytes) -> list[Any]:
         ):
             return rest
         case _:
-            raise MalformedEncoding(f"not an {kind} of version {VERSION}")
+            raise MalformedEncoding(f"expected version {VERSION} of the kind {kind!r}")
 
 
 def _vote(kind: type[S], member: int, statement: bytes, signature: bytes) -> Vote[S]:
     if type(member) is not int or not 0 <= member < MAX_MEMBERS:
-        raise MalformedEncoding(f"members have numbers from 0 to {MAX_MEMBERS - 1}")
+        raise MalformedEncoding(
+            f"a member must have a number from 0 to {MAX_MEMBERS - 1}, got {member!r}"
+        )
     return Vote(statement=kind.decode(statement), member=member, signature=Signature(signature))

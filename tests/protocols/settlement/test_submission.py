@@ -165,7 +165,7 @@ BAD_FIELDS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", BAD_FIELDS)
 def test_a_malformed_statement_cannot_be_built(name: str):
-    with pytest.raises(ValueError, match="another type, size or range"):
+    with pytest.raises(ValueError, match="wrong type, size or range"):
         replace(STATEMENT, **BAD_FIELDS[name])
 
 
