@@ -22,7 +22,7 @@ from benchmarks.harness import Row, interleaved_medians
 from verifiable import challenge, policy, program
 from verifiable.claims import freivalds
 from verifiable.claims.contraction import Contraction
-from verifiable.claims.registry import contraction
+from verifiable.claims.product import contraction
 from verifiable.jaxpr import flatten
 from verifiable.report import Verdict
 

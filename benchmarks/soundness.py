@@ -40,8 +40,9 @@ import numpy as np
 from benchmarks.harness import RESULTS, Row, clopper_pearson
 from protocols.demo import models
 from verifiable import challenge, program
-from verifiable.check import corridor, execute
+from verifiable.check import execute
 from verifiable.claims import freivalds
+from verifiable.claims.product import Product, room_of
 from verifiable.jaxpr import interpret
 from verifiable.report import Verdict
 
@@ -228,7 +229,7 @@ def slips(quick: bool) -> Iterator[Row]:
 
 def measured_of(compiled: program.Program) -> tuple[list[Any], list[Any]]:
     """What calibration measured of the inexact products, and of the roundings."""
-    kinds = {c.name: c.contraction is not None for c in compiled.claims}
+    kinds = {c.name: isinstance(c.form, Product) for c in compiled.claims}
     found = compiled.policy.calibration.measured
     return tuple([m for m in found if kinds.get(m.name) is kind] for kind in (True, False))
 
@@ -241,12 +242,12 @@ def slip(
 
     def emit(claim: Any, equation: Any, env: Any, _: Any) -> Any:
         out, _ = execute.honest(claim, equation, env)
-        form = claim.contraction
+        form = claim.form.contraction
         if form is None or form.exact:
             return out, ()
         operands = interpret.read_all(env, equation.inputs)
         near, far = operands[form.near], operands[form.far]
-        room = corridor.room_of(form, near, far, out, tolerances[claim.name])
+        room = room_of(form, near, far, out, tolerances[claim.name])
         wide = out.astype(jnp.float64)
         weighted = jnp.sqrt(form.out_sums(form.scale_out(wide, room.weights) ** 2))
         rms = jnp.sqrt(jnp.mean(room.weights**2, axis=-1))
@@ -267,7 +268,7 @@ def slip(
     for claim in compiled.claims:
         if found[claim.index] != ():
             weighted, plain = (float(np.max(x)) for x in found[claim.index])
-            yield claim.form.contracted, (weighted, plain)
+            yield claim.form.contraction.contracted, (weighted, plain)
 
 
 def attacks(trials: int) -> Iterator[Row]:

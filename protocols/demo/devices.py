@@ -23,6 +23,7 @@ import numpy as np
 from protocols.demo.models import Model, Tokens
 from protocols.demo.models.precision import Params, map_kernels
 from verifiable import program, trace
+from verifiable.claims.rounding import Rounding
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
 
@@ -222,13 +223,14 @@ def find_claim(compiled: program.Program, scope: str, *, rounding: bool = False)
     products = [
         i
         for i, c in enumerate(compiled.claims)
-        if f"{c.name}/".startswith(f"{scope}/") and c.contraction is not None
+        if f"{c.name}/".startswith(f"{scope}/") and not isinstance(c.form, Rounding)
     ]
     if len(products) != 1:
         raise ValueError(f"{len(products)} claims are called {scope}")
     if not rounding:
         return products[0]
-    return max(i for i, c in enumerate(compiled.claims[: products[0]]) if c.contraction is None)
+    before = compiled.claims[: products[0]]
+    return max(i for i, c in enumerate(before) if isinstance(c.form, Rounding))
 
 
 def one_element(claim: Array) -> Array:

@@ -18,8 +18,8 @@ import numpy as np
 from hypothesis import strategies as st
 from jax import lax
 
-from verifiable.claims import registry
 from verifiable.claims.contraction import Contraction
+from verifiable.claims.product import contraction
 from verifiable.jaxpr import flatten
 from verifiable.jaxpr.blocks import Equation
 
@@ -41,7 +41,7 @@ def contraction_of(
     product: Callable[..., Any], *operands: Any, near: int = 0
 ) -> Contraction | None:
     """The form of a function that is a single product."""
-    return registry.contraction(equation_of(product, *operands), near)
+    return contraction(equation_of(product, *operands), near)
 
 
 def matrix_form(

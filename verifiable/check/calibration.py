@@ -7,8 +7,8 @@ row's relative distance. For each claim the worst row of each run counts, and
 
     eps = max(factor * worst over all runs, floor * unit roundoff).
 
-The floor is what other devices may do where these never differed: FLOOR, and ROUNDING_FLOOR for a
-rounding, which shows a difference before it only where that happens to cross a tie.
+The floor is what other devices may do where these never differed: FLOOR for an output, `Form.floor`
+for a claim.
 
 Only trusted executors may take part: a device that contributes could widen the tolerance.
 """
@@ -30,7 +30,6 @@ from verifiable.report import ClaimResult, Report
 
 FACTOR = 4.0
 FLOOR = 4.0
-ROUNDING_FLOOR = 64.0
 _RENEWED = 16  # runs on one key
 
 Executor = Callable[..., tuple[Any, Any]]
@@ -126,11 +125,9 @@ def _measure(
 ) -> Measured:
     name = results[0].name
     claim = {c.name: c for c in program.claims}.get(name)
-    contracts = claim is not None and claim.contraction is not None
-    # The statistic of a contraction is held to sqrt(L), its expectation is sqrt(t).
-    unit = eps * ((limit / program.policy.draws) ** 0.5 if contracts else 1.0)
+    unit = eps * (1.0 if claim is None else claim.form.unit(limit, program.policy.draws))
     seen = [r.worst * unit for r in results]
-    floor = FLOOR if contracts or claim is None else ROUNDING_FLOOR
+    floor = FLOOR if claim is None else claim.form.floor
     wanted = max(factor * max(seen), floor * _roundoff(program.eps_types[name]))
     if not wanted < 1:
         raise ValueError(f"{name} differs by {max(seen):.2g} of its scale: that is not rounding")

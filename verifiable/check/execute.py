@@ -14,10 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from verifiable.check.partition import Analysis, Claim
-from verifiable.claims.rounding import NARROW
+from verifiable.check.partition import Analysis
+from verifiable.claims.claim import Claim
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Block, Env, Equation
+from verifiable.jaxpr.effects import HALF_PRECISION
 
 Given = Mapping[int, Any]
 Emit = Callable[[Claim, Equation, Env, Any], tuple[Array, Any]]
@@ -31,13 +32,13 @@ def honest(claim: Claim, equation: Equation, env: Env, _: Any = None) -> tuple[A
     A barrier makes it use the value that it returns.
     """
     operands: Sequence[Array] = interpret.read_all(env, equation.inputs)
-    narrow = any(v.dtype.name in NARROW for v in (*equation.inputs, *equation.outputs))
+    narrow = any(v.dtype.name in HALF_PRECISION for v in (*equation.inputs, *equation.outputs))
     if narrow:
         operands = lax.optimization_barrier(list(operands))
     [out] = interpret.apply(equation, operands)
     if claim.turned is not None:
         out = _turn(claim.turned, out, env)
-    elif narrow or claim.contraction is None:
+    elif narrow or claim.form.barrier:
         out = lax.optimization_barrier(out)
     return out, out
 

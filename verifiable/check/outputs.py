@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from verifiable.check.tiling.evaluate import over_rows
-from verifiable.claims.freivalds import first
+from verifiable.claims.statistic import first
 from verifiable.jaxpr.blocks import Array
 from verifiable.jaxpr.effects import is_float
 

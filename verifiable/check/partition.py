@@ -10,91 +10,15 @@ either kept in the key or, where that is smaller, rebuilt from what is.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-import numpy as np
-
-from verifiable.check.dataflow import CERTAIN, NOTHING, Fact, Forward, uses
-from verifiable.claims.contraction import Contraction
-from verifiable.claims.registry import work
-from verifiable.claims.rounding import Rounding
+from verifiable.check.dataflow import CERTAIN, Fact, Forward
+from verifiable.claims.claim import Claim
+from verifiable.claims.product import contraction
 from verifiable.jaxpr.blocks import Atom, Block, Equation, Literal, Var
-from verifiable.jaxpr.effects import REBUILT, rounding_dtype
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Claim:
-    """A contraction or rounding whose output is committed and tested.
-
-    Attributes:
-      index: position in the trace.
-      name: where it stands in the user's program.
-      primitive: of the equation: `dot_general` or `conv_general_dilated` for a contraction.
-      form: the contraction as linear maps, or the rounding as a chain of steps.
-      trips: lengths of the scans around it; leading dimensions of the committed array.
-      group: index of the first claim under the outermost of these scans; its own without any.
-      shape: shape of the committed array.
-      dtype: type of the committed array.
-      far_known: whether the projected operand depends on parameters only.
-      rounding_dtypes: types whose rounding its operands went through since they were last exact.
-      discontinuities: names of discontinuous equations before its operands.
-      loops: names of replayed loops before its operands.
-      near: the operand that is applied; the value that is rounded.
-      far: the operand that is projected; of a rounding, the same as `near`.
-      turned: the transpose that alone reads the output, if that is how it is used.
-    """
-
-    index: int
-    name: str
-    primitive: str
-    form: Contraction | Rounding
-    trips: tuple[int, ...]
-    group: int
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    far_known: bool
-    rounding_dtypes: frozenset[str]
-    discontinuities: frozenset[str]
-    loops: frozenset[str]
-    near: Atom
-    far: Atom
-    turned: Equation | None = None
-
-    @property
-    def contraction(self) -> Contraction | None:
-        """The form of a contraction; None for a rounding."""
-        return None if isinstance(self.form, Rounding) else self.form
-
-    @property
-    def vectors(self) -> str | None:
-        """Name of the set of random vectors that test it; a rounding is tested without."""
-        form = self.contraction
-        return None if form is None else form.vectors(far_known=self.far_known)
-
-    @property
-    def eps_types(self) -> frozenset[str]:
-        """Types whose rounding an honest device's deviation goes through; none for integers."""
-        if isinstance(self.form, Rounding):
-            return self.rounding_dtypes
-        return NOTHING if self.form.exact else self.rounding_dtypes | {rounding_dtype(self.dtype)}
-
-    def reads(self, equation: Equation) -> Sequence[Atom]:
-        """Values that its test needs, of the equation that it stands for, known ones aside."""
-        if self.near is equation.outputs[0]:
-            return equation.inputs
-        return (self.near,) if self.far_known or self.contraction is None else (self.near, self.far)
-
-    @property
-    def tests(self) -> int:
-        """Rows tested, over all trips."""
-        return self.form.tests * math.prod(self.trips)
-
-    @property
-    def work(self) -> int:
-        """Operations of the products, over all trips."""
-        return self.form.work * math.prod(self.trips)
+from verifiable.jaxpr.effects import PRIMITIVES, REBUILT, Effect
+from verifiable.jaxpr.graph import uses
 
 
 @dataclass(slots=True, eq=False)
@@ -166,8 +90,7 @@ class Analysis:
         for equation in block.walk():
             claim = self.by_equation.get(equation)
             if claim is not None:
-                form = claim.contraction
-                own = form.check_cost(draws, far_known=claim.far_known) if form else claim.work
+                own = claim.form.check_cost(draws)
                 costs.append((own + replayed // 2) * math.prod(claim.trips))
                 replayed = 0
             elif not equation.bodies and not self.known(equation):
@@ -188,14 +111,14 @@ def analyse(block: Block, known_inputs: int, draws: int) -> Analysis:
       draws: random vectors that the check will use, which decide what is worth testing.
     """
     forward = Forward.over(block, known_inputs, draws)
-    claims = dict(_number(block, forward, ()))
+    claims = {c.equation: c for c in _number(block, forward, ())}
     split = _Split(forward.facts, claims)
     frame = Frame()
     split.build(block, frame)
     split.demand_block(block)
     split.demand(block.outputs)
     checked = sum(c.work for c in claims.values())
-    loops = [e for e in block.walk() if e.kind == "while" and not forward.is_known(e)]
+    loops = [e for e in block.walk() if e.kind == "while" and not forward.outputs_known(e)]
     inside = {e for loop in loops for body in loop.bodies for e in body.walk()}
     return Analysis(
         facts=forward.facts,
@@ -203,7 +126,7 @@ def analyse(block: Block, known_inputs: int, draws: int) -> Analysis:
         frame=frame,
         rebuilt=split.rebuilt,
         loops={e for e in loops if e not in inside},
-        discontinuous=tuple(sorted(forward.discontinuous)),
+        discontinuous=tuple(sorted(forward.discontinuities)),
         checked=checked,
         replayed=_replayed(block, forward, claims, 1),
     )
@@ -215,45 +138,53 @@ def _number(
     trips: tuple[int, ...],
     start: int = 0,
     group: int | None = None,
-) -> Iterator[tuple[Equation, Claim]]:
+) -> Iterator[Claim]:
+    """The claims of a block in the order of the trace, numbered from `start`."""
     for equation in block.equations:
-        if equation in forward.forms:
-            form, far_known, near, before = forward.forms[equation]
-            out = equation.outputs[0]
-            yield (
-                equation,
-                Claim(
-                    index=start,
-                    name=equation.name,
-                    primitive=equation.kind,
-                    form=form,
-                    trips=trips,
-                    group=start if group is None else group,
-                    shape=trips + out.shape,
-                    dtype=out.dtype,
-                    far_known=far_known,
-                    rounding_dtypes=before.rounding_dtypes,
-                    discontinuities=before.discontinuities,
-                    loops=before.loops,
-                    near=near,
-                    far=near if isinstance(form, Rounding) else equation.inputs[form.far],
-                    turned=_turned(forward.users.get(out, ())),
-                ),
-            )
+        if equation in forward.claims:
+            yield _claim(equation, forward, trips, start, start if group is None else group)
             start += 1
         inner, around = trips, group
         if equation.kind == "scan":
             inner = (*trips, equation.params["length"])
             around = start if group is None else group
         for body in equation.bodies:
-            for item in _number(body, forward, inner, start, around):
-                yield item
+            for claim in _number(body, forward, inner, start, around):
+                yield claim
                 start += 1
 
 
-def _turned(users: Sequence[Equation | None]) -> Equation | None:
-    only = users[0] if len(users) == 1 else None
-    return only if only is not None and only.kind == "transpose" else None
+def _claim(
+    equation: Equation, forward: Forward, trips: tuple[int, ...], index: int, group: int
+) -> Claim:
+    found = forward.claims[equation]
+    reader = forward.graph.only_reader(equation.outputs[0])
+    return Claim(
+        index=index,
+        equation=equation,
+        form=found.proposal.form,
+        operands=found.proposal.operands,
+        far=found.proposal.far,
+        trips=trips,
+        group=group,
+        rounding_dtypes=found.before.rounding_dtypes,
+        discontinuities=found.before.discontinuities,
+        loops=found.before.loops,
+        turned=reader if reader is not None and reader.kind == "transpose" else None,
+    )
+
+
+def work(equation: Equation) -> int:
+    """Arithmetic operations of a first-order equation: 2mnk for a contraction, else its size."""
+    form = contraction(equation)
+    if form is not None:
+        return form.work
+    if equation.kind in _MOVES:
+        return 0
+    return max(v.size for v in (*equation.inputs, *equation.outputs))
+
+
+_MOVES = PRIMITIVES[Effect.EXACT] - {"max", "min", "reduce_max"}
 
 
 def _replayed(block: Block, forward: Forward, claims: Mapping[Equation, Claim], trips: int) -> int:
@@ -261,9 +192,9 @@ def _replayed(block: Block, forward: Forward, claims: Mapping[Equation, Claim], 
     total = 0
     for equation in block.equations:
         claim = claims.get(equation)
-        if claim is not None and claim.contraction is not None:
+        if claim is not None and claim.work:
             continue
-        if equation.outputs and forward.is_known(equation):
+        if equation.outputs and forward.outputs_known(equation):
             continue
         if equation.bodies:
             inner = trips * equation.params.get("length", 1)
@@ -313,9 +244,10 @@ class _Split:
             elif equation.kind == "cond":
                 for body in equation.bodies:
                     self.build(body, frame)
-            elif equation in self.by_equation and self.by_equation[equation].far_known:
+            elif equation in self.by_equation:
                 claim = self.by_equation[equation]
-                self.deepest((claim.far,)).projected.append(claim)
+                if claim.far is not None and claim.form.projected:
+                    self.deepest((claim.far,)).projected.append(claim)
 
     def deepest(self, atoms: Iterable[Atom]) -> Frame:
         if self.root is None:
@@ -338,7 +270,7 @@ class _Split:
             elif equation.kind == "while":
                 self.demand(uses(equation))
             elif equation in self.by_equation:
-                self.demand(self.by_equation[equation].reads(equation))
+                self.demand(self.by_equation[equation].reads)
             else:
                 self.demand(equation.inputs)
 

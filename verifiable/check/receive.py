@@ -14,8 +14,8 @@ import jax
 import numpy as np
 
 from verifiable import trace as traces
-from verifiable.check.partition import Claim
 from verifiable.check.specification import Specification
+from verifiable.claims.claim import Claim
 from verifiable.errors import CommitmentMismatch, MalformedEncoding
 from verifiable.key import KeyHeader
 from verifiable.submission import Submission

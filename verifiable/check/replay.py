@@ -15,17 +15,17 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from verifiable.check.outputs import OutputStatistic
-from verifiable.check.partition import Analysis, Claim, Frame
+from verifiable.check.partition import Analysis, Frame
 from verifiable.check.tiling import evaluate
 from verifiable.check.tiling.plan import Region, plan
-from verifiable.claims import freivalds, rounding
-from verifiable.claims.freivalds import Projection, Statistic
-from verifiable.claims.rounding import Rounding
+from verifiable.claims.claim import Claim
+from verifiable.claims.form import Terms
+from verifiable.claims.statistic import Statistic, first, summary
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Atom, Block, Env, Equation
 from verifiable.policy import Policy
 
-Residual = dict[str, Any]  # kept: [array], projected: [Projection], children: [Residual]
+Residual = dict[str, Any]  # kept: [array], projected: [pytree], children: [Residual]
 
 
 class Findings(NamedTuple):
@@ -74,15 +74,17 @@ def setup(
             )
         else:
             interpret.replay(equation, env)
-    projected = [_project(c, interpret.read(env, c.far), vectors, policy) for c in frame.projected]
+    projected = [_project(c, env, _terms(c, vectors, policy)) for c in frame.projected]
     return {"kept": [env[v] for v in frame.kept], "projected": projected, "children": children}
 
 
-def _project(claim: Claim, far: Array, vectors: Mapping[str, Array], policy: Policy) -> Projection:
-    if claim.contraction is None or claim.vectors is None:
-        raise AssertionError("only contractions are projected")
-    g, eps = vectors[claim.vectors], policy.eps_of(claim, claim.name)
-    return freivalds.project(claim.contraction, far, g, eps=eps)
+def _terms(claim: Claim, vectors: Mapping[str, Array], policy: Policy, limit: float = 0.0) -> Terms:
+    g = None if claim.vectors is None else vectors[claim.vectors]
+    return Terms(eps=policy.eps_of(claim, claim.name), limit=limit, vectors=g)
+
+
+def _project(claim: Claim, env: Env, terms: Terms) -> Any:
+    return None if claim.far is None else claim.form.project(interpret.read(env, claim.far), terms)
 
 
 def _setup_scan(
@@ -138,7 +140,7 @@ class Context:
     claimed: Mapping[int, Array]
     tested: frozenset[int]
     tile_bytes: int = 0
-    projections: Mapping[int, Projection] = field(default_factory=dict)
+    projections: Mapping[int, Any] = field(default_factory=dict)
     children: Mapping[Equation, tuple[Frame, Residual]] = field(default_factory=dict)
 
     def inside(self, frame: Frame, residual: Residual, env: Env) -> Context:
@@ -180,7 +182,7 @@ def check(
         elif equation in analysis.by_equation:
             claim = analysis.by_equation[equation]
             if claim.index in context.tested:
-                if claim.near is equation.outputs[0]:
+                if claim.replays_itself:
                     interpret.replay(equation, env)
                 findings.statistics[claim.index] = _test(claim, context, env, tiles.regions)
                 findings.taken[claim.index] = jnp.ones((), bool)
@@ -198,32 +200,16 @@ def check(
 
 
 def _test(claim: Claim, context: Context, env: Env, regions: Mapping[int, Region]) -> Statistic:
-    out, form = context.claimed[claim.index], claim.form
-    eps, limit = context.policy.eps_of(claim, claim.name), context.limit
-    if isinstance(form, Rounding):
-        return rounding.test(form, interpret.read(env, claim.near), out, eps=eps)
+    out = context.claimed[claim.index]
+    terms = _terms(claim, context.vectors, context.policy, context.limit)
     projection = context.projections.get(claim.index)
     if projection is None:
-        far = interpret.read(env, claim.far)
-        projection = _project(claim, far, context.vectors, context.policy)
-    g = context.vectors[form.vectors(far_known=claim.far_known)]
-
+        projection = _project(claim, env, terms)
+    terms = replace(terms, projection=projection)
     region = regions.get(claim.index)
     if region is None:
-        near = interpret.read(env, claim.near)
-        return freivalds.test(form, near, projection, out, g, eps=eps, limit=limit)
-    rows = evaluate.test(
-        region,
-        claim,
-        env,
-        projection,
-        out,
-        g,
-        eps=eps,
-        limit=limit,
-        tile_bytes=context.tile_bytes,
-    )
-    return freivalds.summary(rows)
+        return claim.form.test(interpret.read_all(env, claim.operands), out, terms)
+    return summary(evaluate.test(region, claim, env, out, terms, tile_bytes=context.tile_bytes))
 
 
 def _check_scan(equation: Equation, context: Context, env: Env) -> Findings:
@@ -281,4 +267,4 @@ def _test_untaken(out: Array) -> Statistic:
     zero = out.reshape(-1) == 0
     passed, true = jnp.all(zero), jnp.ones((), bool)
     worst = jnp.where(passed, 0.0, jnp.inf)
-    return Statistic(worst, freivalds.first(~zero), passed, true, true, true)
+    return Statistic(worst, first(~zero), passed, true, true, true)

@@ -10,9 +10,10 @@ import jax
 
 from verifiable.check import describe
 from verifiable.check.outputs import Output
-from verifiable.check.partition import Analysis, Claim
+from verifiable.check.partition import Analysis
 from verifiable.check.trees import conform
 from verifiable.claims import freivalds
+from verifiable.claims.claim import Claim
 from verifiable.jaxpr.blocks import Env, Function
 from verifiable.jaxpr.effects import is_float
 from verifiable.policy import Policy

@@ -17,11 +17,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from verifiable.check.outputs import Output, OutputStatistic
-from verifiable.check.partition import Claim
 from verifiable.check.receive import Problem
 from verifiable.check.replay import Findings
-from verifiable.claims import freivalds
-from verifiable.claims.freivalds import Statistic
+from verifiable.claims.claim import Claim
+from verifiable.claims.statistic import Statistic, conditions
 from verifiable.report import Bound, ClaimResult, Corridor, Coverage, Report, Verdict
 
 
@@ -153,12 +152,11 @@ def _result(
 def _judge_claim(findings: Findings, claim: Claim) -> WorstTrip:
     """The worst of a claim, over all trips of the scans around it."""
     statistic = Statistic(*(x.reshape(-1) for x in findings.statistics[claim.index]))
-    conditions = freivalds.conditions(statistic)
-    reason, worst, row, trip = _first_failure(conditions, statistic.worst, statistic.row)
-    if reason == "claim-mismatch" and not findings.taken[claim.index].reshape(-1)[trip]:
+    mismatch = claim.form.mismatch
+    checks = conditions(statistic, mismatch)
+    reason, worst, row, trip = _first_failure(checks, statistic.worst, statistic.row)
+    if reason == mismatch and not findings.taken[claim.index].reshape(-1)[trip]:
         reason = "claim-untaken"
-    elif reason == "claim-mismatch" and claim.contraction is None:
-        reason = "rounding-mismatch"
     return WorstTrip(reason, worst, row, trip)
 
 

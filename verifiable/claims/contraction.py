@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import jax.numpy as jnp
 import numpy as np
@@ -29,6 +29,7 @@ class Contraction(ABC):
     """`C = A B` as linear maps, of which the module's docstring has the first three.
 
     Attributes:
+      far_must_be_known: whether there is a check only for a far operand of parameters.
       near: index (0 or 1) of the operand that is applied; the other, `far`, is projected.
       shapes: shapes of the operands and of the output.
       dtypes: types of the operands and of the output.
@@ -37,6 +38,8 @@ class Contraction(ABC):
       contracted: length of the sums.
       columns: length of a row.
     """
+
+    far_must_be_known: ClassVar[bool] = False
 
     near: int
     shapes: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
@@ -114,6 +117,22 @@ class Contraction(ABC):
         The values are (batch..., contracted..., 1), as `project` returns them; the result is
         (batch..., rows...). The same as `apply`, but never keeps the products.
         """
+
+    def normalize(self, image: Array, norms: Array) -> Array:
+        """A projection in the form that `apply` takes after `weigh`, given ||B_k: * w||.
+
+        The two leave the product of near operand and projection as it is.
+        """
+        del norms
+        return image
+
+    def weigh(self, near: Array, norms: Array) -> tuple[Array, Array]:
+        """The near operand for `apply`, and sum_k A_ik^2 norms_k^2 as (batch..., rows...).
+
+        A primitive that multiplies the near operand by the norms for the sum may return the
+        product, and divide by the norms in `normalize`.
+        """
+        return near, self.near_sums(near * near, norms * norms)
 
     @abstractmethod
     def out_sums(self, out: Array) -> Array:

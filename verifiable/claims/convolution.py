@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,6 +20,8 @@ class Convolution(Contraction):
 
     A feature group is a product of its own, and counts as a batch of it.
     """
+
+    far_must_be_known: ClassVar[bool] = True
 
     strides: tuple[int, ...]
     padding: tuple[tuple[int, int], ...]

@@ -88,9 +88,18 @@ class DotGeneral(Contraction):
 
     def near_sums(self, near: Array, values: Array) -> Array:
         """See `Contraction.near_sums`."""
-        return self.contracted_sums(self.scale_near(near, values))
+        return self._contracted_sums(self._scale_near(near, values))
 
-    def contracted_sums(self, near: Array) -> Array:
+    def normalize(self, image: Array, norms: Array) -> Array:
+        """See `Contraction.normalize`."""
+        return image / jnp.where(norms == 0, 1.0, norms)
+
+    def weigh(self, near: Array, norms: Array) -> tuple[Array, Array]:
+        """See `Contraction.weigh`."""
+        scaled = self._scale_near(near, norms)
+        return scaled, self._contracted_sums(scaled * scaled)
+
+    def _contracted_sums(self, near: Array) -> Array:
         """Sums over the contracted dimensions of a near operand -> (batch..., rows...)."""
         side = self.near
         sums = jnp.sum(near, axis=self.contracting[side])
@@ -99,7 +108,7 @@ class DotGeneral(Contraction):
         position = {d: i for i, d in enumerate(sorted(kept))}
         return jnp.transpose(sums, [position[d] for d in kept])
 
-    def scale_near(self, near: Array, values: Array) -> Array:
+    def _scale_near(self, near: Array, values: Array) -> Array:
         """Near operand scaled by values over the contracted dimensions, as `near_sums` has them."""
         dims = (*self.batching[self.near], *self.contracting[self.near])
         return near * spread(values, self.shapes[self.near], dims)

@@ -38,10 +38,10 @@ from jax import lax
 
 from verifiable.challenge import Challenge
 from verifiable.claims.contraction import Contraction, extent
-from verifiable.claims.dot_general import DotGeneral
+from verifiable.claims.statistic import RowStatistics, Statistic, summary
 from verifiable.field import F61, Field
 from verifiable.jaxpr.blocks import Array
-from verifiable.report import Bound, Verdict
+from verifiable.report import Bound
 
 WEIGHT_FLOOR = 2.0**-12
 
@@ -65,44 +65,6 @@ class Projection(NamedTuple):
     norms: Array | None = None
     floor: Array | None = None
     scale: Array | None = None
-
-
-class Statistic(NamedTuple):
-    """Outcome of one check, as arrays.
-
-    Attributes:
-      worst: float64 (), the largest statistic as a fraction of its limit; an exact check has 0 or
-        infinity.
-      row: int32 (), the row that it belongs to, counted over batch and rows in the layout of the
-        output.
-      passed: bool (), whether every row whose operands are finite passed.
-      finite_claim: bool (), whether the claim is finite wherever its operands are.
-      in_range: bool (), whether every integer could have come out of the accumulator.
-      finite_operands: bool (), whether the verifier's own operands are finite.
-    """
-
-    worst: Array
-    row: Array
-    passed: Array
-    finite_claim: Array
-    in_range: Array
-    finite_operands: Array
-
-
-class RowStatistics(NamedTuple):
-    """Outcome of the test of each row: arrays of shape (batch..., rows...).
-
-    Attributes:
-      ratio: float64, the statistic as a fraction of its limit; an exact check has 0 or infinity.
-      finite_claim: bool, whether the claim is finite.
-      in_range: bool, whether every integer could have come out of the accumulator.
-      finite_operands: bool, whether the verifier's own operands are finite.
-    """
-
-    ratio: Array
-    finite_claim: Array
-    in_range: Array
-    finite_operands: Array
 
 
 class Applied(NamedTuple):
@@ -185,10 +147,8 @@ def project(
     flushed = form.scale_far(_subnormal(far) * (_tiny(far.dtype) / top), weights)
     ones = jnp.ones((form.columns, 1), jnp.float64)
     energy = jnp.square(scaled) + form.contracted * jnp.square(flushed / eps)
-    image, norms = form.project(scaled, g), jnp.sqrt(form.project(energy, ones))
-    if isinstance(form, DotGeneral):
-        # The near operand is multiplied by the norms, and so gives its own for free.
-        image = image / jnp.where(norms == 0, 1.0, norms)
+    norms = jnp.sqrt(form.project(energy, ones))
+    image = form.normalize(form.project(scaled, g), norms)
     outputs = (form.contracted + 1) * jnp.sqrt(jnp.sum(weights * weights, axis=-1))
     floor = outputs * _tiny(form.dtypes[2]) / top + _tiny(form.dtypes[form.near]) * jnp.sum(norms)
     return Projection(image, weights, norms, floor, top if _doubles(form) else None)
@@ -267,11 +227,7 @@ def apply(form: Contraction, near: Array, projection: Projection, *, field: Fiel
         raise ValueError("a projection of integers cannot test floats")
     top = _power_of_two(jnp.max(jnp.abs(wide))) if _doubles(form) else None
     wide = wide if top is None else wide / top
-    if isinstance(form, DotGeneral):
-        wide = form.scale_near(wide, norms)
-        energy = form.contracted_sums(wide * wide)
-    else:
-        energy = form.near_sums(wide * wide, norms * norms)
+    wide, energy = form.weigh(wide, norms)
     return Applied(form.apply(wide, image), energy, top)
 
 
@@ -349,26 +305,6 @@ def _compare_exact(
     )
 
 
-def summary(rows: RowStatistics) -> Statistic:
-    """The statistic of all rows: everything must hold in each, and the worst is named."""
-    ratio = rows.ratio.reshape(-1)
-    worst = jnp.max(ratio)
-    conditions = ratio <= 1.0, rows.finite_claim, rows.in_range, rows.finite_operands
-    # Reduced as one array: on so few rows, an operation costs more than its arithmetic.
-    hold = jnp.all(jnp.stack([c.reshape(-1) for c in conditions]), axis=1)
-    return Statistic(worst, first(ratio == worst), *hold)
-
-
-def first(flags: Array) -> Array:
-    """Index of the first true flag of a vector, int32; its length if there is none.
-
-    (JAX lowers `argmax` outside of `enable_x64` under `vmap`, where float64 fails.)
-    """
-    size = flags.shape[0]
-    indices = lax.iota(jnp.int32, size)
-    return jnp.min(jnp.where(flags, indices, jnp.int32(size)), initial=size)
-
-
 def _deviations(
     form: Contraction, applied: Applied, projection: Projection, out: Array, g: Array, eps: float
 ) -> tuple[Array, Array, Array, Array]:
@@ -392,22 +328,3 @@ def _deviations(
     rows = jnp.broadcast_to(floor[:, None], (form.batch, form.rows)).reshape(energy.shape)
     sigma = eps * jnp.sqrt(energy + claim) + rows
     return rho, energy, sigma, theirs
-
-
-def conditions(statistic: Statistic) -> tuple[tuple[str, Array], ...]:
-    """What a claim must hold, in order, each with the code of its failure; all must be true."""
-    return (
-        ("claim-nonfinite", statistic.finite_claim),
-        ("claim-range", statistic.in_range),
-        ("claim-mismatch", statistic.passed & (statistic.worst <= 1.0)),
-        ("nonfinite-operand", statistic.finite_operands),
-    )
-
-
-def judge(statistic: Statistic) -> tuple[Verdict, str]:
-    """Verdict and reason code of one statistic; only what passed everything is accepted."""
-    for reason, holds in conditions(statistic):
-        if not bool(holds):
-            unclear = reason == "nonfinite-operand"
-            return Verdict.INDETERMINATE if unclear else Verdict.REJECT, reason
-    return Verdict.ACCEPT, "ok"

@@ -21,26 +21,22 @@ chain stands for an operand that was computed in a narrow type: it is its own in
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from verifiable.claims.freivalds import Statistic, first
-from verifiable.jaxpr.blocks import Array, Equation, Literal
-
-NARROW = frozenset({"float16", "bfloat16"})
-_TARGETS = NARROW | {"float32"}
-_INTEGERS = frozenset({"int4", "uint4", "int8", "uint8", "int16", "uint16", "int32", "uint32"})
+from verifiable.claims.form import Form, Terms
+from verifiable.claims.statistic import Statistic, first
+from verifiable.jaxpr.blocks import Array, Equation
 
 Interval = tuple[Array, Array, Array]  # low, high, and whether any value is in it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class RoundingStep:
     """One monotone step.
 
     Attributes:
@@ -56,10 +52,49 @@ class Step:
     high: float = math.inf
     dtype: np.dtype[Any] | None = None
 
+    def forward(self, value: Array) -> Array:
+        """The step itself, as a number of the type of `value`."""
+        if self.kind == "narrow":
+            return value.astype(self.dtype).astype(value.dtype)
+        if self.kind == "clamp":
+            return jnp.clip(value, self.low, self.high)
+        if self.kind in ("cast", "truncate"):
+            info = jnp.iinfo(self.dtype)
+            return jnp.clip(jnp.trunc(value), int(info.min), int(info.max))
+        return {"round": jnp.round, "floor": jnp.floor, "ceil": jnp.ceil}[self.kind](value)
+
+    def back(self, low: Array, high: Array) -> Interval:
+        """The closed interval of values that the step takes into a closed interval."""
+        true = low <= high
+        if self.kind == "narrow":
+            return _middle(low, self.dtype, -1), _middle(high, self.dtype, +1), true
+        if self.kind in ("cast", "truncate"):
+            info = jnp.iinfo(self.dtype)
+            bottom, top = low <= int(info.min), high >= int(info.max)
+            if self.kind == "truncate":
+                low, high = jnp.where(low > 0, low, low - 1), jnp.where(high < 0, high, high + 1)
+            # Values out of range are cast to the ends of the type.
+            return jnp.where(bottom, -jnp.inf, low), jnp.where(top, jnp.inf, high), true
+        if self.kind == "clamp":
+            valid = (high >= self.low) & (low <= self.high)
+            low = jnp.where(low <= self.low, -jnp.inf, low)
+            return low, jnp.where(high >= self.high, jnp.inf, high), true & valid
+        # The other steps return integers only.
+        low, high = jnp.ceil(low), jnp.floor(high)
+        before, after = {"round": (0.5, 0.5), "floor": (0.0, 1.0), "ceil": (1.0, 0.0)}[self.kind]
+        return low - before, high + after, low <= high
+
+
+class Room(NamedTuple):
+    """How far the elements of a rounding may be shifted: lowest and highest change that passes."""
+
+    low: Array
+    high: Array
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rounding:
-    """The form of a rounding claim.
+class Rounding(Form):
+    """The form of a rounding claim; see `Form`.
 
     Attributes:
       steps: from the value that is rounded to the one that is committed.
@@ -67,175 +102,121 @@ class Rounding:
       dtype: type of the committed value.
     """
 
-    steps: tuple[Step, ...]
+    mismatch: ClassVar[str] = "rounding-mismatch"
+    # A difference before a rounding shows only where it crosses a tie.
+    floor: ClassVar[float] = 64.0
+
+    steps: tuple[RoundingStep, ...]
     source: np.dtype[Any]
     dtype: np.dtype[Any]
 
-    near = 0
-    tests = 0
-    work = 0
-    exact = False
+    def eps_types(self, rounding_dtypes: frozenset[str]) -> frozenset[str]:
+        """Types that the value was rounded to before."""
+        return rounding_dtypes
 
+    @property
+    def wide(self) -> Any:
+        """The type to compute in: the middle between two narrow values must be exact in it."""
+        large = any(s.dtype is not None and s.dtype.name in ("int32", "uint32") for s in self.steps)
+        return jnp.float64 if large or self.source.itemsize == 8 else jnp.float32
 
-def wide(form: Rounding) -> Any:
-    """The type to compute in: the middle between two narrow values must be exact in it."""
-    large = any(s.dtype is not None and s.dtype.name in ("int32", "uint32") for s in form.steps)
-    return jnp.float64 if large or form.source.itemsize == 8 else jnp.float32
+    def test(self, operands: list[Array], claim: Array, terms: Terms) -> Statistic:
+        """Test a committed rounding; runs under `jax.enable_x64`.
 
+        Args:
+          operands: the value that the verifier replayed, before it was rounded.
+          claim: what the device committed to.
+          terms: eps is the slack as a fraction of |value| + rms.
 
-def extend(steps: Sequence[Step], equation: Equation) -> tuple[Step, ...] | None:
-    """The chain that an equation makes of another chain's output; None if it is no step of one."""
-    step = _step(equation, integral=_integral(steps))
-    return None if step is None else (*steps, step)
+        Returns:
+          `worst` is the largest distance of a value from what rounds to the claim, as a fraction of
+          the slack; `row` counts over all but the last axis.
+        """
+        v, q = (x.astype(self.wide) for x in (*operands, claim))
+        rows = (math.prod(v.shape[:-1]), math.prod(v.shape[-1:]))
+        v, q = v.reshape(rows), q.reshape(rows)
+        own = jnp.all(jnp.isfinite(v), axis=-1, keepdims=True)
+        low, high, exists = self.preimage(q)
+        short = jnp.maximum(jnp.maximum(low - v, v - high), 0)
+        ratio = short / self.slack(v, terms.eps)
+        # Divided by a slack that overflowed, a distance would vanish.
+        ratio = jnp.where(exists & ~jnp.isnan(ratio) & ~jnp.isnan(q), ratio, jnp.inf)
+        ratio = jnp.where(own, ratio, 0).astype(jnp.float64)
+        by_row = jnp.max(ratio, axis=-1, initial=0.0)
+        worst = jnp.max(by_row, initial=0.0)
+        return Statistic(
+            worst=worst,
+            row=first(by_row == worst),
+            passed=jnp.all(by_row <= 1.0),
+            finite_claim=jnp.all(~jnp.isnan(q) | ~own),
+            in_range=jnp.ones((), bool),
+            finite_operands=jnp.all(own),
+        )
 
+    def slack(self, value: Array, eps: float) -> Array:
+        """How far a device's value may be from the verifier's: eps (|v| + rms(row)) + tiny."""
+        top = jnp.max(jnp.abs(value), axis=-1, keepdims=True, initial=0)
+        # Divided by the largest element, squares neither overflow nor vanish.
+        top = jnp.where((top > 0) & jnp.isfinite(top), top, 1)
+        rms = top * jnp.sqrt(jnp.mean(jnp.square(value / top), axis=-1, keepdims=True))
+        types = [self.source, *(s.dtype for s in self.steps if s.kind == "narrow")]
+        tiny = max(float(jnp.finfo(t).tiny) for t in types if t is not None)
+        return jnp.minimum(eps * (jnp.abs(value) + rms) + tiny, jnp.finfo(value.dtype).max)
 
-def _integral(steps: Sequence[Step]) -> bool:
-    """Whether a chain gives integers only: a clamp off the integers undoes a `round`."""
-    integral = False
-    for step in steps:
-        if step.kind == "clamp":
-            ends = [x for x in (step.low, step.high) if math.isfinite(x)]
-            integral = integral and all(x.is_integer() for x in ends)
-        elif step.kind != "narrow":
-            integral = True
-    return integral
+    def forward(self, value: Array) -> Array:
+        """The chain itself: the rounded value, as a number of the type of `value`."""
+        for step in self.steps:
+            value = step.forward(value)
+        return value
 
+    def preimage(self, claim: Array) -> Interval:
+        """The closed interval of values that the chain takes to each element, in type `wide`."""
+        low = high = claim
+        exists = jnp.ones(claim.shape, bool)
+        for step in reversed(self.steps):
+            low, high, valid = step.back(low, high)
+            exists = exists & valid
+        return low, high, exists
 
-def operand(equation: Equation) -> Any:
-    """The operand that a step rounds: the one that is no literal; None if there are several."""
-    candidates = [a for a in equation.inputs if not isinstance(a, Literal)]
-    return candidates[0] if len(candidates) == 1 else None
+    def extremes(self, value: Array, slack: Array) -> tuple[Array, Array]:
+        """The least and the greatest value that passes as the rounding of `value`."""
+        if self.steps:
+            return self.forward(value - slack), self.forward(value + slack)
+        # An operand computed in a narrow type must be one of its values, and within the slack.
+        low, high = ((value + d).astype(self.dtype) for d in (-slack, slack))
+        up, down = (jnp.full(value.shape, sign * np.inf, self.dtype) for sign in (1, -1))
+        low = jnp.where(low.astype(value.dtype) < value - slack, lax.nextafter(low, up), low)
+        high = jnp.where(high.astype(value.dtype) > value + slack, lax.nextafter(high, down), high)
+        return low.astype(value.dtype), high.astype(value.dtype)
 
+    def smooth(self, equation: Equation, inputs: list[Array], operands: list[Array]) -> Array:
+        """The rounded value, whose derivative is taken for that of the identity."""
+        value = operands[0].astype(self.wide)
+        return value + lax.stop_gradient(self.forward(value) - value)
 
-def _step(equation: Equation, *, integral: bool) -> Step | None:
-    kind = equation.kind
-    if operand(equation) is None:
-        return None
-    if kind == "convert_element_type":
-        target, source = equation.outputs[0].dtype, equation.inputs[0].dtype
-        if target.name in _INTEGERS and jnp.issubdtype(source, jnp.floating):
-            return Step(kind="cast" if integral else "truncate", dtype=target)
-        narrows = jnp.issubdtype(source, jnp.floating) and target.itemsize < source.itemsize
-        return Step(kind="narrow", dtype=target) if target.name in _TARGETS and narrows else None
-    if kind in ("round", "floor", "ceil"):
-        return Step(kind=kind)
-    if kind == "clamp" and equation.inputs[1] is operand(equation):
-        low, _, high = equation.inputs
-        return Step(kind="clamp", low=_number(low), high=_number(high))
-    if kind in ("max", "min"):
-        [bound] = [a for a in equation.inputs if isinstance(a, Literal)]
-        number = _number(bound)
-        low, high = (number, math.inf) if kind == "max" else (-math.inf, number)
-        return Step(kind="clamp", low=low, high=high)
-    return None
+    def room(self, operands: list[Array], far: Array | None, out: Array, eps: float) -> Room:
+        """From the honest value to the extremes that pass."""
+        value = operands[0].astype(self.wide)
+        own = self.forward(value)
+        low, high = self.extremes(value, self.slack(value, eps))
+        return Room(low - own, high - own)
 
+    def reach(self, room: Room, slope: Array, kappa: float) -> Array:
+        """sum_ij |slope_ij| times the larger of the two changes."""
+        return jnp.sum(jnp.abs(slope) * jnp.maximum(jnp.abs(room.low), jnp.abs(room.high)))
 
-def _number(literal: Any) -> float:
-    return float(literal.value)
+    def steepest(self, room: Room, slope: Array, kappa: float) -> Array:
+        """Its sign says which of the two extremes to take."""
+        return -slope
 
-
-def test(form: Rounding, value: Array, claim: Array, *, eps: float) -> Statistic:
-    """Test a committed rounding; runs under `jax.enable_x64`.
-
-    Args:
-      form: the rounding.
-      value: what the verifier replayed, before it was rounded.
-      claim: what the device committed to.
-      eps: slack, as a fraction of |value| + rms.
-
-    Returns:
-      `worst` is the largest distance of a value from what rounds to the claim, as a fraction of
-      the slack; `row` counts over all but the last axis.
-    """
-    v, q = (x.astype(wide(form)) for x in (value, claim))
-    rows = (math.prod(v.shape[:-1]), math.prod(v.shape[-1:]))
-    v, q = v.reshape(rows), q.reshape(rows)
-    own = jnp.all(jnp.isfinite(v), axis=-1, keepdims=True)
-    low, high, exists = preimage(form, q)
-    short = jnp.maximum(jnp.maximum(low - v, v - high), 0)
-    ratio = short / slack(form, v, eps)
-    # Divided by a slack that overflowed, a distance would vanish.
-    ratio = jnp.where(exists & ~jnp.isnan(ratio) & ~jnp.isnan(q), ratio, jnp.inf)
-    ratio = jnp.where(own, ratio, 0).astype(jnp.float64)
-    by_row = jnp.max(ratio, axis=-1, initial=0.0)
-    worst = jnp.max(by_row, initial=0.0)
-    return Statistic(
-        worst=worst,
-        row=first(by_row == worst),
-        passed=jnp.all(by_row <= 1.0),
-        finite_claim=jnp.all(~jnp.isnan(q) | ~own),
-        in_range=jnp.ones((), bool),
-        finite_operands=jnp.all(own),
-    )
-
-
-def slack(form: Rounding, value: Array, eps: float) -> Array:
-    """How far a device's value may be from the verifier's: eps (|v| + rms(row)) + tiny."""
-    top = jnp.max(jnp.abs(value), axis=-1, keepdims=True, initial=0)
-    # Divided by the largest element, squares neither overflow nor vanish.
-    top = jnp.where((top > 0) & jnp.isfinite(top), top, 1)
-    rms = top * jnp.sqrt(jnp.mean(jnp.square(value / top), axis=-1, keepdims=True))
-    types = [form.source, *(s.dtype for s in form.steps if s.kind == "narrow")]
-    tiny = max(float(jnp.finfo(t).tiny) for t in types if t is not None)
-    return jnp.minimum(eps * (jnp.abs(value) + rms) + tiny, jnp.finfo(value.dtype).max)
-
-
-def forward(form: Rounding, value: Array) -> Array:
-    """The chain itself: the rounded value, as a number of the type of `value`."""
-    for step in form.steps:
-        if step.kind == "narrow":
-            value = value.astype(step.dtype).astype(value.dtype)
-        elif step.kind == "clamp":
-            value = jnp.clip(value, step.low, step.high)
-        elif step.kind in ("cast", "truncate"):
-            info = jnp.iinfo(step.dtype)
-            value = jnp.clip(jnp.trunc(value), int(info.min), int(info.max))
-        else:
-            value = {"round": jnp.round, "floor": jnp.floor, "ceil": jnp.ceil}[step.kind](value)
-    return value
-
-
-def extremes(form: Rounding, value: Array, slack: Array) -> tuple[Array, Array]:
-    """The least and the greatest value that passes as the rounding of `value`."""
-    if form.steps:
-        return forward(form, value - slack), forward(form, value + slack)
-    # What was computed in a narrow type has to be one of its values, and within the slack.
-    low, high = ((value + d).astype(form.dtype) for d in (-slack, slack))
-    up, down = (jnp.full(value.shape, sign * np.inf, form.dtype) for sign in (1, -1))
-    low = jnp.where(low.astype(value.dtype) < value - slack, lax.nextafter(low, up), low)
-    high = jnp.where(high.astype(value.dtype) > value + slack, lax.nextafter(high, down), high)
-    return low.astype(value.dtype), high.astype(value.dtype)
-
-
-def preimage(form: Rounding, claim: Array) -> Interval:
-    """The closed interval of values that the chain takes to each element, in `wide(form)`."""
-    low = high = claim
-    exists = jnp.ones(claim.shape, bool)
-    for step in reversed(form.steps):
-        low, high, valid = _back(step, low, high)
-        exists = exists & valid
-    return low, high, exists
-
-
-def _back(step: Step, low: Array, high: Array) -> Interval:
-    true = low <= high
-    if step.kind == "narrow":
-        return _middle(low, step.dtype, -1), _middle(high, step.dtype, +1), true
-    if step.kind in ("cast", "truncate"):
-        info = jnp.iinfo(step.dtype)
-        bottom, top = low <= int(info.min), high >= int(info.max)
-        if step.kind == "truncate":
-            low, high = jnp.where(low > 0, low, low - 1), jnp.where(high < 0, high, high + 1)
-        # What lies beyond the type is cast to its ends.
-        return jnp.where(bottom, -jnp.inf, low), jnp.where(top, jnp.inf, high), true
-    if step.kind == "clamp":
-        valid = (high >= step.low) & (low <= step.high)
-        low = jnp.where(low <= step.low, -jnp.inf, low)
-        return low, jnp.where(high >= step.high, jnp.inf, high), true & valid
-    # Only integers come out of the others.
-    low, high = jnp.ceil(low), jnp.floor(high)
-    before, after = {"round": (0.5, 0.5), "floor": (0.0, 1.0), "ceil": (1.0, 0.0)}[step.kind]
-    return low - before, high + after, low <= high
+    def shifted(
+        self, operands: list[Array], out: Array, shift: Array, eps: float, kappa: float
+    ) -> Array:
+        """The extremes of the slack, or of kappa of it."""
+        value = operands[0].astype(self.wide)
+        low, high = self.extremes(value, min(kappa, 1.0) * self.slack(value, eps))
+        wanted = jnp.where(shift < 0, low, jnp.where(shift > 0, high, out.astype(low.dtype)))
+        return wanted.astype(out.dtype)
 
 
 def _middle(x: Array, dtype: Any, direction: int) -> Array:

@@ -12,8 +12,9 @@ from jax import lax
 
 from verifiable import policy
 from verifiable.challenge import Challenge
-from verifiable.claims.freivalds import Statistic, bound, judge, project, test, vectors
-from verifiable.claims.registry import contraction, contractions
+from verifiable.claims import freivalds
+from verifiable.claims.product import CONTRACTIONS, Product, contraction
+from verifiable.claims.statistic import Statistic, judge
 from verifiable.jaxpr import flatten
 from verifiable.jaxpr.blocks import Array
 from verifiable.jaxpr.effects import FLOATS
@@ -105,7 +106,7 @@ def _verify(
             function, shape = flatten.trace(product, lhs, rhs)
         except TypeError as error:
             raise ValueError(f"operands of shapes {lhs.shape} and {rhs.shape}: {error}") from error
-        [equation] = [e for e in function.block.equations if e.kind in contractions]
+        [equation] = [e for e in function.block.equations if e.kind in CONTRACTIONS]
         form = contraction(equation)
         if form is None or len(function.block.equations) > 1:
             raise TypeError(
@@ -121,14 +122,14 @@ def _verify(
                 text = f"got {have}, the product has {want}"
                 return Result(verdict=Verdict.REJECT, reason=reason, message=text)
         eps = policy.eps_of(form)
-        reached = bound(policy.phi, form.tests, policy.draws)
-        g = jnp.asarray(vectors(challenge, form.vectors(far_known=True), policy.draws))
+        reached = freivalds.bound(policy.phi, form.tests, policy.draws)
+        g = jnp.asarray(freivalds.vectors(challenge, form.vectors(far_known=True), policy.draws))
         near, far = (jnp.asarray(x) for x in ((lhs, rhs), (rhs, lhs))[form.near])
-        projection = project(form, far, g, eps=eps)
+        projection = freivalds.project(form, far, g, eps=eps)
         claim = jnp.asarray(out)
-        found = test(form, near, projection, claim, g, eps=eps, limit=reached.limit)
+        found = freivalds.test(form, near, projection, claim, g, eps=eps, limit=reached.limit)
         statistic = Statistic(*(np.asarray(x) for x in found))
-    verdict, reason = judge(statistic)
+    verdict, reason = judge(statistic, Product.mismatch)
     return Result(
         verdict=verdict,
         reason=reason,

@@ -34,7 +34,8 @@ class Effect(enum.Enum):
     UNKNOWN = "unknown"
 
 
-FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
+HALF_PRECISION = frozenset({"float16", "bfloat16"})
+FLOATS = HALF_PRECISION | {"float32", "float64"}
 
 
 def _names(text: str) -> frozenset[str]:

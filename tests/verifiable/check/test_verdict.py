@@ -21,7 +21,7 @@ from verifiable import challenge, program
 from verifiable.check.outputs import Output, OutputStatistic
 from verifiable.check.replay import Findings
 from verifiable.check.verdict import judge
-from verifiable.claims.freivalds import Statistic
+from verifiable.claims.statistic import Statistic
 from verifiable.errors import Rejected, Undecided, VerificationError
 from verifiable.policy import Policy
 from verifiable.report import REASONS, Coverage, Report, Verdict
@@ -687,7 +687,7 @@ def a_claim(index: int, glue: Sequence[str] = (), loops: Sequence[str] = ()) -> 
         discontinuities=frozenset(glue),
         loops=frozenset(loops),
         group=index,
-        contraction=object(),
+        form=SimpleNamespace(mismatch="claim-mismatch"),
     )
 
 

@@ -12,7 +12,7 @@ import pytest
 from jax import lax
 
 from tests.helpers.contractions import contraction_of, conv, matrix_form
-from verifiable.claims.registry import contraction
+from verifiable.claims.product import contraction
 
 
 def product_of(lhs: str, rhs: str, out: str, contracted: int) -> Any:

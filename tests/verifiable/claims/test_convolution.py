@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.helpers.contractions import Case, check_maps, conv, conv_cases
 from verifiable.claims.convolution import Convolution
-from verifiable.claims.registry import contraction
+from verifiable.claims.product import contraction
 
 
 @given(case=conv_cases(), seed=st.integers(0, 2**32))

@@ -30,10 +30,9 @@ from tests.helpers.contractions import (
 from verifiable import challenge
 from verifiable.challenge import Beacon, Challenge, CommitmentLog
 from verifiable.claims import freivalds
-from verifiable.claims.freivalds import (
-    Statistic,
-)
+from verifiable.claims.product import Product
 from verifiable.claims.standalone import verify_conv_general_dilated, verify_dot_general
+from verifiable.claims.statistic import Statistic, judge
 from verifiable.field import F61, Field
 from verifiable.policy import DEFAULT, Policy
 from verifiable.report import Bound, Result, Verdict
@@ -730,7 +729,7 @@ def test_one_nonfinite_element_anywhere_rejects_a_claim(bad: float):
     found = found_in_product(a, b, claims)
     for i in range(len(claims)):
         statistic = Statistic(*(x[0, i] for x in found))
-        assert freivalds.judge(statistic) == (Verdict.REJECT, "claim-nonfinite")
+        assert judge(statistic, Product.mismatch) == (Verdict.REJECT, "claim-nonfinite")
     assert_rejected(verify(a, b, claims[0]), "claim-nonfinite")
 
 
@@ -756,7 +755,7 @@ def test_a_nonfinite_operand_is_indeterminate(side: str, bad: float):
     wrong = honest.copy()
     wrong[5] = -right[5]
     found = found_in_product(a, b, [honest, touched, wrong])
-    verdicts = [freivalds.judge(Statistic(*(x[0, i] for x in found))) for i in range(3)]
+    verdicts = [judge(Statistic(*(x[0, i] for x in found)), Product.mismatch) for i in range(3)]
     open_ = (Verdict.INDETERMINATE, "nonfinite-operand")
     assert verdicts[0] == open_
     # What the operands leave open is open; the other rows are still tested.
@@ -1124,7 +1123,7 @@ def statistic(**changes: Any) -> Statistic:
 def test_only_what_passed_everything_is_accepted(
     changes: dict[str, Any], verdict: Verdict, reason: str
 ):
-    assert freivalds.judge(statistic(**changes)) == (verdict, reason)
+    assert judge(statistic(**changes), Product.mismatch) == (verdict, reason)
 
 
 def test_sets_of_vectors():

@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 from jax import lax
 
 from verifiable import challenge, program
-from verifiable.claims import rounding
-from verifiable.claims.rounding import Rounding, Step
+from verifiable.claims.form import Terms
+from verifiable.claims.product import Product
+from verifiable.claims.rounding import Rounding, RoundingStep
 from verifiable.report import Verdict
 
 F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
@@ -31,7 +32,7 @@ BF16, F16, I8 = np.dtype(ml_dtypes.bfloat16), np.dtype(np.float16), np.dtype(np.
 # ------------------------------------------------------------------------ one element, by oracle
 
 
-def oracle(steps: tuple[Step, ...], x: float) -> float:
+def oracle(steps: tuple[RoundingStep, ...], x: float) -> float:
     """The chain on one number, from the definitions, in double precision."""
     for step in steps:
         if step.kind == "narrow":
@@ -49,13 +50,14 @@ def oracle(steps: tuple[Step, ...], x: float) -> float:
     return x
 
 
-def narrow(dtype: Any) -> Step:
-    return Step(kind="narrow", dtype=dtype)
+def narrow(dtype: Any) -> RoundingStep:
+    return RoundingStep(kind="narrow", dtype=dtype)
 
 
-ROUND, FLOOR, CEIL = (Step(kind=k) for k in ("round", "floor", "ceil"))
-CLIP = Step(kind="clamp", low=-127.0, high=127.0)
-CAST, TRUNCATE = Step(kind="cast", dtype=I8), Step(kind="truncate", dtype=I8)
+ROUND, FLOOR, CEIL = (RoundingStep(kind=k) for k in ("round", "floor", "ceil"))
+CLIP = RoundingStep(kind="clamp", low=-127.0, high=127.0)
+RELU = RoundingStep(kind="clamp", low=0.0)
+CAST, TRUNCATE = RoundingStep(kind="cast", dtype=I8), RoundingStep(kind="truncate", dtype=I8)
 CHAINS = {
     "bfloat16": Rounding(steps=(narrow(BF16),), source=F32, dtype=BF16),
     "float16": Rounding(steps=(narrow(F16),), source=F32, dtype=F16),
@@ -67,7 +69,7 @@ CHAINS = {
     "int8, floor": Rounding(steps=(FLOOR, CLIP, CAST), source=F32, dtype=I8),
     "integral floats": Rounding(steps=(ROUND,), source=F32, dtype=F32),
     "ceil": Rounding(steps=(CEIL,), source=F32, dtype=F32),
-    "relu of a floor": Rounding(steps=(FLOOR, Step(kind="clamp", low=0.0)), source=F32, dtype=F32),
+    "relu of a floor": Rounding(steps=(FLOOR, RELU), source=F32, dtype=F32),
 }
 
 
@@ -77,8 +79,8 @@ def judged(name: str, eps: float) -> Callable[..., Any]:
 
     def one(v: Any, q: Any) -> Any:
         with jax.enable_x64(True):
-            s = rounding.test(form, v, q, eps=eps)
-            return s, rounding.slack(form, v.astype(rounding.wide(form)), eps)
+            s = form.test([v], q, Terms(eps=eps))
+            return s, form.slack(v.astype(form.wide), eps)
 
     with jax.enable_x64(True):
         return jax.jit(one)
@@ -131,12 +133,12 @@ def test_a_claim_passes_iff_a_value_within_the_slack_rounds_to_it(
 def test_the_extremes_pass_and_hold_the_rounding_between_them(name: str, value: float, eps: float):
     form = CHAINS[name]
     with jax.enable_x64(True):
-        v = jnp.asarray(np.asarray([value], form.source)).astype(rounding.wide(form))
-        slack = rounding.slack(form, v, eps)
+        v = jnp.asarray(np.asarray([value], form.source)).astype(form.wide)
+        slack = form.slack(v, eps)
         # A thousandth less, but not where the machine would take the slack for zero.
         slack = jnp.maximum(slack * 0.999, jnp.finfo(slack.dtype).tiny)
-        low, high = (float(x[0]) for x in rounding.extremes(form, v, slack))
-        own = float(rounding.forward(form, v)[0])
+        low, high = (float(x[0]) for x in form.extremes(v, slack))
+        own = float(form.forward(v)[0])
     assert low <= own <= high
     for end in (low, own, high):
         assert worst_of(name, value, end, eps)[0] <= 1
@@ -169,7 +171,7 @@ def test_a_value_that_is_not_finite_shows_nothing():
     v = np.asarray([[np.nan, 1.0], [2.0, 3.0]], np.float32)
     for claim, passed in ([[0, 99], [2, 3]], True), ([[0, 1], [2, 99]], False):
         with jax.enable_x64(True):
-            s = rounding.test(form, jnp.asarray(v), jnp.asarray(claim, jnp.int8), eps=2.0**-16)
+            s = form.test([jnp.asarray(v)], jnp.asarray(claim, jnp.int8), Terms(eps=2.0**-16))
         assert not s.finite_operands
         assert bool(s.passed) == passed
 
@@ -290,7 +292,7 @@ def check(c: SimpleNamespace, y: Any, trace: Any) -> Any:
 @pytest.mark.parametrize("name", MODELS)
 def test_honest_devices_are_accepted(name: str):
     c = case(name)
-    roundings = [claim for claim in c.program.claims if claim.contraction is None]
+    roundings = [claim for claim in c.program.claims if isinstance(claim.form, Rounding)]
     assert roundings
     assert not c.program.coverage.discontinuous
     for y, trace in ((c.y, c.claims), c.other):
@@ -302,7 +304,7 @@ def test_honest_devices_are_accepted(name: str):
 def test_integer_products_take_the_committed_operand(name: str):
     """An operand that another device rounded otherwise near a tie is the one that is checked."""
     c = case(name)
-    integers = [claim for claim in c.program.claims if claim.contraction is not None]
+    integers = [claim for claim in c.program.claims if isinstance(claim.form, Product)]
     assert integers
     for claim in integers:
         assert claim.form.exact
@@ -356,7 +358,7 @@ def test_what_follows_a_committed_rounding_starts_from_it():
         return lax.dot(levels, p["up"]["q"], preferred_element_type=jnp.int32), q @ p["float"]
 
     compiled = program.compile(fn, PARAMS, X)
-    roundings = [c for c in compiled.claims if c.contraction is None]
+    roundings = [c for c in compiled.claims if isinstance(c.form, Rounding)]
     assert [c.primitive for c in roundings] == ["round"]
     y, trace = jax.jit(compiled.execute)(PARAMS, X)
     key = compiled.setup(PARAMS, challenge.secret())
@@ -526,7 +528,7 @@ def test_an_accumulator_that_is_off_is_rejected(amount: int):
 def test_narrow_operands_are_held_to_their_own_last_bits(name: str, steps: int):
     c = case(name)
     for claim, honest in zip(c.program.claims, c.claims, strict=True):
-        if claim.contraction is not None:
+        if not isinstance(claim.form, Rounding):
             continue
         values = np.array(honest)
         i = np.unravel_index(np.argmax(np.abs(values.astype(np.float32))), values.shape)
@@ -539,7 +541,7 @@ def test_narrow_operands_are_held_to_their_own_last_bits(name: str, steps: int):
 
 def test_a_claim_that_is_not_a_number_is_rejected():
     c = case("bfloat16")
-    first = next(claim for claim in c.program.claims if claim.contraction is None)
+    first = next(claim for claim in c.program.claims if isinstance(claim.form, Rounding))
     trace = [np.array(a) for a in c.claims]
     trace[first.index][0, 0] = np.nan
     report = check(c, c.y, trace)

@@ -23,11 +23,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from verifiable.check.partition import Claim
 from verifiable.check.tiling.plan import Region, tile_size
 from verifiable.check.tiling.rules import RESIZE, Cut
 from verifiable.claims import freivalds
-from verifiable.claims.freivalds import Applied, Projection, RowStatistics
+from verifiable.claims.claim import Claim
+from verifiable.claims.form import Terms
+from verifiable.claims.freivalds import Applied
+from verifiable.claims.statistic import RowStatistics
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Env, Equation, Var
 
@@ -36,12 +38,9 @@ def test(
     region: Region,
     claim: Claim,
     env: Env,
-    projection: Projection,
     out: Array,
-    g: Array,
+    terms: Terms,
     *,
-    eps: float,
-    limit: float,
     tile_bytes: int,
 ) -> RowStatistics:
     """Test a claim tile by tile.
@@ -50,11 +49,14 @@ def test(
       region: of the claim, a contraction.
       env: values by variable: what the region cuts, and what it needs whole; this function
         writes to it what the region returns.
+      out: the claimed output.
+      terms: of the test, with the projection of the far operand.
       tile_bytes: size of the tiles.
 
-    The other arguments, and what it returns for all rows, are those of `freivalds.compare`.
+    Returns:
+      What `freivalds.compare` returns, for all rows.
     """
-    form = claim.contraction
+    form, projection, g = claim.form.contraction, terms.projection, terms.vectors
     axes = None if form is None else form.row_axes()
     if form is None or axes is None:
         raise ValueError(f"the rows of {claim.name} cannot be cut")
@@ -63,7 +65,9 @@ def test(
 
     def compare(applied: Applied, start: Any, size: int) -> RowStatistics:
         some = _piece(out, Cut(out_axis), start, size)
-        return freivalds.compare(form.cut(size), applied, projection, some, g, eps=eps, limit=limit)
+        return freivalds.compare(
+            form.cut(size), applied, projection, some, g, eps=terms.eps, limit=terms.limit
+        )
 
     def of_rows(near: Array, start: Any, size: int) -> RowStatistics:
         return compare(freivalds.apply(form.cut(size), near, projection), start, size)

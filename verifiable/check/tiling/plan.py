@@ -13,9 +13,10 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from verifiable.check.partition import Analysis, Claim
+from verifiable.check.partition import Analysis
 from verifiable.check.tiling.rules import RULES, Cut, Cuts, batched, merged, untransposed
 from verifiable.claims import freivalds
+from verifiable.claims.claim import Claim
 from verifiable.claims.contraction import Contraction
 from verifiable.jaxpr.blocks import Atom, Block, Equation, Var
 
@@ -106,11 +107,12 @@ class _Planner:
             claim = self.analysis.by_equation.get(equation)
             if claim is not None and claim.index not in self.tested:
                 continue
-            if claim is not None and claim.contraction is not None:
-                self._claim(place, claim, claim.contraction)
+            form = None if claim is None else claim.form.contraction
+            if claim is not None and form is not None:
+                self._claim(place, claim, form)
                 claims.append(claim)
             elif claim is not None:
-                self._need_whole(place, claim.reads(equation))
+                self._need_whole(place, claim.reads)
             elif self._stays_outside(equation):
                 self._need_whole(place, equation.inputs)
                 for body in equation.bodies:
@@ -123,9 +125,9 @@ class _Planner:
                 free = computed.isdisjoint(a for a in equation.inputs if isinstance(a, Var))
                 self._equation(place, equation, free)
         regions = {
-            c.index: self._region(c, c.contraction)
+            c.index: self._region(c, c.form.contraction)
             for c in claims
-            if c.contraction is not None and c.index in self.steps
+            if c.form.contraction is not None and c.index in self.steps
         }
         return Plan(regions, frozenset(self.inside))
 
@@ -152,7 +154,7 @@ class _Planner:
                 self.tiles.setdefault(atom, {}).setdefault(index, set()).add(cut)
 
     def _claim(self, place: int, claim: Claim, form: Contraction) -> None:
-        self._need_whole(place, [claim.far])
+        self._need_whole(place, claim.reads[1:])
         axes = form.row_axes()
         if axes is None:
             self._need_whole(place, [claim.near])

@@ -15,6 +15,7 @@ from protocols.demo import devices, models
 from protocols.demo.models import in_precision
 from protocols.demo.scenes import check
 from verifiable import challenge, program
+from verifiable.claims.product import Product
 from verifiable.key import VerifierKey
 
 SEED = bytes(range(32))
@@ -123,7 +124,7 @@ def test_every_device_has_its_row(precision):
 def test_each_device_gets_its_verdict_reason_and_claim(precision, expected):
     found = outcomes(precision)[expected.name]
     claims = job(precision).program.claims
-    products = [c for c in claims if c.contraction is not None]
+    products = [c for c in claims if isinstance(c.form, Product)]
     reason = INSTEAD.get((precision, expected.name), expected.reason)
     if reason == "first":
         reason = "claim-mismatch" if claims[0] is products[0] else "rounding-mismatch"

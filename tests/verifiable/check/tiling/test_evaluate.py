@@ -216,7 +216,7 @@ def test_every_row_is_tested(step):
     """A change in any one row of any claim is found, and found there."""
     case = Case(step, X)
     for index, claim in enumerate(case.programs[0].claims):
-        if claim.trips or claim.form.batch > 1 or step is branched:
+        if claim.trips or claim.form.contraction.batch > 1 or step is branched:
             continue
         columns = claim.shape[-1]
         for row in range(claim.shape[0]):

@@ -1,0 +1,155 @@
+"""Which equations are roundings: chains of steps on their way into a contraction.
+
+A chain starts where a value that is not exact is rounded, and goes on with each step whose operand
+only the next step reads. It is claimed at its last step, if that reaches an operand of a
+contraction. The empty chain stands for an operand that was computed in a narrow type.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from verifiable.claims.form import Proposal, View
+from verifiable.claims.product import CONTRACTIONS
+from verifiable.claims.rounding import Rounding, RoundingStep
+from verifiable.jaxpr.blocks import Equation, Literal, Var
+from verifiable.jaxpr.effects import HALF_PRECISION, Effect, effects_of
+from verifiable.jaxpr.graph import Graph
+
+STEPS = frozenset("convert_element_type round floor ceil clamp max min".split())
+
+_TARGETS = HALF_PRECISION | {"float32"}
+_INTEGERS = frozenset({"int4", "uint4", "int8", "uint8", "int16", "uint16", "int32", "uint32"})
+
+# A narrow operand may pass through these between the equation that computes it and a contraction.
+_MOVES = frozenset(
+    """
+    broadcast_in_dim convert_element_type copy copy_p expand_dims reshape rev slice split squeeze
+    stop_gradient transpose
+    """.split()
+)
+
+
+class Chain(NamedTuple):
+    """A rounding so far: the value that is rounded, the steps, and the names of their equations."""
+
+    source: Var
+    steps: tuple[RoundingStep, ...]
+    names: frozenset[str]
+
+
+def propose(equation: Equation, view: View) -> Proposal | None:
+    """Claim the last step of a chain that reaches a contraction; see `form.Rule`."""
+    chain = _chain(equation, view)
+    if chain is None:
+        return None
+    out = equation.outputs[0]
+    if out not in view.graph.reaching(CONTRACTIONS):
+        return None
+    reader = view.graph.only_reader(out)
+    if reader is not None and extend(chain.steps, reader) is not None:
+        return None
+    form = Rounding(steps=chain.steps, source=chain.source.dtype, dtype=out.dtype)
+    return Proposal(form=form, operands=(chain.source,), covers=chain.names)
+
+
+def propose_operand(equation: Equation, view: View) -> Proposal | None:
+    """Claim an operand of a contraction where it was computed in a narrow type."""
+    if len(equation.outputs) != 1 or _moves(equation):
+        return None
+    out = equation.outputs[0]
+    narrow = out.dtype.name in HALF_PRECISION and not view.exact(out)
+    if not narrow or not _is_operand(out, view.graph):
+        return None
+    form = Rounding(steps=(), source=out.dtype, dtype=out.dtype)
+    return Proposal(form=form, operands=(out,))
+
+
+def _chain(equation: Equation, view: View) -> Chain | None:
+    """The chain that an equation is the last step of so far; None if it is no step."""
+    value = operand(equation)
+    if equation.kind not in STEPS or not isinstance(value, Var):
+        return None
+    before = view.graph.producers.get(value)
+    # A claimed value is exact: steps that follow it start from there.
+    chain = None if before is None or view.claimed(before) else _chain(before, view)
+    if chain is None:
+        starts = {Effect.DISCONTINUOUS, Effect.NARROW}.intersection(effects_of(equation))
+        if view.exact(value) or not starts:
+            return None
+        chain = Chain(value, (), frozenset())
+    steps = extend(chain.steps, equation)
+    return None if steps is None else Chain(chain.source, steps, chain.names | {equation.name})
+
+
+def _moves(equation: Equation) -> bool:
+    """Whether an equation moves a value without rounding it."""
+    if equation.kind not in _MOVES:
+        return False
+    return equation.inputs[0].dtype.itemsize <= equation.outputs[0].dtype.itemsize
+
+
+def _is_operand(variable: Var, graph: Graph) -> bool:
+    """Whether a contraction reads a variable, possibly moved."""
+    readers = [r for r in graph.readers.get(variable, ()) if r is not None]
+    return any(
+        reader.kind in CONTRACTIONS
+        or (_moves(reader) and any(_is_operand(v, graph) for v in reader.outputs))
+        for reader in readers
+    )
+
+
+def extend(steps: Sequence[RoundingStep], equation: Equation) -> tuple[RoundingStep, ...] | None:
+    """The steps of a chain and of an equation after it; None if the equation is no step."""
+    step = _step(equation, integral=_integral(steps))
+    return None if step is None else (*steps, step)
+
+
+def operand(equation: Equation) -> Any:
+    """The operand that a step rounds: the one that is no literal; None if there are several."""
+    candidates = [a for a in equation.inputs if not isinstance(a, Literal)]
+    return candidates[0] if len(candidates) == 1 else None
+
+
+def _integral(steps: Sequence[RoundingStep]) -> bool:
+    """Whether a chain returns integers only: a clamp to other numbers undoes a `round`."""
+    integral = False
+    for step in steps:
+        if step.kind == "clamp":
+            ends = [x for x in (step.low, step.high) if math.isfinite(x)]
+            integral = integral and all(x.is_integer() for x in ends)
+        elif step.kind != "narrow":
+            integral = True
+    return integral
+
+
+def _step(equation: Equation, *, integral: bool) -> RoundingStep | None:
+    kind = equation.kind
+    if operand(equation) is None:
+        return None
+    if kind == "convert_element_type":
+        target, source = equation.outputs[0].dtype, equation.inputs[0].dtype
+        if target.name in _INTEGERS and jnp.issubdtype(source, jnp.floating):
+            return RoundingStep(kind="cast" if integral else "truncate", dtype=target)
+        narrows = jnp.issubdtype(source, jnp.floating) and target.itemsize < source.itemsize
+        narrows = narrows and target.name in _TARGETS
+        return RoundingStep(kind="narrow", dtype=target) if narrows else None
+    if kind in ("round", "floor", "ceil"):
+        return RoundingStep(kind=kind)
+    if kind == "clamp" and equation.inputs[1] is operand(equation):
+        low, _, high = equation.inputs
+        return RoundingStep(kind="clamp", low=_number(low), high=_number(high))
+    if kind in ("max", "min"):
+        [bound] = [a for a in equation.inputs if isinstance(a, Literal)]
+        number = _number(bound)
+        low, high = (number, math.inf) if kind == "max" else (-math.inf, number)
+        return RoundingStep(kind="clamp", low=low, high=high)
+    return None
+
+
+def _number(literal: Any) -> float:
+    return float(literal.value)

@@ -1,0 +1,108 @@
+"""The descriptor of one claim of a program: which output is committed, and how it is tested."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from verifiable.claims.form import Form
+from verifiable.jaxpr.blocks import Atom, Equation, Var
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Claim:
+    """An equation whose output is committed and tested.
+
+    Attributes:
+      index: position in the trace.
+      equation: the equation that it stands for, with one output.
+      form: how the output is tested.
+      operands: values that the verifier replays for the test.
+      far: the operand that is projected, if the form has one.
+      trips: lengths of the scans around it; leading dimensions of the committed array.
+      group: index of the first claim under the outermost of these scans; its own without any.
+      rounding_dtypes: types that its operands were rounded to since they were last exact.
+      discontinuities: names of discontinuous equations before its operands.
+      loops: names of replayed loops before its operands.
+      turned: the transpose that alone reads the output, if that is how it is used.
+    """
+
+    index: int
+    equation: Equation = field(repr=False)
+    form: Form
+    operands: tuple[Atom, ...] = field(repr=False)
+    far: Atom | None = field(repr=False)
+    trips: tuple[int, ...]
+    group: int
+    rounding_dtypes: frozenset[str]
+    discontinuities: frozenset[str]
+    loops: frozenset[str]
+    turned: Equation | None = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """Scopes of the user's program and the primitive, unique within the program."""
+        return self.equation.name
+
+    @property
+    def primitive(self) -> str:
+        """Name of the primitive."""
+        return self.equation.kind
+
+    @property
+    def output(self) -> Var:
+        """The variable that the committed value is bound to."""
+        return self.equation.outputs[0]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the committed array."""
+        return self.trips + self.output.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the committed array."""
+        return self.output.dtype
+
+    @property
+    def near(self) -> Atom:
+        """The first operand."""
+        return self.operands[0]
+
+    @property
+    def replays_itself(self) -> bool:
+        """Whether the test compares with the equation's own output, which is replayed first."""
+        return self.output in self.operands
+
+    @property
+    def reads(self) -> Sequence[Atom]:
+        """Values that the test needs, without those whose projection is in the key."""
+        if self.replays_itself:
+            return self.equation.inputs
+        if self.far is None or self.form.projected:
+            return self.operands
+        return (*self.operands, self.far)
+
+    @property
+    def vectors(self) -> str | None:
+        """Name of the set of random vectors that test it; None if it is tested without."""
+        return self.form.vectors
+
+    @property
+    def eps_types(self) -> frozenset[str]:
+        """Types whose rounding separates honest devices; none if they must be equal."""
+        return self.form.eps_types(self.rounding_dtypes)
+
+    @property
+    def tests(self) -> int:
+        """Rows tested at random, over all trips."""
+        return self.form.tests * math.prod(self.trips)
+
+    @property
+    def work(self) -> int:
+        """Operations that it saves the verifier, over all trips."""
+        return self.form.work * math.prod(self.trips)

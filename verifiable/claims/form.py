@@ -1,0 +1,205 @@
+"""What every kind of claim offers to the check: the interface that replay, verdict, calibration
+and corridor dispatch through.
+
+A kind of claim is a subclass of `Form` and a rule. The rule looks at an equation and proposes to
+commit to its output, or declines; `registry` lists the rules. The form says how the committed
+output is tested:
+
+    operands    values that the verifier replays, and hands to the test;
+    far         an operand that the test uses only through a projection on random vectors; where it
+                depends on parameters alone, the key holds the projection in its place.
+
+A kind that uses no random vectors and has no far operand defines `mismatch`, `floor`, `eps_types`
+and `test`, and can leave the rest as it is.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import jax.numpy as jnp
+
+from verifiable.claims.contraction import Contraction
+from verifiable.claims.statistic import Statistic
+from verifiable.jaxpr import interpret
+from verifiable.jaxpr.blocks import Array, Atom, Equation
+from verifiable.jaxpr.graph import Graph
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What a test is given besides the operands and the claim.
+
+    Attributes:
+      eps: tolerance, in the units of the form; zero where nothing may differ.
+      limit: L of `freivalds`, the quantile that a random test is held to.
+      vectors: the random vectors that `Form.vectors` names; None if it names none.
+      projection: what `Form.project` returned for the far operand; None if there is none.
+    """
+
+    eps: float
+    limit: float = 0.0
+    vectors: Array | None = None
+    projection: Any = None
+
+
+class Form(ABC):
+    """How one committed output is tested.
+
+    Attributes:
+      mismatch: code of a failed test, one of `report.REASONS`.
+      floor: the least tolerance that calibration gives, in unit roundoffs.
+      barrier: whether a compiler must not compute the committed value twice, differently.
+    """
+
+    mismatch: ClassVar[str]
+    floor: ClassVar[float]
+    barrier: ClassVar[bool] = True
+
+    @property
+    def near(self) -> int:
+        """Which input of the equation is replayed, where the form chooses one; else 0."""
+        return 0
+
+    @property
+    def projected(self) -> bool:
+        """Whether the key holds a projection: the far operand depends on parameters only."""
+        return False
+
+    @property
+    def vectors(self) -> str | None:
+        """Name of the set of random vectors that the test uses; None if it uses none."""
+        return None
+
+    @property
+    def tests(self) -> int:
+        """Number of rows tested at random, which share the policy's phi."""
+        return 0
+
+    @property
+    def work(self) -> int:
+        """Arithmetic operations that the claim saves the verifier; zero if it replays them."""
+        return 0
+
+    @property
+    def contraction(self) -> Contraction | None:
+        """The linear maps of a product, whose test can be done in tiles; None for other kinds."""
+        return None
+
+    def check_cost(self, draws: int) -> int:
+        """Operations of the test, in the units of `work`."""
+        del draws
+        return 0
+
+    @abstractmethod
+    def eps_types(self, rounding_dtypes: frozenset[str]) -> frozenset[str]:
+        """Types whose rounding separates honest devices; none if they must commit the same bits.
+
+        Args:
+          rounding_dtypes: types that the operands were rounded to since they were last exact.
+        """
+
+    def unit(self, limit: float, draws: int) -> float:
+        """The deviation, in units of eps, that the test measures as a ratio of 1."""
+        del limit, draws
+        return 1.0
+
+    def project(self, far: Array, terms: Terms) -> Any:
+        """What the test needs of the far operand, as a pytree; runs under `jax.enable_x64`."""
+        raise NotImplementedError("only a form with a far operand projects it")
+
+    @abstractmethod
+    def test(self, operands: list[Array], claim: Array, terms: Terms) -> Statistic:
+        """Test a committed output against replayed operands; runs under `jax.enable_x64`."""
+
+    # What the tolerance leaves to a cheat: see `check.corridor`. By default nothing.
+
+    def smooth(self, equation: Equation, inputs: list[Array], operands: list[Array]) -> Array:
+        """The output of the equation as a function that has derivatives.
+
+        Args:
+          equation: the claimed one.
+          inputs: values of its inputs.
+          operands: values of the claim's operands.
+        """
+        del operands
+        return interpret.apply(equation, inputs)[0]
+
+    def room(self, operands: list[Array], far: Array | None, out: Array, eps: float) -> Any:
+        """How far an honest output may be shifted, as a pytree for the methods below."""
+        del operands, far, out, eps
+        return ()
+
+    def reach(self, room: Any, slope: Array, kappa: float) -> Array:
+        """How far shifts of the output within its room move a scalar answer, to first order.
+
+        Args:
+          room: from `room`.
+          slope: derivative of the answer by the output.
+          kappa: deviation of a row, in units of the tolerance.
+        """
+        del room, slope, kappa
+        return jnp.zeros(())
+
+    def steepest(self, room: Any, slope: Array, kappa: float) -> Array:
+        """The shift of the output that lowers the answer most; arguments as of `reach`."""
+        del room, kappa
+        return jnp.zeros_like(slope)
+
+    def shifted(
+        self, operands: list[Array], out: Array, shift: Array, eps: float, kappa: float
+    ) -> Array:
+        """The output of a cheat that uses up its room, given the shift from `steepest`."""
+        del operands, shift, eps, kappa
+        return out
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposal:
+    """What a rule proposes: to commit to the output of an equation.
+
+    Attributes:
+      form: how the output is tested.
+      operands: the values that the test is given.
+      far: the operand that is projected, if the form has one.
+      covers: names of discontinuous equations that the claim accounts for.
+    """
+
+    form: Form
+    operands: tuple[Atom, ...]
+    far: Atom | None = None
+    covers: frozenset[str] = frozenset()
+
+
+class View(Protocol):
+    """What a rule can ask of a program, at the equation that it looks at.
+
+    Attributes:
+      graph: of the whole function.
+      draws: random vectors of the check.
+    """
+
+    graph: Graph
+    draws: int
+
+    def known(self, atom: Atom) -> bool:
+        """Whether a value depends on parameters only."""
+        ...
+
+    def exact(self, atom: Atom) -> bool:
+        """Whether honest devices compute the same bits, unless a discontinuity flipped."""
+        ...
+
+    def claimed(self, equation: Equation) -> bool:
+        """Whether the output of an equation before this one is committed."""
+        ...
+
+
+class Rule(Protocol):
+    """Decides whether the output of an equation becomes a claim of one kind."""
+
+    def __call__(self, equation: Equation, view: View) -> Proposal | None:
+        """A proposal, or None if the equation is no claim of this kind."""
+        ...

@@ -1,0 +1,214 @@
+"""Products as claims: the output of a contraction, tested with random vectors instead of computed.
+
+The linear maps of a product are a `Contraction`, its test is `freivalds`. An equation is a claim if
+its contraction has a check that costs less than computing the product again. Its far operand is
+the one that depends on parameters only; of two that depend on the job, the smaller one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+
+from verifiable.claims import freivalds
+from verifiable.claims.contraction import Contraction
+from verifiable.claims.convolution import Convolution
+from verifiable.claims.dot_general import DotGeneral
+from verifiable.claims.form import Form, Proposal, Terms, View
+from verifiable.claims.freivalds import Projection
+from verifiable.claims.statistic import Statistic
+from verifiable.jaxpr import interpret
+from verifiable.jaxpr.blocks import Array, Equation
+from verifiable.jaxpr.effects import rounding_dtype
+
+CONTRACTIONS: Mapping[str, Callable[[Equation, int], Contraction | None]] = {
+    "dot_general": DotGeneral.of,
+    "conv_general_dilated": Convolution.of,
+}
+
+
+def contraction(equation: Equation, near: int = 0) -> Contraction | None:
+    """The contraction of an equation with that near operand; None if there is none with a check."""
+    make = CONTRACTIONS.get(equation.kind)
+    found = make(equation, near) if make else None
+    return found if found is not None and found.checkable else None
+
+
+class Room(NamedTuple):
+    """How far the rows of a product may be shifted.
+
+    Attributes:
+      sigma: of each row, float64 (batch..., rows...).
+      weights: w, float64 (batch, columns).
+    """
+
+    sigma: Array
+    weights: Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Product(Form):
+    """The form of a claimed product; see `Form`.
+
+    Attributes:
+      maps: the contraction, as linear maps.
+      far_known: whether its far operand depends on parameters only.
+    """
+
+    mismatch: ClassVar[str] = "claim-mismatch"
+    floor: ClassVar[float] = 4.0
+    barrier: ClassVar[bool] = False
+
+    maps: Contraction
+    far_known: bool
+
+    @property
+    def contraction(self) -> Contraction:
+        """The linear maps."""
+        return self.maps
+
+    @property
+    def projected(self) -> bool:
+        """Whether the far operand depends on parameters only."""
+        return self.far_known
+
+    @property
+    def near(self) -> int:
+        """Index of the operand that is replayed; the other one is projected."""
+        return self.maps.near
+
+    @property
+    def exact(self) -> bool:
+        """Whether it is an integer product."""
+        return self.maps.exact
+
+    @property
+    def vectors(self) -> str:
+        """One set of random vectors for all products with as many columns."""
+        return self.maps.vectors(far_known=self.far_known)
+
+    @property
+    def tests(self) -> int:
+        """Number of rows."""
+        return self.maps.tests
+
+    @property
+    def work(self) -> int:
+        """Operations of the product."""
+        return self.maps.work
+
+    def check_cost(self, draws: int) -> int:
+        """See `Contraction.check_cost`."""
+        return self.maps.check_cost(draws, far_known=self.far_known)
+
+    def eps_types(self, rounding_dtypes: frozenset[str]) -> frozenset[str]:
+        """Those of the operands, and that of the product's own type; none for integers."""
+        if self.exact:
+            return frozenset()
+        return rounding_dtypes | {rounding_dtype(self.maps.dtypes[2])}
+
+    def unit(self, limit: float, draws: int) -> float:
+        """The statistic is held to sqrt(L); its expectation is sqrt(t)."""
+        return math.sqrt(limit / draws)
+
+    def project(self, far: Array, terms: Terms) -> Projection:
+        """See `freivalds.project`."""
+        return freivalds.project(self.maps, far, terms.vectors, eps=terms.eps)
+
+    def test(self, operands: list[Array], claim: Array, terms: Terms) -> Statistic:
+        """See `freivalds.test`."""
+        [near] = operands
+        return freivalds.test(
+            self.maps,
+            near,
+            terms.projection,
+            claim,
+            terms.vectors,
+            eps=terms.eps,
+            limit=terms.limit,
+        )
+
+    def smooth(self, equation: Equation, inputs: list[Array], operands: list[Array]) -> Array:
+        """The product; of integers that are rounded floats, a product of floats."""
+        if not self.exact or not any(jnp.issubdtype(x.dtype, jnp.floating) for x in inputs):
+            return interpret.apply(equation, inputs)[0]
+        if equation.kind != "dot_general":
+            raise ValueError(f"no corridor through the integer convolution {equation.name}")
+        a, b = (x.astype(jnp.float32) for x in inputs)
+        dims = equation.params["dimension_numbers"]
+        return lax.dot_general(a, b, dims, precision=lax.Precision.HIGHEST)
+
+    def room(
+        self, operands: list[Array], far: Array | None, out: Array, eps: float
+    ) -> Room | tuple[()]:
+        """See `room_of`; integers have none."""
+        [near] = operands
+        return () if self.exact else room_of(self.maps, near, far, out, eps)
+
+    def reach(self, room: Room, slope: Array, kappa: float) -> Array:
+        """sum_i kappa sigma_i ||slope_i / w||, by Cauchy and Schwarz's inequality."""
+        form = self.maps
+        steepness = form.scale_out(slope, _inverse(room.weights))
+        norms = jnp.sqrt(form.out_sums(steepness * steepness))
+        return kappa * jnp.sum(room.sigma * norms)
+
+    def steepest(self, room: Room, slope: Array, kappa: float) -> Array:
+        """delta with delta_i * w = -kappa sigma_i u_i, u_i the direction of slope_i / w."""
+        form, inverse = self.maps, _inverse(room.weights)
+        steepness = form.scale_out(slope, inverse)
+        norms = jnp.sqrt(form.out_sums(steepness * steepness))
+        size = -kappa * room.sigma / jnp.where(norms == 0, 1, norms)
+        return form.scale_out(steepness, inverse) * form.over_rows(size)
+
+    def shifted(
+        self, operands: list[Array], out: Array, shift: Array, eps: float, kappa: float
+    ) -> Array:
+        """The output plus the shift."""
+        return (out.astype(jnp.float64) + shift).astype(out.dtype)
+
+
+def room_of(form: Contraction, near: Array, far: Array, out: Array, eps: float) -> Room:
+    """sigma and w of `freivalds`, without its floors; runs under `jax.enable_x64`.
+
+    Args:
+      form: the contraction.
+      near: its near operand.
+      far: its far operand.
+      out: its output.
+      eps: tolerance, as a fraction of the scale.
+    """
+    near, far, out = (x.astype(jnp.float64) for x in (near, far, out))
+    weights = freivalds.column_weights(form, far)
+    scaled = form.scale_far(far, weights)
+    variances = form.project(scaled * scaled, jnp.ones((form.columns, 1), jnp.float64))
+    own = form.near_sums(near * near, variances)
+    claimed = form.scale_out(out, weights)
+    return Room(eps * jnp.sqrt(own + form.out_sums(claimed * claimed)), weights)
+
+
+def _inverse(weights: Array) -> Array:
+    """1 / w; zero in a branch that was not taken, whose weights are zero."""
+    return jnp.where(weights == 0, 0.0, 1 / jnp.where(weights == 0, 1.0, weights))
+
+
+def propose(equation: Equation, view: View) -> Proposal | None:
+    """Claim a product whose check costs less than the product; see `form.Rule`."""
+    if contraction(equation) is None:
+        return None
+    lhs, rhs = equation.inputs
+    known = [view.known(a) for a in equation.inputs]
+    far_is_left = known[0] if any(known) else lhs.size < rhs.size
+    found = contraction(equation, near=int(far_is_left))
+    if found is None or (found.far_must_be_known and not known[found.far]):
+        return None
+    form = Product(maps=found, far_known=known[found.far])
+    if form.check_cost(1 if form.exact else view.draws) >= form.work:
+        return None
+    return Proposal(
+        form=form, operands=(equation.inputs[found.near],), far=equation.inputs[found.far]
+    )

@@ -1,0 +1,98 @@
+"""What the test of a claim measures, and the verdict that follows.
+
+A test returns arrays and never raises or decides, so that it can be compiled. A random test, such
+as that of `freivalds`, decides on rows: `RowStatistics` has one entry for each, `summary` reduces
+them. `judge` runs on the host.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+
+from verifiable.jaxpr.blocks import Array
+from verifiable.report import Verdict
+
+
+class Statistic(NamedTuple):
+    """Outcome of one test, as arrays.
+
+    Attributes:
+      worst: float64 (), the largest statistic as a fraction of its limit; an exact test has 0 or
+        infinity.
+      row: int32 (), the row with the largest statistic, counted over all dimensions of the claim
+        but those that a row is made of.
+      passed: bool (), whether every row whose operands are finite passed.
+      finite_claim: bool (), whether the claim is finite wherever its operands are.
+      in_range: bool (), whether every integer could be the result of its accumulator.
+      finite_operands: bool (), whether the verifier's own operands are finite.
+    """
+
+    worst: Array
+    row: Array
+    passed: Array
+    finite_claim: Array
+    in_range: Array
+    finite_operands: Array
+
+
+class RowStatistics(NamedTuple):
+    """Outcome of the test of each row: arrays of one shape.
+
+    Attributes:
+      ratio: float64, the statistic as a fraction of its limit; an exact test has 0 or infinity.
+      finite_claim: bool, whether the claim is finite.
+      in_range: bool, whether every integer could be the result of its accumulator.
+      finite_operands: bool, whether the verifier's own operands are finite.
+    """
+
+    ratio: Array
+    finite_claim: Array
+    in_range: Array
+    finite_operands: Array
+
+
+def summary(rows: RowStatistics) -> Statistic:
+    """The statistic of all rows: every condition must hold in each row; the worst row is named."""
+    ratio = rows.ratio.reshape(-1)
+    worst = jnp.max(ratio)
+    conditions = ratio <= 1.0, rows.finite_claim, rows.in_range, rows.finite_operands
+    # Reduced as one array: on so few rows, an operation costs more than its arithmetic.
+    hold = jnp.all(jnp.stack([c.reshape(-1) for c in conditions]), axis=1)
+    return Statistic(worst, first(ratio == worst), *hold)
+
+
+def first(flags: Array) -> Array:
+    """Index of the first true flag of a vector, int32; its length if there is none.
+
+    (JAX lowers `argmax` outside of `enable_x64` under `vmap`, where float64 fails.)
+    """
+    size = flags.shape[0]
+    indices = lax.iota(jnp.int32, size)
+    return jnp.min(jnp.where(flags, indices, jnp.int32(size)), initial=size)
+
+
+def conditions(statistic: Statistic, mismatch: str) -> tuple[tuple[str, Array], ...]:
+    """The conditions of acceptance, in the order of judgement, each with the code of its failure.
+
+    Args:
+      statistic: of one claim, or of all trips of the scans around it.
+      mismatch: code of a failed test, `Form.mismatch`.
+    """
+    return (
+        ("claim-nonfinite", statistic.finite_claim),
+        ("claim-range", statistic.in_range),
+        (mismatch, statistic.passed & (statistic.worst <= 1.0)),
+        ("nonfinite-operand", statistic.finite_operands),
+    )
+
+
+def judge(statistic: Statistic, mismatch: str) -> tuple[Verdict, str]:
+    """Verdict and reason code of one statistic; accepted only if every condition holds."""
+    for reason, holds in conditions(statistic, mismatch):
+        if not bool(holds):
+            unclear = reason == "nonfinite-operand"
+            return Verdict.INDETERMINATE if unclear else Verdict.REJECT, reason
+    return Verdict.ACCEPT, "ok"
