@@ -190,12 +190,12 @@ class Coverage:
     Attributes:
       checked: operations of contractions that were tested by their claim.
       replayed: operations that the verifier computed again.
-      discontinuous: equations where a last-bit difference may flip a value.
+      discontinuities: equations where a last-bit difference may flip a value.
     """
 
     checked: int
     replayed: int
-    discontinuous: tuple[str, ...] = ()
+    discontinuities: tuple[str, ...] = ()
 
     @property
     def share(self) -> float:
@@ -260,8 +260,8 @@ class Report:
             f"checked by claim {self.coverage.share:.1%} of the arithmetic, "
             f"replayed {1 - self.coverage.share:.1%}"
         )
-        if self.coverage.discontinuous:
-            lines.append("discontinuous: " + ", ".join(self.coverage.discontinuous))
+        if self.coverage.discontinuities:
+            lines.append("discontinuities: " + ", ".join(self.coverage.discontinuities))
         if self.bound is not None:
             lines.append(
                 f"a row that deviates by {self.bound.kappa():.3g} sigma passes with probability "

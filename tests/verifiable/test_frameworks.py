@@ -120,7 +120,7 @@ def test_nearly_all_arithmetic_is_covered_by_claims(case: Case):
 
 def test_nothing_is_taken_for_a_choice_near_a_tie(case: Case):
     """Where it is, a wrong claim after it could no longer be rejected."""
-    assert not case.program.coverage.discontinuous
+    assert not case.program.coverage.discontinuities
     assert not any(claim.discontinuities for claim in case.program.claims)
 
 
@@ -189,7 +189,7 @@ def test_a_rounding_near_a_tie_is_no_choice_but_a_claim():
 
 
 def test_a_choice_near_a_tie_is_listed(choice: Case):
-    assert choice.program.coverage.discontinuous
+    assert choice.program.coverage.discontinuities
     assert any(claim.discontinuities for claim in choice.program.claims)
 
 

@@ -554,7 +554,7 @@ def test_discontinuous_glue_is_listed_and_never_rejects() -> None:
     assert not first.discontinuities
     assert second.discontinuities == {"sign"}
     assert "sign" in str(case.program)
-    assert case.check().coverage.discontinuous == ("sign",)
+    assert case.check().coverage.discontinuities == ("sign",)
 
     def bump(c: Any) -> None:
         c[0, 0] += 1
@@ -584,7 +584,7 @@ def test_the_argmax_of_a_claim_is_exact() -> None:
         return jnp.argmax(x @ p["wide"], axis=-1)
 
     case = Case(greedy, PARAMS, X)
-    assert case.program.coverage.discontinuous == ()
+    assert case.program.coverage.discontinuities == ()
     report = case.check(np.array(case.y) + 1)
     assert (report.verdict, report.reason) == (Verdict.REJECT, "output-mismatch")
 

@@ -92,7 +92,7 @@ def test_a_result_without_a_measurement_is_no_pass():
 
 # --------------------------------------------------------------------------------------- reports
 
-COVERAGE = Coverage(checked=900, replayed=100, discontinuous=("layer/round", "top_k"))
+COVERAGE = Coverage(checked=900, replayed=100, discontinuities=("layer/round", "top_k"))
 BOUND = freivalds.bound(1e-9, 1000, 16)
 CLAIMS = (
     ClaimResult(name="layer/dot_general", verdict=Verdict.ACCEPT, reason="ok", worst=0.25, row=3),
@@ -137,7 +137,7 @@ def test_a_report_prints_as_a_table():
         "17",
     ]
     assert "checked by claim 90.0% of the arithmetic, replayed 10.0%" in lines
-    assert "discontinuous: layer/round, top_k" in lines
+    assert "discontinuities: layer/round, top_k" in lines
     assert f"{BOUND.kappa():.3g} sigma" in lines[-1]
     assert "16 draws, 1000 rows" in lines[-1]
 

@@ -30,8 +30,8 @@ def text(program_id: bytes, found: Analysis, kept: Mapping[str, int]) -> str:
         rows.append((c.name, c.primitive, shape, c.dtype.name, f"{c.work / total:.1%}", glue))
     rows.append(("(replayed)", "", "", "", f"{found.replayed / total:.1%}", ""))
     parts = [f"program {program_id.hex()}", table(rows)]
-    if found.discontinuous:
-        parts.append("discontinuous: " + ", ".join(found.discontinuous))
+    if found.discontinuities:
+        parts.append("discontinuities: " + ", ".join(found.discontinuities))
     largest = sorted(kept.items(), key=lambda item: -item[1])
     if largest:
         lines = [(name, f"{nbytes:,}") for name, nbytes in largest[:_SHOWN]]

@@ -49,7 +49,7 @@ class Analysis:
       frame: the known part.
       rebuilt: known variables that the check computes again.
       loops: replayed `while` equations that no other loop holds.
-      discontinuous: names of equations where a last-bit difference may flip a value.
+      discontinuities: names of equations where a last-bit difference may flip a value.
       checked: operations of claimed contractions.
       replayed: operations that the check replays.
     """
@@ -59,7 +59,7 @@ class Analysis:
     frame: Frame
     rebuilt: set[Var]
     loops: set[Equation]
-    discontinuous: tuple[str, ...]
+    discontinuities: tuple[str, ...]
     checked: int
     replayed: int
 
@@ -126,7 +126,7 @@ def analyse(block: Block, known_inputs: int, draws: int) -> Analysis:
         frame=frame,
         rebuilt=split.rebuilt,
         loops={e for e in loops if e not in inside},
-        discontinuous=tuple(sorted(forward.discontinuities)),
+        discontinuities=tuple(sorted(forward.discontinuities)),
         checked=checked,
         replayed=_replayed(block, forward, claims, 1),
     )

@@ -78,7 +78,7 @@ class Specification:
     def coverage(self) -> Coverage:
         """What share of the arithmetic is tested by claims, and what is discontinuous."""
         a = self.analysis
-        return Coverage(checked=a.checked, replayed=a.replayed, discontinuous=a.discontinuous)
+        return Coverage(checked=a.checked, replayed=a.replayed, discontinuities=a.discontinuities)
 
     @cached_property
     def bound(self) -> Bound | None:

@@ -657,7 +657,7 @@ def test_taint(before: Callable[[Any], Any], glue: set[str]):
     found = {name.rpartition("/")[2] for name in only.discontinuities}
     assert found >= glue
     assert bool(found) == bool(glue)
-    assert set(only.discontinuities) <= set(compiled.coverage.discontinuous)
+    assert set(only.discontinuities) <= set(compiled.coverage.discontinuities)
 
 
 # ------------------------------------------------------------------------- the judge by himself

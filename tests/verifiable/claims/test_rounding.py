@@ -294,7 +294,7 @@ def test_honest_devices_are_accepted(name: str):
     c = case(name)
     roundings = [claim for claim in c.program.claims if isinstance(claim.form, Rounding)]
     assert roundings
-    assert not c.program.coverage.discontinuous
+    assert not c.program.coverage.discontinuities
     for y, trace in ((c.y, c.claims), c.other):
         report = check(c, y, trace)
         assert report.verdict is Verdict.ACCEPT, report
