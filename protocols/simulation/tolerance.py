@@ -2,7 +2,7 @@
 
     drag     the same point, as far from all honest answers as can still become the medoid
     veto     the same point, within tolerance of all honest answers but one
-    front    the same point, as far as is within tolerance of all honest answers; it arrives first
+    front    the same point, at the edge of the tolerance of all honest answers; it arrives first
 
 Colluders that are a majority answer what they like. Answers are points of a Euclidean space whose
 unit is the tolerance. `canonical_ballots` evaluates the rule for all jobs at once; a test compares
@@ -80,7 +80,7 @@ def simulate_tolerance(
     """Votes of `size` ballots on vectors, against colluders that see every honest answer.
 
     Args:
-      size: ballots requested, all of which arrive; a strict majority decides.
+      size: ballots requested; all arrive, and a strict majority decides.
       bad: probability that a ballot is a colluder's.
       attack: what the colluders do.
       spread: distance between two honest answers, in tolerances, approximately.
