@@ -1,29 +1,49 @@
 """Two families of errors that never mix.
 
-A `VerificationError` is the prover's fault: something a device sent, or failed to send, does not
+A `VerificationError` is the prover's fault: data that a device sent, or failed to send, does not
 verify. It carries both sides as fields. A mistake of the caller is an ordinary `ValueError` or
-`TypeError`. Bytes that come from a device can only ever raise the first.
+`TypeError`. Bytes received from a device raise a `VerificationError` and nothing else.
 
     VerificationError
     ├── MalformedEncoding      bytes that are too long, not canonical, or not of the format
-    │   └── InvalidPoint       no point of a group (`curve`)
+    │   └── InvalidPoint       not a point of the group (`bls`)
     ├── SignatureError         signatures and sets of signers (`bls`)
-    ├── UnknownWorker, InvalidSignature  of the messages of `protocols`
-    ├── SettlementError        statements, committees, submissions and votes of `protocols`
+    ├── UnknownWorker, InvalidSignature  messages (`protocols.messages`)
+    ├── SettlementError        statements, committees, submissions, votes (`protocols.settlement`)
     ├── MerkleError
     │   ├── MalformedProof     a proof of the wrong length, order or range
     │   └── RootMismatch       a well-formed proof that leads to another root
-    ├── CommitmentMismatch     a trace that is not the one committed to
-    └── VerdictError           raised on request from a report
-        ├── Rejected           shown to be wrong
+    ├── CommitmentMismatch     a trace that differs from the one committed to
+    └── VerdictError           raised by `Report.require`
+        ├── Rejected           the answer was shown to be wrong
         └── Undecided          indeterminate: reschedule, never blame
 """
 
 from __future__ import annotations
 
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def require_exact_type(argument: str, value: Any, kind: type[T]) -> T:
+    """Return the value if it is of exactly this type; a subclass could skip the type's checks.
+
+    Args:
+      argument: name of the parameter, for the message.
+      value: the caller's value.
+      kind: the type whose constructor has made the checks.
+
+    Raises:
+      TypeError: the value is of another type, or of a subclass.
+    """
+    if type(value) is not kind:
+        raise TypeError(f"{argument} must be a {kind.__name__}, got {type(value).__name__}")
+    return value
+
 
 class VerificationError(Exception):
-    """The prover's fault: what it sent does not verify."""
+    """The prover's fault: the data that it sent does not verify."""
 
 
 class MalformedEncoding(VerificationError):
@@ -42,9 +62,9 @@ class RootMismatch(MerkleError):
     """A well-formed proof that leads to another root.
 
     Attributes:
-      expected: the root that was committed to.
-      computed: the root that the proof leads to.
-      index: the leaf concerned, or None where the proof covers several.
+      expected: the root that was committed to, 32 bytes.
+      computed: the root that the proof leads to, 32 bytes.
+      index: position of the leaf, or None if the proof covers several.
     """
 
     def __init__(self, *, expected: bytes, computed: bytes, index: int | None = None):
@@ -59,11 +79,11 @@ class RootMismatch(MerkleError):
 
 
 class CommitmentMismatch(VerificationError):
-    """A trace that is not the one committed to.
+    """A trace that differs from the one committed to.
 
     Attributes:
-      expected: what was committed to, as `(root, size)`.
-      computed: the same of what was received.
+      expected: root and number of leaves that were committed to.
+      computed: root and number of leaves of the trace received.
     """
 
     def __init__(self, *, expected: tuple[bytes, int], computed: tuple[bytes, int]):
@@ -76,7 +96,7 @@ class CommitmentMismatch(VerificationError):
 
 
 class VerdictError(VerificationError):
-    """Base of what `Report.require` raises.
+    """Base of the errors that `Report.require` raises.
 
     Attributes:
       reason: the stable reason code of the report.
@@ -93,7 +113,7 @@ class Rejected(VerdictError):
 
 
 class Undecided(VerdictError):
-    """Nothing was shown either way: reschedule, never blame."""
+    """The answer was shown neither right nor wrong: reschedule, never blame."""
 
 
 def require_type(argument: str, value: object, kind: type | tuple[type, ...]) -> None:

@@ -20,7 +20,7 @@ from typing import Any, Final
 from protocols.settlement.committee import Committee
 from protocols.settlement.statements import EpochStatement, Rotation
 from protocols.settlement.submission import SettlementSubmission
-from verifiable.bls.keys import expect
+from verifiable.errors import require_exact_type
 
 CHUNK: Final = 32
 """The most members in one registration."""
@@ -117,7 +117,7 @@ def call(name: str, *arguments: bytes | _Dynamic) -> bytes:
 
 
 def _submit(name: str, submission: SettlementSubmission[Any], kind: type) -> bytes:
-    words = expect(submission.statement, kind).message
+    words = require_exact_type("statement", submission.statement, kind).message
     return call(name, words, _bytes(submission.bitmap), submission.signature.eip2537())
 
 

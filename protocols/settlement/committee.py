@@ -21,7 +21,7 @@ from typing import Final, Self
 
 from protocols.settlement.statements import Deployment, SettlementError
 from verifiable.bls import Possession, ProvenKey, PublicKey, SecretKey
-from verifiable.bls.keys import expect
+from verifiable.errors import require_exact_type
 
 REGISTRATION_DOMAIN: Final = b"verifiable registration 1"
 """Domain of the proofs of possession that the contract checks."""
@@ -76,7 +76,7 @@ class Member:
 
     def __post_init__(self) -> None:
         """Raises ValueError for a weight out of range, TypeError for a key without a proof."""
-        expect(self.key, ProvenKey)
+        require_exact_type("key", self.key, ProvenKey)
         if type(self.weight) is not int or not 0 < self.weight < 2**64:
             raise ValueError(f"a weight must be an integer in (0, 2^64), got {self.weight!r}")
 

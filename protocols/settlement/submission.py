@@ -16,8 +16,7 @@ from protocols.settlement.committee import MAX_MEMBERS, Committee
 from protocols.settlement.statements import Deployment, EpochStatement, Rotation, SettlementError
 from verifiable import bls, encoding
 from verifiable.bls import Signature
-from verifiable.bls.keys import expect
-from verifiable.errors import MalformedEncoding
+from verifiable.errors import MalformedEncoding, require_exact_type
 
 VERSION: Final = 1
 NO_ROOT: Final = bytes(32)
@@ -44,10 +43,10 @@ class SettlementSubmission(Generic[S]):
 
     def __post_init__(self) -> None:
         """Raises TypeError for other types, ValueError for a bitmap that no committee has."""
-        expect(self.signature, Signature)
+        require_exact_type("signature", self.signature, Signature)
         if not isinstance(self.statement, EpochStatement | Rotation):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"expected a statement, got {type(self.statement).__name__}")
-        if not 1 <= len(expect(self.bitmap, bytes)) <= MAX_MEMBERS // 8:
+        if not 1 <= len(require_exact_type("bitmap", self.bitmap, bytes)) <= MAX_MEMBERS // 8:
             raise ValueError(
                 f"a bitmap must have 1 to {MAX_MEMBERS // 8} bytes, got {len(self.bitmap)}"
             )
@@ -165,7 +164,7 @@ def verify_epoch(submission: SettlementSubmission[EpochStatement], head: Head) -
       BadSignature, InfiniteAggregate: the signature is not the sum of the named signers'.
       TypeError: a submission of another kind.
     """
-    statement = expect(submission.statement, EpochStatement)
+    statement = require_exact_type("statement", submission.statement, EpochStatement)
     require_next(statement, head)
     _require_signed(submission, head.committee)
     return replace(head, epoch=head.epoch + 1, root=statement.root)
@@ -190,7 +189,7 @@ def verify_rotation(
       BadSignature, InfiniteAggregate: the signature is not the sum of the named signers'.
       TypeError: a submission of another kind.
     """
-    statement = expect(submission.statement, Rotation)
+    statement = require_exact_type("statement", submission.statement, Rotation)
     require_term(statement, head, incoming)
     _require_signed(submission, head.committee)
     return replace(head, committee=incoming, sequence=head.sequence + 1)

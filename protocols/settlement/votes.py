@@ -23,8 +23,7 @@ from protocols.settlement.submission import Head, require_next, require_term
 from protocols.settlement.verdicts import EpochLog, VerdictRecord
 from verifiable import bls, encoding
 from verifiable.bls import SecretKey, Signature
-from verifiable.bls.keys import expect
-from verifiable.errors import MalformedEncoding
+from verifiable.errors import MalformedEncoding, require_exact_type
 
 VERSION: Final = 1
 _MAX_SIZE: Final = 1024  # more than two statements and two signatures take
@@ -50,8 +49,8 @@ class Vote(Generic[S]):
         """Raises TypeError for other types, ValueError for a number that no member can have."""
         if not isinstance(self.statement, Statement):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"expected a statement, got {type(self.statement).__name__}")
-        expect(self.signature, Signature)
-        if not 0 <= expect(self.member, int) < MAX_MEMBERS:
+        require_exact_type("signature", self.signature, Signature)
+        if not 0 <= require_exact_type("member", self.member, int) < MAX_MEMBERS:
             raise ValueError(
                 f"a member must have a number from 0 to {MAX_MEMBERS - 1}, got {self.member}"
             )

@@ -14,7 +14,6 @@ from verifiable.bls.keys import (
     SecretKey,
     Signature,
     SignatureError,
-    expect,
     framed,
 )
 from verifiable.bls.signatures import (
@@ -52,7 +51,6 @@ __all__ = [
     "SignedMessage",
     "aggregate",
     "aggregate_verify",
-    "expect",
     "fast_aggregate_verify",
     "find_invalid",
     "framed",

@@ -1,11 +1,11 @@
 """BLS signatures on BLS12-381: many signatures become one, of 96 bytes.
 
 With a secret key x, S = x·H(m) signs m, and is valid iff e(x·g, H(m)) = e(g, S). Signatures add up,
-and so do the keys of those who sign one message. The ciphersuite is that of Ethereum,
+and so do the keys of all signers of one message. The ciphersuite is Ethereum's,
 BLS_SIG_BLS12381G2_XMD:SHA-256_SSWU_RO_POP_ of draft-irtf-cfrg-bls-signature. Where the draft leaves
 a choice, this module is strict: every signature names its `domain`, so that no statement of one
-kind passes for another; infinity is neither key nor signature, nor the sum of any; nobody signs
-twice in an aggregate; only a `ProvenKey` enters one.
+kind passes for another; infinity is refused as key, as signature and as a sum of either; no signer
+is counted twice in an aggregate; only a `ProvenKey` enters one.
 
 Batch verification is the small exponents test (Bellare, Garay and Rabin 1998). Let D_i = S_i -
 x_i·H(m_i), and w_i be uniform in 1 … 2^128 - 1, drawn when all signatures are fixed. If some D_i is
@@ -15,7 +15,7 @@ message, whichever share more:
 
     Π e(x_i·g, H(m_i))^w_i = e(g, Σ w_i·S_i)
 
-Halving a batch that fails names its bad signatures (Law and Matt 2007).
+If a batch fails, halving it finds the bad signatures (Law and Matt 2007).
 """
 
 from __future__ import annotations
@@ -27,57 +27,25 @@ from dataclasses import dataclass
 from typing import Any
 
 from verifiable.bls import curve
-from verifiable.bls.curve import InvalidPoint
 from verifiable.bls.keys import (
     DST,
-    POSSESSION_DST,
-    BadPossession,
-    InfiniteAggregate,
-    Possession,
     ProvenKey,
     PublicKey,
-    SecretKey,
     Signature,
     SignatureError,
-    expect,
     framed,
 )
-
-__all__ = [
-    "DST",
-    "POSSESSION_DST",
-    "BadBatch",
-    "BadPossession",
-    "BadSignature",
-    "BadSigners",
-    "BatchReport",
-    "InfiniteAggregate",
-    "InvalidPoint",
-    "Possession",
-    "ProvenKey",
-    "PublicKey",
-    "SecretKey",
-    "Signature",
-    "SignatureError",
-    "SignedMessage",
-    "aggregate",
-    "aggregate_verify",
-    "fast_aggregate_verify",
-    "find_invalid",
-    "framed",
-    "verify",
-    "verify_batch",
-]
+from verifiable.errors import require_exact_type
 
 WEIGHT_BITS = 128
-"""Size of the random weights of a batch: the base-2 logarithm of its soundness."""
+"""Bits of the random weights of a batch; its soundness error is 1/(2^WEIGHT_BITS - 1)."""
 
 
 class BadSignature(SignatureError):
-    """A well-formed signature that is none of these keys on these messages.
+    """A well-formed signature that does not verify for these keys and messages.
 
     Attributes:
-      signature: what was checked.
+      signature: the signature.
       signed: the pairs (public key, framed message) that it was checked against.
     """
 
@@ -85,8 +53,8 @@ class BadSignature(SignatureError):
         """Keep both sides."""
         self.signature, self.signed = signature, tuple(signed)
         super().__init__(
-            f"{signature} does not verify for {len(self.signed)} key(s): (a) a message, a key or "
-            "the domain is not what was signed, or (b) it is forged"
+            f"{signature} does not verify for {len(self.signed)} key(s): (a) the message, the key "
+            "or the domain differs from the signer's, or (b) it is forged"
         )
 
 
@@ -105,10 +73,10 @@ class BadSigners(SignatureError):
 
 
 class BadBatch(SignatureError):
-    """A batch with signatures that do not verify.
+    """A batch that contains signatures that do not verify.
 
     Attributes:
-      report: the `BatchReport` that names them.
+      report: the `BatchReport`, which lists their positions.
     """
 
     def __init__(self, report: BatchReport):
@@ -124,36 +92,59 @@ class BadBatch(SignatureError):
 
 
 def verify(key: PublicKey, message: bytes, signature: Signature, *, domain: bytes) -> None:
-    """Verify one signature. Raises BadSignature."""
-    _judge([(expect(key, PublicKey), framed(message, domain))], signature)
+    """Verify one signature.
+
+    Args:
+      key: public key of the signer.
+      message: the statement, of any length.
+      signature: the signature.
+      domain: kind and version of the statement, 1 to 255 bytes.
+
+    Raises:
+      BadSignature: it does not verify.
+      TypeError: key or signature is of another type.
+      ValueError: the domain is empty or longer than 255 bytes.
+    """
+    _judge([(require_exact_type("key", key, PublicKey), framed(message, domain))], signature)
 
 
 def aggregate(signatures: Sequence[Signature]) -> Signature:
-    """Return the sum of signatures.
+    """Return the sum of one or more signatures.
 
-    It verifies if all of them do. That it verifies does not mean that each of them does.
+    The sum verifies if every summand does. The converse does not hold.
 
     Raises:
-      ValueError: there are none.
+      ValueError: there are no signatures.
       InfiniteAggregate: they cancel out.
+      TypeError: one of them is not a `Signature`.
     """
     if not signatures:
-        raise ValueError("there is nothing to aggregate")
-    points = [expect(signature, Signature).point for signature in signatures]
+        raise ValueError("there is nothing to aggregate: pass at least one signature")
+    points = [
+        require_exact_type("signatures", signature, Signature).point for signature in signatures
+    ]
     return Signature.from_point(curve.active().g2.sum(points))
 
 
 def fast_aggregate_verify(
     keys: Sequence[ProvenKey], message: bytes, signature: Signature, *, domain: bytes
 ) -> None:
-    """Verify one signature of all `keys` on one message: two pairings, however many keys.
+    """Verify one aggregate signature of all `keys` on one message: two pairings for any number.
+
+    Args:
+      keys: proven public keys of the signers, each once.
+      message: the statement that all of them signed.
+      signature: the aggregate.
+      domain: kind and version of the statement, 1 to 255 bytes.
 
     Raises:
-      BadSigners: no keys, or a key that occurs twice.
+      BadSigners: there are no keys, or a key occurs twice.
       InfiniteAggregate: the keys cancel out.
       BadSignature: it does not verify.
+      TypeError: a key is not a `ProvenKey`, or the signature not a `Signature`.
+      ValueError: the domain is empty or longer than 255 bytes.
     """
-    signers = [expect(proven, ProvenKey).key for proven in keys]
+    signers = [require_exact_type("keys", proven, ProvenKey).key for proven in keys]
     _distinct(signers)
     total = PublicKey.from_point(curve.active().g1.sum([key.point for key in signers]))
     _judge([(total, framed(message, domain))], signature)
@@ -162,31 +153,41 @@ def fast_aggregate_verify(
 def aggregate_verify(
     signed: Sequence[tuple[ProvenKey, bytes]], signature: Signature, *, domain: bytes
 ) -> None:
-    """Verify one signature of pairs (key, message): a pairing for each, and one more.
+    """Verify one aggregate signature over pairs (key, message): a pairing for each, and one more.
+
+    Args:
+      signed: proven public keys and the message that each signed, each pair once.
+      signature: the aggregate.
+      domain: kind and version of the statements, 1 to 255 bytes.
 
     Raises:
-      BadSigners: no pairs, or a pair that occurs twice.
+      BadSigners: there are no pairs, or a pair occurs twice.
       BadSignature: it does not verify.
+      TypeError: a key is not a `ProvenKey`, or the signature not a `Signature`.
+      ValueError: the domain is empty or longer than 255 bytes.
     """
-    pairs = [(expect(proven, ProvenKey).key, framed(message, domain)) for proven, message in signed]
+    pairs = [
+        (require_exact_type("signed", proven, ProvenKey).key, framed(message, domain))
+        for proven, message in signed
+    ]
     _distinct(pairs)
     _judge(pairs, signature)
 
 
 def _verifies(signed: Sequence[tuple[PublicKey, bytes]], signature: Signature, dst: bytes) -> bool:
-    """CoreVerify and CoreAggregateVerify of the draft, of one or more pairs."""
+    """CoreVerify and CoreAggregateVerify of the draft, for one or more pairs."""
     active = curve.active()
     hashed = [active.hash_to_g2(message, dst) for _, message in signed]
     return active.pairing_equation([key.point for key, _ in signed], hashed, signature.point)
 
 
 def _judge(signed: Sequence[tuple[PublicKey, bytes]], signature: Signature) -> None:
-    if not _verifies(signed, expect(signature, Signature), DST):
+    if not _verifies(signed, require_exact_type("signature", signature, Signature), DST):
         raise BadSignature(signature, signed)
 
 
 def _distinct(signers: Sequence[Hashable]) -> None:
-    """Refuse an empty set of signers, and one that counts a signer twice."""
+    """Raise BadSigners for an empty set of signers, or one that counts a signer twice."""
     if not signers:
         raise BadSigners("no-signers")
     seen: set[Hashable] = set()
@@ -201,28 +202,37 @@ def _distinct(signers: Sequence[Hashable]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class SignedMessage:
-    """One entry of a batch: a signature and what it is claimed to sign. The key needs no proof."""
+    """One entry of a batch. The key needs no proof of possession.
+
+    Attributes:
+      key: public key of the signer.
+      message: the statement that it is claimed to have signed.
+      signature: the signature.
+
+    Raises:
+      TypeError: one of them is of another type.
+    """
 
     key: PublicKey
     message: bytes
     signature: Signature
 
     def __post_init__(self):
-        """Refuse other types, which would not carry the checks."""
-        expect(self.key, PublicKey)
-        expect(self.message, bytes)
-        expect(self.signature, Signature)
+        """Require the exact types, whose constructors have checked the points."""
+        require_exact_type("key", self.key, PublicKey)
+        require_exact_type("message", self.message, bytes)
+        require_exact_type("signature", self.signature, Signature)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchReport:
-    """What a batch verification found.
+    """Result of verifying a batch.
 
     Attributes:
-      size: how many signatures were in the batch, one or more.
-      invalid: positions of those that do not verify, ascending.
-      tests: how many weighted tests were made.
-      bound: the probability, at most, that yet another one does not verify.
+      size: number of signatures in the batch, at least 1.
+      invalid: positions of the signatures that do not verify, ascending.
+      tests: number of weighted tests made.
+      bound: upper bound on the probability that a further signature does not verify.
     """
 
     size: int
@@ -237,21 +247,35 @@ class BatchReport:
 
 
 def find_invalid(batch: Sequence[SignedMessage], *, domain: bytes) -> BatchReport:
-    """Verify many independent signatures at once, and name those that do not verify.
+    """Verify many independent signatures at once, and name the invalid ones.
 
-    A valid signature is never named; an invalid one goes unnamed with probability `report.bound`.
-    Halving makes at most twice as many pairings as there are signatures; what is undecided by then
-    is verified one by one, so that forgeries cannot make a batch much dearer than a loop.
+    A valid signature is never named; an invalid one is missed with probability at most
+    `report.bound`. Halving makes at most twice as many pairings as there are signatures; the
+    entries undecided by then are verified one by one, so that forgeries cannot make a batch cost
+    much more than a loop.
+
+    Args:
+      batch: the signatures, at least one.
+      domain: kind and version of the statements, 1 to 255 bytes.
 
     Raises:
-      ValueError: the batch is empty.
+      ValueError: the batch is empty, or the domain is empty or longer than 255 bytes.
     """
     framed_batch = [(entry.key, framed(entry.message, domain), entry.signature) for entry in batch]
     return _find_invalid(framed_batch, DST)
 
 
 def verify_batch(batch: Sequence[SignedMessage], *, domain: bytes) -> BatchReport:
-    """Verify many independent signatures at once. Raises BadBatch; ValueError if it is empty."""
+    """Verify many independent signatures at once.
+
+    Args:
+      batch: the signatures, at least one.
+      domain: kind and version of the statements, 1 to 255 bytes.
+
+    Raises:
+      BadBatch: some do not verify; its `report` names them.
+      ValueError: the batch is empty, or the domain is empty or longer than 255 bytes.
+    """
     report = find_invalid(batch, domain=domain)
     report.require()
     return report
@@ -259,7 +283,7 @@ def verify_batch(batch: Sequence[SignedMessage], *, domain: bytes) -> BatchRepor
 
 def _find_invalid(batch: Sequence[tuple[PublicKey, bytes, Signature]], dst: bytes) -> BatchReport:
     if not batch:
-        raise ValueError("an empty batch shows nothing")
+        raise ValueError("the batch is empty: pass at least one signature")
     active = curve.active()
     messages = dict.fromkeys(message for _, message, _ in batch)
     hashed = {message: active.hash_to_g2(message, dst) for message in messages}
@@ -274,7 +298,7 @@ def _find_invalid(batch: Sequence[tuple[PublicKey, bytes, Signature]], dst: byte
         return active.pairing_equation([key.point], [hashed[message]], signature.point)
 
     whole = range(len(batch))
-    suspects = [] if holds(whole) else [whole]  # Every part in it has an invalid signature.
+    suspects = [] if holds(whole) else [whole]  # Each part contains an invalid signature.
     invalid: list[int] = []
     while suspects:
         part = suspects.pop()
@@ -286,7 +310,7 @@ def _find_invalid(batch: Sequence[tuple[PublicKey, bytes, Signature]], dst: byte
             budget -= len(part)
             left, right = part[: len(part) // 2], part[len(part) // 2 :]
             left_holds = holds(left)
-            # If the left half holds, the right one does not. Whoever is named was verified alone.
+            # If the left half holds, the right one does not. Only single entries are ever named.
             if (left_holds and len(right) > 1) or not holds(right):
                 suspects.append(right)
             if not left_holds:
@@ -298,7 +322,7 @@ def _find_invalid(batch: Sequence[tuple[PublicKey, bytes, Signature]], dst: byte
 def _weighted_equation(
     batch: Sequence[tuple[PublicKey, bytes, Signature]], hashed: dict[bytes, Any]
 ) -> bool:
-    """Test the equation of the module's docstring with fresh weights."""
+    """Test the equation at the head of this module with fresh weights."""
     active = curve.active()
     weights = [1 + secrets.randbelow(2**WEIGHT_BITS - 1) for _ in batch]
     of_key = Counter(key for key, _, _ in batch)
