@@ -1,4 +1,19 @@
-"""BLS12-381 signatures: keys, aggregation, batch verification."""
+"""BLS signatures on BLS12-381: many signatures become one, and batches verify at once.
+
+    key = SecretKey.generate()                                       # signer: a secret scalar
+    proven = ProvenKey(key=key.public_key, possession=key.prove_possession())
+    signature = key.sign(b"statement", domain=b"example v1")         # signer: 96 bytes
+    verify(key.public_key, b"statement", signature, domain=b"example v1")
+    total = aggregate([signature])                                   # of one or many signers
+    fast_aggregate_verify([proven], b"statement", total, domain=b"example v1")
+
+    keys         secret and public keys, signatures, proofs of possession: types that check
+    signatures   verify one signature, an aggregate, or a batch
+    curve        the groups and the pairing, behind one interface for two libraries
+
+A signature that does not verify raises a `SignatureError`, malformed bytes raise `InvalidPoint`.
+Specification: specs/bls.md.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +32,6 @@ from verifiable.bls.keys import (
     framed,
 )
 from verifiable.bls.signatures import (
-    WEIGHT_BITS,
     BadBatch,
     BadSignature,
     BadSigners,
@@ -34,7 +48,6 @@ from verifiable.bls.signatures import (
 __all__ = [
     "DST",
     "POSSESSION_DST",
-    "WEIGHT_BITS",
     "BadBatch",
     "BadPossession",
     "BadSignature",

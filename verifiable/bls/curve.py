@@ -7,11 +7,12 @@ order r, and e: G1 × G2 → GT is bilinear. A signature scheme asks one questio
 
 Points travel in the compressed encoding of the IETF draft, 48 and 96 bytes. `Group.decode` accepts
 exactly the bytes that `Group.encode` gives back: on the curve, in the subgroup of order r,
-canonical (coordinates below p, one encoding of infinity). Whether infinity makes sense is for the
-caller to say.
+canonical (coordinates below p, one encoding of infinity). The caller decides if infinity is
+allowed.
 
 `Arkworks` is native and the default; `PyEcc` is pure Python, the reference, and some 200 times
-slower. It serves, with a warning, where no native wheel exists. Neither runs in constant time.
+slower. It is used, with a warning, if the native library is not installed. Neither runs in
+constant time.
 """
 
 from __future__ import annotations
@@ -34,20 +35,20 @@ ORDER = 0x73EDA753299D7D483339D80809A1D80553BDA402FFFE5BFEFFFFFFFF00000001
 """The prime order r of G1, G2 and GT."""
 
 Point = Any
-"""A point of G1 or G2: opaque, and of the library that made it."""
+"""A point of G1 or G2: an opaque object of the library that made it."""
 
 
 class InvalidPoint(MalformedEncoding):
     """Bytes that do not encode a point of the group.
 
     Attributes:
-      reason: what is wrong with them.
-      data: the bytes, at most the first 192.
-      size: how many bytes there were.
+      reason: the rule that the bytes violate.
+      data: the first 192 bytes at most.
+      size: number of bytes received.
     """
 
     def __init__(self, reason: str, data: bytes):
-        """Keep the start of the bytes: a device chooses how many it sends."""
+        """Keep the start of the bytes only: a device may send any number."""
         self.reason, self.data, self.size = reason, data[:192], len(data)
         super().__init__(f"{reason}; {len(data)} bytes, starting {data[:8].hex()}")
 
@@ -62,25 +63,27 @@ class Group(ABC):
     """
 
     def __init__(self, name: str, size: int):
-        """Name the group; `size` is the length of its encodings."""
+        """Set the name and the length of encodings in bytes."""
         self.name, self.size = name, size
         self.infinity = b"\xc0" + bytes(size - 1)
 
     def decode(self, data: bytes) -> Point:
         """Return the point that `data` encodes, infinity included.
 
-        The comparison at the end is not redundant: arkworks ignores everything that follows a set
-        infinity flag, so that 2^382 strings of 48 bytes decode to infinity.
+        The comparison at the end is not redundant: arkworks ignores all bits after a set infinity
+        flag, so that 2^382 strings of 48 bytes decode to infinity.
 
         Raises:
           InvalidPoint: wrong length, not on the curve, outside the subgroup, or not canonical.
         """
         if len(data) != self.size:
-            raise InvalidPoint(f"an encoded point of {self.name} has {self.size} bytes", data)
+            raise InvalidPoint(f"a point of {self.name} must be encoded in {self.size} bytes", data)
         try:
             point = self._decompress(data)
         except ValueError as error:
-            raise InvalidPoint(f"not an encoded point of {self.name}: {error}", data) from error
+            raise InvalidPoint(
+                f"not the encoding of a point of {self.name}: {error}", data
+            ) from error
         if self.encode(point) != data:
             raise InvalidPoint(f"not the canonical encoding of a point of {self.name}", data)
         return point
@@ -103,18 +106,26 @@ class Group(ABC):
 
     @abstractmethod
     def sum(self, points: Sequence[Point], /) -> Point:
-        """Return the sum of one or more points."""
+        """Return the sum of one or more points of this group."""
 
     @abstractmethod
     def combine(self, points: Sequence[Point], scalars: Sequence[int], /) -> Point:
-        """Return Σ k_i P_i over one or more points, 0 <= k_i < r; ValueError if lengths differ."""
+        """Return Σ k_i P_i over one or more points.
+
+        Args:
+          points: points P_i of this group.
+          scalars: as many integers k_i, 0 <= k_i < r.
+
+        Raises:
+          ValueError: the lengths differ.
+        """
 
 
 class Curve(ABC):
     """The two groups, hashing into the second, and the pairing equation.
 
     Attributes:
-      name: the library behind it.
+      name: name of the library.
       g1: the group of public keys.
       g2: the group of signatures.
       generator: the standard generator g of G1.
@@ -127,18 +138,32 @@ class Curve(ABC):
 
     @abstractmethod
     def hash_to_g2(self, message: bytes, dst: bytes, /) -> Point:
-        """Hash to G2 by RFC 9380, BLS12381G2_XMD:SHA-256_SSWU_RO_; `dst` of 1 to 255 bytes."""
+        """Hash to G2 by RFC 9380, suite BLS12381G2_XMD:SHA-256_SSWU_RO_.
+
+        Args:
+          message: the bytes to hash, of any length.
+          dst: domain separation tag, 1 to 255 bytes.
+        """
 
     @abstractmethod
     def pairing_equation(self, ps: Sequence[Point], qs: Sequence[Point], s: Point, /) -> bool:
-        """Return whether Π e(P_i, Q_i) = e(g, S); ValueError if lengths differ."""
+        """Return whether Π e(P_i, Q_i) = e(g, S).
+
+        Args:
+          ps: points P_i of G1.
+          qs: as many points Q_i of G2.
+          s: point S of G2.
+
+        Raises:
+          ValueError: the lengths differ.
+        """
 
 
 # -------------------------------------------------------------------------------------- arkworks
 
 
 class _ArkworksGroup(Group):
-    """Both groups have one interface in arkworks; only the class of a point differs."""
+    """One group of arkworks; the two have the same interface and differ in the class of points."""
 
     def __init__(self, name: str, size: int, kind: Any, scalar: Any):
         super().__init__(name, size)
@@ -166,16 +191,20 @@ class _ArkworksGroup(Group):
 
 
 class Arkworks(Curve):
-    """The native library `py_arkworks_bls12381`; ImportError where it is not installed.
+    """The native library `py_arkworks_bls12381`.
 
-    Hashing to G2 is half of what a batch costs, and twice as fast in blst, even through an
-    encoding and back. Where `pyblst` is installed, it hashes; the points are the same.
+    Hashing to G2 is half of the cost of a batch, and blst does it in half the time, even with the
+    points encoded and decoded again. If `pyblst` is installed, it does the hashing; the points are
+    the same.
+
+    Raises:
+      ImportError: the library is not installed.
     """
 
     name = "py_arkworks_bls12381"
 
     def __init__(self, *, blst: bool = True):
-        """Load the library; with `blst`, hash by `pyblst` if that is installed."""
+        """Load the library; if `blst` is true, hash with `pyblst` where it is installed."""
         ark = import_module("py_arkworks_bls12381")
         self.g1 = _ArkworksGroup("G1", 48, ark.G1Point, ark.Scalar)
         self.g2 = _ArkworksGroup("G2", 96, ark.G2Point, ark.Scalar)
@@ -216,7 +245,7 @@ class _PyEccGroup(Group):
 
     def _decompress(self, data: bytes, /) -> Point:
         point = self._from(data)
-        # py_ecc decompresses without asking whether the point lies in the subgroup.
+        # py_ecc does not check that a decompressed point lies in the subgroup.
         if not self._ecc.is_inf(self._ecc.multiply(point, ORDER)):
             raise ValueError("outside the subgroup of order r")
         return point
@@ -240,13 +269,13 @@ class _PyEccGroup(Group):
 
 
 class PyEcc(Curve):
-    """The pure Python library `py_ecc`, with the checks that it leaves to its caller."""
+    """The pure Python library `py_ecc`, with the subgroup check that it lacks."""
 
     name = "py_ecc"
 
     def __init__(self):
         """Load the library."""
-        # It takes a second to import, which nobody pays who has the native library.
+        # Imported here, because it takes a second and the native library does not need it.
         ecc = import_module("py_ecc.optimized_bls12_381")
         codec = import_module("py_ecc.bls.g2_primitives")
         self.g1 = _PyEccGroup("G1", 48, ecc, codec.pubkey_to_G1, codec.G1_to_pubkey)
@@ -272,13 +301,13 @@ _chosen: ContextVar[Curve | None] = ContextVar("curve", default=None)
 
 
 def active() -> Curve:
-    """Return the library in use: that of the innermost `using`, else the default."""
+    """Return the library in use: the one of the innermost `using`, or else the default."""
     return _chosen.get() or default()
 
 
 @contextmanager
 def using(curve: Curve) -> Generator[None]:
-    """Use `curve` within a `with` block. Points made by another library raise TypeError there."""
+    """Use `curve` within a `with` block, in which points of another library raise TypeError."""
     token = _chosen.set(curve)
     try:
         yield
@@ -288,7 +317,7 @@ def using(curve: Curve) -> Generator[None]:
 
 @functools.cache
 def default() -> Curve:
-    """Return the native library, or py_ecc and a RuntimeWarning where it is not installed."""
+    """Return the native library; where it is not installed, py_ecc with a RuntimeWarning."""
     try:
         return Arkworks()
     except ImportError:

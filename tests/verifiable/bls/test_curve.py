@@ -111,7 +111,7 @@ def test_malformed_points_are_refused_by_both(case: str, name: str):
         with pytest.raises(InvalidPoint) as caught:
             group.decode(data)
         assert caught.value.size == len(data)
-        refused_unread = str(caught.value).startswith("an encoded point of")
+        refused_unread = "must be encoded in" in str(caught.value)
         assert refused_unread == (len(data) != group.size)
         assert data.startswith(caught.value.data)
         assert len(caught.value.data) <= 192
@@ -161,8 +161,8 @@ def test_both_accept_the_same_bytes(name: str, flips: list[int], noise: bytes):
     assert accepted[0] == accepted[1]
 
 
-@pytest.mark.parametrize("message", [b"", b"abc", bytes(range(256)) * 5])
-@pytest.mark.parametrize("dst", [b"d", DST, b"x" * 255])
+@pytest.mark.parametrize("message", [b"", b"abc", bytes(range(256)) * 5], ids=len)
+@pytest.mark.parametrize("dst", [b"d", DST, b"x" * 255], ids=len)
 def test_all_hash_alike(message: bytes, dst: bytes):
     hashed = {c.g2.encode(c.hash_to_g2(message, dst)) for c in (NATIVE, PLAIN, reference())}
     assert len(hashed) == 1

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.helpers.paths import VECTORS
+from tests.helpers.signers import DOMAIN, accepted, proven, reference
 from verifiable import bls
 from verifiable.bls import (
     Possession,
@@ -27,7 +29,6 @@ from verifiable.bls import (
 )
 from verifiable.errors import VerificationError
 
-DOMAIN = b"verifiable/test/v1"
 EXPECTED = {"bls12-381-tests": 96, "wycheproof": 167, "hash_to_curve": 5}
 QUUX = b"QUUX-V01-CS02-with-BLS12381G2_XMD:SHA-256_SSWU_RO_"
 
@@ -44,23 +45,6 @@ class Case:
 
 def unhex(text: str) -> bytes:
     return bytes.fromhex(text.removeprefix("0x"))
-
-
-def proven(data: bytes) -> ProvenKey:
-    """Return a proven key without a proof: the vectors have none."""
-    made = object.__new__(ProvenKey)
-    for name, value in (("key", PublicKey(data)), ("possession", None), ("binding", b"")):
-        object.__setattr__(made, name, value)
-    return made
-
-
-def accepted(check: Callable[[], object]) -> bool:
-    """Return whether a check passes; only the prover's fault counts as a rejection."""
-    try:
-        check()
-    except VerificationError:
-        return False
-    return True
 
 
 def hash_to_g2(message: bytes, dst: bytes) -> bytes:
@@ -153,14 +137,15 @@ def ethereum() -> Iterator[Case]:
         elif isinstance(expected, dict):
             expected = coordinates(expected)
         run = functools.partial(ETHEREUM[path.parent.name], case["input"])
-        yield Case("bls12-381-tests", path.stem, run, expected)
+        name = re.sub(r"(?<=[0-9a-f]{8})[0-9a-f]{8,}", "", path.stem)
+        yield Case("bls12-381-tests", name, run, expected)
 
 
 def wycheproof() -> Iterator[Case]:
     for path in sorted((VECTORS / "wycheproof").glob("*.json")):
         for group in json.loads(path.read_text())["testGroups"]:
             for t in group["tests"]:
-                name = f"{path.stem} {t['tcId']} {t['comment']}"
+                name = f"{path.stem.removeprefix('bls_sig_g2_').removesuffix('_test')} {t['tcId']}"
                 if "dst" in group:
                     run = functools.partial(hash_to_g2, unhex(t["msg"]), group["dst"].encode())
                     point = curve.default().g2.decode(unhex(t["expected"]))
@@ -230,11 +215,6 @@ def test_a_sample_of_vectors_on_py_ecc(case: Case):
 @functools.cache
 def plain() -> curve.Curve:
     return curve.Arkworks(blst=False)
-
-
-@functools.cache
-def reference() -> curve.Curve:
-    return curve.PyEcc()
 
 
 # ----------------------------------------------------------------------------------------- interop
