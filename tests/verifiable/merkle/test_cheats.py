@@ -347,7 +347,7 @@ def test_lengths_are_compared_before_anything_is_hashed():
                 verify(suite=suite, **arguments)
 
 
-@pytest.mark.parametrize("size", [2**64, 2**64 + 1, 2**80])
+@pytest.mark.parametrize("size", [2**64, 2**64 + 1, 2**80], ids=["2^64", "2^64 + 1", "2^80"])
 def test_sizes_end_at_64_bits_whatever_the_proof(size: int):
     for length in range(90):
         proof: Any = (bytes(32),) * length

@@ -233,6 +233,7 @@ def test_a_custom_distance_is_made_symmetric_and_nan_is_far() -> None:
 @pytest.mark.parametrize(
     ("agreement", "value"),
     [(VECTOR, [1.0] * 4), (Exact(), "0" * 32), (Exact(), bytearray(32)), (Argmax(shape=(3,)), [1])],
+    ids=["list", "text", "bytearray", "list of logits"],
 )
 def test_a_value_of_the_wrong_python_type_is_the_callers_fault(
     agreement: Agreement, value: Any
