@@ -1,8 +1,9 @@
-"""The examples run: web3.py against a node."""
+"""The examples run: a coordinator with one cheat, and web3.py against a node."""
 
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from tests.helpers.chains import Anvil, anvil_binary
 from tests.helpers.onchain import found
 from tests.helpers.paths import ROOT
 
-PATH = ROOT / "examples" / "submit_with_web3.py"
+EXAMPLES = ROOT / "examples"
 KEY = "0x" + "11" * 32
 
 
@@ -29,14 +30,25 @@ def office(request: pytest.FixtureRequest) -> Iterator[onchain.Office]:
     node.close()
 
 
-@pytest.fixture(scope="module")
-def example() -> Any:
-    spec = importlib.util.spec_from_file_location("submit_with_web3", PATH)
+def load(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    # Dataclasses look their module up.
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def example() -> Any:
+    return load("submit_with_web3")
+
+
+def test_the_coordinator_accepts_the_honest_and_rejects_the_cheat() -> None:
+    verdicts = load("coordinator").main()
+    assert verdicts == {"honest": "accept: ok", "cheat": "reject: claim-mismatch"}
 
 
 @pytest.mark.parametrize("signed_here", [False, True])
