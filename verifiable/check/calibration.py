@@ -1,16 +1,17 @@
 """Calibration: tolerances from what honest devices are seen to do.
 
-The statistic is the one that `check` computes, the verifier's own rounding and glue included. Of
-a contraction it is sqrt(||rho_i||^2 / t) / s_i, an estimate of ||delta_i * w|| / s_i (`freivalds`);
-of a rounding the distance to what rounds to it, over |value| + rms (`rounding`); of an output its
-row's relative distance. For each claim the worst row of each run counts, and
+The statistic is the one that `check` computes, and includes the verifier's own rounding and glue.
+For a contraction it is sqrt(||rho_i||^2 / t) / s_i, an estimate of ||delta_i * w|| / s_i
+(`freivalds`); for a rounding, the distance to the nearest value that rounds to it, over
+|value| + rms (`rounding`); for an output, the relative distance of a row. The tolerance of a claim
+follows from the worst row of each run:
 
     eps = max(factor * worst over all runs, floor * unit roundoff).
 
-The floor is what other devices may do where these never differed: FLOOR for an output, `Form.floor`
-for a claim.
+The floor allows for other devices where the executors never differed: FLOOR for an output,
+`Form.floor` for a claim.
 
-Only trusted executors may take part: a device that contributes could widen the tolerance.
+Only trusted executors may take part: an untrusted one could widen the tolerance.
 """
 
 from __future__ import annotations

@@ -25,11 +25,11 @@ Emit = Callable[[Claim, Equation, Env, Any], tuple[Array, Any]]
 
 
 def honest(claim: Claim, equation: Equation, env: Env, _: Any = None) -> tuple[Array, Array]:
-    """Evaluate a claimed equation, so that what is checked is what was consumed.
+    """Evaluate a claimed equation, so that the checked value is the consumed value.
 
-    In types narrower than float32, XLA may keep more digits of a value than its type has, for
-    whoever consumes it inside a compiled program; and it may compute a rounding twice, differently.
-    A barrier makes it use the value that it returns.
+    In types narrower than float32, XLA may keep more digits of a value than its type has while it
+    stays inside a compiled program, and it may compute a rounding twice, with different results. An
+    optimisation barrier makes XLA use the value that it returns.
     """
     operands: Sequence[Array] = interpret.read_all(env, equation.inputs)
     narrow = any(v.dtype.name in HALF_PRECISION for v in (*equation.inputs, *equation.outputs))
@@ -44,10 +44,10 @@ def honest(claim: Claim, equation: Equation, env: Env, _: Any = None) -> tuple[A
 
 
 def _turn(transpose: Equation, out: Array, env: Env) -> Array:
-    """Bind the transpose of a claim that nothing else reads, and return the claim, made from it.
+    """Bind the transpose of a claim that has no other reader, and return the claim made from it.
 
-    XLA merges a product with its transpose, which may sum in another order; if the claim itself
-    were read, it could not, and the result would not be that of the plain function.
+    XLA merges a product with its transpose, which may sum in another order. If the claim itself
+    were read, XLA could not, and the result would differ from the plain function's.
     """
     [turned] = lax.optimization_barrier(interpret.apply(transpose, [out]))
     env[transpose.outputs[0]] = turned

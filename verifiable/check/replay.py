@@ -1,8 +1,8 @@
 """The coordinator's half: a function in which every contraction is replaced by its claim.
 
-`setup` evaluates what is known of the parameters, once; `check` evaluates the rest for a run, with
-each claimed output in the place of its contraction, and tests it there. Both are pure JAX
-functions that run under `jax.enable_x64`, and return statistics, never verdicts.
+`setup` evaluates, once, everything that depends on parameters only. `check` evaluates the rest for
+a run, with each claimed output in place of its contraction, and tests the claim there. Both are
+pure JAX functions that run under `jax.enable_x64`, and return statistics, never verdicts.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from verifiable.check.outputs import OutputStatistic
@@ -64,7 +65,7 @@ def setup(
       policy: for the tolerances.
 
     Returns:
-      What the check needs: values to keep, projections, and the same of each scan, stacked.
+      Values to keep, projections, and the same for each scan, stacked over its iterations.
     """
     children: list[Residual] = []
     for equation in frame.steps:
@@ -119,7 +120,7 @@ def _slots(equation: Equation, analysis: Analysis) -> tuple[list[bool], list[boo
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Context:
-    """What the check of a block can look up.
+    """Everything that the check of a block looks up.
 
     Attributes:
       analysis: of the whole function.
@@ -236,7 +237,9 @@ def _check_scan(equation: Equation, context: Context, env: Env) -> Findings:
     )
     unknown = list(itertools.compress(equation.outputs, carried + stacked))
     interpret.write(env, unknown, outputs)
-    return findings
+    # One flag a loop, however many scans are around it: branches must return the same shapes.
+    stopped = {name: jnp.any(flags) for name, flags in findings.stopped.items()}
+    return findings._replace(stopped=stopped)
 
 
 def _check_switch(equation: Equation, context: Context, env: Env) -> Findings:
@@ -247,11 +250,16 @@ def _check_switch(equation: Equation, context: Context, env: Env) -> Findings:
 
     def branch(body: Block) -> tuple[list[Array], Findings]:
         outputs, own = check(body, context, dict(env))
-        other = [c for c in claims if c.index not in own.statistics]
-        zeros = {c.index: _test_untaken(context.claimed[c.index]) for c in other}
+        untaken: dict[int, Statistic] = {}
+        for c in claims:
+            if c.index not in own.statistics:
+                out = context.claimed[c.index]
+                # Scans inside of the branch: each of their trips has a statistic.
+                trips = out.shape[: len(c.trips) - (len(c.shape) - out.ndim)]
+                untaken[c.index] = _test_untaken(out, trips)
         return outputs, Findings(
-            statistics=zeros | own.statistics,
-            taken={c.index: jnp.zeros((), bool) for c in other} | own.taken,
+            statistics=untaken | own.statistics,
+            taken={i: jnp.zeros(s.passed.shape, bool) for i, s in untaken.items()} | own.taken,
             stopped={e.name: jnp.zeros((), bool) for e in loops} | own.stopped,
             outputs={},
         )
@@ -262,8 +270,10 @@ def _check_switch(equation: Equation, context: Context, env: Env) -> Findings:
     return findings
 
 
-def _test_untaken(out: Array) -> Statistic:
-    """The claims of a branch that was not taken are all zero."""
+def _test_untaken(out: Array, trips: tuple[int, ...]) -> Statistic:
+    """The claims of a branch that was not taken are all zero, in each of the leading trips."""
+    if trips:
+        return jax.vmap(lambda x: _test_untaken(x, trips[1:]))(out)
     zero = out.reshape(-1) == 0
     passed, true = jnp.all(zero), jnp.ones((), bool)
     worst = jnp.where(passed, 0.0, jnp.inf)
