@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
@@ -116,30 +117,93 @@ def switch(equation: Equation, env: Env, branches: Sequence[Callable[[], Any]]) 
     return lax.switch(read(env, equation.inputs[0]), branches)
 
 
+class Budget(NamedTuple):
+    """Trips that are left to nested loops, and whether one of them needed more."""
+
+    left: Array
+    stopped: Array
+
+
 def while_loop(equation: Equation, env: Env, limit: int | None = None) -> tuple[list[Array], Array]:
     """Rebuild a `while`; with a limit, stop after that many trips.
 
-    Returns:
-      The carries, and whether the loop was stopped by the limit.
-    """
-    predicate, body = equation.bodies
-    init = read_all(env, equation.inputs)
+    Args:
+      equation: the loop.
+      env: the environment that it stands in.
+      limit: of trips, of this loop and of all loops inside of it together.
 
-    def go_on(carry: list[Array]) -> Array:
+    Returns:
+      The carries, and whether a loop was stopped by the limit.
+    """
+    if limit is None:
+        predicate, body = equation.bodies
+
+        def enter(inputs: Sequence[Var], carry: list[Array]) -> Env:
+            inner = dict(env)
+            write(inner, inputs, carry)
+            return inner
+
+        init = read_all(env, equation.inputs)
+        outputs = lax.while_loop(
+            lambda carry: evaluate(predicate, enter(predicate.inputs, carry))[0],
+            lambda carry: evaluate(body, enter(body.inputs, carry)),
+            init,
+        )
+        return outputs, np.False_
+    budget = Budget(jnp.int32(limit), jnp.zeros((), bool))
+    outputs, budget = _limited_while(equation, env, budget)
+    return outputs, budget.stopped
+
+
+def _limited(block: Block, env: Env, budget: Budget) -> tuple[list[Array], Budget]:
+    """Evaluate a block whose loops share a budget of trips."""
+    for equation in block.equations:
+        if not any(e.kind == "while" for e in Block((), [equation]).walk()):
+            replay(equation, env)
+            continue
+        limited = {"while": _limited_while, "scan": _limited_scan, "cond": _limited_switch}
+        outputs, budget = limited[equation.kind](equation, env, budget)
+        write(env, equation.outputs, outputs)
+    return read_all(env, block.outputs), budget
+
+
+def _limited_while(equation: Equation, env: Env, budget: Budget) -> tuple[list[Array], Budget]:
+    predicate, body = equation.bodies
+
+    def ask(carry: list[Array], budget: Budget) -> tuple[list[Array], Array, Budget]:
         inner = dict(env)
         write(inner, predicate.inputs, carry)
-        return evaluate(predicate, inner)[0]
+        [go_on], budget = _limited(predicate, inner, budget)
+        return carry, go_on & ~budget.stopped, budget
 
-    def turn(carry: list[Array]) -> list[Array]:
+    def turn(state: Any) -> tuple[list[Array], Array, Budget]:
+        carry, _, budget = state
         inner = dict(env)
         write(inner, body.inputs, carry)
-        return evaluate(body, inner)
+        outputs, budget = _limited(body, inner, budget._replace(left=budget.left - 1))
+        return ask(outputs, budget)
 
-    if limit is None:
-        return lax.while_loop(go_on, turn, init), np.False_
-    final, _ = lax.while_loop(
-        lambda state: go_on(state[0]) & (state[1] < limit),
-        lambda state: (turn(state[0]), state[1] + 1),
-        (init, np.int32(0)),
-    )
-    return final, go_on(final)
+    start = ask(read_all(env, equation.inputs), budget)
+    carry, go_on, budget = lax.while_loop(lambda s: s[1] & (s[2].left > 0), turn, start)
+    return carry, budget._replace(stopped=budget.stopped | go_on)
+
+
+def _limited_scan(equation: Equation, env: Env, budget: Budget) -> tuple[list[Array], Budget]:
+    [body], count = equation.bodies, equation.params["num_carry"]
+
+    def step(state: tuple[list[Array], Budget], slices: list[Array]) -> Any:
+        carry, budget = state
+        inner = dict(env)
+        write(inner, body.inputs, [*carry, *slices])
+        outputs, budget = _limited(body, inner, budget)
+        return (outputs[:count], budget), outputs[count:]
+
+    inputs = read_all(env, equation.inputs)
+    params = {k: equation.params[k] for k in ("length", "reverse", "unroll")}
+    (carry, budget), stacks = lax.scan(step, (inputs[:count], budget), inputs[count:], **params)
+    return [*carry, *stacks], budget
+
+
+def _limited_switch(equation: Equation, env: Env, budget: Budget) -> tuple[list[Array], Budget]:
+    branches = [lambda b=b: _limited(b, dict(env), budget) for b in equation.bodies]
+    return switch(equation, env, branches)
