@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from verifiable.errors import Rejected, Undecided
 
@@ -232,8 +232,15 @@ class Report:
     y: Any = field(default=None, repr=False)
     corridor: Corridor | None = None
 
-    def require(self) -> None:
-        """Raise unless accepted.
+    def __bool__(self) -> bool:
+        """A report has no truth value: `if report:` would take a rejection for a pass."""
+        raise TypeError(
+            "a report has no truth value: write report.require(), which raises unless accepted, or "
+            "compare report.verdict with Verdict.ACCEPT"
+        )
+
+    def require(self) -> Self:
+        """This report, if it accepts.
 
         Raises:
           Rejected: shown to be wrong.
@@ -242,6 +249,7 @@ class Report:
         where = f"{self.claim}: " if self.claim else ""
         what = self.message or f"{REASONS[self.reason]} (worst ratio {self.worst:.3g})"
         require(self.verdict, self.reason, where + what)
+        return self
 
     def __str__(self) -> str:
         """The report as a table."""

@@ -185,3 +185,11 @@ def test_tables_are_aligned():
     ]
     with pytest.raises(ValueError, match="zip"):
         table([("a",), ("b", "c")])
+
+
+def test_a_report_has_no_truth_value():
+    report = Report(verdict=Verdict.REJECT, reason="claim-mismatch", coverage=COVERAGE)
+    with pytest.raises(TypeError, match=r"report\.require\(\)"):
+        assert report
+    with pytest.raises(TypeError, match=r"report\.require\(\)"):
+        _ = "paid" if not report else "unpaid"
