@@ -1,1 +1,14 @@
-"""Roles and messages that compose the primitives of `verifiable`, and the command line."""
+"""Protocols that compose the primitives of `verifiable`, their demo, and the command line.
+
+    messages/      signed messages: job, commit, reveal, decision
+    identities     Ed25519 identities
+    events         what the caller of any protocol reports
+    replicated/    one job on several workers: dispatch, commit, reveal, vote, audit
+    settlement/    the verdicts of an epoch, signed by a committee
+    contracts/     the contract that stores their root, and a chain in this process
+    simulation/    how often a network errs, and at what cost, under attack
+    demo/          models, devices, cheats and scenes of `verifiable demo`
+    cli            the command `verifiable`
+
+The protocols send nothing and read no clock; their callers do.
+"""

@@ -5,22 +5,22 @@
     verifiable --version
 
 Results go to standard output; progress, notes and errors to standard error. Exit status: 0 if
-every verdict is right, 1 if an honest device was not accepted, a cheat was, or a vote or the
-settlement ended wrongly, 2 for wrong usage. What is printed is made in `protocols.display`.
-Needs the extra `cli` (typer and rich); without it `main` says so.
+every verdict is right, 1 if an honest device was not accepted, a cheat was, or the vote or the
+settlement ended wrongly, 2 for wrong usage. The demo is in `protocols.demo`. Needs typer and rich,
+the extra `cli`; `main` says how to install them where they are absent.
 """
 
 # No `from __future__ import annotations`: typer evaluates the annotations of its commands, and
-# theirs name imports that are local, so that this module loads without the extra.
+# they use names imported inside a function, so that this module loads without the extra.
 
 import importlib.util
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 from verifiable import __version__
-from verifiable.audits.planning import Economy
+from verifiable.audits.planning import Economy, Plan
 from verifiable.audits.planning import plan as make_plan
 from verifiable.voting.quorum import bad_among_answers
 
@@ -70,11 +70,11 @@ def build_app() -> "typer.Typer":
             typer.Option(help="A text to encode; repeat for several. Default: eight sentences."),
         ] = None,
         precision: Annotated[
-            str, typer.Option(help="What the model computes in: f32, bf16, f16 or w8a8.")
+            str, typer.Option(help="Precision of the model: f32, bf16, f16 or w8a8.")
         ] = "f32",
         json_: Annotated[bool, as_json] = False,
     ) -> None:
-        """Encode texts on honest devices and on cheats, tell them apart, vote, and settle."""
+        """Check honest devices and cheats, decide one job by vote, and settle the verdicts."""
         raise typer.Exit(run_demo(text, precision=precision, as_json=json_))
 
     @app.command()
@@ -82,11 +82,13 @@ def build_app() -> "typer.Typer":
         *,
         bad: Annotated[float, typer.Option(help="Bad fraction of the registered workers, 0 to 1.")],
         error: Annotated[
-            float, typer.Option(help="Probability of accepting a wrong answer, at most.")
+            float, typer.Option(help="Largest acceptable probability of a wrong answer.")
         ],
         availability: Annotated[
             float,
-            typer.Option(help="Probability that an honest worker answers; bad ones always do."),
+            typer.Option(
+                help="Probability that an honest worker answers; bad workers always answer."
+            ),
         ] = 1.0,
         run_cost: Annotated[
             float, typer.Option(help="Cost of one run, in any unit of account.")
@@ -98,32 +100,38 @@ def build_app() -> "typer.Typer":
             float, typer.Option(help="Probability that the audit of a wrong answer fails, 0 to 1.")
         ] = _DEFAULT.detection,
         stake: Annotated[
-            float, typer.Option(help="What a worker loses when caught, in the same unit.")
+            float, typer.Option(help="Stake that a detected cheat loses, in the same unit.")
         ] = _DEFAULT.stake,
         gain: Annotated[
-            float, typer.Option(help="What one cheat gains a worker, in the same unit.")
+            float, typer.Option(help="Gain of a worker from one cheat, in the same unit.")
         ] = _DEFAULT.gain,
         reward: Annotated[
-            float, typer.Option(help="What a result is paid, in the same unit.")
+            float, typer.Option(help="Reward for a result, in the same unit.")
         ] = _DEFAULT.reward,
         false_reject: Annotated[
-            float, typer.Option(help="Probability that an honest audit fails, as measured, 0 to 1.")
+            float,
+            typer.Option(
+                help="Measured probability that the audit of an honest answer fails, 0 to 1."
+            ),
         ] = _DEFAULT.false_reject,
         outstanding: Annotated[
-            int, typer.Option(help="The most unsettled results on one stake.")
+            int, typer.Option(help="Most unsettled results on one stake.")
         ] = _DEFAULT.outstanding,
         window: Annotated[
-            int, typer.Option(help="The most results of a trusted worker that wait for audits.")
+            int, typer.Option(help="Most results of a trusted worker that wait for audits.")
         ] = _DEFAULT.window,
         probation: Annotated[
-            int, typer.Option(help="Checks that a worker passes before it is trusted.")
+            int, typer.Option(help="Checks that a worker must pass before it is trusted.")
         ] = _DEFAULT.probation,
         lifetime: Annotated[
-            float, typer.Option(help="Results that an honest identity delivers on average.")
+            float, typer.Option(help="Average number of results from an honest identity.")
         ] = _DEFAULT.lifetime,
         rational: Annotated[
             bool,
-            typer.Option("--rational", help="Offer deterrence: no bad worker would lose a stake."),
+            typer.Option(
+                "--rational",
+                help="Include deterrence, which assumes that workers avoid losing a stake.",
+            ),
         ] = False,
         json_: Annotated[bool, as_json] = False,
     ) -> None:
@@ -150,20 +158,19 @@ def build_app() -> "typer.Typer":
 
 
 def run_demo(texts: list[str] | None, *, precision: str = "f32", as_json: bool) -> int:
-    """Play all scenes of the demo, print what was found, and return the exit status."""
+    """Play all scenes of the demo, print their summaries, and return the exit status."""
     from rich.console import Console  # noqa: PLC0415 - an optional dependency
 
     from protocols.demo import display  # noqa: PLC0415 - needs rich
 
     notes = Console(stderr=True)
-    with display.progress(notes, hidden=as_json or not notes.is_terminal) as advance:
-        from protocols.demo.models import in_precision  # noqa: PLC0415 - the same
-        from protocols.demo.scenes import check  # noqa: PLC0415 - loads JAX, which takes a while
+    with display.progress_bar(notes, hidden=as_json or not notes.is_terminal) as advance:
+        from protocols.demo.models import in_precision  # noqa: PLC0415 - loads JAX
+        from protocols.demo.scenes.scene import TEXTS, prepare  # noqa: PLC0415 - loads JAX
 
         model = load_model()
         try:
-            model = in_precision(model, precision)
-            job = check.prepare(model, texts or check.TEXTS)
+            job = prepare(in_precision(model, precision), texts or TEXTS)
         except ValueError as error:
             return fail(error)
         summaries: list[Any] = []
@@ -191,20 +198,73 @@ def run_plan(
     rational: bool,
     as_json: bool,
 ) -> int:
-    """Print the cheapest plan and what it assumes, and return the exit status."""
-    from protocols.demo import display  # noqa: PLC0415 - needs rich
-
+    """Print all options, cheapest first, and return the exit status."""
     try:
         answering = bad_among_answers(bad, honest_availability=availability)
         plan = make_plan(bad=answering, error=error, economy=Economy(**prices), rational=rational)
     except ValueError as problem:
         return fail(problem)
-    show(display.plan_dict(plan), display.plan(plan), as_json=as_json)
+    show(plan_dict(plan), plan_table(plan), as_json=as_json)
     return 0
 
 
+def plan_dict(plan: Plan) -> dict[str, Any]:
+    """Return the JSON object of a plan."""
+    return {
+        "bad": plan.bad,
+        "error": plan.error,
+        "assumes": plan.assumes,
+        "options": [
+            {
+                "name": option.name,
+                "how": option.how,
+                "cost": option.cost,
+                "runs": option.runs,
+                "audits": option.audits,
+                "audit_rate": option.audit_rate,
+                "error": option.error,
+                "deters": option.deters,
+            }
+            for option in plan.options
+        ],
+    }
+
+
+def plan_table(plan: Plan) -> "Iterator[RenderableType]":
+    """Draw the options of a plan, cheapest first, and what all of them assume."""
+    from rich import box  # noqa: PLC0415 - an optional dependency
+    from rich.table import Table  # noqa: PLC0415 - the same
+    from rich.text import Text  # noqa: PLC0415 - the same
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("option", no_wrap=True)
+    for column in ("cost", "runs", "audits", "error at most"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("how", overflow="fold")
+    for option in plan.options:
+        table.add_row(
+            option.name,
+            f"{option.cost:.4g}",
+            f"{option.runs:.4g}",
+            f"{option.audits:.3g}",
+            f"{option.error:.2g}",
+            option.how,
+            style="bold" if option is plan.best else "",
+        )
+    yield table
+    best = plan.best
+    yield Text(f"Cheapest: {best.name}, {best.cost:.4g} a job: {best.how}.", style="bold green")
+    yield Text(f"Assumes: {plan.assumes}.")
+    if best.deters:
+        yield Text(
+            "It deters workers that avoid losing their stake; if a bad fraction of "
+            f"{plan.bad:g} does not, the error is up to {best.error:.2g}.",
+            style="yellow",
+        )
+
+
 def show(found: dict[str, Any], parts: "Iterable[RenderableType]", *, as_json: bool) -> None:
-    """Print a result: one JSON object, or what is drawn of it."""
+    """Print a result: one JSON object, or tables and text."""
     from rich.console import Console  # noqa: PLC0415 - an optional dependency
 
     if as_json:
@@ -217,13 +277,13 @@ def show(found: dict[str, Any], parts: "Iterable[RenderableType]", *, as_json: b
 
 
 def fail(error: Exception) -> int:
-    """Say in one line what is wrong with the arguments, and return the exit status."""
+    """Print an error about the arguments in one line, and return the exit status."""
     print(f"error: {error}", file=sys.stderr)
     return 2
 
 
 def load_model() -> "Model":
-    """Return MiniLM, or a random transformer and a note on standard error where it is absent."""
+    """Return MiniLM; where its weights are absent, print a note and return a random transformer."""
     from protocols.demo import models  # noqa: PLC0415 - loads JAX
 
     try:

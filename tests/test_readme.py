@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from protocols.demo import devices
+from protocols.demo.cheats import lineup
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -23,7 +23,7 @@ def test_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_it_counts_the_cheats_of_the_demo() -> None:
     [count] = re.findall(r"(\d+) named cheats", README.read_text())
-    assert int(count) == sum(not device.honest for device in devices.lineup("f32"))
+    assert int(count) == sum(not device.honest for device in lineup("f32"))
 
 
 def test_its_modules_exist() -> None:

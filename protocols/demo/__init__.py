@@ -1,1 +1,11 @@
-"""The demo: one coordinator, honest devices, named cheats."""
+"""What `verifiable demo` plays: one coordinator, honest devices, and cheats by name.
+
+models/      a trained sentence encoder and a random one, a language model, four precisions
+devices      the job, a device, and the two ways to run a job honestly
+cheats       every cheat by name, and `lineup`, the devices of each precision
+scenes/      check, vote and settlement: what is played, in this order
+roles        workers and coordinator of the vote
+contract     the settlement contract in a chain of this process, and its committee
+forgeries    every submission that this contract must refuse, with the reason
+display      tables and JSON objects for the command line
+"""

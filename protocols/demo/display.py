@@ -1,8 +1,8 @@
-"""What the command line shows: one renderer and one JSON object a scene of the demo.
+"""What `verifiable demo` shows: tables, and its JSON object.
 
-`SCENES` is the list: each names the module that plays it (`play` yields `Step`s, outcomes, and last
-a summary with `right`), how its summary is drawn on a terminal, and what it adds to the JSON
-object. A new scene is a module and a line there. Needs `rich`, from the extra `cli`.
+`SCENES` lists the scenes in order. Each names the module that plays it, the function that draws its
+summary on a terminal, and the function that returns its part of the JSON object. A new scene is a
+module and a row in this list. Needs `rich`, from the extra `cli`.
 """
 
 from __future__ import annotations
@@ -15,19 +15,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich import box
+from rich import progress as bars
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from protocols.demo.devices import Job
-    from protocols.demo.scenes.check import Step
-    from protocols.demo.scenes.check import Summary as CheckSummary
-    from protocols.demo.scenes.settlement import Summary as SettlementSummary
-    from protocols.demo.scenes.vote import Summary as VoteSummary
+    from protocols.demo.devices import DemoJob
+    from protocols.demo.scenes.check import CheckSummary
+    from protocols.demo.scenes.scene import Progress
+    from protocols.demo.scenes.settlement import SettlementSummary
+    from protocols.demo.scenes.vote import VoteSummary
     from protocols.settlement.verdicts import VerdictRecord
-    from verifiable.audits.planning import Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,39 +34,42 @@ class Scene:
     """One scene of the demo.
 
     Attributes:
-      module: what plays it; loaded when it is played, because that loads JAX.
+      module: the module that plays it; imported when it is played, because it loads JAX.
       render: from its summary to what is printed.
       as_dict: from its summary to its part of the JSON object.
-      takes: from the job and the summaries of earlier scenes to what it is played on.
+      takes: from the job and the summaries of earlier scenes to the argument of `play`.
     """
 
     module: str
     render: Callable[[Any], Iterator[RenderableType]]
     as_dict: Callable[[Any], dict[str, Any]]
-    takes: Callable[[Job, Sequence[Any]], Any] = lambda job, _: job
+    takes: Callable[[DemoJob, Sequence[Any]], Any] = lambda job, _: job
 
-    def play(self, job: Job, earlier: Sequence[Any], advance: Callable[[Step], None]) -> Any:
-        """Play the scene, report its steps, and return its summary.
+    def play(
+        self, job: DemoJob, earlier: Sequence[Any], advance: Callable[[Progress], None]
+    ) -> Any:
+        """Play the scene, report its progress, and return its summary.
 
-        Raises ImportError, which says what to install, where it needs a missing extra.
+        Raises:
+          ImportError: an optional package is missing; the message says which to install.
         """
-        from protocols.demo.scenes.check import Step  # noqa: PLC0415 - loads JAX
+        from protocols.demo.scenes.scene import Progress  # noqa: PLC0415 - loads JAX
 
         last: Any = None
         for last in importlib.import_module(self.module).play(self.takes(job, earlier)):
-            if isinstance(last, Step):
+            if isinstance(last, Progress):
                 advance(last)
         return last
 
 
 @contextmanager
-def progress(console: Console, *, hidden: bool) -> Generator[Callable[[Step], None]]:
+def progress_bar(console: Console, *, hidden: bool) -> Generator[Callable[[Progress], None]]:
     """Show a progress bar while the block runs, and remove it afterwards."""
-    columns = (BarColumn(32), MofNCompleteColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
+    columns = (bars.BarColumn(32), bars.MofNCompleteColumn(), bars.TextColumn("{task.description}"))
+    with bars.Progress(*columns, console=console, transient=True, disable=hidden) as bar:
         task = bar.add_task("load the model", total=None)
 
-        def advance(step: Step) -> None:
+        def advance(step: Progress) -> None:
             bar.update(task, completed=step.done, total=step.total, description=step.what)
 
         yield advance
@@ -76,8 +78,8 @@ def progress(console: Console, *, hidden: bool) -> Generator[Callable[[Step], No
 # The first scene: devices and cheats.
 
 
-def devices_dict(summary: CheckSummary) -> dict[str, Any]:
-    """Return its part of the JSON object: numbers that JSON cannot write are null."""
+def check_dict(summary: CheckSummary) -> dict[str, Any]:
+    """Return the first scene's part of the JSON object; numbers that are not finite are null."""
     return {
         "model": summary.model,
         "devices": [
@@ -101,8 +103,22 @@ def devices_dict(summary: CheckSummary) -> dict[str, Any]:
     }
 
 
-def devices(summary: CheckSummary) -> Iterator[RenderableType]:
-    """Return what is printed: the table of devices, the figures, and one line that sums up."""
+def check(summary: CheckSummary) -> Iterator[RenderableType]:
+    """Draw the first scene: the table of devices, the figures, and the count of right verdicts."""
+    yield _devices(summary)
+    yield Text("worst: largest statistic over its limit; a run passes at 1 or less\n", style="dim")
+    yield _figures(summary)
+    yield Text.assemble(("receipt root ", "dim"), summary.root.hex())
+    honest = [outcome for outcome in summary.outcomes if outcome.device.honest]
+    cheats = [outcome for outcome in summary.outcomes if not outcome.device.honest]
+    yield Text(
+        f"\n{sum(o.right for o in honest)} of {len(honest)} honest devices accepted, "
+        f"{sum(o.right for o in cheats)} of {len(cheats)} cheats caught.",
+        style="bold green" if summary.right else "bold red",
+    )
+
+
+def _devices(summary: CheckSummary) -> Table:
     table = Table(box=box.SIMPLE_HEAD, title=f"Devices that ran {summary.model}", pad_edge=False)
     table.add_column("device", overflow="fold")
     table.add_column("verdict", no_wrap=True)
@@ -121,9 +137,10 @@ def devices(summary: CheckSummary) -> Iterator[RenderableType]:
             scope(outcome.claim),
             ratio_text(outcome.worst),
         )
-    yield table
-    yield Text("worst: largest statistic over its limit; a run passes at 1 or less\n", style="dim")
+    return table
 
+
+def _figures(summary: CheckSummary) -> Table:
     ratio = summary.seconds_run / summary.seconds_check
     figures = Table.grid(padding=(0, 2))
     figures.add_column(style="dim")
@@ -139,28 +156,19 @@ def devices(summary: CheckSummary) -> Iterator[RenderableType]:
     figures.add_row(
         "parameters",
         megabytes(summary.bytes_params),
-        "the coordinator needs them once, for the key",
+        "the coordinator uses them once, to make the key",
     )
     name, kept = summary.kept
     figures.add_row("key", megabytes(summary.bytes_key), f"{megabytes(kept)} of it {name}")
     figures.add_row("trace", megabytes(summary.bytes_trace), "sent by each device, with its answer")
-    yield figures
-    yield Text.assemble(("receipt root ", "dim"), summary.root.hex())
-
-    honest = [outcome for outcome in summary.outcomes if outcome.device.honest]
-    cheats = [outcome for outcome in summary.outcomes if not outcome.device.honest]
-    yield Text(
-        f"\n{sum(o.right for o in honest)} of {len(honest)} honest devices accepted, "
-        f"{sum(o.right for o in cheats)} of {len(cheats)} cheats caught.",
-        style="bold green" if summary.right else "bold red",
-    )
+    return figures
 
 
 # The second scene: one job by vote.
 
 
 def vote_dict(summary: VoteSummary) -> dict[str, Any]:
-    """Return its part of the JSON object."""
+    """Return the second scene's part of the JSON object."""
     decision = summary.decision
     return {
         "vote": {
@@ -189,7 +197,7 @@ def vote_dict(summary: VoteSummary) -> dict[str, Any]:
 
 
 def vote(summary: VoteSummary) -> Iterator[RenderableType]:
-    """Return what is printed: the table of workers, and how the vote ended."""
+    """Draw the second scene: the table of workers, and the decision."""
     table = Table(box=box.SIMPLE_HEAD, title="One job by vote", pad_edge=False)
     for column in ("worker", "role", "what it did", "outcome", "reason", "first claim that failed"):
         table.add_column(column, overflow="fold", no_wrap=column == "outcome")
@@ -215,7 +223,7 @@ def vote(summary: VoteSummary) -> Iterator[RenderableType]:
     verdict = f"{decision.outcome.value}: {decision.reason.value}{answer}"
     blamed = sum(o.outcome == "blamed" for o in summary.outcomes)
     yield Text(
-        f"\nVote {verdict}; {blamed} blamed by their audits, nobody by a vote.",
+        f"\nVote {verdict}; {blamed} workers blamed, each by its own audit.",
         style="bold green" if summary.right else "bold red",
     )
 
@@ -223,7 +231,7 @@ def vote(summary: VoteSummary) -> Iterator[RenderableType]:
 # The third scene: the verdicts go on chain.
 
 
-def verdict_records(job: Job, earlier: Sequence[Any]) -> Sequence[VerdictRecord]:
+def verdict_records(job: DemoJob, earlier: Sequence[Any]) -> Sequence[VerdictRecord]:
     """Return the verdicts of the first scene as records of an epoch."""
     from protocols.demo.scenes.settlement import records  # noqa: PLC0415 - loads JAX
 
@@ -234,7 +242,7 @@ def verdict_records(job: Job, earlier: Sequence[Any]) -> Sequence[VerdictRecord]
 
 
 def settlement_dict(summary: SettlementSummary) -> dict[str, Any]:
-    """Return its part of the JSON object."""
+    """Return the third scene's part of the JSON object."""
     statement = summary.submission.statement
     return {
         "settlement": {
@@ -254,7 +262,7 @@ def settlement_dict(summary: SettlementSummary) -> dict[str, Any]:
 
 
 def settlement(summary: SettlementSummary) -> Iterator[RenderableType]:
-    """Return what is printed: the submission and its gas, and what the contract refused."""
+    """Draw the third scene: the submission and its gas, and the forgeries."""
     statement = summary.submission.statement
     table = Table(box=box.SIMPLE_HEAD, title="Settled on chain", pad_edge=False)
     table.add_column("submission", overflow="fold")
@@ -279,79 +287,25 @@ def settlement(summary: SettlementSummary) -> Iterator[RenderableType]:
     yield Text(
         f"gas of execution: register {summary.members} members {gas['register']:,}, activate "
         f"{gas['activate']:,}, settle {gas['settle']:,}, show one verdict by {summary.path} "
-        f"digests {gas['show']:,}; {len(summary.refused)} forged vote turned away before",
+        f"digests {gas['show']:,}; {len(summary.refused)} forged vote refused before",
         style="dim",
     )
     right = sum(outcome.right for outcome in summary.outcomes)
     yield Text(
         f"\nEpoch {state} with root {statement.root.hex()[:16]}; {right} of "
-        f"{len(summary.outcomes)} tampered submissions refused.",
+        f"{len(summary.outcomes)} forgeries refused.",
         style="bold green" if summary.right else "bold red",
     )
 
 
 SCENES = (
-    Scene("protocols.demo.scenes.check", devices, devices_dict),
+    Scene("protocols.demo.scenes.check", check, check_dict),
     Scene("protocols.demo.scenes.vote", vote, vote_dict),
     Scene("protocols.demo.scenes.settlement", settlement, settlement_dict, verdict_records),
 )
 
 
-# Plans.
-
-
-def plan_dict(plan: Plan) -> dict[str, Any]:
-    """Return the JSON object of a plan."""
-    return {
-        "bad": plan.bad,
-        "error": plan.error,
-        "assumes": plan.assumes,
-        "options": [
-            {
-                "name": option.name,
-                "how": option.how,
-                "cost": option.cost,
-                "runs": option.runs,
-                "audits": option.audits,
-                "audit_rate": option.audit_rate,
-                "error": option.error,
-                "deters": option.deters,
-            }
-            for option in plan.options
-        ],
-    }
-
-
-def plan(found: Plan) -> Iterator[RenderableType]:
-    """Return what is printed: the options, cheapest first, and what all of them assume."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("option", no_wrap=True)
-    for column in ("cost", "runs", "audits", "error at most"):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("how", overflow="fold")
-    for option in found.options:
-        table.add_row(
-            option.name,
-            f"{option.cost:.4g}",
-            f"{option.runs:.4g}",
-            f"{option.audits:.3g}",
-            f"{option.error:.2g}",
-            option.how,
-            style="bold" if option is found.best else "",
-        )
-    yield table
-    best = found.best
-    yield Text(f"Cheapest: {best.name}, {best.cost:.4g} a job: {best.how}.", style="bold green")
-    yield Text(f"Assumes: {found.assumes}.")
-    if best.deters:
-        yield Text(
-            f"It deters workers that will not lose their stake; a bad fraction of {found.bad:g} "
-            f"that does not mind reaches an error of {best.error:.2g}.",
-            style="yellow",
-        )
-
-
-# Numbers.
+# Text.
 
 
 def marked(text: str, *, right: bool) -> Text:
@@ -360,7 +314,7 @@ def marked(text: str, *, right: bool) -> Text:
 
 
 def scope(claim: str | None) -> str:
-    """Return where a claim stands, without the primitive at its end."""
+    """Return the scope of a claim: its name without the primitive at the end."""
     return "-" if claim is None else claim.rpartition("/")[0] or claim
 
 

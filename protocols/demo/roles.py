@@ -1,8 +1,8 @@
 """Both sides of the demo's vote: workers with keys, and a coordinator that drives the protocol.
 
-Everything between them is bytes: a worker signs what it sends, and the coordinator reads nothing
-that no registered worker has signed. The coordinator keeps the state of one job, hands events to
-`replicated.step`, and collects what it is told to do.
+They exchange bytes only: workers sign their messages, and the coordinator refuses a message without
+the signature of a registered worker. The coordinator keeps the state of one job, passes events to
+`replicated.step`, and collects the effects that it returns.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ import jax
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from protocols import messages, replicated
-from protocols.demo import devices
-from protocols.demo.devices import Device, Submission
+from protocols.demo.devices import DemoJob, Device
 from protocols.identities import Identity
 from protocols.messages import Commit, Reveal
 from protocols.replicated.state import Effect, Event, Received, Record, Rules, Schedule, State
 from verifiable.challenge import CommitmentLog
 from verifiable.encoding import tagged_hash, tensor_bytes, tensor_from_bytes
+from verifiable.submission import Submission
 from verifiable.voting.agreement import RELATIVE_TOLERANCE, Tolerance
 from verifiable.voting.quorum import FixedSize
 
 POLICY = FixedSize(bad=0.1, size=7)
-"""All seven at once, four of whom must agree."""
+"""Seven workers at once, of which four must agree."""
 
 BEACON = Schedule(chain="demo", genesis=0, period=3)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Voter:
-    """A worker of this scene.
+    """The part that a worker plays.
 
     Attributes:
-      device: what it is called, whether it is honest, and what it runs. A copycat's is not run.
+      device: its name, whether it is honest, and what it runs. A copycat's device is not run.
       role: `honest`, `colluder` or `copycat`.
       did: what it does, in a few words.
     """
@@ -47,13 +47,21 @@ class Voter:
 
     @property
     def copies(self) -> bool:
-        """Whether it sends what another worker has sent, under its own name."""
+        """Whether it sends the messages of another worker under its own name."""
         return self.role == "copycat"
 
 
 @dataclass(slots=True)
 class Worker:
-    """A worker's side: its key, what it ran, and what it has to reveal."""
+    """A worker's side of the protocol.
+
+    Attributes:
+      voter: the part that it plays.
+      key: signs its messages.
+      identity: under which it is registered.
+      submission: the run, once there is one.
+      reveal: the message that opens its commitment, once it has run the job.
+    """
 
     voter: Voter
     key: Ed25519PrivateKey
@@ -62,21 +70,21 @@ class Worker:
     reveal: Reveal | None = None
 
     def commits(self, victim: Worker) -> list[bytes]:
-        """What it sends while commitments are open; a copycat has seen its victim's."""
+        """Return its messages while commitments are open; a copycat repeats its victim's."""
         if not self.voter.copies:
             return [self._sign(self._own.commit)]
         stolen = replace(victim._own.commit, worker=self.identity.id)
         return [victim._sign(victim._own.commit), self._sign(stolen)]
 
     def reveals(self, victim: Worker) -> list[bytes]:
-        """What it sends when it is asked to reveal; a copycat has seen its victim's."""
+        """Return its messages when it is asked to reveal; a copycat repeats its victim's."""
         if not self.voter.copies:
             return [self._sign(self._own)]
         stolen = replace(victim._own, worker=self.identity.id)
         return [victim._sign(victim._own), self._sign(stolen)]
 
-    def run(self, job: devices.Job, message: messages.Job) -> None:
-        """Run the job, and keep what is to be revealed."""
+    def run(self, job: DemoJob, message: messages.Job) -> None:
+        """Run the job, and prepare the reveal."""
         self.submission = sent = self.voter.device.run(job)
         self.reveal = Reveal.fresh(
             worker=self.identity.id,
@@ -89,7 +97,7 @@ class Worker:
     @property
     def _own(self) -> Reveal:
         if self.reveal is None:
-            raise ValueError(f"{self.voter.device.name} has run nothing")
+            raise ValueError(f"{self.voter.device.name} has not run the job: call run first")
         return self.reveal
 
     def _sign(self, message: Commit | Reveal) -> bytes:
@@ -98,7 +106,16 @@ class Worker:
 
 @dataclass(slots=True)
 class Coordinator:
-    """The coordinator's side: the state of the job, and everything it was told to do."""
+    """The coordinator's side of the protocol.
+
+    Attributes:
+      state: of the job.
+      identities: of all workers.
+      todo: effects that are pending.
+      done: effects that were taken.
+      log: commitments of the epoch.
+      received: bytes of signed messages so far.
+    """
 
     state: State
     identities: dict[bytes, Identity]
@@ -108,14 +125,14 @@ class Coordinator:
     received: int = 0
 
     def take(self, kind: type[Any]) -> list[Any]:
-        """The effects of one kind that are yet to be done."""
+        """Return the pending effects of one kind, and move them to `done`."""
         found = [effect for effect in self.todo if isinstance(effect, kind)]
         self.todo = [effect for effect in self.todo if not isinstance(effect, kind)]
         self.done += found
         return found
 
     def do(self, event: Event) -> None:
-        """Let something happen; commits enter the epoch's log before anything else is done."""
+        """Apply an event. A commit enters the epoch's log before any other effect."""
         self.state, effects = replicated.step(self.state, event)
         for effect in effects:
             if isinstance(effect, Record):
@@ -123,31 +140,30 @@ class Coordinator:
             self.todo.append(effect)
 
     def receive(self, kind: type[Commit | Reveal], data: bytes) -> None:
-        """Take what came over the wire: authenticated and parsed, or not at all."""
+        """Authenticate, parse and apply a message. Raises VerificationError if it is refused."""
         self.received += len(data)
         signed: Any = messages.receive(cast("Any", kind), data, self.identities)
         self.do(Received(at=self.state.now, message=signed))
 
 
-# By precision of the model, the type whose rounding separates honest answers most, whatever type
-# these have; a level of int8 that flips moves an answer about as far as half precision does.
+# For each precision, the type with the coarsest rounding on the way to an answer. One int8 level
+# moves an answer about as far as rounding to float16 does.
 _COARSEST = {"f32": "float32", "bf16": "bfloat16", "f16": "float16", "w8a8": "float16"}
 
 
 def register(seed: bytes, voter: Voter) -> Worker:
-    """A worker whose key follows from a seed."""
+    """Make a worker whose key is derived from a seed."""
     secret = tagged_hash("demo worker", seed, voter.device.name.encode())
     key = Ed25519PrivateKey.from_private_bytes(secret)
     identity = Identity(public_key=key.public_key().public_bytes_raw())
     return Worker(voter=voter, key=key, identity=identity)
 
 
-def start(job: devices.Job, root: bytes, seed: bytes, workers: dict[bytes, Worker]) -> Coordinator:
-    """Send the job to all workers, at once.
+def start(job: DemoJob, seed: bytes, workers: dict[bytes, Worker]) -> Coordinator:
+    """Start a coordinator, which sends the job to all workers at once.
 
     Args:
       job: what the devices run.
-      root: of the parameters.
       seed: 32 bytes that fix nonce and seats.
       workers: by identity.
     """
@@ -171,7 +187,7 @@ def start(job: devices.Job, root: bytes, seed: bytes, workers: dict[bytes, Worke
         nonce=tagged_hash("demo nonce", seed),
         expiry=now + 3600,
         program=job.program.id,
-        parameters=root,
+        parameters=job.root,
         input=tagged_hash("demo input", *inputs),
     )
     state, effects = replicated.start(

@@ -17,7 +17,10 @@ from typer.testing import CliRunner
 
 from protocols import cli
 from protocols.demo import devices, display, models
+from protocols.demo.cheats import lineup
+from protocols.demo.cheats.submissions import nan_output
 from protocols.demo.scenes import check, settlement, vote
+from protocols.demo.scenes.scene import Progress
 from protocols.messages import Decision, Reason
 from protocols.settlement.verdicts import VerdictRecord
 from verifiable import __version__
@@ -42,7 +45,7 @@ def small(monkeypatch):
 
 
 @functools.cache
-def settled() -> settlement.Summary:
+def settled() -> settlement.SettlementSummary:
     """A settlement of two verdicts, played once."""
     records = [
         VerdictRecord(
@@ -70,7 +73,7 @@ def run(*arguments: str):
 
 SETTLE = settlement.play
 HONEST = devices.Device("honest", True, devices.jitted)
-CHEAT = devices.Device("cheat", False, devices.nan_output)
+CHEAT = devices.Device("cheat", False, nan_output)
 
 
 def strict(text: str):
@@ -91,7 +94,7 @@ def strict(text: str):
 def test_every_verdict_on_the_trained_encoder_is_right_and_one_json_object():
     result = run("demo", "--json")
     found = strict(result.stdout)
-    assert [d["name"] for d in found["devices"]] == [d.name for d in devices.lineup("f32")]
+    assert [d["name"] for d in found["devices"]] == [d.name for d in lineup("f32")]
     assert [d for d in found["devices"] if (d["verdict"] == "accept") != d["honest"]] == []
     assert result.exit_code == 0
     assert result.stderr == ""
@@ -130,14 +133,14 @@ def test_every_verdict_on_the_trained_encoder_is_right_and_one_json_object():
 def test_the_table_has_every_device_and_every_figure_within_100_columns(small, monkeypatch):
     longest = {"reason": "commitment-mismatch", "claim": "layer23/attention/output/dot_general"}
     outcomes = tuple(
-        check.Outcome(
+        check.DeviceOutcome(
             device=device,
             verdict="accept" if device.honest else "reject",
             worst=123456.0,
             root=bytes(32),
             **longest,
         )
-        for device in devices.lineup("f32")
+        for device in lineup("f32")
     )
     summary = dataclasses.replace(summary_of(), outcomes=outcomes)
     monkeypatch.setattr(check, "play", lambda *_: iter([*outcomes, summary]))
@@ -146,14 +149,14 @@ def test_the_table_has_every_device_and_every_figure_within_100_columns(small, m
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
     assert max(map(len, lines)) <= 100
-    for device in devices.lineup("f32"):
+    for device in lineup("f32"):
         (line,) = (x for x in lines if x.strip().startswith(device.name + "  "))
         verdict = "accept" if device.honest else "reject"
         cells = (verdict, longest["reason"], "layer23/attention/output ", "123,456")
         assert all(cell in line for cell in cells)
     for figure in ("run", "check", "hash", "parameters", "key", "trace", "receipt root"):
         assert any(line.strip().startswith(figure + " ") for line in lines)
-    cheats = len(devices.lineup("f32")) - 2
+    cheats = len(lineup("f32")) - 2
     assert f"2 of 2 honest devices accepted, {cheats} of {cheats} cheats caught" in result.stdout
     assert "…" not in result.stdout
 
@@ -227,11 +230,11 @@ def test_without_an_evm_the_settlement_is_left_out_and_the_rest_stands(small, mo
     assert "settlement" not in strict(result.stdout)
 
 
-def vote_summary(**change: str) -> vote.Summary:
+def vote_summary(**change: str) -> vote.VoteSummary:
     """The vote as it should end, with the outcomes of some workers changed."""
     ends = {"honest": "agreed", "colluder": "blamed", "copycat": "no ballot"}
     outcomes = tuple(
-        vote.Outcome(
+        vote.WorkerOutcome(
             voter=voter,
             worker=bytes(32),
             outcome=change.get(voter.device.name, ends[voter.role]),
@@ -252,7 +255,7 @@ def vote_summary(**change: str) -> vote.Summary:
         beacon=1,
         error=None,
     )
-    return vote.Summary(
+    return vote.VoteSummary(
         outcomes=outcomes,
         decision=decision,
         honest_answer="answer" not in change,
@@ -299,7 +302,7 @@ def test_the_vote_is_shown_within_100_columns(small, monkeypatch):
         assert voter.did in line
     assert "7 ballots requested, 4 must agree; 6 traces audited" in text
     assert "87.7 MB" in text
-    assert "accept: audited, answer abababababababab; 2 blamed" in text
+    assert "accept: audited, answer abababababababab; 2 workers blamed" in text
 
 
 # Plans.
@@ -353,7 +356,7 @@ def test_deterrence_is_offered_on_request_and_says_what_it_does_not_do():
     assert "deterrence" not in run(*arguments).stdout
     text = run(*arguments, "--rational").stdout
     assert "Cheapest: deterrence" in text
-    assert "that does not mind reaches an error of 0.099" in " ".join(text.split())
+    assert "does not, the error is up to 0.099" in " ".join(text.split())
 
 
 @pytest.mark.parametrize(
@@ -377,9 +380,9 @@ def test_a_plan_that_cannot_be_made_is_one_line_of_error(arguments, message):
 # Numbers and terminals.
 
 
-def summary_of(*worst: float | None) -> check.Summary:
+def summary_of(*worst: float | None) -> check.CheckSummary:
     outcomes = tuple(
-        check.Outcome(
+        check.DeviceOutcome(
             device=CHEAT,
             verdict="reject",
             reason="claim-nonfinite",
@@ -389,7 +392,7 @@ def summary_of(*worst: float | None) -> check.Summary:
         )
         for w in worst
     )
-    return check.Summary(
+    return check.CheckSummary(
         model="m",
         outcomes=outcomes,
         seconds_run=0.04,
@@ -404,7 +407,7 @@ def summary_of(*worst: float | None) -> check.Summary:
 
 
 def test_what_json_cannot_write_is_null():
-    found = display.devices_dict(summary_of(float("inf"), float("nan"), None, 12.5))
+    found = display.check_dict(summary_of(float("inf"), float("nan"), None, 12.5))
     text = json.dumps(found, allow_nan=False)
     assert [d["worst"] for d in strict(text)["devices"]] == [None, None, None, 12.5]
 
@@ -412,7 +415,7 @@ def test_what_json_cannot_write_is_null():
 def test_figures_are_those_of_the_summary():
     console = Console(width=100, record=True, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
     with console.file:
-        for part in display.devices(summary_of(None, 1234.5)):
+        for part in display.check(summary_of(None, 1234.5)):
             console.print(part)
         text = console.export_text()
     for piece in (
@@ -433,8 +436,8 @@ def test_the_bar_is_drawn_on_a_terminal_and_only_there(tmp_path):
         path = tmp_path / str(terminal)
         with path.open("w") as file:
             console = Console(file=file, force_terminal=terminal, width=100)
-            with display.progress(console, hidden=not console.is_terminal) as advance:
-                advance(check.Step(done=3, total=7, what="run: somebody"))
+            with display.progress_bar(console, hidden=not console.is_terminal) as advance:
+                advance(Progress(done=3, total=7, what="run: somebody"))
         drawn = path.read_text()
         assert ("3/7" in drawn and "run: somebody" in drawn) == terminal
         assert bool(drawn) == terminal

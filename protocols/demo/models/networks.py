@@ -1,10 +1,10 @@
-"""Forward passes of the models, in `jax.numpy` and nothing else; they know nothing of verification.
+"""Forward passes of the models in plain `jax.numpy`, without any code for verification.
 
-Every contraction runs under `jax.named_scope`, so that the claims of a compiled program carry the
+Every contraction runs under `jax.named_scope`, so that the claims of a compiled program have the
 names of its parameters: `layer3/attention/query`.
 
-Masked attention scores become a large negative number, never an infinity: the softmax of a row
-without a single key to attend to is then uniform, and every value of every padded row is finite.
+Masked attention scores become a large negative number, not an infinity: the softmax of a row
+without any key to attend to is then uniform, and all values of padded rows are finite.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def rotate(x: Array, base: float) -> Array:
 
 
 def _attend(q: Array, k: Array, v: Array, mask: Array) -> Array:
-    """Scaled dot-product attention over `(..., heads, tokens, head)`; `mask` says who is seen."""
+    """Scaled dot-product attention over `(..., heads, tokens, head)`, where `mask` is true."""
     with jax.named_scope("scores"):
         scores = product(q, jnp.swapaxes(k, -1, -2))
     weights = jax.nn.softmax(jnp.where(mask, scores * q.shape[-1] ** -0.5, MASKED), axis=-1)

@@ -1,4 +1,4 @@
-"""Trained weights and tokenizers, read from installed packages that are never imported."""
+"""Readers of trained weights and tokenizers, from the files of checkpoints."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def bert_params(path: Path, layers: int) -> Params:
         "embeddings": {
             "words": get("embeddings.word_embeddings.weight"),
             "positions": get("embeddings.position_embeddings.weight"),
-            # Every text is a single segment, so one row of the segment table is all that is used.
+            # Every text is a single segment: only the first row of this table is used.
             "segment": get("embeddings.token_type_embeddings.weight")[0],
             "norm": norm("embeddings.LayerNorm"),
         }
@@ -91,18 +91,18 @@ def llama_params(reader: Any, layers: int) -> Params:
 
 
 def wordpiece(path: Path) -> Callable[[str], list[int]]:
-    """The tokenizer of a `tokenizer.json`: text to ids, neither cut nor padded."""
+    """The tokenizer in a `tokenizer.json`: text to ids, without truncation and padding."""
     from tokenizers import Tokenizer  # noqa: PLC0415 - an optional dependency
 
     tokenizer: Any = Tokenizer.from_file(str(path))
-    # The file truncates in silence and pads to 128; both are decided by who asks.
+    # The file asks to truncate silently and to pad to 128; the caller decides both.
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return lambda text: tokenizer.encode(text).ids
 
 
 def gguf_tokenizer(reader: Any) -> Any:
-    """The byte-level BPE tokenizer whose tables a GGUF file holds; digits stand alone."""
+    """The byte-level BPE tokenizer in a GGUF file; every digit is a token."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers  # noqa: PLC0415
 
     def table(name: str) -> list[Any]:
@@ -119,7 +119,7 @@ def gguf_tokenizer(reader: Any) -> Any:
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    control = 3  # the token type of GGUF that text never spells
+    control = 3  # GGUF's type of special tokens, which ordinary text cannot produce
     special = [t for t, kind in zip(tokens, table("token_type"), strict=True) if kind == control]
     tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in special])
     return tokenizer

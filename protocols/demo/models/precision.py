@@ -1,14 +1,14 @@
-"""One model at several precisions: what its parameters are decides how it computes.
+"""One model at several precisions, chosen by the types of its parameters.
 
     f32    as trained
-    bf16   kernels and embeddings in bfloat16, activations in bfloat16; products accumulate in
-           float32, and so do norms and softmax
+    bf16   kernels, embeddings and activations in bfloat16; products, norms and softmax accumulate
+           in float32
     f16    the same in float16
-    w8a8   kernels in int8 with one scale an output channel; activations rounded to int8 with one
-           dynamic scale a token; products int8 x int8 -> int32; everything else in float32
+    w8a8   kernels in int8 with one scale per output channel; activations rounded to int8 with one
+           dynamic scale per token; products int8 x int8 -> int32; everything else in float32
 
-`prepare` turns trained float32 parameters into those that run; the functions of `models` look at
-the parameters and need no further switch.
+`PRECISIONS` has a function for each that converts trained float32 parameters. The forward passes
+follow the types of the parameters and need no other switch.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ def dense(block: Params, x: Array) -> Array:
 
 
 def product(a: Array, b: Array) -> Array:
-    """A product that accumulates in float32, whatever its operands are."""
+    """A product that accumulates in float32 for operands of any type."""
     return jnp.matmul(a, b, preferred_element_type=jnp.float32)
 
 
 def map_kernels(params: Params, change: Callable[[str, Any], Any]) -> Params:
-    """Apply `change(path, kernel)` to the kernel of every linear layer; leave all else as it is."""
+    """Apply `change(path, kernel)` to the kernel of every linear layer."""
 
     def visit(path: Any, leaf: Any) -> Any:
         name = jax.tree_util.keystr(path, simple=True, separator="/")

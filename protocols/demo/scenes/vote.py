@@ -1,30 +1,27 @@
-"""One job by vote, with a copycat and two colluders: the second scene of `verifiable demo`.
+"""Second scene: one job by vote, with a copycat and two colluders.
 
-Seven workers with Ed25519 keys are sent the same job, and everything between them and the
-coordinator travels as signed bytes. They commit to answer and trace; then, and not before, they
-reveal. A copycat repeats another's commitment and reveal under its own name, and cannot open it.
-Two colluders send the same wrong answer. Because ballots disagree, `protocols.replicated` asks for
-an audit of every trace behind them, and `Program.check` does it, on a challenge that anyone
-derives from the closed log of commitments and a later round of a beacon.
-
-`play` prints nothing; it yields what happens as it happens.
+Seven workers with Ed25519 keys get the same job, and exchange signed bytes with the coordinator.
+First all commit to answer and trace, then all reveal. A copycat repeats the commitment and reveal
+of another worker under its own name, and cannot open it. Two colluders send the same wrong answer.
+Ballots disagree, so `protocols.replicated` asks for an audit of every trace, and the coordinator
+checks the traces on a challenge that anyone can derive from the closed log of commitments and a
+later round of a beacon.
 """
 
 from __future__ import annotations
 
-import functools
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
-from protocols.demo import devices
-from protocols.demo.devices import Device, Submission
-from protocols.demo.roles import BEACON, POLICY, Voter, Worker, register, start
-from protocols.demo.scenes import check
-from protocols.demo.scenes.check import Step
+from protocols.demo.cheats.computations import int4, with_kernels
+from protocols.demo.devices import DemoJob, Device, Run, jitted, op_by_op
+from protocols.demo.roles import BEACON, POLICY, Coordinator, Voter, Worker, register, start
+from protocols.demo.scenes.check import DeviceOutcome, judge
+from protocols.demo.scenes.scene import Counter, Progress
 from protocols.messages import Commit, Decision, Reveal
-from protocols.replicated.state import (
+from protocols.replicated import (
     Absent,
     AskReveal,
     Audit,
@@ -38,41 +35,42 @@ from protocols.replicated.state import (
     Refuse,
     Tick,
 )
-from verifiable import challenge, program
+from verifiable import challenge
 from verifiable.challenge import Beacon, ClosedLog
 from verifiable.encoding import tagged_hash, tensor_bytes
 from verifiable.key import VerifierKey
 from verifiable.report import Verdict
+from verifiable.submission import Submission
+from verifiable.trace import Commitment
 from verifiable.voting.quorum import FixedSize
 
 
-def _voter(name: str, role: str, did: str, run: Any) -> Voter:
+def _voter(name: str, role: str, did: str, run: Run) -> Voter:
     return Voter(device=Device(name, role == "honest", run), role=role, did=did)
 
 
-_int4 = devices.with_params(functools.partial(devices.kernels, change=devices.int4))
 CAST = (
-    _voter("Ada", "honest", "compiled run", devices.jitted),
-    _voter("Ben", "honest", "compiled run", devices.jitted),
-    _voter("Cleo", "honest", "compiled run", devices.jitted),
-    _voter("Dov", "honest", "op-by-op run", devices.op_by_op),
-    _voter("Eve", "colluder", "int4 weights", _int4),
-    _voter("Fay", "colluder", "Eve's answer", _int4),
-    _voter("Gus", "copycat", "replayed a ballot", devices.jitted),
+    _voter("Ada", "honest", "compiled run", jitted),
+    _voter("Ben", "honest", "compiled run", jitted),
+    _voter("Cleo", "honest", "compiled run", jitted),
+    _voter("Dov", "honest", "op-by-op run", op_by_op),
+    _voter("Eve", "colluder", "int4 weights", with_kernels(int4)),
+    _voter("Fay", "colluder", "Eve's answer", with_kernels(int4)),
+    _voter("Gus", "copycat", "replayed a ballot", jitted),
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What became of one worker.
+class WorkerOutcome:
+    """How the vote ended for one worker.
 
     Attributes:
-      voter: whom it concerns.
-      worker: its registered identity.
+      voter: the part that it played.
+      worker: its registered identity, 32 bytes.
       outcome: `agreed` with the accepted answer; `dissented`; `blamed`, by an audit that rejects;
         or `no ballot`.
-      reason: stable code: of the audit, where there was one; of the first message that was turned
-        away, where it has no ballot; `ok` for a ballot nobody had to audit.
+      reason: stable code: of its audit if there was one, else of the first refused message if it
+        has no ballot, else `ok`.
       claim: name of the first claim that failed, or None.
     """
 
@@ -89,19 +87,19 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Summary:
+class VoteSummary:
     """How the vote ended.
 
     Attributes:
-      outcomes: of every worker, in the order of the cast.
+      outcomes: one for every worker, in the order of the cast.
       decision: the final one.
-      honest_answer: whether the accepted answer is one that an honest worker sent.
-      policy: what the vote was held under.
+      honest_answer: whether an honest worker has sent the accepted answer.
+      policy: decides how many ballots are requested and how many must agree.
       audits: how many traces were audited.
-      received: bytes of signed messages that workers sent.
+      received: bytes of signed messages from workers.
     """
 
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[WorkerOutcome, ...]
     decision: Decision
     honest_answer: bool
     policy: FixedSize
@@ -110,49 +108,98 @@ class Summary:
 
     @property
     def right(self) -> bool:
-        """Whether a right answer was accepted, and every worker got what it deserves."""
-        return (
-            self.honest_answer
-            and bool(self.outcomes)
-            and all(outcome.right for outcome in self.outcomes)
-        )
+        """Whether a right answer was accepted, and every worker's outcome is right."""
+        outcomes = self.outcomes
+        return self.honest_answer and bool(outcomes) and all(o.right for o in outcomes)
 
 
-Event: TypeAlias = "Step | Outcome | Summary"
+VoteSceneEvent: TypeAlias = "Progress | WorkerOutcome | VoteSummary"
 
 
 def play(
-    job: devices.Job, *, voters: Sequence[Voter] = CAST, seed: bytes | None = None
-) -> Iterator[Event]:
-    """Play the scene; yield a `Step` before each piece of work, then outcomes and `Summary`.
+    job: DemoJob, *, voters: Sequence[Voter] = CAST, seed: bytes | None = None
+) -> Iterator[VoteSceneEvent]:
+    """Play the scene: yield progress, then the outcome of every worker, then the summary.
 
     Args:
-      job: from `demo.prepare`.
-      voters: seven workers, one of whom is no copycat.
+      job: from `scene.prepare`.
+      voters: seven workers, at least one of which is no copycat.
       seed: 32 bytes that fix keys, seats and beacon, for tests; by default they are fresh.
     """
     seed = os.urandom(32) if seed is None else seed
-    total, done = 2 * len(voters) + 2, 0
-    root = program.parameter_root(job.model.params)
+    counter = Counter(total=2 * len(voters) + 2)
     workers = {worker.identity.id: worker for worker in (register(seed, v) for v in voters)}
-    coordinator = start(job, root, seed, workers)
+    coordinator = start(job, seed, workers)
 
-    # Workers run and commit. A copycat waits until there is something to copy.
+    # A copycat waits until there is something to copy.
     seats = [workers[effect.worker] for effect in coordinator.take(Dispatch)]
     seats.sort(key=lambda worker: worker.voter.copies)
-    for worker in seats:
-        yield Step(done=done, total=total, what=f"vote: run {worker.voter.device.name}")
-        done += 1
-        if not worker.voter.copies:
-            worker.run(job, coordinator.state.job)
-        for data in worker.commits(seats[0]):
-            coordinator.receive(Commit, data)
+    yield from _commits(job, coordinator, seats, counter)
     closed = coordinator.log.close(
         chain=BEACON.chain, closed_at=BEACON.after(coordinator.state.now) - 1
     )
 
-    # Commitments are closed: reveal.
-    yield Step(done=done, total=total, what="vote: reveal")
+    yield counter.start("vote: reveal")
+    beacon = _reveals(coordinator, seats, seed)
+    yield counter.start("vote: make a key for the audit")
+    key = _key(job, closed, beacon)
+    found = yield from _audits(job, key, coordinator, workers, counter)
+
+    (end,) = coordinator.take(Conclude)
+    effects = [*coordinator.done, *coordinator.todo]
+    outcomes = tuple(
+        _outcome(worker, effects, end.decision, found.get(name)) for name, worker in workers.items()
+    )
+    yield from outcomes
+    honest = [w.reveal.value for w in seats if w.voter.device.honest and w.reveal is not None]
+    yield VoteSummary(
+        outcomes=outcomes,
+        decision=end.decision,
+        honest_answer=end.value is not None and end.value in honest,
+        policy=POLICY,
+        audits=len(found),
+        received=coordinator.received,
+    )
+
+
+def audit(
+    job: DemoJob,
+    key: VerifierKey,
+    device: Device,
+    reveal: Reveal,
+    opened: Submission,
+) -> DeviceOutcome:
+    """Audit a ballot: its trace against the commitment, then every claim, then the answer.
+
+    Args:
+      job: the job.
+      key: made after commitments had closed.
+      device: the device that the worker used.
+      reveal: the ballot.
+      opened: the submission that the worker sends when its trace is asked for.
+    """
+    commitment = Commitment(root=reveal.trace_root, size=reveal.trace_size)
+    found = judge(job, key, device, opened, commitment)
+    # The trace ends with the answer, so an honest worker has revealed the same bytes.
+    if found.verdict == "accept" and bytes(tensor_bytes(opened.y)) != reveal.value:
+        return replace(found, verdict="reject", reason="answer-mismatch", worst=None)
+    return found
+
+
+def _commits(
+    job: DemoJob, coordinator: Coordinator, seats: Sequence[Worker], counter: Counter
+) -> Iterator[Progress]:
+    """Workers run the job and commit."""
+    for worker in seats:
+        yield counter.start(f"vote: run {worker.voter.device.name}")
+        if not worker.voter.copies:
+            worker.run(job, coordinator.state.job)
+        for data in worker.commits(seats[0]):
+            coordinator.receive(Commit, data)
+
+
+def _reveals(coordinator: Coordinator, seats: Sequence[Worker], seed: bytes) -> Beacon:
+    """Workers reveal, and the beacon's round appears."""
     coordinator.take(AskReveal)
     for worker in seats:
         for data in worker.reveals(seats[0]):
@@ -162,104 +209,64 @@ def play(
     (awaited,) = coordinator.take(AwaitBeacon)
     value = tagged_hash("demo beacon", seed, awaited.round.to_bytes(8, "little"))
     beacon = Beacon(chain=awaited.chain, round=awaited.round, value=value)
-    due = BEACON.genesis + (beacon.round - 1) * BEACON.period
-    coordinator.do(Drawn(at=due, beacon=beacon))
-
-    # Ballots disagree: check the traces behind them.
-    done += 1
-    yield Step(done=done, total=total, what="vote: make a key for the audit")
-    asked: list[Audit] = coordinator.take(Audit)
-    found: dict[bytes, check.Outcome] = {}
-    key = _key(job, root, closed, beacon)
-    for effect in asked:
-        worker = workers[effect.commit.message.worker]
-        done += 1
-        yield Step(done=done, total=total, what=f"vote: audit {worker.voter.device.name}")
-        verdict = Verdict.INDETERMINATE
-        if worker.submission is not None:
-            outcome = audit(job, key, worker.voter.device, effect.reveal.message, worker.submission)
-            found[worker.identity.id], verdict = outcome, Verdict(outcome.verdict)
-        name = worker.identity.id
-        coordinator.do(Audited(at=coordinator.state.now, worker=name, verdict=verdict))
-    (end,) = coordinator.take(Conclude)
-    coordinator.done += coordinator.todo
-    outcomes = tuple(_outcome(w, coordinator.done, end.decision, found) for w in workers.values())
-    yield from outcomes
-    yield Summary(
-        outcomes=outcomes,
-        decision=end.decision,
-        honest_answer=end.value is not None
-        and any(
-            worker.voter.device.honest
-            and worker.reveal is not None
-            and worker.reveal.value == end.value
-            for worker in workers.values()
-        ),
-        policy=POLICY,
-        audits=len(found),
-        received=coordinator.received,
-    )
+    coordinator.do(Drawn(at=BEACON.appears(beacon.round), beacon=beacon))
+    return beacon
 
 
-def audit(
-    job: devices.Job,
-    key: VerifierKey,
-    device: Device,
-    reveal: Reveal,
-    opened: Submission,
-) -> check.Outcome:
-    """Audit what stands behind a ballot: the trace committed to, its answer, and the check.
-
-    Args:
-      job: the job.
-      key: made after commitments had closed.
-      device: whom it concerns.
-      reveal: the ballot.
-      opened: what the worker sends when its trace is asked for.
-    """
-    committed = (reveal.trace_root, reveal.trace_size)
-    if committed != (opened.commitment.root, opened.commitment.size):
-        return check.rejected(device, "commitment-mismatch", reveal.trace_root)
-    outcome = check.judge(job, key, device, opened)
-    # The trace holds the answer, so that what was revealed must be those very bytes.
-    if outcome.verdict == "accept" and bytes(tensor_bytes(opened.y)) != reveal.value:
-        return check.rejected(device, "answer-mismatch", reveal.trace_root)
-    return outcome
-
-
-def _key(job: devices.Job, root: bytes, closed: ClosedLog, beacon: Beacon) -> VerifierKey:
-    """The key that anyone makes who has the parameters, the closed log and the beacon."""
+def _key(job: DemoJob, closed: ClosedLog, beacon: Beacon) -> VerifierKey:
+    """The key that anyone can make from the parameters, the closed log and the beacon."""
     drawn = challenge.public(
         closed,
         beacon,
         program=job.program.id,
         policy=job.program.policy.id,
-        parameters=root,
+        parameters=job.root,
     )
     return job.program.setup(job.model.params, drawn)
+
+
+def _audits(
+    job: DemoJob,
+    key: VerifierKey,
+    coordinator: Coordinator,
+    workers: dict[bytes, Worker],
+    counter: Counter,
+) -> Generator[Progress, None, dict[bytes, DeviceOutcome]]:
+    """Audit every ballot that the protocol asks for; returns what was found, by worker."""
+    found: dict[bytes, DeviceOutcome] = {}
+    asked: list[Audit] = coordinator.take(Audit)
+    for effect in asked:
+        name = effect.commit.message.worker
+        worker = workers[name]
+        yield counter.start(f"vote: audit {worker.voter.device.name}")
+        verdict = Verdict.INDETERMINATE
+        if worker.submission is not None:
+            reveal = effect.reveal.message
+            found[name] = audit(job, key, worker.voter.device, reveal, worker.submission)
+            verdict = Verdict(found[name].verdict)
+        coordinator.do(Audited(at=coordinator.state.now, worker=name, verdict=verdict))
+    return found
 
 
 def _outcome(
     worker: Worker,
     effects: Sequence[Effect],
     decision: Decision,
-    found: dict[bytes, check.Outcome],
-) -> Outcome:
-    name, checked = worker.identity.id, found.get(worker.identity.id)
-    blamed = {e.commit.message.worker for e in effects if isinstance(e, Blame)}
-    absent = {e.worker for e in effects if isinstance(e, Absent)}
-    if name in blamed:
+    audited: DeviceOutcome | None,
+) -> WorkerOutcome:
+    name = worker.identity.id
+    refusals = (e.reason for e in effects if isinstance(e, Refuse) and e.worker == name)
+    reason = "ok"
+    if any(isinstance(e, Blame) and e.commit.message.worker == name for e in effects):
         what = "blamed"
-    elif name in absent:
-        what = "no ballot"
+    elif any(isinstance(e, Absent) and e.worker == name for e in effects):
+        what, reason = "no ballot", next(refusals, "absent")
     else:
         what = "agreed" if name in decision.group else "dissented"
-    refusals = (e.reason for e in effects if isinstance(e, Refuse) and e.worker == name)
-    reason = next(refusals, "absent") if what == "no ballot" else "ok"
-    return Outcome(
+    return WorkerOutcome(
         voter=worker.voter,
         worker=name,
         outcome=what,
-        reason=reason if checked is None else checked.reason,
-        claim=None if checked is None else checked.claim,
+        reason=reason if audited is None else audited.reason,
+        claim=None if audited is None else audited.claim,
     )

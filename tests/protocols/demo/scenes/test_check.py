@@ -11,12 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from protocols.demo import devices, models
+from protocols.demo import cheats, devices, models
+from protocols.demo.cheats import computations, submissions
 from protocols.demo.models import in_precision
 from protocols.demo.scenes import check
+from protocols.demo.scenes.scene import Progress, prepare
 from verifiable import challenge, program
 from verifiable.claims.product import Product
 from verifiable.key import VerifierKey
+from verifiable.submission import Submission
+from verifiable.trace import Trace
 
 SEED = bytes(range(32))
 TEXTS = ("the cat sat on the mat", "rain tomorrow", "a")
@@ -29,17 +33,17 @@ def model(precision: str = "f32") -> models.Model:
 
 
 @functools.cache
-def events(precision: str = "f32") -> tuple[check.Event, ...]:
+def events(precision: str = "f32") -> tuple[check.CheckSceneEvent, ...]:
     return tuple(check.play(job(precision), seed=SEED, repeats=1))
 
 
-def outcomes(precision: str = "f32") -> dict[str, check.Outcome]:
-    return {e.device.name: e for e in events(precision) if isinstance(e, check.Outcome)}
+def outcomes(precision: str = "f32") -> dict[str, check.DeviceOutcome]:
+    return {e.device.name: e for e in events(precision) if isinstance(e, check.DeviceOutcome)}
 
 
 @functools.cache
-def job(precision: str = "f32") -> devices.Job:
-    return check.prepare(model(precision), TEXTS)
+def job(precision: str = "f32") -> devices.DemoJob:
+    return prepare(model(precision), TEXTS)
 
 
 @functools.cache
@@ -114,10 +118,8 @@ ROWS = [(p, e) for p, further in FURTHER.items() for e in (*ALWAYS, *further)]
 @pytest.mark.parametrize("precision", FURTHER)
 def test_every_device_has_its_row(precision):
     expected = [e for p, e in ROWS if p == precision]
-    assert [e.name for e in expected] == [d.name for d in devices.lineup(precision)]
-    assert [e.verdict == "accept" for e in expected] == [
-        d.honest for d in devices.lineup(precision)
-    ]
+    assert [e.name for e in expected] == [d.name for d in cheats.lineup(precision)]
+    assert [e.verdict == "accept" for e in expected] == [d.honest for d in cheats.lineup(precision)]
 
 
 @pytest.mark.parametrize(("precision", "expected"), ROWS, ids=lambda e: getattr(e, "name", e))
@@ -144,7 +146,7 @@ def test_each_device_gets_its_verdict_reason_and_claim(precision, expected):
 def test_the_gradient_attack_passes_only_inside_of_the_corridor():
     j, first = job(), lambda y: y[0, 0]
     corridor = j.program.corridor(j.model.params, *j.inputs, answer=first)
-    honest, _ = j.execute(j.model.params, *j.inputs)
+    honest, _ = j.program.execute(j.model.params, *j.inputs)
     for kappa, verdict in ((1.0, "accept"), (1.2 * corridor.kappa, "reject")):
         y, claims = j.program.attack(j.model.params, *j.inputs, answer=first, kappa=kappa)
         assert j.program.check(key(), *j.inputs, y=y, trace=claims).verdict == verdict
@@ -154,16 +156,16 @@ def test_the_gradient_attack_passes_only_inside_of_the_corridor():
 
 @pytest.mark.parametrize("name", ["f64", "int4", "", "F32"])
 def test_an_unknown_precision_names_the_known_ones(name):
-    with pytest.raises(ValueError, match="there are f32, bf16, f16, w8a8"):
+    with pytest.raises(ValueError, match="one of f32, bf16, f16, w8a8"):
         in_precision(model(), name)
 
 
 def test_every_cheat_is_caught_on_the_shortest_text_where_attention_is_no_claim():
     # At this width it is cheaper to replay attention than to test it, and cheats show up later.
     tiny = models.small_transformer(0, width=64, layers=1)
-    *_, summary = check.play(check.prepare(tiny, ["a"]), seed=SEED, repeats=1)
-    assert isinstance(summary, check.Summary)
-    assert len(summary.outcomes) == len(devices.lineup("f32"))
+    *_, summary = check.play(prepare(tiny, ["a"]), seed=SEED, repeats=1)
+    assert isinstance(summary, check.CheckSummary)
+    assert len(summary.outcomes) == len(cheats.lineup("f32"))
     assert [o.device.name for o in summary.outcomes if not o.right] == []
 
 
@@ -174,54 +176,58 @@ def test_every_cheat_is_caught_on_the_shortest_text_where_attention_is_no_claim(
 @pytest.mark.parametrize(
     "change",
     [
-        devices.without_last_layer,
-        devices.scaled,
-        devices.permuted_heads,
-        devices.another_model,
-        functools.partial(devices.kernels, change=devices.int4),
-        functools.partial(devices.kernels, change=devices.float16),
-        functools.partial(devices.kernels, change=devices.before_fine_tuning),
+        computations.without_last_layer,
+        computations.scaled,
+        computations.permuted_heads,
+        computations.another_model,
+        functools.partial(computations.kernels, change=computations.int4),
+        functools.partial(computations.kernels, change=computations.float16),
+        functools.partial(computations.kernels, change=computations.before_fine_tuning),
     ],
 )
 def test_another_model_passes_as_itself(change):
     j, params = job(), change(model())
     assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, model().params)
-    sent = devices.with_params(change)(j)
+    sent = computations.with_params(change)(j)
     key = j.program.setup(params, challenge.secret(SEED))
     assert j.program.check(key, *j.inputs, y=sent.y, trace=sent.trace).verdict == "accept"
 
 
 @pytest.mark.parametrize(
-    "change", [devices.another_user, devices.truncated, devices.swapped_tokens]
+    "change", [computations.another_user, computations.truncated, computations.swapped_tokens]
 )
 def test_another_input_passes_as_itself(change):
     j = job()
     inputs = change(j)
     assert any((ours != theirs).any() for ours, theirs in zip(j.inputs, inputs, strict=True))
-    sent = devices.with_inputs(change)(j)
+    sent = computations.with_inputs(change)(j)
     key = j.program.setup(model().params, challenge.secret(SEED))
     assert j.program.check(key, *inputs, y=sent.y, trace=sent.trace).verdict == "accept"
 
 
 def test_int4_has_fifteen_levels_a_group_and_float16_eleven_bits():
     kernel = np.random.default_rng(0).standard_normal((64, 3)).astype(np.float32)
-    rounded = devices.int4("", kernel)
+    rounded = computations.int4("", kernel)
     assert max(len(np.unique(rounded[g : g + 32, c])) for g in (0, 32) for c in range(3)) <= 15
     assert np.abs(rounded - kernel).max() <= np.abs(kernel).max() / 14 * 1.001
-    assert (devices.int4("", np.zeros((32, 2), np.float32)) == 0).all()
-    mantissa = np.frexp(devices.float16("", kernel))[0] * 2**11
+    assert (computations.int4("", np.zeros((32, 2), np.float32)) == 0).all()
+    mantissa = np.frexp(computations.float16("", kernel))[0] * 2**11
     assert (mantissa == np.rint(mantissa)).all()
 
 
 # Order and bookkeeping.
 
 
+def judged(device: devices.Device, sent: Submission) -> check.DeviceOutcome:
+    return check.judge(job(), key(), device, sent, sent.commitment)
+
+
 def test_nothing_derived_from_the_key_is_used_before_the_last_commitment(monkeypatch):
     log: list[str] = []
-    original = program.Program.check
+    original = program.Program.verify
 
     def spy(self, *args, **kwargs):
-        log.append("check")
+        log.append("verify")
         return original(self, *args, **kwargs)
 
     def runner(name):
@@ -232,26 +238,26 @@ def test_nothing_derived_from_the_key_is_used_before_the_last_commitment(monkeyp
 
         return devices.Device(name, True, run)
 
-    monkeypatch.setattr(program.Program, "check", spy)
+    monkeypatch.setattr(program.Program, "verify", spy)
     cast = [runner(name) for name in ("a", "b", "c")]
     tiny = models.small_transformer(0, width=32, layers=1)
-    list(check.play(check.prepare(tiny, ["a"]), devices=cast, seed=SEED, repeats=1))
-    assert log[:4] == ["a", "b", "c", "check"]
+    list(check.play(prepare(tiny, ["a"]), devices=cast, seed=SEED, repeats=1))
+    assert log[:4] == ["a", "b", "c", "verify"]
 
 
 def test_steps_count_up_to_their_total_and_the_summary_comes_last():
-    steps = [e for e in events() if isinstance(e, check.Step)]
+    steps = [e for e in events() if isinstance(e, Progress)]
     assert [s.done for s in steps] == list(range(len(steps)))
     assert {s.total for s in steps} == {len(steps)}
     summary = events()[-1]
-    assert isinstance(summary, check.Summary)
+    assert isinstance(summary, check.CheckSummary)
     assert summary.outcomes == tuple(outcomes().values())
     assert summary.right
 
 
 def test_the_summary_measures_what_it_says():
     summary = events()[-1]
-    assert isinstance(summary, check.Summary)
+    assert isinstance(summary, check.CheckSummary)
     sent = devices.jitted(job())
     assert summary.root == sent.commitment.root == outcomes()["honest, compiled"].root
     assert summary.bytes_params == 4 * sum(x.size for x in jax.tree.leaves(model().params))
@@ -270,35 +276,40 @@ def test_the_summary_measures_what_it_says():
         ([], False),
         ([devices.Device("honest", True, devices.jitted)], True),
         ([devices.Device("cheat that does not cheat", False, devices.jitted)], False),
-        ([devices.Device("honest but broken", True, devices.nan_output)], False),
+        ([devices.Device("honest but broken", True, submissions.nan_output)], False),
     ],
     ids=lambda value: value[0].name if isinstance(value, list) and value else None,
 )
 def test_a_wrong_verdict_is_told_from_a_right_one(cast, right):
-    judged = tuple(check.judge(job(), key(), device, device.run(job())) for device in cast)
+    found = tuple(judged(device, device.run(job())) for device in cast)
     summary = events()[-1]
-    assert isinstance(summary, check.Summary)
-    assert dataclasses.replace(summary, outcomes=judged).right is right
+    assert isinstance(summary, check.CheckSummary)
+    assert dataclasses.replace(summary, outcomes=found).right is right
 
 
 @pytest.mark.parametrize(
-    "values",
-    [None, b"", [1.0], devices.trace.Trace(values=("text",)), devices.trace.Trace(values=())],
+    ("values", "reason"),
+    [
+        (None, "trace-structure"),
+        (b"", "trace-structure"),
+        ([1.0], "trace-structure"),
+        (Trace(values=("text",)), "trace-structure"),
+        (Trace(values=()), "claim-missing"),
+    ],
     ids=["none", "bytes", "a list", "claims of text", "no claims"],
 )
-def test_what_is_no_trace_is_rejected_and_raises_nothing(values):
+def test_what_is_no_trace_is_rejected_and_raises_nothing(values, reason):
     sent = dataclasses.replace(devices.jitted(job()), trace=values)
-    outcome = check.judge(job(), key(), devices.HONEST[0], sent)
-    assert outcome.verdict == "reject"
-    assert outcome.reason in {"trace-structure", "commitment-mismatch"}
+    outcome = judged(devices.HONEST[0], sent)
+    assert (outcome.verdict, outcome.reason) == ("reject", reason)
     assert outcome.worst is None
 
 
 def test_too_many_texts_are_refused():
     with pytest.raises(ValueError, match="65 texts; at most 64"):
-        check.prepare(model(), ["a"] * 65)
+        prepare(model(), ["a"] * 65)
 
 
 def test_a_claim_that_does_not_exist_is_the_callers_mistake():
-    with pytest.raises(ValueError, match="0 claims are called layer1/mlp/sideways"):
-        devices.with_claim(devices.overflow, "mlp/sideways")(job())
+    with pytest.raises(ValueError, match="one product in the scope layer1/mlp/sideways, found 0"):
+        submissions.with_claim(submissions.overflow, "mlp/sideways")(job())

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from protocols.contracts import evm
+from protocols.demo.contract import DeployedContract
+from protocols.demo.forgeries import AFTER, BEFORE
 from protocols.demo.scenes import settlement
-from protocols.demo.scenes.check import Outcome as Judged
-from protocols.demo.scenes.check import Step
-from protocols.demo.scenes.settlement import Outcome, Summary
+from protocols.demo.scenes.check import DeviceOutcome
+from protocols.demo.scenes.scene import Progress
+from protocols.demo.scenes.settlement import ForgeryOutcome, SettlementSummary
 from protocols.settlement import submission
 from protocols.settlement.statements import SettlementError
 from protocols.settlement.verdicts import EpochLog, VerdictRecord
@@ -24,10 +25,10 @@ SEED = bytes(range(32))
 WORDS = {"job": b"j" * 32, "program": b"p" * 32, "policy": b"q" * 32}
 
 
-def judged(count: int = 9) -> list[Judged]:
+def judged(count: int = 9) -> list[DeviceOutcome]:
     verdicts = ["accept", "reject", "indeterminate"]
     return [
-        Judged(
+        DeviceOutcome(
             device=SimpleNamespace(name=f"device {i}"),  # pyright: ignore
             verdict=verdicts[i % 3],
             reason="ok" if i % 3 == 0 else "claim-mismatch",
@@ -48,7 +49,7 @@ def events() -> tuple[Any, ...]:
     return tuple(settlement.play(records(), seed=SEED))
 
 
-def summary() -> Summary:
+def summary() -> SettlementSummary:
     return events()[-1]
 
 
@@ -75,34 +76,34 @@ def test_gas_is_counted_by_step():
     assert gas["register"] > 7 * 102_900
 
 
-CHEATS = [cheat[:2] for cheat in (*settlement.BEFORE, *settlement.AFTER)]
+FORGERIES = [(f.name, f.expected) for f in (*BEFORE, *AFTER)]
 
 
-@pytest.mark.parametrize(("name", "expected"), CHEATS)
+@pytest.mark.parametrize(("name", "expected"), FORGERIES)
 def test_each_cheat_is_refused_for_its_reason(name: str, expected: str):
-    (found,) = [e for e in events() if isinstance(e, Outcome) and e.name == name]
+    (found,) = [e for e in events() if isinstance(e, ForgeryOutcome) and e.name == name]
     assert found.reason == found.expected == expected
     assert found in summary().outcomes
 
 
 def test_steps_count_up_to_their_total_and_the_summary_comes_last():
-    steps = [e for e in events() if isinstance(e, Step)]
-    assert [s.done for s in steps[:3]] == [0, 1, 2]
-    assert all(a.done <= b.done <= b.total for a, b in itertools.pairwise(steps))
-    assert [e for e in events() if isinstance(e, Summary)] == [events()[-1]]
-    assert [e for e in events() if isinstance(e, Outcome)] == list(summary().outcomes)
+    steps = [e for e in events() if isinstance(e, Progress)]
+    assert [s.done for s in steps] == list(range(len(steps)))
+    assert {s.total for s in steps} == {len(steps)}
+    assert [e for e in events() if isinstance(e, SettlementSummary)] == [events()[-1]]
+    assert [e for e in events() if isinstance(e, ForgeryOutcome)] == list(summary().outcomes)
 
 
 def test_what_went_on_chain_is_what_python_verifies():
     sent = summary().submission
-    made = settlement._deploy(SEED)
+    made = DeployedContract.deploy(SEED)
     assert submission.verify_epoch(sent, made.head).root == sent.statement.root
 
 
 @pytest.mark.parametrize("count", [2, 3, 8])
 def test_any_number_of_verdicts_from_two(count: int):
     *_, last = settlement.play(records(count), seed=SEED)
-    assert isinstance(last, Summary)
+    assert isinstance(last, SettlementSummary)
     assert last.right
     assert last.submission.statement.size == count
 
@@ -131,8 +132,8 @@ def test_verdicts_keep_what_was_judged():
         ({}, True),
         ({"settled": False}, False),
         ({"outcomes": ()}, False),
-        ({"outcomes": (Outcome(name="n", expected="no-quorum", reason=None),)}, False),
-        ({"outcomes": (Outcome(name="n", expected="no-quorum", reason="other"),)}, False),
+        ({"outcomes": (ForgeryOutcome(name="n", expected="no-quorum", reason=None),)}, False),
+        ({"outcomes": (ForgeryOutcome(name="n", expected="no-quorum", reason="other"),)}, False),
     ],
 )
 def test_a_wrong_ending_is_told_from_a_right_one(change: dict[str, Any], right: bool):
@@ -140,17 +141,17 @@ def test_a_wrong_ending_is_told_from_a_right_one(change: dict[str, Any], right: 
 
 
 def test_a_contract_that_refuses_nothing_is_noticed(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(settlement._Site, "refusal", lambda self, data: None)
+    monkeypatch.setattr(DeployedContract, "refusal", lambda self, data: None)
     *_, last = settlement.play(records(2), seed=SEED)
-    assert isinstance(last, Summary)
+    assert isinstance(last, SettlementSummary)
     assert last.settled
     assert not last.right
 
 
 def test_a_contract_that_stores_nothing_is_noticed(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(settlement._Site, "read", lambda self, name, epoch: bytes(32))
+    monkeypatch.setattr(DeployedContract, "read", lambda self, name, epoch: bytes(32))
     *_, last = settlement.play(records(2), seed=SEED)
-    assert isinstance(last, Summary)
+    assert isinstance(last, SettlementSummary)
     assert not last.right
 
 

@@ -9,41 +9,44 @@ import jax.numpy as jnp
 import pytest
 
 from protocols.demo import devices, models, roles
+from protocols.demo.cheats.computations import another_model, with_params
+from protocols.demo.cheats.submissions import nan_output
 from protocols.demo.models.precision import PRECISIONS
-from protocols.demo.scenes import check, vote
-from protocols.demo.scenes.check import Step
+from protocols.demo.scenes import vote
+from protocols.demo.scenes.scene import Progress, prepare
 from protocols.messages import Reason, Reveal
 from verifiable import challenge
 from verifiable.encoding import tensor_bytes
 from verifiable.key import VerifierKey
+from verifiable.submission import Submission
 from verifiable.voting import VoteOutcome
 
 SEED = bytes(range(32))
 
 
 @functools.cache
-def job() -> devices.Job:
-    return check.prepare(models.small_transformer(0, width=32, layers=1), ["a", "the cat"])
+def job() -> devices.DemoJob:
+    return prepare(models.small_transformer(0, width=32, layers=1), ["a", "the cat"])
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_honest_answers_agree_at_every_precision(precision: str):
     """Answers are float32 at every precision, but further apart where the model rounds coarser."""
     model = models.in_precision(models.small_transformer(0, width=64, layers=2), precision)
-    played = vote.play(check.prepare(model, ["a", "the cat"]), seed=SEED)
+    played = vote.play(prepare(model, ["a", "the cat"]), seed=SEED)
     summary = end(tuple(played))
     honest = {o.voter.device.name: o.outcome for o in summary.outcomes if o.voter.device.honest}
     assert honest == dict.fromkeys(("Ada", "Ben", "Cleo", "Dov"), "agreed")
 
 
 @functools.cache
-def played(seed: bytes = SEED) -> tuple[vote.Event, ...]:
+def played(seed: bytes = SEED) -> tuple[vote.VoteSceneEvent, ...]:
     return tuple(vote.play(job(), seed=seed))
 
 
-def end(events) -> vote.Summary:
+def end(events) -> vote.VoteSummary:
     *_, last = events
-    assert isinstance(last, vote.Summary)
+    assert isinstance(last, vote.VoteSummary)
     return last
 
 
@@ -78,11 +81,11 @@ def test_everybody_gets_what_they_deserve_in_every_seating(seed: bytes):
 
 
 def test_steps_count_up_to_their_total_and_outcomes_come_before_the_summary():
-    steps = [e for e in played() if isinstance(e, Step)]
+    steps = [e for e in played() if isinstance(e, Progress)]
     assert [s.done for s in steps] == list(range(len(steps)))
     # The copycat has no ballot, hence no audit.
     assert {s.total for s in steps} == {len(steps) + 1}
-    assert end(played()).outcomes == tuple(e for e in played() if isinstance(e, vote.Outcome))
+    assert end(played()).outcomes == tuple(e for e in played() if isinstance(e, vote.WorkerOutcome))
 
 
 def test_where_all_agree_nothing_is_audited():
@@ -95,7 +98,7 @@ def test_where_all_agree_nothing_is_audited():
 
 
 def test_five_colluders_lose_to_one_who_opens_an_honest_trace():
-    other = devices.with_params(devices.another_model)
+    other = with_params(another_model)
     colluders = [voter(f"colluder {i}", other, "colluder") for i in range(5)]
     summary = end(vote.play(job(), voters=seven(*colluders), seed=SEED))
     assert summary.right
@@ -105,7 +108,7 @@ def test_five_colluders_lose_to_one_who_opens_an_honest_trace():
 @pytest.mark.parametrize("role", ["honest", "colluder"])
 def test_a_wrong_end_is_told_from_a_right_one(role: str):
     """An honest worker that is blamed, and a cheat that does not cheat."""
-    run = devices.nan_output if role == "honest" else devices.jitted
+    run = nan_output if role == "honest" else devices.jitted
     summary = end(vote.play(job(), voters=seven(voter("wrong", run, role)), seed=SEED))
     assert not summary.right
     assert [o.voter.device.name for o in summary.outcomes if not o.right] == ["wrong"]
@@ -120,7 +123,7 @@ def test_no_outcomes_and_a_wrong_answer_are_never_right():
 # What an audit looks at.
 
 
-def opened(submission: devices.Submission) -> Reveal:
+def opened(submission: Submission) -> Reveal:
     return Reveal(
         worker=bytes(32),
         job=bytes(32),
@@ -132,7 +135,7 @@ def opened(submission: devices.Submission) -> Reveal:
     )
 
 
-def audited(reveal: Reveal, submission: devices.Submission) -> tuple[str, str]:
+def audited(reveal: Reveal, submission: Submission) -> tuple[str, str]:
     found = vote.audit(job(), key(), devices.Device("x", True, devices.jitted), reveal, submission)
     return found.verdict, found.reason
 

@@ -1,0 +1,128 @@
+"""Another computation: a device runs cheaper weights or another input in full, and commits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from protocols.demo.devices import DemoJob, Run
+from protocols.demo.models import Model, Tokens
+from protocols.demo.models.precision import Params, map_kernels
+
+Array: TypeAlias = "np.ndarray[Any, Any]"
+
+
+def with_kernels(change: Callable[[str, Array], Array]) -> Run:
+    """Return a device that runs kernels changed by `change(path, kernel)`."""
+    return lambda job: job.run(params=kernels(job.model, change))
+
+
+def with_params(change: Callable[[Model], Params]) -> Run:
+    """Return a device that runs other parameters of the same shapes."""
+    return lambda job: job.run(params=change(job.model))
+
+
+def with_inputs(change: Callable[[DemoJob], Tokens]) -> Run:
+    """Return a device that runs another input of the same shape."""
+    return lambda job: job.run(inputs=change(job))
+
+
+def kernels(model: Model, change: Callable[[str, Array], Array]) -> Params:
+    """Apply `change(path, kernel)` to every trained kernel, then prepare them for the model."""
+    return model.prepare(
+        map_kernels(model.trained, lambda name, k: jnp.asarray(change(name, np.asarray(k))))
+    )
+
+
+def int4(name: str, kernel: Array) -> Array:
+    """Round to 4-bit integers with one scale per 32 weights, as on-device runtimes do."""
+    groups = kernel.reshape(-1, 32, kernel.shape[1])
+    scale = np.abs(groups).max(axis=1, keepdims=True) / 7
+    levels = np.clip(np.rint(groups / np.where(scale == 0, 1, scale)), -8, 7)
+    return (levels * scale).astype(np.float32).reshape(kernel.shape)
+
+
+def float16(name: str, kernel: Array) -> Array:
+    """Keep 11 significant bits of every weight: half the memory, often twice the speed."""
+    return kernel.astype(np.float16).astype(np.float32)
+
+
+def float8(name: str, kernel: Array) -> Array:
+    """Keep 4 significant bits of every weight: half the memory of bfloat16."""
+    return kernel.astype(jnp.float8_e4m3fn).astype(np.float32)
+
+
+def before_fine_tuning(name: str, kernel: Array) -> Array:
+    """Use last week's weights: off by a rank-one update of one percent of their norm."""
+    rng = np.random.default_rng(len(name))
+    u, v = (rng.standard_normal(n).astype(np.float32) for n in kernel.shape)
+    update = u[:, None] * v[None, :]
+    return kernel + update * np.float32(0.01 * np.linalg.norm(kernel) / np.linalg.norm(update))
+
+
+def without_last_layer(model: Model) -> Params:
+    """Set the kernels of the last layer to zero, which leaves nothing to compute in it."""
+    last = f"layer{model.layers - 1}/"
+    return kernels(model, lambda name, kernel: kernel * (not name.startswith(last)))
+
+
+def scaled(model: Model) -> Params:
+    """Make activations a thousand times too large, to enlarge a tolerance relative to them."""
+    target = "layer0/mlp/up/kernel"
+    return kernels(model, lambda name, kernel: kernel * np.float32(1000 if name == target else 1))
+
+
+def permuted_heads(model: Model) -> Params:
+    """Give the queries of each attention head to the next head: the same values, reordered."""
+
+    def roll(name: str, kernel: Array) -> Array:
+        if not name.endswith("query/kernel"):
+            return kernel
+        heads = kernel.reshape(kernel.shape[0], model.heads, -1)
+        return np.roll(heads, 1, axis=1).reshape(kernel.shape)
+
+    return kernels(model, roll)
+
+
+def another_model(model: Model) -> Params:
+    """Draw random weights with the mean and spread of the right ones, array by array."""
+    rng = np.random.default_rng(1)
+
+    def redraw(leaf: Any) -> Any:
+        right = np.asarray(leaf)
+        noise = rng.standard_normal(right.shape, dtype=np.float32)
+        return jnp.asarray(noise * right.std() + right.mean())
+
+    return model.prepare(jax.tree.map(redraw, model.trained))
+
+
+def another_user(job: DemoJob) -> Tokens:
+    """Answer another user's question, whose answer is already computed."""
+    for text in ("Please book a table for two at eight tonight.", "What does it cost to fly home?"):
+        ids, mask = (np.zeros_like(part) for part in job.inputs)
+        for part, other in zip((ids, mask), job.model.tokenize([text]), strict=True):
+            length = min(part.shape[1], other.shape[1])
+            part[:, :length] = other[:, :length]
+        if not (np.array_equal(ids, job.inputs[0]) and np.array_equal(mask, job.inputs[1])):
+            return ids, mask
+    raise ValueError("every other user has asked the same: there is no other input to run")
+
+
+def swapped_tokens(job: DemoJob) -> Tokens:
+    """Move every token by one position, within its text."""
+    ids, mask = job.inputs
+    rolled = ids.copy()
+    for row, length in zip(rolled, mask.sum(axis=1), strict=True):
+        row[:length] = np.roll(row[:length], 1)
+    return rolled, mask
+
+
+def truncated(job: DemoJob) -> Tokens:
+    """Read the first half of each text only: attention costs a quarter."""
+    ids, mask = job.inputs
+    kept = (np.arange(mask.shape[1]) < mask.sum(axis=1, keepdims=True) // 2).astype(mask.dtype)
+    return ids * kept, kept
