@@ -20,7 +20,7 @@ from verifiable.check.partition import Analysis, Frame
 from verifiable.check.tiling import evaluate
 from verifiable.check.tiling.plan import Region, plan
 from verifiable.claims.claim import Claim
-from verifiable.claims.form import Terms
+from verifiable.claims.form import Yardstick
 from verifiable.claims.statistic import Statistic, first, summary
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Atom, Block, Env, Equation
@@ -75,17 +75,21 @@ def setup(
             )
         else:
             interpret.replay(equation, env)
-    projected = [_project(c, env, _terms(c, vectors, policy)) for c in frame.projected]
+    projected = [_project(c, env, _yardstick(c, vectors, policy)) for c in frame.projected]
     return {"kept": [env[v] for v in frame.kept], "projected": projected, "children": children}
 
 
-def _terms(claim: Claim, vectors: Mapping[str, Array], policy: Policy, limit: float = 0.0) -> Terms:
+def _yardstick(
+    claim: Claim, vectors: Mapping[str, Array], policy: Policy, limit: float = 0.0
+) -> Yardstick:
     g = None if claim.vectors is None else vectors[claim.vectors]
-    return Terms(eps=policy.eps_of(claim, claim.name), limit=limit, vectors=g)
+    return Yardstick(eps=policy.eps_of(claim, claim.name), limit=limit, vectors=g)
 
 
-def _project(claim: Claim, env: Env, terms: Terms) -> Any:
-    return None if claim.far is None else claim.form.project(interpret.read(env, claim.far), terms)
+def _project(claim: Claim, env: Env, yardstick: Yardstick) -> Any:
+    return (
+        None if claim.far is None else claim.form.project(interpret.read(env, claim.far), yardstick)
+    )
 
 
 def _setup_scan(
@@ -202,15 +206,15 @@ def check(
 
 def _test(claim: Claim, context: Context, env: Env, regions: Mapping[int, Region]) -> Statistic:
     out = context.claimed[claim.index]
-    terms = _terms(claim, context.vectors, context.policy, context.limit)
+    yardstick = _yardstick(claim, context.vectors, context.policy, context.limit)
     projection = context.projections.get(claim.index)
     if projection is None:
-        projection = _project(claim, env, terms)
-    terms = replace(terms, projection=projection)
+        projection = _project(claim, env, yardstick)
+    yardstick = replace(yardstick, projection=projection)
     region = regions.get(claim.index)
     if region is None:
-        return claim.form.test(interpret.read_all(env, claim.operands), out, terms)
-    return summary(evaluate.test(region, claim, env, out, terms, tile_bytes=context.tile_bytes))
+        return claim.form.test(interpret.read_all(env, claim.operands), out, yardstick)
+    return summary(evaluate.test(region, claim, env, out, yardstick, tile_bytes=context.tile_bytes))
 
 
 def _check_scan(equation: Equation, context: Context, env: Env) -> Findings:

@@ -34,7 +34,7 @@ _MOVES = frozenset(
 )
 
 
-class Chain(NamedTuple):
+class RoundingChain(NamedTuple):
     """A rounding so far: the value that is rounded, the steps, and the names of their equations."""
 
     source: Var
@@ -69,7 +69,7 @@ def propose_operand(equation: Equation, view: View) -> Proposal | None:
     return Proposal(form=form, operands=(out,))
 
 
-def _chain(equation: Equation, view: View) -> Chain | None:
+def _chain(equation: Equation, view: View) -> RoundingChain | None:
     """The chain that an equation is the last step of so far; None if it is no step."""
     value = operand(equation)
     if equation.kind not in STEPS or not isinstance(value, Var):
@@ -81,9 +81,11 @@ def _chain(equation: Equation, view: View) -> Chain | None:
         starts = {Effect.DISCONTINUOUS, Effect.NARROW}.intersection(effects_of(equation))
         if view.exact(value) or not starts:
             return None
-        chain = Chain(value, (), frozenset())
+        chain = RoundingChain(value, (), frozenset())
     steps = extend(chain.steps, equation)
-    return None if steps is None else Chain(chain.source, steps, chain.names | {equation.name})
+    return (
+        None if steps is None else RoundingChain(chain.source, steps, chain.names | {equation.name})
+    )
 
 
 def _moves(equation: Equation) -> bool:

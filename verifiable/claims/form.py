@@ -29,7 +29,7 @@ from verifiable.jaxpr.graph import Graph
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
+class Yardstick:
     """What a test is given besides the operands and the claim.
 
     Attributes:
@@ -106,12 +106,12 @@ class Form(ABC):
         del limit, draws
         return 1.0
 
-    def project(self, far: Array, terms: Terms) -> Any:
+    def project(self, far: Array, yardstick: Yardstick) -> Any:
         """What the test needs of the far operand, as a pytree; runs under `jax.enable_x64`."""
         raise NotImplementedError("only a form with a far operand projects it")
 
     @abstractmethod
-    def test(self, operands: list[Array], claim: Array, terms: Terms) -> Statistic:
+    def test(self, operands: list[Array], claim: Array, yardstick: Yardstick) -> Statistic:
         """Test a committed output against replayed operands; runs under `jax.enable_x64`."""
 
     # What the tolerance leaves to a cheat: see `check.corridor`. By default nothing.

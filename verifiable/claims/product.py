@@ -19,7 +19,7 @@ from verifiable.claims import freivalds
 from verifiable.claims.contraction import Contraction
 from verifiable.claims.convolution import Convolution
 from verifiable.claims.dot_general import DotGeneral
-from verifiable.claims.form import Form, Proposal, Terms, View
+from verifiable.claims.form import Form, Proposal, View, Yardstick
 from verifiable.claims.freivalds import Projection
 from verifiable.claims.statistic import Statistic
 from verifiable.jaxpr import interpret
@@ -39,7 +39,7 @@ def contraction(equation: Equation, near: int = 0) -> Contraction | None:
     return found if found is not None and found.checkable else None
 
 
-class Room(NamedTuple):
+class ProductRoom(NamedTuple):
     """How far the rows of a product may be shifted.
 
     Attributes:
@@ -116,21 +116,21 @@ class Product(Form):
         """The statistic is held to sqrt(L); its expectation is sqrt(t)."""
         return math.sqrt(limit / draws)
 
-    def project(self, far: Array, terms: Terms) -> Projection:
+    def project(self, far: Array, yardstick: Yardstick) -> Projection:
         """See `freivalds.project`."""
-        return freivalds.project(self.maps, far, terms.vectors, eps=terms.eps)
+        return freivalds.project(self.maps, far, yardstick.vectors, eps=yardstick.eps)
 
-    def test(self, operands: list[Array], claim: Array, terms: Terms) -> Statistic:
+    def test(self, operands: list[Array], claim: Array, yardstick: Yardstick) -> Statistic:
         """See `freivalds.test`."""
         [near] = operands
         return freivalds.test(
             self.maps,
             near,
-            terms.projection,
+            yardstick.projection,
             claim,
-            terms.vectors,
-            eps=terms.eps,
-            limit=terms.limit,
+            yardstick.vectors,
+            eps=yardstick.eps,
+            limit=yardstick.limit,
         )
 
     def smooth(self, equation: Equation, inputs: list[Array], operands: list[Array]) -> Array:
@@ -145,19 +145,19 @@ class Product(Form):
 
     def room(
         self, operands: list[Array], far: Array | None, out: Array, eps: float
-    ) -> Room | tuple[()]:
+    ) -> ProductRoom | tuple[()]:
         """See `room_of`; integers have none."""
         [near] = operands
         return () if self.exact else room_of(self.maps, near, far, out, eps)
 
-    def reach(self, room: Room, slope: Array, kappa: float) -> Array:
+    def reach(self, room: ProductRoom, slope: Array, kappa: float) -> Array:
         """sum_i kappa sigma_i ||slope_i / w||, by Cauchy and Schwarz's inequality."""
         form = self.maps
         steepness = form.scale_out(slope, _inverse(room.weights))
         norms = jnp.sqrt(form.out_sums(steepness * steepness))
         return kappa * jnp.sum(room.sigma * norms)
 
-    def steepest(self, room: Room, slope: Array, kappa: float) -> Array:
+    def steepest(self, room: ProductRoom, slope: Array, kappa: float) -> Array:
         """delta with delta_i * w = -kappa sigma_i u_i, u_i the direction of slope_i / w."""
         form, inverse = self.maps, _inverse(room.weights)
         steepness = form.scale_out(slope, inverse)
@@ -172,7 +172,7 @@ class Product(Form):
         return (out.astype(jnp.float64) + shift).astype(out.dtype)
 
 
-def room_of(form: Contraction, near: Array, far: Array, out: Array, eps: float) -> Room:
+def room_of(form: Contraction, near: Array, far: Array, out: Array, eps: float) -> ProductRoom:
     """sigma and w of `freivalds`, without its floors; runs under `jax.enable_x64`.
 
     Args:
@@ -188,7 +188,7 @@ def room_of(form: Contraction, near: Array, far: Array, out: Array, eps: float) 
     variances = form.project(scaled * scaled, jnp.ones((form.columns, 1), jnp.float64))
     own = form.near_sums(near * near, variances)
     claimed = form.scale_out(out, weights)
-    return Room(eps * jnp.sqrt(own + form.out_sums(claimed * claimed)), weights)
+    return ProductRoom(eps * jnp.sqrt(own + form.out_sums(claimed * claimed)), weights)
 
 
 def _inverse(weights: Array) -> Array:

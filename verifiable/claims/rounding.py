@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from verifiable.claims.form import Form, Terms
+from verifiable.claims.form import Form, Yardstick
 from verifiable.claims.statistic import Statistic, first
 from verifiable.jaxpr.blocks import Array, Equation
 
@@ -85,7 +85,7 @@ class RoundingStep:
         return low - before, high + after, low <= high
 
 
-class Room(NamedTuple):
+class RoundingRoom(NamedTuple):
     """How far the elements of a rounding may be shifted: lowest and highest change that passes."""
 
     low: Array
@@ -120,13 +120,13 @@ class Rounding(Form):
         large = any(s.dtype is not None and s.dtype.name in ("int32", "uint32") for s in self.steps)
         return jnp.float64 if large or self.source.itemsize == 8 else jnp.float32
 
-    def test(self, operands: list[Array], claim: Array, terms: Terms) -> Statistic:
+    def test(self, operands: list[Array], claim: Array, yardstick: Yardstick) -> Statistic:
         """Test a committed rounding; runs under `jax.enable_x64`.
 
         Args:
           operands: the value that the verifier replayed, before it was rounded.
           claim: what the device committed to.
-          terms: eps is the slack as a fraction of |value| + rms.
+          yardstick: eps is the slack as a fraction of |value| + rms.
 
         Returns:
           `worst` is the largest distance of a value from what rounds to the claim, as a fraction of
@@ -138,7 +138,7 @@ class Rounding(Form):
         own = jnp.all(jnp.isfinite(v), axis=-1, keepdims=True)
         low, high, exists = self.preimage(q)
         short = jnp.maximum(jnp.maximum(low - v, v - high), 0)
-        ratio = short / self.slack(v, terms.eps)
+        ratio = short / self.slack(v, yardstick.eps)
         # Divided by a slack that overflowed, a distance would vanish.
         ratio = jnp.where(exists & ~jnp.isnan(ratio) & ~jnp.isnan(q), ratio, jnp.inf)
         ratio = jnp.where(own, ratio, 0).astype(jnp.float64)
@@ -194,18 +194,20 @@ class Rounding(Form):
         value = operands[0].astype(self.wide)
         return value + lax.stop_gradient(self.forward(value) - value)
 
-    def room(self, operands: list[Array], far: Array | None, out: Array, eps: float) -> Room:
+    def room(
+        self, operands: list[Array], far: Array | None, out: Array, eps: float
+    ) -> RoundingRoom:
         """From the honest value to the extremes that pass."""
         value = operands[0].astype(self.wide)
         own = self.forward(value)
         low, high = self.extremes(value, self.slack(value, eps))
-        return Room(low - own, high - own)
+        return RoundingRoom(low - own, high - own)
 
-    def reach(self, room: Room, slope: Array, kappa: float) -> Array:
+    def reach(self, room: RoundingRoom, slope: Array, kappa: float) -> Array:
         """sum_ij |slope_ij| times the larger of the two changes."""
         return jnp.sum(jnp.abs(slope) * jnp.maximum(jnp.abs(room.low), jnp.abs(room.high)))
 
-    def steepest(self, room: Room, slope: Array, kappa: float) -> Array:
+    def steepest(self, room: RoundingRoom, slope: Array, kappa: float) -> Array:
         """Its sign says which of the two extremes to take."""
         return -slope
 

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from jax import lax
 
 from verifiable import challenge, program
-from verifiable.claims.form import Terms
+from verifiable.claims.form import Yardstick
 from verifiable.claims.product import Product
 from verifiable.claims.rounding import Rounding, RoundingStep
 from verifiable.report import Verdict
@@ -79,7 +79,7 @@ def judged(name: str, eps: float) -> Callable[..., Any]:
 
     def one(v: Any, q: Any) -> Any:
         with jax.enable_x64(True):
-            s = form.test([v], q, Terms(eps=eps))
+            s = form.test([v], q, Yardstick(eps=eps))
             return s, form.slack(v.astype(form.wide), eps)
 
     with jax.enable_x64(True):
@@ -171,7 +171,7 @@ def test_a_value_that_is_not_finite_shows_nothing():
     v = np.asarray([[np.nan, 1.0], [2.0, 3.0]], np.float32)
     for claim, passed in ([[0, 99], [2, 3]], True), ([[0, 1], [2, 99]], False):
         with jax.enable_x64(True):
-            s = form.test([jnp.asarray(v)], jnp.asarray(claim, jnp.int8), Terms(eps=2.0**-16))
+            s = form.test([jnp.asarray(v)], jnp.asarray(claim, jnp.int8), Yardstick(eps=2.0**-16))
         assert not s.finite_operands
         assert bool(s.passed) == passed
 

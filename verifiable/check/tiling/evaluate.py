@@ -27,7 +27,7 @@ from verifiable.check.tiling.plan import Region, tile_size
 from verifiable.check.tiling.rules import RESIZE, Cut
 from verifiable.claims import freivalds
 from verifiable.claims.claim import Claim
-from verifiable.claims.form import Terms
+from verifiable.claims.form import Yardstick
 from verifiable.claims.freivalds import Applied
 from verifiable.claims.statistic import RowStatistics
 from verifiable.jaxpr import interpret
@@ -39,7 +39,7 @@ def test(
     claim: Claim,
     env: Env,
     out: Array,
-    terms: Terms,
+    yardstick: Yardstick,
     *,
     tile_bytes: int,
 ) -> RowStatistics:
@@ -50,13 +50,13 @@ def test(
       env: values by variable: what the region cuts, and what it needs whole; this function
         writes to it what the region returns.
       out: the claimed output.
-      terms: of the test, with the projection of the far operand.
+      yardstick: of the test, with the projection of the far operand.
       tile_bytes: size of the tiles.
 
     Returns:
       What `freivalds.compare` returns, for all rows.
     """
-    form, projection, g = claim.form.contraction, terms.projection, terms.vectors
+    form, projection, g = claim.form.contraction, yardstick.projection, yardstick.vectors
     axes = None if form is None else form.row_axes()
     if form is None or axes is None:
         raise ValueError(f"the rows of {claim.name} cannot be cut")
@@ -66,7 +66,7 @@ def test(
     def compare(applied: Applied, start: Any, size: int) -> RowStatistics:
         some = _piece(out, Cut(out_axis), start, size)
         return freivalds.compare(
-            form.cut(size), applied, projection, some, g, eps=terms.eps, limit=terms.limit
+            form.cut(size), applied, projection, some, g, eps=yardstick.eps, limit=yardstick.limit
         )
 
     def of_rows(near: Array, start: Any, size: int) -> RowStatistics:
