@@ -1,1 +1,1 @@
-"""Kinds of claims, the test of each, and the registry of primitives."""
+"""Kinds of claims, the test of each, and the registry: which primitive becomes which kind."""

@@ -1,8 +1,8 @@
-"""Which equations are roundings: chains of steps on their way into a contraction.
+"""Rules of rounding claims: chains of rounding steps on their way into a contraction.
 
-A chain starts where a value that is not exact is rounded, and goes on with each step whose operand
-only the next step reads. It is claimed at its last step, if that reaches an operand of a
-contraction. The empty chain stands for an operand that was computed in a narrow type.
+A chain starts where a value that is not exact is rounded, and continues while a single equation,
+which is a step again, reads the result. Its last step becomes a claim if it reaches an operand of
+a contraction. The empty chain stands for an operand that was computed in a narrow type.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ STEPS = frozenset("convert_element_type round floor ceil clamp max min".split())
 _TARGETS = HALF_PRECISION | {"float32"}
 _INTEGERS = frozenset({"int4", "uint4", "int8", "uint8", "int16", "uint16", "int32", "uint32"})
 
-# A narrow operand may pass through these between the equation that computes it and a contraction.
+# Primitives that may stand between the equation that computes a narrow operand and a contraction.
 _MOVES = frozenset(
     """
     broadcast_in_dim convert_element_type copy copy_p expand_dims reshape rev slice split squeeze
@@ -35,7 +35,7 @@ _MOVES = frozenset(
 
 
 class RoundingChain(NamedTuple):
-    """A rounding so far: the value that is rounded, the steps, and the names of their equations."""
+    """The value that is rounded, the steps so far, and the names of their equations."""
 
     source: Var
     steps: tuple[RoundingStep, ...]
@@ -70,12 +70,12 @@ def propose_operand(equation: Equation, view: View) -> Proposal | None:
 
 
 def _chain(equation: Equation, view: View) -> RoundingChain | None:
-    """The chain that an equation is the last step of so far; None if it is no step."""
+    """The chain that ends with an equation; None if it is not a rounding step."""
     value = operand(equation)
     if equation.kind not in STEPS or not isinstance(value, Var):
         return None
     before = view.graph.producers.get(value)
-    # A claimed value is exact: steps that follow it start from there.
+    # A claimed value is exact, so no chain continues after it.
     chain = None if before is None or view.claimed(before) else _chain(before, view)
     if chain is None:
         starts = {Effect.DISCONTINUOUS, Effect.NARROW}.intersection(effects_of(equation))
@@ -89,7 +89,7 @@ def _chain(equation: Equation, view: View) -> RoundingChain | None:
 
 
 def _moves(equation: Equation) -> bool:
-    """Whether an equation moves a value without rounding it."""
+    """Whether an equation moves or widens a value, without rounding it."""
     if equation.kind not in _MOVES:
         return False
     return equation.inputs[0].dtype.itemsize <= equation.outputs[0].dtype.itemsize
@@ -106,19 +106,19 @@ def _is_operand(variable: Var, graph: Graph) -> bool:
 
 
 def extend(steps: Sequence[RoundingStep], equation: Equation) -> tuple[RoundingStep, ...] | None:
-    """The steps of a chain and of an equation after it; None if the equation is no step."""
+    """The steps of a chain and of the equation after it; None if that is not a step."""
     step = _step(equation, integral=_integral(steps))
     return None if step is None else (*steps, step)
 
 
 def operand(equation: Equation) -> Any:
-    """The operand that a step rounds: the one that is no literal; None if there are several."""
+    """The operand that a step rounds: its only input that is not a literal; else None."""
     candidates = [a for a in equation.inputs if not isinstance(a, Literal)]
     return candidates[0] if len(candidates) == 1 else None
 
 
 def _integral(steps: Sequence[RoundingStep]) -> bool:
-    """Whether a chain returns integers only: a clamp to other numbers undoes a `round`."""
+    """Whether a chain returns integers only; after a clamp to other numbers it does not."""
     integral = False
     for step in steps:
         if step.kind == "clamp":

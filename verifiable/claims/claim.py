@@ -19,16 +19,16 @@ class Claim:
 
     Attributes:
       index: position in the trace.
-      equation: the equation that it stands for, with one output.
+      equation: the claimed equation; it has one output.
       form: how the output is tested.
       operands: values that the verifier replays for the test.
-      far: the operand that is projected, if the form has one.
+      far: the operand that is projected, if there is one.
       trips: lengths of the scans around it; leading dimensions of the committed array.
-      group: index of the first claim under the outermost of these scans; its own without any.
+      group: index of the first claim under the outermost of these scans; its own index if none.
       rounding_dtypes: types that its operands were rounded to since they were last exact.
       discontinuities: names of discontinuous equations before its operands.
       loops: names of replayed loops before its operands.
-      turned: the transpose that alone reads the output, if that is how it is used.
+      turned: the transpose that alone reads the output, if there is one.
     """
 
     index: int
@@ -75,7 +75,7 @@ class Claim:
 
     @property
     def replays_itself(self) -> bool:
-        """Whether the test compares with the equation's own output, which is replayed first."""
+        """Whether the equation's own output, replayed, is an operand of the test."""
         return self.output in self.operands
 
     @property
@@ -104,5 +104,5 @@ class Claim:
 
     @property
     def work(self) -> int:
-        """Operations that it saves the verifier, over all trips."""
+        """Operations that the verifier need not replay, over all trips."""
         return self.form.work * math.prod(self.trips)

@@ -1,12 +1,11 @@
-"""Contractions as linear maps: what a primitive says of itself to be tested as a product `C = A B`.
+"""Contractions: a primitive as a product `C = A B`, by three linear maps.
 
-One operand, `far`, is projected on random vectors over its free dimensions; the other, `near`, is
+The *far* operand B is projected on vectors over its free dimensions; the *near* operand A is
 applied to the projection:
 
     fold(C, G) = apply(A, project(B, G))        for every G of shape (columns, draws)
 
-The three maps are linear, so they serve floats (weighted Gaussian G) and integers (G uniform mod
-p) alike.
+The maps are linear, so they serve floats (weighted Gaussian G) and integers (G uniform modulo p).
 """
 
 from __future__ import annotations
@@ -26,17 +25,17 @@ from verifiable.jaxpr.effects import FLOATS, is_float
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contraction(ABC):
-    """`C = A B` as linear maps, of which the module's docstring has the first three.
+    """`C = A B` as linear maps; see the module's docstring for the first three.
 
     Attributes:
-      far_must_be_known: whether there is a check only for a far operand of parameters.
-      near: index (0 or 1) of the operand that is applied; the other, `far`, is projected.
+      far_must_be_known: whether only a far operand that depends on parameters alone has a check.
+      near: index (0 or 1) of the near operand; the other one is the far operand.
       shapes: shapes of the operands and of the output.
       dtypes: types of the operands and of the output.
       batch: number of independent products.
-      rows: number of rows of one product; a row is what one test decides on.
-      contracted: length of the sums.
-      columns: length of a row.
+      rows: number of rows of one product; each row is tested by itself.
+      contracted: length of the sums, K.
+      columns: length of a row, n.
     """
 
     far_must_be_known: ClassVar[bool] = False
@@ -51,7 +50,7 @@ class Contraction(ABC):
 
     @property
     def far(self) -> int:
-        """Index of the operand that is projected."""
+        """Index of the far operand."""
         return 1 - self.near
 
     @property
@@ -71,12 +70,12 @@ class Contraction(ABC):
 
     @property
     def eps_types(self) -> frozenset[str]:
-        """Types whose rounding the product of given operands goes through; none for integers."""
+        """Types whose rounding separates honest products of equal operands; none for integers."""
         return frozenset() if self.exact else frozenset(d.name for d in self.dtypes)
 
     @property
     def magnitude(self) -> int:
-        """Largest magnitude that an integer accumulator can reach, from the operands' types."""
+        """Largest magnitude that an integer accumulator can reach, by the operands' types."""
         return self.contracted * extent(self.dtypes[0]) * extent(self.dtypes[1])
 
     @property
@@ -91,9 +90,10 @@ class Contraction(ABC):
         return narrow and names[2] == "int32" and self.magnitude <= np.iinfo(np.int32).max
 
     def vectors(self, *, far_known: bool) -> str:
-        """Name of the set of random vectors to use: one set a size serves all of its kind.
+        """Name of the set of random vectors; contractions with as many columns share one.
 
-        Parameters and activations have separate sets, since only the latter vary with the job.
+        Parameters and activations have sets of their own: projections of activations are made
+        anew for every job.
         """
         source = "parameters" if far_known else "activations"
         return f"{'exact' if self.exact else 'float'}/{source}/{self.columns}"
@@ -115,7 +115,7 @@ class Contraction(ABC):
         """Sums over the contracted dimensions of a near operand times values there.
 
         The values are (batch..., contracted..., 1), as `project` returns them; the result is
-        (batch..., rows...). The same as `apply`, but never keeps the products.
+        (batch..., rows...). It equals `apply` with one draw.
         """
 
     def normalize(self, image: Array, norms: Array) -> Array:
@@ -152,17 +152,17 @@ class Contraction(ABC):
 
     @abstractmethod
     def over_rows(self, values: Array) -> Array:
-        """Values of the rows, (batch..., rows...), spread over the output's columns."""
+        """Values of the rows, (batch..., rows...), broadcast to the shape of the output."""
 
     @abstractmethod
     def row_axes(self) -> tuple[int, int, int] | None:
-        """Axes of the near operand, the output, and (batch..., rows...) that hold the same rows.
+        """Axes of the near operand, the output, and (batch..., rows...) along the same rows.
 
-        The longest such; None if there is no dimension of rows that can be cut.
+        They belong to the longest dimension of rows; None if there is none that can be cut.
         """
 
     def cut(self, size: int) -> Self:
-        """The contraction of `size` of the rows along `row_axes`.
+        """The contraction with `size` rows along `row_axes`.
 
         Raises:
           ValueError: there are no such axes.
@@ -178,14 +178,14 @@ class Contraction(ABC):
         return replace(self, shapes=(shapes[0], shapes[1], shapes[2]), rows=rows)
 
     def contracted_axes(self) -> dict[int, int]:
-        """Axes of the near operand that sums run over, and those of a projection for the same.
+        """Contracted axes of the near operand, and the same axes of a projection.
 
-        Sums over a part of such an axis add up; none if there is no axis that can be cut.
+        Sums over parts of such an axis add up; empty if no axis can be cut.
         """
         return {}
 
     def cut_contracted(self, axis: int, size: int) -> Self:
-        """The contraction over `size` elements along an axis of `contracted_axes` of both operands.
+        """The contraction with `size` elements along an axis of `contracted_axes`.
 
         Raises:
           ValueError: there is no such axis.
@@ -193,13 +193,17 @@ class Contraction(ABC):
         raise ValueError(f"axis {axis} of this contraction cannot be cut")
 
     def check_cost(self, draws: int, *, far_known: bool) -> int:
-        """Operations of the check, in units of those of the product.
+        """Cost of the check, in arithmetic operations of the product itself.
 
-        Measured on CPUs: each element of the operands and the output costs conversion to double
-        precision, its part of a norm, and `draws` products; about four times as much where the
-        product is a batch of small ones. One of two unknown operands, as in attention, has to save
-        some 400 operations an element, however few the draws: replayed in tiles of a few heads,
-        neither operands nor scores are ever whole.
+        Measured on CPUs: each element of the operands and the output costs a conversion to double
+        precision, its part of a norm, and `draws` products; about four times as much in a batch of
+        small products. A batch of two unknown operands, as in attention, must save some 400
+        operations an element whatever the number of draws, because its replay is cheap: in tiles
+        of a few heads, neither operands nor scores are ever whole.
+
+        Args:
+          draws: random vectors.
+          far_known: whether the far operand is projected once for all jobs.
         """
         elements = math.prod(self.shapes[self.near]) + math.prod(self.shapes[2])
         if not far_known:
@@ -217,7 +221,7 @@ def extent(dtype: np.dtype[Any]) -> int:
 
 
 def spread(weights: Array, shape: tuple[int, ...], dims: tuple[int, ...]) -> Array:
-    """Values over `dims`, in that order, broadcast to `shape`."""
+    """Broadcast values over `dims`, in that order, to `shape`."""
     shaped = weights.reshape([shape[d] for d in dims])
     order = sorted(range(len(dims)), key=lambda i: dims[i])
     shaped = jnp.transpose(shaped, order)
@@ -230,6 +234,6 @@ def dot(
     contracting: tuple[tuple[int, ...], tuple[int, ...]],
     batching: tuple[tuple[int, ...], tuple[int, ...]],
 ) -> Array:
-    """`lax.dot_general` at the precision of a verifier."""
+    """`lax.dot_general` at the highest precision."""
     dims = (contracting, batching)
     return lax.dot_general(a, b, dims, precision=lax.Precision.HIGHEST)

@@ -16,9 +16,9 @@ from verifiable.jaxpr.blocks import Array, Equation
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Convolution(Contraction):
-    """`lax.conv_general_dilated` with a kernel that is known: rows are output positions.
+    """`lax.conv_general_dilated` with a known kernel: rows are output positions of the images.
 
-    A feature group is a product of its own, and counts as a batch of it.
+    The feature groups are the batch.
     """
 
     far_must_be_known: ClassVar[bool] = True
@@ -32,7 +32,7 @@ class Convolution(Contraction):
 
     @classmethod
     def of(cls, equation: Equation, near: int) -> Self | None:
-        """The form of an equation; None if it has none, or if `near` is the kernel."""
+        """The contraction of an equation; None if it has none, or if `near` is the kernel."""
         (lhs, rhs), out = equation.inputs, equation.outputs[0]
         params = equation.params
         specs = params["dimension_numbers"]

@@ -23,7 +23,7 @@ class DotGeneral(Contraction):
 
     @classmethod
     def of(cls, equation: Equation, near: int) -> Self:
-        """The form of an equation; `near` says which operand is applied."""
+        """The contraction of an equation whose near operand is input `near`."""
         (lhs, rhs), out = equation.inputs, equation.outputs[0]
         (lc, rc), (lb, rb) = equation.params["dimension_numbers"]
         batch = math.prod(lhs.shape[d] for d in lb)
@@ -67,7 +67,7 @@ class DotGeneral(Contraction):
         kept = (*self.batching[self.far], *self.contracting[self.far])
         shaped = vectors.reshape(*self._sizes(self.far, free), vectors.shape[-1])
         out = dot(far, shaped, (free, tuple(range(len(free)))), ((), ()))
-        # `dot_general` leaves the other dimensions in the operand's own order.
+        # `dot_general` leaves the other dimensions in the order of the operand.
         position = {d: i for i, d in enumerate(sorted(kept))}
         order = (*(position[d] for d in kept), len(kept))
         return lax.transpose(out, order) if order != tuple(range(len(order))) else out
@@ -103,13 +103,13 @@ class DotGeneral(Contraction):
         """Sums over the contracted dimensions of a near operand -> (batch..., rows...)."""
         side = self.near
         sums = jnp.sum(near, axis=self.contracting[side])
-        # What is left stands in the operand's own order; the batch dimensions come first.
+        # The sums have the order of the operand; the batch dimensions must come first.
         kept = (*self.batching[side], *self._free(side))
         position = {d: i for i, d in enumerate(sorted(kept))}
         return jnp.transpose(sums, [position[d] for d in kept])
 
     def _scale_near(self, near: Array, values: Array) -> Array:
-        """Near operand scaled by values over the contracted dimensions, as `near_sums` has them."""
+        """Near operand scaled by values, (batch..., contracted..., 1)."""
         dims = (*self.batching[self.near], *self.contracting[self.near])
         return near * spread(values, self.shapes[self.near], dims)
 

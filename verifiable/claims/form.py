@@ -1,16 +1,15 @@
-"""What every kind of claim offers to the check: the interface that replay, verdict, calibration
-and corridor dispatch through.
+"""The interface of a kind of claim: replay, verdict, calibration and corridor use nothing else.
 
-A kind of claim is a subclass of `Form` and a rule. The rule looks at an equation and proposes to
-commit to its output, or declines; `registry` lists the rules. The form says how the committed
-output is tested:
+A kind is a subclass of `Form` and a `Rule`. The rule looks at an equation and proposes to commit
+to its output, or returns None; `registry.TABLE` lists the rules. The form says how the committed
+output is tested, given
 
-    operands    values that the verifier replays, and hands to the test;
-    far         an operand that the test uses only through a projection on random vectors; where it
-                depends on parameters alone, the key holds the projection in its place.
+    operands    values that the verifier replays;
+    projection  of a far operand on random vectors; if that operand depends on parameters only, the
+                key holds the projection and not the operand.
 
-A kind that uses no random vectors and has no far operand defines `mismatch`, `floor`, `eps_types`
-and `test`, and can leave the rest as it is.
+A kind without random vectors and without a far operand defines `mismatch`, `floor`, `eps_types`
+and `test`; the defaults serve for the rest.
 """
 
 from __future__ import annotations
@@ -30,10 +29,10 @@ from verifiable.jaxpr.graph import Graph
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Yardstick:
-    """What a test is given besides the operands and the claim.
+    """What a claim is measured by: the arguments of a test besides the operands and the claim.
 
     Attributes:
-      eps: tolerance, in the units of the form; zero where nothing may differ.
+      eps: tolerance, in the units of the form; zero if the claim must be exact.
       limit: L of `freivalds`, the quantile that a random test is held to.
       vectors: the random vectors that `Form.vectors` names; None if it names none.
       projection: what `Form.project` returned for the far operand; None if there is none.
@@ -50,8 +49,9 @@ class Form(ABC):
 
     Attributes:
       mismatch: code of a failed test, one of `report.REASONS`.
-      floor: the least tolerance that calibration gives, in unit roundoffs.
-      barrier: whether a compiler must not compute the committed value twice, differently.
+      floor: the least tolerance that calibration sets, in unit roundoffs.
+      barrier: whether the device needs an optimisation barrier, lest the compiler compute the
+        committed value a second time with other rounding.
     """
 
     mismatch: ClassVar[str]
@@ -60,7 +60,7 @@ class Form(ABC):
 
     @property
     def near(self) -> int:
-        """Which input of the equation is replayed, where the form chooses one; else 0."""
+        """Index of the replayed input of the equation, if the form chooses one; else 0."""
         return 0
 
     @property
@@ -75,17 +75,17 @@ class Form(ABC):
 
     @property
     def tests(self) -> int:
-        """Number of rows tested at random, which share the policy's phi."""
+        """Number of rows tested with random vectors; the policy's phi is divided among them."""
         return 0
 
     @property
     def work(self) -> int:
-        """Arithmetic operations that the claim saves the verifier; zero if it replays them."""
+        """Arithmetic operations that the verifier need not replay; zero if it replays them."""
         return 0
 
     @property
     def contraction(self) -> Contraction | None:
-        """The linear maps of a product, whose test can be done in tiles; None for other kinds."""
+        """The contraction of a product, whose test can be cut into tiles; None for other kinds."""
         return None
 
     def check_cost(self, draws: int) -> int:
@@ -114,10 +114,11 @@ class Form(ABC):
     def test(self, operands: list[Array], claim: Array, yardstick: Yardstick) -> Statistic:
         """Test a committed output against replayed operands; runs under `jax.enable_x64`."""
 
-    # What the tolerance leaves to a cheat: see `check.corridor`. By default nothing.
+    # The methods below say what the tolerance leaves to a cheat (`check.corridor`): by default,
+    # nothing.
 
     def smooth(self, equation: Equation, inputs: list[Array], operands: list[Array]) -> Array:
-        """The output of the equation as a function that has derivatives.
+        """The output of the equation, computed so that it has derivatives.
 
         Args:
           equation: the claimed one.
@@ -128,12 +129,12 @@ class Form(ABC):
         return interpret.apply(equation, inputs)[0]
 
     def room(self, operands: list[Array], far: Array | None, out: Array, eps: float) -> Any:
-        """How far an honest output may be shifted, as a pytree for the methods below."""
+        """How far an honest output can be shifted undetected, as a pytree for `reach`."""
         del operands, far, out, eps
         return ()
 
     def reach(self, room: Any, slope: Array, kappa: float) -> Array:
-        """How far shifts of the output within its room move a scalar answer, to first order.
+        """How far shifts of the output within its room can move a scalar answer, to first order.
 
         Args:
           room: from `room`.
@@ -164,7 +165,7 @@ class Proposal:
       form: how the output is tested.
       operands: the values that the test is given.
       far: the operand that is projected, if the form has one.
-      covers: names of discontinuous equations that the claim accounts for.
+      covers: names of equations that the claim tests, and that are no discontinuities then.
     """
 
     form: Form
@@ -174,7 +175,7 @@ class Proposal:
 
 
 class View(Protocol):
-    """What a rule can ask of a program, at the equation that it looks at.
+    """What a rule can ask about a program.
 
     Attributes:
       graph: of the whole function.
@@ -193,7 +194,7 @@ class View(Protocol):
         ...
 
     def claimed(self, equation: Equation) -> bool:
-        """Whether the output of an equation before this one is committed."""
+        """Whether the output of an earlier equation is a claim."""
         ...
 
 
@@ -201,5 +202,5 @@ class Rule(Protocol):
     """Decides whether the output of an equation becomes a claim of one kind."""
 
     def __call__(self, equation: Equation, view: View) -> Proposal | None:
-        """A proposal, or None if the equation is no claim of this kind."""
+        """A proposal, or None if the equation is not a claim of this kind."""
         ...

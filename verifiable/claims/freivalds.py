@@ -47,7 +47,7 @@ WEIGHT_FLOOR = 2.0**-12
 
 
 class Projection(NamedTuple):
-    """What the check needs of the far operand B instead of B itself.
+    """The projection of the far operand B, which the test uses in place of B.
 
     Attributes:
       image: `B r`, for `dot_general` over floats each row divided by its norm: float64, or
@@ -55,9 +55,9 @@ class Projection(NamedTuple):
       weights: w, float64 (batch, columns).
       norms: ||B_k: * w||, with what flushing costs, float64 (batch..., contracted..., 1).
       floor: what flushing may add to a row of C or take from one of A, float64 (batch,).
-      scale: the power of two that B was divided by, float64 (), where a type is float64.
+      scale: the power of two that B was divided by, float64 (), if a type is float64; else None.
 
-    Integers have an image only.
+    For integers, only the image is set.
     """
 
     image: Array
@@ -68,13 +68,12 @@ class Projection(NamedTuple):
 
 
 class Applied(NamedTuple):
-    """What a test takes from the near operand A: over parts of the contracted axis, it adds up.
+    """The share of the near operand A in a test; see `additive` for sums over parts of it.
 
     Attributes:
       product: A (B r), float64, or residues as uint64 for integers; (batch..., rows..., draws).
       energy: sum_k A_ik^2 ||B_k: * w||^2, float64 (batch..., rows...); None for integers.
-      top: the power of two that A was divided by, float64 (), where a type is float64; it is that
-        of a whole operand, which therefore cannot be taken in parts. Else None.
+      top: the power of two that A was divided by, float64 (), if a type is float64; else None.
     """
 
     product: Array
@@ -83,7 +82,16 @@ class Applied(NamedTuple):
 
 
 def vectors(challenge: Challenge, name: str, draws: int) -> np.ndarray[Any, Any]:
-    """A set named by `Contraction.vectors`: (columns, draws), float64 normals or residues."""
+    """Random vectors named by `Contraction.vectors`.
+
+    Args:
+      challenge: where the randomness comes from.
+      name: of the set; its last part is the number of columns.
+      draws: number of vectors for floats; for integers the challenge decides.
+
+    Returns:
+      (columns, draws): standard normals as float64, or residues modulo p as uint64.
+    """
     columns = int(name.rpartition("/")[2])
     if name.startswith("exact/"):
         return challenge.residues(name, (columns, challenge.exact_draws))
@@ -91,7 +99,7 @@ def vectors(challenge: Challenge, name: str, draws: int) -> np.ndarray[Any, Any]
 
 
 def vectors_shape(name: str, draws: int) -> jax.ShapeDtypeStruct:
-    """Shape and dtype of a set of a secret challenge."""
+    """Shape and dtype of the set that `vectors` returns for a secret challenge."""
     columns = int(name.rpartition("/")[2])
     if name.startswith("exact/"):
         return jax.ShapeDtypeStruct((columns, 1), jnp.uint64)
@@ -99,7 +107,7 @@ def vectors_shape(name: str, draws: int) -> jax.ShapeDtypeStruct:
 
 
 def limit(phi: float, rows: int, draws: int) -> float:
-    """chi2.isf(phi / rows, draws), from the upper tail, where 1 - phi / rows would be 1.
+    """L = chi2.isf(phi / rows, draws), from the upper tail: 1 - phi / rows would round to 1.
 
     Raises:
       ValueError: the quantile is not finite and positive.
@@ -108,69 +116,73 @@ def limit(phi: float, rows: int, draws: int) -> float:
 
     quantile = float(chdtri(draws, phi / max(rows, 1)))
     if not (math.isfinite(quantile) and quantile > 0):
-        raise ValueError(f"no finite limit for phi = {phi}, {rows} rows, {draws} draws")
+        raise ValueError(
+            f"no finite limit for phi = {phi}, {rows} rows, {draws} draws: choose a larger phi"
+        )
     return quantile
 
 
 def bound(phi: float, rows: int, draws: int) -> Bound:
-    """The soundness that a run with these numbers reaches."""
+    """What a pass proves, given these numbers of a run (Theorem 3 of specs/freivalds.md)."""
     return Bound(phi=phi, rows=rows, draws=draws, limit=limit(phi, rows, draws))
 
 
 def project(
-    form: Contraction, far: Array, g: Array, *, eps: float, field: Field = F61
+    contraction: Contraction, far: Array, g: Array, *, eps: float, field: Field = F61
 ) -> Projection:
     """Project the far operand; runs under `jax.enable_x64`.
 
     Args:
-      form: the contraction.
+      contraction: of the product.
       far: its far operand.
       g: (columns, draws) from `vectors`.
-      eps: tolerance of the test to come; unused for integers.
+      eps: tolerance of the test that will use the projection; unused for integers.
       field: of the residues, for integers.
     """
     wide = far.astype(jnp.float64)
-    if form.exact:
+    if contraction.exact:
         image = field.apply_linear(
-            lambda limbs: form.project(wide, limbs),
+            lambda limbs: contraction.project(wide, limbs),
             g,
             magnitude=extent(far.dtype),
-            terms=form.columns,
+            terms=contraction.columns,
         )
         return Projection(image)
     top = jnp.ones((), jnp.float64)
     if far.dtype == jnp.float64:
         top = _power_of_two(jnp.max(jnp.abs(wide)))
         wide = wide / top
-    weights = column_weights(form, wide)
-    scaled = form.scale_far(wide, weights)
-    flushed = form.scale_far(_subnormal(far) * (_tiny(far.dtype) / top), weights)
-    ones = jnp.ones((form.columns, 1), jnp.float64)
-    energy = jnp.square(scaled) + form.contracted * jnp.square(flushed / eps)
-    norms = jnp.sqrt(form.project(energy, ones))
-    image = form.normalize(form.project(scaled, g), norms)
-    outputs = (form.contracted + 1) * jnp.sqrt(jnp.sum(weights * weights, axis=-1))
-    floor = outputs * _tiny(form.dtypes[2]) / top + _tiny(form.dtypes[form.near]) * jnp.sum(norms)
-    return Projection(image, weights, norms, floor, top if _doubles(form) else None)
+    weights = column_weights(contraction, wide)
+    scaled = contraction.scale_far(wide, weights)
+    flushed = contraction.scale_far(_subnormal(far) * (_tiny(far.dtype) / top), weights)
+    ones = jnp.ones((contraction.columns, 1), jnp.float64)
+    energy = jnp.square(scaled) + contraction.contracted * jnp.square(flushed / eps)
+    norms = jnp.sqrt(contraction.project(energy, ones))
+    image = contraction.normalize(contraction.project(scaled, g), norms)
+    outputs = (contraction.contracted + 1) * jnp.sqrt(jnp.sum(weights * weights, axis=-1))
+    floor = outputs * _tiny(contraction.dtypes[2]) / top + _tiny(
+        contraction.dtypes[contraction.near]
+    ) * jnp.sum(norms)
+    return Projection(image, weights, norms, floor, top if _doubles(contraction) else None)
 
 
-def column_weights(form: Contraction, far: Array) -> Array:
-    """w of the module's docstring: far operand in float64 -> (batch, columns)."""
-    norms = jnp.sqrt(form.column_sums(far * far))
+def column_weights(contraction: Contraction, far: Array) -> Array:
+    """The weights w of the module's docstring: far operand in float64 -> (batch, columns)."""
+    norms = jnp.sqrt(contraction.column_sums(far * far))
     largest = jnp.max(norms)
     return jnp.where(largest == 0, 1.0, 1.0 / jnp.maximum(norms, WEIGHT_FLOOR * largest))
 
 
 def _power_of_two(x: Array) -> Array:
-    """The power of two at or below a positive number; one for zero and for what is not finite."""
+    """The power of two at or below a positive number; one if it is zero or not finite."""
     exponent = jnp.frexp(jnp.where((x > 0) & jnp.isfinite(x), x, 1.0))[1] - 1
     return jnp.ldexp(jnp.ones((), jnp.float64), jnp.clip(exponent, -1000, 1000))
 
 
 def _tiny(dtype: Any) -> float:
-    """Below this, an honest device may have flushed a number to zero."""
+    """The magnitude below which an honest device may have flushed a number to zero."""
     info = jnp.finfo(dtype)
-    # Half precision keeps subnormal numbers everywhere; wider types are flushed on many devices.
+    # Every device keeps the subnormal numbers of float16; many flush those of wider types.
     return float(info.smallest_subnormal if info.dtype == jnp.float16 else info.tiny)
 
 
@@ -185,7 +197,7 @@ def _subnormal(x: Array) -> Array:
 
 
 def test(
-    form: Contraction,
+    contraction: Contraction,
     near: Array,
     projection: Projection,
     out: Array,
@@ -198,52 +210,68 @@ def test(
     """Test a claimed output; runs under `jax.enable_x64`.
 
     Args:
-      form: the contraction.
+      contraction: of the product.
       near: its near operand, as the verifier computed it.
-      projection: of its far operand on `g`.
+      projection: of its far operand, by `g`.
       out: the claimed output.
       g: (columns, draws) from `vectors`.
       eps: tolerance, as a fraction of the scale; unused for integers.
       limit: L, the quantile that the statistic is held to; unused for integers.
       field: of the residues, for integers.
     """
-    applied = apply(form, near, projection, field=field)
-    return summary(compare(form, applied, projection, out, g, eps=eps, limit=limit, field=field))
+    applied = apply(contraction, near, projection, field=field)
+    return summary(
+        compare(contraction, applied, projection, out, g, eps=eps, limit=limit, field=field)
+    )
 
 
-def apply(form: Contraction, near: Array, projection: Projection, *, field: Field = F61) -> Applied:
-    """The part of a test that the near operand has; runs under `jax.enable_x64`."""
+def apply(
+    contraction: Contraction, near: Array, projection: Projection, *, field: Field = F61
+) -> Applied:
+    """The share of the near operand in a test; runs under `jax.enable_x64`.
+
+    Raises:
+      ValueError: the projection is of integers, the contraction of floats.
+    """
     image, norms = projection.image, projection.norms
     wide = near.astype(jnp.float64)
-    if form.exact:
+    if contraction.exact:
         product = field.apply_linear(
-            lambda limbs: form.apply(wide, limbs),
+            lambda limbs: contraction.apply(wide, limbs),
             image,
             magnitude=extent(near.dtype),
-            terms=form.contracted,
+            terms=contraction.contracted,
         )
         return Applied(product)
     if norms is None:
         raise ValueError("a projection of integers cannot test floats")
-    top = _power_of_two(jnp.max(jnp.abs(wide))) if _doubles(form) else None
+    top = _power_of_two(jnp.max(jnp.abs(wide))) if _doubles(contraction) else None
     wide = wide if top is None else wide / top
-    wide, energy = form.weigh(wide, norms)
-    return Applied(form.apply(wide, image), energy, top)
+    wide, energy = contraction.weigh(wide, norms)
+    return Applied(contraction.apply(wide, image), energy, top)
 
 
-def additive(form: Contraction) -> bool:
-    """Whether `apply` of parts of the contracted axis adds up to that of the whole."""
-    return not form.exact and not _doubles(form)
+def additive(contraction: Contraction) -> bool:
+    """Whether the shares of parts of the near operand add up to the share of the whole.
+
+    Parts are along a contracted axis. Integers are reduced modulo p, and float64 operands are
+    divided by a power of two of the whole operand: neither adds up.
+    """
+    return not contraction.exact and not _doubles(contraction)
 
 
-def _doubles(form: Contraction) -> bool:
-    return any(dtype == jnp.float64 for dtype in form.dtypes)
+def _doubles(contraction: Contraction) -> bool:
+    return any(dtype == jnp.float64 for dtype in contraction.dtypes)
 
 
 def piece(projection: Projection, axis: int, start: Any, size: int) -> Projection:
-    """A projection of the far operand's elements start to start + size along an axis of the image.
+    """The projection of a part of the far operand, for `apply`.
 
-    For `apply`; what the columns have is that of the whole.
+    Args:
+      projection: of floats.
+      axis: a contracted axis of the image.
+      start: first element along it.
+      size: number of elements.
     """
     image, norms = projection.image, projection.norms
     if norms is None:
@@ -253,7 +281,7 @@ def piece(projection: Projection, axis: int, start: Any, size: int) -> Projectio
 
 
 def compare(
-    form: Contraction,
+    contraction: Contraction,
     applied: Applied,
     projection: Projection,
     out: Array,
@@ -263,13 +291,16 @@ def compare(
     limit: float,
     field: Field = F61,
 ) -> RowStatistics:
-    """The rest of a test: a claimed output against what the near operand gives.
+    """The rest of a test: compare a claimed output with the share of the near operand.
 
-    Rows may be tested in any portions; `summary` sums them up. Arguments as of `test`.
+    Rows can be tested in any portions, since each is decided by itself. Arguments as of `test`.
+
+    Returns:
+      Statistics of the rows, (batch..., rows...).
     """
-    if form.exact:
-        return _compare_exact(form, applied.product, out, g, field)
-    rho, energy, sigma, theirs = _deviations(form, applied, projection, out, g, eps)
+    if contraction.exact:
+        return _compare_exact(contraction, applied.product, out, g, field)
+    rho, energy, sigma, theirs = _deviations(contraction, applied, projection, out, g, eps)
     own = jnp.isfinite(energy)
     norms = jnp.sum(rho * rho, axis=-1)
     ratio = jnp.where(norms == 0, 0.0, jnp.sqrt(norms / limit) / sigma)
@@ -283,19 +314,19 @@ def compare(
 
 
 def _compare_exact(
-    form: Contraction, expected: Array, out: Array, g: Array, field: Field
+    contraction: Contraction, expected: Array, out: Array, g: Array, field: Field
 ) -> RowStatistics:
     claimed = out.astype(jnp.float64)
     folded = field.apply_linear(
-        lambda limbs: form.fold(claimed, limbs),
+        lambda limbs: contraction.fold(claimed, limbs),
         g,
-        magnitude=form.magnitude,
-        terms=form.columns,
+        magnitude=contraction.magnitude,
+        terms=contraction.columns,
     )
     equal = jnp.all(expected == folded, axis=-1)
-    # A claim outside the accumulator's range is wrong, and breaks the limbs' exactness.
-    outside = (jnp.abs(claimed) > form.magnitude).astype(jnp.float64)
-    in_range = form.out_sums(outside) == 0
+    # A claim out of range is wrong, and its limbs would not be exact.
+    outside = (jnp.abs(claimed) > contraction.magnitude).astype(jnp.float64)
+    in_range = contraction.out_sums(outside) == 0
     true = jnp.ones(equal.shape, bool)
     return RowStatistics(
         ratio=jnp.where(equal & in_range, 0.0, jnp.inf).astype(jnp.float64),
@@ -306,25 +337,32 @@ def _compare_exact(
 
 
 def _deviations(
-    form: Contraction, applied: Applied, projection: Projection, out: Array, g: Array, eps: float
+    contraction: Contraction,
+    applied: Applied,
+    projection: Projection,
+    out: Array,
+    g: Array,
+    eps: float,
 ) -> tuple[Array, Array, Array, Array]:
-    """rho, energy, sigma, and where the claim is finite: (batch..., rows...), rho with draws."""
+    """rho (batch..., rows..., draws); energy, sigma, and which rows of the claim are finite."""
     weights, floor, energy = projection.weights, projection.floor, applied.energy
     if weights is None or floor is None or energy is None:
         raise ValueError("a projection of integers cannot test floats")
     claimed = out.astype(jnp.float64)
     if applied.top is not None:
-        theirs = form.out_sums((~jnp.isfinite(claimed)).astype(jnp.float64)) == 0
-        claimed = form.scale_out(claimed / applied.top / projection.scale, weights)
-        claim = form.out_sums(claimed * claimed)
+        theirs = contraction.out_sums((~jnp.isfinite(claimed)).astype(jnp.float64)) == 0
+        claimed = contraction.scale_out(claimed / applied.top / projection.scale, weights)
+        claim = contraction.out_sums(claimed * claimed)
         floor = floor / applied.top
     else:
-        claimed = form.scale_out(claimed, weights)
-        claim = form.out_sums(claimed * claimed)
+        claimed = contraction.scale_out(claimed, weights)
+        claim = contraction.out_sums(claimed * claimed)
         theirs = jnp.isfinite(claim)
-    rho = form.fold(claimed, g) - applied.product
-    # Where even the floor overflows, every honest product has vanished.
+    rho = contraction.fold(claimed, g) - applied.product
+    # If the floor overflows, every honest product has vanished.
     floor = jnp.minimum(floor, 2.0**1000)
-    rows = jnp.broadcast_to(floor[:, None], (form.batch, form.rows)).reshape(energy.shape)
+    rows = jnp.broadcast_to(floor[:, None], (contraction.batch, contraction.rows)).reshape(
+        energy.shape
+    )
     sigma = eps * jnp.sqrt(energy + claim) + rows
     return rho, energy, sigma, theirs

@@ -1,8 +1,7 @@
-"""Products as claims: the output of a contraction, tested with random vectors instead of computed.
+"""Products as claims: the output of a contraction, tested with random vectors.
 
-The linear maps of a product are a `Contraction`, its test is `freivalds`. An equation is a claim if
-its contraction has a check that costs less than computing the product again. Its far operand is
-the one that depends on parameters only; of two that depend on the job, the smaller one.
+The test is `freivalds`. An equation becomes a claim if the test costs less than the product. The
+far operand is the one that depends on parameters only; if both depend on the job, the smaller one.
 """
 
 from __future__ import annotations
@@ -33,14 +32,14 @@ CONTRACTIONS: Mapping[str, Callable[[Equation, int], Contraction | None]] = {
 
 
 def contraction(equation: Equation, near: int = 0) -> Contraction | None:
-    """The contraction of an equation with that near operand; None if there is none with a check."""
+    """The contraction of an equation whose near operand is input `near`; None without a check."""
     make = CONTRACTIONS.get(equation.kind)
     found = make(equation, near) if make else None
     return found if found is not None and found.checkable else None
 
 
 class ProductRoom(NamedTuple):
-    """How far the rows of a product may be shifted.
+    """How far each row of a product can be shifted.
 
     Attributes:
       sigma: of each row, float64 (batch..., rows...).
@@ -89,7 +88,7 @@ class Product(Form):
 
     @property
     def vectors(self) -> str:
-        """One set of random vectors for all products with as many columns."""
+        """See `Contraction.vectors`."""
         return self.maps.vectors(far_known=self.far_known)
 
     @property
@@ -107,13 +106,13 @@ class Product(Form):
         return self.maps.check_cost(draws, far_known=self.far_known)
 
     def eps_types(self, rounding_dtypes: frozenset[str]) -> frozenset[str]:
-        """Those of the operands, and that of the product's own type; none for integers."""
+        """The types of the operands' rounding and of the product; none for integers."""
         if self.exact:
             return frozenset()
         return rounding_dtypes | {rounding_dtype(self.maps.dtypes[2])}
 
     def unit(self, limit: float, draws: int) -> float:
-        """The statistic is held to sqrt(L); its expectation is sqrt(t)."""
+        """sqrt(L / t): the limit of the statistic is sqrt(L), its expectation sqrt(t)."""
         return math.sqrt(limit / draws)
 
     def project(self, far: Array, yardstick: Yardstick) -> Projection:
@@ -134,7 +133,11 @@ class Product(Form):
         )
 
     def smooth(self, equation: Equation, inputs: list[Array], operands: list[Array]) -> Array:
-        """The product; of integers that are rounded floats, a product of floats."""
+        """The product; if integer operands are represented by floats, a product of floats.
+
+        Raises:
+          ValueError: there is no such product for an integer convolution.
+        """
         if not self.exact or not any(jnp.issubdtype(x.dtype, jnp.floating) for x in inputs):
             return interpret.apply(equation, inputs)[0]
         if equation.kind != "dot_general":
@@ -146,12 +149,12 @@ class Product(Form):
     def room(
         self, operands: list[Array], far: Array | None, out: Array, eps: float
     ) -> ProductRoom | tuple[()]:
-        """See `room_of`; integers have none."""
+        """See `room_of`; empty for integers."""
         [near] = operands
         return () if self.exact else room_of(self.maps, near, far, out, eps)
 
     def reach(self, room: ProductRoom, slope: Array, kappa: float) -> Array:
-        """sum_i kappa sigma_i ||slope_i / w||, by Cauchy and Schwarz's inequality."""
+        """sum_i kappa sigma_i ||slope_i / w||, by the Cauchy-Schwarz inequality."""
         form = self.maps
         steepness = form.scale_out(slope, _inverse(room.weights))
         norms = jnp.sqrt(form.out_sums(steepness * steepness))
@@ -192,7 +195,7 @@ def room_of(form: Contraction, near: Array, far: Array, out: Array, eps: float) 
 
 
 def _inverse(weights: Array) -> Array:
-    """1 / w; zero in a branch that was not taken, whose weights are zero."""
+    """1 / w; zero for a branch that was not taken, whose weights are zero."""
     return jnp.where(weights == 0, 0.0, 1 / jnp.where(weights == 0, 1.0, weights))
 
 

@@ -1,8 +1,8 @@
 """The registry: which primitives become claims, and of which kind.
 
-A claimed output is committed by the device and tested by the verifier. Every other equation is
+The device commits to the output of a claim and the verifier tests it. Every other equation is
 glue, which the verifier replays. A new kind of claim is one module, with a `Form` and a `Rule`,
-and one line of the table.
+and one row of the table.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from verifiable.claims import chains, product
 from verifiable.claims.form import Proposal, Rule, View
 from verifiable.jaxpr.blocks import Equation
 
-# Primitives, and the rule for them; None stands for every primitive. The first proposal counts.
+# Primitives and the rule for them; None stands for every primitive. The first proposal wins.
 TABLE: tuple[tuple[Collection[str] | None, Rule], ...] = (
     (product.CONTRACTIONS, product.propose),
     (chains.STEPS, chains.propose),

@@ -1,21 +1,22 @@
 """Roundings as claims: a value just after it was narrowed, on its way into a contraction.
 
-The verifier's glue differs from the device's in the last bits, and a rounding may turn a last bit
-into a whole step. So the device commits to the rounded values q, and the verifier, who replays the
-value v that was rounded, tests each element: with f the rounding, monotone and not decreasing,
+The replayed values of the verifier differ from the device's in the last bits, and a rounding may
+turn a last bit into a whole step. So the device commits to the rounded values q. The verifier
+replays the value v before the rounding f, which is monotone and does not decrease, and tests each
+element:
 
-    q is in f([v - slack, v + slack]),        slack = eps (|v| + rms(row of v)) + tiny,
+    q is in f([v - slack, v + slack]),        slack = eps (|v| + rms(row of v)) + tiny.
 
-where rms is over the last axis and tiny allows for flushed subnormal numbers. An honest device,
-whose own v lies within the slack of the verifier's, always passes. Whatever passes is the rounding
-of a value within the slack: only elements that close to a tie can be turned, by one step. No
-randomness is involved. What comes after goes on with q, so the contraction that it was rounded for
-is checked on the very operand that the device used.
+rms is over the last axis; tiny allows for flushed subnormal numbers. A device whose v is within
+the slack of the verifier's always passes. A q that passes is the rounding of a value within the
+slack: a cheat can change only elements that are so close to a tie, and by one step. The test uses
+no randomness. The contraction after the rounding is tested with q, the operand that the device
+used.
 
 f is a chain of steps, each with a literal or no second operand: casts to narrower floats or to
 integers, `round`, `floor`, `ceil`, `clamp`, `max`, `min`. The test computes the closed interval of
 values that f takes to q, from the last step back to the first, and compares v with it. The empty
-chain stands for an operand that was computed in a narrow type: it is its own interval.
+chain stands for an operand that was computed in a narrow type: the interval is q itself.
 """
 
 from __future__ import annotations
@@ -40,11 +41,10 @@ class RoundingStep:
     """One monotone step.
 
     Attributes:
-      kind: `narrow`, `truncate`, `cast` (of what is integral already), `round`, `floor`, `ceil` or
-        `clamp`.
+      kind: `narrow`, `truncate`, `cast` (of integers), `round`, `floor`, `ceil` or `clamp`.
       low: lower end of a clamp.
       high: upper end of a clamp.
-      dtype: what a cast casts to.
+      dtype: type that `narrow`, `truncate` and `cast` cast to.
     """
 
     kind: str
@@ -53,7 +53,7 @@ class RoundingStep:
     dtype: np.dtype[Any] | None = None
 
     def forward(self, value: Array) -> Array:
-        """The step itself, as a number of the type of `value`."""
+        """The step applied to a value, as a number of the type of `value`."""
         if self.kind == "narrow":
             return value.astype(self.dtype).astype(value.dtype)
         if self.kind == "clamp":
@@ -86,7 +86,7 @@ class RoundingStep:
 
 
 class RoundingRoom(NamedTuple):
-    """How far the elements of a rounding may be shifted: lowest and highest change that passes."""
+    """How far each element of a rounding may be shifted: lowest and highest change that passes."""
 
     low: Array
     high: Array
@@ -111,12 +111,12 @@ class Rounding(Form):
     dtype: np.dtype[Any]
 
     def eps_types(self, rounding_dtypes: frozenset[str]) -> frozenset[str]:
-        """Types that the value was rounded to before."""
+        """Types that the value before the rounding was rounded to."""
         return rounding_dtypes
 
     @property
     def wide(self) -> Any:
-        """The type to compute in: the middle between two narrow values must be exact in it."""
+        """A type in which the middle between two neighbours of the narrow type is exact."""
         large = any(s.dtype is not None and s.dtype.name in ("int32", "uint32") for s in self.steps)
         return jnp.float64 if large or self.source.itemsize == 8 else jnp.float32
 
@@ -124,13 +124,13 @@ class Rounding(Form):
         """Test a committed rounding; runs under `jax.enable_x64`.
 
         Args:
-          operands: the value that the verifier replayed, before it was rounded.
-          claim: what the device committed to.
+          operands: the value before the rounding, as the verifier replayed it.
+          claim: the committed value.
           yardstick: eps is the slack as a fraction of |value| + rms.
 
         Returns:
-          `worst` is the largest distance of a value from what rounds to the claim, as a fraction of
-          the slack; `row` counts over all but the last axis.
+          `worst` is the largest distance of a value from the interval that rounds to the claim, as
+          a fraction of the slack; `row` counts over all axes but the last.
         """
         v, q = (x.astype(self.wide) for x in (*operands, claim))
         rows = (math.prod(v.shape[:-1]), math.prod(v.shape[-1:]))
@@ -139,7 +139,7 @@ class Rounding(Form):
         low, high, exists = self.preimage(q)
         short = jnp.maximum(jnp.maximum(low - v, v - high), 0)
         ratio = short / self.slack(v, yardstick.eps)
-        # Divided by a slack that overflowed, a distance would vanish.
+        # A distance divided by an infinite slack is zero or not a number.
         ratio = jnp.where(exists & ~jnp.isnan(ratio) & ~jnp.isnan(q), ratio, jnp.inf)
         ratio = jnp.where(own, ratio, 0).astype(jnp.float64)
         by_row = jnp.max(ratio, axis=-1, initial=0.0)
@@ -156,7 +156,7 @@ class Rounding(Form):
     def slack(self, value: Array, eps: float) -> Array:
         """How far a device's value may be from the verifier's: eps (|v| + rms(row)) + tiny."""
         top = jnp.max(jnp.abs(value), axis=-1, keepdims=True, initial=0)
-        # Divided by the largest element, squares neither overflow nor vanish.
+        # Squares of values that are divided by the largest neither overflow nor vanish.
         top = jnp.where((top > 0) & jnp.isfinite(top), top, 1)
         rms = top * jnp.sqrt(jnp.mean(jnp.square(value / top), axis=-1, keepdims=True))
         types = [self.source, *(s.dtype for s in self.steps if s.kind == "narrow")]
@@ -164,7 +164,7 @@ class Rounding(Form):
         return jnp.minimum(eps * (jnp.abs(value) + rms) + tiny, jnp.finfo(value.dtype).max)
 
     def forward(self, value: Array) -> Array:
-        """The chain itself: the rounded value, as a number of the type of `value`."""
+        """The rounded value, as a number of the type of `value`."""
         for step in self.steps:
             value = step.forward(value)
         return value
@@ -182,7 +182,7 @@ class Rounding(Form):
         """The least and the greatest value that passes as the rounding of `value`."""
         if self.steps:
             return self.forward(value - slack), self.forward(value + slack)
-        # An operand computed in a narrow type must be one of its values, and within the slack.
+        # An operand that was computed in a narrow type is a value of that type within the slack.
         low, high = ((value + d).astype(self.dtype) for d in (-slack, slack))
         up, down = (jnp.full(value.shape, sign * np.inf, self.dtype) for sign in (1, -1))
         low = jnp.where(low.astype(value.dtype) < value - slack, lax.nextafter(low, up), low)
@@ -190,14 +190,14 @@ class Rounding(Form):
         return low.astype(value.dtype), high.astype(value.dtype)
 
     def smooth(self, equation: Equation, inputs: list[Array], operands: list[Array]) -> Array:
-        """The rounded value, whose derivative is taken for that of the identity."""
+        """The rounded value, with the derivative of the identity."""
         value = operands[0].astype(self.wide)
         return value + lax.stop_gradient(self.forward(value) - value)
 
     def room(
         self, operands: list[Array], far: Array | None, out: Array, eps: float
     ) -> RoundingRoom:
-        """From the honest value to the extremes that pass."""
+        """Differences from the honest value to the extremes that pass."""
         value = operands[0].astype(self.wide)
         own = self.forward(value)
         low, high = self.extremes(value, self.slack(value, eps))
@@ -208,7 +208,7 @@ class Rounding(Form):
         return jnp.sum(jnp.abs(slope) * jnp.maximum(jnp.abs(room.low), jnp.abs(room.high)))
 
     def steepest(self, room: RoundingRoom, slope: Array, kappa: float) -> Array:
-        """Its sign says which of the two extremes to take."""
+        """Its sign says which of the two extremes lowers the answer."""
         return -slope
 
     def shifted(
@@ -222,7 +222,7 @@ class Rounding(Form):
 
 
 def _middle(x: Array, dtype: Any, direction: int) -> Array:
-    """The middle between a value of a narrow type and its neighbour; ends of the type included.
+    """The middle between a value of a narrow type and its neighbour, infinities included.
 
     Values of magnitude at or above the largest finite one plus half its step round to infinity.
     """

@@ -13,6 +13,7 @@ from jax import lax
 from verifiable import policy
 from verifiable.challenge import Challenge
 from verifiable.claims import freivalds
+from verifiable.claims.contraction import Contraction
 from verifiable.claims.product import CONTRACTIONS, Product, contraction
 from verifiable.claims.statistic import Statistic, judge
 from verifiable.jaxpr import flatten
@@ -34,23 +35,22 @@ def verify_dot_general(
     """Verify `out = lax.dot_general(lhs, rhs, dimension_numbers)`.
 
     Args:
-      challenge: randomness that whoever computed `out` could not know at the time.
+      challenge: randomness that the device could not know when it committed to `out`.
       lhs: left operand, numpy or JAX, of a floating-point type, int8 or uint8.
       rhs: right operand.
-      out: the claim.
+      out: the claimed product.
       dimension_numbers: as of `lax.dot_general`; a plain matrix product by default.
-      preferred_element_type: as of `lax.dot_general`; int32 for integers. The type of the claim is
-        the caller's to say, since the tolerance follows from it.
+      preferred_element_type: as of `lax.dot_general`; int32 for integers. The type of the product
+        decides the tolerance, so it is never taken from the claim.
       policy: tolerances and number of draws.
 
     Returns:
-      The verdict with its reason, the worst row, and the bound reached.
+      The verdict with its reason, the worst row, and what a pass proves. A claim of another shape
+      or type is rejected.
 
     Raises:
       TypeError: the types have no check (see `claims.contraction`), or might wrap.
       ValueError: the shapes of the operands do not fit.
-
-    A claim of another shape or type is rejected.
     """
     if dimension_numbers is None:
         dimension_numbers = (((np.ndim(lhs) - 1,), (0,)), ((), ()))
@@ -76,8 +76,8 @@ def verify_conv_general_dilated(
 ) -> Result:
     """Verify `out = lax.conv_general_dilated(lhs, rhs, window_strides, padding, ...)`.
 
-    Takes one to three spatial dimensions, and the further parameters of `lax.conv_general_dilated`
-    but for `batch_group_count`; otherwise as `verify_dot_general`.
+    Takes one to three spatial dimensions, and every parameter of `lax.conv_general_dilated` except
+    `batch_group_count`; otherwise as `verify_dot_general`.
     """
 
     def product(a: Array, b: Array) -> Array:
@@ -96,24 +96,8 @@ def _verify(
     challenge: Challenge, product: Any, lhs: Any, rhs: Any, out: Any, policy: policy.Policy
 ) -> Result:
     with jax.enable_x64(True):
-        lhs, rhs, out = (
-            np.asarray(x) if not isinstance(x, jax.Array) else x for x in (lhs, rhs, out)
-        )
-        types = ", ".join(str(x.dtype) for x in (lhs, rhs))
-        if not all(x.dtype.name in FLOATS | {"int8", "uint8"} for x in (lhs, rhs)):
-            raise TypeError(f"no check for a contraction of {types}")
-        try:
-            function, shape = flatten.trace(product, lhs, rhs)
-        except TypeError as error:
-            raise ValueError(f"operands of shapes {lhs.shape} and {rhs.shape}: {error}") from error
-        [equation] = [e for e in function.block.equations if e.kind in CONTRACTIONS]
-        form = contraction(equation)
-        if form is None or len(function.block.equations) > 1:
-            raise TypeError(
-                f"no check for a contraction of {types} into {shape.dtype}: it may wrap, mixes "
-                "types, is empty, or is of a form that has none (integers need "
-                "preferred_element_type=int32)"
-            )
+        lhs, rhs, out = (x if isinstance(x, jax.Array) else np.asarray(x) for x in (lhs, rhs, out))
+        form, shape = _contraction(product, lhs, rhs)
         for reason, have, want in (
             ("claim-shape", out.shape, shape.shape),
             ("claim-dtype", out.dtype, shape.dtype),
@@ -121,13 +105,12 @@ def _verify(
             if have != want:
                 text = f"got {have}, the product has {want}"
                 return Result(verdict=Verdict.REJECT, reason=reason, message=text)
-        eps = policy.eps_of(form)
         reached = freivalds.bound(policy.phi, form.tests, policy.draws)
+        eps, limit = policy.eps_of(form), reached.limit
         g = jnp.asarray(freivalds.vectors(challenge, form.vectors(far_known=True), policy.draws))
         near, far = (jnp.asarray(x) for x in ((lhs, rhs), (rhs, lhs))[form.near])
         projection = freivalds.project(form, far, g, eps=eps)
-        claim = jnp.asarray(out)
-        found = freivalds.test(form, near, projection, claim, g, eps=eps, limit=reached.limit)
+        found = freivalds.test(form, near, projection, jnp.asarray(out), g, eps=eps, limit=limit)
         statistic = Statistic(*(np.asarray(x) for x in found))
     verdict, reason = judge(statistic, Product.mismatch)
     return Result(
@@ -138,3 +121,23 @@ def _verify(
         bound=reached,
         exact=form.exact,
     )
+
+
+def _contraction(product: Any, lhs: Array, rhs: Array) -> tuple[Contraction, jax.ShapeDtypeStruct]:
+    """The contraction that a function of two arrays computes, and the shape of its output."""
+    types = f"{lhs.dtype}, {rhs.dtype}"
+    if not {lhs.dtype.name, rhs.dtype.name} <= FLOATS | {"int8", "uint8"}:
+        raise TypeError(f"no check for a contraction of {types}")
+    try:
+        function, shape = flatten.trace(product, lhs, rhs)
+    except TypeError as error:
+        raise ValueError(f"operands of shapes {lhs.shape} and {rhs.shape}: {error}") from error
+    [equation] = [e for e in function.block.equations if e.kind in CONTRACTIONS]
+    form = contraction(equation)
+    if form is None or len(function.block.equations) > 1:
+        raise TypeError(
+            f"no check for a contraction of {types} into {shape.dtype}: it may wrap, mixes types, "
+            "is empty, or has parameters without a check (integers need "
+            "preferred_element_type=int32)"
+        )
+    return form, shape
