@@ -29,7 +29,7 @@ BESIDE = {
     "audits": "errors encoding voting",
 }
 
-FOLDERS = "jaxpr claims check merkle bls voting audits".split()
+FOLDERS = "trace jaxpr claims check merkle bls voting audits".split()
 
 MOST_ROOT_MODULES = 14
 MOST_LINES = 400

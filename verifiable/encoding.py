@@ -176,7 +176,9 @@ def tensor_bytes(array: Any) -> memoryview:
     return flat.data
 
 
-def tensor_from_bytes(data: bytes, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+def tensor_from_bytes(
+    data: bytes | memoryview, shape: tuple[int, ...], dtype: DTypeLike
+) -> NDArray[Any]:
     """Array whose `tensor_bytes` are `data`: the inverse, for bytes that somebody else wrote.
 
     Args:

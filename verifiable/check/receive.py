@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from verifiable import trace as traces
 from verifiable.check.specification import Specification
@@ -20,8 +19,7 @@ from verifiable.errors import CommitmentMismatch, MalformedEncoding
 from verifiable.key import KeyHeader
 from verifiable.submission import Submission
 from verifiable.trace import Commitment, Trace
-
-_LONGEST = 200  # characters of a message that a device has a say in
+from verifiable.trace.receive import array_or_none, leaves_up_to
 
 
 class Problem(NamedTuple):
@@ -69,7 +67,8 @@ def uncommitted(
     """Why an answer and a trace are not what was committed to; None if they are."""
     try:
         trace = Trace(values=received.values)
-        traces.verify(commitment, received.outputs, trace, layout=program.layout)
+        y = program.unflatten(received.outputs)
+        traces.verify(commitment, y, trace, layout=program.layout)
     except (CommitmentMismatch, MalformedEncoding) as error:
         return Problem("commitment-mismatch", None, str(error))
     return None
@@ -107,10 +106,10 @@ def _claims(trace: Any, claims: Sequence[Claim]) -> tuple[list[Any], Problem | N
       trace: a `Trace`, or a sequence of arrays, or anything else.
       claims: of the program.
     """
-    received = trace.values if isinstance(trace, Trace) else trace
-    if not isinstance(received, tuple | list):
+    received = trace.values if type(trace) is Trace else trace
+    if type(received) not in (tuple, list):
         return [], Problem("trace-structure", None, f"got {type(received).__name__}")
-    arrays = [_array(x) for x in received]
+    arrays = [array_or_none(x) for x in received]
     for claim, array, x in zip(claims, arrays, received, strict=False):
         if array is None:
             return [], Problem(
@@ -135,15 +134,13 @@ def _output(y: Any, expected: Any) -> tuple[list[Any], Problem | None]:
     """The leaves of an output, or why they cannot be those of the program."""
     structure = jax.tree.structure(expected)
     try:
-        # Never looks deeper than the expected tree: a deep nest overflows the stack of JAX.
-        received = structure.flatten_up_to(y)
-    except Exception as error:
-        message = f"{error}"[:_LONGEST] + f"; the program returns {structure}"
-        return [], Problem("output-structure", None, message)
+        received = leaves_up_to(structure, y)
+    except MalformedEncoding as error:
+        return [], Problem("output-structure", None, str(error))
     leaves = jax.tree_util.tree_leaves_with_path(expected)
     arrays: list[Any] = []
     for (path, a), x in zip(leaves, received, strict=True):
-        name, b = "output" + jax.tree_util.keystr(path), _array(x)
+        name, b = "output" + jax.tree_util.keystr(path), array_or_none(x)
         if b is None:
             return [], Problem("output-structure", name, _no_array(x))
         if b.shape != a.shape:
@@ -156,15 +153,6 @@ def _output(y: Any, expected: Any) -> tuple[list[Any], Problem | None]:
             )
         arrays.append(b)
     return arrays, None
-
-
-def _array(x: Any) -> Any:
-    """A plain array as it is, a numpy scalar as its array, and None for anything else."""
-    if type(x) in (np.ndarray, np.memmap):
-        return np.asarray(x)
-    if isinstance(x, jax.Array):
-        return None if x.is_deleted() else x
-    return np.asarray(x) if isinstance(x, np.generic) else None
 
 
 def _no_array(x: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -124,6 +125,6 @@ class Specification:
         leaves = [*self.function.constants, *jax.tree.leaves(arguments)]
         return dict(zip(self.function.block.inputs, leaves, strict=True))
 
-    def unflatten(self, outputs: list[Any]) -> Any:
+    def unflatten(self, outputs: Sequence[Any]) -> Any:
         """The leaves of an output as the pytree that the function returns."""
         return jax.tree.unflatten(jax.tree.structure(self.y), outputs)

@@ -192,7 +192,7 @@ def _medians(job: DemoJob, key: VerifierKey, honest: Submission, repeats: int) -
         job.program.check(key, *inputs, y=honest.y, trace=honest.trace)
 
     def root() -> None:
-        trace.verify(honest.commitment, honest.y, honest.trace)
+        trace.verify(honest.commitment, honest.y, honest.trace, layout=job.program.layout)
 
     seconds: list[list[float]] = [[], [], []]
     for repeat in range(repeats + 1):

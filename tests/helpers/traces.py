@@ -1,0 +1,104 @@
+"""Traces for tests: random ones, an honest run to cheat with, and a slow oracle of the root."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import hypothesis.extra.numpy as npst
+import jax
+import jax.numpy as jnp
+import numpy as np
+from blake3 import blake3
+from hypothesis import assume
+from hypothesis import strategies as st
+
+from verifiable.encoding import tagged_hash
+from verifiable.trace import Committed, Layout, Trace, commit
+
+DTYPES = ["bool", "int8", "uint8", "int32", "int64", "float16", "float32", "float64", "complex64"]
+
+arrays = npst.arrays(
+    st.sampled_from(DTYPES), npst.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=5)
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a device has: an answer and a trace, with the size of leaves."""
+
+    y: Any
+    trace: Trace
+    leaf_bytes: int
+
+    @property
+    def tensors(self) -> list[Any]:
+        return [*self.trace.values, *jax.tree_util.tree_leaves(self.y)]
+
+    @property
+    def layout(self) -> Layout:
+        return Layout.of(self.y, self.trace, leaf_bytes=self.leaf_bytes)
+
+    def commit(self) -> Committed:
+        return commit(self.y, self.trace, leaf_bytes=self.leaf_bytes)
+
+
+@st.composite
+def runs(draw: st.DrawFn) -> Run:
+    claims = tuple(draw(st.lists(arrays, max_size=4)))
+    y = draw(st.lists(arrays, max_size=2) | st.fixed_dictionaries({"b": arrays, "a": arrays}))
+    run = Run(y=y, trace=Trace(values=claims), leaf_bytes=draw(st.integers(1, 64)))
+    assume(any(tensor.size for tensor in run.tensors))
+    return run
+
+
+def example() -> tuple[Any, Trace]:
+    """JAX arrays, with types that numpy lacks, an empty tensor and a scalar."""
+    key = np.random.default_rng(0)
+    claims = (
+        jnp.asarray(key.standard_normal((6, 8)), jnp.float32),
+        jnp.asarray(key.standard_normal((2, 3, 8)), jnp.bfloat16),
+        jnp.zeros((3, 0), jnp.float32),
+        jnp.arange(10, dtype=jnp.int32),
+        jnp.asarray(key.standard_normal((4, 4)), jnp.float8_e4m3fn),
+    )
+    return {"logits": jnp.ones((2, 5)), "label": jnp.int32(3)}, Trace(values=claims)
+
+
+# The honest device of the cheats has 12 leaves: rows of A, pairs of rows of B, then the answer.
+
+A, B = np.arange(48, dtype=np.float32).reshape(6, 8), -np.arange(32, dtype=np.int16).reshape(4, 8)
+FLAG = np.array([[True, False, True]])
+Y = {"a": FLAG, "b": A[3:]}
+HONEST = Run(y=Y, trace=Trace(values=(A, B)), leaf_bytes=32)
+
+
+# The slow oracle: rows are gathered one by one, and the tree hashed as it is defined.
+
+
+def leaves_of(run: Run) -> list[tuple[int, int, bytes]]:
+    """(tensor, first row, bytes) of each leaf."""
+    found: list[tuple[int, int, bytes]] = []
+    for number, tensor in enumerate(run.tensors):
+        array = np.asarray(tensor)
+        if not array.size:
+            continue
+        first, data = 0, b""
+        for index, row in enumerate(array.reshape(-1, array.shape[-1] if array.ndim else 1)):
+            if data and len(data) + row.nbytes > run.leaf_bytes:
+                found.append((number, first, data))
+                first, data = index, b""
+            data += row.astype(row.dtype.newbyteorder("<")).tobytes()
+        found.append((number, first, data))
+    return found
+
+
+def root_of(leaves: list[bytes]) -> bytes:
+    """Root of the tree over these leaves."""
+    if len(leaves) == 1:
+        return blake3(leaves[0], key=tagged_hash("merkle leaf")).digest()
+    k = 1
+    while 2 * k < len(leaves):
+        k *= 2
+    pair = root_of(leaves[:k]) + root_of(leaves[k:])
+    return blake3(pair, key=tagged_hash("merkle node")).digest()

@@ -1,0 +1,242 @@
+"""Commit to a trace, open leaves of it, and verify both.
+
+A commitment binds the answer and every value before a challenge is known. A trace that is received
+whole is committed to again, and the two commitments are compared. Of a trace that stays with its
+device, the verifier asks for leaves by their indices, and verifies a Merkle multiproof for them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+from jaxtyping import Shaped, UInt8
+
+from verifiable import merkle
+from verifiable.encoding import tensor_bytes, tensor_from_bytes
+from verifiable.errors import CommitmentMismatch, MalformedEncoding, MalformedProof
+from verifiable.trace.layout import LEAF_BYTES, Layout, LeafRows, Trace, tensors_of
+from verifiable.trace.receive import receive
+
+_THREADED: Final = 1 << 20  # bytes from which threads save time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commitment:
+    """What a device commits to: the root and the size of the tree over a trace.
+
+    Received from a device, so an invalid root or size raises `MalformedEncoding`.
+
+    Attributes:
+      root: 32 bytes.
+      size: leaves in the tree, 1 to 2^64 - 1.
+    """
+
+    root: bytes
+    size: int
+
+    def __post_init__(self) -> None:
+        """Refuse a root or a size that no trace has."""
+        if type(self.root) is not bytes or len(self.root) != merkle.DIGEST_SIZE:
+            raise MalformedEncoding(f"the root of a commitment must be {merkle.DIGEST_SIZE} bytes")
+        if type(self.size) is not int or not 0 < self.size <= merkle.MAX_SIZE:
+            raise MalformedEncoding("the size of a commitment must be an integer in [1, 2^64)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """Data of some leaves of a trace, and the proof that they were committed to.
+
+    The indices are not part of it: the verifier knows which leaves it asked for.
+
+    Attributes:
+      leaves: canonical bytes of each leaf, in increasing order of their indices.
+      proof: Merkle multiproof for them.
+    """
+
+    leaves: tuple[bytes, ...]
+    proof: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedRows:
+    """Rows of a trace that were verified to be what was committed to.
+
+    Attributes:
+      place: which rows of which tensor they are.
+      rows: (stop - start, last axis) in the dtype of their tensor, read-only.
+    """
+
+    place: LeafRows
+    rows: Shaped[np.ndarray, "rows columns"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Committed:
+    """A trace with its tree: what a device keeps to answer a challenge.
+
+    Attributes:
+      layout: which rows each leaf holds.
+      tree: tree over the leaves.
+      tensors: canonical bytes of each tensor; views of the arrays where possible.
+    """
+
+    layout: Layout
+    tree: merkle.Tree
+    tensors: tuple[memoryview, ...] = field(repr=False)
+
+    @property
+    def commitment(self) -> Commitment:
+        """Root and size, to be sent."""
+        return Commitment(root=self.tree.root, size=self.tree.size)
+
+    def open(self, indices: Sequence[int]) -> Opening:
+        """Open the leaves at these indices, strictly increasing.
+
+        Raises:
+          ValueError: indices out of order or out of range, or none.
+        """
+        proof = self.tree.multiproof(indices)
+        return Opening(leaves=tuple(map(self._data, indices)), proof=proof)
+
+    def open_all(self) -> Opening:
+        """Open every leaf. The proof is empty, since the whole tree can be computed."""
+        return self.open(range(self.tree.size))
+
+    def _data(self, index: int) -> bytes:
+        place = self.layout.rows_of(index)
+        row_bytes = self.layout.tensors[place.tensor].row_bytes
+        return bytes(self.tensors[place.tensor][place.start * row_bytes : place.stop * row_bytes])
+
+
+def commit(y: Any, trace: Trace, *, leaf_bytes: int = LEAF_BYTES) -> Committed:
+    """Commit to a trace and its answer. Arrays in host memory are hashed in place, on all cores.
+
+    Args:
+      y: the answer, a pytree of numpy or JAX arrays. They must not change afterwards.
+      trace: the values of the claims, numpy or JAX arrays. The same holds for them.
+      leaf_bytes: the most bytes in a leaf, except that no row is split.
+
+    Raises:
+      TypeError: a leaf that is not a tensor, or a dtype without canonical bytes.
+      ValueError: `leaf_bytes` below 1, no element in the whole trace, or a boolean that is neither
+        0 nor 1.
+    """
+    layout = Layout.of(y, trace, leaf_bytes=leaf_bytes)
+    return _commit(layout, tuple(map(tensor_bytes, tensors_of(y, trace))))
+
+
+def verify(commitment: Commitment, y: Any, trace: Any, *, layout: Layout) -> None:
+    """Verify that an answer and a trace, received whole, are what was committed to.
+
+    Time is linear in the size of the layout, whatever was received.
+
+    Args:
+      commitment: received before the challenge was known.
+      y: the answer, from the prover: any object.
+      trace: the trace, from the prover: any object.
+      layout: of the verifier's own program.
+
+    Raises:
+      CommitmentMismatch: they are not.
+      MalformedEncoding: they are not tensors of this layout, or cannot be read.
+      TypeError: `commitment` is not a Commitment, or `layout` is not a Layout.
+    """
+    _require("commitment", commitment, Commitment)
+    _require("layout", layout, Layout)
+    computed = _commit(layout, receive(layout, y, trace)).commitment
+    if computed != commitment:
+        raise CommitmentMismatch(
+            expected=(commitment.root, commitment.size), computed=(computed.root, computed.size)
+        )
+
+
+def verify_opening(
+    commitment: Commitment, layout: Layout, opening: Any, *, indices: Sequence[int]
+) -> tuple[OpenedRows, ...]:
+    """Verify that the leaves asked for are what was committed to, and read their rows.
+
+    Args:
+      commitment: received before the challenge was known.
+      layout: of the verifier's own program.
+      opening: an `Opening` from the prover: any object.
+      indices: the leaves that the verifier asked for, strictly increasing.
+
+    Returns:
+      The rows of each leaf, in the order of `indices`.
+
+    Raises:
+      MalformedProof: another number of leaves in the tree, in the opening or in the proof.
+      MalformedEncoding: a leaf whose bytes are not the rows that the layout puts there.
+      RootMismatch: these leaves were not committed to at these indices.
+      ValueError: `indices` out of order or out of range, or none.
+      TypeError: `commitment` is not a Commitment, or `layout` is not a Layout.
+    """
+    _require("commitment", commitment, Commitment)
+    _require("layout", layout, Layout)
+    if fault := merkle.indices_fault(indices, layout.size):
+        raise ValueError(fault)
+    if commitment.size != layout.size:
+        raise MalformedProof(
+            f"{commitment.size} leaves were committed to, but the program has {layout.size}"
+        )
+    if type(opening) is not Opening:
+        raise MalformedProof(f"expected an Opening, got {type(opening).__name__}")
+    leaves: Any = opening.leaves
+    if type(leaves) not in (list, tuple) or len(leaves) != len(indices):
+        raise MalformedProof(f"opening does not have the {len(indices)} leaves asked for")
+    opened = tuple(_read(layout, i, data) for i, data in zip(indices, leaves, strict=True))
+    merkle.verify_multiproof(
+        opening.proof,
+        leaves=_digests(leaves),
+        indices=indices,
+        size=commitment.size,
+        root=commitment.root,
+        suite=merkle.BLAKE3,
+    )
+    return opened
+
+
+def _require(name: str, value: Any, kind: type) -> None:
+    if type(value) is not kind:
+        raise TypeError(f"{name} must be a {kind.__name__}, got {type(value).__name__}")
+
+
+def _read(layout: Layout, index: int, data: Any) -> OpenedRows:
+    if type(data) is not bytes:
+        raise MalformedEncoding(f"leaf {index} is not bytes")
+    place = layout.rows_of(index)
+    tensor = layout.tensors[place.tensor]
+    rows = tensor_from_bytes(data, (place.stop - place.start, tensor.columns), tensor.dtype)
+    return OpenedRows(place=place, rows=rows)
+
+
+def _commit(layout: Layout, tensors: tuple[memoryview, ...]) -> Committed:
+    leaves: list[memoryview] = []
+    for data, tensor in zip(tensors, layout.tensors, strict=True):
+        step = tensor.rows_per_leaf * max(1, tensor.row_bytes)
+        leaves += (data[i : i + step] for i in range(0, len(data), step))
+    tree = merkle.Tree(_digests(leaves), suite=merkle.BLAKE3)
+    return Committed(layout=layout, tree=tree, tensors=tensors)
+
+
+def _digests(leaves: Sequence[bytes | memoryview]) -> UInt8[np.ndarray, "leaves 32"]:
+    """Digest of each leaf."""
+    workers = os.cpu_count() or 1
+    # Hashing releases the interpreter lock. Runs are short, so that all cores finish together.
+    run = max(1, min(64, len(leaves) // (4 * workers)))
+    runs = [leaves[i : i + run] for i in range(0, len(leaves), run)]
+    if workers == 1 or sum(map(len, leaves)) < _THREADED:
+        digests = map(_digest_run, runs)
+    else:
+        with ThreadPoolExecutor(workers) as pool:
+            digests = list(pool.map(_digest_run, runs))
+    return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, merkle.DIGEST_SIZE)
+
+
+def _digest_run(leaves: Sequence[bytes | memoryview]) -> bytes:
+    return b"".join(map(merkle.BLAKE3.leaf, leaves))

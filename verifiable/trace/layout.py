@@ -1,0 +1,213 @@
+"""The layout of a trace: which rows of which tensor each leaf holds.
+
+A tensor of shape (..., c) has rows of c elements. A leaf holds
+
+    max(1, leaf_bytes // (c * itemsize))
+
+of them, the last leaf of a tensor the rest. Leaves are numbered through all tensors: the values of
+the trace first, then the leaves of the answer, in the order in which JAX flattens it.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Any, Final
+
+import numpy as np
+from jax import export, tree_util
+
+from verifiable.encoding import require_tensor_dtype
+
+LEAF_BYTES: Final = 1 << 16
+"""Default size of a leaf, in bytes: enough to hash at the speed of memory."""
+
+
+@tree_util.register_dataclass
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trace:
+    """A pytree of the values that a program's claims are about.
+
+    Attributes:
+      values: outputs of the claimed equations, in program order: arrays, or
+        `jax.ShapeDtypeStruct`s where only shapes and dtypes matter.
+    """
+
+    values: tuple[Any, ...]
+
+
+export.register_pytree_node_serialization(
+    Trace,
+    serialized_name="verifiable.Trace",
+    serialize_auxdata=lambda _: b"",
+    deserialize_auxdata=lambda _: (),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorLayout:
+    """How a tensor is cut into leaves.
+
+    Attributes:
+      shape: its shape. A scalar is one row of one element.
+      dtype: its dtype, in native byte order.
+      rows_per_leaf: rows in each of its leaves but the last, which has the rest.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    rows_per_leaf: int
+
+    @property
+    def rows(self) -> int:
+        """Rows in the tensor."""
+        return math.prod(self.shape[:-1])
+
+    @property
+    def columns(self) -> int:
+        """Elements in a row."""
+        return math.prod(self.shape[-1:])
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes in a row."""
+        return self.columns * self.dtype.itemsize
+
+    @property
+    def nbytes(self) -> int:
+        """Canonical bytes of the tensor."""
+        return self.rows * self.row_bytes
+
+    @property
+    def leaves(self) -> int:
+        """Leaves that hold the tensor: none if it has no elements."""
+        return -(-self.rows // self.rows_per_leaf) if self.columns else 0
+
+    def __str__(self) -> str:
+        """Dtype and shape."""
+        return f"{self.dtype.name}{list(self.shape)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeafRows:
+    """The rows that a leaf holds.
+
+    Attributes:
+      tensor: index of their tensor: values of the trace first, then the leaves of y.
+      start: the first row, counted in the tensor as (rows, last axis).
+      stop: one past the last row.
+    """
+
+    tensor: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """Which rows of which tensor each leaf of a trace holds.
+
+    Attributes:
+      tensors: layout of each tensor: values of the trace first, then the leaves of y.
+      structure: `jax.tree_util.PyTreeDef` of y.
+      leaf_bytes: the most bytes in a leaf, except that no row is split.
+    """
+
+    tensors: tuple[TensorLayout, ...]
+    structure: Any
+    leaf_bytes: int
+    _ends: tuple[int, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Number the leaves."""
+        ends = tuple(accumulate(tensor.leaves for tensor in self.tensors))
+        object.__setattr__(self, "_ends", ends)
+        if not any(ends):
+            raise ValueError("a trace without elements commits to nothing")
+
+    @classmethod
+    def of(cls, y: Any, trace: Trace, *, leaf_bytes: int = LEAF_BYTES) -> Layout:
+        """Layout of a trace with this answer.
+
+        Args:
+          y: a pytree of arrays or `jax.ShapeDtypeStruct`s, from a trusted source.
+          trace: the same. `jax.eval_shape(program.execute, ...)` gives both without arithmetic.
+          leaf_bytes: the most bytes in a leaf, except that no row is split.
+
+        Raises:
+          TypeError: a leaf that is not a tensor, or a dtype without canonical bytes.
+          ValueError: `leaf_bytes` below 1, or no element in the whole trace.
+        """
+        if leaf_bytes < 1:
+            raise ValueError(f"leaf_bytes must be at least 1, got {leaf_bytes}")
+        tensors: list[TensorLayout] = []
+        for tensor in tensors_of(y, trace):
+            if not hasattr(tensor, "shape") or not hasattr(tensor, "dtype"):
+                raise TypeError(f"expected a tensor, got {type(tensor).__name__}")
+            shape, dtype = tuple(tensor.shape), require_tensor_dtype(tensor.dtype)
+            row_bytes = math.prod(shape[-1:]) * dtype.itemsize
+            rows_per_leaf = max(1, leaf_bytes // max(1, row_bytes))
+            tensors.append(TensorLayout(shape=shape, dtype=dtype, rows_per_leaf=rows_per_leaf))
+        structure = tree_util.tree_structure(y)
+        return cls(tensors=tuple(tensors), structure=structure, leaf_bytes=leaf_bytes)
+
+    @property
+    def claim_count(self) -> int:
+        """How many of the tensors are outputs of claims; the others are leaves of y."""
+        return len(self.tensors) - self.structure.num_leaves
+
+    @property
+    def size(self) -> int:
+        """Leaves in the tree, at least 1."""
+        return self._ends[-1]
+
+    @property
+    def nbytes(self) -> int:
+        """Canonical bytes of all tensors."""
+        return sum(tensor.nbytes for tensor in self.tensors)
+
+    def leaf(self, tensor: int, row: int) -> int:
+        """Index of the leaf that holds a row of a tensor.
+
+        Raises:
+          ValueError: there is no such row.
+        """
+        if not 0 <= tensor < len(self.tensors):
+            raise ValueError(f"tensor {tensor} is not one of {len(self.tensors)}")
+        layout = self.tensors[tensor]
+        if not layout.leaves or not 0 <= row < layout.rows:
+            raise ValueError(f"row {row} is not in tensor {tensor}, which is {layout}")
+        return self._ends[tensor] - layout.leaves + row // layout.rows_per_leaf
+
+    def rows_of(self, leaf: int) -> LeafRows:
+        """Rows of the leaf at this index.
+
+        Raises:
+          ValueError: there is no such leaf.
+        """
+        if not 0 <= leaf < self.size:
+            raise ValueError(f"leaf {leaf} is not one of {self.size}")
+        tensor = bisect_right(self._ends, leaf)
+        layout = self.tensors[tensor]
+        start = (leaf - self._ends[tensor] + layout.leaves) * layout.rows_per_leaf
+        stop = min(start + layout.rows_per_leaf, layout.rows)
+        return LeafRows(tensor=tensor, start=start, stop=stop)
+
+    def name(self, tensor: int) -> str:
+        """The tensor in a message, such as `claim 3` or `output 0`."""
+        output = tensor - self.claim_count
+        return f"claim {tensor}" if output < 0 else f"output {output}"
+
+
+def tensors_of(y: Any, trace: Any) -> list[Any]:
+    """The tensors of an answer and a trace from a trusted source, in the order of a layout.
+
+    Raises:
+      TypeError: not a `Trace`, or its values are not in a tuple or list.
+    """
+    values: Any = trace.values if isinstance(trace, Trace) else None
+    if not isinstance(values, list | tuple):
+        raise TypeError(f"expected a Trace with a tuple of values, got {type(trace).__name__}")
+    return [*values, *tree_util.tree_leaves(y)]
