@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from verifiable import __version__
 from verifiable.audits.planning import Economy, Plan
 from verifiable.audits.planning import plan as make_plan
-from verifiable.voting.quorum import bad_among_answers
+from verifiable.voting import bad_among_answers
 
 if TYPE_CHECKING:
     import typer

@@ -19,7 +19,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from verifiable.voting.quorum import NEWCOMER, Standing, bad_among_answers
+from verifiable.voting.assurance import bad_among_answers
+from verifiable.voting.quorum import NEWCOMER, Standing
 
 Ints: TypeAlias = "NDArray[np.int64]"
 Draw: TypeAlias = "Callable[[Ints], Ints]"

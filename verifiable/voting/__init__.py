@@ -1,4 +1,24 @@
-"""Decisions by redundant execution: agreement, quorum, trust, vote."""
+"""Votes: run a job on several devices and accept the value that enough of their answers agree on.
+
+    ballots = [Ballot(worker=b"a", value=ya), Ballot(worker=b"b", value=yb), ...]
+    decision = decide(
+        ballots,
+        agreement=Tolerance.usual(shape=(1, 32000), dtype="float32"),
+        policy=FirstToMatch(bad=0.1, matches=2),     # at most 10 % of those who answer are bad
+        requested=3,                                  # ballots requested, answered or not
+        beacon=beacon,                                # randomness drawn after the reveal
+    )
+    if decision.outcome is VoteOutcome.ACCEPT:
+        answer = decision.canonical                   # wrong with probability decision.bound.error
+
+    agreement   when two answers agree: digests, tokens, argmax, arrays within a tolerance
+    assurance   error and cost of a policy, and the assumption that they rest on
+    quorum      how many ballots to request, and when they are enough: policies that count
+    trust       policies that look at who voted: credibility, and trusted workers with audits
+    decide      from a closed round of ballots to a decision
+
+A vote never blames: it accepts a value or leaves the job open. Specification: specs/voting.md.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +34,7 @@ from verifiable.voting.agreement import (
     Tolerance,
     Within,
 )
+from verifiable.voting.assurance import Assurance, bad_among_answers
 from verifiable.voting.decide import (
     Ballot,
     Median,
@@ -24,7 +45,6 @@ from verifiable.voting.decide import (
 )
 from verifiable.voting.quorum import (
     NEWCOMER,
-    Assurance,
     FirstToMatch,
     FixedSize,
     Poll,
@@ -33,18 +53,8 @@ from verifiable.voting.quorum import (
     RulingReason,
     Sequential,
     Standing,
-    ask_for,
-    bad_among_answers,
-    opened_by_bad,
-    require_covered,
-    require_minority,
-    walk,
 )
-from verifiable.voting.trust import (
-    Adaptive,
-    Credibility,
-    spending_bound,
-)
+from verifiable.voting.trust import Adaptive, Credibility, spending_bound
 
 __all__ = [
     "NEWCOMER",
@@ -73,13 +83,8 @@ __all__ = [
     "VoteDecision",
     "VoteOutcome",
     "Within",
-    "ask_for",
     "bad_among_answers",
     "coordinate_median",
     "decide",
-    "opened_by_bad",
-    "require_covered",
-    "require_minority",
     "spending_bound",
-    "walk",
 ]

@@ -1,14 +1,14 @@
-"""When do two answers agree? Five relations, each with a hostile answer in mind.
+"""When do two answers agree? Five relations, each defined for hostile answers too.
 
     Exact       equal digests
     Tokens      equal token sequences
     Argmax      equal indices of the largest logit
     Tolerance   float arrays, every row within a relative 2-norm
-    Within      a distance of the caller's
+    Within      a distance that the caller defines
 
-An agreement first reads a ballot's value into its comparable form. A value that is malformed (a
-wrong shape or dtype, a NaN, a token outside the vocabulary) reads as None: it agrees with nothing,
-not even with itself, and cannot become canonical. It still counts as a ballot that was requested.
+An agreement first reads a ballot's value into its comparable form. A malformed value (a wrong
+shape or dtype, a NaN, a token outside the vocabulary) reads as None: it agrees with nothing, not
+even with itself, and cannot become canonical. It still counts as a ballot that was requested.
 
 The distance of two arrays is the largest over their rows (last axis) of
 
@@ -16,9 +16,9 @@ The distance of two arrays is the largest over their rows (last axis) of
 
 given in units of the tolerance, so that a and b agree iff d <= 1. It is a metric (Hästö, "A new
 weighted metric: the relative metric I", J. Math. Anal. Appl. 274, 2002; proof in
-specs/voting.md), which is what the guarantees of `voting` rest on. Agreement itself is not
-transitive: 0, 0.8 and 1.6 tolerances agree pairwise except for the outer two. No rule here ever
-chains neighbours into a group.
+specs/voting.md), and the guarantees of `decide` require one. Agreement itself is not transitive:
+of values at 0, 0.8 and 1.6 tolerances, the outer two do not agree. Therefore no rule here chains
+neighbours into a group.
 
 The equality relations are transitive and cost O(n); the metric ones compare all pairs.
 """
@@ -33,17 +33,18 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import Float, Float64, Int, Integer
 
-# Relative row 2-norm. Outputs of honest devices were measured to differ by up to 3e-6 (float32),
-# 2e-2 (float16) and 8e-2 (bfloat16); calibrate on the model in hand where more is at stake.
 RELATIVE_TOLERANCE = {"float64": 1e-12, "float32": 3e-5, "float16": 5e-2, "bfloat16": 2e-1}
+"""Usual tolerance by dtype, as a relative 2-norm of rows. Outputs of honest devices were measured
+to differ by up to 3e-6 (float32), 2e-2 (float16) and 8e-2 (bfloat16); calibrate on your own model
+if more is at stake."""
 
 # Distances are capped here when a medoid is sought. A capped metric is still a metric, and no
 # outlier, however far, then weighs more than another.
 _CAP = 2.0
 
-# Elements that are compared at a time, so that large outputs need little memory beside their own.
+# Elements compared at a time, so that large outputs need little extra memory.
 _BLOCK = 1 << 18
 
 
@@ -51,10 +52,11 @@ class Candidate(NamedTuple):
     """A submitted value, and the ballots that it agrees with.
 
     Attributes:
-      ballot: position of its ballot.
+      ballot: position of the ballot with this value.
       members: positions of the ballots within tolerance of it, its own included.
-      distances: its distances to the members in tolerances, ascending; the first is its own, 0.
-      score: sum of its capped distances to all well-formed ballots; the medoid has the least.
+      distances: distances from it to the members in tolerances, ascending; the first is 0.
+      score: sum of the capped distances from it to all well-formed ballots; the medoid has the
+        least.
     """
 
     ballot: int
@@ -70,11 +72,19 @@ class Agreement(ABC):
 
     @abstractmethod
     def read(self, value: Any) -> Any:
-        """The comparable form of a submitted value, or None where it is malformed."""
+        """The comparable form of a submitted value, or None if it is malformed.
+
+        Args:
+          value: the value that a device submitted, decoded.
+        """
 
     @abstractmethod
     def candidates(self, readings: Sequence[Any]) -> list[Candidate]:
-        """Every value that could be canonical; of values that are equal, one may stand for all."""
+        """Every value that could be canonical; one of several equal values may represent them.
+
+        Args:
+          readings: results of `read`, one per ballot; None for a malformed one.
+        """
 
 
 class Equality(Agreement):
@@ -84,7 +94,7 @@ class Equality(Agreement):
 
     @abstractmethod
     def read(self, value: Any) -> Hashable | None:
-        """The hashable form of a submitted value, or None where it is malformed."""
+        """The hashable form of a submitted value, or None if it is malformed."""
 
     def candidates(self, readings: Sequence[Hashable | None]) -> list[Candidate]:
         """One candidate per distinct reading."""
@@ -103,24 +113,24 @@ class Exact(Equality):
     """Equal digests.
 
     Attributes:
-      size: their length in bytes; a digest of another length is malformed.
+      size: length of a digest in bytes; any other length is malformed.
     """
 
     size: int = 32
 
     def __post_init__(self) -> None:
-        """Refuse a length that is not positive."""
+        """Raise ValueError for a length that is not positive."""
         if self.size < 1:
-            raise ValueError(f"a digest has at least one byte, got size {self.size}")
+            raise ValueError(f"size must be at least 1 byte, got {self.size}")
 
     def read(self, value: Any) -> bytes | None:
         """The digest itself.
 
         Raises:
-          TypeError: the value is not bytes.
+          TypeError: the value is not bytes; the caller must decode it first.
         """
         if not isinstance(value, bytes):
-            raise TypeError(f"a digest is bytes, got {type(value).__name__}")
+            raise TypeError(f"a digest must be bytes, got {type(value).__name__}")
         return value if len(value) == self.size else None
 
 
@@ -129,22 +139,27 @@ class Tokens(Equality):
     """Equal token sequences.
 
     Attributes:
-      vocabulary: number of tokens; ids run from 0 to one less.
-      longest: the longest sequence that the job allows.
+      vocabulary: number of tokens; ids run from 0 to vocabulary - 1.
+      longest: length of the longest sequence that the job allows.
     """
 
     vocabulary: int
     longest: int
 
     def __post_init__(self) -> None:
-        """Refuse limits that are not positive."""
+        """Raise ValueError for limits that are not positive."""
         if self.vocabulary < 1 or self.longest < 1:
             raise ValueError(
-                f"vocabulary and longest are positive, got {self.vocabulary} and {self.longest}"
+                "vocabulary and longest must be at least 1, "
+                f"got {self.vocabulary} and {self.longest}"
             )
 
-    def read(self, value: Sequence[int] | NDArray[Any]) -> tuple[int, ...] | None:
-        """The token ids, as a tuple of integers."""
+    def read(self, value: Sequence[int] | Integer[np.ndarray, " tokens"]) -> tuple[int, ...] | None:
+        """The token ids as a tuple of integers, or None.
+
+        Args:
+          value: a sequence of int, or an integer array of one axis.
+        """
         if isinstance(value, np.ndarray) and value.ndim != 1:
             return None
         if len(value) > self.longest:
@@ -159,33 +174,36 @@ class Tokens(Equality):
 class Argmax(Equality):
     """Equal indices of the largest logit along the last axis.
 
-    Only the indices are canonical: of the logits behind them nothing was agreed. A tie within a
-    row goes to its first entry. Logits may be -inf (masked), but each row's largest is finite.
+    Only the indices are canonical; the vote does not agree on the logits. A tie within a row goes
+    to its first entry. Logits may be -inf (masked), but each row's largest must be finite.
 
     Attributes:
-      shape: shape of the logits.
+      shape: shape of the logits; the last axis is the vocabulary.
     """
 
     shape: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        """Refuse a shape without entries."""
+        """Raise ValueError for a shape without entries."""
         if not self.shape or min(self.shape) < 1:
             raise ValueError(f"logits need at least one entry, got shape {self.shape}")
 
     def read(self, value: Any) -> tuple[int, ...] | None:
-        """The index of the largest logit in each row, rows in C order.
+        """The index of the largest logit in each row, rows in C order, or None.
+
+        Args:
+          value: a numpy array of logits; another shape, or a dtype that is no float, is malformed.
 
         Raises:
           TypeError: the value is not a numpy array.
         """
         if not isinstance(value, np.ndarray):
-            raise TypeError(f"logits are a numpy array, got {type(value).__name__}")
+            raise TypeError(f"logits must be a numpy array, got {type(value).__name__}")
         if value.shape != self.shape or value.dtype.name not in RELATIVE_TOLERANCE:
             return None
         rows = value.reshape(-1, self.shape[-1])
         best = np.argmax(rows, axis=-1)
-        # A NaN is its row's largest entry for numpy, so this line meets it too.
+        # For numpy a NaN is the largest entry of its row, so this line refuses it too.
         if not np.isfinite(rows[np.arange(len(rows)), best]).all():
             return None
         return tuple(best.tolist())
@@ -197,10 +215,12 @@ class Metric(Agreement):
     __slots__ = ()
 
     @abstractmethod
-    def distances(self, readings: Sequence[Any]) -> NDArray[np.float64]:
-        """Distances between well-formed readings in tolerances: [n, n], symmetric, zero diagonal.
+    def distances(self, readings: Sequence[Any]) -> Float64[np.ndarray, "n n"]:
+        """Distances between n well-formed readings, in tolerances.
 
-        What cannot be compared is infinitely far; no entry is NaN.
+        Returns:
+          float64 (n, n), symmetric with a zero diagonal. Readings that cannot be compared are at
+          an infinite distance; no entry is NaN.
         """
 
     def candidates(self, readings: Sequence[Any | None]) -> list[Candidate]:
@@ -223,10 +243,10 @@ class Metric(Agreement):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tolerance(Metric):
-    """Float arrays of which every row (last axis) lies within a relative 2-norm.
+    """Float arrays that agree if every row (last axis) lies within a relative 2-norm.
 
-    A vote sees nothing below its tolerance: a small component beside a massive one in the same row
-    is not compared. Shape and dtype come from the program, never from a ballot.
+    A vote sees no change below its tolerance, nor a change of a small component beside a massive
+    one in the same row. Shape and dtype come from the program, never from a ballot.
 
     Attributes:
       shape: shape of the arrays; () for a scalar.
@@ -239,33 +259,51 @@ class Tolerance(Metric):
     relative: float
 
     def __post_init__(self) -> None:
-        """Refuse what is not an array of floats."""
+        """Raise ValueError for another dtype, an empty shape or a tolerance out of range."""
         if self.dtype not in RELATIVE_TOLERANCE:
-            raise ValueError(f"dtype is one of {sorted(RELATIVE_TOLERANCE)}, got {self.dtype!r}")
+            raise ValueError(
+                f"dtype must be one of {sorted(RELATIVE_TOLERANCE)}, got {self.dtype!r}"
+            )
         if self.shape and min(self.shape) < 1:
             raise ValueError(f"arrays need at least one entry, got shape {self.shape}")
         if not 0.0 < self.relative < 1.0:
-            raise ValueError(f"a relative tolerance is above 0 and below 1, got {self.relative}")
+            raise ValueError(f"relative must be above 0 and below 1, got {self.relative}")
 
     @classmethod
     def usual(cls, *, shape: tuple[int, ...], dtype: str) -> Tolerance:
-        """With the tolerance that `RELATIVE_TOLERANCE` has for the dtype."""
+        """An agreement with the usual tolerance of the dtype, from `RELATIVE_TOLERANCE`.
+
+        Raises:
+          ValueError: another dtype than float16, bfloat16, float32 or float64.
+        """
         return cls(shape=shape, dtype=dtype, relative=RELATIVE_TOLERANCE.get(dtype, math.nan))
 
-    def read(self, value: Any) -> NDArray[Any] | None:
-        """The array, if it has the shape and dtype and is finite.
+    def read(self, value: Any) -> Float[np.ndarray, "*shape"] | None:
+        """The array, if it has the shape and dtype and every entry is finite, or else None.
+
+        Args:
+          value: a numpy array.
 
         Raises:
           TypeError: the value is not a numpy array.
         """
         if not isinstance(value, np.ndarray):
-            raise TypeError(f"a ballot's value is a numpy array, got {type(value).__name__}")
+            raise TypeError(f"a ballot's value must be a numpy array, got {type(value).__name__}")
         if value.shape != self.shape or value.dtype.name != self.dtype:
             return None
         return value if np.isfinite(value).all() else None
 
-    def distances(self, readings: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
-        """Largest relative row distance, in tolerances."""
+    def distances(
+        self, readings: Sequence[Float[np.ndarray, "*shape"]]
+    ) -> Float64[np.ndarray, "n n"]:
+        """Largest relative distance of two rows at the same place, in tolerances.
+
+        Args:
+          readings: n arrays of the shape and dtype of this agreement.
+
+        Returns:
+          float64 (n, n), symmetric with a zero diagonal.
+        """
         count, columns = len(readings), self.shape[-1] if self.shape else 1
         matrix = np.zeros((count, count))
         if count < 2:
@@ -280,12 +318,14 @@ class Tolerance(Metric):
 
 
 @lru_cache(maxsize=64)
-def _pairs(count: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _pairs(count: int) -> tuple[Int[np.ndarray, " pairs"], Int[np.ndarray, " pairs"]]:
     return np.triu_indices(count, 1)
 
 
-def _relative_distances(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Largest relative distance over the rows of [ballots, rows, columns]: upper triangle."""
+def _relative_distances(
+    rows: Float64[np.ndarray, "ballots rows columns"],
+) -> Float64[np.ndarray, "ballots ballots"]:
+    """Largest relative distance over the rows of each two ballots: the upper triangle."""
     matrix = np.zeros((len(rows), len(rows)))
     left, right = _pairs(len(rows))
     peak = np.abs(rows).max(axis=-1)
@@ -296,40 +336,43 @@ def _relative_distances(rows: NDArray[np.float64]) -> NDArray[np.float64]:
         i, j = left[start : start + step], right[start : start + step]
         a, b = rows[i], rows[j]
         if wide:
-            # Each pair of rows is scaled by a power of two of its own, so that squares neither
-            # overflow nor vanish whatever a ballot contains.
+            # Scale each pair of rows by its own power of two, so that squares neither overflow nor
+            # vanish for any values.
             scale = -np.frexp(np.maximum(peak[i], peak[j]))[1][..., None]
             a, b = np.ldexp(a, scale), np.ldexp(b, scale)
             size = np.maximum(np.square(a).sum(axis=-1), np.square(b).sum(axis=-1))
         else:
             size = np.maximum(squares[i], squares[j])
         gap = np.square(a - b).sum(axis=-1)
-        # Where both rows are zero, they are equal.
+        # Two rows of zeros are equal.
         matrix[i, j] = np.sqrt(gap / np.where(size > 0.0, size, 1.0)).max(axis=-1)
     return matrix
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Within(Metric):
-    """Values within a distance of the caller's.
+    """Values within a distance that the caller defines.
 
-    The guarantees of `voting` hold as far as the distance is a metric on honest values.
+    The guarantees of `decide` require that the distance is a metric on honest values.
 
     Attributes:
-      distance: distance of two values in tolerances (agree iff at most 1). It is evaluated both
-        ways and the larger counts; a NaN counts as infinite.
-      well_formed: whether a value may be compared at all; called first, on what a device sent.
+      distance: distance of two values in tolerances; they agree iff it is at most 1. It is
+        evaluated in both directions and the larger result counts; NaN counts as infinite.
+      well_formed: whether a value may be compared. Called first, with the value from a device.
     """
 
     distance: Callable[[Any, Any], float]
     well_formed: Callable[[Any], bool]
 
     def read(self, value: Any) -> Any:
-        """The value, if it is well formed."""
+        """The value, if it is well formed, or else None."""
         return value if value is not None and self.well_formed(value) else None
 
-    def distances(self, readings: Sequence[Any]) -> NDArray[np.float64]:
-        """The caller's distances, made symmetric.
+    def distances(self, readings: Sequence[Any]) -> Float64[np.ndarray, "n n"]:
+        """The caller's distances between n values, made symmetric.
+
+        Returns:
+          float64 (n, n), symmetric with a zero diagonal.
 
         Raises:
           ValueError: a distance is negative.
@@ -339,6 +382,6 @@ class Within(Metric):
             for j, b in enumerate(readings[:i]):
                 ways = (float(self.distance(a, b)), float(self.distance(b, a)))
                 if min(ways) < 0.0:
-                    raise ValueError(f"a distance cannot be negative, got {min(ways)}")
+                    raise ValueError(f"distance must not be negative, got {min(ways)}")
                 matrix[i, j] = matrix[j, i] = math.inf if math.isnan(sum(ways)) else max(ways)
         return matrix

@@ -15,7 +15,7 @@ min(1, delta (h - 1) / (h - b)) tolerances away from the nearest of them.
 
 The decision is a function of the *set* of ballots, so neither arrival order nor a resubmission
 moves it. A further ballot never takes support away: one that agrees never un-decides, and none can
-veto. Whoever decides does so once, on the ballots of a closed round, and keeps the decision.
+veto. A coordinator decides once, on the ballots of a closed round, and keeps the decision.
 Dissent calls for an audit; it is never blame. Proofs: specs/voting.md.
 """
 
@@ -28,13 +28,13 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import Float
 
 from verifiable.encoding import tagged_hash
 from verifiable.voting.agreement import Agreement, Candidate, Tolerance
+from verifiable.voting.assurance import Assurance
 from verifiable.voting.quorum import (
     NEWCOMER,
-    Assurance,
     Poll,
     QuorumPolicy,
     Ruling,
@@ -49,8 +49,8 @@ class Ballot(NamedTuple):
     """One worker's answer to one job.
 
     Attributes:
-      worker: its registered identity.
-      value: what it submitted, decoded: of the type that the job's agreement reads.
+      worker: registered identity of the worker.
+      value: the decoded answer, of the type that the job's agreement reads.
     """
 
     worker: bytes
@@ -58,7 +58,7 @@ class Ballot(NamedTuple):
 
 
 class VoteOutcome(Enum):
-    """A vote accepts or leaves open. It never rejects anybody's answer: an audit does that."""
+    """A vote accepts a value or leaves the job open. It never rejects an answer: an audit does."""
 
     ACCEPT = "accept"
     INDETERMINATE = "indeterminate"
@@ -66,19 +66,19 @@ class VoteOutcome(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VoteDecision:
-    """What a set of ballots decides.
+    """Result of a vote.
 
     Attributes:
       outcome: whether a value was accepted.
-      reason: why, by a stable code.
-      canonical: the reading of the accepted value (see `Agreement.read`); None if indeterminate.
+      reason: stable code of the reason.
+      canonical: reading of the accepted value (see `Agreement.read`); None if indeterminate.
       group: workers whose ballots agree with it, ascending; empty if indeterminate.
-      dissenters: workers whose ballots do not, ascending: to be audited, not blamed. Empty if
-        indeterminate, because then nobody knows who dissents from what.
+      dissenters: workers whose ballots do not agree with it, ascending: to be audited, not blamed.
+        Empty if indeterminate, because there is no value to dissent from.
       distances: distances of the group's ballots from the canonical value in tolerances, ascending.
       bound: the policy's assumption, its error on that assumption, and the expected cost.
-      more: ballots that would settle it if they agreed with the value closest to acceptance.
-      seats: how many of those are yet to be requested; the rest are outstanding.
+      more: ballots that would settle the vote if they agreed with the value closest to acceptance.
+      seats: how many of these must still be requested; the others are outstanding.
     """
 
     outcome: VoteOutcome
@@ -92,16 +92,20 @@ class VoteDecision:
     seats: int
 
     def radius(self, bad: int) -> float:
-        """How far the canonical value can lie from the nearest honest one, in tolerances.
+        """Upper bound on the distance of the canonical value from the nearest honest one.
 
         Args:
-          bad: how many of the ballots requested are bad, at most.
+          bad: upper bound on the number of bad ballots among those requested.
 
         Returns:
-          At most 1 where fewer ballots are bad than support the value; infinite otherwise.
+          The bound in tolerances: at most 1 if fewer ballots are bad than support the value,
+          infinite otherwise. Proof: specs/voting.md, section 3.
+
+        Raises:
+          ValueError: `bad` is negative.
         """
         if bad < 0:
-            raise ValueError(f"a number of ballots cannot be negative, got {bad}")
+            raise ValueError(f"bad must not be negative, got {bad}")
         return self.distances[bad] if bad < len(self.distances) else math.inf
 
 
@@ -114,30 +118,30 @@ def decide(
     beacon: bytes,
     standings: Mapping[bytes, Standing] = _NO_STANDINGS,
 ) -> VoteDecision:
-    """Decide a job.
+    """Decide a job from the ballots of a closed round.
 
     Args:
-      ballots: those of the round that has closed, one per worker, in any order. Ballots for other
-        jobs, late ones and second ones have been turned away before.
+      ballots: the ballots of the round, one per worker, in any order. The caller has refused
+        ballots for other jobs, late ones and second ones.
       agreement: when two values agree.
       policy: how much support is enough.
-      requested: ballots requested so far in all rounds, including those that never came. A seat
-        whose worker was replaced counts once.
-      beacon: at least 16 bytes that nobody knew when the ballots were revealed.
-      standings: of workers that are not newcomers.
+      requested: number of ballots requested so far in all rounds, answered or not. A seat counts
+        once, even if its worker was replaced.
+      beacon: at least 16 bytes that were unknown when the ballots were revealed.
+      standings: standings of the workers that are not newcomers.
 
     Raises:
       ValueError: two ballots of one worker, more ballots than requested, more requested than the
         policy's bound covers, a policy that accepts a minority, or a beacon too short.
     """
     if len(beacon) < 16:
-        raise ValueError(f"a beacon has at least 16 bytes, got {len(beacon)}")
+        raise ValueError(f"beacon must have at least 16 bytes, got {len(beacon)}")
     ballots = sorted(ballots, key=_worker)
     workers = [worker for worker, _ in ballots]
     if len(set(workers)) != len(workers):
-        raise ValueError("two ballots of one worker: the second should have been turned away")
+        raise ValueError("two ballots of one worker: refuse the second one when it arrives")
     if len(ballots) > requested:
-        raise ValueError(f"{len(ballots)} ballots, but only {requested} were requested")
+        raise ValueError(f"got {len(ballots)} ballots, but only {requested} were requested")
 
     known = [standings.get(worker, NEWCOMER) for worker in workers]
     readings = [agreement.read(value) for _, value in ballots]
@@ -147,7 +151,9 @@ def decide(
         ruling = policy.rule(_poll(candidate.members, known, requested))
         if ruling.reason is RulingReason.AGREED:
             if 2 * len(candidate.members) <= requested:
-                raise ValueError("a policy accepted a value without a strict majority")
+                raise ValueError(
+                    "the policy accepted a value without a strict majority of the ballots"
+                )
             accepted.append(candidate)
         elif best is None or (ruling.more, ruling.seats) < (best.more, best.seats):
             best = ruling
@@ -207,14 +213,14 @@ class Median:
     """The coordinate-wise median of some ballots.
 
     Attributes:
-      value: array of the job's shape and dtype; each coordinate was submitted by some ballot, the
-        whole by none.
-      ballots: how many well-formed ballots went in.
-      tolerates: how many of them may be bad: then every coordinate lies between the least and the
-        greatest honest value of that coordinate.
+      value: array of the job's shape and dtype. Each coordinate is taken from some ballot; no
+        ballot need equal the whole array.
+      ballots: number of well-formed ballots used.
+      tolerates: number of them that may be bad. Every coordinate then lies between the least and
+        the greatest honest value of that coordinate.
     """
 
-    value: NDArray[Any]
+    value: Float[np.ndarray, "*shape"]
     ballots: int
     tolerates: int
 
@@ -223,25 +229,25 @@ def coordinate_median(ballots: Sequence[Ballot], *, agreement: Tolerance) -> Med
     """The lower coordinate-wise median, for one trusted coordinator that sees all ballots.
 
     With n >= 2t + 1 well-formed ballots, t of them bad, at most t values of a coordinate lie above
-    the honest range and at most t below it, so its median does not. Nothing bounds how the
-    coordinates fit together, and the median moves with every ballot: it complements a decision and
-    replaces none.
+    the honest range and at most t below it, so that the median lies within it. There is no bound
+    on how coordinates fit together, and the median moves with every ballot: it may be reported
+    beside a decision, but not instead of one.
 
     Args:
       ballots: one per worker, in any order.
-      agreement: gives shape and dtype; malformed ballots are left out.
+      agreement: defines shape and dtype; malformed ballots are left out.
 
     Raises:
       ValueError: two ballots of one worker, or no well-formed ballot.
     """
     if len({ballot.worker for ballot in ballots}) != len(ballots):
-        raise ValueError("two ballots of one worker: the second should have been turned away")
+        raise ValueError("two ballots of one worker: refuse the second one when it arrives")
     readings = [agreement.read(ballot.value) for ballot in ballots]
     valid = [reading for reading in readings if reading is not None]
     if not valid:
-        raise ValueError("no well-formed ballot, hence no median")
+        raise ValueError("there is no well-formed ballot to take a median of")
     middle = (len(valid) - 1) // 2
-    # Every dtype allowed fits float64 exactly, so the way there and back changes nothing.
+    # float64 holds every allowed dtype exactly, so the conversions change no value.
     stack = np.stack(valid).astype(np.float64)
     value = np.partition(stack, middle, axis=0)[middle].astype(valid[0].dtype)
     return Median(value=value, ballots=len(valid), tolerates=middle)

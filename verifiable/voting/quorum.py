@@ -3,7 +3,7 @@
 Every policy assumes that each ballot is bad with probability at most f < 1/2 given those before
 it, f being the bad fraction *among those who answer* (`bad_among_answers`). The worst case is
 assumed throughout: bad workers collude on one wrong answer, and honest ones may scatter. A policy
-only decides whether there is enough; which value wins is the one rule of `voting`, and that rule
+only decides whether there is enough; which value wins is the one rule of `decide`, and that rule
 needs a strict majority of the ballots requested, whatever the policy.
 
     FixedSize      k at once, quorum m         P(wrong) <= P(Binomial(k, f) >= m)
@@ -12,74 +12,29 @@ needs a strict majority of the ballots requested, whatever the policy.
 
 Wrong means: within tolerance of no honest value. For that the canonical value's whole support must
 be bad, and these are the probabilities that so many bad ballots meet. Policies that look at who
-voted, and not only at how many, are in `reputation`. Derivations and sources: specs/voting.md.
+voted, and not only at how many, are in `trust`. Derivations and sources: specs/voting.md.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
-import numpy as np
-
-
-def bad_among_answers(
-    bad: float, *, honest_availability: float, bad_availability: float = 1.0
-) -> float:
-    """The bad fraction among ballots that arrive: f b / (f b + (1 - f) h).
-
-    Args:
-      bad: bad fraction f of the registered identities (by the weight they are selected with).
-      honest_availability: probability h that an honest worker answers in time.
-      bad_availability: the same of a bad one, b.
-
-    Raises:
-      ValueError: an argument is not a probability, or nobody answers.
-    """
-    for value in (bad, honest_availability, bad_availability):
-        if not 0.0 <= value <= 1.0:
-            raise ValueError(f"availability and bad fraction are probabilities, got {value}")
-    bad_answers = bad * bad_availability
-    answers = bad_answers + (1.0 - bad) * honest_availability
-    if answers == 0.0:
-        raise ValueError("nobody answers")
-    return bad_answers / answers
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Assurance:
-    """What a policy promises, and on what assumption.
-
-    Attributes:
-      bad: assumed bad fraction among those who answer.
-      error: bound on the probability that what is accepted is within tolerance of no honest value.
-      error_if_colluding: the same where bad workers collude and earn trust before they spend it.
-      runs: expected runs per job where every bad worker always cheats, audits included at their
-        price in runs.
-      undecided: probability that the policy ends without a decision, on the same assumption.
-      assumes: what `error` assumes, in words.
-    """
-
-    bad: float
-    error: float
-    error_if_colluding: float
-    runs: float
-    undecided: float
-    assumes: str
+from verifiable.voting.assurance import Assurance, require_covered, require_minority, walk
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """What the coordinator knows of one identity; losing a check sets it back to a newcomer's.
+    """The coordinator's record of one identity; a lost check resets it to a newcomer's.
 
     Attributes:
-      passed: checks passed since the last one lost: audits that nobody could foresee, or accepted
-        votes. What a worker was never at risk of losing is not counted.
-      cleared: the window that holds this ballot has closed, with at least the policy's number of
+      passed: checks passed since the last one lost: unforeseeable audits, or accepted votes. Only
+        checks that the worker could have lost count.
+      cleared: true if the window with this ballot has closed with at least the policy's number of
         audits, and every audit in it passed.
     """
 
@@ -87,21 +42,22 @@ class Standing:
     cleared: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse a negative count."""
+        """Raise ValueError for a negative count."""
         if self.passed < 0:
-            raise ValueError(f"checks passed cannot be negative, got {self.passed}")
+            raise ValueError(f"passed must not be negative, got {self.passed}")
 
 
 NEWCOMER = Standing()
+"""Standing of an identity without a record."""
 
 
 class Poll(NamedTuple):
-    """One candidate value's share of the ballots.
+    """The ballots for and against one candidate value.
 
     Attributes:
-      requested: ballots requested so far, those that never came included.
-      supporters: standings of those whose ballots agree with the value.
-      others: standings of those whose ballots do not, malformed ones included.
+      requested: number of ballots requested so far, answered or not.
+      supporters: standings of the workers whose ballots agree with the value.
+      others: standings of all other workers that answered, with malformed ballots included.
     """
 
     requested: int
@@ -110,7 +66,7 @@ class Poll(NamedTuple):
 
 
 class RulingReason(Enum):
-    """Why a ruling is what it is; the values are stable."""
+    """Reason of a ruling, as a stable code."""
 
     AGREED = "agreed"
     UNDECIDED = "more-ballots-needed"
@@ -122,9 +78,9 @@ class Ruling(NamedTuple):
     """Whether a value has enough support.
 
     Attributes:
-      reason: AGREED, or why not.
-      more: ballots that would settle it if all agreed with the value; 0 where none are needed.
-      seats: how many of those are yet to be requested.
+      reason: AGREED, or the reason why the support is not enough.
+      more: ballots that would settle the vote if all agreed with the value; 0 if none are needed.
+      seats: how many of these must still be requested.
     """
 
     reason: RulingReason
@@ -133,7 +89,11 @@ class Ruling(NamedTuple):
 
 
 class QuorumPolicy(ABC):
-    """When there are enough ballots."""
+    """Decides how many ballots to request, and when a value has enough support.
+
+    Attributes:
+      assurance: bounds on error and cost, and the assumption that they rest on.
+    """
 
     __slots__ = ()
 
@@ -141,16 +101,19 @@ class QuorumPolicy(ABC):
 
     @abstractmethod
     def first(self, candidates: Sequence[Standing] = ()) -> int:
-        """How many ballots to request at first.
+        """Number of ballots to request at first.
 
         Args:
-          candidates: standings of the identities drawn for the job, in the order drawn. They must
-            have been drawn before their standings were looked at.
+          candidates: standings of the identities drawn for the job, in the order drawn. The
+            identities must be drawn without regard to their standings.
         """
 
     @abstractmethod
     def rule(self, poll: Poll) -> Ruling:
-        """Whether the candidate's support is enough, and if not, what would be.
+        """Whether a candidate's support is enough, and if not, how many ballots are missing.
+
+        Args:
+          poll: the ballots for and against the candidate.
 
         Raises:
           ValueError: more ballots were requested than the policy's bound covers.
@@ -158,7 +121,7 @@ class QuorumPolicy(ABC):
 
 
 class _Counting(QuorumPolicy):
-    """A policy that looks at numbers only: at how many agree, of how many requested."""
+    """A policy that uses two numbers only: ballots that agree, and ballots requested."""
 
     __slots__ = ()
 
@@ -167,14 +130,14 @@ class _Counting(QuorumPolicy):
     @property
     @abstractmethod
     def opening(self) -> int:
-        """How many ballots are requested at first."""
+        """Number of ballots requested at first."""
 
     @abstractmethod
     def threshold(self, requested: int) -> int:
-        """How many must agree; more than half, and non-decreasing in `requested`."""
+        """Number that must agree: more than half, and non-decreasing in `requested`."""
 
     def first(self, candidates: Sequence[Standing] = ()) -> int:
-        """The same for whatever workers."""
+        """The same number for all workers."""
         del candidates
         return self.opening
 
@@ -197,10 +160,11 @@ class FixedSize(_Counting):
 
     Attributes:
       bad: assumed bad fraction among those who answer.
-      size: ballots requested at first.
-      quorum: how many must agree, more than half; a strict majority where not given.
-      limit: how far an undecided vote may grow, its majority growing with it; `size` if not given.
-        Every further look is one more chance to be wrong, and the bound includes them all.
+      size: number of ballots requested at first.
+      quorum: number that must agree, more than half; a strict majority if 0.
+      limit: the most ballots that an undecided vote may grow to, the majority growing with it;
+        `size` if 0. Every further look is another chance to be wrong, which the bound includes.
+      assurance: bounds on error and cost, computed exactly.
     """
 
     bad: float
@@ -210,15 +174,17 @@ class FixedSize(_Counting):
     assurance: Assurance = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Fill in what was not given; refuse a quorum that is no majority."""
+        """Fill in the defaults; raise ValueError for a quorum that is no strict majority."""
         _set(self, quorum=self.quorum or self.size // 2 + 1, limit=self.limit or self.size)
         if not self.size // 2 < self.quorum <= self.size:
-            raise ValueError(f"a quorum of {self.size} is a strict majority, got {self.quorum}")
+            raise ValueError(
+                f"quorum must be a strict majority of {self.size} ballots, got {self.quorum}"
+            )
         _set(self, assurance=_counted(self))
 
     @property
     def opening(self) -> int:
-        """All of them."""
+        """All ballots."""
         return self.size
 
     def threshold(self, requested: int) -> int:
@@ -232,9 +198,10 @@ class FirstToMatch(_Counting):
 
     Attributes:
       bad: assumed bad fraction among those who answer.
-      matches: M, how many must agree.
-      limit: how far a vote split three ways may grow; 2M - 1, where M is a strict majority, if not
-        given. Beyond that the majority grows, and the bound includes every look.
+      matches: M, the number that must agree.
+      limit: the most ballots that a vote split three ways may grow to; 2M - 1, of which M is a
+        strict majority, if 0. Above that the majority grows, and the bound includes every look.
+      assurance: bounds on error and cost, computed exactly.
     """
 
     bad: float
@@ -243,15 +210,15 @@ class FirstToMatch(_Counting):
     assurance: Assurance = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Fill in the limit."""
+        """Fill in the limit; raise ValueError for a number out of range."""
         if self.matches < 1:
-            raise ValueError(f"at least one ballot must be requested, got {self.matches}")
+            raise ValueError(f"matches must be at least 1, got {self.matches}")
         _set(self, limit=self.limit or 2 * self.matches - 1)
         _set(self, assurance=_counted(self))
 
     @property
     def opening(self) -> int:
-        """The fewest that could settle it."""
+        """The fewest ballots that could settle the vote."""
         return self.matches
 
     def threshold(self, requested: int) -> int:
@@ -272,6 +239,8 @@ class Sequential(_Counting):
       bad: assumed bad fraction among those who answer.
       error: bound on the probability of accepting a wrong value.
       limit: the most ballots that may be requested.
+      margin: d, the lead that decides.
+      assurance: bounds on error and cost, computed exactly.
     """
 
     bad: float
@@ -281,13 +250,13 @@ class Sequential(_Counting):
     assurance: Assurance = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Find the margin."""
+        """Find the margin; raise ValueError for an argument out of range."""
         require_minority(self.bad)
         if not 0.0 < self.error < 1.0:
-            raise ValueError(f"an error is above 0 and below 1, got {self.error}")
+            raise ValueError(f"error must be above 0 and below 1, got {self.error}")
         odds = self.bad / (1.0 - self.bad)
         margin = max(1, math.ceil(math.log(self.error) / math.log(odds)))
-        # The logarithms may have rounded across an integer.
+        # The logarithms may have been rounded across an integer.
         margin += odds**margin > self.error
         margin -= margin > 1 and odds ** (margin - 1) <= self.error
         _set(self, margin=margin)
@@ -295,11 +264,11 @@ class Sequential(_Counting):
 
     @property
     def opening(self) -> int:
-        """The fewest that could settle it."""
+        """The fewest ballots that could settle the vote."""
         return self.margin
 
     def threshold(self, requested: int) -> int:
-        """Ahead of all others together by the margin."""
+        """Support that leads all other ballots together by the margin."""
         return (requested + self.margin + 1) // 2
 
 
@@ -308,67 +277,18 @@ def _set(policy: QuorumPolicy, **fields: object) -> None:
         object.__setattr__(policy, name, value)
 
 
-def require_minority(bad: float) -> None:
-    """Refuse a bad fraction against which no vote helps (ValueError)."""
-    if not 0.0 < bad < 0.5:
-        raise ValueError(
-            f"a vote assumes a bad fraction above 0 and below 1/2 among those who answer, got {bad}"
-        )
-
-
-def require_covered(requested: int, limit: int) -> None:
-    """Refuse more ballots than a bound accounts for (ValueError)."""
-    if not 1 <= requested <= limit:
-        raise ValueError(f"the bound covers 1 to {limit} ballots, but {requested} were requested")
-
-
 def ask_for(requested: int, received: int, more: int, limit: int) -> Ruling:
-    """Ask for more ballots, of which outstanding ones count, if the limit allows."""
+    """Ruling that asks for `more` ballots, outstanding ones included, if the limit allows it."""
     total = max(requested, received + more)
     reason = RulingReason.UNDECIDED if total <= limit else RulingReason.EXHAUSTED
     return Ruling(reason, more, total - requested)
 
 
-def walk(
-    bad: float,
-    threshold: Callable[[int], int],
-    first: int,
-    limit: int,
-    *,
-    opened_by_bad: bool = False,
-) -> tuple[float, float, float]:
-    """Exact error, expected runs and probability of no decision, ballot by ballot.
-
-    The error is that of the worst case, in which honest ballots never settle it: bad ones reach
-    the threshold at any look. Runs and no decision are for honest ballots that agree. Asking for
-    no more than could settle it at best ends with the same ballots as asking one at a time.
-    `opened_by_bad` is for votes whose first ballot is known to be bad.
-    """
-    reaching = np.ones(1)  # P(b bad ballots so far, the threshold never reached)
-    open_ = np.ones(1)  # P(b bad ballots so far, neither side has reached it)
-    error = runs = 0.0
-    for n in range(1, limit + 1):
-        f = 1.0 if opened_by_bad and n == 1 else bad
-        reaching, open_ = (
-            np.append(p * (1.0 - f), 0.0) + np.append(0.0, p * f) for p in (reaching, open_)
-        )
-        if n < first:
-            continue
-        need = threshold(n)
-        error += reaching[need:].sum()
-        reaching[need:] = 0.0
-        settled = open_[need:].sum() + open_[: max(0, n - need + 1)].sum()
-        runs += n * settled
-        open_[need:] = open_[: max(0, n - need + 1)] = 0.0
-    undecided = float(open_.sum())
-    return min(1.0, float(error)), float(runs) + limit * undecided, undecided
-
-
 def opened_by_bad(policy: QuorumPolicy) -> tuple[float, float]:
-    """Error and expected runs of a vote whose first ballot is bad; exact where only counts count.
+    """Error and expected runs of a vote whose first ballot is bad; exact for policies that count.
 
-    Whoever is drawn first decides whether there is a vote at all, so those votes that newcomers
-    bring about may nearly all begin with a bad ballot.
+    The first worker drawn decides whether there is a vote at all, so nearly all votes that
+    newcomers cause may begin with a bad ballot.
     """
     bound = policy.assurance
     if isinstance(policy, _Counting):
@@ -376,7 +296,7 @@ def opened_by_bad(policy: QuorumPolicy) -> tuple[float, float]:
             bound.bad, policy.threshold, policy.opening, policy.limit, opened_by_bad=True
         )
         return error, runs
-    # What is left of the whole for the first ballot's share; the others take one run at least.
+    # Bounds from the totals: a vote that opens otherwise is never wrong and takes at least one run.
     error = min(1.0, bound.error_if_colluding / bound.bad)
     return error, (bound.runs - (1.0 - bound.bad)) / bound.bad
 
@@ -385,7 +305,8 @@ def _counted(policy: FixedSize | FirstToMatch | Sequential) -> Assurance:
     require_minority(policy.bad)
     if not 1 <= policy.opening <= policy.limit:
         raise ValueError(
-            f"{policy.opening} ballots are requested at first, and {policy.limit} at most"
+            f"limit must be at least {policy.opening}, the ballots requested at first, "
+            f"got {policy.limit}"
         )
     error, runs, undecided = walk(policy.bad, policy.threshold, policy.opening, policy.limit)
     return Assurance(

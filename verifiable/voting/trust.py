@@ -24,9 +24,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 
+from verifiable.voting.assurance import Assurance, require_covered, require_minority, walk
 from verifiable.voting.quorum import (
     NEWCOMER,
-    Assurance,
     Poll,
     QuorumPolicy,
     Ruling,
@@ -34,9 +34,6 @@ from verifiable.voting.quorum import (
     Standing,
     ask_for,
     opened_by_bad,
-    require_covered,
-    require_minority,
-    walk,
 )
 
 
@@ -55,9 +52,12 @@ class Credibility(QuorumPolicy):
 
     Attributes:
       bad: assumed bad fraction among those who answer.
-      error: accept where the group is credible with probability 1 - error.
+      error: a group is accepted if it is credible with probability 1 - error.
       limit: the most ballots that may be requested.
-      typical: checks that a typical worker has passed; enters the expected cost only.
+      typical: checks that a typical worker has passed; affects the expected cost only.
+      assurance: bounds on error and cost.
+
+    Source: Sarmenta, CCGrid 2001; derivation in specs/voting.md, section 6.
     """
 
     bad: float
@@ -67,10 +67,10 @@ class Credibility(QuorumPolicy):
     assurance: Assurance = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Compute the cost for typical workers."""
+        """Compute the cost for typical workers; raise ValueError for an argument out of range."""
         require_minority(self.bad)
         if not 0.0 < self.error < 1.0:
-            raise ValueError(f"an error is above 0 and below 1, got {self.error}")
+            raise ValueError(f"error must be above 0 and below 1, got {self.error}")
         standing = Standing(passed=self.typical)
 
         def threshold(requested: int) -> int:
@@ -109,7 +109,7 @@ class Credibility(QuorumPolicy):
         ) + math.fsum(math.log(f / max(worker.passed, 1)) for worker in others)
 
     def first(self, candidates: Sequence[Standing] = ()) -> int:
-        """The fewest of the candidates that are credible if they all agree."""
+        """The fewest of the candidates, in order, that are credible if they all agree."""
         size, target = 0, self._target
         odds = 0.0
         while odds < target or size == 0:
@@ -119,7 +119,7 @@ class Credibility(QuorumPolicy):
         return min(size, self.limit)
 
     def rule(self, poll: Poll) -> Ruling:
-        """Compare the group's odds with the target; newcomers are assumed where more are needed."""
+        """Compare the group's odds with the target; further ballots count as newcomers'."""
         requested, support = poll.requested, len(poll.supporters)
         require_covered(requested, self.limit)
         lacking = self._target - self._log_odds(poll.supporters, poll.others)
@@ -134,31 +134,32 @@ class Credibility(QuorumPolicy):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adaptive(QuorumPolicy):
-    """Workers that passed `probation` checks run alone; newcomers are put to a vote.
+    """Workers that passed `probation` checks run alone; jobs of newcomers go to a vote.
 
-    What a trusted worker answers stays provisional until its window closes: at most `window`
-    results, then `audits` of them drawn by randomness that nobody could know before. If an audit
-    fails, every result of the window is void and its jobs start over, and the worker is a newcomer
-    again. A window that closes with fewer results than `audits`, or with an audit that got no
-    answer, is void too, without blame: silence clears nothing.
+    The answers of a trusted worker stay provisional until its window closes: at most `window`
+    results, of which `audits` are then drawn with randomness that was unknown before. If an audit
+    fails, every result of the window is void, its jobs start over, and the worker is a newcomer
+    again. A window that closes with fewer results than `audits`, or with an unanswered audit, is
+    void too, without blame: silence clears nothing.
 
-    So trust buys no acceptance that was not audited, and what is earned by honest work cannot be
+    No result is accepted without the risk of an audit, so trust earned by honest work cannot be
     spent: see the bound at the head of this module. A worker that never earns trust turns each of
-    its jobs into a vote, which is dear, and wrong at most as often as votes that begin with a bad
-    ballot are. Bound and cost are those of whichever is worse.
+    its jobs into a vote, which costs more, and is wrong at most as often as votes that begin with
+    a bad ballot. Bound and cost are the worse of the two cases.
 
     Attributes:
       bad: assumed bad fraction among those who answer.
-      newcomers: the policy by which newcomers' ballots are decided.
-      probation: checks passed before a worker runs alone.
+      newcomers: the policy that decides newcomers' ballots.
+      probation: checks that a worker must pass before it runs alone.
       window: the most results of one worker in a window.
-      audits: audits of each window, without replacement.
+      audits: audits of each window, drawn without replacement.
       detection: probability d that the audit of a wrong result fails.
-      audit_cost: cost of an audit in runs.
-      lifetime: results that an honest identity delivers on average; enters the cost, and the share
-        of jobs that newcomers' votes decide.
-      runs_if_spent: expected runs per job where bad workers earn trust, to cheat always from then
-        on; `assurance.runs` also covers those that never earn any.
+      audit_cost: cost of an audit, in runs.
+      lifetime: results that an honest identity delivers on average; affects the cost, and the
+        share of jobs that newcomers' votes decide.
+      runs_if_spent: expected runs per job if bad workers earn trust and cheat always from then on;
+        `assurance.runs` also covers workers that never earn any.
+      assurance: bounds on error and cost.
     """
 
     bad: float
@@ -173,36 +174,41 @@ class Adaptive(QuorumPolicy):
     assurance: Assurance = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Compute the bound and the cost."""
+        """Compute the bound and the cost; raise ValueError for an argument out of range."""
         require_minority(self.bad)
         if not 1 <= self.audits <= self.window or self.probation < 1:
             raise ValueError(
-                f"need 1 <= audits <= window and probation >= 1, got {self.audits}, {self.window} "
-                f"and {self.probation}"
+                "need 1 <= audits <= window and probation >= 1, got audits "
+                f"{self.audits}, window {self.window} and probation {self.probation}"
             )
         if not 0.0 < self.detection <= 1.0 or not self.audit_cost >= 0.0:
             raise ValueError(
-                f"need 0 < detection <= 1 and audit_cost >= 0, got {self.detection} and "
-                f"{self.audit_cost}"
+                f"need 0 < detection <= 1 and audit_cost >= 0, got detection {self.detection} and "
+                f"audit_cost {self.audit_cost}"
             )
         if not self.lifetime >= self.probation:
-            raise ValueError(f"a lifetime covers the probation, got {self.lifetime}")
+            raise ValueError(
+                f"lifetime must be at least the probation of {self.probation}, got {self.lifetime}"
+            )
         if self.newcomers.assurance.bad < self.bad:
-            raise ValueError("the newcomers' policy assumes fewer bad workers than this one")
+            raise ValueError(
+                f"the newcomers' policy must assume a bad fraction of at least {self.bad:g}, "
+                f"got {self.newcomers.assurance.bad:g}"
+            )
         object.__setattr__(self, "assurance", self._assure())
 
     def _assure(self) -> Assurance:
         f, n, s, vote = self.bad, self.window, self.probation, self.newcomers.assurance
         alone = 1.0 + self.audit_cost * self.audits / n
         honest = alone + (vote.runs - alone) * s / self.lifetime
-        # One that cheats in every result of its windows: each is void, and then it passes a new
-        # probation. Every void job starts over.
+        # A worker that cheats in every result of its windows: each window is void, and the worker
+        # passes a new probation. Every void job starts over.
         starts = 1.0 / (1.0 - f * n / (s + n))
         cheat = (s * vote.runs + n * alone) / (s + n)
         spent = ((1.0 - f) * honest + f * cheat) * starts
-        # One that never passes its probation: whenever it is drawn first, there is a vote.
-        slip, dear = opened_by_bad(self.newcomers)
-        never = (1.0 - f) * honest + f * dear
+        # A worker that never passes its probation: there is a vote whenever it is drawn first.
+        slip, vote_runs = opened_by_bad(self.newcomers)
+        never = (1.0 - f) * honest + f * vote_runs
         votes = f + (1.0 - f) * s / self.lifetime
         wrong = max(spending_bound(self.audits, self.detection), slip)
         object.__setattr__(self, "runs_if_spent", spent)
@@ -214,23 +220,23 @@ class Adaptive(QuorumPolicy):
             ),
             runs=max(spent, never),
             undecided=min(1.0, starts * votes * vote.undecided),
-            assumes=f"a bad fraction of at most {f:g} among those who answer, whatever they "
-            f"coordinate; {self.audits} audits of every window, unforeseeable; honest identities "
-            f"deliver {self.lifetime:g} results",
+            assumes=f"a bad fraction of at most {f:g} among those who answer, who may collude; "
+            f"{self.audits} unforeseeable audits of every window; honest identities deliver "
+            f"{self.lifetime:g} results",
         )
 
     def trusts(self, standing: Standing) -> bool:
-        """Whether a worker of that standing runs alone."""
+        """Whether a worker of this standing runs alone."""
         return standing.passed >= self.probation
 
     def first(self, candidates: Sequence[Standing] = ()) -> int:
-        """One, where the first worker drawn is trusted; else what newcomers take."""
+        """1 if the first worker drawn is trusted; otherwise the number for newcomers."""
         if candidates and self.trusts(candidates[0]):
             return 1
         return self.newcomers.first(candidates)
 
     def rule(self, poll: Poll) -> Ruling:
-        """A trusted worker's lone ballot is accepted once its window is cleared."""
+        """Accept a trusted worker's lone ballot once its window is cleared."""
         if poll.requested == 1 and len(poll.supporters) == 1 and self.trusts(poll.supporters[0]):
             return (
                 Ruling(RulingReason.AGREED)
@@ -243,10 +249,14 @@ class Adaptive(QuorumPolicy):
 def spending_bound(audits: int, detection: float = 1.0) -> float:
     """The largest share of wrong results that a worker gets accepted from audited windows.
 
-    max over x in [0, 1] of x (1 - d x)^u, which is u^u / ((u + 1)^(u + 1) d) < 1 / (e u d) where
-    the maximum lies inside. Holds for every window of at least u results: that a sample without
-    replacement misses m of n bad ones, each found with probability d, is at most (1 - d m / n)^u
-    (Hoeffding 1963, theorem 4).
+    max over x in [0, 1] of x (1 - d x)^u, which is u^u / ((u + 1)^(u + 1) d) < 1 / (e u d) if the
+    maximum lies inside the interval. It holds for every window of n >= u results: a sample without
+    replacement misses all of m bad ones, each found with probability d, with probability at most
+    (1 - d m / n)^u (Hoeffding 1963, theorem 4).
+
+    Args:
+      audits: audits of each window, u.
+      detection: probability d that the audit of a wrong result fails.
     """
     x = min(1.0, 1.0 / (detection * (audits + 1)))
     return x * (1.0 - detection * x) ** audits

@@ -163,7 +163,7 @@ def test_seats_go_by_weight() -> None:
 
 
 def test_an_audit_predictor_without_the_beacon_does_no_better_than_chance() -> None:
-    """Attack 24: honest only when the audit can be predicted.
+    """Honest only when the audit can be predicted.
 
     The predictor knows population and number of audits, and guesses with seeds of its own.
     """
@@ -177,7 +177,7 @@ def test_an_audit_predictor_without_the_beacon_does_no_better_than_chance() -> N
 
 
 def test_a_sybil_split_leaves_its_share_of_one_seat_as_it_was() -> None:
-    """Attack 22: ten sybils of weight 1 win a seat as often as one identity of weight 10."""
+    """Ten sybils of weight 1 win a seat as often as one identity of weight 10."""
     trials = 4000
     sybils = sum(select(seed(i), [10, *[1] * 10], 1)[0] > 0 for i in range(trials))
     low, high = clopper_pearson(sybils, trials, confidence=0.999)

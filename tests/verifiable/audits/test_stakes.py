@@ -82,7 +82,7 @@ def test_one_result_gives_the_formulas_of_the_design(t: Terms) -> None:
 
 
 def test_many_cheats_before_the_first_is_settled() -> None:
-    """Attack 24b: a stake that deters one cheat is far too small for a hundred at once."""
+    """A stake that deters one cheat is far too small for a hundred at once."""
     one = Terms(gain=2.0, reward=1.0, cost=0.5, audit_rate=0.1)
     many = replace(one, outstanding=100)
     assert one.least_stake == pytest.approx(19.0)

@@ -242,22 +242,27 @@ def test_a_value_of_the_wrong_python_type_is_the_callers_fault(
         agreement.read(value)
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: Tolerance.usual(shape=(3,), dtype="int32"),
-        lambda: Tolerance.usual(shape=(0,), dtype="float32"),
-        lambda: Tolerance(shape=(3,), dtype="float32", relative=0.0),
-        lambda: Tolerance(shape=(3,), dtype="float32", relative=1.0),
-        lambda: Tolerance(shape=(3,), dtype="float32", relative=-0.1),
-        lambda: Tolerance(shape=(3,), dtype="float32", relative=math.nan),
-        lambda: Argmax(shape=()),
-        lambda: Argmax(shape=(3, 0)),
-        lambda: Tokens(vocabulary=0, longest=1),
-        lambda: Tokens(vocabulary=1, longest=0),
-        lambda: Exact(size=0),
-    ],
-)
-def test_an_agreement_that_could_not_judge_cannot_be_built(make: Callable[[], Any]) -> None:
-    with pytest.raises(ValueError, match=r"at least one|is one of|above 0|positive"):
+IMPOSSIBLE: dict[str, tuple[str, Callable[[], Any]]] = {
+    "integers": ("must be one of", lambda: Tolerance.usual(shape=(3,), dtype="int32")),
+    "no entries": ("at least one", lambda: Tolerance.usual(shape=(0,), dtype="float32")),
+    "tolerance 0": ("above 0", lambda: within(0.0)),
+    "tolerance 1": ("above 0", lambda: within(1.0)),
+    "tolerance below 0": ("above 0", lambda: within(-0.1)),
+    "tolerance NaN": ("above 0", lambda: within(math.nan)),
+    "no axis": ("at least one", lambda: Argmax(shape=())),
+    "no logits": ("at least one", lambda: Argmax(shape=(3, 0))),
+    "no tokens": ("at least 1", lambda: Tokens(vocabulary=0, longest=1)),
+    "no length": ("at least 1", lambda: Tokens(vocabulary=1, longest=0)),
+    "empty digest": ("at least 1", lambda: Exact(size=0)),
+}
+
+
+def within(relative: float) -> Tolerance:
+    return Tolerance(shape=(3,), dtype="float32", relative=relative)
+
+
+@pytest.mark.parametrize("name", IMPOSSIBLE)
+def test_an_agreement_that_could_not_judge_cannot_be_built(name: str) -> None:
+    match, make = IMPOSSIBLE[name]
+    with pytest.raises(ValueError, match=match):
         make()

@@ -126,7 +126,7 @@ def test_any_vote_is_decided_as_the_text_says(values: list[Any], missing: int, d
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=7), st.randoms())
 def test_order_does_not_matter(values: list[int], random: Any) -> None:
-    """Attack 23: arrival order deciding a tolerance group."""
+    """Arrival order deciding a tolerance group."""
     arrived = ballots(values)
     policy = FixedSize(bad=0.1, size=len(values))
 
@@ -275,7 +275,7 @@ def test_the_stated_drag_can_be_reached() -> None:
 
 
 def test_one_ballot_cannot_veto_wherever_it_stands() -> None:
-    """Attack 24a: near all but one honest value, or anywhere else."""
+    """Near all but one honest value, or anywhere else."""
     honest = [0, 1, 2, 3]
     for position in range(-10, 14):
         assert vote([*honest, position]).outcome is VoteOutcome.ACCEPT
@@ -283,7 +283,7 @@ def test_one_ballot_cannot_veto_wherever_it_stands() -> None:
 
 
 def test_two_colluders_of_seven_do_not_beat_five() -> None:
-    """Attack 23: two of seven winning."""
+    """Two of seven winning."""
     scattered = [0, 10, 20, 30, 40]  # five honest values that differ beyond tolerance
     assert vote([*scattered, 99, 99]).outcome is VoteOutcome.INDETERMINATE
     agreeing = vote([7, 7, 7, 7, 7, 99, 99])
@@ -298,7 +298,7 @@ def test_agreement_is_never_chained() -> None:
 
 
 def test_ties_cannot_be_ground() -> None:
-    """Attack 24a: which of two equal medoids wins follows the beacon, and the beacon alone."""
+    """The beacon alone decides which of two equal medoids wins."""
     winners = [vote([0, 2], beacon=i.to_bytes(32, "big")).canonical for i in range(600)]
     low, high = clopper_pearson(winners.count(0), len(winners), confidence=0.999)
     assert low <= 0.5 <= high
@@ -312,7 +312,7 @@ def test_an_outlier_weighs_no_more_than_another() -> None:
 
 
 def test_malformed_ballots_count_as_requested_and_dissent() -> None:
-    """Attack 25: whoever sends rubbish takes a seat, but no part in the group."""
+    """A malformed ballot takes a seat, but has no part in the group."""
     values = [5, 5, None, "rubbish", 5]
     decision = vote(values)
     assert decision.canonical == 5
@@ -394,7 +394,7 @@ def test_wrong_acceptance_is_within_the_bound_of_the_decision(policy: QuorumPoli
 
 
 def test_a_lone_trusted_worker_is_provisional_until_its_window_is_cleared() -> None:
-    """Attack 24: trust lets a worker run alone; only a cleared window makes its answer final."""
+    """Trust lets a worker run alone; only a cleared window makes its answer final."""
     policy = Adaptive(bad=0.1, newcomers=FirstToMatch(bad=0.1, matches=3))
     (ballot,) = ballots([b"a"])
 
@@ -426,21 +426,25 @@ class Lenient(QuorumPolicy):
         return Ruling(RulingReason.AGREED)
 
 
-@pytest.mark.parametrize(
-    ("match", "call"),
-    [
-        ("two ballots", lambda: vote_with([*ballots([1]), *ballots([1])], 3)),
-        ("two ballots", lambda: vote_with([*ballots([1]), *ballots([2])], 3)),
-        ("only 2 were requested", lambda: vote_with(ballots([1, 1, 1]), 2)),
-        ("covers 1 to 3", lambda: vote_with(ballots([1, 1, 1]), 4)),
-        ("16 bytes", lambda: vote([1], beacon=bytes(15))),
-        ("strict majority", lambda: vote([1, 9], policy=Lenient())),
-        ("two ballots", lambda: coordinate_median(ballots([1]) * 2, agreement=SCALAR)),
-        ("no well-formed", lambda: coordinate_median([], agreement=SCALAR)),
-    ],
-)
-def test_mistakes_of_the_coordinator_are_refused(match: str, call: Callable[[], Any]) -> None:
-    """Attack 23: a double vote that was let through, and votes that nobody asked for."""
+MISTAKES: dict[str, tuple[str, Callable[[], Any]]] = {
+    "twice": ("two ballots", lambda: vote_with([*ballots([1]), *ballots([1])], 3)),
+    "twice, differing": ("two ballots", lambda: vote_with([*ballots([1]), *ballots([2])], 3)),
+    "unrequested": ("only 2 were requested", lambda: vote_with(ballots([1, 1, 1]), 2)),
+    "beyond the bound": ("covers 1 to 3", lambda: vote_with(ballots([1, 1, 1]), 4)),
+    "short beacon": ("16 bytes", lambda: vote([1], beacon=bytes(15))),
+    "minority policy": ("strict majority", lambda: vote([1, 9], policy=Lenient())),
+    "median, twice": (
+        "two ballots",
+        lambda: coordinate_median(ballots([1]) * 2, agreement=SCALAR),
+    ),
+    "median of none": ("no well-formed", lambda: coordinate_median([], agreement=SCALAR)),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes_of_the_coordinator_are_refused(name: str) -> None:
+    """A double vote that was let through, and votes that were never requested."""
+    match, call = MISTAKES[name]
     with pytest.raises(ValueError, match=match):
         call()
 

@@ -123,7 +123,7 @@ def test_first_takes_as_many_as_are_credible_together() -> None:
 
 
 def test_credibility_says_what_collusion_does_to_it() -> None:
-    """Attack 24: honest until trusted, then always cheating, voids the independence assumed."""
+    """Honest until trusted, then always cheating, voids the independence assumed."""
     bound = Credibility(bad=BAD, error=1e-6, typical=1000).assurance
     assert bound.error == 1e-6
     assert bound.error_if_colluding == BAD
@@ -173,7 +173,7 @@ def test_no_window_and_no_share_of_cheats_exceeds_the_bound(audits: int, detecti
 
 
 def test_the_recommended_defaults_hold_under_earn_then_spend() -> None:
-    """Attack 24, measured: wrong results and runs per job for every share a cheat may choose.
+    """Wrong results and runs per job for every share a cheat may choose.
 
     Bad workers deliver a tenth of the dispatched results. Each passes the probation honestly, then
     cheats on m of every window of 200 until it is caught, and comes back as a newcomer.
@@ -306,24 +306,35 @@ def test_more_audits_cost_more_and_bound_better(window: int, audit_cost: float) 
     assert bounds[0].error_if_colluding == errors[0]
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: Credibility(bad=0.5, error=0.1),
-        lambda: Credibility(bad=0.1, error=0.0),
+def adaptive(**change: Any) -> Adaptive:
+    return Adaptive(**{"bad": BAD, "newcomers": VOTE} | change)
+
+
+UNBOUNDED: dict[str, tuple[str, Callable[[], Any]]] = {
+    "half bad": ("bad must", lambda: Credibility(bad=0.5, error=0.1)),
+    "error 0": ("error must", lambda: Credibility(bad=0.1, error=0.0)),
+    "beyond the limit": (
+        "covers 1 to 100",
         lambda: Credibility(bad=0.1, error=0.1).rule(Poll(101, [NEWCOMER], [])),
-        lambda: Adaptive(bad=0.5, newcomers=VOTE),
-        lambda: Adaptive(bad=0.2, newcomers=VOTE),
-        lambda: Adaptive(bad=BAD, newcomers=VOTE, audits=0),
-        lambda: Adaptive(bad=BAD, newcomers=VOTE, audits=201),
-        lambda: Adaptive(bad=BAD, newcomers=VOTE, probation=0),
-        lambda: Adaptive(bad=BAD, newcomers=VOTE, detection=0.0),
-        lambda: Adaptive(bad=BAD, newcomers=VOTE, detection=math.nan),
-        lambda: Adaptive(bad=BAD, newcomers=VOTE, audit_cost=math.nan),
-        lambda: Adaptive(bad=BAD, newcomers=VOTE, lifetime=9.0),
-        lambda: Adaptive(bad=BAD, newcomers=FixedSize(bad=0.05, size=3)),
-    ],
-)
-def test_a_policy_without_a_bound_cannot_be_built(make: Callable[[], Any]) -> None:
-    with pytest.raises(ValueError, match=r"\d|fewer bad"):
+    ),
+    "adaptive, half bad": ("bad must", lambda: adaptive(bad=0.5)),
+    "worse than the vote assumes": ("bad fraction of at least 0.2", lambda: adaptive(bad=0.2)),
+    "vote that assumes fewer": (
+        "bad fraction of at least 0.1",
+        lambda: adaptive(newcomers=FixedSize(bad=0.05, size=3)),
+    ),
+    "no audits": ("need 1 <= audits", lambda: adaptive(audits=0)),
+    "audits above window": ("need 1 <= audits", lambda: adaptive(audits=201)),
+    "no probation": ("need 1 <= audits", lambda: adaptive(probation=0)),
+    "no detection": ("need 0 < detection", lambda: adaptive(detection=0.0)),
+    "detection NaN": ("need 0 < detection", lambda: adaptive(detection=math.nan)),
+    "audit cost NaN": ("need 0 < detection", lambda: adaptive(audit_cost=math.nan)),
+    "short life": ("lifetime must", lambda: adaptive(lifetime=9.0)),
+}
+
+
+@pytest.mark.parametrize("name", UNBOUNDED)
+def test_a_policy_without_a_bound_cannot_be_built(name: str) -> None:
+    match, make = UNBOUNDED[name]
+    with pytest.raises(ValueError, match=match):
         make()
