@@ -1,14 +1,13 @@
-"""Facts: what is known of each variable of a function before it runs, by a forward pass.
+"""A forward pass over a function that finds its claims, and four facts about each variable:
 
     known            it depends on parameters only, so it can be computed before any job;
-    rounding_dtypes  types whose rounding it went through: with none it is *exact*, and two honest
-                     devices compute the same bits, unless
-    discontinuities  one of these equations flipped, because of a last-bit difference;
-    loops            the replayed loops before it, which the verifier may have had to cut short.
+    rounding_dtypes  types that it was rounded to since it was last exact; if there are none, it is
+                     *exact*: honest devices compute the same bits, unless
+    discontinuities  one of these equations flipped because of a last-bit difference;
+    loops            replayed loops before it, which the verifier may cut short.
 
-The same pass finds what is committed: contractions whose check is cheaper than their replay,
-roundings on their way into a contraction, and operands of contractions that were computed in a
-narrow type. A committed value is exact again, whatever lies before it.
+`claims.registry` decides which equations are claims. A claimed value is exact again: verifier and
+device both go on with the committed bits.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ NOTHING: frozenset[str] = frozenset()
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """What is known of a variable; see the module's docstring."""
+    """The facts about one variable; see the module's docstring."""
 
     known: bool
     rounding_dtypes: frozenset[str] = NOTHING
@@ -37,11 +36,11 @@ class Fact:
 
     @property
     def exact(self) -> bool:
-        """Whether honest devices compute the same bits, as long as no glue flips."""
+        """Whether honest devices compute the same bits, unless a discontinuity flips."""
         return not self.rounding_dtypes
 
     def join(self, other: Fact) -> Fact:
-        """What holds of a value that may be either."""
+        """Least upper bound: the facts about a value that is computed by either of two paths."""
         return Fact(
             self.known and other.known,
             self.rounding_dtypes | other.rounding_dtypes,
@@ -50,7 +49,7 @@ class Fact:
         )
 
     def under(self, other: Fact) -> Fact:
-        """What holds of a value that is computed only if `other` says so."""
+        """The facts about a value that is computed only if the value of `other` says so."""
         return Fact(
             self.known,
             self.rounding_dtypes,
@@ -64,7 +63,7 @@ CERTAIN = Fact(known=True)
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """An equation that the pass found to be a claim: the proposal, and the fact of its operands."""
+    """A claim that the pass found: the accepted proposal, and the facts about its operands."""
 
     proposal: Proposal
     before: Fact
@@ -72,12 +71,12 @@ class Claimed:
 
 @dataclass(slots=True, eq=False)
 class Forward:
-    """The forward pass, which is the `View` that rules of claims have of the program.
+    """The forward pass, and the `View` of the program that rules of claims are given.
 
     Attributes:
       graph: of the whole function.
       draws: random vectors of the check.
-      facts: of each variable so far.
+      facts: about each variable that was passed.
       claims: by equation.
       discontinuities: names of equations where a last-bit difference may flip a value.
     """
@@ -98,7 +97,7 @@ class Forward:
         return forward
 
     def fact(self, atom: Atom) -> Fact:
-        """Fact of an atom."""
+        """Facts about an atom."""
         return CERTAIN if isinstance(atom, Literal) else self.facts[atom]
 
     def known(self, atom: Atom) -> bool:
@@ -106,11 +105,11 @@ class Forward:
         return self.fact(atom).known
 
     def exact(self, atom: Atom) -> bool:
-        """Whether honest devices compute the same bits, unless a discontinuity flipped."""
+        """Whether honest devices compute the same bits, unless a discontinuity flips."""
         return self.fact(atom).exact
 
     def claimed(self, equation: Equation) -> bool:
-        """Whether the output of an equation is committed."""
+        """Whether an equation is a claim."""
         return equation in self.claims
 
     def outputs_known(self, equation: Equation) -> bool:
@@ -118,7 +117,7 @@ class Forward:
         return all(self.facts[v].known for v in equation.outputs)
 
     def _block(self, block: Block, guard: Fact, *, claimable: bool) -> None:
-        """Find the facts of a block; `guard` is the fact of the value that decides if it runs."""
+        """Pass over a block; `guard` has the facts about the value that decides if it runs."""
         for equation in block.equations:
             if equation.kind == "scan":
                 self._scan(equation, guard, claimable=claimable)
@@ -139,7 +138,7 @@ class Forward:
             self._commit(equation, proposal, guard)
 
     def _replayed(self, equation: Equation, guard: Fact) -> None:
-        """Facts of the outputs of an equation that the verifier computes itself."""
+        """Facts about the outputs of an equation that the verifier replays."""
         inputs = [self.fact(a) for a in equation.inputs]
         joined = reduce(Fact.join, inputs, CERTAIN)
         floats = [a for a in equation.inputs if is_float(a.dtype)]
@@ -161,12 +160,12 @@ class Forward:
             self.facts[v] = fact.under(guard)
 
     def _commit(self, equation: Equation, proposal: Proposal, guard: Fact) -> None:
-        """Make the output of an equation a claim."""
+        """Make an equation a claim."""
         self.discontinuities -= proposal.covers
         far = () if proposal.far is None else (proposal.far,)
         before = reduce(Fact.join, (self.fact(a) for a in (*proposal.operands, *far)))
         self.claims[equation] = Claimed(proposal, before.under(guard))
-        # Both sides go on with the committed value, which is exact unless the branch flips.
+        # The committed value is exact; which branch commits to it still depends on the guard.
         [out] = equation.outputs
         self.facts[out] = Fact(known=False).under(guard)
 
@@ -188,7 +187,7 @@ class Forward:
             self.facts[v] = self.fact(atom)
 
     def _fixpoint(self, carries: Sequence[Var], turn: Callable[[], list[Fact]]) -> None:
-        """Weaken the facts of carries until a turn of the loop no longer changes them."""
+        """Weaken the facts about carries until an iteration no longer changes them."""
         while True:
             before = [self.facts[v] for v in carries]
             after = [f.join(g) for f, g in zip(before, turn(), strict=True)]

@@ -1,4 +1,4 @@
-"""What a program prints: its table of claims, and what its key keeps of the parameters."""
+"""The text of a program: its table of claims, and which parameters its key keeps."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ _SHOWN = 8  # largest values that the key keeps
 
 
 def text(program_id: bytes, found: Analysis, kept: Mapping[str, int]) -> str:
-    """The table of claims, what is discontinuous, and the largest values that the key keeps.
+    """The table of claims, the discontinuities, and the largest values that the key keeps.
 
     Args:
       program_id: 32 bytes.
-      found: of the program.
+      found: analysis of the program.
       kept: bytes by name, from `kept`.
     """
     total = max(found.checked + found.replayed, 1)
-    rows = [("claim", "primitive", "shape", "dtype", "share", "discontinuous")]
+    rows = [("claim", "primitive", "shape", "dtype", "share", "discontinuities")]
     for c in found.by_equation.values():
         shape = "x".join(map(str, c.shape))
-        glue = ", ".join(sorted(c.discontinuities))
-        rows.append((c.name, c.primitive, shape, c.dtype.name, f"{c.work / total:.1%}", glue))
+        before = ", ".join(sorted(c.discontinuities))
+        rows.append((c.name, c.primitive, shape, c.dtype.name, f"{c.work / total:.1%}", before))
     rows.append(("(replayed)", "", "", "", f"{found.replayed / total:.1%}", ""))
     parts = [f"program {program_id.hex()}", table(rows)]
     if found.discontinuities:
@@ -43,7 +43,7 @@ def text(program_id: bytes, found: Analysis, kept: Mapping[str, int]) -> str:
 
 
 def kept(function: Function, params: Any, found: Analysis) -> dict[str, int]:
-    """Bytes of each value that the key keeps, because replayed equations need it, by name."""
+    """Bytes of the values that the key keeps because replayed equations read them, by name."""
     names = _names(function, params)
     nbytes: dict[str, int] = {}
 
@@ -59,7 +59,7 @@ def kept(function: Function, params: Any, found: Analysis) -> dict[str, int]:
 
 
 def _names(function: Function, params: Any) -> dict[Var, str]:
-    """Where the value of a variable comes from, in the user's words."""
+    """The constant or parameter that each variable comes from, or else its equation."""
     block = function.block
     paths = [jax.tree_util.keystr(p) for p, _ in jax.tree_util.tree_leaves_with_path(params)]
     labels = [f"constant {i}" for i in range(len(function.constants))]

@@ -1,10 +1,10 @@
-"""What a compiled program knows before it runs: facts, claims, and the split of the check.
+"""The analysis of a program: its claims, and the split of its check into setup and replay.
 
-`facts` finds what is committed; here each such value becomes a `Claim`. The split is a partial
-evaluation: known equations run once, in `setup`, and what crosses over is the verifier key. Every
-scan body is a `Frame` of its own, whose part of the key is stacked over the iterations; what does
-not depend on the iteration belongs to an enclosing frame. A known value that the check needs is
-either kept in the key or, where that is smaller, rebuilt from what is.
+`dataflow` finds the claims; here they are numbered. The split is a partial evaluation: known
+equations are evaluated once, in `setup`, and the known values that the check reads are the verifier
+key. Each scan body has a `Frame` of its own, whose part of the key is stacked over the iterations;
+values that do not depend on the iteration belong to the enclosing frame. A known value is kept in
+the key, or rebuilt in the check from other values in the key if they are smaller.
 """
 
 from __future__ import annotations
@@ -20,14 +20,18 @@ from verifiable.jaxpr.blocks import Atom, Block, Equation, Literal, Var
 from verifiable.jaxpr.effects import PRIMITIVES, REBUILT, Effect
 from verifiable.jaxpr.graph import uses
 
+# Primitives that cost no arithmetic.
+_MOVES = PRIMITIVES[Effect.EXACT] - {"max", "min", "reduce_max"}
+
 
 @dataclass(slots=True, eq=False)
 class Frame:
-    """The known part of the outermost block, or of a scan's body.
+    """The known part of the outermost block, or of the body of a scan.
 
     Attributes:
-      steps: known equations to evaluate, and partly known scans, in order.
-      children: frames of the partly known scans.
+      depth: number of scans around it.
+      steps: known equations, and scans that are known in part, in order.
+      children: frames of these scans.
       kept: variables whose values go into the key.
       projected: claims whose projection goes into the key.
     """
@@ -41,14 +45,14 @@ class Frame:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Analysis:
-    """The result.
+    """The claims of a function and the split of its check. Made by `analyse`.
 
     Attributes:
-      facts: of every variable.
+      facts: about every variable.
       by_equation: claims, in the order of the trace.
       frame: the known part.
       rebuilt: known variables that the check computes again.
-      loops: replayed `while` equations that no other loop holds.
+      loops: replayed `while` equations outside of other such loops.
       discontinuities: names of equations where a last-bit difference may flip a value.
       checked: operations of claimed contractions.
       replayed: operations that the check replays.
@@ -64,7 +68,7 @@ class Analysis:
     replayed: int
 
     def fact(self, atom: Atom) -> Fact:
-        """Fact of an atom."""
+        """Facts about an atom."""
         return CERTAIN if isinstance(atom, Literal) else self.facts[atom]
 
     def known(self, equation: Equation) -> bool:
@@ -72,14 +76,14 @@ class Analysis:
         return all(self.facts[v].known for v in equation.outputs)
 
     def claims_in(self, block: Block) -> list[Claim]:
-        """Claims of a block and of all that it holds."""
+        """Claims of a block and of the blocks inside it."""
         return [self.by_equation[e] for e in block.walk() if e in self.by_equation]
 
     def costs(self, block: Block, draws: int) -> list[int]:
-        """About what the test of each claim costs, with what is replayed since the claim before it.
+        """Estimated cost of each claim's test and of the replay between it and the previous claim.
 
-        In the units of `Contraction.check_cost`, of which replayed operations, most of them those
-        of large products, cost about half as much on CPUs.
+        In the units of `Contraction.check_cost`. A replayed operation counts half: most belong to
+        large products, which CPUs compute at twice the speed of a check.
 
         Args:
           block: the outermost block.
@@ -98,7 +102,7 @@ class Analysis:
         return costs
 
     def loops_in(self, block: Block) -> list[Equation]:
-        """The replayed loops of a block and of all that it holds."""
+        """The replayed loops of a block and of the blocks inside it."""
         return [e for e in block.walk() if e in self.loops]
 
 
@@ -108,7 +112,7 @@ def analyse(block: Block, known_inputs: int, draws: int) -> Analysis:
     Args:
       block: its outermost block.
       known_inputs: how many of its leading inputs are constants or parameters.
-      draws: random vectors that the check will use, which decide what is worth testing.
+      draws: random vectors of the check; they decide which products are worth a claim.
     """
     forward = Forward.over(block, known_inputs, draws)
     claims = {c.equation: c for c in _number(block, forward, ())}
@@ -184,11 +188,8 @@ def work(equation: Equation) -> int:
     return max(v.size for v in (*equation.inputs, *equation.outputs))
 
 
-_MOVES = PRIMITIVES[Effect.EXACT] - {"max", "min", "reduce_max"}
-
-
 def _replayed(block: Block, forward: Forward, claims: Mapping[Equation, Claim], trips: int) -> int:
-    """Operations that the check replays; a `while` counts one trip."""
+    """Operations that the check replays, counting one iteration of each `while`."""
     total = 0
     for equation in block.equations:
         claim = claims.get(equation)
@@ -206,6 +207,8 @@ def _replayed(block: Block, forward: Forward, claims: Mapping[Equation, Claim], 
 
 @dataclass(slots=True, eq=False)
 class _Split:
+    """Assigns known equations to frames, then finds which known values the check reads."""
+
     facts: dict[Var, Fact]
     by_equation: dict[Equation, Claim]
     home: dict[Var, Frame] = field(default_factory=dict)
@@ -219,7 +222,7 @@ class _Split:
         return isinstance(atom, Literal) or self.facts[atom].known
 
     def build(self, block: Block, frame: Frame) -> None:
-        """Give each known equation to the innermost frame that it depends on."""
+        """Assign each known equation to the innermost frame that it depends on."""
         if self.root is None:
             self.root = frame
             for v in block.inputs:
@@ -256,7 +259,7 @@ class _Split:
         return max(frames, key=lambda f: f.depth, default=self.root)
 
     def demand_block(self, block: Block) -> None:
-        """Find the known values that the check of a block needs."""
+        """Find the known values that the check of a block reads."""
         for equation in block.equations:
             if equation.outputs and all(self.facts[v].known for v in equation.outputs):
                 continue
@@ -307,7 +310,7 @@ class _Split:
         return sum(v.nbytes for v in inputs - self.kept) < var.nbytes
 
     def from_parameters(self, atom: Atom) -> bool:
-        """Whether a known value depends on parameters, or cannot be rebuilt for another reason."""
+        """Whether a known value depends on parameters or on an equation that is never rebuilt."""
         if isinstance(atom, Literal):
             return False
         if atom not in self.dependent:

@@ -1,9 +1,9 @@
-"""The id of a program: 32 bytes that change with anything that decides its result.
+"""The id of a program: 32 bytes that depend on everything that decides its result.
 
-A canonical walk of the flattened jaxpr is hashed: primitives with their parameters, variables by
-order of appearance, shapes, dtypes, literals by value, closed-over constants by digest, bodies by
-their own digest, and the layout of the claims. It is equal across processes, file paths and hash
-seeds for one version of JAX, which it includes. Names of functions and scopes do not enter.
+It is the hash of a canonical encoding of the flattened function: primitives with their parameters,
+variables by order of appearance, shapes, dtypes, literals by value, closed-over constants and
+bodies by digest, the claims, and the version of JAX. It is equal in every process, at every file
+path and for every hash seed. Names of functions and scopes are not part of it.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ def program_id(
 
     Args:
       function: the flattened function.
-      known_inputs: how many inputs of its block are constants or parameters.
+      known_inputs: how many leading inputs of its block are constants or parameters.
       outputs: shape and dtype of each leaf that it returns.
-      analysis: for its claims.
+      analysis: of the function.
 
     Raises:
-      TypeError: a primitive has a parameter that has no canonical form, such as a callback.
+      TypeError: a primitive has a parameter without a canonical form, such as a callback.
     """
     claims = [
         [c.primitive, c.form.near, list(c.shape), c.dtype.name]
@@ -85,7 +85,7 @@ def _atom(atom: Atom, numbers: dict[Var, int]) -> Any:
 
 
 def _parameters(kind: str, params: Mapping[str, Any]) -> bytes:
-    # A function among the parameters says nothing where its jaxpr stands beside it.
+    # If the jaxpr of a function is a parameter too, the function itself adds nothing.
     has_program = any(True for _ in flatten.subprograms(params))
     canonical = {
         name: _canonical(value, f"{kind}[{name}]")
@@ -96,7 +96,7 @@ def _parameters(kind: str, params: Mapping[str, Any]) -> bytes:
 
 
 def _canonical(value: Any, where: str) -> Any:
-    """A value of the closed data model of `encoding`, different for different parameters."""
+    """A parameter in the data model of `encoding`: different parameters, different values."""
     if value is None or isinstance(value, bool | str | bytes):
         return value
     if isinstance(value, enum.Enum):
@@ -133,7 +133,7 @@ def _canonical(value: Any, where: str) -> Any:
     text = repr(value)
     if callable(value) or " at 0x" in text or " object>" in text:
         raise TypeError(
-            f"cannot name {where} = {text}: the program has no id that another process would "
-            "compute (a callback, or an object without a canonical form)"
+            f"expected parameters with a canonical form, got {where} = {text}: a program with a "
+            "callback or an opaque object has no id that another process could compute"
         )
     return ["object", type(value).__qualname__, text]
