@@ -147,8 +147,8 @@ def _attack(
         if shift is not None:
             operands = _operands(claim, env)
             out = claim.form.shifted(operands, out, shift, eps[claim.name], kappa)
-            if claim.turned is not None:
-                [env[claim.turned.outputs[0]]] = interpret.apply(claim.turned, [out])
+            if claim.transpose is not None:
+                [env[claim.transpose.outputs[0]]] = interpret.apply(claim.transpose, [out])
         return out, out
 
     return execute.execute(block, analysis, env, emit=emit, given=shifts)

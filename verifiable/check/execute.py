@@ -36,14 +36,14 @@ def honest(claim: Claim, equation: Equation, env: Env, _: Any = None) -> tuple[A
     if narrow:
         operands = lax.optimization_barrier(list(operands))
     [out] = interpret.apply(equation, operands)
-    if claim.turned is not None:
-        out = _turn(claim.turned, out, env)
+    if claim.transpose is not None:
+        out = _transposed(claim.transpose, out, env)
     elif narrow or claim.form.barrier:
         out = lax.optimization_barrier(out)
     return out, out
 
 
-def _turn(transpose: Equation, out: Array, env: Env) -> Array:
+def _transposed(transpose: Equation, out: Array, env: Env) -> Array:
     """Bind the transpose of a claim that has no other reader, and return the claim made from it.
 
     XLA merges a product with its transpose, which may sum in another order. If the claim itself

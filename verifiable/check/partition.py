@@ -174,7 +174,7 @@ def _claim(
         rounding_dtypes=found.before.rounding_dtypes,
         discontinuities=found.before.discontinuities,
         loops=found.before.loops,
-        turned=reader if reader is not None and reader.kind == "transpose" else None,
+        transpose=reader if reader is not None and reader.kind == "transpose" else None,
     )
 
 

@@ -28,7 +28,7 @@ class Claim:
       rounding_dtypes: types that its operands were rounded to since they were last exact.
       discontinuities: names of discontinuous equations before its operands.
       loops: names of replayed loops before its operands.
-      turned: the transpose that alone reads the output, if there is one.
+      transpose: the transpose that alone reads the output, if there is one.
     """
 
     index: int
@@ -41,7 +41,7 @@ class Claim:
     rounding_dtypes: frozenset[str]
     discontinuities: frozenset[str]
     loops: frozenset[str]
-    turned: Equation | None = field(repr=False)
+    transpose: Equation | None = field(repr=False)
 
     @property
     def name(self) -> str:
