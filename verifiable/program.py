@@ -244,7 +244,7 @@ class Program(Specification):
     ) -> tuple[Findings, Any]:
         """What `check` measures, and the replayed y: a pure JAX function.
 
-        Shapes and dtypes must be those of the program: `check` is what to call on the untrusted.
+        Shapes and dtypes must be the program's: for what an untrusted device sent, call `check`.
         """
         arguments = CheckArguments.of(key, inputs, y, trace)
         findings, own = self.compiled_check.statistics(arguments)
@@ -271,7 +271,7 @@ class Program(Specification):
         received: Received,
         corridor: Corridor | None,
     ) -> Report:
-        """The report on a run whose shapes and dtypes are those of the program."""
+        """The report on a run with the program's shapes and dtypes."""
         arguments = CheckArguments(
             key=key.arrays,
             inputs=self.conform_inputs(inputs),

@@ -91,7 +91,7 @@ class CheckArguments:
       key: arrays of the key by name.
       inputs: the job's inputs.
       outputs: leaves of what the device returned, with the shapes and dtypes of the program.
-      values: the claimed values, likewise.
+      values: the claimed values, with the shapes and dtypes of the program.
     """
 
     key: dict[str, Array]

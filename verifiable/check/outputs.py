@@ -105,6 +105,6 @@ def _compare_rows(theirs: Array, mine: Array, eps: float) -> tuple[Array, Array,
 
 
 def _norms(x: Array) -> Array:
-    """2-norms of rows. In double precision, those of narrower types are finite if all of it is."""
+    """2-norms of rows. Of a narrower type, in double precision, they are finite if the row is."""
     squares = jnp.square(x.real) + jnp.square(x.imag) if jnp.iscomplexobj(x) else jnp.square(x)
     return jnp.sqrt(jnp.sum(squares, axis=-1))

@@ -1,8 +1,8 @@
 """What a device sent, held to the program before anything else looks at it.
 
-First its structure, shapes and dtypes, which are those of the program or refused; then the
-commitment, received before the challenge could be known; then the program and the parameters that
-the device says it ran. Each failure has its reason, and no value is read before it passed.
+First, structure, shapes and dtypes must equal the program's. Then the commitment, received before
+the challenge could be known, must bind what was sent. Then the submission must name the job's
+program and parameters. Each failure has its own reason, and no value is read before these pass.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Received(NamedTuple):
 
 
 def receive(program: Specification, y: Any, trace: Any) -> Received | Problem:
-    """The arrays of an answer and a trace, or why they cannot be those of the program.
+    """The arrays of an answer and a trace, or why the program cannot have made them.
 
     Args:
       program: what the device was to run.
@@ -79,7 +79,7 @@ def misnamed(submission: Submission, key: KeyHeader, job: bytes | None) -> Probl
 
     Args:
       submission: from the device.
-      key: header of the coordinator's key, which is that of the job's program and parameters.
+      key: header of the coordinator's key, made for the job's program and parameters.
       job: the `parameter_root` that the job names, if the caller has it.
 
     Raises:
@@ -100,7 +100,7 @@ def misnamed(submission: Submission, key: KeyHeader, job: bytes | None) -> Probl
 
 
 def _claims(trace: Any, claims: Sequence[Claim]) -> tuple[list[Any], Problem | None]:
-    """The arrays of a trace, or why they cannot be those of the program.
+    """The arrays of a trace, or why the program cannot have made them.
 
     Args:
       trace: a `Trace`, or a sequence of arrays, or anything else.
@@ -131,7 +131,7 @@ def _claims(trace: Any, claims: Sequence[Claim]) -> tuple[list[Any], Problem | N
 
 
 def _output(y: Any, expected: Any) -> tuple[list[Any], Problem | None]:
-    """The leaves of an output, or why they cannot be those of the program."""
+    """The leaves of an output, or why the program cannot have made them."""
     structure = jax.tree.structure(expected)
     try:
         received = leaves_up_to(structure, y)
