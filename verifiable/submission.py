@@ -3,15 +3,28 @@
 A submission also names the program and the parameters that the device ran, so that a coordinator
 whose key was made for others finds out before it blames. Names prove nothing: a device that names
 the right parameters and computes with others is rejected by its claims.
+
+On the wire or on disk, a submission is
+
+    MAGIC || program || parameters || root of the commitment || its size || encoding of the trace
+
+with 32 bytes each for the first four, 8 bytes for the size (big-endian), and `trace.encode` last.
+The program's layout fixes the length, so that a receiver compares it before it reads anything.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final, Self
 
-from verifiable.errors import MalformedEncoding
-from verifiable.trace import Commitment
+from verifiable import trace as traces
+from verifiable.errors import MalformedEncoding, require_type
+from verifiable.trace import Commitment, Layout
+
+MAGIC: Final = b"verifiable submission 1".ljust(32, b"\0")
+"""The first 32 bytes of an encoding: format and version."""
+
+_HEADER = len(MAGIC) + 3 * 32 + 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -43,3 +56,46 @@ class Submission:
             value = getattr(self, name)
             if type(value) is not bytes or len(value) != 32:
                 raise MalformedEncoding(f"{name} has 32 bytes")
+
+    def encode(self) -> bytes:
+        """The bytes to send or to store.
+
+        Raises:
+          TypeError: answer or trace hold something other than arrays.
+          ValueError: a boolean that is neither 0 nor 1.
+        """
+        commitment = self.commitment
+        size = commitment.size.to_bytes(8, "big")
+        header = (MAGIC, self.program, self.parameters, commitment.root, size)
+        return b"".join([*header, traces.encode(self.y, self.trace)])
+
+    @classmethod
+    def decode(cls, data: bytes, layout: Layout) -> Self:
+        """Read the bytes that a device sent.
+
+        Args:
+          data: the bytes; `encoded_size` says how many there must be.
+          layout: of the verifier's own program, `Program.layout`.
+
+        Raises:
+          MalformedEncoding: another length or header, or a boolean that is neither 0 nor 1.
+          TypeError: `data` is not bytes, or `layout` is not a Layout.
+        """
+        require_type("data", data, bytes)
+        require_type("layout", layout, Layout)
+        if len(data) != encoded_size(layout):
+            raise MalformedEncoding(
+                f"the submission has {len(data)} bytes, the program needs {encoded_size(layout)}"
+            )
+        if data[:32] != MAGIC:
+            raise MalformedEncoding(f"the submission does not start with the header {MAGIC!r}")
+        program, parameters, root = (data[i : i + 32] for i in (32, 64, 96))
+        size = int.from_bytes(data[128:_HEADER], "big")
+        y, trace = traces.decode(data[_HEADER:], layout)
+        commitment = Commitment(root=root, size=size)
+        return cls(y=y, trace=trace, commitment=commitment, program=program, parameters=parameters)
+
+
+def encoded_size(layout: Layout) -> int:
+    """Bytes in an encoding for this layout: the most that a receiver has to read."""
+    return _HEADER + traces.encoded_size(layout)

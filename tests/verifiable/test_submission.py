@@ -12,9 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import verifiable as vf
-from verifiable import trace
+from verifiable import submission, trace
 from verifiable.check import trees
 from verifiable.errors import MalformedEncoding, Rejected
 from verifiable.trace import Commitment, Layout, Trace
@@ -82,6 +84,60 @@ def test_the_layout_is_the_programs():
 def test_nothing_is_verified_without_a_commitment():
     with pytest.raises(TypeError, match="commitment"):
         PROGRAM.verify(key(), X, honest())  # type: ignore[call-arg]
+
+
+# --------------------------------------------------------------------------------- on the wire
+
+
+def test_a_submission_survives_its_bytes():
+    sent = honest()
+    data = sent.encode()
+    assert len(data) == submission.encoded_size(PROGRAM.layout)
+    read = vf.Submission.decode(data, PROGRAM.layout)
+    assert read.encode() == data
+    assert read.commitment == sent.commitment
+    assert (read.program, read.parameters) == (sent.program, sent.parameters)
+    report = PROGRAM.verify(key(), X, read, commitment=sent.commitment, parameters=ROOT)
+    assert report.verdict is vf.Verdict.ACCEPT
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: b"",
+        lambda data: data[:-1],
+        lambda data: data + b"\0",
+        lambda data: b"V" + data[1:],
+        lambda data: data[:31] + b"1" + data[32:],
+        lambda data: data[:128] + bytes(8) + data[136:],  # a size of zero
+        lambda data: data[:136] + b"V" + data[137:],  # the trace's own header
+    ],
+)
+def test_other_bytes_are_malformed(change: Callable[[bytes], bytes]):
+    with pytest.raises(MalformedEncoding):
+        vf.Submission.decode(change(honest().encode()), PROGRAM.layout)
+
+
+@given(st.integers(0, 8 * 136 - 1))
+@settings(max_examples=200, deadline=None)
+def test_every_changed_bit_of_the_header_is_noticed(bit: int):
+    data = bytearray(honest().encode())
+    data[bit // 8] ^= 1 << bit % 8
+    try:
+        read = vf.Submission.decode(bytes(data), PROGRAM.layout)
+    except MalformedEncoding:
+        return
+    assert read.encode() == bytes(data)
+    report = PROGRAM.verify(key(), X, read, commitment=read.commitment, parameters=ROOT)
+    assert report.reason in ("other-program", "other-parameters", "commitment-mismatch")
+
+
+def test_decode_takes_bytes_and_a_layout():
+    decode: Any = vf.Submission.decode
+    with pytest.raises(TypeError, match="data must be a bytes"):
+        decode(bytearray(honest().encode()), PROGRAM.layout)
+    with pytest.raises(TypeError, match="layout must be a Layout"):
+        decode(honest().encode(), PROGRAM)
 
 
 # ---------------------------------------------------------------------------------- cheats
