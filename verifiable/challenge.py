@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from blake3 import blake3
@@ -112,7 +112,7 @@ class CommitmentLog:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Challenge:
-    """A seed, and the random vectors that follow from it. Never printed.
+    """A seed, and the random vectors that follow from it. Never printed, copied or pickled.
 
     Attributes:
       public: whether anyone can derive it.
@@ -130,6 +130,27 @@ class Challenge:
     def exact_draws(self) -> int:
         """Draws of an exact check: one while the seed is secret, two where it can be ground."""
         return 2 if self.public else 1
+
+    def to_bytes(self) -> bytes:
+        """33 bytes, for another process of the same owner. They are the secret, unless public."""
+        return bytes([self.public]) + self._seed
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Read what `to_bytes` wrote.
+
+        Raises:
+          ValueError: not 33 bytes that start with 0 or 1.
+        """
+        if len(data) != 33 or data[0] > 1:
+            raise ValueError("a challenge must have 33 bytes, of which the first is 0 or 1")
+        return cls(public=bool(data[0]), _seed=bytes(data[1:]))
+
+    def __reduce__(self):
+        """Refuse to be copied or pickled by accident."""
+        raise TypeError(
+            "a challenge cannot be copied or pickled: write to_bytes() where it must be"
+        )
 
     def derive(self, label: str) -> bytes:
         """32 bytes for another purpose, such as the seed of an audit draw; one for each label."""

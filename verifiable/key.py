@@ -1,15 +1,16 @@
 """The verifier key: what a coordinator needs instead of the weights. Whoever sees it can cheat.
 
 A key holds the random vectors of a challenge and, for every weight W of a claimed contraction,
-the projection W r. W is public, so the key gives r away: it is never printed and its file has
-mode 0600. Besides, it holds the parameters that replayed equations need.
+the projection W r. W is public, so the key gives r away: it is never printed or pickled, and its
+file has mode 0600. It also holds the parameters that replayed equations need.
 
-The file is safetensors. Its header names the program, the policy, the root of the parameters, the
-challenge (by a hash that reveals nothing) and the version of the library.
+A file or `to_bytes` is safetensors. Its header names the program, the policy, the root of the
+parameters, the challenge (by a hash that reveals nothing) and the version of the library.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from collections.abc import Mapping
@@ -20,16 +21,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save
 
 from verifiable._version import __version__
 
 FORMAT = "verifiable key 1"
-_STORED = frozenset(
-    {f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)}
-    | {"bool", "float16", "bfloat16", "float32", "float64", "complex64"}
-)
+_STORED_AS: dict[str, np.dtype[Any]] = {
+    "BOOL": np.dtype(bool),
+    "BF16": jnp.dtype(jnp.bfloat16),
+    "C64": np.dtype(np.complex64),
+    **{f"F{bits}": np.dtype(f"float{bits}") for bits in (16, 32, 64)},
+    **{f"I{bits}": np.dtype(f"int{bits}") for bits in (8, 16, 32, 64)},
+    **{f"U{bits}": np.dtype(f"uint{bits}") for bits in (8, 16, 32, 64)},
+}
+_STORED = frozenset(dtype.name for dtype in _STORED_AS.values())
 _DIGESTS = ("program", "policy", "parameters", "challenge")
 
 
@@ -57,23 +63,37 @@ class KeyHeader:
             if len(getattr(self, name)) != 32:
                 raise ValueError(f"{name} has 32 bytes, got {len(getattr(self, name))}")
 
-    def require(self, **ids: bytes) -> None:
-        """Raise ValueError unless the key was made for these ids, by this version."""
-        for name, mine in ids.items():
-            theirs: bytes = getattr(self, name)
-            if theirs != mine:
-                raise ValueError(
-                    f"the key was made for {name} {theirs.hex()[:16]}, this is {mine.hex()[:16]}"
-                )
+    def require(self, *, program: bytes, policy: bytes, parameters: bytes | None = None) -> None:
+        """Require a key that was made for this check, so that a stale key never blames a device.
+
+        Args:
+          program: 32-byte id of the program that checks.
+          policy: 32-byte id of its policy.
+          parameters: 32-byte root of the parameters that the job names; None if unknown.
+
+        Raises:
+          ValueError: the key was made for others or by another version; names both sides of each.
+        """
+        wanted = {"program": program, "policy": policy, "parameters": parameters}
+        faults = [
+            f"it was made for {name} {theirs.hex()}, this check has {mine.hex()}"
+            for name, mine in wanted.items()
+            if mine is not None and (theirs := getattr(self, name)) != mine
+        ]
         if self.version != __version__:
+            faults.append(f"it was made by version {self.version}, this is {__version__}")
+        if faults:
             raise ValueError(
-                f"the key was made by version {self.version}, this is {__version__}: make a new one"
+                f"the key does not fit this check: {'; '.join(faults)}. Make a key with "
+                "Program.setup from the program, policy and parameters of the job"
             )
 
 
 @dataclass(frozen=True, eq=False)
 class VerifierKey:
-    """The precomputed half of a check; a pytree, so that it passes through `jit` and `vmap`.
+    """The precomputed half of a check: a secret, never printed, copied or pickled.
+
+    It is a pytree, so that it passes through `jit` and `vmap`.
 
     Attributes:
       header: what it was made for.
@@ -102,14 +122,7 @@ class VerifierKey:
           FileExistsError: there is a file already.
           TypeError: a parameter that the key keeps has a type that safetensors has no name for.
         """
-        for name, array in self.arrays.items():
-            if array.dtype.name not in _STORED:
-                raise TypeError(f"{name!r} is {array.dtype.name}, which safetensors cannot store")
-        arrays = {name: np.asarray(a) for name, a in self.arrays.items()}
-        metadata = {"format": FORMAT, "version": self.header.version}
-        for name in _DIGESTS:
-            metadata[name] = getattr(self.header, name).hex()
-        data = save(arrays, metadata)
+        data = self.to_bytes()
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
@@ -128,25 +141,63 @@ class VerifierKey:
         if os.name == "posix" and mode & 0o077:
             raise PermissionError(
                 f"{path} has mode {mode:04o}, but a key that others can read is no secret: "
-                "make a new key for the next epoch, or set mode 0600 if nobody could"
+                "make a new key for the next epoch, or set mode 0600 if no other user can read it"
             )
         try:
-            with safe_open(path, "numpy") as file:
-                metadata = file.metadata() or {}
-                names = list(file.keys())
-                loaded = {name: file.get_tensor(name) for name in names}
+            return VerifierKey.from_bytes(Path(path).read_bytes())
+        except ValueError as error:
+            raise ValueError(f"{path} is not a verifier key: {error}") from error
+
+    def to_bytes(self) -> bytes:
+        """The key as bytes, for another process of the same owner. They are the secret.
+
+        Raises:
+          TypeError: a parameter that the key keeps has a type that safetensors has no name for.
+        """
+        for name, array in self.arrays.items():
+            if array.dtype.name not in _STORED:
+                raise TypeError(f"{name!r} is {array.dtype.name}, which safetensors cannot store")
+        arrays = {name: np.asarray(a) for name, a in self.arrays.items()}
+        metadata = {"format": FORMAT, "version": self.header.version}
+        for name in _DIGESTS:
+            metadata[name] = getattr(self.header, name).hex()
+        return save(arrays, metadata)
+
+    @staticmethod
+    def from_bytes(data: bytes) -> VerifierKey:
+        """Read what `to_bytes` wrote.
+
+        Raises:
+          ValueError: not a verifier key of this format.
+        """
+        try:
+            tensors = deserialize(data)
         except SafetensorError as error:
-            raise ValueError(f"{path} is not a safetensors file: {error}") from error
+            raise ValueError(f"not in the format safetensors: {error}") from error
+        # The library has checked the header, but returns no metadata.
+        size = int.from_bytes(data[:8], "little")
+        metadata = json.loads(data[8 : 8 + size]).get("__metadata__") or {}
         if metadata.get("format") != FORMAT:
-            raise ValueError(f"{path} has format {metadata.get('format')!r}, not {FORMAT!r}")
+            raise ValueError(f"it has format {metadata.get('format')!r}, expected {FORMAT!r}")
         absent = [f.name for f in fields(KeyHeader) if f.name not in metadata]
         if absent:
-            raise ValueError(f"{path} has no {absent} in its header")
+            raise ValueError(f"it has no {absent} in its header")
         digests = {n: bytes.fromhex(metadata[n]) for n in _DIGESTS}
         header = KeyHeader(**digests, version=metadata["version"])
         with jax.enable_x64(True):
-            arrays = {name: jnp.asarray(a) for name, a in loaded.items()}
+            arrays = {name: jnp.asarray(_array(name, tensor)) for name, tensor in tensors}
         return VerifierKey(header, arrays)
+
+    def __reduce__(self):
+        """Refuse to be copied or pickled by accident."""
+        raise TypeError("a verifier key cannot be copied or pickled: write to_bytes() or save()")
+
+
+def _array(name: str, tensor: Mapping[str, Any]) -> np.ndarray[Any, Any]:
+    dtype = _STORED_AS.get(tensor["dtype"])
+    if dtype is None:
+        raise ValueError(f"{name!r} has type {tensor['dtype']}, which no key holds")
+    return np.frombuffer(tensor["data"], dtype).reshape(tensor["shape"])
 
 
 jax.tree_util.register_dataclass(VerifierKey, data_fields=["arrays"], meta_fields=["header"])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
+import pickle
 import re
 import struct
 from collections.abc import Callable
@@ -238,6 +240,29 @@ def test_challenges_are_compared_by_identity():
 def test_a_challenge_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         secret(SEED).public = True  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("leak", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_a_challenge_is_not_copied_or_pickled(leak: Callable[[Any], Any]):
+    for made in (secret(SEED), public(closed(), beacon(), **IDS)):
+        for value in (made, [made], {"challenge": made}):
+            if leak is not copy.copy or value is made:
+                with pytest.raises(TypeError, match="to_bytes"):
+                    leak(value)
+
+
+@pytest.mark.parametrize("made", [secret(SEED), public(closed(), beacon(), **IDS)], ids=str)
+def test_a_challenge_survives_its_bytes(made: Challenge):
+    data = made.to_bytes()
+    again = Challenge.from_bytes(data)
+    assert (again.public, again.id, again.to_bytes()) == (made.public, made.id, data)
+    assert np.array_equal(again.normals("x", (8,)), made.normals("x", (8,)))
+
+
+@pytest.mark.parametrize("data", [b"", bytes(32), bytes(34), b"\2" + bytes(32)], ids=len)
+def test_other_bytes_are_no_challenge(data: bytes):
+    with pytest.raises(ValueError, match="33 bytes"):
+        Challenge.from_bytes(data)
 
 
 # --------------------------------------------------------------------------------------- draws

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 import os
+import pickle
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, dataclass, replace
 from pathlib import Path
@@ -19,6 +21,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from verifiable import challenge, program
+from verifiable._version import __version__
 from verifiable.key import FORMAT, KeyHeader, VerifierKey
 from verifiable.policy import Policy
 from verifiable.report import Verdict
@@ -223,6 +226,32 @@ def test_keys_pass_through_jit(run: Run):
     assert all(bool(np.all(s.passed)) for s in findings.statistics.values())
 
 
+@pytest.mark.parametrize("leak", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_a_key_is_not_copied_or_pickled(leak: Callable[[Any], Any]):
+    with pytest.raises(TypeError, match="to_bytes"):
+        leak(tiny_key())
+
+
+def test_keys_pass_through_vmap_and_tree_functions():
+    key = tiny_key()
+    doubled = jax.vmap(lambda key, x: key.arrays["kept/0"] * x, (None, 0))(key, jnp.arange(3.0))
+    assert doubled.shape == (3, 3, 2)
+    leaves, structure = jax.tree.flatten(key)
+    assert jax.tree.unflatten(structure, leaves).header == key.header
+
+
+def test_a_header_that_does_not_fit_names_both_sides_of_each():
+    header = replace(tiny_key().header, version=__version__)
+    header.require(program=header.program, policy=header.policy)
+    header.require(program=header.program, policy=header.policy, parameters=header.parameters)
+    with pytest.raises(ValueError, match=r"Program\.setup") as caught:
+        header.require(program=b"x" * 32, policy=b"y" * 32, parameters=b"z" * 32)
+    for side in (header.program, header.policy, header.parameters):
+        assert side.hex() in str(caught.value)
+    for side in (b"x", b"y", b"z"):
+        assert (side * 32).hex() in str(caught.value)
+
+
 @pytest.mark.parametrize("name", ["program", "policy", "parameters", "challenge"])
 @pytest.mark.parametrize("length", [0, 31, 33])
 def test_a_header_has_digests(name: str, length: int):
@@ -268,6 +297,13 @@ def test_every_type_survives_its_file(dtype: str, tmp_path: Path):
     for name, array in key.arrays.items():
         assert (loaded.arrays[name].dtype, loaded.arrays[name].shape) == (array.dtype, array.shape)
         assert np.array_equal(loaded.arrays[name], array)
+
+
+def test_a_key_survives_its_bytes(run: Run):
+    again = VerifierKey.from_bytes(run.key.to_bytes())
+    assert again.header == run.key.header
+    assert again.arrays.keys() == run.key.arrays.keys()
+    assert all(np.array_equal(again.arrays[name], a) for name, a in run.key.arrays.items())
 
 
 @pytest.mark.parametrize("dtype", ["complex128", "float8_e4m3fn", "int4"])
@@ -368,6 +404,8 @@ def test_what_is_no_key_is_refused(make: Callable[[Path], Any], tmp_path: Path):
     make(path)
     if path.is_file():
         path.chmod(0o600)
+        with pytest.raises(ValueError):
+            VerifierKey.from_bytes(path.read_bytes())
     with pytest.raises(ValueError) as caught:
         VerifierKey.load(path)
     assert len(str(caught.value)) < 1000
