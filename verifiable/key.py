@@ -76,16 +76,16 @@ class KeyHeader:
         """
         wanted = {"program": program, "policy": policy, "parameters": parameters}
         faults = [
-            f"it was made for {name} {theirs.hex()}, this check has {mine.hex()}"
+            f"the key was made for {name} {theirs.hex()}, this check has {mine.hex()}"
             for name, mine in wanted.items()
             if mine is not None and (theirs := getattr(self, name)) != mine
         ]
         if self.version != __version__:
-            faults.append(f"it was made by version {self.version}, this is {__version__}")
+            faults.append(f"the key was made by version {self.version}, this is {__version__}")
         if faults:
             raise ValueError(
-                f"the key does not fit this check: {'; '.join(faults)}. Make a key with "
-                "Program.setup from the program, policy and parameters of the job"
+                f"{'; '.join(faults)}. Make a key with Program.setup from the program, policy and "
+                "parameters of the job"
             )
 
 
