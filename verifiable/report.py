@@ -9,8 +9,11 @@ Every reason is one of `REASONS`, a stable code.
 from __future__ import annotations
 
 import enum
+import json
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from html import escape
 from typing import Any, Self
 
 from verifiable.errors import Rejected, Undecided
@@ -107,6 +110,16 @@ class Corridor:
     shares: tuple[tuple[str, float], ...]
     answer: Callable[[Any], Any] = field(repr=False, compare=False)
 
+    def to_dict(self) -> dict[str, Any]:
+        """The corridor without the function; a number that is not finite becomes None."""
+        return {
+            "margin": _finite(self.margin),
+            "reach": _finite(self.reach),
+            "kappa": _finite(self.kappa),
+            "within": self.within,
+            "shares": [[name, _finite(share)] for name, share in self.shares],
+        }
+
     @property
     def within(self) -> bool:
         """Whether a cheat could turn the answer's sign."""
@@ -142,14 +155,22 @@ class Result:
     bound: Bound | None = None
     exact: bool = False
 
-    def require(self) -> None:
-        """Raise unless accepted.
+    def __bool__(self) -> bool:
+        """A result has no truth value: `if result:` would take a rejection for a pass."""
+        raise TypeError(
+            "a result has no truth value: write result.require(), which raises unless accepted, or "
+            "compare result.verdict with Verdict.ACCEPT"
+        )
+
+    def require(self) -> Self:
+        """This result, if it accepts.
 
         Raises:
           Rejected: shown to be wrong.
           Undecided: indeterminate.
         """
         require(self.verdict, self.reason, self.message or f"worst ratio {self.worst:.3g}")
+        return self
 
 
 def require(verdict: Verdict, reason: str, message: str) -> None:
@@ -251,6 +272,47 @@ class Report:
         require(self.verdict, self.reason, where + what)
         return self
 
+    def to_dict(self) -> dict[str, Any]:
+        """The report without the answer: strings, integers, lists, and floats that are finite.
+
+        A number that is not finite becomes None.
+        """
+        return {
+            "verdict": self.verdict.value,
+            "reason": self.reason,
+            "message": self.message,
+            "claim": self.claim,
+            "worst": _finite(self.worst),
+            "results": [
+                asdict(r) | {"verdict": r.verdict.value, "worst": _finite(r.worst)}
+                for r in self.results
+            ],
+            "coverage": asdict(self.coverage) | {"share": self.coverage.share},
+            "bound": None if self.bound is None else asdict(self.bound),
+            "corridor": None if self.corridor is None else self.corridor.to_dict(),
+        }
+
+    def to_json(self) -> str:
+        """`to_dict` as JSON."""
+        return json.dumps(self.to_dict(), allow_nan=False)
+
+    def _repr_html_(self) -> str:
+        """The report in a notebook. Everything is escaped: a device may choose parts of it."""
+        colour = {"accept": "#1a7f37", "reject": "#cf222e"}.get(self.verdict.value, "#9a6700")
+        head, *_ = str(self).splitlines()
+        rows = [("claim", "verdict", "reason", "worst", "trip", "row", "discontinuities")]
+        for r in self.results:
+            place = str(r.trip), "" if r.row is None else str(r.row)
+            worst, jumps = f"{r.worst:.3g}", ", ".join(r.discontinuities)
+            rows.append((r.name, r.verdict.value, r.reason, worst, *place, jumps))
+        cells = ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows]
+        body = "".join(f"<tr>{row}</tr>" for row in cells)
+        share = f"checked by claim {self.coverage.share:.1%}, worst ratio {self.worst:.3g}"
+        return (
+            f'<p><b style="color:{colour}">{escape(head)}</b> {escape(self.message)}</p>'
+            f"<p>{share}</p><table>{body}</table>"
+        )
+
     def __str__(self) -> str:
         """The report as a table."""
         rows = [("claim", "verdict", "reason", "worst", "trip", "row")]
@@ -281,6 +343,10 @@ class Report:
                 f"{state}: margin {self.corridor.margin:.3g}, reach {self.corridor.reach:.3g}"
             )
         return "\n".join(lines)
+
+
+def _finite(x: float) -> float | None:
+    return float(x) if math.isfinite(x) else None
 
 
 def table(rows: list[tuple[str, ...]]) -> str:

@@ -16,6 +16,7 @@ from verifiable.errors import Rejected, Undecided, VerdictError, VerificationErr
 from verifiable.report import (
     REASONS,
     ClaimResult,
+    Corridor,
     Coverage,
     Report,
     Result,
@@ -193,3 +194,42 @@ def test_a_report_has_no_truth_value():
         assert report
     with pytest.raises(TypeError, match=r"report\.require\(\)"):
         _ = "paid" if not report else "unpaid"
+
+
+def test_a_result_has_no_truth_value_and_require_returns_it():
+    passed = result(verdict=Verdict.ACCEPT, reason="ok")
+    assert passed.require() is passed
+    for made in (passed, result()):
+        with pytest.raises(TypeError, match=r"result\.require\(\)"):
+            bool(made)
+
+
+def test_a_report_becomes_json_without_the_answer():
+    made = report(worst=math.inf, results=(*CLAIMS, dataclasses.replace(CLAIMS[0], worst=math.nan)))
+    found = json.loads(made.to_json())
+    assert found == json.loads(json.dumps(made.to_dict()))
+    assert "y" not in found
+    assert (found["verdict"], found["reason"], found["worst"]) == ("reject", "claim-mismatch", None)
+    assert [r["worst"] for r in found["results"]] == [0.25, 1234.5, 0.0, None]
+    assert found["results"][1]["discontinuities"] == []
+    assert found["coverage"]["share"] == 0.9
+    assert found["bound"]["draws"] == 16
+    assert found["corridor"] is None
+
+
+def test_a_corridor_becomes_json_without_its_function():
+    corridor = Corridor(margin=math.nan, reach=2.0, kappa=3.0, shares=(("a", 2.0),), answer=len)
+    found = json.loads(report(corridor=corridor).to_json())["corridor"]
+    assert found == {
+        "margin": None, "reach": 2.0, "kappa": 3.0, "within": True, "shares": [["a", 2.0]]
+    }  # fmt: skip
+
+
+def test_html_escapes_everything():
+    evil = "<script>alert('x')</script>"
+    claim = dataclasses.replace(CLAIMS[0], name=evil, reason=evil, discontinuities=(evil,))
+    text = report(message=evil, claim=evil, reason=evil, results=(claim,))._repr_html_()
+    assert "<script" not in text
+    assert text.count("&lt;script&gt;") == 6
+    assert "#cf222e" in text
+    assert "#1a7f37" in report(verdict=Verdict.ACCEPT, reason="ok")._repr_html_()
