@@ -7,8 +7,8 @@ derives it so that anyone can recompute it:
     seed = H(version, program, policy, parameter root, root and size of the epoch's closed
              commitment log, beacon chain, beacon round, beacon value)
 
-where the beacon's round lies after the one in which the log closed. Nothing that a device can
-choose after the beacon is known enters. The types keep the order: a public challenge can only be
+where the beacon's round lies after the one in which the log closed. A device cannot
+choose any of these after the beacon is known. The types keep the order: a public challenge can only be
 made from a `ClosedLog`, and a log that is closed takes no more commitments.
 
 Draws are BLAKE3 in key-derivation mode with extendable output, one stream a label: 52 bits to a
@@ -47,7 +47,7 @@ class Beacon:
     value: bytes
 
     def __post_init__(self) -> None:
-        """Refuse what could not have come from a beacon."""
+        """Refuse values that no beacon has."""
         if not self.chain:
             raise ValueError("a beacon needs the name of its chain")
         if self.round < 0:

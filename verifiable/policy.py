@@ -39,7 +39,7 @@ _OUTPUT_EPS = (
 
 
 class Tested(Protocol):
-    """A claim, or the form of a contraction: whatever is held to a tolerance."""
+    """A claim, or the form of a contraction: anything that is tested against a tolerance."""
 
     @property
     def eps_types(self) -> Iterable[str]:
@@ -49,7 +49,7 @@ class Tested(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What calibration saw of one claim or output, over all samples and executors.
+    """Deviations that calibration measured for one claim or output, over all samples and executors.
 
     Attributes:
       name: of the claim; outputs are called `output`, with their path.
@@ -81,7 +81,7 @@ class Calibration:
     measured: tuple[Measured, ...]
 
     def __post_init__(self) -> None:
-        """Refuse a calibration that measured nothing, or that would let everything pass."""
+        """Refuse a calibration without measurements, or one that would let everything pass."""
         if self.samples < 1 or self.executors < 1 or not self.measured:
             raise ValueError("a calibration needs at least one sample, executor and claim")
         if not (math.isfinite(self.factor) and self.factor >= 1):
@@ -136,7 +136,7 @@ class Policy:
             raise ValueError(f"trip_limit must be 1 to 2^31 - 1, got {self.trip_limit}")
         for names in (self.eps, self.output_eps):
             if len(dict(names)) < len(names):
-                raise ValueError(f"a dtype stands twice in {names}")
+                raise ValueError(f"a dtype is listed twice in {names}")
         for name, value in (*self.eps, *self.output_eps):
             if not (math.isfinite(value) and 0 < value < 1):
                 raise ValueError(f"the tolerance of {name} must lie between 0 and 1, got {value}")
