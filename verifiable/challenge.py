@@ -7,9 +7,9 @@ derives it so that anyone can recompute it:
     seed = H(version, program, policy, parameter root, root and size of the epoch's closed
              commitment log, beacon chain, beacon round, beacon value)
 
-where the beacon's round lies after the one in which the log closed. A device cannot
-choose any of these after the beacon is known. The types keep the order: a public challenge can only be
-made from a `ClosedLog`, and a log that is closed takes no more commitments.
+where the beacon's round lies after the one in which the log closed. A device cannot choose any of
+these after the beacon is known. The types keep the order: a public challenge can only be made from
+a `ClosedLog`, and a log that is closed takes no more commitments.
 
 Draws are BLAKE3 in key-derivation mode with extendable output, one stream a label: 52 bits to a
 uniform in (0, 1) and the inverse normal distribution (float64), or 128 bits reduced modulo
