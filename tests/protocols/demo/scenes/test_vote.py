@@ -32,11 +32,11 @@ def job() -> devices.DemoJob:
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_honest_answers_agree_at_every_precision(precision: str):
     """Answers are float32 at every precision, but further apart where the model rounds coarser."""
-    model = models.in_precision(models.small_transformer(0, width=64, layers=2), precision)
-    played = vote.play(prepare(model, ["a", "the cat"]), seed=SEED)
-    summary = end(tuple(played))
-    honest = {o.voter.device.name: o.outcome for o in summary.outcomes if o.voter.device.honest}
-    assert honest == dict.fromkeys(("Ada", "Ben", "Cleo", "Dov"), "agreed")
+    model = models.in_precision(models.small_transformer(0, width=64, layers=1), precision)
+    voters = seven(voter("op by op", devices.op_by_op))
+    summary = end(vote.play(prepare(model, ["a", "the cat"]), voters=voters, seed=SEED))
+    assert [o.outcome for o in summary.outcomes] == ["agreed"] * 7
+    assert summary.audits == 0
 
 
 @functools.cache
@@ -61,7 +61,7 @@ def seven(*special: roles.Voter) -> list[roles.Voter]:
 
 @pytest.mark.parametrize("seed", [bytes([i]) * 32 for i in range(4)])
 def test_everybody_gets_what_they_deserve_in_every_seating(seed: bytes):
-    """Row 21, a copycat of commit and reveal, and row 22, colluders on one wrong answer."""
+    """A copycat of commit and reveal has no ballot; colluders on one wrong answer are blamed."""
     summary = end(played(seed))
     assert summary.right
     decided = (summary.decision.outcome, summary.decision.reason)
