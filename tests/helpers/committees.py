@@ -1,4 +1,4 @@
-"""Committees, verdicts and votes for tests: made once, with keys that are known."""
+"""Committees, verdicts and votes for tests, with known keys; each is made once."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def vote(of: Committee, member: int, statement: S) -> Vote[S]:
 
 
 def submission(of: Committee, signers: Sequence[int], statement: S) -> SettlementSubmission[S]:
-    """What these members sign, with as many bits."""
+    """The submission of these members' signatures."""
     votes = {i: signature(of, i, statement) for i in signers}
     return SettlementSubmission[S].combine(statement, votes, of)
 
@@ -96,3 +96,18 @@ def log(numbers: Iterable[int], **change: Any) -> EpochLog:
 
 def statement(head: Head, of: EpochLog) -> EpochStatement:
     return head.statement(root=of.tree.root, size=of.tree.size, policy=of.policy)
+
+
+FOUR = committee((1, 1, 1, 1))
+"""The committee in office at `HEAD`."""
+NEXT = committee((1, 1, 1), first=10)
+"""The committee that `ROTATION` names."""
+HEAD = Head(committee=FOUR)
+ROTATION = HEAD.rotation(NEXT)
+RECORDS = [record(i) for i in range(7)]
+LOG = EpochLog.of(RECORDS)
+STATEMENT = statement(HEAD, LOG)
+HONEST = submission(FOUR, [0, 1, 2], STATEMENT)
+OTHER_LOG = log(range(1, 8))
+OTHER_STATEMENT = statement(HEAD, OTHER_LOG)
+"""For the same place as `STATEMENT`: a member that signs both equivocates."""

@@ -1,4 +1,4 @@
-"""COSE receipts: read as RFC 9942 says, refused where anything was changed."""
+"""COSE receipts: readable by RFC 9942, and refused after any change."""
 
 from __future__ import annotations
 
@@ -170,10 +170,10 @@ CHEATS = [
         InvalidSignature,
         lambda: replace(RECEIPT, statement=replace(STATEMENT, previous_root=b"\1" * 32)),
     ),
-    Cheat("signed by somebody else", InvalidSignature, resigned),
-    Cheat("issued by somebody else", InvalidSignature, lambda: RECEIPT, issuer=MALLORY_ID),
-    Cheat("in somebody else's name", InvalidSignature, lambda: resigned(issuer=MALLORY_ID.id)),
-    Cheat("signed by the issuer in somebody else's name", InvalidSignature, misnamed),
+    Cheat("signed by another key", InvalidSignature, resigned),
+    Cheat("issued by another identity", InvalidSignature, lambda: RECEIPT, issuer=MALLORY_ID),
+    Cheat("in another issuer's name", InvalidSignature, lambda: resigned(issuer=MALLORY_ID.id)),
+    Cheat("signed by the issuer in another issuer's name", InvalidSignature, misnamed),
     Cheat("no signature", InvalidSignature, lambda: replace(RECEIPT, signature=bytes(64))),
     Cheat(
         "a signature of the bare root",
@@ -288,7 +288,7 @@ def test_a_long_receipt_is_refused_before_it_is_read():
 
 
 def test_the_table_of_forms_is_made_as_receipts_are():
-    """Otherwise its rows would be refused for something else."""
+    """So the rows of the table are refused only for their changes."""
     assert Receipt.decode(sign1()) == RECEIPT
     assert Receipt.decode(sign1(unprotected=proofs([SIZE, INDEX, PATH]))) == RECEIPT
 

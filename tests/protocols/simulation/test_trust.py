@@ -1,4 +1,4 @@
-"""Trust against those who earn it to spend it; stakes against many cheats before a settlement."""
+"""Trust against workers that earn it to spend it, and audits that are foreseen."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from protocols.simulation.stakes import simulate_profit
 from protocols.simulation.trust import (
     EARN_THEN_SPEND,
     Foresight,
@@ -16,14 +15,12 @@ from protocols.simulation.trust import (
     simulate_trust,
 )
 from verifiable.audits.sampling import miss_probability
-from verifiable.audits.stakes import Terms, outstanding_cap
 from verifiable.voting.quorum import FirstToMatch
 from verifiable.voting.trust import Adaptive
 
 BAD = 0.1
 RECOMMENDED = Adaptive(bad=BAD, newcomers=FirstToMatch(bad=BAD, matches=3))
 SIZE: dict[str, Any] = {"slots": 400, "results": 3000}
-
 STRATEGIES = {
     "honest": SpendingStrategy(share=0.0),
     "earn, then spend": EARN_THEN_SPEND,
@@ -35,13 +32,13 @@ STRATEGIES = {
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
-def test_row_24_no_strategy_exceeds_bound_or_cost(name: str):
+def test_no_strategy_exceeds_bound_or_cost(name: str):
     found = simulate_trust(RECOMMENDED, STRATEGIES[name], **SIZE)
     assert found.interval()[0] <= RECOMMENDED.assurance.error
     assert found.runs_per_job <= RECOMMENDED.runs_if_spent * 1.01
 
 
-def test_row_24_earn_then_spend_by_the_recommended_defaults():
+def test_earn_then_spend_by_the_recommended_defaults():
     """Less than one percent wrong, at less than 1.2 runs per job, whatever share is spent."""
     for share in (0.05, best_share(RECOMMENDED), 0.2, 1.0):
         found = simulate_trust(RECOMMENDED, SpendingStrategy(share=share), slots=1000)
@@ -50,7 +47,7 @@ def test_row_24_earn_then_spend_by_the_recommended_defaults():
     assert found.runs_per_job == pytest.approx(RECOMMENDED.runs_if_spent, rel=0.02)
 
 
-def test_whoever_never_earns_trust_is_within_bound_and_cost():
+def test_a_worker_that_never_earns_trust_stays_within_bound_and_cost():
     never = SpendingStrategy(share=1.0, earns=False)
     found = simulate_trust(RECOMMENDED, never, slots=1500, results=300)
     assert found.interval()[0] <= RECOMMENDED.assurance.error
@@ -71,7 +68,7 @@ def test_the_simulated_share_is_the_one_of_exact_sampling():
     assert found.error == pytest.approx(wrong / accepted, rel=0.1)
 
 
-def test_row_24_audits_that_are_foreseen_are_worth_nothing():
+def test_audits_that_are_foreseen_are_worth_nothing():
     """And guessing at unforeseeable ones gains nothing."""
     share = best_share(RECOMMENDED)
     blind = simulate_trust(RECOMMENDED, SpendingStrategy(share=share), **SIZE)
@@ -104,36 +101,3 @@ def test_the_same_seed_gives_the_same_history():
 def test_a_share_is_a_share(share: float):
     with pytest.raises(ValueError, match="between 0 and 1"):
         SpendingStrategy(share=share)
-
-
-# Stakes.
-
-
-MANY = Terms(gain=1.0, reward=0.2, cost=0.1, audit_rate=0.1, detection=0.9, outstanding=40)
-
-
-def test_row_24b_many_cheats_before_the_first_is_settled():
-    """A stake that deters one cheat pays for forty; the one for forty deters any number."""
-    one = dataclasses.replace(MANY, outstanding=1).least_stake
-    alone = simulate_profit(MANY, stake=one, cheats=1)
-    assert abs(alone.mean) < 4 * alone.deviation  # it breaks even
-    assert simulate_profit(MANY, stake=one, cheats=40).mean > 10
-    for cheats in (1, 2, 5, 10, 20, 40):
-        found = simulate_profit(MANY, stake=MANY.least_stake, cheats=cheats)
-        assert found.mean < 4 * found.deviation
-
-
-def test_row_24b_the_cap_is_where_cheating_starts_to_pay():
-    stake = 20.0
-    cap = outstanding_cap(stake, gain=1.0, reward=0.2, audit_rate=0.1, detection=0.9)
-    most = dataclasses.replace(MANY, outstanding=10 * cap)
-    at = simulate_profit(most, stake=stake, cheats=cap)
-    assert at.mean < 4 * at.deviation
-    beyond = simulate_profit(most, stake=stake, cheats=2 * cap)
-    assert beyond.mean > 4 * beyond.deviation
-
-
-@pytest.mark.parametrize("cheats", [0, 41])
-def test_more_cheats_than_unsettled_results_are_refused(cheats: int):
-    with pytest.raises(ValueError, match="may be unsettled"):
-        simulate_profit(MANY, stake=1.0, cheats=cheats)
