@@ -35,7 +35,7 @@ from verifiable.check import calibration, corridor, describe, partition, program
 from verifiable.check import execute as prover
 from verifiable.check.compiled import CheckArguments, CompiledCheck, CompiledSetup
 from verifiable.check.corridor import Answer
-from verifiable.check.receive import Problem, Received, misnamed, receive, uncommitted
+from verifiable.check.receive import Problem, ReceivedArrays, misnamed, receive, uncommitted
 from verifiable.check.replay import Findings
 from verifiable.check.schedule import Strategy
 from verifiable.check.specification import Specification
@@ -268,7 +268,7 @@ class Program(Specification):
         self,
         key: VerifierKey,
         inputs: tuple[Any, ...],
-        received: Received,
+        received: ReceivedArrays,
         corridor: Corridor | None,
     ) -> Report:
         """The report on a run with the program's shapes and dtypes."""

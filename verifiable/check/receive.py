@@ -36,7 +36,7 @@ class Problem(NamedTuple):
     message: str
 
 
-class Received(NamedTuple):
+class ReceivedArrays(NamedTuple):
     """Arrays with the structure, shapes and dtypes of the program.
 
     Attributes:
@@ -48,7 +48,7 @@ class Received(NamedTuple):
     values: tuple[Any, ...]
 
 
-def receive(program: Specification, y: Any, trace: Any) -> Received | Problem:
+def receive(program: Specification, y: Any, trace: Any) -> ReceivedArrays | Problem:
     """The arrays of an answer and a trace, or why the program cannot have made them.
 
     Args:
@@ -58,11 +58,11 @@ def receive(program: Specification, y: Any, trace: Any) -> Received | Problem:
     """
     values, problem = _claims(trace, program.claims)
     outputs, other = _output(y, program.y)
-    return problem or other or Received(tuple(outputs), tuple(values))
+    return problem or other or ReceivedArrays(tuple(outputs), tuple(values))
 
 
 def uncommitted(
-    program: Specification, received: Received, commitment: Commitment
+    program: Specification, received: ReceivedArrays, commitment: Commitment
 ) -> Problem | None:
     """Why an answer and a trace are not what was committed to; None if they are."""
     try:
