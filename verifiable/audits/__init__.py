@@ -1,4 +1,11 @@
-"""Plan audits and stakes: sampling, stakes, and the cheapest mix."""
+"""Audits and stakes: which results to audit, how many of them, and which stake deters a cheat.
+
+    sampling   draws of receipts and seats; how many audits an error takes; a sequential test
+    stakes     the stake that deters a cheat, and the largest that honest workers accept
+    planning   the cheapest mix of replication and audits for a given error
+
+Specification: specs/sampling.md.
+"""
 
 from __future__ import annotations
 

@@ -1,19 +1,19 @@
-"""The cheapest mix of replication and audits for an error that is asked for.
+"""The cheapest mix of replication and audits for a given error.
 
-Every option assumes the worst of the bad fraction f among those who answer: they collude, and cheat
-whenever it costs us most. Costs are per finished job, jobs that had to start over included:
+Every option assumes that the bad fraction f among those who answer colludes, and cheats where it
+costs most. Costs are per finished job, and include the runs of jobs that start over:
 
-    vote             the policies of `replication`, no audits
+    vote             the policies of `voting.quorum`, no audits
     audited-quorum   k runs; audited at rate q where they agree, one by one until an audit passes
                      where they differ. With B ~ Binomial(k, f) and V = f^k q d (void, starts over)
                        error   (f^k (1 - q d) + (1 - d) E[B / (k - B + 1); 0 < B < k]) / (1 - V)
                        audits  (q (f^k + (1 - f)^k) + E[(k + 1) / (k - B + 1); 0 < B < k]) / (1 - V)
                      k = 1, q = 1 is a single run that is always audited
-    adaptive         trusted workers run alone, windows of their results audited (`reputation`)
-    deterrence       a single run audited just often enough that the stake deters (`stakes`); its
-                     error is bounded for workers that would rather not lose it, and for no others
+    adaptive         trusted workers run alone, windows of their results audited (`voting.trust`)
+    deterrence       a single run audited just often enough that the stake deters (`stakes`); it
+                     reaches the error only if workers avoid losing their stake
 
-q is the least that reaches the error, and each option's other parameter the cheapest.
+q is the least rate that reaches the error; k is the cheapest size.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Economy:
     lifetime: float = 1000.0
 
     def __post_init__(self) -> None:
-        """Refuse what no option could be priced with; `Terms` and `Adaptive` look at the rest."""
+        """Check costs, stake and detection; `Terms` and `Adaptive` check the other fields."""
         if not (self.run_cost > 0.0 and math.isfinite(self.run_cost)):
             raise ValueError(f"a run costs a positive, finite amount, got {self.run_cost}")
         for name in ("audit_cost", "stake", "gain", "reward"):
@@ -83,8 +83,8 @@ class Option:
       audits: expected audits per job.
       cost: expected cost per job.
       error: bound on the probability that what is accepted is wrong.
-      deters: whether the error is reached by workers that will not lose their stake; `error` is
-        then what a bad fraction that does not mind can do.
+      deters: whether the error is reached only if workers avoid losing their stake; `error` is then
+        the bound if a bad fraction does not.
       how: the option in a sentence.
     """
 
@@ -105,7 +105,7 @@ class Plan:
 
     Attributes:
       bad: assumed bad fraction among those who answer.
-      error: the error that was asked for.
+      error: the error to reach.
       options: what reaches it, by ascending cost; never empty.
       assumes: what all of them assume, in words.
     """
@@ -127,11 +127,11 @@ def plan(
     """Find the cheapest mix of replication and audits.
 
     Args:
-      bad: bad fraction among those who answer (`replication.bad_among_answers`); from 1/2 on, only
+      bad: bad fraction among those who answer (`voting.bad_among_answers`); from 1/2 on, only
         audits help.
       error: bound on the probability of accepting a wrong result.
       economy: costs and limits.
-      rational: whether to offer deterrence, which assumes that bad workers will not lose a stake.
+      rational: whether to offer deterrence, which assumes that bad workers avoid losing a stake.
 
     Raises:
       ValueError: an argument out of range, or nothing reaches the error.
@@ -155,7 +155,7 @@ def plan(
         options=tuple(sorted(options, key=lambda option: option.cost)),
         assumes=f"every answer is bad with probability at most {bad:g} given those before it (of "
         "those who answer, so count availability in); seats and audits are drawn by randomness "
-        "that nobody could foresee; an honest result passes its audit",
+        "that is unknown in advance; an honest result passes its audit",
     )
 
 
@@ -185,7 +185,7 @@ def _votes(bad: float, error: float, economy: Economy) -> Iterator[Option]:
                 f"runs until {matches} agree, {size} at most",
             ),
         ]
-    # Four times the expected length leaves next to no vote undecided, and is never short.
+    # With a limit of four times the expected length, almost no vote ends undecided.
     length = math.log(error) / math.log(bad / (1.0 - bad)) / (1.0 - 2.0 * bad)
     if 4.0 * length <= _MOST_BALLOTS:
         margin = Sequential(bad=bad, error=error, limit=max(500, math.ceil(4.0 * length)))
@@ -210,7 +210,14 @@ def _votes(bad: float, error: float, economy: Economy) -> Iterator[Option]:
 def audited_quorum(
     *, bad: float, size: int, audit_rate: float, detection: float
 ) -> tuple[float, float, float]:
-    """Error, runs and audits per finished job of k runs that are audited; formulas above."""
+    """Error, runs and audits per finished job of an audited quorum; see the module's docstring.
+
+    Args:
+      bad: bad fraction f among those who answer.
+      size: runs k of a job.
+      audit_rate: probability q that a result on which all runs agree is audited.
+      detection: probability d that the audit of a wrong result fails.
+    """
     f, k = bad, size
     agree_bad = f**k
     disputes = [math.comb(k, b) * f**b * (1.0 - f) ** (k - b) for b in range(1, k)]
@@ -249,7 +256,7 @@ def _audited(bad: float, error: float, economy: Economy) -> Iterator[Option]:
             )
         if rate == 0.0:
             break
-    # Another rate suits another size; only the cheapest of them is an option of its own.
+    # Each size has its own rate; only the cheapest size becomes an option.
     yield from sorted(found, key=lambda option: option.cost)[:1]
 
 

@@ -1,17 +1,17 @@
-"""Audits: who is drawn, and what a draw of that size finds.
+"""Audits: which receipts are drawn, and how likely a draw misses all bad ones.
 
 Drawn without replacement, u audits of N receipts of which b are bad miss all of them with
 probability
 
     C(N - b, u) / C(N, u)                                                    (hypergeometric)
 
-The draw is a function of a seed that nobody could know when the receipts were committed: the
-epoch's public challenge. Whoever holds the seed recomputes the draw, and sees afterwards that no
-receipt which had to be audited was spared. A draw of u + 1 begins with the draw of u, so an audit
-can be extended, or stopped early by a sequential test, without drawing afresh.
+The draw is a function of a seed that is unknown until the receipts are committed: the epoch's
+public challenge. Any holder of the seed can recompute the draw, and check that every receipt drawn
+was audited. A draw of u + 1 begins with the draw of u, so an audit can be extended, or stopped
+early by a sequential test, without a new draw.
 
-Probabilities of rare events are computed from the tail that they are asked for, never as one minus
-the other. Sources: specs/sampling.md.
+The probability of a rare event is computed as the sum of its own tail, never as one minus the other
+tail. Sources: specs/sampling.md.
 """
 
 from __future__ import annotations
@@ -100,7 +100,9 @@ def draw_each(
     """
     wanted = np.asarray(rates, dtype=np.float64)
     if wanted.ndim != 1 or not np.all((wanted >= 0.0) & (wanted <= 1.0)):
-        raise ValueError("rates are a vector of probabilities")
+        raise ValueError(
+            f"rates must be a vector of numbers from 0 to 1, got an array of shape {wanted.shape}"
+        )
     certain = wanted == 1.0
     limit = np.ceil(np.ldexp(np.where(certain, 0.0, wanted), 64)).astype(np.uint64)
     words = _Stream(seed, f"each/{label}").words(len(wanted))
@@ -186,7 +188,7 @@ def miss_probability(population: int, bad: int, audits: int, *, detection: float
       population: number of receipts N.
       bad: how many of them are bad.
       audits: how many are drawn, without replacement.
-      detection: probability d that the audit of a bad receipt finds it out.
+      detection: probability d that the audit of a bad receipt fails.
 
     Raises:
       ValueError: a count outside 0 .. N, or a detection outside [0, 1].
@@ -203,6 +205,12 @@ def miss_probability(population: int, bad: int, audits: int, *, detection: float
 
 def audits_needed(population: int, bad: int, error: float, *, detection: float = 1.0) -> int:
     """The fewest audits that miss all bad receipts with probability at most `error`.
+
+    Args:
+      population: number of receipts N.
+      bad: how many of them are bad.
+      error: bound on the probability that no audit fails.
+      detection: probability d that the audit of a bad receipt fails.
 
     Raises:
       ValueError: no number of audits reaches it, or an argument is out of range.
@@ -224,7 +232,17 @@ def audits_needed(population: int, bad: int, error: float, *, detection: float =
 
 
 def hypergeometric_tail(population: int, bad: int, size: int, threshold: int) -> float:
-    """P(X >= threshold): a committee of `size` has that many of the population's bad members."""
+    """P(X >= threshold), X the number of bad members in a sample without replacement.
+
+    Args:
+      population: number of members N.
+      bad: how many of them are bad.
+      size: number drawn.
+      threshold: number of bad ones drawn.
+
+    Raises:
+      ValueError: a count outside 0 .. N.
+    """
     least, logs = _log_hypergeometric(population, bad, size)
     if threshold <= least:
         return 1.0
@@ -232,7 +250,11 @@ def hypergeometric_tail(population: int, bad: int, size: int, threshold: int) ->
 
 
 def binomial_tail(trials: int, probability: float, threshold: int) -> float:
-    """P(X >= threshold) for X binomial; the regularised incomplete beta function."""
+    """P(X >= threshold) for X binomial; the regularised incomplete beta function.
+
+    Raises:
+      ValueError: a probability outside [0, 1], or a negative number of trials.
+    """
     _probability(probability=probability)
     if trials < 0:
         raise ValueError(f"trials cannot be negative, got {trials}")
@@ -277,7 +299,7 @@ class Sprt:
     alpha)). Wald's guarantee: alpha' <= alpha / (1 - beta), beta' <= beta / (1 - alpha) and
     alpha' + beta' <= alpha + beta for the error rates that result.
 
-    A finding schedules or ends audits. It is never evidence: what convicts is a recomputation.
+    A finding schedules or ends audits. It is not evidence: only a recomputation convicts.
 
     Attributes:
       honest: failure rate of an honest worker, as measured.
@@ -315,7 +337,11 @@ class Sprt:
         )
 
     def finding(self, *, passes: int, failures: int) -> Finding:
-        """Judge the audits so far; once it is not OPEN, no further audit may be counted."""
+        """Judge the audits so far; once it is not OPEN, no further audit may be counted.
+
+        Raises:
+          ValueError: a negative count.
+        """
         if passes < 0 or failures < 0:
             raise ValueError(f"counts cannot be negative, got {passes} and {failures}")
         low, high = self.bounds

@@ -1,21 +1,21 @@
-"""The price of cheating: how large a stake deters, and how large a one honest workers accept.
+"""The price of cheating: the least stake that deters, and the largest that honest workers accept.
 
-A cheat gains G (saved cost, and the reward where it is paid for the wrong answer), and is found
-out with probability q d: audited at rate q, each audit finding a wrong result with probability d.
-Who is found out loses the stake S and the rewards R of all its unsettled results. With at most n
-results unsettled on one stake,
+A cheat gains G (saved cost, and the reward where it is paid for the wrong answer), and is detected
+with probability q d: it is audited at rate q, and its audit fails with probability d. A worker
+whose cheat is detected loses the stake S and the rewards R of all its unsettled results. With at
+most n results unsettled on one stake,
 
     cheating on m of them does not pay    iff  S >= m G / (1 - (1 - q d)^m) - m R,
     honest work on m of them pays         iff  S <= m (R - C) / (1 - (1 - q phi)^m) - m R,
 
 where C is the cost of an honest result and phi the probability that its audit fails by mistake.
 m / (1 - (1 - p)^m) is convex in m: the first is hardest at m = 1 or m = n, and the second is
-checked for a worker that keeps all its n seats filled. Both can hold for one result iff
-phi / d <= (R - C) / G, whatever the audit rate. Many cheats before the first is settled are what
-makes n a security parameter: cap it (`outstanding_cap`).
+checked for a worker that keeps n results unsettled. Both can hold for one result iff
+phi / d <= (R - C) / G, whatever the audit rate. A worker can cheat many times before its first
+cheat is settled, so n is a security parameter: cap it (`outstanding_cap`).
 
-Deterrence binds whoever can lose. It bounds no error: a worker that would rather lose its stake is
-bounded by `voting` and `sampling` alone. Amounts are in any one unit. Derivations:
+Deterrence works only on workers that avoid losing a stake, and bounds no error; against other
+workers, only votes (`voting`) and audits (`sampling`) do. Amounts are in any one unit. Derivations:
 specs/sampling.md.
 """
 
@@ -75,7 +75,7 @@ class Terms:
 
     @property
     def greatest_stake(self) -> float:
-        """The largest stake that honest work with all seats filled still pays for.
+        """The largest stake at which honest work with n unsettled results still pays.
 
         Infinite where no honest result is ever rejected; negative where honest work never pays.
         """
