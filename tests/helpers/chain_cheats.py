@@ -1,4 +1,4 @@
-"""Attacks on the contract by name, as calldata, with the reason for which it refuses them."""
+"""Named attacks on the contract, as calldata, with the reason for which it refuses each."""
 
 from __future__ import annotations
 
@@ -59,12 +59,12 @@ def incoming_at(deployment: Deployment) -> committee.Committee:
 
 
 def incoming(made: Office) -> committee.Committee:
-    """The committee that is to follow the first."""
+    """The staged committee, which is to follow the first."""
     return incoming_at(made.head.deployment)
 
 
 def python(sent: SettlementSubmission[Any], head: submission.Head) -> str | None:
-    """Why Python refuses a submission, or None: by the contract's reasons."""
+    """The reason for which Python refuses a submission, as the contract names it, or None."""
     try:
         if isinstance(sent.statement, EpochStatement):
             submission.verify_epoch(sent, head)
@@ -89,7 +89,7 @@ def data_of(sent: SettlementSubmission[Any]) -> bytes:
 def raw_settle(
     sent: SettlementSubmission[Any], *, signature: bytes, bitmap: bytes | None = None
 ) -> bytes:
-    """Calldata with a signature, or a bitmap, that no `SettlementSubmission` can hold."""
+    """Calldata with a signature or a bitmap that no `SettlementSubmission` can hold."""
     words = sent.statement.message
     return call("settle", words, _bytes(sent.bitmap if bitmap is None else bitmap), signature)
 
@@ -99,9 +99,8 @@ def raw_settle(
 
 @dataclass(frozen=True, slots=True)
 class Cheat:
-    """A row of attacks, by its number, with what the contract answers to it."""
+    """A named attack, with the reason for which the contract refuses it."""
 
-    row: str
     name: str
     expect: str
     data: Callable[[Office], bytes]
@@ -125,7 +124,7 @@ def by(signers: Callable[[Office], list[int]]) -> Callable[[Office], bytes]:
 
 
 def with_weight(made: Office, weight: int) -> list[int]:
-    """Members who have exactly this weight together."""
+    """Members that have exactly this weight together."""
     weights = [member.weight for member in made.head.committee.members]
     for bits in range(1 << len(weights)):
         chosen = [i for i in range(len(weights)) if bits >> i & 1]
@@ -202,15 +201,15 @@ def rotation_by(made: Office, **changes: Any) -> bytes:
     return calldata.rotate(signed(statement, made, EVERYONE))
 
 
-def attestation_as_rotation(made: Office) -> bytes:
-    """Signed was an epoch; its signature comes with a rotation."""
+def epoch_as_rotation(made: Office) -> bytes:
+    """A rotation with the signature of an epoch."""
     statement = made.head.rotation(incoming(made))
     return data_of(
         SettlementSubmission(statement=statement, signature=honest(made).signature, bitmap=b"\x7f")
     )
 
 
-def rotation_as_attestation(made: Office) -> bytes:
+def rotation_as_epoch(made: Office) -> bytes:
     handover = signed(made.head.rotation(incoming(made)), made, EVERYONE)
     return calldata.settle(replace(honest(made), signature=handover.signature))
 
@@ -222,59 +221,49 @@ def yesterday(made: Office) -> bytes:
 
 CHEATS: tuple[Cheat, ...] = (
     Cheat(
-        "26",
         "a proof of possession used as a signature",
         "bad-signature",
         signature_of(possession_as_signature),
     ),
-    Cheat("27", "infinite signature", "infinite-signature", with_signature(lambda s: bytes(256))),
-    Cheat("27", "empty signer set", "no-quorum", with_bitmap(lambda b: b"\0")),
+    Cheat("infinite signature", "infinite-signature", with_signature(lambda s: bytes(256))),
+    Cheat("empty signer set", "no-quorum", with_bitmap(lambda b: b"\0")),
     Cheat(
-        "27",
         "empty signer set, infinite signature",
         "no-quorum",
         lambda m: raw_settle(honest(m), signature=bytes(256), bitmap=b"\0"),
     ),
-    Cheat("27", "signature off the curve", "", with_signature(other_point)),
-    Cheat("27", "coordinate not below the modulus", "", with_signature(unreduced)),
-    Cheat("27", "padding of a coordinate not zero", "", with_signature(lambda s: b"\1" + s[1:])),
+    Cheat("signature off the curve", "", with_signature(other_point)),
+    Cheat("coordinate not below the modulus", "", with_signature(unreduced)),
+    Cheat("padding of a coordinate not zero", "", with_signature(lambda s: b"\1" + s[1:])),
     Cheat(
-        "27",
-        "signature outside the subgroup",
+        "small-order part added to the signature, which leaves the subgroup",
         "",
         with_signature(lambda s: add(s, of_small_order())),
     ),
-    Cheat("28", "signer counted twice", "bad-signature", signature_of(signer_twice)),
+    Cheat("signer counted twice", "bad-signature", signature_of(signer_twice)),
     Cheat(
-        "28",
-        "signer claimed who did not sign",
+        "signer claimed that did not sign",
         "bad-signature",
         lambda m: calldata.settle(
             replace(signed(honest(m).statement, m, range(1, 7)), bitmap=b"\x7f")
         ),
     ),
     Cheat(
-        "28",
         "signer not claimed",
         "bad-signature",
         lambda m: calldata.settle(replace(honest(m), bitmap=b"\x7e")),
     ),
+    Cheat("bitmap longer than the committee", "bitmap-length", with_bitmap(lambda b: b + b"\0")),
+    Cheat("bitmap longer by a committee", "bitmap-length", with_bitmap(lambda b: b + b"\x7f")),
+    Cheat("empty bitmap", "bitmap-length", with_bitmap(lambda b: b"")),
+    Cheat("bits beyond the committee", "bitmap-excess", with_bitmap(lambda b: b"\xff")),
+    Cheat("exactly two thirds", "no-quorum", by(lambda m: with_weight(m, 10))),
+    Cheat("below quorum", "no-quorum", by(lambda m: [0])),
+    Cheat("yesterday's committee", "other-committee", yesterday),
+    Cheat("another term of the committee", "other-sequence", stated(sequence=1)),
+    Cheat("another chain", "other-chain", stated(chain_id=1)),
+    Cheat("another contract", "other-contract", stated(contract=STRANGER)),
     Cheat(
-        "28", "bitmap longer than the committee", "bitmap-length", with_bitmap(lambda b: b + b"\0")
-    ),
-    Cheat(
-        "28", "bitmap longer by a committee", "bitmap-length", with_bitmap(lambda b: b + b"\x7f")
-    ),
-    Cheat("28", "empty bitmap", "bitmap-length", with_bitmap(lambda b: b"")),
-    Cheat("28", "bits beyond the committee", "bitmap-excess", with_bitmap(lambda b: b"\xff")),
-    Cheat("28", "exactly two thirds", "no-quorum", by(lambda m: with_weight(m, 10))),
-    Cheat("28", "below quorum", "no-quorum", by(lambda m: [0])),
-    Cheat("28", "yesterday's committee", "other-committee", yesterday),
-    Cheat("28", "another term of the committee", "other-sequence", stated(sequence=1)),
-    Cheat("29", "another chain", "other-chain", stated(chain_id=1)),
-    Cheat("29", "another contract", "other-contract", stated(contract=STRANGER)),
-    Cheat(
-        "29",
         "signed for another chain, stated for this",
         "bad-signature",
         lambda m: calldata.settle(
@@ -285,59 +274,42 @@ CHEATS: tuple[Cheat, ...] = (
         ),
     ),
     Cheat(
-        "29", "signed under another domain", "bad-signature", under(b"verifiable epoch statement 2")
-    ),
-    Cheat(
-        "29",
-        "signed under the domain of registration",
-        "bad-signature",
-        under(b"verifiable registration 1"),
-    ),
-    Cheat("29a", "attestation passed off as a rotation", "bad-signature", attestation_as_rotation),
-    Cheat("29a", "rotation passed off as an attestation", "bad-signature", rotation_as_attestation),
-    Cheat(
-        "29a",
-        "statement of a version to come",
+        "signed under the domain of a later version",
         "bad-signature",
         under(b"verifiable epoch statement 2"),
     ),
     Cheat(
-        "29a",
+        "signed under the domain of registration",
+        "bad-signature",
+        under(b"verifiable registration 1"),
+    ),
+    Cheat("epoch passed off as a rotation", "bad-signature", epoch_as_rotation),
+    Cheat("rotation passed off as an epoch", "bad-signature", rotation_as_epoch),
+    Cheat(
         "rotation to another than the staged committee",
         "other-incoming",
         lambda m: rotation_by(m, incoming=bytes(32)),
     ),
     Cheat(
-        "29a",
         "rotation by a committee not in office",
         "other-committee",
         lambda m: rotation_by(m, committee=incoming(m).id),
     ),
+    Cheat("rotation of another term", "other-sequence", lambda m: rotation_by(m, sequence=1)),
+    Cheat("rotation for another chain", "other-chain", lambda m: rotation_by(m, chain_id=1)),
     Cheat(
-        "29a", "rotation of another term", "other-sequence", lambda m: rotation_by(m, sequence=1)
-    ),
-    Cheat("29a", "rotation for another chain", "other-chain", lambda m: rotation_by(m, chain_id=1)),
-    Cheat(
-        "29a",
         "rotation for another contract",
         "other-contract",
         lambda m: rotation_by(m, contract=STRANGER),
     ),
     Cheat(
-        "29a",
         "rotation without quorum",
         "no-quorum",
         lambda m: calldata.rotate(signed(m.head.rotation(incoming(m)), m, [0])),
     ),
-    Cheat("30", "epoch settled twice", "epoch-settled", stated(epoch=0)),
-    Cheat("30", "epoch out of order", "epoch-ahead", stated(epoch=2)),
-    Cheat("30", "history rewritten", "other-previous-root", stated(previous_root=bytes(32))),
-    Cheat(
-        "31",
-        "small-order part added to the signature",
-        "",
-        with_signature(lambda s: add(s, of_small_order())),
-    ),
+    Cheat("epoch settled twice", "epoch-settled", stated(epoch=0)),
+    Cheat("epoch out of order", "epoch-ahead", stated(epoch=2)),
+    Cheat("history rewritten", "other-previous-root", stated(previous_root=bytes(32))),
 )
 
 
@@ -360,7 +332,7 @@ def seat(
 
 
 def rogue() -> tuple[bytes, int, bytes]:
-    """x·g - (another's key), with the proof of x: whoever had this key would sign for both."""
+    """x·g minus another's key, with the proof of x: its holder could sign for both."""
     group = curve.active().g1
     victim, own = secret(0).public_key, secret(50)
     difference = group.combine([own.public_key.point, victim.point], [1, curve.ORDER - 1])
@@ -368,7 +340,7 @@ def rogue() -> tuple[bytes, int, bytes]:
 
 
 def signature_as_possession() -> tuple[bytes, int, bytes]:
-    """What a member could be made to sign is no proof, even over the very same bytes."""
+    """A signature is no proof of possession, even over the same bytes."""
     key, weight, _ = seat(1)
     binding = committee.registration_binding(fresh().head.deployment, REGISTRANT)
     made = secret(1).sign(key + binding, domain=committee.REGISTRATION_DOMAIN)
@@ -385,84 +357,84 @@ def key_outside_the_subgroup() -> bytes:
 
 
 REGISTRATIONS: tuple[tuple[str, str, Callable[[], bytes]], ...] = (
-    ("26 rogue key", "bad-possession", lambda: registering(rogue())),
+    ("rogue key", "bad-possession", lambda: registering(rogue())),
     (
-        "26 missing proof of possession",
+        "missing proof of possession",
         "bad-lengths",
         lambda: call("register", _array([seat(1)[0] + _word(1)]), _array([])),
     ),
-    ("26 proof of another key", "bad-possession", lambda: registering((seat(1)[0], 1, seat(2)[2]))),
+    ("proof of another key", "bad-possession", lambda: registering((seat(1)[0], 1, seat(2)[2]))),
     (
-        "26 signature as a proof of possession",
+        "signature as a proof of possession",
         "bad-possession",
         lambda: registering(signature_as_possession()),
     ),
     (
-        "26 proof that binds nothing",
+        "proof that binds nothing",
         "bad-possession",
         lambda: registering((seat(1)[0], 1, secret(1).prove_possession().eip2537())),
     ),
-    ("27 infinite key", "infinite-key", lambda: registering((bytes(128), 1, seat(1)[2]))),
+    ("infinite key", "infinite-key", lambda: registering((bytes(128), 1, seat(1)[2]))),
     (
-        "27 infinite key, infinite proof",
+        "infinite key, infinite proof",
         "infinite-key",
         lambda: registering((bytes(128), 1, bytes(256))),
     ),
-    ("27 infinite proof", "infinite-signature", lambda: registering((seat(1)[0], 1, bytes(256)))),
-    ("27 key off the curve", "", lambda: registering((other_point(seat(1)[0]), 1, seat(1)[2]))),
+    ("infinite proof", "infinite-signature", lambda: registering((seat(1)[0], 1, bytes(256)))),
+    ("key off the curve", "", lambda: registering((other_point(seat(1)[0]), 1, seat(1)[2]))),
     (
-        "27 key outside the subgroup",
+        "key outside the subgroup",
         "",
         lambda: registering((key_outside_the_subgroup(), 1, seat(1)[2])),
     ),
     (
-        "27 key's coordinate not below the modulus",
+        "key's coordinate not below the modulus",
         "",
         lambda: registering((unreduced(seat(1)[0]), 1, seat(1)[2])),
     ),
     (
-        "27 proof outside the subgroup",
+        "proof outside the subgroup",
         "",
         lambda: registering((seat(1)[0], 1, add(seat(1)[2], of_small_order()))),
     ),
     (
-        "27a registered for another chain",
+        "registered for another chain",
         "bad-possession",
         lambda: registering(seat(1, chain_id=1)),
     ),
     (
-        "27a registered for another contract",
+        "registered for another contract",
         "bad-possession",
         lambda: registering(seat(1, contract=STRANGER)),
     ),
     (
-        "27a registered for another registrant",
+        "registered for another registrant",
         "bad-possession",
         lambda: registering(seat(1, sender=STRANGER)),
     ),
-    ("28 no weight", "no-weight", lambda: registering(seat(1, weight=0))),
-    ("28 weight wider than its type", "", lambda: registering(seat(1, weight=2**64))),
-    ("28 nobody", "bad-lengths", registering),
+    ("no weight", "no-weight", lambda: registering(seat(1, weight=0))),
+    ("weight wider than its type", "", lambda: registering(seat(1, weight=2**64))),
+    ("no member", "bad-lengths", registering),
     (
-        "28 one bad among good",
+        "one bad among good",
         "bad-possession",
         lambda: registering(seat(1), seat(2, sender=STRANGER), seat(3)),
     ),
-    ("33 more than a call takes", "", lambda: registering(*[seat(1)] * 33)),
+    ("more than a call takes", "", lambda: registering(*[seat(1)] * 33)),
 )
 
 
 INCLUSIONS: tuple[tuple[str, str, Callable[..., Any]], ...] = (
-    ("30 verdict never signed", "root-mismatch", lambda p: (0, 3, b"forged", p(3))),
-    ("30 verdict of another epoch", "root-mismatch", lambda p: (0, 3, onchain.leaves(1)[3], p(3))),
-    ("30 epoch not settled", "epoch-ahead", lambda p: (1, 3, onchain.leaves(0)[3], p(3))),
+    ("verdict never signed", "root-mismatch", lambda p: (0, 3, b"forged", p(3))),
+    ("verdict of another epoch", "root-mismatch", lambda p: (0, 3, onchain.leaves(1)[3], p(3))),
+    ("epoch not settled", "epoch-ahead", lambda p: (1, 3, onchain.leaves(0)[3], p(3))),
     (
-        "30 node as a leaf",
+        "node as a leaf",
         "proof-length",
         lambda p: (0, 0, merkle.SHA256.leaf(onchain.leaves(0)[0]) + p(0)[0], p(0)[1:]),
     ),
     (
-        "30 node as a leaf, at the depth of a leaf",
+        "node as a leaf, at the depth of a leaf",
         "root-mismatch",
         lambda p: (
             0,
@@ -471,14 +443,14 @@ INCLUSIONS: tuple[tuple[str, str, Callable[..., Any]], ...] = (
             [*p(0)[1:], bytes(32)],
         ),
     ),
-    ("13 root with an empty proof", "proof-length", lambda p: (0, 0, b"", [])),
+    ("root with an empty proof", "proof-length", lambda p: (0, 0, b"", [])),
     (
-        "14 index beyond the size",
+        "index beyond the size",
         "no-such-verdict",
         lambda p: (0, 13, onchain.leaves(0)[12], p(12)),
     ),
     (
-        "14 last verdict as one of a full tree",
+        "last verdict as one of a full tree",
         "proof-length",
         lambda p: (
             0,
@@ -487,9 +459,9 @@ INCLUSIONS: tuple[tuple[str, str, Callable[..., Any]], ...] = (
             [merkle.SHA256.leaf(onchain.leaves(0)[12]), *p(12)],
         ),
     ),
-    ("15 proof for another index", "root-mismatch", lambda p: (0, 3, onchain.leaves(0)[3], p(2))),
-    ("33 65 digests", "", lambda p: (0, 3, onchain.leaves(0)[3], [bytes(32)] * 65)),
-    ("33 2,049 bytes", "", lambda p: (0, 3, bytes(2049), p(3))),
+    ("proof for another index", "root-mismatch", lambda p: (0, 3, onchain.leaves(0)[3], p(2))),
+    ("65 digests", "", lambda p: (0, 3, onchain.leaves(0)[3], [bytes(32)] * 65)),
+    ("2,049 bytes", "", lambda p: (0, 3, bytes(2049), p(3))),
 )
 
 

@@ -1,4 +1,4 @@
-"""Other EVMs behind the interface of `protocols.evm.Chain`: titanoboa, and an anvil node."""
+"""Other EVMs behind the interface of `protocols.contracts.evm.Chain`: titanoboa and anvil."""
 
 from __future__ import annotations
 
@@ -71,9 +71,9 @@ def _address(data: bytes) -> Any:
 
 
 class Anvil:
-    """A node of its own process, on a loopback port, spoken to by JSON-RPC.
+    """A node in its own process, on a loopback port, called by JSON-RPC.
 
-    The gas of a receipt is that of the whole transaction, calldata included and refunds deducted.
+    The gas of a receipt is for the whole transaction: with calldata, less refunds.
     """
 
     chain_id = CHAIN_ID
@@ -143,7 +143,7 @@ def _number(receipt: Any) -> int:
 
 
 def anvil_binary(cache: Path) -> Path:
-    """The node, installed once into `cache`; skips the test, with a reason, where it cannot be."""
+    """The node, installed once into `cache`. Skips the test, with a reason, if that fails."""
     if installed := shutil.which("anvil"):
         return Path(installed)
     npm = shutil.which("npm")
@@ -157,7 +157,7 @@ def anvil_binary(cache: Path) -> Path:
     if not binary.exists():
         install = [npm, "install", "--silent", "--no-audit", "--no-fund"]
         package = f"@foundry-rs/{name}@{ANVIL}"
-        # Several workers may install at once: each apart, and the last to finish leaves its file.
+        # Workers may install at once, each in its own folder: the last to finish leaves its file.
         with tempfile.TemporaryDirectory(dir=cache) as folder:
             done = subprocess.run(  # noqa: S603
                 [*install, "--prefix", folder, package], capture_output=True, text=True, check=False

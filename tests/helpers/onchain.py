@@ -1,10 +1,10 @@
-"""A contract with a committee in office, for tests: on which chain, the caller says."""
+"""A contract with a committee in office, for tests, on any chain."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from protocols.contracts import calldata, evm
@@ -33,16 +33,23 @@ def seat(
     return Member(key=proven, weight=weight)
 
 
+@functools.cache
+def known_seat(number: int, deployment: Deployment, registrant: bytes) -> Member:
+    """A seat with weight 1, proven once: contracts on fresh chains have one address."""
+    return seat(secret(number), deployment, registrant=registrant)
+
+
 def committee_of(
     numbers: Iterable[int],
     deployment: Deployment,
     weights: Sequence[int] | None = None,
     registrant: bytes = REGISTRANT,
 ) -> Committee:
-    keys = [secret(number) for number in numbers]
-    weights = weights or [1] * len(keys)
-    seats = [seat(k, deployment, w, registrant) for k, w in zip(keys, weights, strict=True)]
-    return Committee.of(deployment, seats)
+    seats = [known_seat(number, deployment, registrant) for number in numbers]
+    weights = weights or [1] * len(seats)
+    return Committee.of(
+        deployment, (replace(s, weight=w) for s, w in zip(seats, weights, strict=True))
+    )
 
 
 def holders(of: Committee, numbers: Iterable[int]) -> list[SecretKey]:
@@ -52,7 +59,7 @@ def holders(of: Committee, numbers: Iterable[int]) -> list[SecretKey]:
 
 
 def joint(secrets: Iterable[SecretKey]) -> SecretKey:
-    """One secret that signs like all of these together: signatures add up as secrets do."""
+    """The sum of secrets, which signs as all of them together."""
     return SecretKey(sum(int.from_bytes(s.encode(), "big") for s in secrets) % curve.ORDER)
 
 
@@ -77,7 +84,7 @@ def leaves(epoch: int, size: int = 13) -> list[bytes]:
 
 @dataclass
 class Office:
-    """A committee in office at a contract, its secrets, and what the contract must know."""
+    """A contract, the secrets of its committee, and its head."""
 
     chain: evm.Chain
     address: bytes
@@ -90,7 +97,7 @@ class Office:
         return self.chain.call(self.address, data, sender=sender, keep=keep)
 
     def refusal(self, data: bytes, *, sender: bytes = REGISTRANT) -> str | None:
-        """The reason why the contract refuses a call, or None if it does not."""
+        """The reason for which the contract refuses a call, or None if it accepts it."""
         try:
             self.call(data, sender=sender, keep=False)
         except evm.Reverted as error:
@@ -98,7 +105,7 @@ class Office:
         return None
 
     def next(self, size: int = 13) -> SettlementSubmission[Any]:
-        """The next epoch, signed by all."""
+        """The next epoch, signed by all members."""
         root = tree(self.head.epoch, size).root
         statement = self.head.statement(root=root, size=size, policy=POLICY)
         return signed(statement, self, range(len(self.secrets)))

@@ -1,4 +1,4 @@
-"""Calldata against eth-abi and Keccak, which the package does without; what the wheel ships."""
+"""Calldata against eth-abi and Keccak, which the package does not need; the shipped contract."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ DEPLOYMENT = Deployment(chain_id=5, contract=b"\x07" * 20)
 
 
 def decoded(data: bytes, name: str) -> tuple[Any, ...]:
-    """The arguments of a call, by eth-abi; and it is exactly how eth-abi writes them."""
+    """The arguments of a call as eth-abi decodes them; eth-abi encodes them to the same bytes."""
     assert data[:4] == keccak(text=SIGNATURES[name])[:4]
     types = _split(SIGNATURES[name].partition("(")[2][:-1])
     arguments = abi.decode(types, data[4:], strict=True)
@@ -120,6 +120,17 @@ def test_calls_without_arguments():
         (lambda: calldata.call("settle", b"not a word"), ValueError),
         (lambda: calldata.call("no such function"), KeyError),
     ],
+    ids=[
+        "short genesis",
+        "long verdict",
+        "long proof",
+        "short digest",
+        "negative epoch",
+        "epoch beyond a word",
+        "epoch as a rotation",
+        "argument of no word",
+        "unknown function",
+    ],
 )
 def test_mistakes_of_the_caller_are_refused(refused: Any, error: type[Exception]):
     with pytest.raises(error):
@@ -129,7 +140,7 @@ def test_mistakes_of_the_caller_are_refused(refused: Any, error: type[Exception]
 # ------------------------------------------------------------------------------ what is shipped
 
 
-def test_what_is_shipped_is_what_the_compiler_makes_of_the_source():
+def test_the_shipped_contract_is_the_compiled_source():
     assert json.loads(build.COMPILED.read_text()) == build.compiled()
 
 

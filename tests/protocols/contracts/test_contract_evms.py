@@ -39,7 +39,7 @@ def node(request: pytest.FixtureRequest) -> Iterator[Anvil]:
 
 @pytest.fixture(scope="module")
 def fresh_on_anvil(node: Anvil) -> onchain.Office:
-    """The node's first contract, which has the address of the first one anywhere."""
+    """The node's first contract, at the same address as the first on any chain."""
     return found(node, activate=False)
 
 
@@ -50,7 +50,7 @@ def on_anvil(node: Anvil, fresh_on_anvil: onchain.Office) -> onchain.Office:
 
 
 class Recorder:
-    """A chain that keeps the calls that succeeded, and their gas."""
+    """A chain that records successful calls and their gas."""
 
     def __init__(self, chain: Any):
         self.chain, self.chain_id = chain, chain.chain_id
@@ -69,7 +69,7 @@ class Recorder:
 
 
 def life(chain: Any) -> list[tuple[str, bytes, int]]:
-    """A contract from deployment to its second committee; every call of it with its gas."""
+    """A contract from deployment to its second committee: every call with its gas."""
     recorder: Any = Recorder(chain)
     made = established(recorder)
     two_absent = signed(made.next().statement, made, [i for i in EVERYONE if i not in (0, 2)])
@@ -103,7 +103,7 @@ def on_titanoboa() -> onchain.Office:
     return established(Titanoboa(native=True))
 
 
-@pytest.mark.parametrize("cheat", CHEATS, ids=lambda c: f"{c.row} {c.name}")
+@pytest.mark.parametrize("cheat", CHEATS, ids=lambda c: c.name)
 def test_a_cheat_is_refused_by_titanoboa(cheat: Cheat, on_titanoboa: onchain.Office):
     assert on_titanoboa.refusal(cheat.data(on_titanoboa)) == cheat.expect
 
@@ -126,13 +126,13 @@ def test_with_the_precompiles_of_py_evm_itself():
 
 
 def intrinsic(data: bytes, create: bool) -> int:
-    """What a transaction pays before it runs: EIP-2, EIP-2028."""
+    """Gas that a transaction pays before it runs: EIP-2, EIP-2028."""
     zeros = data.count(0)
     return 21_000 + 32_000 * create + 4 * zeros + 16 * (len(data) - zeros)
 
 
 def test_a_node_agrees_in_calls_and_gas(request: pytest.FixtureRequest):
-    """Gas of whole transactions, except where refunds are deducted: of what clears storage."""
+    """Gas of whole transactions, except those that clear storage, which get refunds."""
     another = Anvil(anvil_binary(request.config.cache.mkdir("anvil")))
     try:
         ours, theirs = life(evm.Chain(native=True)), life(another)
@@ -149,7 +149,7 @@ def test_a_node_agrees_in_calls_and_gas(request: pytest.FixtureRequest):
 
 
 def test_a_node_of_an_older_fork_accepts_nothing(request: pytest.FixtureRequest):
-    """Row 32, on a real one: Cancun has the opcodes, but not the precompiles."""
+    """Cancun has the opcodes, but not the precompiles."""
     older: Any = Anvil(anvil_binary(request.config.cache.mkdir("anvil")), hardfork="cancun")
     try:
         made = found(older, activate=False)
@@ -158,7 +158,7 @@ def test_a_node_of_an_older_fork_accepts_nothing(request: pytest.FixtureRequest)
         older.close()
 
 
-@pytest.mark.parametrize("cheat", CHEATS, ids=lambda c: f"{c.row} {c.name}")
+@pytest.mark.parametrize("cheat", CHEATS, ids=lambda c: c.name)
 def test_a_cheat_is_refused_by_a_node(cheat: Cheat, on_anvil: onchain.Office):
     assert on_anvil.refusal(calldata.settle(on_anvil.next())) is None
     assert on_anvil.refusal(cheat.data(on_anvil)) == cheat.expect

@@ -157,8 +157,9 @@ def test_a_failure_has_its_reason_and_its_gas():
         (bytes.fromhex("08c379a0") + bytes(31) + b"\x20" + bytes(31) + b"\3abc" + bytes(29), "abc"),
         (bytes.fromhex("08c379a0") + bytes(31) + b"\x20" + b"\xff" * 32 + b"\xff", "\ufffd"),
     ],
+    ids=["nothing", "selector only", "a panic", "a reason", "a length too large"],
 )
-def test_reasons_are_read_from_whatever_comes(output: bytes, reason: str):
+def test_a_reason_is_read_from_any_output(output: bytes, reason: str):
     assert evm._reason(output) == reason
 
 
