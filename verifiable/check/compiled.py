@@ -154,7 +154,7 @@ class CompiledCheck:
                 limit=bound.limit if bound else 0.0,
                 vectors=key["vectors"],
                 claimed=dict(enumerate(values)),
-                tile_bytes=self.strategy.tile_bytes,
+                strategy=self.strategy,
                 tested=frozenset(range(len(values)) if tested is None else tested),
             ).inside(self.program.analysis.frame, key["residual"], env)
             own, findings = replay.check(block, context, env)

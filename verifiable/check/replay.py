@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from verifiable.check.outputs import OutputStatistic
 from verifiable.check.partition import Analysis, Frame
+from verifiable.check.schedule import Strategy
 from verifiable.check.tiling import evaluate
 from verifiable.check.tiling.plan import Region, plan
 from verifiable.claims.claim import Claim
@@ -133,9 +134,9 @@ class Context:
       vectors: random vectors by label.
       claimed: claimed outputs by index, without the dimensions of the scans around.
       tested: indices of the claims to test.
+      strategy: for the sizes of the tiles; see `tiling`.
       projections: of known operands, by index of the claim.
       children: known part and residual of each scan.
-      tile_bytes: size of the tiles of tests; see `tiling`.
     """
 
     analysis: Analysis
@@ -144,7 +145,7 @@ class Context:
     vectors: Mapping[str, Array]
     claimed: Mapping[int, Array]
     tested: frozenset[int]
-    tile_bytes: int = 0
+    strategy: Strategy
     projections: Mapping[int, Any] = field(default_factory=dict)
     children: Mapping[Equation, tuple[Frame, Residual]] = field(default_factory=dict)
 
@@ -177,7 +178,7 @@ def check(
     analysis = context.analysis
     findings = Findings({}, {}, {}, {})
     wanted = block.outputs if wanted is None else wanted
-    tiles = plan(block, analysis, wanted, context.tile_bytes, context.tested)
+    tiles = plan(block, analysis, wanted, context.strategy, context.tested)
     for equation in block.equations:
         if equation in tiles.inside:
             continue
@@ -214,7 +215,7 @@ def _test(claim: Claim, context: Context, env: Env, regions: Mapping[int, Region
     region = regions.get(claim.index)
     if region is None:
         return claim.form.test(interpret.read_all(env, claim.operands), out, yardstick)
-    return summary(evaluate.test(region, claim, env, out, yardstick, tile_bytes=context.tile_bytes))
+    return summary(evaluate.test(region, claim, env, out, yardstick))
 
 
 def _check_scan(equation: Equation, context: Context, env: Env) -> Findings:

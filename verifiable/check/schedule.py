@@ -1,23 +1,25 @@
-"""How a check is compiled: what is decided by measurement and never changes a verdict.
+"""How a check is compiled: choices that measurements decide and that never change a verdict.
 
-A check touches every byte of a trace a few times and does little with it, so memory decides its
-speed. What XLA allocates for temporaries comes from the C library at each call; beyond 32 MB,
-glibc gives it back to the system each time, and every page of it faults and is zeroed again, which
-can take as long as the arithmetic itself. Hence
+A check reads every byte of a trace a few times and computes little with it, so memory decides its
+speed. XLA allocates temporaries through the C library at each call; beyond 32 MB, glibc returns
+them to the system each time, and every page faults and is zeroed again, which can take as long as
+the arithmetic itself. Therefore
 
-* tests of claims go over tiles, and so do replayed attention, activations and norms before them
-  (`tiling`): no copy of a claim in double precision, no matrix of scores, no keys are ever whole;
-* of XLA's schedulers for CPUs, the one that saves memory is used, rather than the one that finds
-  parallel work; under a scan it is the slower one;
-* vectors are as wide as the core's (XLA stops at 256 bits), which halves the time of an activation
-  where there are units of 512 bits;
-* what a check measures, some hundred scalars, comes back in three arrays;
-* a check is two programs, each of which tests half of the claims, on a thread each: its operations
-  are too small to keep two cores busy one after the other, while the halves depend on nothing of
-  each other but cheap glue, which both replay. Both run through every scan. The caller's thread is
-  one of the two: to wake another takes as long as several operations.
+* claims are tested in tiles, with the attention, activations and norms that are replayed before
+  them (`tiling`): no copy of a claim in double precision, no matrix of scores and no keys are ever
+  whole;
+* on CPUs, XLA orders operations for few temporaries, not for concurrency; under a scan that order
+  is slower, and is not used;
+* vectors are as wide as the core's (by default XLA stops at 256 bits), which halves the time of an
+  activation on cores with 512-bit units;
+* the measurements of a check, some hundred scalars, return in three arrays;
+* a check is two programs, each of which tests half of the claims on a thread of its own: its
+  operations are too small for two cores to share one, while the halves have only cheap glue in
+  common, which both replay. Both run through every scan. The caller's thread runs one of the two:
+  waking a thread takes as long as several operations.
 
-`default` is right for most programs. `fastest` measures all `candidates`.
+`default` is right for most programs. `fastest` measures all `candidates`. The benchmark
+`check_vs_rerun` publishes what tiles and parts save.
 """
 
 from __future__ import annotations
@@ -46,19 +48,26 @@ class Strategy:
 
     Attributes:
       save_memory: on CPUs, whether XLA orders operations for few temporaries. It is slower where
-        claims stand under a scan.
-      tile_bytes: about how large the largest value in a tile is; 0 for no tiles.
-      parts: programs that each test a part of the claims, at the same time.
+        claims are under a scan.
+      tile_bytes: approximate size of the largest value in a tile; 0 for no tiles.
+      column_bytes: the same for tiles of columns, where it is smaller: a tile of one head needs no
+        transposed copies, and one of few heads is too little work for XLA to spread over threads;
+        0 for tiles of rows only.
+      parts: number of programs that each test a part of the claims, at the same time.
+
+    Raises:
+      ValueError: no programs, or a negative size.
     """
 
     save_memory: bool = True
     tile_bytes: int = 2**20
+    column_bytes: int = 2**20
     parts: int = 1
 
     def __post_init__(self) -> None:
-        """Refuse what is no number of programs, or of bytes."""
-        if self.parts < 1 or self.tile_bytes < 0:
-            raise ValueError(f"parts are 1 or more, bytes 0 or more, got {self}")
+        """Require at least one program and sizes that are not negative."""
+        if self.parts < 1 or self.tile_bytes < 0 or self.column_bytes < 0:
+            raise ValueError(f"expected parts >= 1 and bytes >= 0, got {self}")
 
     def options(self) -> dict[str, Any]:
         """Compiler options for the backend at hand."""
@@ -68,28 +77,28 @@ class Strategy:
 
 
 def default(trace_bytes: int, *, scans: bool) -> Strategy:
-    """What suits most programs, without measuring.
+    """The strategy that suits most programs, without measuring.
 
     Args:
       trace_bytes: size of all claims of the program.
-      scans: whether claims stand under a scan.
+      scans: whether claims are under a scan.
     """
-    # Small tiles leave a second core idle, and pack the random vectors again and again; a second
-    # program takes as long to compile as the first, which small checks do not earn back.
+    # Small tiles leave a second core idle and pack the random vectors repeatedly. A second program
+    # takes as long to compile as the first, which small checks never save again.
     parts = 2 if trace_bytes >= 2**23 and (os.cpu_count() or 1) > 1 else 1
     tile_bytes = min(2**22, max(2**20, trace_bytes // 8)) // parts
     return Strategy(save_memory=not scans, tile_bytes=tile_bytes, parts=parts)
 
 
 def candidates(default: Strategy) -> tuple[Strategy, ...]:
-    """What to measure; the default comes first."""
+    """The strategies to measure, the default first."""
     other = replace(default, save_memory=not default.save_memory)
     smaller = replace(default, tile_bytes=default.tile_bytes // 2)
     return default, other, smaller, replace(default, parts=3 - min(default.parts, 2))
 
 
 def compile(fn: Callable[..., Any], strategy: Strategy) -> Callable[..., Any]:
-    """`jax.jit(fn)` with those options of a strategy that XLA knows."""
+    """`jax.jit(fn)` with the options of a strategy that the installed XLA knows."""
     known = {name: value for name, value in strategy.options().items() if _known(name, value)}
     return jax.jit(fn, compiler_options=known or None)
 
@@ -111,13 +120,16 @@ def split(costs: Sequence[float], parts: int) -> list[range]:
     Neighbours share glue, which each part replays.
 
     Args:
-      costs: of the items.
-      parts: how many there are at most.
+      costs: costs of the items.
+      parts: largest number of parts.
+
+    Returns:
+      The indices of the items of each part.
     """
     total, before, cuts = sum(costs), 0.0, [0]
     for i in range(1, len(costs)):
         before += costs[i - 1]
-        # The cut that is nearest to the next part's share.
+        # Cut where the cost so far is nearest to the parts' equal shares.
         due = total * len(cuts) / parts
         if len(cuts) < parts and before + costs[i] / 2 >= due:
             cuts.append(i)
@@ -125,7 +137,7 @@ def split(costs: Sequence[float], parts: int) -> list[range]:
 
 
 def at_once(calls: Sequence[Callable[[], Any]]) -> list[Any]:
-    """Results of calls that run at the same time: the last on the caller's thread."""
+    """Results of calls that run at the same time, the last on the caller's thread."""
     *others, last = calls
     running = [_threads().submit(call) for call in others]
     result = last()
@@ -140,16 +152,17 @@ def _threads() -> ThreadPoolExecutor:
 def fastest(
     calls: Mapping[Strategy, Callable[[], Any]], repeats: int
 ) -> tuple[Strategy, dict[Strategy, float]]:
-    """The strategy whose call takes the least time, and the seconds of each: the best of some.
+    """The strategy whose call takes the least time, and the least seconds of each.
 
-    Calls alternate, so that a machine that slows down half way slows all of them; the first round,
-    which compiles, does not count. What is not faster than the first by a twentieth is noise.
+    Calls alternate, so that a machine that slows down halfway slows all of them; the first round,
+    which compiles, does not count. The first strategy is kept unless another is faster by a
+    twentieth: less is noise.
 
     Raises:
       ValueError: no calls, or no repeats.
     """
     if not calls or repeats < 1:
-        raise ValueError("there is nothing to measure")
+        raise ValueError(f"expected calls and repeats to measure, got {len(calls)} and {repeats}")
     seconds = dict.fromkeys(calls, float("inf"))
     for call in calls.values():
         jax.block_until_ready(call())
@@ -164,11 +177,11 @@ def fastest(
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """A pytree of arrays as one vector for each dtype: an array costs as much as a kernel.
+    """A pytree of arrays as one vector for each dtype: every returned array costs a kernel's time.
 
     Attributes:
       vectors: by name of the dtype.
-      layout: structure of the tree, and dtype and shape of each leaf.
+      layout: structure of the tree; dtype and shape of each leaf.
     """
 
     vectors: dict[str, Any]
@@ -179,7 +192,7 @@ jax.tree_util.register_dataclass(Packed, data_fields=["vectors"], meta_fields=["
 
 
 def pack(tree: Any) -> Packed:
-    """Pack a pytree of arrays; pure, to be compiled."""
+    """Pack a pytree of arrays; a pure function, to be compiled."""
     leaves, structure = jax.tree.flatten(tree)
     groups: dict[str, list[Any]] = {}
     for leaf in leaves:
@@ -189,7 +202,7 @@ def pack(tree: Any) -> Packed:
 
 
 def unpack(packed: Packed) -> Any:
-    """The pytree again, of numpy arrays."""
+    """The pytree that was packed, as numpy arrays."""
     structure, layout = packed.layout
     vectors = {name: np.asarray(vector) for name, vector in packed.vectors.items()}
     used = dict.fromkeys(vectors, 0)

@@ -1,14 +1,13 @@
-"""Tests of claims a piece at a time, with the glue that leads to their operands.
+"""Tests of claims tile by tile, with the glue that leads to their operands.
 
-A test of `C = A B` looks at each row by itself. If the rows of the near operand A run unchanged
-through the replayed equations before it, these can be evaluated for a few rows only: layer norms
-and activations in the rows of a token, attention in the rows of its queries. And what a test takes
-from a row of A are sums over its columns, which can be made a few columns at a time: where these
-come from a batch of products that are replayed, as those of attention come from its heads, tiles
-are made of columns, each of one head with its own queries, keys and values. So nothing that is as
-large as a claim, a matrix of attention scores or a copy in double precision is ever whole.
+A test of `C = A B` looks at each row by itself. If the rows of the near operand A depend row by row
+on the values before it, the replayed equations between them can be evaluated for a few rows at a
+time: layer norms and activations in the rows of a token, attention in the rows of its queries. A
+test takes sums over the columns of A, which add up, so a tile may also hold a few columns, such as
+one head of attention (`columns`). No value as large as a claim, no matrix of attention scores and
+no copy in double precision is ever whole.
 
-`tiling_plan` decides what goes where.
+`plan` decides which equations are evaluated in which tiles.
 """
 
 from __future__ import annotations
@@ -34,90 +33,65 @@ from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Env, Equation, Var
 
 
-def test(
-    region: Region,
-    claim: Claim,
-    env: Env,
-    out: Array,
-    yardstick: Yardstick,
-    *,
-    tile_bytes: int,
-) -> RowStatistics:
+def test(region: Region, claim: Claim, env: Env, out: Array, yardstick: Yardstick) -> RowStatistics:
     """Test a claim tile by tile.
 
     Args:
       region: of the claim, a contraction.
-      env: values by variable: what the region cuts, and what it needs whole; this function
-        writes to it what the region returns.
+      env: values by variable: those that the region cuts, and those that it needs whole.
       out: the claimed output.
       yardstick: of the test, with the projection of the far operand.
-      tile_bytes: size of the tiles.
 
     Returns:
       What `freivalds.compare` returns, for all rows.
     """
-    form, projection, g = claim.form.contraction, yardstick.projection, yardstick.vectors
+    form, projection = claim.form.contraction, yardstick.projection
     axes = None if form is None else form.row_axes()
     if form is None or axes is None:
         raise ValueError(f"the rows of {claim.name} cannot be cut")
     _, out_axis, rows_axis = axes
-    columns = form.contracted_axes().get(region.near.axis)
 
     def compare(applied: Applied, start: Any, size: int) -> RowStatistics:
-        some = _piece(out, Cut(out_axis), start, size)
+        some, g = _piece(out, Cut(out_axis), start, size), yardstick.vectors
         return freivalds.compare(
             form.cut(size), applied, projection, some, g, eps=yardstick.eps, limit=yardstick.limit
         )
 
-    def of_rows(near: Array, start: Any, size: int) -> RowStatistics:
+    def by_rows(start: Any, size: int) -> RowStatistics:
+        near = _near(region, claim, env, start, size)
         return compare(freivalds.apply(form.cut(size), near, projection), start, size)
 
+    columns = form.contracted_axes().get(region.near.axis)
     if columns is None:
-        return _over_tiles(region, claim, env, of_rows, rows_axis)
+        return _joined(by_rows, region.length, region.size, rows_axis)
 
-    def of_columns(near: Array, start: Any, size: int) -> Applied:
+    def by_columns(start: Any, size: int) -> Applied:
+        near = _near(region, claim, env, start, size)
         first, count = region.near.bounds(start, size)
         some = freivalds.piece(projection, columns, first, count)
         return freivalds.apply(form.cut_contracted(region.near.axis, count), near, some)
 
-    applied = _over_tiles(region, claim, env, of_columns, None)
+    applied = _summed(by_columns, region.length, region.size)
 
-    def rows(start: Any, size: int) -> tuple[RowStatistics]:
+    def compare_rows(start: Any, size: int) -> RowStatistics:
         part = jax.tree.map(lambda x: _piece(x, Cut(rows_axis), start, size), applied)
-        return (compare(part, start, size),)
+        return compare(part, start, size)
 
-    length = form.shapes[2][out_axis]
-    size = tile_size(length, 8 * math.prod(form.shapes[2]), tile_bytes)
-    [found] = _loop(rows, length, size, (rows_axis,))
-    return found
+    return _joined(compare_rows, form.shapes[2][out_axis], region.rows, rows_axis)
 
 
-def _over_tiles(
-    region: Region,
-    claim: Claim,
-    env: Env,
-    use: Callable[[Array, Any, int], Any],
-    axis: int | None,
-) -> Any:
-    """What `use(near, start, size)` makes of all pieces of the near operand; see `_loop`."""
-
-    def tile(start: Any, size: int) -> tuple[Any, ...]:
-        tiles = {(v, cut): _piece(env[v], cut, start, size) for v, cut in region.cuts}
-        for equation, output, cut, sources in region.steps:
-            values = [
-                interpret.read(env, a) if c is None or not isinstance(a, Var) else tiles[a, c]
-                for a, c in zip(equation.inputs, sources, strict=True)
-            ]
-            result = evaluate(equation, output, cut, start, size, values)
-            tiles[equation.outputs[output], cut] = result
-        near = claim.near
-        near = tiles[near, region.near] if isinstance(near, Var) else interpret.read(env, near)
-        return use(near, start, size), *(tiles[key] for key in region.returned)
-
-    axes = (axis, *(cut.axis for _, cut in region.returned))
-    found, *returned = _loop(tile, region.length, region.size, axes)
-    interpret.write(env, [v for v, _ in region.returned], returned)
-    return found
+def _near(region: Region, claim: Claim, env: Env, start: Any, size: int) -> Array:
+    """The near operand in one tile, by the steps of the region."""
+    if not isinstance(claim.near, Var):
+        return interpret.read(env, claim.near)
+    tiles = {(v, cut): _piece(env[v], cut, start, size) for v, cut in region.cuts}
+    for equation, output, cut, sources in region.steps:
+        values = [
+            interpret.read(env, a) if c is None or not isinstance(a, Var) else tiles[a, c]
+            for a, c in zip(equation.inputs, sources, strict=True)
+        ]
+        tiles[equation.outputs[output], cut] = evaluate(equation, output, cut, start, size, values)
+    return tiles[claim.near, region.near]
 
 
 def _piece(value: Array, cut: Cut, start: Any, size: int) -> Array:
@@ -133,16 +107,16 @@ def evaluate(
     """A piece of one of an equation's outputs, from pieces of its inputs.
 
     Args:
-      equation: with a rule.
+      equation: an equation whose primitive has a rule.
       output: index of the output.
-      cut: of the output.
+      cut: how tiles cut the output.
       start: first index of the tile.
-      size: indices of the tile.
-      values: of the inputs, cut as the rule says.
+      size: number of indices in the tile.
+      values: the inputs, cut as the rule says.
     """
     first, count = cut.bounds(start, size)
     if equation.kind == "split" and equation.params["axis"] == cut.axis:
-        return values[0]  # the input was cut out of where this output lies
+        return values[0]  # the input was cut where this output lies
     resize = RESIZE.get(equation.kind)
     params = {**equation.params, **(resize(equation, cut.axis, count) if resize else {})}
     results = interpret.apply(replace(equation, params=params), values)
@@ -152,54 +126,49 @@ def evaluate(
 
 
 def over_rows(test: Callable[..., Any], *arrays: Array, tile_bytes: int) -> Any:
-    """`test(*arrays)` some rows, along the first axis, at a time; it returns a value for each."""
+    """Results of `test(*arrays)`, which has one for each index of the first axis, tile by tile."""
     length = arrays[0].shape[0]
     widest = max(8 * math.prod(a.shape) for a in arrays)
-    size = tile_size(length, widest, tile_bytes)
 
-    def tile(start: Any, size: int) -> tuple[Any]:
-        return (test(*(_piece(a, Cut(0), start, size) for a in arrays)),)
+    def tile(start: Any, size: int) -> Any:
+        return test(*(_piece(a, Cut(0), start, size) for a in arrays))
 
-    return _loop(tile, length, size, (0,))[0]
+    return _joined(tile, length, tile_size(length, widest, tile_bytes), 0)
 
 
-def _loop(
-    tile: Callable[[Any, int], tuple[Any, ...]], length: int, size: int, axes: Sequence[int | None]
-) -> tuple[Any, ...]:
-    """Results of `tile(start, size)` for all: joined along the axis of each, or summed if None."""
+def _joined(tile: Callable[[Any, int], Any], length: int, size: int, axis: int) -> Any:
+    """Results of `tile(start, size)` over all indices, joined along an axis."""
     if size == length:
         return tile(0, size)
-
-    def sums(results: Sequence[Any]) -> tuple[Any, ...]:
-        return tuple(r if axis is None else None for r, axis in zip(results, axes, strict=True))
-
-    def others(results: Sequence[Any]) -> tuple[Any, ...]:
-        return tuple(None if axis is None else r for r, axis in zip(results, axes, strict=True))
-
-    def join(join: Callable[..., Array], *results: tuple[Any, ...]) -> tuple[Any, ...]:
-        return tuple(
-            jax.tree.map(functools.partial(join, axis=axis), *parts)
-            for axis, *parts in zip(axes, *results, strict=True)
-        )
-
-    def step(total: Any, start: Array) -> tuple[Any, Any]:
-        results = tile(start, size)
-        return jax.tree.map(jnp.add, total, sums(results)), others(results)
-
     whole, rest = divmod(length, size)
-    starts = size * jnp.arange(whole, dtype=jnp.int32)
-    like = jax.eval_shape(lambda start: sums(tile(start, size)), starts[0])
-    total = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
-    total, stacked = lax.scan(step, total, starts)
-    joined = join(_joined, stacked)
-    if rest:
-        last = tile(length - rest, rest)
-        total = jax.tree.map(jnp.add, total, sums(last))
-        joined = join(lambda a, b, axis: jnp.concatenate([a, b], axis=axis), joined, others(last))
-    return tuple(b if a is None else a for a, b in zip(total, joined, strict=True))
+    stacked = lax.map(lambda start: tile(start, size), _starts(whole, size))
+    joined = jax.tree.map(functools.partial(_unstacked, axis=axis), stacked)
+    if not rest:
+        return joined
+    last = tile(length - rest, rest)
+    return jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=axis), joined, last)
 
 
-def _joined(stacked: Array, axis: int) -> Array:
+def _summed(tile: Callable[[Any, int], Any], length: int, size: int) -> Any:
+    """Sum of the results of `tile(start, size)` over all indices."""
+    if size == length:
+        return tile(0, size)
+    whole, rest = divmod(length, size)
+
+    def add(total: Any, start: Any) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, tile(start, size)), None
+
+    like = jax.eval_shape(lambda: tile(0, size))
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
+    total, _ = lax.scan(add, zeros, _starts(whole, size))
+    return jax.tree.map(jnp.add, total, tile(length - rest, rest)) if rest else total
+
+
+def _starts(count: int, size: int) -> Array:
+    return size * jnp.arange(count, dtype=jnp.int32)
+
+
+def _unstacked(stacked: Array, axis: int) -> Array:
     """Results (tiles, ...) with the rows of all tiles along one axis."""
     moved = jnp.moveaxis(stacked, 0, axis)
     return moved.reshape(*moved.shape[:axis], -1, *moved.shape[axis + 2 :])

@@ -1,7 +1,8 @@
-"""Which piece of its inputs an equation needs for a piece of its output.
+"""Rules: which pieces of its inputs an equation needs for a piece of its output.
 
-A rule says how each input is cut when an output is cut along an axis, or that the input is needed
-whole; None if the output cannot be cut so. A primitive without a rule is evaluated whole.
+A rule returns the cut of each input for a cut of an output along an axis, and None for an input
+that is needed whole; it returns None if the output cannot be cut so. A primitive without a rule is
+evaluated whole.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from verifiable.jaxpr.blocks import Equation, Var
 
 
 class Cut(NamedTuple):
-    """How tiles cut a value: of it, a tile holds `unit` elements for each of its own indices.
+    """How tiles cut a value: a tile holds `unit` elements of the value for each of its indices.
 
     Attributes:
-      axis: that the value is cut along.
-      unit: elements for each index of the tiles, side by side: a head may be 64 columns.
-      offset: element that index 0 begins at.
+      axis: the axis of the value that is cut.
+      unit: adjacent elements for each index of the tiles: a head may be 64 columns.
+      offset: the element at which index 0 begins.
     """
 
     axis: int
@@ -37,10 +38,27 @@ class Cut(NamedTuple):
 
 
 Cuts = tuple[Cut | None, ...]  # of each input; None where it is whole
-# From an equation, which of its outputs, and the cut of that.
+# From an equation, the index of an output, and the cut of that output.
 Rule = Callable[[Equation, int, Cut], Cuts | None]
-# From an equation, an axis of its output, and the elements that are left of that.
+# From an equation, an axis of its output, and the new length of that axis.
 Resize = Callable[[Equation, int, int], dict[str, Any]]
+
+
+class Step(NamedTuple):
+    """An equation that is evaluated in tiles.
+
+    Attributes:
+      equation: the equation.
+      output: index of one of its outputs.
+      cut: how tiles cut that output.
+      sources: how tiles cut its inputs.
+    """
+
+    equation: Equation
+    output: int
+    cut: Cut
+    sources: Cuts
+
 
 ELEMENTWISE = frozenset(
     """
@@ -57,7 +75,7 @@ def _elementwise(equation: Equation, output: int, cut: Cut) -> Cuts | None:
     shape, axis = equation.outputs[0].shape, cut.axis
     if any(len(a.shape) not in (0, len(shape)) for a in equation.inputs):
         return None
-    # Operands of length one are spread over the others.
+    # Operands of length one are broadcast to the others.
     return tuple(
         cut if isinstance(a, Var) and a.shape[axis : axis + 1] == shape[axis : axis + 1] else None
         for a in equation.inputs
@@ -94,16 +112,19 @@ def _reshape(equation: Equation, output: int, cut: Cut) -> Cuts | None:
 
 
 def _sources(shape: Sequence[int], out: Sequence[int], axis: int) -> list[int]:
-    """Axes before reshaping that begin where an axis begins after it; one of its length first."""
+    """Axes of the operand that begin at the same element as an axis of the result.
+
+    An axis of the same length comes first.
+    """
     before = math.prod(out[:axis])
     found = [d for d in range(len(shape)) if math.prod(shape[:d]) == before]
     return sorted(found, key=lambda d: shape[d] != out[axis])
 
 
 def merged(equation: Equation, cut: Cut) -> int:
-    """By how much a unit has to grow until a reshaping of merged axes can be cut; else 1.
+    """The factor by which a unit has to grow until a reshape of merged axes can be cut; else 1.
 
-    An axis of 768 that was 12 times 64 is cut only in multiples of 64.
+    An axis of 768 that merges 12 and 64 is cut only in multiples of 64.
     """
     if equation.kind != "reshape" or equation.params.get("dimensions") is not None:
         return 1
@@ -135,7 +156,7 @@ def _kept(equation: Equation, gone: Sequence[int]) -> list[int]:
 
 
 def _along(name: str) -> Rule:
-    """A primitive that mixes the elements of one axis only, which a parameter names."""
+    """The rule of a primitive that mixes the elements of one axis only, named by a parameter."""
 
     def rule(equation: Equation, output: int, cut: Cut) -> Cuts | None:
         return None if equation.params[name] == cut.axis else (cut,) * len(equation.inputs)
@@ -169,7 +190,7 @@ def _rev(equation: Equation, output: int, cut: Cut) -> Cuts | None:
 
 
 def batched(equation: Equation, cut: Cut) -> bool:
-    """Whether an equation is a batch of products, and the cut goes between these."""
+    """Whether an equation is a batch of products that the cut separates."""
     if equation.kind != "dot_general":
         return False
     return cut.axis < len(equation.params["dimension_numbers"][1][0])
@@ -190,13 +211,14 @@ def _dot_general(equation: Equation, output: int, cut: Cut) -> Cuts:
 
 
 def untransposed(equation: Equation, makers: Mapping[Var, Equation]) -> Equation:
-    """A product that reads its operands as they were before they were transposed.
+    """The same product on its operands before they were transposed.
 
-    XLA does the same, but not where axes have length one, as a batch has in a tile of one head.
+    XLA removes such transposes too, but not where axes have length one, as the batch has in a tile
+    of one head.
 
     Args:
-      equation: any; only a `dot_general` changes.
-      makers: by output, the equations whose inputs are there to be read.
+      equation: any equation; only a `dot_general` changes.
+      makers: by output, the equations whose inputs can be read.
     """
     if equation.kind != "dot_general":
         return equation
@@ -209,7 +231,7 @@ def untransposed(equation: Equation, makers: Mapping[Var, Equation]) -> Equation
         order = maker.params["permutation"]
         contracted, batch = ([order[d] for d in dims[side]] for dims in (contracting, batching))
         free = [d for d in order if d not in {*contracted, *batch}]
-        # The output has the free dimensions in the order of the operand; a batch stays in front.
+        # The output has the free dimensions in the order of the operand, after the batch.
         if free == sorted(free) and batch == list(range(len(batch))):
             inputs[side] = maker.inputs[0]
             contracting[side], batching[side] = tuple(contracted), tuple(batch)
@@ -237,11 +259,18 @@ RULES: dict[str, Rule] = {
 }
 
 
+def step(equation: Equation, v: Var, cut: Cut) -> Step | None:
+    """The step that computes a piece of an output; None if the output cannot be cut so."""
+    rule, output = RULES.get(equation.kind), equation.outputs.index(v)
+    sources = rule(equation, output, cut) if rule else None
+    return None if sources is None else Step(equation, output, cut, sources)
+
+
 def _resized(shape: Sequence[int], axis: int, size: int) -> tuple[int, ...]:
     return (*shape[:axis], size, *shape[axis + 1 :])
 
 
-# Parameters that hold the length of an axis, or where it begins.
+# New values of the parameters that hold the length or the start of an axis.
 RESIZE: dict[str, Resize] = {
     "broadcast_in_dim": lambda e, axis, size: {"shape": _resized(e.params["shape"], axis, size)},
     "iota": lambda e, axis, size: {"shape": _resized(e.params["shape"], axis, size)},
