@@ -82,7 +82,7 @@ def deviations(trials: int) -> Iterator[Row]:
     bound = compiled.bound
     assert bound is not None
     _, trace = jax.device_get(jax.jit(compiled.execute)(b, a))
-    eps = compiled.policy.eps_of(compiled.claims[0].form)
+    eps = compiled.policy.eps_of(compiled.claims[0])
     moved = [deviate(a, b, trace.values[0], kappa, eps=eps, rng=rng) for kappa in KAPPAS]
     accepted = [0] * len(KAPPAS)
     for _ in range(trials):

@@ -5,9 +5,9 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
-import jax.numpy as jnp
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +16,6 @@ from scipy.stats import binom
 
 from benchmarks import check_vs_rerun, harness, soundness
 from benchmarks.harness import Row
-from protocols.demo import models
 
 ROOT = Path(__file__).parent.parent
 
@@ -231,15 +230,19 @@ def test_soundness_reads_enough_text():
 
 
 def test_the_check_is_measured_against_the_run():
-    params, forward = models.gpt(width=128, layers=1)
-    x = jnp.ones((128, 128))
-    measured = check_vs_rerun.measure("tiny", forward, params, (x,), repeats=1, least=1e9)
-    rows = {row.measure: row for row in measured}
+    model = check_vs_rerun.gpt(width=64, tokens=64, layers=1)
+    model = replace(model, name="tiny", least=1e9, ablation=True)
+    measured = list(check_vs_rerun.measure(model, repeats=1))
+    rows = {row.measure: row for row in measured if row.case == "tiny"}
     seconds = rows["seconds_run"].value / rows["seconds_check"].value
     assert rows["ratio"].value == pytest.approx(seconds)
     assert rows["ratio"].holds is False
+    assert rows["ratio_with_commitment"].value > 0
     assert rows["trace_bytes"].value > 0
-    assert rows["params_bytes"].value == 4 * (12 * 128**2 + 13 * 128 + 2 * 128)
+    assert rows["params_bytes"].value == 4 * (12 * 64**2 + 13 * 64 + 2 * 64)
+    ablated = {row.case for row in measured} - {"tiny"}
+    # So small a check is one program as it is.
+    assert ablated == {"tiny tiles=rows", "tiny tiles=none"}
 
 
 def test_an_unknown_benchmark_is_refused_by_name():
