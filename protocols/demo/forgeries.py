@@ -135,7 +135,7 @@ BEFORE = (
 
 AFTER = (
     Forgery("the epoch settled twice", "epoch-settled", settled_again),
-    Forgery("a verdict that nobody signed", "root-mismatch", never_signed),
+    Forgery("a verdict that was never signed", "root-mismatch", never_signed),
     Forgery("an inner node shown as a verdict", "proof-length", node_as_verdict),
 )
 """What is tried after the epoch is settled."""

@@ -26,7 +26,7 @@ from verifiable.voting.agreement import RELATIVE_TOLERANCE, Tolerance
 from verifiable.voting.quorum import FixedSize
 
 POLICY = FixedSize(bad=0.1, size=7)
-"""Seven workers at once, of which four must agree."""
+"""Seven workers at once; four must agree."""
 
 BEACON = Schedule(chain="demo", genesis=0, period=3)
 

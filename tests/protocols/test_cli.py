@@ -1,4 +1,4 @@
-"""The command line: what it prints where, its exit statuses, and what it says of wrong input."""
+"""The command line: its output, exit statuses, and messages about wrong input."""
 
 from __future__ import annotations
 
@@ -309,7 +309,7 @@ def test_the_vote_is_shown_within_100_columns(small, monkeypatch):
 # Plans.
 
 
-def test_a_plan_is_the_planners_as_table_and_as_json():
+def test_table_and_json_show_the_planners_plan():
     arguments = ("plan", "--bad", "0.1", "--error", "1e-6", "--audit-cost", "0.5")
     expected = planning.plan(bad=0.1, error=1e-6, economy=planning.Economy(audit_cost=0.5))
     table = run(*arguments)
@@ -351,7 +351,7 @@ def test_availability_raises_the_bad_fraction_among_answers():
     assert strict(result.stdout)["bad"] == pytest.approx(2 / 11)
 
 
-def test_deterrence_is_offered_on_request_and_says_what_it_does_not_do():
+def test_deterrence_is_offered_on_request_and_states_its_limit():
     arguments = ("plan", "--bad", "0.1", "--error", "1e-6", "--gain", "1", "--stake", "100")
     arguments += ("--reward", "1.5", "--audit-cost", "1")
     assert "deterrence" not in run(*arguments).stdout
@@ -407,13 +407,13 @@ def summary_of(*worst: float | None) -> check.CheckSummary:
     )
 
 
-def test_what_json_cannot_write_is_null():
+def test_numbers_that_are_not_finite_are_null_in_json():
     found = display.check_dict(summary_of(float("inf"), float("nan"), None, 12.5))
     text = json.dumps(found, allow_nan=False)
     assert [d["worst"] for d in strict(text)["devices"]] == [None, None, None, 12.5]
 
 
-def test_figures_are_those_of_the_summary():
+def test_the_figures_of_the_summary_are_shown():
     console = Console(width=100, record=True, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
     with console.file:
         for part in display.check(summary_of(None, 1234.5)):
@@ -438,9 +438,9 @@ def test_the_bar_is_drawn_on_a_terminal_and_only_there(tmp_path):
         with path.open("w") as file:
             console = Console(file=file, force_terminal=terminal, width=100)
             with display.progress_bar(console, hidden=not console.is_terminal) as advance:
-                advance(Progress(done=3, total=7, what="run: somebody"))
+                advance(Progress(done=3, total=7, what="run: a device"))
         drawn = path.read_text()
-        assert ("3/7" in drawn and "run: somebody" in drawn) == terminal
+        assert ("3/7" in drawn and "run: a device" in drawn) == terminal
         assert bool(drawn) == terminal
 
 

@@ -33,7 +33,7 @@ class Progress:
 
 @dataclass(slots=True)
 class Counter:
-    """Counts the pieces of work of a scene, of which there are `total`."""
+    """Counts the `total` pieces of work of a scene."""
 
     total: int
     done: int = 0

@@ -123,7 +123,7 @@ def play(
 
     Args:
       job: from `scene.prepare`.
-      voters: seven workers, at least one of which is no copycat.
+      voters: seven workers, at least one not a copycat.
       seed: 32 bytes that fix keys, seats and beacon, for tests; by default they are fresh.
     """
     seed = os.urandom(32) if seed is None else seed

@@ -144,7 +144,7 @@ def test_minilm_agrees_with_the_oracle_reading_the_checkpoint():
 
 @installed
 def test_minilm_has_every_weight_of_the_checkpoint_but_the_unused():
-    # All but the pooler and the second segment, neither of which this encoder uses.
+    # All but the pooler and the second segment, which this encoder does not use.
     layer = 4 * (384 * 384 + 384) + 2 * 384 * 1536 + 1536 + 384 + 2 * 2 * 384
     embeddings = (30522 + 512 + 1) * 384 + 2 * 384
     count = sum(leaf.size for leaf in jax.tree.leaves(trained().params))

@@ -1,4 +1,4 @@
-"""The demo's scenario: every cheat by name with its expected reason, and the order of events."""
+"""The first scene: every cheat by name with its expected reason, and the order of events."""
 
 from __future__ import annotations
 
@@ -182,8 +182,8 @@ def test_every_cheat_is_caught_on_the_shortest_text_where_attention_is_no_claim(
     assert [o.device.name for o in summary.outcomes if not o.right] == []
 
 
-# A cheat that computes something else must be consistent with itself: checked as what it really
-# is, it passes, so that only the comparison with what was asked for can catch it.
+# A cheat that computes something else is consistent with itself: checked with its own parameters or
+# input it passes, so only the parameters and input of the job can catch it.
 
 
 @pytest.mark.parametrize(
@@ -310,7 +310,7 @@ def test_a_wrong_verdict_is_told_from_a_right_one(cast, right):
     ],
     ids=["none", "bytes", "a list", "claims of text", "no claims"],
 )
-def test_what_is_no_trace_is_rejected_and_raises_nothing(values, reason):
+def test_an_object_that_is_no_trace_is_rejected_and_raises_nothing(values, reason):
     sent = dataclasses.replace(devices.jitted(job("f32")), trace=values)
     outcome = judged(devices.HONEST[0], sent)
     assert (outcome.verdict, outcome.reason) == ("reject", reason)
@@ -322,6 +322,6 @@ def test_too_many_texts_are_refused():
         prepare(model("f32"), ["a"] * 65)
 
 
-def test_a_claim_that_does_not_exist_is_the_callers_mistake():
+def test_a_claim_that_does_not_exist_is_a_value_error():
     with pytest.raises(ValueError, match="one product in the scope layer1/mlp/sideways, found 0"):
         submissions.with_claim(submissions.overflow, "mlp/sideways")(job("f32"))

@@ -1,4 +1,4 @@
-"""The scene at the contract: what happens, in which order, and that a wrong answer is noticed."""
+"""The scene at the contract: its events and their order, and that a wrong ending is noticed."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ FORGERIES = [(f.name, f.expected) for f in (*BEFORE, *AFTER)]
 
 
 @pytest.mark.parametrize(("name", "expected"), FORGERIES)
-def test_each_cheat_is_refused_for_its_reason(name: str, expected: str):
+def test_each_forgery_is_refused_for_its_reason(name: str, expected: str):
     (found,) = [e for e in events() if isinstance(e, ForgeryOutcome) and e.name == name]
     assert found.reason == found.expected == expected
     assert found in summary().outcomes
@@ -94,14 +94,14 @@ def test_steps_count_up_to_their_total_and_the_summary_comes_last():
     assert [e for e in events() if isinstance(e, ForgeryOutcome)] == list(summary().outcomes)
 
 
-def test_what_went_on_chain_is_what_python_verifies():
+def test_the_submission_on_chain_verifies_in_python():
     sent = summary().submission
     made = DeployedContract.deploy(SEED)
     assert submission.verify_epoch(sent, made.head).root == sent.statement.root
 
 
 @pytest.mark.parametrize("count", [2, 3, 8])
-def test_any_number_of_verdicts_from_two(count: int):
+def test_any_number_of_verdicts_above_one(count: int):
     *_, last = settlement.play(records(count), seed=SEED)
     assert isinstance(last, SettlementSummary)
     assert last.right
@@ -113,7 +113,7 @@ def test_fresh_keys_each_time():
     assert first.submission.statement.committee != second.submission.statement.committee
 
 
-def test_verdicts_keep_what_was_judged():
+def test_records_keep_verdict_and_commitment():
     made = records()
     assert [r.verdict for r in made[:3]] == [
         Verdict.ACCEPT,

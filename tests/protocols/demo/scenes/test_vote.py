@@ -1,4 +1,4 @@
-"""The demo's vote: what becomes of everybody, in every seating, and what an audit looks at."""
+"""The demo's vote: the outcome of every worker, in every seating, and what an audit tests."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def seven(*special: roles.Voter) -> list[roles.Voter]:
 
 
 @pytest.mark.parametrize("seed", [bytes([i]) * 32 for i in range(4)])
-def test_everybody_gets_what_they_deserve_in_every_seating(seed: bytes):
+def test_every_worker_gets_the_right_outcome_in_every_seating(seed: bytes):
     """A copycat of commit and reveal has no ballot; colluders on one wrong answer are blamed."""
     summary = end(played(seed))
     assert summary.right
@@ -83,7 +83,7 @@ def test_everybody_gets_what_they_deserve_in_every_seating(seed: bytes):
 def test_steps_count_up_to_their_total_and_outcomes_come_before_the_summary():
     steps = [e for e in played() if isinstance(e, Progress)]
     assert [s.done for s in steps] == list(range(len(steps)))
-    # The copycat has no ballot, hence no audit.
+    # The copycat has no ballot, so it is not audited.
     assert {s.total for s in steps} == {len(steps) + 1}
     assert end(played()).outcomes == tuple(e for e in played() if isinstance(e, vote.WorkerOutcome))
 
@@ -120,7 +120,7 @@ def test_no_outcomes_and_a_wrong_answer_are_never_right():
     assert not dataclasses.replace(end(played()), honest_answer=False).right
 
 
-# What an audit looks at.
+# What an audit tests.
 
 
 def opened(submission: Submission) -> Reveal:
@@ -150,14 +150,14 @@ def test_an_honest_trace_passes():
     assert audited(opened(sent), sent) == ("accept", "ok")
 
 
-def test_an_answer_that_is_not_the_traces_is_rejected():
+def test_an_answer_other_than_the_one_in_the_trace_is_rejected():
     sent = job().run()
     other = dataclasses.replace(opened(sent), value=bytes(tensor_bytes(jnp.zeros_like(sent.y))))
     assert audited(other, sent) == ("reject", "answer-mismatch")
 
 
 @pytest.mark.parametrize("change", [{"trace_root": bytes(32)}, {"trace_size": 1}], ids=str)
-def test_another_trace_than_the_one_committed_to_is_rejected(change):
+def test_a_trace_other_than_the_committed_one_is_rejected(change):
     sent = job().run()
     assert audited(dataclasses.replace(opened(sent), **change), sent) == (
         "reject",
