@@ -363,9 +363,9 @@ def test_deterrence_is_offered_on_request_and_states_its_limit():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--bad", "1.5", "--error", "1e-6"), "error: availability and bad fraction are prob"),
+        (("--bad", "1.5", "--error", "1e-6"), "error: availability and bad fraction must be prob"),
         (("--bad", "0.1", "--error", "0"), "error: bad and error are above 0 and below 1"),
-        (("--bad", "nan", "--error", "0.1"), "error: availability and bad fraction are prob"),
+        (("--bad", "nan", "--error", "0.1"), "error: availability and bad fraction must be prob"),
         (("--bad", "0.1", "--error", "0.1", "--run-cost", "0"), "error: a run costs a positive"),
         (("--bad", "0.6", "--error", "1e-6", "--detection", "0.5"), "error: nothing reaches"),
     ],
