@@ -83,13 +83,13 @@ def encode(value: object) -> bytes:
 
 
 def decode(data: bytes | bytearray | memoryview, *, max_size: int) -> Any:
-    """Decode deterministic CBOR that somebody else wrote.
+    """Decode deterministic CBOR from an untrusted sender.
 
     Time is linear in the size of `data`, and memory at most about 100 bytes for each byte of it.
 
     Args:
       data: the bytes received.
-      max_size: the most bytes that may be looked at.
+      max_size: the most bytes of a message; longer data is refused before it is parsed.
 
     Returns:
       The value, with arrays as lists.
@@ -179,7 +179,7 @@ def tensor_bytes(array: Any) -> memoryview:
 def tensor_from_bytes(
     data: bytes | memoryview, shape: tuple[int, ...], dtype: DTypeLike
 ) -> NDArray[Any]:
-    """Array whose `tensor_bytes` are `data`: the inverse, for bytes that somebody else wrote.
+    """Array whose `tensor_bytes` are `data`: the inverse, for bytes from an untrusted sender.
 
     Args:
       data: canonical tensor bytes.
@@ -212,7 +212,7 @@ def require_tensor_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     """The numpy dtype, in native byte order, if tensors of it have canonical bytes.
 
     Raises:
-      TypeError: they have not.
+      TypeError: tensors of this dtype have no canonical bytes.
     """
     canonical = np.dtype(dtype)
     if canonical.name not in _TENSOR_DTYPES:

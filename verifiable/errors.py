@@ -117,12 +117,15 @@ class Undecided(VerdictError):
 
 
 def require_type(argument: str, value: object, kind: type | tuple[type, ...]) -> None:
-    """Raise TypeError, which names the argument, unless a value is of a type: the caller's mistake.
+    """Require a value of one of some types; a subclass will do.
 
     Args:
       argument: name of the parameter, as the caller writes it.
       value: what was given for it.
       kind: the type, or several.
+
+    Raises:
+      TypeError: the value is of another type; the message names the argument.
     """
     if not isinstance(value, kind):
         kinds = kind if isinstance(kind, tuple) else (kind,)

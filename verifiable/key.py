@@ -1,8 +1,9 @@
-"""The verifier key: what a coordinator needs instead of the weights. Whoever sees it can cheat.
+"""The verifier key: what a coordinator needs instead of the weights. It must stay secret.
 
 A key holds the random vectors of a challenge and, for every weight W of a claimed contraction,
-the projection W r. W is public, so the key gives r away: it is never printed or pickled, and its
-file has mode 0600. It also holds the parameters that replayed equations need.
+the projection W r. W is public, so the key gives r away, and a device that knows r can cheat: the
+key is never printed or pickled, and its file has mode 0600. It also holds the parameters that
+replayed equations need.
 
 A file or `to_bytes` is safetensors. Its header names the program, the policy, the root of the
 parameters, the challenge (by a hash that reveals nothing) and the version of the library.
@@ -58,7 +59,7 @@ class KeyHeader:
     version: str
 
     def __post_init__(self) -> None:
-        """Digests have 32 bytes."""
+        """Raises ValueError for a digest that is not 32 bytes."""
         for name in _DIGESTS:
             if len(getattr(self, name)) != 32:
                 raise ValueError(f"{name} has 32 bytes, got {len(getattr(self, name))}")
@@ -97,7 +98,8 @@ class VerifierKey:
 
     Attributes:
       header: what it was made for.
-      arrays: by name; `vectors/...`, `kept/...` and `projected/...`.
+      arrays: by name; `vectors/...`, `residual/kept/...`, `residual/projected/...` and, for scans,
+        `residual/children/...` (specs/program.md, section 7).
     """
 
     header: KeyHeader
@@ -136,7 +138,7 @@ class VerifierKey:
           ValueError: the file is not a verifier key of this format.
         """
         if not Path(path).is_file():
-            raise ValueError(f"{path} is not a file")
+            raise ValueError(f"expected the file of a verifier key, but {path} is not a file")
         mode = stat.S_IMODE(Path(path).stat().st_mode)
         if os.name == "posix" and mode & 0o077:
             raise PermissionError(
@@ -204,7 +206,15 @@ jax.tree_util.register_dataclass(VerifierKey, data_fields=["arrays"], meta_field
 
 
 def require_arrays(arrays: Mapping[str, Any], wanted: Mapping[str, jax.ShapeDtypeStruct]) -> None:
-    """Raise ValueError unless a key holds what is wanted, whatever its header says."""
+    """Require the arrays of a key by name, shape and dtype; its header is not consulted.
+
+    Args:
+      arrays: of the key.
+      wanted: shapes and dtypes by name, for a secret challenge.
+
+    Raises:
+      ValueError: an array is missing or in excess, or has another shape or dtype.
+    """
     if wanted.keys() != arrays.keys():
         differing = sorted(wanted.keys() ^ arrays.keys())
         raise ValueError(f"the key lacks, or has in excess, the arrays {differing}")
@@ -212,7 +222,7 @@ def require_arrays(arrays: Mapping[str, Any], wanted: Mapping[str, jax.ShapeDtyp
         have = arrays[name]
         if (have.shape, have.dtype) == (want.shape, want.dtype):
             continue
-        # A public challenge draws more often for exact checks; all else is fixed.
+        # A public challenge has more exact draws, the last dimension; all else is fixed.
         exact = want.dtype == jnp.uint64
         shapes = [x.shape[:-1] if exact else x.shape for x in (have, want)]
         if shapes[0] != shapes[1] or have.dtype != want.dtype:

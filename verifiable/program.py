@@ -12,8 +12,8 @@ Each claim is tested against operands that the verifier recomputed from earlier 
 job's own input, so errors do not accumulate: honest devices that round differently all pass. What
 is not a claim is replayed. `execute` and `statistics` are pure JAX functions.
 
-`prove` and `verify` are the doors for a device and a coordinator: they add the commitment, without
-which a device could choose its trace after it knew what would be tested.
+`prove` and `verify` are the entry points for a device and a coordinator: they add the commitment,
+without which a device could choose its trace after it knew what would be tested.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Program(Specification):
         """The same program under another policy, such as one from `calibrate`.
 
         Raises:
-          TypeError: no policy.
+          TypeError: `policy` is not a `Policy`.
           ValueError: the policy has no tolerance for a dtype that is needed, was calibrated for
             another program, or has another number of draws, which decides what is a claim.
         """
@@ -102,7 +102,7 @@ class Program(Specification):
           The answer, the trace, their commitment, and what program and parameters were run.
 
         Raises:
-          TypeError: a leaf is no array, or a dtype has no canonical bytes.
+          TypeError: a leaf is not an array, or a dtype has no canonical bytes.
           ValueError: another tree, shape or dtype than at compile time.
         """
         y, trace = self._executed(self.conform_params(params), *self.conform_inputs(inputs))
@@ -127,7 +127,7 @@ class Program(Specification):
           excess precision in narrow types.
 
         Raises:
-          TypeError: a leaf is no array.
+          TypeError: a leaf is not an array.
           ValueError: another tree, shape or dtype than at compile time.
         """
         env = self.bind(params, inputs)
@@ -149,7 +149,7 @@ class Program(Specification):
           challenge: randomness that no device knows when it commits.
 
         Raises:
-          TypeError: a leaf is no array, or there is no challenge.
+          TypeError: a leaf is not an array, or `challenge` is not a `Challenge`.
           ValueError: another tree, shape or dtype than at compile time.
         """
         require_type("challenge", challenge, Challenge)
@@ -179,7 +179,7 @@ class Program(Specification):
           commitment: what was received before anything derived from the key was revealed, and
             before a public challenge was known.
           parameters: the `parameter_root` that the job names. A submission that names another is
-            then rejected; without it, nothing says which of the two sides is wrong.
+            then rejected; without it, a difference raises ValueError, as either side may be wrong.
           corridor: for these inputs, to mark an answer that a cheat could have turned.
 
         Raises:
@@ -223,7 +223,7 @@ class Program(Specification):
           *inputs: the job's own inputs, as at compile time.
           y: what the device returned; any object.
           trace: the trace that it committed to, or a sequence of arrays; any object.
-          parameters: the `parameter_root` that the job names, to hold the key to.
+          parameters: the `parameter_root` that the job names; the key must be of these parameters.
           corridor: see `verify`.
 
         Raises:
@@ -337,16 +337,16 @@ class Program(Specification):
             passes with probability 1e-9.
 
         Raises:
-          ValueError: the answer is no float scalar, or the program has integer arithmetic after a
-            rounding that has no derivative; or as `execute`.
+          ValueError: the answer is not a float scalar, or the program has integer arithmetic after
+            a rounding that has no derivative; or as `execute`.
         """
         return corridor.corridor(self, params, inputs, answer, kappa)
 
     def attack(self, params: Any, *inputs: Any, answer: Answer, kappa: float) -> tuple[Any, Trace]:
-        """What a cheat returns that shifts every claim by kappa sigma to lower an answer.
+        """Answer and trace of a cheat that shifts every claim by kappa sigma to lower an answer.
 
         For tests of coordinators: below the bound's kappa it may pass, and then it has moved the
-        answer by no more than the corridor's reach. Arguments as of `corridor`.
+        answer by no more than the corridor's reach. Arguments and errors as of `corridor`.
         """
         return corridor.attack(self, params, inputs, answer, kappa)
 
@@ -370,8 +370,8 @@ def compile(
         programs if there is none.
 
     Raises:
-      TypeError: `fn` is no function, a leaf is no array (the message names it), or a primitive has
-        a parameter without a canonical form.
+      TypeError: `fn` is not callable, a leaf is not an array (the message names it), or a primitive
+        has a parameter without a canonical form.
       ValueError: the policy has no tolerance for a dtype that is needed.
     """
     if not callable(fn):

@@ -1,7 +1,7 @@
 """What a device hands in: its answer, the trace that leads to it, and their commitment.
 
-A submission also names the program and the parameters that the device ran, so that a coordinator
-whose key was made for others finds out before it blames. Names prove nothing: a device that names
+A submission also names the program and the parameters that the device ran, so that a stale key of
+the coordinator is an error and blames no device. Names prove nothing: a device that names
 the right parameters and computes with others is rejected by its claims.
 
 On the wire or on disk, a submission is
@@ -49,13 +49,16 @@ class Submission:
     parameters: bytes
 
     def __post_init__(self) -> None:
-        """Refuse what names no program or parameters."""
+        """Require a commitment, and ids of 32 bytes."""
         if type(self.commitment) is not Commitment:
-            raise MalformedEncoding(f"a commitment is no {type(self.commitment).__name__}")
+            raise MalformedEncoding(
+                f"commitment must be a Commitment, got {type(self.commitment).__name__}"
+            )
         for name in ("program", "parameters"):
             value = getattr(self, name)
             if type(value) is not bytes or len(value) != 32:
-                raise MalformedEncoding(f"{name} has 32 bytes")
+                found = f"{len(value)} bytes" if type(value) is bytes else type(value).__name__
+                raise MalformedEncoding(f"{name} must be 32 bytes, got {found}")
 
     def encode(self) -> bytes:
         """The bytes to send or to store.

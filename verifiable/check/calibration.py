@@ -1,4 +1,4 @@
-"""Calibration: tolerances from what honest devices are seen to do.
+"""Calibration: tolerances measured on honest runs.
 
 The statistic is the one that `check` computes, and includes the verifier's own rounding and glue.
 For a contraction it is sqrt(||rho_i||^2 / t) / s_i, an estimate of ||delta_i * w|| / s_i
@@ -47,9 +47,9 @@ def calibrate(
     """Measure the tolerance of each claim and output of a program.
 
     Args:
-      program: a `program.Program`, which stands above this module.
-      params: the trained parameters; random ones are kinder to rounding.
-      samples: inputs as of `compile`, a tuple each, of the kind that jobs will have.
+      program: a `program.Program`; that module imports this one, so the type is not named here.
+      params: the trained parameters; with random ones, deviations are smaller.
+      samples: a tuple of inputs each, with the shapes given to `compile` and realistic values.
       executors: trusted `(params, *inputs) -> (y, trace)` beside the program's own, which runs
         compiled and op by op.
       factor: by how much a tolerance is to exceed the largest deviation seen.

@@ -140,7 +140,7 @@ class CompiledCheck:
         Raises:
           ValueError: the key has other arrays than the program's.
         """
-        require_arrays(arguments.key, self._key_arrays)  # traced, and so once for all calls alike
+        require_arrays(arguments.key, self._key_arrays)  # runs once per trace, not once per call
         with jax.enable_x64(True):
             names, structure = list(self._key_arrays), jax.tree.structure(self.key)
             key = jax.tree.unflatten(structure, [arguments.key[name] for name in names])

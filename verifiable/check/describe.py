@@ -20,7 +20,7 @@ def text(program_id: bytes, found: Analysis, kept: Mapping[str, int]) -> str:
     Args:
       program_id: 32 bytes.
       found: analysis of the program.
-      kept: bytes by name, from `kept`.
+      kept: bytes by name, from the function `kept`.
     """
     total = max(found.checked + found.replayed, 1)
     rows = [("claim", "primitive", "shape", "dtype", "share", "discontinuities")]

@@ -1,4 +1,4 @@
-"""What a device sent, held to the program before anything else looks at it.
+"""Compare what a device sent with the program, before any other step reads it.
 
 First, structure, shapes and dtypes must equal the program's. Then the commitment, received before
 the challenge could be known, must bind what was sent. Then the submission must name the job's

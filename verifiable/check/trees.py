@@ -1,4 +1,4 @@
-"""Trees of arrays: held to expected shapes and types, by name, and under one Merkle root."""
+"""Trees of arrays: compare them with expected shapes, name their leaves, hash them to one root."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def parameter_root(params: Any) -> bytes:
     x64, float64 and int64 arrays count as the float32 and int32 arrays that they become.
 
     Raises:
-      TypeError: a leaf is no array; the message names it.
+      TypeError: a leaf is not an array; the message names it.
     """
 
     def leaf(path: Any, x: Any) -> bytes:
@@ -60,7 +60,7 @@ class RootMemory:
         try:
             references = [weakref.ref(leaf) for leaf in leaves]
         except TypeError:
-            return root  # numbers of Python, which cost nothing to hash
+            return root  # Python numbers have no weak references, and are cheap to hash
         self._known = [*self._known[1 - _REMEMBERED :], (references, root)]
         return root
 
@@ -106,10 +106,15 @@ def abstract_leaf(what: str, path: Any, x: Any) -> jax.ShapeDtypeStruct:
 
 
 def conform(what: str, expected: Any, given: Any) -> Any:
-    """Arrays of the expected shapes and types.
+    """Require a tree of the expected shapes and types, and return it as arrays.
+
+    Args:
+      what: name of the argument, for the message.
+      expected: pytree of `ShapeDtypeStruct`s.
+      given: the caller's pytree.
 
     Raises:
-      TypeError: a leaf is no array, or the tree is of another kind, such as an array for a dict.
+      TypeError: a leaf is not an array, or the tree is of another kind (an array for a dict).
       ValueError: another tree, shape or type; the message names both sides.
     """
     want, have = jax.tree.structure(expected), jax.tree.structure(given)

@@ -1,12 +1,12 @@
-"""From what was measured of a run to a report.
+"""Judge a run: from its measured statistics to a report.
 
-Every claim and output gets a verdict of its own:
+Every claim and output gets its own verdict:
 
     not finite, out of range, or over its limit   reject, unless discontinuous glue can explain it
     the verifier's own operands not finite        indeterminate
     everything passed                             accept
 
-One rejected claim rejects the run; short of that, one indeterminate claim leaves it open.
+One rejected claim rejects the run; otherwise one indeterminate claim makes it indeterminate.
 """
 
 from __future__ import annotations
@@ -41,7 +41,13 @@ class WorstTrip(NamedTuple):
 
 
 def refuse(problem: Problem, *, coverage: Coverage, bound: Bound | None) -> Report:
-    """The report on what cannot be a run of the program."""
+    """The report that rejects what cannot be a run of the program.
+
+    Args:
+      problem: what `receive`, `uncommitted` or `misnamed` found.
+      coverage: what the check would have covered.
+      bound: what a pass would prove of the floating-point claims.
+    """
     return Report(
         verdict=Verdict.REJECT,
         reason=problem.reason,

@@ -28,7 +28,7 @@ class Contraction(ABC):
     """`C = A B` as linear maps; see the module's docstring for the first three.
 
     Attributes:
-      far_must_be_known: whether only a far operand that depends on parameters alone has a check.
+      far_must_be_known: whether the far operand must depend on parameters only to have a check.
       near: index (0 or 1) of the near operand; the other one is the far operand.
       shapes: shapes of the operands and of the output.
       dtypes: types of the operands and of the output.

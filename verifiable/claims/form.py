@@ -29,11 +29,11 @@ from verifiable.jaxpr.graph import Graph
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Yardstick:
-    """What a claim is measured by: the arguments of a test besides the operands and the claim.
+    """The arguments of a test besides the operands and the claim.
 
     Attributes:
       eps: tolerance, in the units of the form; zero if the claim must be exact.
-      limit: L of `freivalds`, the quantile that a random test is held to.
+      limit: L of `freivalds`, the quantile that the statistic of a random test must not exceed.
       vectors: the random vectors that `Form.vectors` names; None if it names none.
       projection: what `Form.project` returned for the far operand; None if there is none.
     """
@@ -50,8 +50,8 @@ class Form(ABC):
     Attributes:
       mismatch: code of a failed test, one of `report.REASONS`.
       floor: the least tolerance that calibration sets, in unit roundoffs.
-      barrier: whether the device needs an optimisation barrier, lest the compiler compute the
-        committed value a second time with other rounding.
+      barrier: whether the device needs an optimisation barrier: without it, the compiler may
+        compute the committed value a second time with other rounding.
     """
 
     mismatch: ClassVar[str]
@@ -165,7 +165,7 @@ class Proposal:
       form: how the output is tested.
       operands: the values that the test is given.
       far: the operand that is projected, if the form has one.
-      covers: names of equations that the claim tests, and that are no discontinuities then.
+      covers: names of equations that the claim tests; they are then not discontinuities.
     """
 
     form: Form

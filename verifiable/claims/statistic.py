@@ -1,7 +1,7 @@
 """What the test of a claim measures, and the verdict that follows.
 
 A test returns arrays and never raises or decides, so that it can be compiled. A random test, such
-as that of `freivalds`, decides on rows: `RowStatistics` has one entry for each, `summary` reduces
+as `freivalds.test`, decides on rows: `RowStatistics` has one entry for each, `summary` reduces
 them. `judge` runs on the host.
 """
 
@@ -59,7 +59,7 @@ def summary(rows: RowStatistics) -> Statistic:
     ratio = rows.ratio.reshape(-1)
     worst = jnp.max(ratio)
     conditions = ratio <= 1.0, rows.finite_claim, rows.in_range, rows.finite_operands
-    # Reduced as one array: on so few rows, an operation costs more than its arithmetic.
+    # Reduced as one array: on few rows, starting an operation costs more than its arithmetic.
     hold = jnp.all(jnp.stack([c.reshape(-1) for c in conditions]), axis=1)
     return Statistic(worst, first(ratio == worst), *hold)
 

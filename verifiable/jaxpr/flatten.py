@@ -1,9 +1,9 @@
 """From a JAX function to blocks: the only module that uses `jax.extend.core`.
 
-Call primitives (`jit`, `custom_jvp_call`, `custom_vjp_call`, `remat`, ...) are entered and
-dissolve. Constants that a function closed over become inputs of the outermost block, wherever
-they were used. All that differs between the supported versions of JAX (names of the parameters of
-`scan`, open and closed jaxprs) is handled here: the rest of the library sees blocks only.
+Call primitives (`jit`, `custom_jvp_call`, `custom_vjp_call`, `remat`, ...) are inlined.
+Constants that a function closed over become inputs of the outermost block, wherever they were used.
+All that differs between the supported versions of JAX (names of the parameters of `scan`, open and
+closed jaxprs) is handled here: the rest of the library sees blocks only.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def shape_dtype(value: Any) -> jax.ShapeDtypeStruct:
 def as_function(equation: Equation) -> Callable[..., Sequence[Array]]:
     """What an equation without bodies computes, as a function of the values of its inputs.
 
-    A higher-order primitive that is not entered, such as `custom_linear_solve`, is one whole.
+    A higher-order primitive that is not inlined, such as `custom_linear_solve`, is applied whole.
     """
     primitive = equation.origin.primitive
     if any(True for _ in subprograms(equation.params)):

@@ -98,7 +98,7 @@ def _add_reaching_scan(equation: Equation, kinds: frozenset[str], found: set[Var
 
     add(body.outputs, equation.outputs)
     before = -1
-    # A carry that reaches one makes the value that is carried reach it, an iteration earlier.
+    # If a carry reaches such an operand, so does the value carried into it one iteration before.
     while len(found) > before:
         before = len(found)
         _add_reaching(body, kinds, found)

@@ -1,7 +1,7 @@
 """Interpreters of blocks: evaluate them as they are, or rebuild a `scan`, `cond` or `while`.
 
 An environment binds variables to values. `evaluate` and `replay` compute exactly what the function
-computes; `scan` and `switch` let the caller put other bodies in the place of an equation's own.
+computes; `scan` and `switch` let the caller replace the bodies of an equation.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def evaluate(block: Block, env: Env) -> list[Array]:
 
 
 def replay(equation: Equation, env: Env) -> None:
-    """Evaluate one equation, with all that its bodies hold."""
+    """Evaluate one equation, including its bodies."""
     if equation.kind == "scan":
         outputs = scan(equation, env, lambda inner, _: (evaluate(equation.bodies[0], inner), ()))[0]
     elif equation.kind == "cond":
@@ -72,7 +72,7 @@ def scan(
 
     Args:
       equation: the scan.
-      env: the environment that it stands in; the body sees a copy with its inputs bound.
+      env: the environment of the equation; the body gets a copy with its inputs bound.
       body: `(env, slice of extra) -> (outputs, more to stack)`; first the carries that take part,
         then what the equation is to stack.
       extra: pytree of arrays scanned beside the equation's own.
@@ -129,8 +129,8 @@ def while_loop(equation: Equation, env: Env, limit: int | None = None) -> tuple[
 
     Args:
       equation: the loop.
-      env: the environment that it stands in.
-      limit: of trips, of this loop and of all loops inside of it together.
+      env: the environment of the loop.
+      limit: the most trips of this loop and of all loops inside it together.
 
     Returns:
       The carries, and whether a loop was stopped by the limit.

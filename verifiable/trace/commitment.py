@@ -18,7 +18,12 @@ from jaxtyping import Shaped, UInt8
 
 from verifiable import merkle
 from verifiable.encoding import tensor_bytes, tensor_from_bytes
-from verifiable.errors import CommitmentMismatch, MalformedEncoding, MalformedProof
+from verifiable.errors import (
+    CommitmentMismatch,
+    MalformedEncoding,
+    MalformedProof,
+    require_exact_type,
+)
 from verifiable.trace.layout import LEAF_BYTES, Layout, LeafRows, Trace, tensors_of
 from verifiable.trace.receive import receive
 
@@ -146,8 +151,8 @@ def verify(commitment: Commitment, y: Any, trace: Any, *, layout: Layout) -> Non
       MalformedEncoding: they are not tensors of this layout, or cannot be read.
       TypeError: `commitment` is not a Commitment, or `layout` is not a Layout.
     """
-    _require("commitment", commitment, Commitment)
-    _require("layout", layout, Layout)
+    require_exact_type("commitment", commitment, Commitment)
+    require_exact_type("layout", layout, Layout)
     computed = _commit(layout, receive(layout, y, trace)).commitment
     if computed != commitment:
         raise CommitmentMismatch(
@@ -176,8 +181,8 @@ def verify_opening(
       ValueError: `indices` out of order or out of range, or none.
       TypeError: `commitment` is not a Commitment, or `layout` is not a Layout.
     """
-    _require("commitment", commitment, Commitment)
-    _require("layout", layout, Layout)
+    require_exact_type("commitment", commitment, Commitment)
+    require_exact_type("layout", layout, Layout)
     if fault := merkle.indices_fault(indices, layout.size):
         raise ValueError(fault)
     if commitment.size != layout.size:
@@ -188,7 +193,7 @@ def verify_opening(
         raise MalformedProof(f"expected an Opening, got {type(opening).__name__}")
     leaves: Any = opening.leaves
     if type(leaves) not in (list, tuple) or len(leaves) != len(indices):
-        raise MalformedProof(f"opening does not have the {len(indices)} leaves asked for")
+        raise MalformedProof(f"an opening must be a list of the {len(indices)} leaves asked for")
     opened = tuple(_read(layout, i, data) for i, data in zip(indices, leaves, strict=True))
     merkle.verify_multiproof(
         opening.proof,
@@ -201,14 +206,9 @@ def verify_opening(
     return opened
 
 
-def _require(name: str, value: Any, kind: type) -> None:
-    if type(value) is not kind:
-        raise TypeError(f"{name} must be a {kind.__name__}, got {type(value).__name__}")
-
-
 def _read(layout: Layout, index: int, data: Any) -> OpenedRows:
     if type(data) is not bytes:
-        raise MalformedEncoding(f"leaf {index} is not bytes")
+        raise MalformedEncoding(f"leaf {index} must be bytes, got {type(data).__name__}")
     place = layout.rows_of(index)
     tensor = layout.tensors[place.tensor]
     rows = tensor_from_bytes(data, (place.stop - place.start, tensor.columns), tensor.dtype)

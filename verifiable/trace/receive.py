@@ -1,4 +1,4 @@
-"""An answer and a trace from a device, which may be any objects, held to a program's layout.
+"""Compare an answer and a trace from a device, which may be any objects, with a program's layout.
 
 The structure comes first: the walk follows the structure of the program and visits no more nodes
 than the program has. So an answer that is nested a million deep, or whose shared parts make it
@@ -67,7 +67,7 @@ def _arrays(layout: Layout, y: Any, trace: Any) -> list[Any]:
 
 
 def leaves_up_to(structure: Any, received: Any) -> list[Any]:
-    """The parts of a received object that stand at the leaves of the program's own structure.
+    """The parts of a received object at the leaves of the program's own structure.
 
     `PyTreeDef.flatten_up_to` does the same, but prints what does not fit, at any length.
 
