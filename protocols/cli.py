@@ -1,4 +1,4 @@
-"""The command `verifiable`: watch a coordinator tell honest devices from cheats, and plan for them.
+"""The command `verifiable`: play the demo, and plan replication and audits.
 
     verifiable demo [--text TEXT ...] [--precision f32|bf16|f16|w8a8] [--json]
     verifiable plan --bad FRACTION --error PROBABILITY [--stake AMOUNT ...] [--json]

@@ -57,7 +57,7 @@ class Rules:
       policy: how many ballots to request, and when they suffice.
       agreement: when two answers agree.
       decode: from a revealed value to the agreement's input. Raises `VerificationError` for bytes
-        that are no answer. Must be a function of its argument.
+        that are not an answer. Must be a pure function.
       beacon: rounds of the beacon that breaks ties.
       dispatches: the most workers that a job is sent to, replacements included.
       commit_seconds: time to run the job and commit.
@@ -276,7 +276,7 @@ class AwaitWindow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refuse:
-    """An event was refused. That is no blame: networks duplicate, delay and reorder messages.
+    """An event was refused. This blames no worker: networks duplicate, delay and reorder messages.
 
     Attributes:
       worker: the worker that sent it, or that it concerns; empty for a beacon.

@@ -111,7 +111,7 @@ class AskVotes(Generic[S]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefuseVote:
-    """A vote was refused. That is no blame: votes can be sent in any member's name.
+    """A vote was refused. This blames no member: votes can be sent in any member's name.
 
     Attributes:
       member: the member that the vote names.

@@ -4,11 +4,11 @@
     veto     the same point, within tolerance of all honest answers but one
     front    the same point, at the edge of the tolerance of all honest answers; it arrives first
 
-Colluders that are a majority answer what they like. Answers are points of a Euclidean space whose
-unit is the tolerance. `canonical_ballots` evaluates the rule for all jobs at once; a test compares
-it with `voting.decide` case by case. Three things are measured: how often the accepted answer is
-within tolerance of no honest one; how far from honest answers it lies otherwise, beside the bound
-of specs/voting.md (theorem on drag); and how many votes were prevented.
+A majority of colluders sends an answer far from all honest ones. Answers are points of a Euclidean
+space whose unit is the tolerance. `canonical_ballots` evaluates the rule for all jobs at once; a
+test compares it with `voting.decide` case by case. Three things are measured: how often the
+accepted answer is within tolerance of no honest one; how far from honest answers it lies otherwise,
+beside the bound of specs/voting.md (theorem on drag); and how many votes were prevented.
 
 Rules: specs/simulation.md, 3.
 """

@@ -209,6 +209,6 @@ class _Slots:
         return set(places[: round(self.strategy.share * size)])
 
     def retire(self) -> None:
-        """A newcomer follows each honest identity that has reached its lifetime."""
+        """Replace each honest identity that has reached its lifetime by a newcomer."""
         gone = ~self.bad & (self.age >= self.policy.lifetime)
         self.passed[gone] = self.age[gone] = 0

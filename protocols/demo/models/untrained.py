@@ -81,7 +81,7 @@ def gpt(
     float32 numbers per layer.
 
     Raises:
-      ValueError: the width is no positive multiple of the head size, or there are no layers.
+      ValueError: the width is not a positive multiple of the head size, or there are no layers.
     """
     if head <= 0 or width <= 0 or width % head:
         raise ValueError(f"width must be a positive multiple of the head size {head}, not {width}")
