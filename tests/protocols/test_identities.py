@@ -1,4 +1,4 @@
-"""Keys that bind nobody cannot be registered; the curve is checked against its own group law."""
+"""Malformed and small-order keys cannot be registered; the group law of RFC 8032 is the oracle."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ CHEATS = [
     Cheat("order 4, not reduced", P.to_bytes(32, "little")),
     Cheat("a large point, not reduced", (P + 3).to_bytes(32, "little")),
     Cheat("largest", b"\xff" * 32),
-    Cheat("no point of the curve", (2).to_bytes(32, "little")),
+    Cheat("not a point of the curve", (2).to_bytes(32, "little")),
     Cheat("31 bytes", raw(private_key(1))[:31]),
     Cheat("33 bytes", raw(private_key(1)) + b"\0"),
     Cheat("no bytes", ""),
@@ -141,7 +141,7 @@ def test_there_are_eight_points_of_small_order():
 
 
 def test_under_the_identity_key_one_signature_fits_every_message():
-    # Why keys of small order are refused: R the identity, s = 0, valid for whatever is signed.
+    # Why keys of small order are refused: R the identity and s = 0 verify for every message.
     forged = encode((0, 1)) + bytes(32)
     weak = Ed25519PublicKey.from_public_bytes(encode((0, 1)))
     for message in (b"a", b"b"):
