@@ -27,6 +27,7 @@ from blake3 import blake3
 
 from verifiable import merkle
 from verifiable.encoding import encode, tagged_hash
+from verifiable.errors import require_type
 from verifiable.field import F61
 
 _DRAWS = "verifiable v1 draws"
@@ -183,9 +184,12 @@ def secret(seed: bytes | None = None) -> Challenge:
     """A challenge that only its maker knows; fresh entropy unless a 32-byte seed is given.
 
     Raises:
+      TypeError: the seed is not bytes.
       ValueError: the seed does not have 32 bytes.
     """
-    seed = os.urandom(32) if seed is None else bytes(seed)
+    if seed is None:
+        seed = os.urandom(32)
+    require_type("seed", seed, bytes)  # bytes(32) of a mere number would be 32 zeros
     if len(seed) != 32:
         raise ValueError(f"a seed has 32 bytes, got {len(seed)}")
     return Challenge(public=False, _seed=tagged_hash("secret challenge", seed))

@@ -94,8 +94,8 @@ class Program(Specification):
         """Run the function on a device, and commit to its answer and trace.
 
         Args:
-          params: the parameters, as at compile time. They are hashed once for the same arrays,
-            which must not change in place afterwards.
+          params: the parameters, as at compile time. JAX arrays are hashed once, numpy arrays at
+            every run.
           *inputs: the inputs, as at compile time.
 
         Returns:
@@ -187,7 +187,7 @@ class Program(Specification):
           ValueError: the key is of another program, policy or version, or of other parameters than
             the job's; the inputs have another tree, shape or dtype than at compile time.
         """
-        require_type("key", key, VerifierKey)
+        self._require_types(key, parameters, corridor)
         require_type("commitment", commitment, Commitment)
         if not arguments:
             raise TypeError("the submission is missing: verify(key, *inputs, submission, ...)")
@@ -231,7 +231,7 @@ class Program(Specification):
           ValueError: the key is of another program, policy, version or other parameters, or the
             inputs have another tree, shape or dtype than at compile time.
         """
-        require_type("key", key, VerifierKey)
+        self._require_types(key, parameters, corridor)
         self._require_key(key, parameters)
         received = receive(self, y, trace)
         if isinstance(received, Problem):

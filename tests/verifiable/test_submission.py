@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -16,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import verifiable as vf
+from verifiable import program as programs
 from verifiable import submission, trace
 from verifiable.check import trees
 from verifiable.errors import MalformedEncoding, Rejected
@@ -200,6 +202,87 @@ CHEATS = (
 )
 
 
+class Fails:
+    """An object that calls itself a number and cannot be read."""
+
+    __class__: Any = property(lambda self: np.generic)  # type: ignore[assignment]
+
+    def __array__(self) -> Any:
+        raise RuntimeError("not readable")
+
+
+class Poses:
+    """An object that calls itself an array, whose shape raises."""
+
+    __class__: Any = property(lambda self: jax.Array)  # type: ignore[assignment]
+
+    def is_deleted(self) -> bool:
+        return False
+
+    @property
+    def shape(self) -> Any:
+        raise RuntimeError("no shape")
+
+
+class _Nameless(type):
+    @property
+    def __name__(cls) -> Any:  # type: ignore[override]
+        raise RuntimeError("no name")
+
+
+class Nameless(metaclass=_Nameless):
+    """An object whose type cannot be named."""
+
+
+@pytest.mark.parametrize("hostile", [Fails, Poses, Nameless], ids=["Fails", "Poses", "Nameless"])
+def test_objects_that_cannot_be_read_are_rejected(hostile: Callable[[], Any]):
+    others = honest().trace.values[1:]
+    for changes in (
+        {"y": hostile()},
+        {"trace": hostile()},
+        {"trace": Trace(values=(hostile(), *others))},
+    ):
+        sent = dataclasses.replace(honest(), **changes)
+        report = PROGRAM.verify(key(), X, sent, commitment=sent.commitment, parameters=ROOT)
+        assert report.verdict is vf.Verdict.REJECT
+
+
+def test_a_mapped_file_cannot_change_after_the_commitment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A device that can write to the coordinator's file commits to one trace and shows another."""
+    first, *others = map(np.array, honest().trace.values)
+    wrong = one_bit(first.copy()) + 1
+    wrong.tofile(tmp_path / "claim")
+    mapped = np.memmap(tmp_path / "claim", np.float32, "r+", shape=first.shape)
+    commitment = trace.commit(honest().y, Trace(values=(wrong, *others))).commitment
+    original = programs.uncommitted
+
+    def swap(*arguments: Any) -> Any:
+        problem = original(*arguments)
+        mapped[:] = first
+        return problem
+
+    monkeypatch.setattr(programs, "uncommitted", swap)
+    for view in (mapped, np.asarray(mapped), mapped[:]):
+        mapped[:] = wrong
+        sent = dataclasses.replace(honest(), trace=Trace(values=(view, *others)))
+        report = PROGRAM.verify(key(), X, sent, commitment=commitment, parameters=ROOT)
+        assert report.reason == "claim-mismatch"
+
+
+def test_a_claim_that_is_no_number_is_a_finding_under_debug_flags():
+    """JAX would raise FloatingPointError, so that a device could stop the verifier."""
+    first, *others = map(np.array, honest().trace.values)
+    first[0, 0] = np.nan
+    wrong = Trace(values=(first, *others))
+    sent = dataclasses.replace(honest(), trace=wrong)
+    commitment = trace.commit(sent.y, wrong).commitment
+    with jax.debug_nans(True), jax.debug_infs(True):
+        report = PROGRAM.verify(key(), X, sent, commitment=commitment, parameters=ROOT)
+    assert report.reason == "claim-nonfinite"
+
+
 @pytest.mark.parametrize("cheat", CHEATS, ids=lambda c: c.name)
 def test_cheats(cheat: Cheat):
     sent = cheat.tamper(honest())
@@ -275,6 +358,10 @@ def calls(x: Any = X) -> dict[str, Callable[[], Any]]:
         "commitment": lambda: verify(k, x, sent, commitment=sent),
         "commitment must be a Commitment, got bytes": lambda: verify(k, x, sent, commitment=c.root),
         "key must be a VerifierKey, got dict": lambda: verify(PARAMS, x, sent, commitment=c),
+        "parameters must be a bytes, got str": lambda: verify(
+            k, x, sent, commitment=c, parameters=ROOT.hex()
+        ),
+        "corridor must be a Corridor": lambda: verify(k, x, sent, commitment=c, corridor=1.0),
         "challenge": lambda: setup(SECRET, PARAMS),
         "challenge must be a Challenge, got bytes": lambda: setup(PARAMS, bytes(32)),
         "params must be a dict, got an array": lambda: PROGRAM.prove(x, PARAMS),
@@ -322,10 +409,24 @@ def test_the_parameters_are_hashed_once_for_the_same_arrays(monkeypatch: pytest.
         return original(params)
 
     monkeypatch.setattr(trees, "parameter_root", spy)
-    fresh, host = weights(3), {name: np.asarray(w) for name, w in weights(4).items()}
-    for params in (fresh, host, fresh, dict(fresh), host):
+    fresh, other = weights(3), weights(4)
+    for params in (fresh, other, fresh, dict(fresh), other):
         assert PROGRAM.prove(params, X).parameters == original(params)
     assert len(hashed) == 2
+
+
+def test_numpy_parameters_may_change_between_runs():
+    params = {name: np.array(w) for name, w in weights(3).items()}
+    PROGRAM.prove(params, X)
+    params["up"] *= 2
+    assert PROGRAM.prove(params, X).parameters == vf.parameter_root(params)
+
+
+def test_roots_do_not_outlive_the_mode_of_x64():
+    memory, params = trees.RootMemory(), {"w": np.ones(3)}
+    with jax.enable_x64(True):
+        wide = memory.root(params)
+    assert memory.root(params) == vf.parameter_root(params) != wide
 
 
 def test_the_memory_of_roots_forgets_arrays_that_are_gone():

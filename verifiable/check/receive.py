@@ -56,8 +56,11 @@ def receive(program: Specification, y: Any, trace: Any) -> ReceivedArrays | Prob
       y: the answer; any object.
       trace: a `Trace`, or a sequence of arrays, or any other object.
     """
-    values, problem = _claims(trace, program.claims)
-    outputs, other = _output(y, program.y)
+    try:
+        values, problem = _claims(trace, program.claims)
+        outputs, other = _output(y, program.y)
+    except Exception:  # raised by an object from the device, so its text is not shown
+        return Problem("trace-structure", None, "the answer or the trace cannot be read")
     return problem or other or ReceivedArrays(tuple(outputs), tuple(values))
 
 

@@ -15,10 +15,12 @@ from verifiable.check.partition import Analysis
 from verifiable.check.trees import conform
 from verifiable.claims import freivalds
 from verifiable.claims.claim import Claim
+from verifiable.errors import require_type
 from verifiable.jaxpr.blocks import Env, Function
 from verifiable.jaxpr.effects import is_float
+from verifiable.key import VerifierKey
 from verifiable.policy import Policy
-from verifiable.report import Bound, Coverage
+from verifiable.report import Bound, Corridor, Coverage
 from verifiable.trace import Layout, Trace
 
 
@@ -110,6 +112,15 @@ class Specification:
         foreign = sorted(self.policy.calibrated.keys() - self.tolerances.keys())
         if foreign:
             raise ValueError(f"the policy was calibrated for another program, with {foreign[0]!r}")
+
+    @staticmethod
+    def _require_types(key: Any, parameters: Any, corridor: Any) -> None:
+        """Raise TypeError, which names the argument, for what a caller gives beside a run."""
+        require_type("key", key, VerifierKey)
+        if parameters is not None:
+            require_type("parameters", parameters, bytes)
+        if corridor is not None:
+            require_type("corridor", corridor, Corridor)
 
     def conform_params(self, params: Any) -> Any:
         """The parameters as arrays of the expected shapes and dtypes; raises as `trees.conform`."""

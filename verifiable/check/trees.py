@@ -38,10 +38,11 @@ def parameter_root(params: Any) -> bytes:
 
 
 class RootMemory:
-    """The roots of the last few sets of parameters, which must not change in place.
+    """The roots of the last few sets of parameters.
 
     A set is known by the identity of its arrays, so that a device hashes its weights once and not
-    at every run.
+    at every run. Only JAX arrays are remembered: arrays of numpy can change in place, and the root
+    of float64 ones depends on whether x64 is on.
     """
 
     def __init__(self):
@@ -57,11 +58,9 @@ class RootMemory:
             ):
                 return root
         root = parameter_root(params)
-        try:
+        if all(isinstance(leaf, jax.Array) for leaf in leaves):
             references = [weakref.ref(leaf) for leaf in leaves]
-        except TypeError:
-            return root  # Python numbers have no weak references, and are cheap to hash
-        self._known = [*self._known[1 - _REMEMBERED :], (references, root)]
+            self._known = [*self._known[1 - _REMEMBERED :], (references, root)]
         return root
 
 

@@ -8,6 +8,7 @@ bytes.
 
 from __future__ import annotations
 
+import mmap
 from itertools import count
 from typing import Any
 
@@ -111,12 +112,23 @@ def _misfit(received: Any, node: Any) -> str:
 
 
 def array_or_none(received: Any) -> Any:
-    """A numpy or JAX array as it is, a numpy scalar as its array, None for any other object."""
-    if type(received) in (np.ndarray, np.memmap):
-        return np.asarray(received)
-    try:
-        if isinstance(received, jax.Array):
-            return None if received.is_deleted() else received
-    except Exception:
-        return None  # an object may lie about its class, or raise when it is asked
-    return np.asarray(received) if isinstance(received, np.generic) else None
+    """A numpy or JAX array as it is, a numpy scalar as its array, None for any other object.
+
+    Memory that another process can write, such as a mapped file, is copied: it could change
+    between the check of the commitment and the check of the claims.
+    """
+    kind = type(received)  # an object may lie about its class, or raise when it is asked
+    if kind in (np.ndarray, np.memmap):
+        return np.array(received) if _mapped(received) else np.asarray(received)
+    if issubclass(kind, jax.Array):
+        return None if received.is_deleted() else received
+    return np.asarray(received) if issubclass(kind, np.generic) else None
+
+
+def _mapped(array: Any) -> bool:
+    """Whether an array lies in a mapped file or in shared memory."""
+    owner: Any = array
+    kinds = (np.ndarray, np.memmap, memoryview)
+    while type(owner) in kinds:
+        owner = getattr(owner, "obj" if type(owner) is memoryview else "base")
+    return isinstance(owner, mmap.mmap)
