@@ -1,4 +1,4 @@
-"""What a module of tests has compiled is freed before the next module begins."""
+"""Frees what a module of tests has compiled before the next module begins."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.helpers import memory
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _memory_of_a_module(request: pytest.FixtureRequest) -> Iterator[None]:
+def _memory_of_a_module() -> Iterator[None]:
     yield
-    memory.forget_results(request.module)
+    memory.forget_results()
     memory.free_compiled_programs()

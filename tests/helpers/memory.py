@@ -1,22 +1,23 @@
-"""What tests have compiled is given back: JAX keeps every program, some megabytes each."""
+"""Gives back the memory of compiled programs: JAX keeps every one, some megabytes each."""
 
 from __future__ import annotations
 
 import ctypes
 import gc
 import sys
-from types import ModuleType
 
 
-def forget_results(module: ModuleType) -> None:
-    """Empty the `functools` caches of a module's own functions."""
-    for value in vars(module).values():
-        if hasattr(value, "cache_clear") and value.__module__ == module.__name__:
-            value.cache_clear()
+def forget_results() -> None:
+    """Empty the `functools` caches of test modules and helpers that use JAX."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("tests.") and hasattr(module, "jax"):
+            for value in list(vars(module).values()):
+                if hasattr(value, "cache_clear"):
+                    value.cache_clear()
 
 
 def free_compiled_programs() -> None:
-    """Drop the programs that nothing refers to, and return their memory to the system."""
+    """Drop programs that nothing refers to, and return their memory to the system."""
     if "jax" not in sys.modules:
         return
     import jax  # noqa: PLC0415 - many tests need no JAX
