@@ -76,9 +76,13 @@ def test_the_same_verdicts_whatever_the_strategy(run):
 
 
 def test_a_strategy_changes_neither_ids_nor_keys():
-    for other in EVERY.values():
-        assert other.id == COMPILED.id
-        assert other.setup(PARAMS, SECRET).header == KEY.header
+    assert {other.id for other in EVERY.values()} == {COMPILED.id}
+    unlike = Strategy(save_memory=True, tile_bytes=999, column_bytes=99, parts=3)
+    key = replace(COMPILED, strategy=unlike).setup(PARAMS, SECRET)
+    assert key.header == KEY.header
+    assert key.arrays.keys() == KEY.arrays.keys()
+    for name, array in key.arrays.items():
+        np.testing.assert_array_equal(array, KEY.arrays[name])
 
 
 def test_the_default_depends_on_scans():
@@ -89,11 +93,13 @@ def test_the_default_depends_on_scans():
 
 
 def test_tuning_measures_every_strategy_and_keeps_the_fastest():
-    tuned, seconds = COMPILED.tune(KEY, X, y=Y, trace=TRACE, repeats=2)
-    assert set(seconds) == set(EVERY)
+    small = program.compile(lambda p, x: x @ p["first"], PARAMS, X, policy=FEW)
+    key, (y, trace) = small.setup(PARAMS, SECRET), small.execute(PARAMS, X)
+    tuned, seconds = small.tune(key, X, y=y, trace=trace, repeats=2)
+    assert set(seconds) == set(schedule.candidates(small.strategy))
     assert seconds[tuned.strategy] <= min(seconds.values()) / 0.95
     assert all(0 < s < 60 for s in seconds.values())
-    assert tuned.check(KEY, X, y=Y, trace=TRACE).reason == "ok"
+    assert tuned.check(key, X, y=y, trace=trace).reason == "ok"
 
 
 def test_tuning_refuses_the_key_of_another_program():
@@ -220,15 +226,17 @@ def test_an_error_in_a_part_is_not_lost():
         schedule.at_once([lambda: 1, fail])
 
 
-@pytest.mark.parametrize("changes", [{"parts": 0}, {"parts": -1}, {"tile_bytes": -1}])
+@pytest.mark.parametrize(
+    "changes", [{"parts": 0}, {"parts": -1}, {"tile_bytes": -1}, {"column_bytes": -1}]
+)
 def test_a_strategy_that_cannot_be(changes: dict[str, int]):
     with pytest.raises(ValueError, match="expected parts >= 1"):
         Strategy(**changes)
 
 
-@pytest.mark.parametrize("parts", [2, 3, 9])
-def test_parts_find_what_the_whole_finds(parts: int):
-    """Claims under a scan, in both branches of a cond, and outputs; each is judged once."""
+@functools.cache
+def several_kinds():
+    """Claims under a scan and in both branches of a cond, and two outputs: program, run and key."""
 
     def fn(p: Any, x: Any) -> Any:
         x = lax.scan(lambda c, w: (c + jnp.tanh(c @ w), None), x, p["stack"])[0]
@@ -242,10 +250,16 @@ def test_parts_find_what_the_whole_finds(parts: int):
     }
     x = rng.standard_normal((48, 40)).astype(np.float32)
     one = program.compile(fn, params, x, policy=FEW, strategy=Strategy(parts=1))
-    several = program.compile(fn, params, x, policy=FEW, strategy=Strategy(parts=parts))
-    assert len(several.compiled_check.parts) == min(parts, len(one.claims))
     y, trace = jax.device_get(jax.jit(one.execute)(params, x))
-    key = one.setup(params, SECRET)
+    return one, x, y, trace, one.setup(params, SECRET)
+
+
+@pytest.mark.parametrize("parts", [2, 9])
+def test_parts_find_what_the_whole_finds(parts: int):
+    """Each claim and output is judged once."""
+    one, x, y, trace, key = several_kinds()
+    several = replace(one, strategy=Strategy(parts=parts))
+    assert len(several.compiled_check.parts) == min(parts, len(one.claims))
     for index in (None, *range(len(one.claims))):
         claims = [np.array(c) for c in trace.values]
         if index is not None:

@@ -43,13 +43,18 @@ RULED = {
 
 
 def pieces(length):
-    """Cuts of an axis, and pieces of them."""
+    """Cuts of an axis, and pieces of them: from each start the shortest and the longest."""
     for unit in (1, 2, 4, 8):
         for offset in range(0, length, unit):
             last = (length - offset) // unit
             for start in range(last):
-                for size in range(1, last - start + 1):
+                for size in {1, last - start}:
                     yield unit, offset, start, size
+
+
+def piece_of(value, cut, start, size):
+    first, count = cut.bounds(start, size)
+    return np.take(value, range(first, first + count), cut.axis)
 
 
 def steps_of(fn, *inputs):
@@ -59,6 +64,10 @@ def steps_of(fn, *inputs):
     )
     interpret.evaluate(function.block, env)
     return function.block.equations, env
+
+
+def known(env, atoms):
+    return [np.asarray(x) for x in interpret.read_all(env, atoms)]
 
 
 @pytest.mark.parametrize("name", RULED)
@@ -76,15 +85,12 @@ def test_rules(name):
                     if sources is None:
                         continue
                     cuts += 1
-                    inputs = interpret.read_all(env, equation.inputs)
                     values = [
-                        v
-                        if c is None
-                        else lax.dynamic_slice_in_dim(v, *c.bounds(start, size), c.axis)
-                        for v, c in zip(inputs, sources, strict=True)
+                        value if c is None else piece_of(value, c, start, size)
+                        for value, c in zip(known(env, equation.inputs), sources, strict=True)
                     ]
                     result = evaluate.evaluate(equation, i, cut, start, size, values)
-                    want = lax.dynamic_slice_in_dim(env[v], *cut.bounds(start, size), axis)
+                    want = piece_of(np.asarray(env[v]), cut, start, size)
                     np.testing.assert_allclose(result, want, rtol=1e-5, atol=1e-6)
     assert cuts or name == "reshape mixes"
 
