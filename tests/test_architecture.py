@@ -31,8 +31,22 @@ BESIDE = {
 
 FOLDERS = "trace jaxpr claims check merkle bls voting audits".split()
 
+# Root modules and folders of `protocols`, and what each may import of the others.
+PROTOCOLS = {
+    "events": "",
+    "identities": "",
+    "messages": "identities",
+    "replicated": "events messages",
+    "settlement": "events identities messages",
+    "contracts": "settlement",
+    "simulation": "",
+    "demo": "contracts identities messages replicated settlement",
+    "cli": "demo",
+}
+
 MOST_ROOT_MODULES = 14
 MOST_LINES = 400
+MOST_TEST_LINES = 600
 
 WITHOUT_JAX = (
     "verifiable.errors verifiable.encoding verifiable.field verifiable.report verifiable.policy "
@@ -42,8 +56,6 @@ WITHOUT_JAX = (
     "protocols.simulation.trust protocols.contracts protocols.contracts.calldata "
     "protocols.contracts.evm"
 ).split()
-
-ROLES = {"worker", "coordinator", "arbiter", "settlement"}
 
 # Only this module may look inside a jaxpr: what changes between versions of JAX ends there.
 JAX_INSIDES = {"verifiable.jaxpr.flatten": "jax.extend"}
@@ -70,7 +82,8 @@ def imports(source: str, module: str) -> Iterator[tuple[str, bool]]:
             # `from package import module` names a module where there is one.
             for alias in node.names:
                 name = f"{base}.{alias.name}"
-                is_module = (ROOT / Path(*name.split("."))).with_suffix(".py").exists()
+                path = ROOT / Path(*name.split("."))
+                is_module = path.with_suffix(".py").exists() or (path / "__init__.py").exists()
                 yield (name if is_module else base), typing
 
 
@@ -94,7 +107,7 @@ def own_imports(module: str) -> tuple[str, ...]:
 
 
 def room(module: str) -> str:
-    """Folder or root module of `verifiable` that a module belongs to."""
+    """Folder or root module of its package that a module belongs to."""
     return module.split(".")[1]
 
 
@@ -140,12 +153,35 @@ def test_primitives_never_import_protocols(module: str):
     assert not [name for name in own_imports(module) if name.startswith("protocols")]
 
 
-@pytest.mark.parametrize("module", modules("protocols"))
-def test_roles_never_import_one_another(module: str):
-    name = module.rpartition(".")[2]
-    others = {f"protocols.{role}" for role in ROLES - {name}}
-    if name in ROLES:
-        assert not others & set(own_imports(module))
+@pytest.mark.parametrize("module", [m for m in modules("protocols") if m != "protocols"])
+def test_protocols_import_only_what_they_build_on(module: str):
+    mine = room(module)
+    for name in own_imports(module):
+        if name.startswith("protocols."):
+            theirs = room(name)
+            assert theirs == mine or theirs in PROTOCOLS[mine].split(), f"{module} imports {name}"
+
+
+def test_every_room_of_protocols_has_a_place():
+    assert {room(m) for m in modules("protocols") if m != "protocols"} == {*PROTOCOLS}
+
+
+def test_no_class_name_means_two_things():
+    found: dict[str, list[str]] = {}
+    for package in PACKAGES:
+        for module, source in modules(package).items():
+            for node in ast.walk(ast.parse(source)):
+                if isinstance(node, ast.ClassDef):
+                    found.setdefault(node.name, []).append(module)
+    assert not {name: where for name, where in found.items() if len(where) > 1}
+
+
+def test_files_of_tests_are_short():
+    lengths = {
+        str(path.relative_to(ROOT)): len(path.read_text().splitlines())
+        for path in (ROOT / "tests").rglob("*.py")
+    }
+    assert not {path: n for path, n in lengths.items() if n > MOST_TEST_LINES}
 
 
 LEAVES = {
@@ -180,6 +216,7 @@ def test_the_finder_of_imports_sees_them_all():
     source = (
         "import os, verifiable.merkle as m\n"
         "from verifiable import field, program as p\n"
+        "from verifiable import claims\n"
         "from verifiable.errors import Rejected\n"
         "from . import key\n"
         "from .trace import commit\n"
@@ -191,6 +228,7 @@ def test_the_finder_of_imports_sees_them_all():
         ("verifiable.merkle", False),
         ("verifiable.field", False),
         ("verifiable.program", False),
+        ("verifiable.claims", False),
         ("verifiable.errors", False),
         ("verifiable.key", False),
         ("verifiable.trace", False),
