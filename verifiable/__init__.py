@@ -26,9 +26,12 @@ if TYPE_CHECKING:
         encoding,
         errors,
         freivalds,
+        key,
         merkle,
         policy,
+        program,
         report,
+        submission,
         trace,
         voting,
     )
@@ -37,8 +40,10 @@ if TYPE_CHECKING:
     from verifiable.program import Program, compile, parameter_root
     from verifiable.report import Report, Verdict
     from verifiable.submission import Submission
+    from verifiable.trace import Commitment
 
 __all__ = [
+    "Commitment",
     "Policy",
     "Program",
     "Report",
@@ -53,15 +58,19 @@ __all__ = [
     "encoding",
     "errors",
     "freivalds",
+    "key",
     "merkle",
     "parameter_root",
     "policy",
+    "program",
     "report",
+    "submission",
     "trace",
     "voting",
 ]
 
 _HOMES = {
+    "Commitment": "trace",
     "Policy": "policy",
     "Program": "program",
     "Report": "report",
@@ -77,16 +86,18 @@ _MODULES = frozenset(
 )
 
 
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    elif name in _MODULES:
-        value = importlib.import_module(f"{__name__}.{name}")
-    else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # otherwise a type checker would accept every name
+
+    def __getattr__(name: str) -> Any:
+        if name in _HOMES:
+            value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+        elif name in _MODULES:
+            value = importlib.import_module(f"{__name__}.{name}")
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, *_MODULES})
+    return sorted(__all__)

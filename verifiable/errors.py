@@ -43,7 +43,7 @@ def require_exact_type(argument: str, value: Any, kind: type[T]) -> T:
 
 
 class VerificationError(Exception):
-    """The prover's fault: the data that it sent does not verify."""
+    """What a device sent does not verify. Only `Rejected` and malformed data show a fault."""
 
 
 class MalformedEncoding(VerificationError):

@@ -193,13 +193,12 @@ class Program(Specification):
             raise TypeError("the submission is missing: verify(key, *inputs, submission, ...)")
         *inputs, submission = arguments
         require_type("submission", submission, Submission)
-        received = receive(self, submission.y, submission.trace)
+        self._require_key(key, parameters)
+        problem = misnamed(submission, key.header, parameters)
+        received = problem or receive(self, submission.y, submission.trace)
         if isinstance(received, Problem):
             return refuse(received, coverage=self.coverage, bound=self.bound)
         problem = uncommitted(self, received, commitment)
-        if problem is None:
-            self._require_key(key, parameters)
-            problem = misnamed(submission, key.header, parameters)
         if problem is not None:
             return refuse(problem, coverage=self.coverage, bound=self.bound)
         return self._judge(key, tuple(inputs), received, corridor)
@@ -261,6 +260,8 @@ class Program(Specification):
         return CompiledSetup(program=self)
 
     def _require_key(self, key: VerifierKey, parameters: bytes | None) -> None:
+        if parameters is not None and (type(parameters) is not bytes or len(parameters) != 32):
+            raise TypeError("parameters must be 32 bytes, the parameter_root that the job names")
         job = {} if parameters is None else {"parameters": parameters}
         key.header.require(program=self.id, policy=self.policy.id, **job)
 

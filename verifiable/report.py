@@ -297,7 +297,11 @@ class Report:
         return json.dumps(self.to_dict(), allow_nan=False)
 
     def _repr_html_(self) -> str:
-        """The report in a notebook. Everything is escaped: a device may choose parts of it."""
+        """The report in a notebook."""
+        return self.to_html()
+
+    def to_html(self) -> str:
+        """The report as a table. Everything is escaped: a device may choose parts of it."""
         colour = {"accept": "#1a7f37", "reject": "#cf222e"}.get(self.verdict.value, "#9a6700")
         head, *_ = str(self).splitlines()
         rows = [("claim", "verdict", "reason", "worst", "trip", "row", "discontinuities")]

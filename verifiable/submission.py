@@ -67,9 +67,7 @@ class Submission:
           TypeError: answer or trace hold something other than arrays.
           ValueError: a boolean that is neither 0 nor 1.
         """
-        commitment = self.commitment
-        size = commitment.size.to_bytes(8, "big")
-        header = (MAGIC, self.program, self.parameters, commitment.root, size)
+        header = (MAGIC, self.program, self.parameters, self.commitment.encode())
         return b"".join([*header, traces.encode(self.y, self.trace)])
 
     @classmethod
@@ -92,10 +90,9 @@ class Submission:
             )
         if data[:32] != MAGIC:
             raise MalformedEncoding(f"the submission does not start with the header {MAGIC!r}")
-        program, parameters, root = (data[i : i + 32] for i in (32, 64, 96))
-        size = int.from_bytes(data[128:_HEADER], "big")
+        program, parameters = data[32:64], data[64:96]
+        commitment = Commitment.decode(data[96:_HEADER])
         y, trace = traces.decode(data[_HEADER:], layout)
-        commitment = Commitment(root=root, size=size)
         return cls(y=y, trace=trace, commitment=commitment, program=program, parameters=parameters)
 
 

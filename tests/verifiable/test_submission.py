@@ -346,6 +346,39 @@ def test_a_key_of_another_program_or_policy_is_the_callers_mistake():
             program.verify(key(), X, sent, commitment=sent.commitment)
 
 
+def test_the_wrong_program_of_the_coordinator_blames_nobody():
+    """Key and submission belong together; the caller verifies with a program of another shape."""
+    other = vf.compile(model, PARAMS, X[:8], policy=POLICY)
+    sent = honest()
+    with pytest.raises(ValueError, match="key"):
+        other.verify(key(), X[:8], sent, commitment=sent.commitment, parameters=ROOT)
+
+
+def test_commitments_have_one_encoding():
+    commitment = honest().commitment
+    data = commitment.encode()
+    assert len(data) == 40
+    assert vf.Commitment.decode(data) == commitment
+    for wrong in (b"", data[:-1], data + b"\0", data[:32] + bytes(8), bytearray(data)):
+        with pytest.raises(MalformedEncoding):
+            vf.Commitment.decode(wrong)
+
+
+@pytest.mark.parametrize("root", [b"", ROOT[:5], ROOT.hex(), PARAMS])
+def test_the_root_that_a_job_names_has_32_bytes(root: Any):
+    with pytest.raises(TypeError, match="parameters must be 32 bytes"):
+        PROGRAM.verify(key(), X, honest(), commitment=honest().commitment, parameters=root)
+
+
+def test_another_tree_is_told_by_its_leaves():
+    with pytest.raises(
+        ValueError, match=r"missing: params\['down'\]; unexpected: params\['dawn'\]"
+    ):
+        PROGRAM.prove({"up": PARAMS["up"], "dawn": PARAMS["down"]}, X)
+    with pytest.raises(ValueError, match=r"unexpected: inputs\[1\]"):
+        PROGRAM.prove(PARAMS, X, X)
+
+
 def calls(x: Any = X) -> dict[str, Callable[[], Any]]:
     sent, k, c = honest(), key(), honest().commitment
     verify: Any = PROGRAM.verify

@@ -13,6 +13,8 @@ from verifiable.encoding import encode, tagged_hash, tensor_bytes
 from verifiable.jaxpr.flatten import shape_dtype
 
 _REMEMBERED = 8  # sets of parameters
+_LONGEST = 200  # characters of a tree in a message
+_SHOWN = 4  # leaves in a message
 _ARRAYS = (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct, bool, int, float, complex)
 
 
@@ -104,6 +106,22 @@ def abstract_leaf(what: str, path: Any, x: Any) -> jax.ShapeDtypeStruct:
         raise TypeError(f"{name} is an array that JAX cannot hold: {error}") from error
 
 
+def _short(tree: Any) -> str:
+    text = str(tree)
+    return text if len(text) <= _LONGEST else text[:_LONGEST] + "..."
+
+
+def _difference(what: str, expected: Any, given: Any) -> str:
+    """The leaves that are missing, and those that are too many."""
+    paths = [
+        {what + jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)}
+        for tree in (expected, given)
+    ]
+    found = ("missing", sorted(paths[0] - paths[1])), ("unexpected", sorted(paths[1] - paths[0]))
+    parts = [f"{word}: {', '.join(names[:_SHOWN])}" for word, names in found if names]
+    return "".join(f"; {part}" for part in parts)
+
+
 def conform(what: str, expected: Any, given: Any) -> Any:
     """Require a tree of the expected shapes and types, and return it as arrays.
 
@@ -124,7 +142,10 @@ def conform(what: str, expected: Any, given: Any) -> Any:
             raise TypeError(
                 f"{what} must be {names[0]}, got {names[1]}: the program was compiled for {want}"
             )
-        raise ValueError(f"{what} have tree {have}, the program was compiled for {want}")
+        raise ValueError(
+            f"{what} have tree {_short(have)}, the program was compiled for {_short(want)}"
+            + _difference(what, expected, given)
+        )
 
     def same(path: Any, a: Any, x: Any) -> Any:
         b = abstract_leaf(what, path, x)

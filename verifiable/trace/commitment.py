@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 from jaxtyping import Shaped, UInt8
@@ -50,6 +50,22 @@ class Commitment:
             raise MalformedEncoding(f"the root of a commitment must be {merkle.DIGEST_SIZE} bytes")
         if type(self.size) is not int or not 0 < self.size <= merkle.MAX_SIZE:
             raise MalformedEncoding("the size of a commitment must be an integer in [1, 2^64)")
+
+    def encode(self) -> bytes:
+        """40 bytes: the root, then the size, big-endian."""
+        return self.root + self.size.to_bytes(8, "big")
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """Read the bytes that a device sent.
+
+        Raises:
+          MalformedEncoding: another length, or a size of zero.
+        """
+        if type(data) is not bytes or len(data) != merkle.DIGEST_SIZE + 8:
+            raise MalformedEncoding("a commitment must be 40 bytes")
+        root, size = data[: merkle.DIGEST_SIZE], data[merkle.DIGEST_SIZE :]
+        return cls(root=root, size=int.from_bytes(size, "big"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
