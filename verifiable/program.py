@@ -260,8 +260,6 @@ class Program(Specification):
         return CompiledSetup(program=self)
 
     def _require_key(self, key: VerifierKey, parameters: bytes | None) -> None:
-        if parameters is not None and (type(parameters) is not bytes or len(parameters) != 32):
-            raise TypeError("parameters must be 32 bytes, the parameter_root that the job names")
         job = {} if parameters is None else {"parameters": parameters}
         key.header.require(program=self.id, policy=self.policy.id, **job)
 

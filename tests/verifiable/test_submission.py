@@ -391,7 +391,7 @@ def calls(x: Any = X) -> dict[str, Callable[[], Any]]:
         "commitment": lambda: verify(k, x, sent, commitment=sent),
         "commitment must be a Commitment, got bytes": lambda: verify(k, x, sent, commitment=c.root),
         "key must be a VerifierKey, got dict": lambda: verify(PARAMS, x, sent, commitment=c),
-        "parameters must be a bytes, got str": lambda: verify(
+        "parameters must be 32 bytes.*got str": lambda: verify(
             k, x, sent, commitment=c, parameters=ROOT.hex()
         ),
         "corridor must be a Corridor": lambda: verify(k, x, sent, commitment=c, corridor=1.0),

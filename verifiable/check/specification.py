@@ -117,8 +117,11 @@ class Specification:
     def _require_types(key: Any, parameters: Any, corridor: Any) -> None:
         """Raise TypeError, which names the argument, for what a caller gives beside a run."""
         require_type("key", key, VerifierKey)
-        if parameters is not None:
-            require_type("parameters", parameters, bytes)
+        if parameters is not None and (type(parameters) is not bytes or len(parameters) != 32):
+            raise TypeError(
+                "parameters must be 32 bytes, the parameter_root that the job names, got "
+                f"{type(parameters).__name__}"
+            )
         if corridor is not None:
             require_type("corridor", corridor, Corridor)
 
