@@ -355,7 +355,7 @@ def per_run(compiled: program.Program) -> int:
     return len(compiled.claims) + len(jax.tree.leaves(compiled.y))
 
 
-def texts(encoder: models.Model) -> Iterator[tuple[jax.Array, jax.Array]]:
+def texts(encoder: models.Encoder) -> Iterator[tuple[jax.Array, jax.Array]]:
     """Endless inputs `(token_ids, attention_mask)` of shape (1, TOKENS), int32."""
     rng = np.random.default_rng(5)
     words = documentation().split()

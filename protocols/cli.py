@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import typer
     from rich.console import RenderableType
 
-    from protocols.demo.models import Model
+    from protocols.demo.models import Encoder
 
 HOW_TO_INSTALL = "verifiable: the command line needs typer and rich: pip install typer rich"
 _DEFAULT = Economy()
@@ -282,7 +282,7 @@ def fail(error: Exception) -> int:
     return 2
 
 
-def load_model() -> "Model":
+def load_model() -> "Encoder":
     """Return MiniLM; where its weights are absent, print a note and return a random transformer."""
     from protocols.demo import models  # noqa: PLC0415 - loads JAX
 

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 import jax
 
-from protocols.demo.models import Model, Tokens
+from protocols.demo.models import Encoder, Tokens
 from protocols.demo.models.precision import Params
 from verifiable import trace
 from verifiable.program import Program
@@ -32,7 +32,7 @@ class DemoJob:
       inputs: one user's token ids and attention mask.
     """
 
-    model: Model
+    model: Encoder
     root: bytes
     program: Program
     inputs: Tokens

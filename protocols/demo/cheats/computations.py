@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from protocols.demo.devices import DemoJob, Run
-from protocols.demo.models import Model, Tokens
+from protocols.demo.models import Encoder, Tokens
 from protocols.demo.models.precision import Params, map_kernels
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
@@ -21,7 +21,7 @@ def with_kernels(change: Callable[[str, Array], Array]) -> Run:
     return lambda job: job.run(params=kernels(job.model, change))
 
 
-def with_params(change: Callable[[Model], Params]) -> Run:
+def with_params(change: Callable[[Encoder], Params]) -> Run:
     """Return a device that runs other parameters of the same shapes."""
     return lambda job: job.run(params=change(job.model))
 
@@ -31,7 +31,7 @@ def with_inputs(change: Callable[[DemoJob], Tokens]) -> Run:
     return lambda job: job.run(inputs=change(job))
 
 
-def kernels(model: Model, change: Callable[[str, Array], Array]) -> Params:
+def kernels(model: Encoder, change: Callable[[str, Array], Array]) -> Params:
     """Apply `change(path, kernel)` to every trained kernel, then prepare them for the model."""
     return model.prepare(
         map_kernels(model.trained, lambda name, k: jnp.asarray(change(name, np.asarray(k))))
@@ -64,19 +64,19 @@ def before_fine_tuning(name: str, kernel: Array) -> Array:
     return kernel + update * np.float32(0.01 * np.linalg.norm(kernel) / np.linalg.norm(update))
 
 
-def without_last_layer(model: Model) -> Params:
+def without_last_layer(model: Encoder) -> Params:
     """Set the kernels of the last layer to zero, which leaves nothing to compute in it."""
     last = f"layer{model.layers - 1}/"
     return kernels(model, lambda name, kernel: kernel * (not name.startswith(last)))
 
 
-def scaled(model: Model) -> Params:
+def scaled(model: Encoder) -> Params:
     """Make activations a thousand times too large, to enlarge a tolerance relative to them."""
     target = "layer0/mlp/up/kernel"
     return kernels(model, lambda name, kernel: kernel * np.float32(1000 if name == target else 1))
 
 
-def permuted_heads(model: Model) -> Params:
+def permuted_heads(model: Encoder) -> Params:
     """Give the queries of each attention head to the next head: the same values, reordered."""
 
     def roll(name: str, kernel: Array) -> Array:
@@ -88,7 +88,7 @@ def permuted_heads(model: Model) -> Params:
     return kernels(model, roll)
 
 
-def another_model(model: Model) -> Params:
+def another_model(model: Encoder) -> Params:
     """Draw random weights with the mean and spread of the right ones, array by array."""
     rng = np.random.default_rng(1)
 

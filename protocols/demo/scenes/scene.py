@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from protocols.demo.devices import DemoJob
-from protocols.demo.models import Model
+from protocols.demo.models import Encoder
 from verifiable.program import compile, parameter_root
 
 TEXTS = (
@@ -44,7 +44,7 @@ class Counter:
         return Progress(done=self.done - 1, total=self.total, what=what)
 
 
-def prepare(model: Model, texts: Sequence[str] = TEXTS) -> DemoJob:
+def prepare(model: Encoder, texts: Sequence[str] = TEXTS) -> DemoJob:
     """Compile a model for some texts.
 
     Raises:

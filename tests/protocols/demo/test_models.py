@@ -25,16 +25,16 @@ PUBLISHED = ["The weather is lovely today.", "It's so sunny outside!", "He drove
 
 
 @functools.cache
-def trained() -> models.Model:
+def trained() -> models.Encoder:
     return models.minilm()
 
 
 @functools.cache
-def small() -> models.Model:
+def small() -> models.Encoder:
     return models.small_transformer(7, width=64, layers=2)
 
 
-def embed(model: models.Model, texts: list[str]) -> np.ndarray:
+def embed(model: models.Encoder, texts: list[str]) -> np.ndarray:
     return np.asarray(jax.jit(model.encode)(model.params, *model.tokenize(texts)))
 
 
@@ -77,7 +77,7 @@ def oracle(w: dict, ids: list[int], *, heads: int, layers: int) -> np.ndarray:
     return mean / np.linalg.norm(mean)
 
 
-def checkpoint_names(model: models.Model) -> dict[str, np.ndarray]:
+def checkpoint_names(model: models.Encoder) -> dict[str, np.ndarray]:
     """The parameters of one of our encoders under the names that the oracle reads."""
     table, out = model.params["embeddings"], {}
     out["embeddings.word_embeddings.weight"] = table["words"]

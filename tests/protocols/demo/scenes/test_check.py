@@ -27,7 +27,7 @@ TEXTS = ("the cat sat on the mat", "rain tomorrow", "a")
 
 
 @functools.cache
-def model(precision: str) -> models.Model:
+def model(precision: str) -> models.Encoder:
     """Two layers where the right layer must be named; one layer at the other precisions."""
     small = models.small_transformer(3, width=128, layers=2 if precision == "f32" else 1)
     return in_precision(small, precision)
