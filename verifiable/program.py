@@ -378,6 +378,7 @@ def compile(
             f"fn must be a function, got {type(fn).__name__}: compile(fn, params, *inputs)"
         )
     require_type("policy", policy, Policy)
+    require_type("strategy", strategy or Strategy(), Strategy)
     params, inputs = abstract("params", params), abstract("inputs", inputs)
     function, y = flatten.trace(fn, params, *inputs)
     known = len(function.constants) + len(jax.tree.leaves(params))

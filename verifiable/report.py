@@ -224,7 +224,7 @@ class Coverage:
         return self.checked / max(self.checked + self.replayed, 1)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Report:
     """Verdict on one run.
 

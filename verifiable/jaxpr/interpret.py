@@ -143,16 +143,31 @@ def while_loop(equation: Equation, env: Env, limit: int | None = None) -> tuple[
             write(inner, inputs, carry)
             return inner
 
-        init = read_all(env, equation.inputs)
+        def asked(carry: list[Array]) -> Array:
+            return evaluate(predicate, enter(predicate.inputs, carry))[0]
+
+        def turn(carry: list[Array]) -> list[Array]:
+            after = evaluate(body, enter(body.inputs, carry))
+            return _where(asked(carry), after, carry) if batched else after
+
+        batched = bool(predicate.outputs[0].shape)
         outputs = lax.while_loop(
-            lambda carry: evaluate(predicate, enter(predicate.inputs, carry))[0],
-            lambda carry: evaluate(body, enter(body.inputs, carry)),
-            init,
+            lambda carry: jnp.any(asked(carry)) if batched else asked(carry),
+            turn,
+            read_all(env, equation.inputs),
         )
         return outputs, np.False_
     budget = Budget(jnp.int32(limit), jnp.zeros((), bool))
     outputs, budget = _limited_while(equation, env, budget)
     return outputs, budget.stopped
+
+
+def _where(go_on: Array, after: list[Array], before: list[Array]) -> list[Array]:
+    """Carries of a loop under `vmap`: examples whose predicate is false keep their values."""
+    return [
+        jnp.where(go_on.reshape(go_on.shape + (1,) * (new.ndim - go_on.ndim)), new, old)
+        for new, old in zip(after, before, strict=True)
+    ]
 
 
 def _limited(block: Block, env: Env, budget: Budget) -> tuple[list[Array], Budget]:
@@ -177,15 +192,15 @@ def _limited_while(equation: Equation, env: Env, budget: Budget) -> tuple[list[A
         return carry, go_on & ~budget.stopped, budget
 
     def turn(state: Any) -> tuple[list[Array], Array, Budget]:
-        carry, _, budget = state
+        carry, before, budget = state
         inner = dict(env)
         write(inner, body.inputs, carry)
         outputs, budget = _limited(body, inner, budget._replace(left=budget.left - 1))
-        return ask(outputs, budget)
+        return ask(_where(before, outputs, carry) if before.ndim else outputs, budget)
 
     start = ask(read_all(env, equation.inputs), budget)
-    carry, go_on, budget = lax.while_loop(lambda s: s[1] & (s[2].left > 0), turn, start)
-    return carry, budget._replace(stopped=budget.stopped | go_on)
+    carry, go_on, budget = lax.while_loop(lambda s: jnp.any(s[1]) & (s[2].left > 0), turn, start)
+    return carry, budget._replace(stopped=budget.stopped | jnp.any(go_on))
 
 
 def _limited_scan(equation: Equation, env: Env, budget: Budget) -> tuple[list[Array], Budget]:

@@ -138,3 +138,24 @@ def test_the_budget_is_that_of_all_loops_together():
         assert report.verdict is verdict, report
         if verdict is Verdict.INDETERMINATE:
             assert report.reason == "trip-limit"
+
+
+def test_loops_under_vmap_end_for_each_example():
+    """JAX batches the predicate: an example that is done keeps its value."""
+
+    def halved(v: Any) -> Any:
+        return lax.while_loop(lambda c: c > 0.1, lambda c: c * 0.5, v)
+
+    def fn(p: Any, x: Any) -> Any:
+        return jax.vmap(halved)(jnp.abs(x @ p).max(1))
+
+    compiled = vf.compile(fn, STACK[0], X, policy=POLICY)
+    sent = compiled.prove(STACK[0], X)
+    assert np.array_equal(sent.y, jax.jit(fn)(STACK[0], X))
+    key = compiled.setup(STACK[0], SECRET)
+    report = compiled.verify(key, X, sent, commitment=sent.commitment)
+    assert report.verdict is Verdict.ACCEPT
+    hostile = np.array(sent.trace.values[0])
+    hostile[0, 0] = np.inf
+    report = compiled.check(key, X, y=sent.y, trace=[hostile])
+    assert report.verdict is not Verdict.ACCEPT
