@@ -181,7 +181,8 @@ def test_keys_of_another_calibration_are_refused_by_name():
     key = c.before.setup(PARAMS, challenge.secret())
     x = SAMPLES[0]
     y, trace = jax.jit(c.after.execute)(PARAMS, *x)
-    wanted = f"made for policy {c.before.policy.id.hex()[:16]}, this is {c.policy.id.hex()[:16]}"
+    mine, theirs = c.before.policy.id.hex(), c.policy.id.hex()
+    wanted = f"made for policy {mine}, this check has {theirs}"
     with pytest.raises(ValueError, match=wanted):
         c.after.check(key, *x, y=y, trace=trace)
 
