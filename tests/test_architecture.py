@@ -187,6 +187,8 @@ def test_files_of_tests_are_short():
 LEAVES = {
     "voting": "audits bls",
     "audits.sampling": "voting bls",
+    "audits.probabilities": "voting bls",
+    "audits.sequential": "voting bls",
     "bls": "voting audits",
 }
 

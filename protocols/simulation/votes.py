@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from protocols.simulation.population import Draw, Ints, Kind, Population, drawing
-from verifiable.audits.sampling import clopper_pearson
+from verifiable.audits.probabilities import clopper_pearson
 from verifiable.voting import Ballot, VoteOutcome, decide
 from verifiable.voting.agreement import Exact
 from verifiable.voting.quorum import QuorumPolicy, RulingReason, Standing

@@ -1,38 +1,32 @@
-"""Audits and stakes: which results to audit, how many of them, and which stake deters a cheat.
+"""Audits and stakes: how many results to check again, which ones, and what a cheat must risk.
 
-    sampling   draws of receipts and seats; how many audits an error takes; a sequential test
-    stakes     the stake that deters a cheat, and the largest that honest workers accept
-    planning   the cheapest mix of replication and audits for a given error
+    audits_needed(10_000, 100, 1e-6)      # 1284 audits find one of 100 bad receipts of 10,000
+    draw(seed, 10_000, 1284)              # which receipts: recomputable from the public seed
+    outstanding_cap(50.0, gain=2.0, reward=1.0, audit_rate=0.1)   # unsettled results per stake
+    plan(bad=0.1, error=1e-3).best.how    # the cheapest mix of votes and audits
 
-Specification: specs/sampling.md.
+    sampling        draws from a public seed: receipts to audit, identities to seat
+    probabilities   how often audits miss; binomial and hypergeometric tails; intervals
+    sequential      a test of one worker that stops as early as its error rates allow
+    stakes          the least stake that deters, the greatest that honest workers accept
+    planning        the cheapest mix of replication and audits for an error
+
+An audit recomputes; only a recomputation is evidence. Specification: specs/sampling.md.
 """
 
 from __future__ import annotations
 
-from verifiable.audits.planning import (
-    Economy,
-    Option,
-    Plan,
-    audited_quorum,
-    least,
-    plan,
-)
-from verifiable.audits.sampling import (
-    Finding,
-    Sprt,
+from verifiable.audits.planning import Economy, Option, Plan, plan
+from verifiable.audits.probabilities import (
     audits_needed,
     binomial_tail,
     clopper_pearson,
-    draw,
-    draw_each,
     hypergeometric_tail,
     miss_probability,
-    select,
 )
-from verifiable.audits.stakes import (
-    Terms,
-    outstanding_cap,
-)
+from verifiable.audits.sampling import draw, draw_each, select
+from verifiable.audits.sequential import Finding, Sprt
+from verifiable.audits.stakes import Terms, outstanding_cap
 
 __all__ = [
     "Economy",
@@ -41,14 +35,12 @@ __all__ = [
     "Plan",
     "Sprt",
     "Terms",
-    "audited_quorum",
     "audits_needed",
     "binomial_tail",
     "clopper_pearson",
     "draw",
     "draw_each",
     "hypergeometric_tail",
-    "least",
     "miss_probability",
     "outstanding_cap",
     "plan",

@@ -1,19 +1,21 @@
-"""The cheapest mix of replication and audits for a given error.
+"""The cheapest mix of replication and audits that reaches a given error.
 
-Every option assumes that the bad fraction f among those who answer colludes, and cheats where it
-costs most. Costs are per finished job, and include the runs of jobs that start over:
+Every option assumes the worst case of the bad fraction f among those who answer: they collude, and
+cheat whenever it costs most. Costs are per finished job, and include jobs that start over:
 
     vote             the policies of `voting.quorum`, no audits
-    audited-quorum   k runs; audited at rate q where they agree, one by one until an audit passes
-                     where they differ. With B ~ Binomial(k, f) and V = f^k q d (void, starts over)
+    audited-quorum   k runs; if they agree, audited at rate q; if they differ, audited one by one
+                     until an audit passes. With B ~ Binomial(k, f) and V = f^k q d (void, starts
+                     over),
                        error   (f^k (1 - q d) + (1 - d) E[B / (k - B + 1); 0 < B < k]) / (1 - V)
                        audits  (q (f^k + (1 - f)^k) + E[(k + 1) / (k - B + 1); 0 < B < k]) / (1 - V)
                      k = 1, q = 1 is a single run that is always audited
     adaptive         trusted workers run alone, windows of their results audited (`voting.trust`)
-    deterrence       a single run audited just often enough that the stake deters (`stakes`); it
-                     reaches the error only if workers avoid losing their stake
+    deterrence       a single run, audited at the least rate at which the stake deters (`stakes`);
+                     its error holds only for workers that do not accept losing their stake
 
-q is the least rate that reaches the error; k is the cheapest size.
+q is the least rate that reaches the error; each option's other parameters are the cheapest.
+Derivations: specs/sampling.md, section 6.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from verifiable.audits.sampling import binomial_tail
+from verifiable.audits.probabilities import binomial_tail
 from verifiable.audits.stakes import Terms
 from verifiable.voting.quorum import FirstToMatch, FixedSize, QuorumPolicy, Sequential
 from verifiable.voting.trust import Adaptive
@@ -32,20 +34,23 @@ _MOST_BALLOTS = 4001
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Economy:
-    """What runs, audits and cheats are worth, in one unit.
+    """Costs, gains and limits; all amounts in one unit of the caller's choice.
 
     Attributes:
-      run_cost: cost of one run.
+      run_cost: cost of one run, above 0.
       audit_cost: cost of one audit.
-      detection: probability that the audit of a wrong result fails.
-      stake: what a worker loses when it is caught; 0 for none.
-      gain: what one cheat gains a worker.
-      reward: what a result is paid.
+      detection: probability that the audit of a wrong result fails, above 0.
+      stake: amount that a worker loses if a cheat is detected; 0 for none.
+      gain: gain of one cheat to a worker.
+      reward: payment for a result.
       false_reject: probability that the audit of an honest result fails, as measured.
       outstanding: the most unsettled results on one stake.
       window: the most results of a trusted worker that may wait for their audits.
-      probation: checks a worker passes before it is trusted.
+      probation: checks that a worker must pass before it is trusted.
       lifetime: results that an honest identity delivers on average.
+
+    Raises:
+      ValueError: an amount or the detection is out of range.
     """
 
     run_cost: float = 1.0
@@ -61,14 +66,16 @@ class Economy:
     lifetime: float = 1000.0
 
     def __post_init__(self) -> None:
-        """Check costs, stake and detection; `Terms` and `Adaptive` check the other fields."""
+        """Require amounts that every option can use; `Terms` and `Adaptive` check the others."""
         if not (self.run_cost > 0.0 and math.isfinite(self.run_cost)):
-            raise ValueError(f"a run costs a positive, finite amount, got {self.run_cost}")
+            raise ValueError(f"run_cost must be positive and finite, got {self.run_cost}")
         for name in ("audit_cost", "stake", "gain", "reward"):
             if not (getattr(self, name) >= 0.0 and math.isfinite(getattr(self, name))):
-                raise ValueError(f"{name} is finite, not negative, got {getattr(self, name)}")
+                raise ValueError(
+                    f"{name} must be finite and not negative, got {getattr(self, name)}"
+                )
         if not 0.0 < self.detection <= 1.0:
-            raise ValueError(f"detection is above 0 and at most 1, got {self.detection}")
+            raise ValueError(f"detection must be above 0 and at most 1, got {self.detection}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,14 +84,14 @@ class Option:
 
     Attributes:
       name: stable name of the kind.
-      policy: the voting policy; None where no vote helps, at a bad fraction of 1/2 or more.
+      policy: the voting policy; None if no vote helps, at a bad fraction of 1/2 or more.
       audit_rate: share of the results accepted without dispute that are audited.
       runs: expected runs per job.
       audits: expected audits per job.
-      cost: expected cost per job.
-      error: bound on the probability that what is accepted is wrong.
-      deters: whether the error is reached only if workers avoid losing their stake; `error` is then
-        the bound if a bad fraction does not.
+      cost: expected cost per job, in the unit of the `Economy`.
+      error: upper bound on the probability that an accepted result is wrong.
+      deters: whether the option rests on stakes. If so, `error` is the bound for a bad fraction
+        that accepts losing its stake; other workers do not cheat.
       how: the option in a sentence.
     """
 
@@ -106,8 +113,8 @@ class Plan:
     Attributes:
       bad: assumed bad fraction among those who answer.
       error: the error to reach.
-      options: what reaches it, by ascending cost; never empty.
-      assumes: what all of them assume, in words.
+      options: the options that reach it, by ascending cost; never empty.
+      assumes: the assumptions of all options, in words.
     """
 
     bad: float
@@ -129,15 +136,18 @@ def plan(
     Args:
       bad: bad fraction among those who answer (`voting.bad_among_answers`); from 1/2 on, only
         audits help.
-      error: bound on the probability of accepting a wrong result.
-      economy: costs and limits.
+      error: upper bound on the probability of accepting a wrong result.
+      economy: costs and limits; the defaults of `Economy` if None.
       rational: whether to offer deterrence, which assumes that bad workers avoid losing a stake.
 
+    Returns:
+      The options that reach the error, cheapest first.
+
     Raises:
-      ValueError: an argument out of range, or nothing reaches the error.
+      ValueError: an argument is out of range, or no option reaches the error.
     """
     if not 0.0 < bad < 1.0 or not 0.0 < error < 1.0:
-        raise ValueError(f"bad and error are above 0 and below 1, got {bad} and {error}")
+        raise ValueError(f"bad and error must be above 0 and below 1, got {bad} and {error}")
     economy = Economy() if economy is None else economy
     options = [*_audited(bad, error, economy)]
     if bad < 0.5:
@@ -146,21 +156,21 @@ def plan(
         options += _deterrence(bad, economy)
     if not options:
         raise ValueError(
-            f"nothing reaches an error of {error:g} with a bad fraction of {bad:g} and audits that "
-            f"detect with probability {economy.detection:g}"
+            f"no option reaches an error of {error:g} with a bad fraction of {bad:g} and audits "
+            f"that detect with probability {economy.detection:g}"
         )
     return Plan(
         bad=bad,
         error=error,
         options=tuple(sorted(options, key=lambda option: option.cost)),
-        assumes=f"every answer is bad with probability at most {bad:g} given those before it (of "
-        "those who answer, so count availability in); seats and audits are drawn by randomness "
-        "that is unknown in advance; an honest result passes its audit",
+        assumes=f"every answer is bad with probability at most {bad:g}, given those before it (a "
+        "fraction of those who answer: include availability); seats and audits are drawn with "
+        "unforeseeable randomness; an honest result passes its audit",
     )
 
 
 def least(holds: Callable[[int], bool], *, start: int, limit: int) -> int | None:
-    """The least integer from `start` to `limit` from which on `holds`, a monotone predicate."""
+    """The least integer from `start` to `limit` for which a monotone predicate holds, or None."""
     if not holds(limit):
         return None
     low, high = start, limit
@@ -185,7 +195,7 @@ def _votes(bad: float, error: float, economy: Economy) -> Iterator[Option]:
                 f"runs until {matches} agree, {size} at most",
             ),
         ]
-    # With a limit of four times the expected length, almost no vote ends undecided.
+    # Four times the expected length leaves almost no vote undecided.
     length = math.log(error) / math.log(bad / (1.0 - bad)) / (1.0 - 2.0 * bad)
     if 4.0 * length <= _MOST_BALLOTS:
         margin = Sequential(bad=bad, error=error, limit=max(500, math.ceil(4.0 * length)))
@@ -210,13 +220,16 @@ def _votes(bad: float, error: float, economy: Economy) -> Iterator[Option]:
 def audited_quorum(
     *, bad: float, size: int, audit_rate: float, detection: float
 ) -> tuple[float, float, float]:
-    """Error, runs and audits per finished job of an audited quorum; see the module's docstring.
+    """Error, runs and audits per finished job of k audited runs; formulas at the module's head.
 
     Args:
       bad: bad fraction f among those who answer.
-      size: runs k of a job.
-      audit_rate: probability q that a result on which all runs agree is audited.
+      size: number of runs, k.
+      audit_rate: probability q that a result is audited if all runs agree.
       detection: probability d that the audit of a wrong result fails.
+
+    Returns:
+      Upper bound on the error, expected runs, and expected audits.
     """
     f, k = bad, size
     agree_bad = f**k
@@ -256,7 +269,7 @@ def _audited(bad: float, error: float, economy: Economy) -> Iterator[Option]:
             )
         if rate == 0.0:
             break
-    # Each size has its own rate; only the cheapest size becomes an option.
+    # Every size has its own rate; only the cheapest combination is offered.
     yield from sorted(found, key=lambda option: option.cost)[:1]
 
 

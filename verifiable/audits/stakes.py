@@ -1,22 +1,22 @@
-"""The price of cheating: the least stake that deters, and the largest that honest workers accept.
+"""The price of cheating: how large a stake deters, and how large a one honest workers accept.
 
-A cheat gains G (saved cost, and the reward where it is paid for the wrong answer), and is detected
-with probability q d: it is audited at rate q, and its audit fails with probability d. A worker
-whose cheat is detected loses the stake S and the rewards R of all its unsettled results. With at
-most n results unsettled on one stake,
+A cheat gains G (the saved cost, and the reward if it is paid for the wrong answer). It is detected
+with probability q d: results are audited at rate q, and each audit finds a wrong result with
+probability d. A worker whose cheat is detected loses its stake S and the rewards R of all its
+unsettled results. With at most n results unsettled on one stake,
 
     cheating on m of them does not pay    iff  S >= m G / (1 - (1 - q d)^m) - m R,
     honest work on m of them pays         iff  S <= m (R - C) / (1 - (1 - q phi)^m) - m R,
 
 where C is the cost of an honest result and phi the probability that its audit fails by mistake.
 m / (1 - (1 - p)^m) is convex in m: the first is hardest at m = 1 or m = n, and the second is
-checked for a worker that keeps n results unsettled. Both can hold for one result iff
-phi / d <= (R - C) / G, whatever the audit rate. A worker can cheat many times before its first
-cheat is settled, so n is a security parameter: cap it (`outstanding_cap`).
+checked for a worker that keeps all its n seats filled. Both can hold for one result iff
+phi / d <= (R - C) / G, for any audit rate. A worker can make many cheats before the first is
+settled, so n is a security parameter: cap it (`outstanding_cap`).
 
-Deterrence works only on workers that avoid losing a stake, and bounds no error; against other
-workers, only votes (`voting`) and audits (`sampling`) do. Amounts are in any one unit. Derivations:
-specs/sampling.md.
+Stakes deter workers that care about losing them. They bound no error: against a worker that accepts
+the loss, only `voting` and `sampling` do. All amounts are in one unit of the caller's choice.
+Derivations: specs/sampling.md.
 """
 
 from __future__ import annotations
@@ -27,16 +27,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """What a job pays and costs, and how it is audited.
+    """Payments and costs of a job, and its audits.
 
     Attributes:
-      gain: what a cheat gains by one wrong result, G.
-      reward: what a result is paid, R; forfeited where it is unsettled when its worker is caught.
-      cost: what an honest result costs its worker, C.
-      audit_rate: probability that a result is audited, q.
-      detection: probability that the audit of a wrong result fails, d.
-      false_reject: probability that the audit of an honest result fails, phi, as measured.
-      outstanding: the most unsettled results on one stake, n.
+      gain: G, gain of a cheat by one wrong result.
+      reward: R, payment for a result; lost if the result is unsettled when a cheat is detected.
+      cost: C, cost of an honest result to its worker.
+      audit_rate: q, probability that a result is audited.
+      detection: d, probability that the audit of a wrong result fails.
+      false_reject: phi, probability that the audit of an honest result fails, as measured.
+      outstanding: n, the most unsettled results on one stake.
+
+    Raises:
+      ValueError: an amount is negative or infinite, a probability or n is out of range.
     """
 
     gain: float
@@ -48,22 +51,24 @@ class Terms:
     outstanding: int = 1
 
     def __post_init__(self) -> None:
-        """Refuse terms outside their ranges."""
+        """Require terms within their ranges."""
         for name in ("gain", "reward", "cost"):
             value = getattr(self, name)
             if not (value >= 0.0 and math.isfinite(value)):
-                raise ValueError(f"{name} is a finite amount, not negative, got {value}")
+                raise ValueError(f"{name} must be finite and not negative, got {value}")
         for name in ("audit_rate", "detection"):
             if not 0.0 < getattr(self, name) <= 1.0:
-                raise ValueError(f"{name} is above 0 and at most 1, got {getattr(self, name)}")
+                raise ValueError(f"{name} must be above 0 and at most 1, got {getattr(self, name)}")
         if not 0.0 <= self.false_reject <= 1.0:
-            raise ValueError(f"false_reject is a probability, got {self.false_reject}")
+            raise ValueError(
+                f"false_reject must be a probability in [0, 1], got {self.false_reject}"
+            )
         if self.outstanding < 1:
-            raise ValueError(f"outstanding is at least 1, got {self.outstanding}")
+            raise ValueError(f"outstanding must be at least 1, got {self.outstanding}")
 
     @property
     def least_stake(self) -> float:
-        """The smallest stake, at least 0, with which no number of cheats pays."""
+        """The smallest stake, at least 0, at which no number of cheats pays."""
         caught = self.audit_rate * self.detection
         return max(
             0.0,
@@ -75,9 +80,9 @@ class Terms:
 
     @property
     def greatest_stake(self) -> float:
-        """The largest stake at which honest work with n unsettled results still pays.
+        """The largest stake at which honest work with n results unsettled still pays.
 
-        Infinite where no honest result is ever rejected; negative where honest work never pays.
+        Infinite if no honest result is ever rejected; negative if honest work never pays.
         """
         surplus = self.outstanding * (self.reward - self.cost)
         blamed = _at_least_once(self.audit_rate * self.false_reject, self.outstanding)
@@ -87,20 +92,27 @@ class Terms:
 
     @property
     def workable(self) -> bool:
-        """Whether some stake deters cheats and is accepted by honest workers."""
+        """Whether some stake deters cheats and lets honest work pay."""
         return self.least_stake <= self.greatest_stake
 
 
 def outstanding_cap(
     stake: float, *, gain: float, reward: float, audit_rate: float, detection: float = 1.0
 ) -> int:
-    """The most unsettled results that a stake covers, so that no number of cheats among them pays.
+    """The most unsettled results among which no number of cheats pays.
+
+    Args:
+      stake: S, amount that a worker loses if a cheat is detected.
+      gain: G, gain of a cheat by one wrong result.
+      reward: R, payment for a result.
+      audit_rate: q, probability that a result is audited.
+      detection: d, probability that the audit of a wrong result fails.
 
     Returns:
-      0 where a single cheat pays already. At most 2^53.
+      At most 2^53; 0 if a single cheat pays already.
 
     Raises:
-      ValueError: an argument outside its range.
+      ValueError: an argument is out of range.
     """
 
     def covers(outstanding: int) -> bool:

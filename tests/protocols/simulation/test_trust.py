@@ -14,7 +14,7 @@ from protocols.simulation.trust import (
     best_share,
     simulate_trust,
 )
-from verifiable.audits.sampling import miss_probability
+from verifiable.audits.probabilities import miss_probability
 from verifiable.voting.quorum import FirstToMatch
 from verifiable.voting.trust import Adaptive
 

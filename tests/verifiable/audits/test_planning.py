@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from verifiable.audits.planning import Economy, audited_quorum, least, plan
-from verifiable.audits.sampling import binomial_tail, clopper_pearson
+from verifiable.audits.probabilities import binomial_tail, clopper_pearson
 from verifiable.voting.quorum import FirstToMatch, FixedSize, Sequential
 from verifiable.voting.trust import Adaptive
 
@@ -135,7 +135,7 @@ def test_against_a_majority_of_bad_workers_only_audits_help() -> None:
     found = plan(bad=0.6, error=1e-6)
     assert [option.name for option in found.options] == ["audited-quorum"]
     assert found.best.policy is None
-    with pytest.raises(ValueError, match="nothing reaches"):
+    with pytest.raises(ValueError, match="no option reaches"):
         plan(bad=0.6, error=1e-6, economy=Economy(detection=0.99))
 
 

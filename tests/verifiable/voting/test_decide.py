@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from verifiable.audits.sampling import clopper_pearson
+from verifiable.audits.probabilities import clopper_pearson
 from verifiable.encoding import tagged_hash
 from verifiable.voting import Ballot, VoteDecision, VoteOutcome, coordinate_median, decide
 from verifiable.voting.agreement import Agreement, Argmax, Exact, Tokens, Tolerance, Within

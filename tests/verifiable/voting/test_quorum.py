@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from verifiable.audits.sampling import clopper_pearson
+from verifiable.audits.probabilities import clopper_pearson
 from verifiable.voting.assurance import bad_among_answers
 from verifiable.voting.quorum import (
     NEWCOMER,

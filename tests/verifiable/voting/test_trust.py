@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from verifiable.audits.sampling import clopper_pearson, miss_probability
+from verifiable.audits.probabilities import clopper_pearson, miss_probability
 from verifiable.voting.quorum import (
     NEWCOMER,
     FirstToMatch,
