@@ -5,15 +5,15 @@ shortest heads, definite lengths, map keys in bytewise lexicographic order. The 
 closed: null, booleans, integers in [-2^64, 2^64), finite floats, byte and text strings, arrays,
 and maps from text strings, nested at most `MAX_DEPTH` deep. No tags, so no bignums, dates, shared
 references or regular expressions. A float takes the shortest of 16, 32 and 64 bits that holds its
-value; -0.0 differs from 0.0, and 1.0 from 1; NaN and infinities do not exist. `decode` accepts
+value; -0.0 differs from 0.0, and 1.0 from 1; NaN and infinities have no encoding. `decode` accepts
 `data` only if `encode(decode(data)) == data`.
 
-**Tensors** are their elements in C order, each little-endian, without padding, shape or dtype:
-those are fixed elsewhere. A boolean is one byte, 0 or 1.
+**Tensors** are their elements in C order, each little-endian, without padding, shape or dtype; the
+program fixes shape and dtype. A boolean is one byte, 0 or 1.
 
-**Tagged hashes** are BLAKE3 in key-derivation mode with the context string "verifiable v1 <tag>",
-over parts that each follow their own length as eight little-endian bytes. Different tags are
-independent functions, and no two sequences of parts give the same input.
+**Tagged hashes** are BLAKE3 in key-derivation mode with the context string "verifiable v1 <tag>".
+The input is, for each part, its length as eight little-endian bytes and the part. Different tags
+are independent functions, and no two sequences of parts give the same input.
 """
 
 from __future__ import annotations
@@ -21,16 +21,15 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import cbor2
 import numpy as np
 from blake3 import blake3
+from jaxtyping import Shaped
+from numpy.typing import DTypeLike
 
 from verifiable.errors import MalformedEncoding
-
-if TYPE_CHECKING:
-    from numpy.typing import DTypeLike, NDArray
 
 MAX_DEPTH: Final = 16
 """How deep arrays and maps may nest."""
@@ -41,16 +40,16 @@ _TENSOR_DTYPES: Final = frozenset(
     | {"float8_e3m4", "float8_e4m3", "float8_e4m3b11fnuz", "float8_e4m3fn", "float8_e4m3fnuz"}
     | {"float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu"}
 )
-"""Every bit of these is part of the value. The rest (sub-byte integers held in whole bytes,
-x87 floats with padding, objects, dates) would let one value have several encodings."""
+"""Dtypes without unused bits. In all others (sub-byte integers held in whole bytes, x87 floats with
+padding, objects, dates) one value could have several encodings."""
 
 
 _PLAIN: Final = frozenset({type(None), bool, bytes, str})
-"""Types of which every value has an encoding (but for texts that are not Unicode)."""
+"""Types that need no check before encoding; the encoder itself refuses text that is not Unicode."""
 
 
 class _NoTags(Mapping[int, Any]):
-    """Answers for every tag number, so that no tag reaches a decoder of the library's own."""
+    """Refuses every tag number, so that the library never applies one of its own tag decoders."""
 
     def __getitem__(self, tag: int) -> NoReturn:
         raise ValueError(f"tag {tag} is not allowed")
@@ -70,20 +69,24 @@ def encode(value: object) -> bytes:
 
     Args:
       value: None, bool, int, float, bytes, str, list, tuple, or dict with str keys, of exactly
-        these types and nested at most `MAX_DEPTH` deep. Tuples become arrays, as lists do.
+        these types and nested at most `MAX_DEPTH` deep. Lists and tuples become arrays.
+
+    Returns:
+      The one encoding of the value.
 
     Raises:
-      TypeError: a value or a key of any other type.
-      ValueError: a number outside the data model, a text that is not Unicode, or too deep a value.
+      TypeError: a value or a key has another type.
+      ValueError: a number is outside the data model, a text is not Unicode, or the value is nested
+        too deep.
     """
     _require_encodable(value, MAX_DEPTH)
-    # The library sorts keys by length first (RFC 7049). For keys that are all text strings that is
-    # the bytewise order of RFC 8949 too, because a longer string has a greater head.
+    # The library sorts keys by length first (RFC 7049). If all keys are text strings, this is also
+    # the bytewise order of RFC 8949, because a longer string has a greater head.
     return cbor2.dumps(value, canonical=True)
 
 
 def decode(data: bytes | bytearray | memoryview, *, max_size: int) -> Any:
-    """Decode deterministic CBOR from an untrusted sender.
+    """Decode deterministic CBOR received from a device.
 
     Time is linear in the size of `data`, and memory at most about 100 bytes for each byte of it.
 
@@ -121,37 +124,40 @@ def decode(data: bytes | bytearray | memoryview, *, max_size: int) -> Any:
 
 
 def _require_encodable(value: object, depth: int) -> None:
-    # Exact types: a numpy float is a float to isinstance, and would lose its dtype silently.
+    # Exact types: isinstance accepts a numpy float as a float, and its dtype would be lost.
     kind = type(value)
     if kind in _PLAIN:
         return
     if kind is int and isinstance(value, int):
         if not -(2**64) <= value < 2**64:
-            raise ValueError("integer is outside [-2^64, 2^64)")
+            raise ValueError("integer must be in [-2^64, 2^64)")
     elif kind is float and isinstance(value, float):
         if not math.isfinite(value):
-            raise ValueError(f"{value} has no canonical encoding: only finite floats do")
+            raise ValueError(f"a float must be finite to have a canonical encoding, got {value}")
     elif kind in {list, tuple, dict} and isinstance(value, list | tuple | dict):
         if depth == 0:
-            raise ValueError(f"value is nested more than {MAX_DEPTH} deep")
+            raise ValueError(f"value must be nested at most {MAX_DEPTH} deep")
         if isinstance(value, dict):
             for key in value:
                 if type(key) is not str:
-                    raise TypeError(f"map keys must be str, not {type(key).__name__}")
+                    raise TypeError(f"map keys must be str, got {type(key).__name__}")
             value = value.values()
         for item in value:
-            # A call for each of these would cost as much as encoding them.
+            # A call for each plain item would cost as much as encoding it.
             kind = type(item)
             if kind not in _PLAIN and not (kind is int and 0 <= item < 2**64):
                 _require_encodable(item, depth - 1)
     else:
-        raise TypeError(f"cannot encode {kind.__name__}")
+        raise TypeError(
+            "expected None, bool, int, float, bytes, str, list, tuple or dict of exactly these "
+            f"types, got {kind.__name__}"
+        )
 
 
-def tensor_bytes(array: Any) -> memoryview:
+def tensor_bytes(array: Shaped[Any, "*shape"]) -> memoryview:
     """Canonical bytes of a numpy or JAX array: C order, little-endian.
 
-    Zero-copy where the array is C-contiguous, little-endian and in host memory.
+    There is no copy if the array is C-contiguous, little-endian and in host memory.
 
     Args:
       array: any shape; a boolean, integer, float or complex dtype of whole bytes, bfloat16 and the
@@ -161,47 +167,47 @@ def tensor_bytes(array: Any) -> memoryview:
       A flat view of format "B" that keeps the array's memory alive.
 
     Raises:
-      TypeError: not an array, or of another dtype.
-      ValueError: a boolean array that holds a byte other than 0 and 1.
+      TypeError: the argument is not an array, or has another dtype.
+      ValueError: a boolean array contains a byte other than 0 and 1.
     """
     if not hasattr(array, "dtype"):
-        raise TypeError(f"expected a numpy or jax array, not {type(array).__name__}")
+        raise TypeError(f"expected a numpy or jax array, got {type(array).__name__}")
     host = np.ascontiguousarray(np.asarray(array))
     require_tensor_dtype(host.dtype)
     if host.dtype.byteorder == ">" or (host.dtype.byteorder == "=" and sys.byteorder == "big"):
         host = host.byteswap()
     flat = host.reshape(-1).view(np.uint8)
     if host.dtype == np.bool_ and np.any(flat > 1):
-        raise ValueError("boolean array holds a byte other than 0 and 1")
+        raise ValueError("a boolean array must contain only bytes 0 and 1")
     return flat.data
 
 
 def tensor_from_bytes(
     data: bytes | memoryview, shape: tuple[int, ...], dtype: DTypeLike
-) -> NDArray[Any]:
-    """Array whose `tensor_bytes` are `data`: the inverse, for bytes from an untrusted sender.
+) -> Shaped[np.ndarray, "*shape"]:
+    """Array whose `tensor_bytes` are `data`: the inverse, for bytes received from a device.
 
     Args:
       data: canonical tensor bytes.
-      shape: the shape that is expected, not one that came with the bytes.
-      dtype: the same for the dtype.
+      shape: shape that the program expects, never one received with the bytes.
+      dtype: dtype that the program expects.
 
     Returns:
       A read-only array over `data`, without a copy on a little-endian machine.
 
     Raises:
-      MalformedEncoding: the wrong number of bytes, or a boolean other than 0 and 1.
-      TypeError: a dtype without canonical bytes.
+      MalformedEncoding: the number of bytes is wrong, or a boolean is neither 0 nor 1.
+      TypeError: tensors of this dtype have no canonical bytes.
     """
     dtype = require_tensor_dtype(dtype)
     if len(data) != math.prod(shape) * dtype.itemsize:
         raise MalformedEncoding(
-            f"{len(data)} bytes where {dtype.name}{list(shape)} takes "
-            f"{math.prod(shape) * dtype.itemsize}"
+            f"{dtype.name}{list(shape)} takes {math.prod(shape) * dtype.itemsize} bytes, "
+            f"got {len(data)}"
         )
     array = np.frombuffer(data, dtype)
     if dtype == np.bool_ and np.any(array.view(np.uint8) > 1):
-        raise MalformedEncoding("boolean tensor holds a byte other than 0 and 1")
+        raise MalformedEncoding("a boolean tensor must contain only bytes 0 and 1")
     if sys.byteorder == "big":
         array = array.byteswap()
         array.flags.writeable = False
@@ -209,10 +215,10 @@ def tensor_from_bytes(
 
 
 def require_tensor_dtype(dtype: DTypeLike) -> np.dtype[Any]:
-    """The numpy dtype, in native byte order, if tensors of it have canonical bytes.
+    """The numpy dtype, in native byte order, if its tensors have canonical bytes.
 
     Raises:
-      TypeError: tensors of this dtype have no canonical bytes.
+      TypeError: they have no canonical bytes.
     """
     canonical = np.dtype(dtype)
     if canonical.name not in _TENSOR_DTYPES:
@@ -224,8 +230,11 @@ def tagged_hash(tag: str, *parts: bytes | memoryview) -> bytes:
     """32-byte BLAKE3 of length-prefixed parts, in the domain "verifiable v1 <tag>".
 
     Args:
-      tag: what is hashed; a constant of the program, never data.
+      tag: name of the kind of input; a constant in the source, never data.
       parts: hashed in order, each after its length as eight little-endian bytes.
+
+    Returns:
+      32 bytes.
     """
     hasher = blake3(derive_key_context=f"verifiable v1 {tag}")
     for part in parts:

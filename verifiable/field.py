@@ -1,9 +1,9 @@
 """Exact arithmetic modulo a Mersenne prime p = 2^e - 1, on double-precision matrix products.
 
-A linear map over small integers is applied to residues by cutting the residues into limbs of b
-bits. With entries of magnitude at most a and sums of at most n terms, every partial sum is below
-a n 2^b <= 2^53, so a product in double precision is exact. The limbs are then reassembled with
-2^e = 1 (mod p), reducing after every addition: five residues modulo 2^61 - 1 would overflow.
+To apply a linear map over small integers to residues, cut the residues into limbs of b bits. With
+entries of magnitude at most a and sums of at most n terms, every partial sum is below
+a n 2^b <= 2^53, so a product in double precision is exact. Then reassemble the limbs with
+2^e = 1 (mod p) and reduce after every addition: five residues modulo 2^61 - 1 would overflow.
 
 Arrays may be numpy's or, under `jax.enable_x64`, JAX's, inside or outside `jit`.
 """
@@ -13,79 +13,95 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+from jaxtyping import Float64, UInt64
 
-Array = Any  # of numpy or JAX, with 64-bit types
+Residues: TypeAlias = UInt64[Any, "*shape"]
+"""Array of numpy or JAX, uint64, each entry below p."""
 
 MANTISSA = 53
+"""Bits of the significand of a double-precision number."""
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """The integers modulo 2^exponent - 1, which must be prime; residues are uint64 in [0, p).
+    """The integers modulo p = 2^exponent - 1, a prime; residues are uint64 in [0, p).
 
     Attributes:
-      exponent: 61 everywhere but in tests, where every vector of a tiny field can be tried.
+      exponent: 61 in production; smaller in tests, which try every vector of a tiny field.
+
+    Raises:
+      ValueError: 2^exponent - 1 is not a prime below 2^62.
     """
 
     exponent: int
 
     def __post_init__(self) -> None:
-        """Sums of two residues must fit 64 bits, and p must be prime."""
+        """Require a prime, and sums of two residues that fit 64 bits."""
         if self.exponent not in (2, 3, 5, 7, 13, 17, 19, 31, 61):
-            raise ValueError(f"2^{self.exponent} - 1 is not a prime below 2^62")
+            raise ValueError(
+                f"exponent must give a prime 2^exponent - 1 below 2^62, got {self.exponent}"
+            )
 
     @property
     def p(self) -> int:
         """The modulus."""
         return 2**self.exponent - 1
 
-    def reduce(self, x: Array) -> Array:
-        """Residues of unsigned integers below 2 p + 2."""
+    def reduce(self, x: UInt64[Any, "*shape"]) -> Residues:
+        """Residues of unsigned integers below 2 p + 2.
+
+        Args:
+          x: uint64, any shape.
+        """
         p = np.uint64(self.p)
         x = (x & p) + (x >> np.uint64(self.exponent))
         return x - p * (x >= p).astype(np.uint64)
 
-    def add(self, a: Array, b: Array) -> Array:
-        """Sum of residues."""
+    def add(self, a: Residues, b: Residues) -> Residues:
+        """Sums of residues, entry by entry."""
         return self.reduce(a + b)
 
-    def shift(self, a: Array, bits: int) -> Array:
-        """`a 2^bits` for residues: a rotation of `exponent` bits, since 2^exponent = 1."""
+    def shift(self, a: Residues, bits: int) -> Residues:
+        """`a 2^bits` for residues: a rotation within `exponent` bits, because 2^exponent = 1."""
         bits %= self.exponent
         high = a >> np.uint64(self.exponent - bits)
         low = (a << np.uint64(bits)) & np.uint64(self.p)
         return self.reduce(low | high)
 
-    def from_integers(self, x: Array) -> Array:
-        """Residues of signed integers below 2^53 in magnitude, given as exact float64."""
+    def from_integers(self, x: Float64[Any, "*shape"]) -> Residues:
+        """Residues of signed integers.
+
+        Args:
+          x: float64, any shape, whose entries are integers below 2^53 in magnitude.
+        """
         x = x.astype(np.int64) % np.int64(self.p)
         return x.astype(np.uint64)
 
     def apply_linear(
         self,
-        linear: Callable[[Array], Array],
-        residues: Array,
+        linear: Callable[[Float64[Any, "*shape"]], Float64[Any, "*mapped"]],
+        residues: Residues,
         *,
         magnitude: int,
         terms: int,
-    ) -> Array:
+    ) -> UInt64[Any, "*mapped"]:
         """Apply an integer linear map to residues, exactly.
 
         Args:
-          linear: float64 (..., draws) -> float64 (..., draws), linear over the leading axes, whose
-            integer entries have magnitude at most `magnitude`, in sums of at most `terms`.
+          linear: maps float64 (..., k) to float64 (..., k) for any k, linear over the leading axes.
+            Its entries are integers of magnitude at most `magnitude`, in sums of at most `terms`.
           residues: uint64 (..., draws), each below p.
-          magnitude: bound on the entries of the map; a larger entry breaks exactness.
+          magnitude: bound on the entries of the map; a larger entry would make the result wrong.
           terms: bound on the number of terms of each sum.
 
         Returns:
-          uint64 residues of the map's output shape.
+          uint64 residues of the map's output shape, (..., draws).
 
         Raises:
-          ValueError: not even limbs of one bit are exact.
+          ValueError: limbs of one bit are already too wide to be exact.
         """
         bits = limb_bits(magnitude, terms)
         count = math.ceil(self.exponent / bits)
@@ -103,10 +119,14 @@ class Field:
 
 
 def limb_bits(magnitude: int, terms: int) -> int:
-    """Widest limb for which sums of `terms` products with entries up to `magnitude` are exact.
+    """Widest limb, in bits, for which sums of `terms` products with the map's entries are exact.
+
+    Args:
+      magnitude: bound on the entries of the map.
+      terms: bound on the number of terms of each sum.
 
     Raises:
-      ValueError: not even one bit fits.
+      ValueError: limbs of one bit are already too wide.
     """
     bits = MANTISSA - (max(magnitude, 1) * max(terms, 1)).bit_length()
     if bits < 1:
@@ -117,3 +137,4 @@ def limb_bits(magnitude: int, terms: int) -> int:
 
 
 F61 = Field(61)
+"""The field of all checks: p = 2^61 - 1."""

@@ -291,14 +291,14 @@ def test_deepest_value_allowed():
     for _ in range(MAX_DEPTH):
         value = {"a": value} if isinstance(value, list) else [value]
     assert decode(encode(value), max_size=LIMIT) == value
-    with pytest.raises(ValueError, match="nested more than"):
+    with pytest.raises(ValueError, match="nested at most 16 deep"):
         encode([value])
 
 
 def test_cycles_end():
     cycle: list[Any] = []
     cycle.append(cycle)
-    with pytest.raises(ValueError, match="nested more than"):
+    with pytest.raises(ValueError, match="nested at most 16 deep"):
         encode(cycle)
 
 
@@ -444,15 +444,15 @@ def test_only_arrays_are_tensors(value: Any):
 
 
 def test_a_boolean_is_0_or_1():
-    with pytest.raises(ValueError, match="other than 0 and 1"):
+    with pytest.raises(ValueError, match="only bytes 0 and 1"):
         tensor_bytes(np.array([0, 2], np.uint8).view(np.bool_))
-    with pytest.raises(MalformedEncoding, match="other than 0 and 1"):
+    with pytest.raises(MalformedEncoding, match="only bytes 0 and 1"):
         tensor_from_bytes(b"\x00\x02", (2,), np.bool_)
 
 
 @pytest.mark.parametrize("size", [0, 23, 25, 48])
 def test_bytes_of_the_wrong_length(size: int):
-    with pytest.raises(MalformedEncoding, match=rf"{size} bytes where float32\[2, 3\] takes 24"):
+    with pytest.raises(MalformedEncoding, match=rf"float32\[2, 3\] takes 24 bytes, got {size}"):
         tensor_from_bytes(bytes(size), (2, 3), np.float32)
 
 
