@@ -86,7 +86,7 @@ def default(trace_bytes: int, *, scans: bool) -> Strategy:
     # Small tiles leave a second core idle and pack the random vectors repeatedly. A second program
     # takes as long to compile as the first, which small checks never save again.
     parts = 2 if trace_bytes >= 2**23 and (os.cpu_count() or 1) > 1 else 1
-    tile_bytes = min(2**22, max(2**20, trace_bytes // 8)) // parts
+    tile_bytes = min(2**22, max(2**20, trace_bytes // 16)) // parts
     return Strategy(save_memory=not scans, tile_bytes=tile_bytes, parts=parts)
 
 

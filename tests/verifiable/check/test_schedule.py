@@ -92,6 +92,12 @@ def test_the_default_depends_on_scans():
     assert program.compile(model, PARAMS, X, policy=FEW, strategy=chosen).strategy == chosen
 
 
+@pytest.mark.parametrize("trace_bytes", [2**23, 28_311_552, 37_748_736, 2**30])
+def test_the_tiles_of_both_parts_are_a_small_part_of_a_large_trace(trace_bytes: int):
+    chosen = schedule.default(trace_bytes, scans=False)
+    assert chosen.tile_bytes * chosen.parts <= max(2**20, trace_bytes // 16)
+
+
 def test_tuning_measures_every_strategy_and_keeps_the_fastest():
     small = program.compile(lambda p, x: x @ p["first"], PARAMS, X, policy=FEW)
     key, (y, trace) = small.setup(PARAMS, SECRET), small.execute(PARAMS, X)
