@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.helpers import memory
+
+# Timings never decide a test.
+settings.register_profile("verifiable", deadline=None)
+settings.load_profile("verifiable")
 
 
 @pytest.fixture(scope="module", autouse=True)

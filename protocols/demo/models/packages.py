@@ -56,6 +56,9 @@ def bert_params(path: Path, layers: int) -> Params:
     return params
 
 
+_ROWS = 4096  # dequantised at once
+
+
 def llama_params(reader: Any, layers: int) -> Params:
     """Dequantise a llama checkpoint, whose linear weights have shape `(out, in)`."""
     from gguf import dequantize  # noqa: PLC0415 - only this model needs it
@@ -64,10 +67,19 @@ def llama_params(reader: Any, layers: int) -> Params:
 
     def get(name: str) -> np.ndarray[Any, Any]:
         tensor = tensors[f"{name}.weight"]
-        return np.asarray(dequantize(tensor.data, tensor.tensor_type), np.float32)
+        weights = np.empty(tensor.shape[::-1], np.float32)
+        # A few rows at a time: the temporaries of dequantising are several times their size.
+        for i in range(0, len(weights), _ROWS):
+            rows = dequantize(tensor.data[i : i + _ROWS], tensor.tensor_type)
+            weights[i : i + _ROWS] = rows
+        return weights
 
     def stack(name: str) -> Array:
-        return jnp.stack([get(f"blk.{i}.{name}").T for i in range(layers)])
+        first = get(f"blk.0.{name}").T
+        stacked = np.empty((layers, *first.shape), np.float32)
+        for i in range(layers):
+            stacked[i] = get(f"blk.{i}.{name}").T
+        return jnp.asarray(stacked)
 
     return {
         "embedding": jnp.asarray(get("token_embd")),
