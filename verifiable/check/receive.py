@@ -1,8 +1,8 @@
 """Compare what a device sent with the program, before any other step reads it.
 
-First, structure, shapes and dtypes must equal the program's. Then the commitment, received before
-the challenge could be known, must bind what was sent. Then the submission must name the job's
-program and parameters. Each failure has its own reason, and no value is read before these pass.
+First, the submission must name the job's program and parameters. Then structure, shapes and dtypes
+must equal the program's. Then the commitment, received before the challenge could be known, must
+bind what was sent. Each failure has its own reason, and no value is used before these pass.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def misnamed(submission: Submission, key: KeyHeader, job: bytes | None) -> Probl
                 f"{both}: (a) the key is stale, or (b) the device ran something else; pass "
                 "parameters=, the root that the job names, to tell them apart"
             )
-        return Problem(f"other-{name}", None, f"{both}, and so does the job")
+        return Problem(f"other-{name}", None, both)
     return None
 
 
