@@ -17,7 +17,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from verifiable.encoding import encode, tagged_hash
 from verifiable.report import table
@@ -38,12 +38,39 @@ _OUTPUT_EPS = (
 )
 
 
+_ROUNDOFF = {"bfloat16": 2.0**-8, "float16": 2.0**-11}
+_LONGEST_SUM = 2**14
+_LARGEST_SUM = 0.5
+
+
+class NarrowSum(NamedTuple):
+    """A sum that a device may add up in float16 or bfloat16.
+
+    Attributes:
+      dtype: name of the type.
+      terms: number of terms, K.
+    """
+
+    dtype: str
+    terms: int
+
+
 class Tested(Protocol):
-    """A claim, or the form of a contraction: anything that is tested against a tolerance."""
+    """A claim, an output, or a contraction: anything that is tested against a tolerance."""
 
     @property
     def eps_types(self) -> Iterable[str]:
         """Types whose rounding separates honest devices; none for integers."""
+        ...
+
+    @property
+    def narrow_sums(self) -> Iterable[NarrowSum]:
+        """Replayed sums, since the last exact value, that a device may add up in a narrow type."""
+        ...
+
+    @property
+    def own_sums(self) -> Iterable[NarrowSum]:
+        """The sum of a claimed product, if a device may add it up in a narrow type."""
         ...
 
 
@@ -114,6 +141,9 @@ class Policy:
         last committed.
       output_eps: per dtype, how far a row of the output may be from the replayed one, as a
         fraction of its 2-norm.
+      narrow_sum: c; a row of a product of K terms that a device may add up in a type of unit
+        roundoff u has at least eps = c u sqrt(K), for K up to 16,384.
+      narrow_replayed: c of what follows such a product or sum that is replayed.
       trip_limit: a replayed `while` loop that runs longer is indeterminate.
       calibration: tolerances of the claims and outputs of one program, which come before `eps` and
         `output_eps`; None by default.
@@ -123,6 +153,8 @@ class Policy:
     phi: float = 1e-9
     eps: tuple[tuple[str, float], ...] = _EPS
     output_eps: tuple[tuple[str, float], ...] = _OUTPUT_EPS
+    narrow_sum: float = 0.4
+    narrow_replayed: float = 2.0
     trip_limit: int = 2**16
     calibration: Calibration | None = None
 
@@ -134,6 +166,9 @@ class Policy:
             raise ValueError(f"phi must be 1e-30 to 0.5, got {self.phi}")
         if not 1 <= self.trip_limit < 2**31:
             raise ValueError(f"trip_limit must be 1 to 2^31 - 1, got {self.trip_limit}")
+        for name in ("narrow_sum", "narrow_replayed"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
+                raise ValueError(f"{name} must be finite and not negative, got {self}")
         for names in (self.eps, self.output_eps):
             if len(dict(names)) < len(names):
                 raise ValueError(f"a dtype is listed twice in {names}")
@@ -151,6 +186,8 @@ class Policy:
             [[name, eps.hex()] for name, eps in sorted(self.eps)],
             [[name, eps.hex()] for name, eps in sorted(self.output_eps)],
             self.trip_limit,
+            self.narrow_sum.hex(),
+            self.narrow_replayed.hex(),
         ]
         if self.calibration is not None:
             c = self.calibration
@@ -171,9 +208,9 @@ class Policy:
         """
         if name in self.calibrated:
             return self.calibrated[name]
-        return max((_find(self.eps, t) for t in tested.eps_types), default=0.0)
+        return self._largest(self.eps, tested)
 
-    def output_eps_of(self, types: Iterable[str], name: str | None = None) -> float:
+    def output_eps_of(self, tested: Tested, name: str | None = None) -> float:
         """Tolerance of an output of that name; zero without floating-point types.
 
         Raises:
@@ -181,7 +218,19 @@ class Policy:
         """
         if name in self.calibrated:
             return self.calibrated[name]
-        return max((_find(self.output_eps, t) for t in types), default=0.0)
+        return self._largest(self.output_eps, tested)
+
+    def _largest(self, table: tuple[tuple[str, float], ...], tested: Tested) -> float:
+        """The largest tolerance of the types of what is tested and of its sums."""
+        types = [_find(table, t) for t in tested.eps_types]
+        own = [self.narrow_sum * _deviation(s) for s in tested.own_sums]
+        replayed = [self.narrow_replayed * _deviation(s) for s in tested.narrow_sums]
+        return max([*types, *(min(x, _LARGEST_SUM) for x in (*own, *replayed))], default=0.0)
+
+
+def _deviation(s: NarrowSum) -> float:
+    """u sqrt(K), up to the longest sum."""
+    return _ROUNDOFF[s.dtype] * math.sqrt(min(s.terms, _LONGEST_SUM))
 
 
 def _find(values: tuple[tuple[str, float], ...], name: str) -> float:

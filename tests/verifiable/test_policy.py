@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tests.helpers.contractions import matrix_form
 from verifiable import encoding, policy
+from verifiable.check.outputs import Output
 from verifiable.policy import Policy
 
 TYPES = ["bfloat16", "float16", "float32", "float64"]
@@ -24,11 +25,19 @@ policies = st.builds(
     eps=tolerances,
     output_eps=tolerances,
     trip_limit=st.integers(1, 2**31 - 1),
+    narrow_sum=st.floats(0, 1),
+    narrow_replayed=st.floats(0, 8),
 )
 
 
 def numbers(p: Policy) -> Any:
-    return p.draws, p.phi, dict(p.eps), dict(p.output_eps), p.trip_limit
+    sums = p.narrow_sum, p.narrow_replayed
+    return p.draws, p.phi, dict(p.eps), dict(p.output_eps), p.trip_limit, sums
+
+
+def output(dtype: str) -> Output:
+    none: frozenset[str] = frozenset()
+    return Output(name="output", eps_types=frozenset({dtype}), discontinuities=none, loops=none)
 
 
 @given(a=policies, b=policies)
@@ -50,6 +59,8 @@ BASE = Policy(draws=16, phi=1e-9, eps=(("float32", 0.25), ("float64", 0.125)), t
         {"eps": (("float32", 0.25), ("float16", 0.125))},
         {"output_eps": (("float32", 0.25), ("float64", 0.125))},
         {"trip_limit": 10},
+        {"narrow_sum": 0.5},
+        {"narrow_replayed": 1.0},
     ],
     ids=str,
 )
@@ -72,6 +83,8 @@ def test_the_id_of_the_text():
         [["float32", (0.25).hex()], ["float64", (0.125).hex()]],
         [[name, eps.hex()] for name, eps in sorted(BASE.output_eps)],
         9,
+        (0.4).hex(),
+        (2.0).hex(),
     ]
     assert BASE.id == encoding.tagged_hash("policy", encoding.encode(base))
 
@@ -82,6 +95,8 @@ def test_the_id_of_the_text():
         *(({"draws": n}, "draws") for n in (-1, 0, 4097)),
         *(({"phi": x}, "phi") for x in (0.0, -1e-9, 1e-31, 0.6, 1.0, math.nan, math.inf)),
         *(({"trip_limit": n}, "trip_limit") for n in (-1, 0, 2**31)),
+        *(({"narrow_sum": x}, "narrow_sum") for x in (-0.1, math.nan, math.inf)),
+        *(({"narrow_replayed": x}, "narrow_replayed") for x in (-0.1, math.nan, math.inf)),
         *(
             ({table: (("float32", x),)}, "float32")
             for table in ("eps", "output_eps")
@@ -135,5 +150,5 @@ def test_a_type_without_a_tolerance_is_named():
     with pytest.raises(ValueError, match="no tolerance for float32, only for float64"):
         short.eps_of(matrix_form(2, 3, 4, ("float32",) * 3))
     with pytest.raises(ValueError, match="no tolerance for float64, only for float32"):
-        short.output_eps_of(["float64"])
-    assert short.output_eps_of(["float32"]) == 0.1
+        short.output_eps_of(output("float64"))
+    assert short.output_eps_of(output("float32")) == 0.1

@@ -1,8 +1,9 @@
-"""A forward pass over a function that finds its claims, and four facts about each variable:
+"""A forward pass over a function that finds its claims, and five facts about each variable:
 
     known            it depends on parameters only, so it can be computed before any job;
     rounding_dtypes  types that it was rounded to since it was last exact; if there are none, it is
                      *exact*: honest devices compute the same bits, unless
+    narrow_sums      sums in a narrow type since it was last exact (`jaxpr.sums`);
     discontinuities  one of these equations flipped because of a last-bit difference;
     loops            replayed loops before it, which the verifier may cut short.
 
@@ -18,9 +19,12 @@ from functools import reduce
 
 from verifiable.claims import registry
 from verifiable.claims.form import Proposal
+from verifiable.jaxpr import indices, integers
 from verifiable.jaxpr.blocks import Atom, Block, Equation, Literal, Var
 from verifiable.jaxpr.effects import Effect, effects_of, is_float, rounding_dtype
 from verifiable.jaxpr.graph import Graph, uses
+from verifiable.jaxpr.sums import narrow_sum
+from verifiable.policy import NarrowSum
 
 NOTHING: frozenset[str] = frozenset()
 
@@ -31,6 +35,7 @@ class Fact:
 
     known: bool
     rounding_dtypes: frozenset[str] = NOTHING
+    narrow_sums: frozenset[NarrowSum] = frozenset()
     discontinuities: frozenset[str] = NOTHING
     loops: frozenset[str] = NOTHING
 
@@ -44,17 +49,17 @@ class Fact:
         return Fact(
             self.known and other.known,
             self.rounding_dtypes | other.rounding_dtypes,
+            self.narrow_sums | other.narrow_sums,
             self.discontinuities | other.discontinuities,
             self.loops | other.loops,
         )
 
     def under(self, other: Fact) -> Fact:
         """The facts about a value that is computed only if the value of `other` says so."""
-        return Fact(
-            self.known,
-            self.rounding_dtypes,
-            self.discontinuities | other.discontinuities,
-            self.loops | other.loops,
+        return replace(
+            self,
+            discontinuities=self.discontinuities | other.discontinuities,
+            loops=self.loops | other.loops,
         )
 
 
@@ -79,6 +84,7 @@ class Forward:
       facts: about each variable that was passed.
       claims: by equation.
       discontinuities: names of equations where a last-bit difference may flip a value.
+      bounds: of values that are integers; see `jaxpr.integers`.
     """
 
     graph: Graph
@@ -86,6 +92,7 @@ class Forward:
     facts: dict[Var, Fact] = field(default_factory=dict)
     claims: dict[Equation, Claimed] = field(default_factory=dict)
     discontinuities: set[str] = field(default_factory=set)
+    bounds: dict[Var, int | None] = field(default_factory=dict)
 
     @staticmethod
     def over(block: Block, known_inputs: int, draws: int) -> Forward:
@@ -99,6 +106,11 @@ class Forward:
     def fact(self, atom: Atom) -> Fact:
         """Facts about an atom."""
         return CERTAIN if isinstance(atom, Literal) else self.facts[atom]
+
+    def bound(self, atom: Atom) -> int | None:
+        """The largest magnitude of a value that is an integer; see `jaxpr.integers`."""
+        known = self.bounds.get(atom) if isinstance(atom, Var) else None
+        return integers.of_type(atom) if known is None else known
 
     def known(self, atom: Atom) -> bool:
         """Whether a value depends on parameters only."""
@@ -143,20 +155,36 @@ class Forward:
         joined = reduce(Fact.join, inputs, CERTAIN)
         floats = [a for a in equation.inputs if is_float(a.dtype)]
         rounded = any(not self.exact(a) for a in floats)
-        flips = {Effect.DISCONTINUOUS: rounded, Effect.UNKNOWN: bool(floats)}
-        rounds = {Effect.EXACT: rounded, Effect.NARROW: rounded, Effect.DISCONTINUOUS: False}
-        for v, effect in zip(equation.outputs, effects_of(equation), strict=True):
+        moves = Effect.EXACT, Effect.NARROW, Effect.UNDEFINED
+        bounds = [self.bound(a) for a in equation.inputs]
+        effects = effects_of(equation)
+        if equation.kind == "scatter" and indices.distinct(equation, self.graph.producers):
+            effects = (Effect.EXACT,)
+        for v, effect in zip(equation.outputs, effects, strict=True):
+            bound = self.bounds[v] = integers.of_output(equation, v, bounds)
+            arithmetic = bool(floats) or is_float(v.dtype)
+            flips = {
+                Effect.DISCONTINUOUS: rounded,
+                Effect.UNDEFINED: True,
+                Effect.UNKNOWN: arithmetic,
+            }
+            rounds = dict.fromkeys(moves, rounded) | {Effect.DISCONTINUOUS: False}
+            # Integers that the type holds are exact, whatever the arithmetic.
+            rounds[Effect.CONTINUOUS] = arithmetic and (rounded or bound is None)
             discontinuities = joined.discontinuities
             if flips.get(effect, False):
                 self.discontinuities.add(equation.name)
                 discontinuities |= {equation.name}
-            rounding_dtypes = NOTHING
-            if rounds.get(effect, bool(floats)):
-                rounding_dtypes = joined.rounding_dtypes
-                if effect is not Effect.EXACT:
-                    own = [v] if is_float(v.dtype) else floats
-                    rounding_dtypes |= {rounding_dtype(a.dtype) for a in own}
-            fact = Fact(joined.known, rounding_dtypes, discontinuities, joined.loops)
+            fact = replace(joined, discontinuities=discontinuities)
+            if not rounds.get(effect, arithmetic):
+                fact = replace(fact, rounding_dtypes=NOTHING, narrow_sums=frozenset())
+            elif effect not in (Effect.EXACT, Effect.UNDEFINED):
+                own = [v] if is_float(v.dtype) else floats
+                fact = replace(
+                    fact,
+                    rounding_dtypes=fact.rounding_dtypes | {rounding_dtype(a.dtype) for a in own},
+                    narrow_sums=fact.narrow_sums | narrow_sum(equation),
+                )
             self.facts[v] = fact.under(guard)
 
     def _commit(self, equation: Equation, proposal: Proposal, guard: Fact) -> None:
@@ -168,6 +196,7 @@ class Forward:
         # The committed value is exact; which branch commits to it still depends on the guard.
         [out] = equation.outputs
         self.facts[out] = Fact(known=False).under(guard)
+        self.bounds.pop(out, None)
 
     def _scan(self, equation: Equation, guard: Fact, *, claimable: bool) -> None:
         [body] = equation.bodies
@@ -223,6 +252,4 @@ class Forward:
         itself = frozenset() if known else frozenset({equation.name})
         for v, inner in zip(equation.outputs, body.inputs, strict=True):
             fact = self.facts[inner]
-            self.facts[v] = Fact(
-                known, fact.rounding_dtypes, fact.discontinuities, fact.loops | itself
-            )
+            self.facts[v] = replace(fact, known=known, loops=fact.loops | itself)

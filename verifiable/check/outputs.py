@@ -17,6 +17,7 @@ from verifiable.check.tiling.evaluate import over_rows
 from verifiable.claims.statistic import first
 from verifiable.jaxpr.blocks import Array
 from verifiable.jaxpr.effects import is_float
+from verifiable.policy import NarrowSum
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,14 +27,21 @@ class Output:
     Attributes:
       name: `output`, with its path in the pytree.
       eps_types: types whose rounding separates honest devices; none for what must be equal.
+      narrow_sums: replayed sums in a narrow type since it was last exact.
       discontinuities: names of discontinuous equations before it.
       loops: names of replayed loops before it.
     """
 
     name: str
     eps_types: frozenset[str]
+    narrow_sums: frozenset[NarrowSum] = frozenset()
     discontinuities: frozenset[str]
     loops: frozenset[str]
+
+    @property
+    def own_sums(self) -> frozenset[NarrowSum]:
+        """None: the sum of an output is replayed."""
+        return frozenset()
 
 
 class OutputStatistic(NamedTuple):

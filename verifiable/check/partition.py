@@ -172,6 +172,7 @@ def _claim(
         trips=trips,
         group=group,
         rounding_dtypes=found.before.rounding_dtypes,
+        narrow_sums=found.before.narrow_sums,
         discontinuities=found.before.discontinuities,
         loops=found.before.loops,
         transpose=reader if reader is not None and reader.kind == "transpose" else None,

@@ -60,6 +60,7 @@ class Specification:
             Output(
                 name="output" + jax.tree_util.keystr(path),
                 eps_types=fact.rounding_dtypes | ({x.dtype.name} if is_float(x.dtype) else set()),
+                narrow_sums=fact.narrow_sums,
                 discontinuities=fact.discontinuities,
                 loops=fact.loops,
             )
@@ -98,9 +99,7 @@ class Specification:
     def tolerances(self) -> dict[str, float]:
         """The policy's eps by name of the claim or output; zero for what must be equal."""
         claims = {c.name: self.policy.eps_of(c, c.name) for c in self.claims}
-        return claims | {
-            o.name: self.policy.output_eps_of(o.eps_types, o.name) for o in self.outputs
-        }
+        return claims | {o.name: self.policy.output_eps_of(o, o.name) for o in self.outputs}
 
     @cached_property
     def kept(self) -> dict[str, int]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from verifiable.claims.form import Form
 from verifiable.jaxpr.blocks import Atom, Equation, Var
+from verifiable.policy import NarrowSum
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -26,6 +27,7 @@ class Claim:
       trips: lengths of the scans around it; leading dimensions of the committed array.
       group: index of the first claim under the outermost of these scans; its own index if none.
       rounding_dtypes: types that its operands were rounded to since they were last exact.
+      narrow_sums: replayed sums in a narrow type that its operands went through since then.
       discontinuities: names of discontinuous equations before its operands.
       loops: names of replayed loops before its operands.
       transpose: the transpose that alone reads the output, if there is one.
@@ -39,6 +41,7 @@ class Claim:
     trips: tuple[int, ...]
     group: int
     rounding_dtypes: frozenset[str]
+    narrow_sums: frozenset[NarrowSum]
     discontinuities: frozenset[str]
     loops: frozenset[str]
     transpose: Equation | None = field(repr=False)
@@ -96,6 +99,12 @@ class Claim:
     def eps_types(self) -> frozenset[str]:
         """Types whose rounding separates honest devices; none if they must be equal."""
         return self.form.eps_types(self.rounding_dtypes)
+
+    @property
+    def own_sums(self) -> frozenset[NarrowSum]:
+        """The sum of a product, if a device may add it up in a narrow type."""
+        product = self.form.contraction
+        return frozenset() if product is None else product.own_sums
 
     @property
     def tests(self) -> int:

@@ -20,7 +20,8 @@ import numpy as np
 from jax import lax
 
 from verifiable.jaxpr.blocks import Array
-from verifiable.jaxpr.effects import FLOATS, is_float
+from verifiable.jaxpr.effects import FLOATS, HALF_PRECISION, is_float
+from verifiable.policy import NarrowSum
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +73,17 @@ class Contraction(ABC):
     def eps_types(self) -> frozenset[str]:
         """Types whose rounding separates honest products of equal operands; none for integers."""
         return frozenset() if self.exact else frozenset(d.name for d in self.dtypes)
+
+    @property
+    def narrow_sums(self) -> frozenset[NarrowSum]:
+        """None: the operands are equal."""
+        return frozenset()
+
+    @property
+    def own_sums(self) -> frozenset[NarrowSum]:
+        """The sum of K terms, if a device may add it up in a narrow type."""
+        out = self.dtypes[2].name
+        return frozenset({NarrowSum(out, self.contracted)} if out in HALF_PRECISION else ())
 
     @property
     def magnitude(self) -> int:

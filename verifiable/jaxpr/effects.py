@@ -7,14 +7,18 @@ Two honest devices may compute a value with different rounding. Given such a val
     narrow          a cast to fewer digits: a difference becomes one in the last digit;
     discontinuous   `round`, comparisons, `argmax`, casts to integers: a difference in the last bit
                     may change the result by any amount;
+    undefined       devices may choose: which of two writes to one place wins, or the order of
+                    equal keys in a sort that is not stable;
     unknown         a primitive that no table lists: it may round, and may be discontinuous.
 
+Arithmetic on integers is exact, but not if its result is a float (`integers` says where it is).
 `is_finite` counts as exact: it compares with the largest number, which no honest value comes near.
 """
 
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,6 +35,7 @@ class Effect(enum.Enum):
     CONTINUOUS = "continuous"
     NARROW = "narrow"
     DISCONTINUOUS = "discontinuous"
+    UNDEFINED = "undefined"
     UNKNOWN = "unknown"
 
 
@@ -47,7 +52,8 @@ PRIMITIVES: Mapping[Effect, frozenset[str]] = {
         abs and broadcast_in_dim clamp clz concatenate copy copy_p cummax cummin device_put
         dynamic_slice dynamic_update_slice expand_dims gather imag iota is_finite max min neg not
         opt_barrier optimization_barrier or pad real reduce_and reduce_max reduce_min reduce_or
-        reduce_window_max reduce_window_min reduce_xor reshape rev scatter select_n slice split
+        reduce_window_max reduce_window_min reduce_xor reshape rev scatter scatter-max scatter-min
+        scatter_max scatter_min select_n slice split
         squeeze stack stop_gradient tile transpose unstack xor
     """),
     Effect.CONTINUOUS: _names("""
@@ -65,10 +71,16 @@ PRIMITIVES: Mapping[Effect, frozenset[str]] = {
     """),
 }
 
+# Complex numbers are compared by their real parts first, so a last bit of these may flip a choice.
+_ORDERING = _names("""
+    clamp cummax cummin max min reduce_max reduce_min reduce_window_max reduce_window_min sort
+""")
+
 # Cheap enough to compute again from smaller inputs instead of keeping the result in a key.
 REBUILT = (PRIMITIVES[Effect.EXACT] | PRIMITIVES[Effect.CONTINUOUS]) - _names("""
     cholesky conv_general_dilated dot_general fft gather ragged_dot_general scatter scatter-add
-    scatter-mul scatter_add scatter_mul sort triangular_solve
+    scatter-max scatter-min scatter-mul scatter_add scatter_max scatter_min scatter_mul sort
+    triangular_solve
 """) | _names("""
     convert_element_type eq floor ge gt le lt ne random_bits random_fold_in random_seed
     random_split random_unwrap random_wrap rem round shift_left shift_right_arithmetic
@@ -91,9 +103,16 @@ def effects_of(equation: Equation) -> tuple[Effect, ...]:
     kind, outputs = equation.kind, equation.outputs
     if kind == "top_k":
         return (Effect.EXACT, Effect.DISCONTINUOUS)
+    first = equation.inputs[0].dtype if equation.inputs else np.dtype(bool)
     if kind == "convert_element_type":
-        effect = _cast(equation.inputs[0].dtype, outputs[0].dtype)
-    elif kind == "sort" and len(outputs) == 1:
+        effect = _cast(first, outputs[0].dtype)
+    elif jnp.issubdtype(first, np.complexfloating) and kind in _ORDERING | {"abs"}:
+        effect = Effect.CONTINUOUS if kind == "abs" else Effect.DISCONTINUOUS
+    elif _undefined(equation):
+        effect = Effect.UNDEFINED
+    elif (kind == "sort" and len(outputs) == 1) or (
+        kind == "bitcast_convert_type" and not is_float(first)
+    ):
         effect = Effect.EXACT
     else:
         found = (effect for effect, names in PRIMITIVES.items() if kind in names)
@@ -101,9 +120,22 @@ def effects_of(equation: Equation) -> tuple[Effect, ...]:
     return (effect,) * len(outputs)
 
 
+def _undefined(equation: Equation) -> bool:
+    """Whether devices may choose between results, unless what they choose from is equal."""
+    params = equation.params
+    if equation.kind == "sort":
+        ties = params["num_keys"] < len(equation.outputs)  # sorted along, and no part of the key
+        return ties and not params["is_stable"]
+    if equation.kind == "scatter" and not params["unique_indices"]:
+        indices, numbers = equation.inputs[1], params["dimension_numbers"]
+        batch = math.prod(indices.shape[d] for d in numbers.scatter_indices_batching_dims)
+        return math.prod(indices.shape[:-1]) > batch  # more than one write to each array
+    return False
+
+
 def _cast(source: np.dtype[Any], target: np.dtype[Any]) -> Effect:
     if not is_float(source):
-        return Effect.EXACT
+        return Effect.CONTINUOUS if is_float(target) else Effect.EXACT
     if not is_float(target):
         return Effect.DISCONTINUOUS
     from_, to = jnp.finfo(source), jnp.finfo(target)

@@ -30,8 +30,8 @@ def test_the_tables_do_not_contradict_one_another():
         ("bfloat16", "float32", Effect.EXACT),
         ("float16", "float32", Effect.EXACT),
         ("float32", "complex64", Effect.EXACT),
-        ("int32", "float32", Effect.EXACT),
-        ("bool", "float32", Effect.EXACT),
+        ("int32", "float32", Effect.CONTINUOUS),  # exact where the integers are small
+        ("int32", "int8", Effect.EXACT),
         ("float32", "bfloat16", Effect.NARROW),
         ("float32", "float16", Effect.NARROW),
         ("float64", "float32", Effect.NARROW),
@@ -104,6 +104,9 @@ def test_what_the_tables_call_continuous_has_no_jump(name: str):
         (lambda x: lax.argmin(x, 0, np.int32), (Effect.DISCONTINUOUS,)),
         (lambda x: lax.reduce_precision(x, 5, 7), (Effect.DISCONTINUOUS,)),
         (lambda x: lax.bitcast_convert_type(x, np.int64), (Effect.UNKNOWN,)),
+        (lambda x: lax.sort((x, x), num_keys=1, is_stable=False), (Effect.UNDEFINED,) * 2),
+        (lambda x: lax.sort((x, x), num_keys=2, is_stable=False), (Effect.DISCONTINUOUS,) * 2),
+        (lambda x: lax.sort(x, is_stable=False), (Effect.EXACT,)),
         (lax.cumsum, (Effect.CONTINUOUS,)),
         (lax.cummax, (Effect.EXACT,)),
         (lambda x: lax.rev(x, (0,)), (Effect.EXACT,)),
@@ -112,6 +115,47 @@ def test_what_the_tables_call_continuous_has_no_jump(name: str):
 )
 def test_effects(function: Callable[..., Any], effects: tuple[Effect, ...]):
     assert effects_of(equation_of(function, np.zeros(9))) == effects
+
+
+@pytest.mark.parametrize(
+    ("function", "effect"),
+    [
+        (jnp.abs, Effect.CONTINUOUS),
+        (lambda z: lax.max(z, z[::-1]), Effect.DISCONTINUOUS),
+        (lax.sort, Effect.DISCONTINUOUS),
+        (lax.cummax, Effect.DISCONTINUOUS),
+        (lax.real, Effect.EXACT),
+        (lax.conj, Effect.CONTINUOUS),
+    ],
+)
+def test_complex_numbers_have_effects_of_their_own(function: Callable[..., Any], effect: Effect):
+    """The magnitude is rounded; the order is by the real parts first."""
+    shape = jax.ShapeDtypeStruct((9,), np.complex64)
+    flat, _ = flatten.trace(function, shape)
+    assert effects_of(flat.block.equations[-1]) == (effect,)
+
+
+def test_integers_as_bits_of_floats_are_exact():
+    x = jax.ShapeDtypeStruct((3,), np.uint32)
+    equation = equation_of(lambda x: lax.bitcast_convert_type(x, np.float32), x)
+    assert effects_of(equation) == (Effect.EXACT,)
+
+
+@pytest.mark.parametrize(
+    ("write", "effect"),
+    [
+        (lambda x, i: x.at[i].set(x), Effect.UNDEFINED),
+        (lambda x, i: x.at[i].set(x, unique_indices=True), Effect.EXACT),
+        (lambda x, i: x.at[i[0]].set(x[0]), Effect.EXACT),
+        (lambda x, i: x.at[::2].set(x[:2]), Effect.EXACT),
+        (lambda x, i: x.at[i].add(x), Effect.CONTINUOUS),
+        (lambda x, i: x.at[i].max(x), Effect.EXACT),
+    ],
+)
+def test_the_winner_of_two_writes_is_undefined(write: Callable[..., Any], effect: Effect):
+    function, _ = flatten.trace(write, np.zeros((4, 8), np.float32), np.zeros(4, np.int32))
+    [scatter] = [e for e in function.block.equations if e.kind.startswith("scatter")]
+    assert effects_of(scatter) == (effect,)
 
 
 def test_a_primitive_that_no_table_names_is_unknown():

@@ -1,0 +1,97 @@
+"""What counts as exact: arithmetic with a float result is not, unless it provably is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from verifiable import challenge, program
+from verifiable.policy import Policy
+from verifiable.report import Verdict
+
+SECRET = challenge.secret(bytes(range(32)))
+RNG = np.random.default_rng(5)
+# Sums of like signs are large: above 2^24, neighbours of the float are two or more apart.
+INT8 = RNG.integers(64, 128, (4096, 3)).astype(np.int8)
+
+
+def counted(p: Any, x: Any) -> Any:
+    """Few columns: replayed, and cast to integers as if it were exact."""
+    return lax.dot(x, p, preferred_element_type=jnp.float32).astype(jnp.int32)
+
+
+def in_another_order(p: Any, x: Any) -> Any:
+    """The same product by a device that adds up one by one."""
+    total = np.zeros((len(x), p.shape[1]), np.float32)
+    for k in range(len(p)):
+        total += np.outer(x[:, k].astype(np.float32), p[k].astype(np.float32))
+    return total.astype(np.int32)
+
+
+@pytest.mark.parametrize(("terms", "exact"), [(1024, True), (4096, False)])
+def test_integers_in_float_arithmetic_are_exact_only_if_they_fit(terms: int, exact: bool):
+    p, x = INT8[:terms], INT8.T[:, :terms].copy()
+    compiled = program.compile(counted, p, x)
+    key = compiled.setup(p, SECRET)
+    y = in_another_order(p, x)
+    report = compiled.check(key, x, y=y, trace=())
+    off_by_one = compiled.check(key, x, y=y + 1, trace=())
+    if exact:
+        assert report.verdict is Verdict.ACCEPT
+        assert (off_by_one.verdict, off_by_one.reason) == (Verdict.REJECT, "output-mismatch")
+    else:
+        assert (y != jax.jit(counted)(p, x)).any()
+        assert report.verdict is Verdict.INDETERMINATE
+        assert report.reason == "discontinuous-glue"
+
+
+W = RNG.standard_normal((128, 128)).astype(np.float32)
+X = RNG.standard_normal((32, 128)).astype(np.float32)
+I = RNG.integers(0, 32, 32).astype(np.int32)
+CHOICES: dict[str, tuple[Callable[..., Any], str | None]] = {
+    "writes to equal places": (lambda x, i: x.at[i].set(x[::-1]), "scatter"),
+    "integers written to equal places": (
+        lambda x, i: x * jnp.zeros(32, jnp.int32).at[i].set(jnp.arange(32))[:, None],
+        "scatter",
+    ),
+    "writes to places that count upwards": (
+        lambda x, i: x.at[jnp.arange(32), i].set(1.0),
+        None,
+    ),
+    "writes to places that are told to differ": (
+        lambda x, i: x.at[i].set(x, unique_indices=True),
+        None,
+    ),
+    "an unstable order": (
+        lambda x, i: lax.sort((jnp.tile(i[:, None], (1, 128)), x), is_stable=False)[1],
+        "sort",
+    ),
+    "a stable order": (lambda x, i: lax.sort((jnp.tile(i[:, None], (1, 128)), x))[1], None),
+    "an order of everything": (
+        lambda x, i: lax.sort((jnp.tile(i[:, None], (1, 128)), x), num_keys=2, is_stable=False)[1],
+        None,
+    ),
+    "a mask of small integers": (
+        lambda x, i: x * ((i > 3).astype(jnp.float32) * 2 > 1)[:, None],
+        None,
+    ),
+    "the magnitude of complex numbers": (
+        lambda x, i: x * (jnp.abs(lax.complex(x, x)) > 1.0),
+        "gt",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_what_devices_may_choose_is_a_discontinuity(name: str):
+    before, kind = CHOICES[name]
+    fn = lambda p, x, i: before(x, i) @ p  # noqa: E731
+    compiled = program.compile(fn, W, X, I, policy=Policy(draws=4))
+    found = {d.rpartition("/")[2] for d in compiled.claims[-1].discontinuities}
+    assert found == (set() if kind is None else {kind})

@@ -1,0 +1,146 @@
+"""Devices that add up in float16 or bfloat16: how far they are off, and what they may do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+from jax import lax
+
+from verifiable import challenge, policy, program
+from verifiable.claims.standalone import verify_dot_general
+from verifiable.policy import NarrowSum, Policy
+from verifiable.report import Verdict
+
+BF16, F16, F32 = np.dtype(ml_dtypes.bfloat16), np.dtype(np.float16), np.dtype(np.float32)
+UNIT = {BF16: 2.0**-8, F16: 2.0**-11}
+SECRET = challenge.secret(bytes(range(32)))
+
+
+def operands(terms: int, dtype: Any, rows: int = 8, columns: int = 24) -> tuple[Any, Any]:
+    rng = np.random.default_rng(terms)
+    a = rng.standard_normal((rows, terms))
+    b = rng.standard_normal((terms, columns)) / np.sqrt(terms)
+    return a.astype(dtype), b.astype(dtype)
+
+
+def added_up(a: Any, b: Any, dtype: Any, lanes: int = 1) -> Any:
+    """`a @ b` whose every product and sum is rounded to a type, in some lanes at a time."""
+    total = np.zeros((lanes, len(a), b.shape[1]), dtype)
+    for k in range(0, a.shape[1], lanes):
+        pairs = zip(a.T[k : k + lanes], b[k : k + lanes], strict=True)
+        terms = np.stack([np.multiply.outer(x, y) for x, y in pairs])
+        total = (total + terms.astype(dtype)).astype(dtype)
+    while len(total) > 1:
+        total = (total[::2] + total[1::2]).astype(dtype)
+    return total[0]
+
+
+DEVICES = [
+    (dtype, terms, lanes)
+    for dtype in (BF16, F16)
+    for terms, lanes in ((64, 1), (1024, 1), (1024, 8), (16384, 1))
+]
+
+
+@pytest.mark.parametrize(("dtype", "terms", "lanes"), DEVICES, ids=str)
+def test_a_narrow_accumulator_reaches_at_most_half_of_the_limit(dtype: Any, terms: int, lanes: int):
+    a, b = operands(terms, dtype)
+    found = verify_dot_general(SECRET, a, b, added_up(a, b, dtype, lanes))
+    assert found.verdict is Verdict.ACCEPT
+    assert found.worst <= 0.5
+
+
+@pytest.mark.parametrize("dtype", [BF16, F16], ids=str)
+def test_a_wider_output_asks_for_a_wider_accumulator(dtype: Any):
+    """Cheat: sums in a narrow type where the program says `preferred_element_type`."""
+    a, b = operands(16384, dtype)
+    wide = verify_dot_general(
+        SECRET,
+        a,
+        b,
+        added_up(a, b, dtype).astype(np.float32),
+        preferred_element_type=np.float32,
+    )
+    assert (wide.verdict, wide.reason) == (Verdict.REJECT, "claim-mismatch")
+
+
+def test_the_tolerance_grows_like_the_root_of_the_length_up_to_the_longest():
+    class Tested:
+        eps_types = ("bfloat16",)
+        narrow_sums = ()
+
+        def __init__(self, *sums: NarrowSum):
+            self.own_sums = sums
+
+    p = Policy(narrow_sum=0.5)
+    assert p.eps_of(Tested()) == 2.0**-6
+    assert p.eps_of(Tested(NarrowSum("bfloat16", 16))) == 2.0**-6  # the type's own
+    assert p.eps_of(Tested(NarrowSum("bfloat16", 1024))) == 2.0**-4
+    assert p.eps_of(Tested(NarrowSum("float16", 2**12))) == 2.0**-6
+    assert p.eps_of(Tested(NarrowSum("bfloat16", 2**14))) == 2.0**-2
+    assert p.eps_of(Tested(NarrowSum("bfloat16", 2**20))) == 2.0**-2
+
+
+WIDTH, ROWS = 256, 64
+RNG = np.random.default_rng(3)
+X = RNG.standard_normal((ROWS, WIDTH)).astype(BF16)
+PARAMS = {
+    "few": (RNG.standard_normal((WIDTH, 4)) / 16).astype(BF16),
+    "kernel": (RNG.standard_normal((9, 1, WIDTH)) / 3).astype(BF16),
+    "square": (RNG.standard_normal((WIDTH, WIDTH)) / 16).astype(np.float32),
+    "out": RNG.standard_normal((4, 512)).astype(np.float32),
+}
+REPLAYED = policy.DEFAULT.narrow_replayed * 2.0**-8
+
+
+def replayed(p: Any, x: Any) -> Any:
+    """A product of four columns, which is not worth a claim, and a wide one after it."""
+    few = lax.dot(x, p["few"]).astype(jnp.float32)
+    return jnp.tanh(few), jnp.tanh(jnp.tile(few, 64)) @ p["square"]
+
+
+def test_what_follows_a_replayed_narrow_sum_is_widened():
+    compiled = program.compile(replayed, PARAMS, X)
+    [wide] = compiled.claims
+    assert wide.narrow_sums == {NarrowSum("bfloat16", WIDTH)}
+    assert compiled.tolerances[wide.name] == REPLAYED * 16
+    assert compiled.tolerances["output[0]"] == REPLAYED * 16
+    # A claim is exact: nothing after it remembers what was added up before.
+    assert compiled.tolerances["output[1]"] == dict(policy.DEFAULT.output_eps)["float32"]
+
+
+def test_a_replayed_narrow_convolution_widens_the_rounding_after_it():
+    def fn(p: Any, x: Any) -> Any:
+        y = lax.conv_general_dilated(
+            x[None],
+            p["kernel"],
+            (1,),
+            "SAME",
+            feature_group_count=WIDTH,
+            dimension_numbers=("NHC", "HIO", "NHC"),
+        )
+        return y[0] @ p["square"].astype(BF16)
+
+    compiled = program.compile(fn, PARAMS, X)
+    rounding, product = compiled.claims
+    assert (rounding.primitive, rounding.form.steps) == ("conv_general_dilated", ())
+    assert compiled.tolerances[rounding.name] == REPLAYED * 3
+    assert not product.narrow_sums
+    assert product.own_sums == {NarrowSum("bfloat16", WIDTH)}
+
+
+def test_a_device_that_adds_up_a_replayed_product_narrowly_is_accepted():
+    compiled = program.compile(replayed, PARAMS, X)
+    key = compiled.setup(PARAMS, SECRET)
+    few = added_up(X, PARAMS["few"], BF16).astype(np.float32)
+    claim = np.tanh(np.tile(few, 64)) @ PARAMS["square"]
+    report = compiled.check(key, X, y=(np.tanh(few), claim), trace=(claim,))
+    assert report.verdict is Verdict.ACCEPT, report
+    assert report.results[0].worst <= 0.5
+    other = np.tanh(np.tile(-few, 64)) @ PARAMS["square"]
+    wrong = compiled.check(key, X, y=(np.tanh(few), other), trace=(other,))
+    assert (wrong.verdict, wrong.reason) == (Verdict.REJECT, "claim-mismatch")
