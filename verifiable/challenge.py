@@ -20,10 +20,11 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from blake3 import blake3
+from jaxtyping import Float64, UInt64
 
 from verifiable import merkle
 from verifiable.encoding import encode, tagged_hash
@@ -157,12 +158,12 @@ class Challenge:
         """32 bytes for another purpose, such as the seed of an audit draw; one for each label."""
         return tagged_hash("challenge derive", self._seed, label.encode())
 
-    def _stream(self, label: str, size: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    def _stream(self, label: str, size: int) -> UInt64[np.ndarray, " size"]:
         hasher = blake3(self._seed, derive_key_context=_DRAWS)
         hasher.update(label.encode())
         return np.frombuffer(hasher.digest(length=8 * size), dtype="<u8")
 
-    def normals(self, label: str, shape: tuple[int, ...]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    def normals(self, label: str, shape: tuple[int, ...]) -> Float64[np.ndarray, "*shape"]:
         """Independent standard normals, float64; equal labels give equal streams."""
         from scipy.special import ndtri  # noqa: PLC0415 - slow to load
 
@@ -171,7 +172,7 @@ class Challenge:
         uniform = ((words >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
         return np.asarray(ndtri(uniform), dtype=np.float64).reshape(shape)
 
-    def residues(self, label: str, shape: tuple[int, ...]) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    def residues(self, label: str, shape: tuple[int, ...]) -> UInt64[np.ndarray, "*shape"]:
         """Independent uniform residues modulo p = 2^61 - 1, uint64."""
         words = self._stream(f"residue/{label}", 2 * int(np.prod(shape))).reshape(-1, 2)
         modulus = np.uint64(F61.p)

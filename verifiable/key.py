@@ -17,15 +17,19 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Shaped
 from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save
 
 from verifiable._version import __version__
+
+Stored: TypeAlias = Shaped[Any, "..."]
+"""Array of numpy or JAX, of any shape and of a type that safetensors has a name for."""
 
 FORMAT = "verifiable key 1"
 _STORED_AS: dict[str, np.dtype[Any]] = {
@@ -103,7 +107,7 @@ class VerifierKey:
     """
 
     header: KeyHeader
-    arrays: dict[str, Any] = field(repr=False)
+    arrays: dict[str, Stored] = field(repr=False)
 
     @property
     def nbytes(self) -> int:
@@ -195,7 +199,7 @@ class VerifierKey:
         raise TypeError("a verifier key cannot be copied or pickled: write to_bytes() or save()")
 
 
-def _array(name: str, tensor: Mapping[str, Any]) -> np.ndarray[Any, Any]:
+def _array(name: str, tensor: Mapping[str, Any]) -> Shaped[np.ndarray, "*shape"]:
     dtype = _STORED_AS.get(tensor["dtype"])
     if dtype is None:
         raise ValueError(f"{name!r} has type {tensor['dtype']}, which no key holds")
@@ -205,7 +209,9 @@ def _array(name: str, tensor: Mapping[str, Any]) -> np.ndarray[Any, Any]:
 jax.tree_util.register_dataclass(VerifierKey, data_fields=["arrays"], meta_fields=["header"])
 
 
-def require_arrays(arrays: Mapping[str, Any], wanted: Mapping[str, jax.ShapeDtypeStruct]) -> None:
+def require_arrays(
+    arrays: Mapping[str, Stored], wanted: Mapping[str, jax.ShapeDtypeStruct]
+) -> None:
     """Require the arrays of a key by name, shape and dtype; its header is not consulted.
 
     Args:

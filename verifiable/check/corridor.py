@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jaxtyping import Float
 
 from verifiable.check import execute
 from verifiable.check.partition import Analysis
@@ -41,7 +42,7 @@ from verifiable.trace import Trace
 Answer = Callable[[Any], Any]
 
 
-def margin(scores: Array) -> Array:
+def margin(scores: Float[Any, " classes"]) -> Float[Any, ""]:
     """The largest score minus the second largest: what has to be overcome to change an argmax.
 
     Args:

@@ -29,12 +29,13 @@ Whoever sees B r, for a B that is public, knows r: a projection is as secret as 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jaxtyping import Float64, Shaped, UInt64
 
 from verifiable.challenge import Challenge
 from verifiable.claims.contraction import Contraction, extent
@@ -44,6 +45,9 @@ from verifiable.jaxpr.blocks import Array
 from verifiable.report import Bound
 
 WEIGHT_FLOOR = 2.0**-12
+
+Vectors: TypeAlias = Float64[Any, "columns draws"] | UInt64[Any, "columns draws"]
+"""Random vectors over the columns of B: normals for floats, residues for integers."""
 
 
 class Projection(NamedTuple):
@@ -60,11 +64,11 @@ class Projection(NamedTuple):
     For integers, only the image is set.
     """
 
-    image: Array
-    weights: Array | None = None
-    norms: Array | None = None
-    floor: Array | None = None
-    scale: Array | None = None
+    image: Float64[Any, "*sums draws"] | UInt64[Any, "*sums draws"]
+    weights: Float64[Any, "batch columns"] | None = None
+    norms: Float64[Any, "*sums 1"] | None = None
+    floor: Float64[Any, " batch"] | None = None
+    scale: Float64[Any, ""] | None = None
 
 
 class Applied(NamedTuple):
@@ -76,12 +80,14 @@ class Applied(NamedTuple):
       top: the power of two that A was divided by, float64 (), if a type is float64; else None.
     """
 
-    product: Array
-    energy: Array | None = None
-    top: Array | None = None
+    product: Float64[Any, "*rows draws"] | UInt64[Any, "*rows draws"]
+    energy: Float64[Any, "*rows"] | None = None
+    top: Float64[Any, ""] | None = None
 
 
-def vectors(challenge: Challenge, name: str, draws: int) -> np.ndarray[Any, Any]:
+def vectors(
+    challenge: Challenge, name: str, draws: int
+) -> Float64[np.ndarray, "columns draws"] | UInt64[np.ndarray, "columns draws"]:
     """Random vectors named by `Contraction.vectors`.
 
     Args:
@@ -128,7 +134,12 @@ def bound(phi: float, rows: int, draws: int) -> Bound:
 
 
 def project(
-    contraction: Contraction, far: Array, g: Array, *, eps: float, field: Field = F61
+    contraction: Contraction,
+    far: Shaped[Any, "*far"],
+    g: Vectors,
+    *,
+    eps: float,
+    field: Field = F61,
 ) -> Projection:
     """Project the far operand; runs under `jax.enable_x64`.
 
@@ -166,7 +177,9 @@ def project(
     return Projection(image, weights, norms, floor, top if _doubles(contraction) else None)
 
 
-def column_weights(contraction: Contraction, far: Array) -> Array:
+def column_weights(
+    contraction: Contraction, far: Float64[Any, "*far"]
+) -> Float64[Any, "batch columns"]:
     """The weights w of the module's docstring: far operand in float64 -> (batch, columns)."""
     norms = jnp.sqrt(contraction.column_sums(far * far))
     largest = jnp.max(norms)
@@ -198,10 +211,10 @@ def _subnormal(x: Array) -> Array:
 
 def test(
     contraction: Contraction,
-    near: Array,
+    near: Shaped[Any, "*near"],
     projection: Projection,
-    out: Array,
-    g: Array,
+    out: Shaped[Any, "*out"],
+    g: Vectors,
     *,
     eps: float,
     limit: float,
@@ -226,7 +239,11 @@ def test(
 
 
 def apply(
-    contraction: Contraction, near: Array, projection: Projection, *, field: Field = F61
+    contraction: Contraction,
+    near: Shaped[Any, "*near"],
+    projection: Projection,
+    *,
+    field: Field = F61,
 ) -> Applied:
     """The share of the near operand in a test; runs under `jax.enable_x64`.
 
@@ -284,8 +301,8 @@ def compare(
     contraction: Contraction,
     applied: Applied,
     projection: Projection,
-    out: Array,
-    g: Array,
+    out: Shaped[Any, "*out"],
+    g: Vectors,
     *,
     eps: float,
     limit: float,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jaxtyping import Float, Int8, Shaped, UInt8
 
 from verifiable import policy
 from verifiable.challenge import Challenge
@@ -21,12 +22,15 @@ from verifiable.jaxpr.blocks import Array
 from verifiable.jaxpr.effects import FLOATS
 from verifiable.report import Result, Verdict
 
+Operand: TypeAlias = Float[Any, "..."] | Int8[Any, "..."] | UInt8[Any, "..."]
+"""Array of numpy or JAX, of a type that has a check."""
+
 
 def verify_dot_general(
     challenge: Challenge,
-    lhs: Any,
-    rhs: Any,
-    out: Any,
+    lhs: Operand,
+    rhs: Operand,
+    out: Shaped[Any, "*out"],
     dimension_numbers: Any = None,
     *,
     preferred_element_type: Any = None,
@@ -65,9 +69,9 @@ def verify_dot_general(
 
 def verify_conv_general_dilated(
     challenge: Challenge,
-    lhs: Any,
-    rhs: Any,
-    out: Any,
+    lhs: Operand,
+    rhs: Operand,
+    out: Shaped[Any, "*out"],
     window_strides: Sequence[int],
     padding: Any,
     *,
@@ -93,7 +97,12 @@ def verify_conv_general_dilated(
 
 
 def _verify(
-    challenge: Challenge, product: Any, lhs: Any, rhs: Any, out: Any, policy: policy.Policy
+    challenge: Challenge,
+    product: Callable[[Array, Array], Array],
+    lhs: Operand,
+    rhs: Operand,
+    out: Shaped[Any, "*out"],
+    policy: policy.Policy,
 ) -> Result:
     with jax.enable_x64(True):
         lhs, rhs, out = (x if isinstance(x, jax.Array) else np.asarray(x) for x in (lhs, rhs, out))
@@ -123,7 +132,9 @@ def _verify(
     )
 
 
-def _contraction(product: Any, lhs: Array, rhs: Array) -> tuple[Contraction, jax.ShapeDtypeStruct]:
+def _contraction(
+    product: Callable[[Array, Array], Array], lhs: Operand, rhs: Operand
+) -> tuple[Contraction, jax.ShapeDtypeStruct]:
     """The contraction that a function of two arrays computes, and the shape of its output."""
     types = f"{lhs.dtype}, {rhs.dtype}"
     if not {lhs.dtype.name, rhs.dtype.name} <= FLOATS | {"int8", "uint8"}:
