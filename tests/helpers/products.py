@@ -79,6 +79,10 @@ def assert_accepted(result: Any) -> None:
     assert result.worst <= 1
 
 
+def assert_undecided(result: Any) -> None:
+    assert (result.verdict, result.reason) == (Verdict.INDETERMINATE, "nonfinite-operand")
+
+
 def added(position: tuple[int, ...], value: Any) -> Callable[[Array], Array]:
     def tamper(claim: Array) -> Array:
         claim = claim.copy()

@@ -39,6 +39,7 @@ from jaxtyping import Float64, Shaped, UInt64
 
 from verifiable.challenge import Challenge
 from verifiable.claims.contraction import Contraction, extent
+from verifiable.claims.extremes import power_of_two, subnormal, tiny
 from verifiable.claims.statistic import RowStatistics, Statistic, summary
 from verifiable.field import F61, Field
 from verifiable.jaxpr.blocks import Array
@@ -161,17 +162,17 @@ def project(
         return Projection(image)
     top = jnp.ones((), jnp.float64)
     if far.dtype == jnp.float64:
-        top = _power_of_two(jnp.max(jnp.abs(wide)))
+        top = power_of_two(jnp.max(jnp.abs(wide)))
         wide = wide / top
     weights = column_weights(contraction, wide)
     scaled = contraction.scale_far(wide, weights)
-    flushed = contraction.scale_far(_subnormal(far) * (_tiny(far.dtype) / top), weights)
+    flushed = contraction.scale_far(subnormal(far) * (tiny(far.dtype) / top), weights)
     ones = jnp.ones((contraction.columns, 1), jnp.float64)
     energy = jnp.square(scaled) + contraction.contracted * jnp.square(flushed / eps)
     norms = jnp.sqrt(contraction.project(energy, ones))
     image = contraction.normalize(contraction.project(scaled, g), norms)
     outputs = (contraction.contracted + 1) * jnp.sqrt(jnp.sum(weights * weights, axis=-1))
-    floor = outputs * _tiny(contraction.dtypes[2]) / top + _tiny(
+    floor = outputs * tiny(contraction.dtypes[2]) / top + tiny(
         contraction.dtypes[contraction.near]
     ) * jnp.sum(norms)
     return Projection(image, weights, norms, floor, top if _doubles(contraction) else None)
@@ -184,29 +185,6 @@ def column_weights(
     norms = jnp.sqrt(contraction.column_sums(far * far))
     largest = jnp.max(norms)
     return jnp.where(largest == 0, 1.0, 1.0 / jnp.maximum(norms, WEIGHT_FLOOR * largest))
-
-
-def _power_of_two(x: Array) -> Array:
-    """The power of two at or below a positive number; one if it is zero or not finite."""
-    exponent = jnp.frexp(jnp.where((x > 0) & jnp.isfinite(x), x, 1.0))[1] - 1
-    return jnp.ldexp(jnp.ones((), jnp.float64), jnp.clip(exponent, -1000, 1000))
-
-
-def _tiny(dtype: Any) -> float:
-    """The magnitude below which an honest device may have flushed a number to zero."""
-    info = jnp.finfo(dtype)
-    # Every device keeps the subnormal numbers of float16; many flush those of wider types.
-    return float(info.smallest_subnormal if info.dtype == jnp.float16 else info.tiny)
-
-
-def _subnormal(x: Array) -> Array:
-    """1.0 where an element is subnormal, read from its bits: arithmetic may flush it."""
-    info = jnp.finfo(x.dtype)
-    if info.dtype == jnp.float16:
-        return jnp.zeros(x.shape, jnp.float64)
-    integer = jnp.dtype(f"uint{info.bits}")
-    magnitude = lax.bitcast_convert_type(x, integer) & integer.type(2 ** (info.bits - 1) - 1)
-    return ((magnitude > 0) & (magnitude < integer.type(2**info.nmant))).astype(jnp.float64)
 
 
 def test(
@@ -262,7 +240,7 @@ def apply(
         return Applied(product)
     if norms is None:
         raise ValueError("a projection of integers cannot test floats")
-    top = _power_of_two(jnp.max(jnp.abs(wide))) if _doubles(contraction) else None
+    top = power_of_two(jnp.max(jnp.abs(wide))) if _doubles(contraction) else None
     wide = wide if top is None else wide / top
     wide, energy = contraction.weigh(wide, norms)
     return Applied(contraction.apply(wide, image), energy, top)
@@ -318,7 +296,8 @@ def compare(
     if contraction.exact:
         return _compare_exact(contraction, applied.product, out, g, field)
     rho, energy, sigma, theirs = _deviations(contraction, applied, projection, out, g, eps)
-    own = jnp.isfinite(energy)
+    # A row that overflows on honest devices is as undecided as one whose operands are not finite.
+    own = jnp.isfinite(energy) & (theirs | ~_overflows(contraction, applied, projection))
     norms = jnp.sum(rho * rho, axis=-1)
     ratio = jnp.where(norms == 0, 0.0, jnp.sqrt(norms / limit) / sigma)
     ratio = jnp.where(jnp.isfinite(sigma) & ~jnp.isnan(ratio), ratio, jnp.inf)
@@ -326,8 +305,28 @@ def compare(
         ratio=jnp.where(own, ratio, 0.0),
         finite_claim=theirs | ~own,
         in_range=jnp.ones(own.shape, bool),
-        finite_operands=own,
+        finite_operands=own | _absent(contraction, applied, projection, out),
     )
+
+
+def _absent(
+    contraction: Contraction, applied: Applied, projection: Projection, out: Array
+) -> Array:
+    """Rows of the claim that are NaN throughout, as they must be.
+
+    With a finite B, the energy of a row is NaN only if A_i holds a NaN, or an infinity where B_k:
+    is zero. Then every element of C_i is NaN, on every device.
+    """
+    energy, norms = applied.energy, projection.norms
+    if energy is None or norms is None:
+        raise ValueError("a projection of integers cannot test floats")
+    expected = jnp.isnan(energy) & jnp.all(jnp.isfinite(norms))
+
+    def claimed() -> Array:
+        numbers = contraction.out_sums((~jnp.isnan(out)).astype(jnp.float64))
+        return expected & (numbers == 0)
+
+    return lax.cond(jnp.any(expected), claimed, lambda: jnp.zeros(expected.shape, bool))
 
 
 def _compare_exact(
@@ -350,6 +349,29 @@ def _compare_exact(
         finite_claim=true,
         in_range=in_range,
         finite_operands=true,
+    )
+
+
+def _overflows(contraction: Contraction, applied: Applied, projection: Projection) -> Array:
+    """Which rows a device may find beyond the largest number of the output's type.
+
+    By the Cauchy-Schwarz inequality, |C_ij| w_j <= sqrt(K energy_i), and so are all partial sums.
+    Half of the largest number leaves room for their rounding.
+    """
+    weights, energy = projection.weights, applied.energy
+    if weights is None or energy is None:
+        raise ValueError("a projection of integers cannot test floats")
+    largest = float(jnp.finfo(contraction.dtypes[2]).max) / 2
+    reach = jnp.sqrt(contraction.contracted * energy)
+    if applied.top is not None:
+        reach = reach * applied.top * projection.scale
+    return reach >= largest * _by_batch(contraction, jnp.min(weights, axis=-1), energy)
+
+
+def _by_batch(contraction: Contraction, values: Array, rows: Array) -> Array:
+    """Values of the batch, (batch,), in the shape of values of the rows."""
+    return jnp.broadcast_to(values[:, None], (contraction.batch, contraction.rows)).reshape(
+        rows.shape
     )
 
 
@@ -378,8 +400,5 @@ def _deviations(
     rho = contraction.fold(claimed, g) - applied.product
     # If the floor overflows, every honest product has vanished.
     floor = jnp.minimum(floor, 2.0**1000)
-    rows = jnp.broadcast_to(floor[:, None], (contraction.batch, contraction.rows)).reshape(
-        energy.shape
-    )
-    sigma = eps * jnp.sqrt(energy + claim) + rows
+    sigma = eps * jnp.sqrt(energy + claim) + _by_batch(contraction, floor, energy)
     return rho, energy, sigma, theirs

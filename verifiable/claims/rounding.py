@@ -144,13 +144,19 @@ class Rounding(Form):
         ratio = jnp.where(own, ratio, 0).astype(jnp.float64)
         by_row = jnp.max(ratio, axis=-1, initial=0.0)
         worst = jnp.max(by_row, initial=0.0)
+        # A row that is NaN throughout leaves nothing to choose.
+        absent = lax.cond(
+            jnp.all(own),
+            lambda: jnp.zeros(own.shape, bool),
+            lambda: jnp.all(jnp.isnan(v) & jnp.isnan(q), axis=-1, keepdims=True),
+        )
         return Statistic(
             worst=worst,
             row=first(by_row == worst),
             passed=jnp.all(by_row <= 1.0),
             finite_claim=jnp.all(~jnp.isnan(q) | ~own),
             in_range=jnp.ones((), bool),
-            finite_operands=jnp.all(own),
+            finite_operands=jnp.all(own | absent),
         )
 
     def slack(self, value: Array, eps: float) -> Array:

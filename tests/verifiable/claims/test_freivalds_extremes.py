@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -20,6 +21,7 @@ from tests.helpers.products import (
     Array,
     assert_accepted,
     assert_rejected,
+    assert_undecided,
     float_product,
     put,
     ratios,
@@ -28,9 +30,10 @@ from tests.helpers.products import (
 )
 from verifiable.claims import freivalds
 from verifiable.claims.product import Product
+from verifiable.claims.standalone import verify_dot_general
 from verifiable.claims.statistic import Statistic, judge
 from verifiable.policy import DEFAULT
-from verifiable.report import Verdict
+from verifiable.report import Result, Verdict
 
 # -------------------------------------------------------------------------- floats: named cheats
 
@@ -113,7 +116,9 @@ def test_a_nonfinite_operand_is_indeterminate(side: str, bad: float):
     found = found_in_product(a, b, [honest, touched, wrong])
     verdicts = [judge(Statistic(*(x[0, i] for x in found)), Product.mismatch) for i in range(3)]
     open_ = (Verdict.INDETERMINATE, "nonfinite-operand")
-    assert verdicts[0] == open_
+    # A NaN leaves one result: a row of them.
+    certain = side == "near" and np.isnan(bad)
+    assert verdicts[0] == ((Verdict.ACCEPT, "ok") if certain else open_)
     # What the operands leave open is open; the other rows are still tested.
     if side == "near":
         assert verdicts[1:] == [open_, (Verdict.REJECT, "claim-mismatch")]
@@ -127,8 +132,75 @@ def test_a_nonfinite_claim_is_rejected_where_only_other_rows_are_open():
     right[3], right[4] = np.nan, np.inf
     assert_rejected(verify(a, b, right), "claim-nonfinite")
     right[4] = a[4] @ b
-    result = verify(a, b, right)
-    assert (result.verdict, result.reason) == (Verdict.INDETERMINATE, "nonfinite-operand")
+    assert_accepted(verify(a, b, right))
+    right[3, 0] = 1.0
+    assert_undecided(verify(a, b, right))
+
+
+ABSENT = {
+    "one number in a row of NaN": lambda row: np.where(np.arange(len(row)) == 1, 2.0, row),
+    "infinities for NaN": lambda row: np.full_like(row, np.inf),
+    "zeros for NaN": np.zeros_like,
+}
+
+
+@pytest.mark.parametrize("name", ABSENT)
+def test_a_row_that_must_be_nan_is_not_free_to_choose(name: str):
+    """Cheat: numbers in a row whose operand is not a number, which a mask may let through."""
+    a, b, right = (x.copy() for x in float_product("float32"))
+    a[3, 0] = np.nan
+    honest = a @ b
+    assert np.isnan(honest[3]).all()
+    assert_accepted(verify(a, b, honest))
+    wrong = honest.copy()
+    wrong[3] = ABSENT[name](np.zeros_like(right[3]) * np.nan)
+    assert_undecided(verify(a, b, wrong))
+    # Where B is not finite, only some columns are NaN: nothing is certain.
+    b[0, 0] = np.nan
+    assert_undecided(verify(a, b, np.full_like(right, np.nan)))
+
+
+def in_own_type(a: Array, b: Array, claim: Array) -> Result:
+    """A product whose output has the type of its operands."""
+    return verify_dot_general(SECRET, a, b, claim, preferred_element_type=a.dtype)
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("float16", 600.0), ("float32", 1.5e19)])
+def test_an_overflow_that_every_device_may_meet_is_undecided(dtype: str, size: float):
+    """Operands that are finite and a product that is not: nobody's fault."""
+    a, b = (np.ones(shape, dtype) for shape in ((ROWS, INNER), (INNER, COLUMNS)))
+    a[2], b[:] = size, size
+    with np.errstate(over="ignore"):
+        honest = (a.astype(np.float64) @ b.astype(np.float64)).astype(dtype)
+    assert np.isinf(honest[2]).all()
+    assert np.isfinite(honest[3]).all()
+    assert_undecided(in_own_type(a, b, honest))
+    wrong = honest.copy()
+    wrong[3] *= -1
+    assert_rejected(in_own_type(a, b, wrong), "claim-mismatch")
+
+
+@pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan], ids=str)
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_an_overflow_that_cannot_be_is_rejected(dtype: str, bad: float):
+    """Cheat: an infinity, to leave a row undecided, where the operands are far too small."""
+    rng = np.random.default_rng(2)
+    a, b = rng.standard_normal((4, 64)), rng.standard_normal((64, 32))
+    a, b = a.astype(jnp.dtype(dtype)), b.astype(jnp.dtype(dtype))
+    right = (a.astype(np.float64) @ b.astype(np.float64)).astype(a.dtype)
+    assert_accepted(in_own_type(a, b, right))
+    assert_rejected(in_own_type(a, b, put((1, 2), bad)(right, 1.0)), "claim-nonfinite")
+
+
+def test_the_limit_of_an_overflow_is_the_inequality_of_the_text():
+    """Half of the largest number is reached iff sqrt(K energy) >= half of it times the least w."""
+    for size, possible in ((0.99, False), (1.01, True)):
+        a, b = np.ones((1, 4)), np.ones((4, 2))
+        # All w are 1/2, ||B_k: * w||^2 is 1/2: sqrt(K energy) = 2 sqrt(2) |a|.
+        a *= size * 65504 / 2 * 0.5 / (2 * np.sqrt(2))
+        a, b = a.astype(np.float16), b.astype(np.float16)
+        result = in_own_type(a, b, np.full((1, 2), np.inf, np.float16))
+        assert (result.verdict is Verdict.INDETERMINATE) is possible
 
 
 # ------------------------------------------------------------------------- zeros and extremes

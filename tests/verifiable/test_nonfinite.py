@@ -1,0 +1,60 @@
+"""Rows that are not finite: accepted where nothing could be chosen, undecided where it could."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.helpers.programs import PARAMS, ROWS, Case, X
+from verifiable.report import Verdict
+
+
+def masked(dtype: Any, p: Any, x: Any, used: Any) -> Any:
+    """A row of minus infinity is all that a padding token may attend to: its softmax is NaN."""
+    x, p = x.astype(dtype), {k: w.astype(dtype) for k, w in p.items()}
+    scores = jnp.where(used[:, None] & used[None], x @ x.T, -jnp.inf)
+    mixed = jax.nn.softmax(scores) @ jnp.where(used[:, None], x, 0)
+    return jnp.where(used[:, None], jnp.tanh(mixed @ p["square"]) @ p["other"], 0)
+
+
+USED = np.arange(ROWS) < ROWS - 3
+
+
+@functools.cache
+def case(dtype: str) -> Case:
+    return Case(functools.partial(masked, jnp.dtype(dtype)), PARAMS, X, USED)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_rows_of_nan_that_a_mask_takes_out_are_accepted(dtype: str):
+    run = case(dtype)
+    first = np.asarray(run.trace.values[-1]).astype(np.float32)
+    assert np.isnan(first[~USED]).all()
+    assert np.isfinite(first[USED]).all()
+    for y, trace in ((run.y, run.trace), run.op_by_op()):
+        assert np.isfinite(np.asarray(y).astype(np.float32)).all()
+        report = run.check(y, trace.values)
+        assert report.verdict is Verdict.ACCEPT, report
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_numbers_in_rows_of_nan_are_undecided_and_other_rows_are_judged(dtype: str):
+    """Cheat: numbers where every honest device has NaN."""
+    run = case(dtype)
+
+    def numbers(claim: Any) -> None:
+        claim[-1] = 1.0
+
+    report = run.check(claims=run.changed(-1, numbers))
+    assert (report.verdict, report.reason) == (Verdict.INDETERMINATE, "nonfinite-operand")
+
+    def wrong(claim: Any) -> None:
+        claim[0] *= -1
+
+    report = run.check(claims=run.changed(-1, wrong))
+    assert (report.verdict, report.reason) == (Verdict.REJECT, "claim-mismatch")

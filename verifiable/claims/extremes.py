@@ -1,0 +1,33 @@
+"""Numbers at the ends of a floating-point type, which honest devices treat in different ways."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+from jax import lax
+
+from verifiable.jaxpr.blocks import Array
+
+
+def power_of_two(x: Array) -> Array:
+    """The power of two at or below a positive number; one if it is zero or not finite."""
+    exponent = jnp.frexp(jnp.where((x > 0) & jnp.isfinite(x), x, 1.0))[1] - 1
+    return jnp.ldexp(jnp.ones((), jnp.float64), jnp.clip(exponent, -1000, 1000))
+
+
+def tiny(dtype: Any) -> float:
+    """The magnitude below which an honest device may have flushed a number to zero."""
+    info = jnp.finfo(dtype)
+    # Every device keeps the subnormal numbers of float16; many flush those of wider types.
+    return float(info.smallest_subnormal if info.dtype == jnp.float16 else info.tiny)
+
+
+def subnormal(x: Array) -> Array:
+    """1.0 where an element is subnormal, read from its bits: arithmetic may flush it."""
+    info = jnp.finfo(x.dtype)
+    if info.dtype == jnp.float16:
+        return jnp.zeros(x.shape, jnp.float64)
+    integer = jnp.dtype(f"uint{info.bits}")
+    magnitude = lax.bitcast_convert_type(x, integer) & integer.type(2 ** (info.bits - 1) - 1)
+    return ((magnitude > 0) & (magnitude < integer.type(2**info.nmant))).astype(jnp.float64)
