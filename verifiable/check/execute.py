@@ -55,7 +55,13 @@ def _transposed(transpose: Equation, out: Array, env: Env) -> Array:
 
 
 def execute(
-    block: Block, analysis: Analysis, env: Env, *, emit: Emit = honest, given: Given | None = None
+    block: Block,
+    analysis: Analysis,
+    env: Env,
+    *,
+    emit: Emit = honest,
+    given: Given | None = None,
+    apply: interpret.Apply = interpret.apply,
 ) -> tuple[list[Array], dict[int, Any]]:
     """Evaluate a block.
 
@@ -65,6 +71,7 @@ def execute(
       env: values by variable; this function writes to it.
       emit: `(claim, equation, env, what is given for it) -> (output, what to return for it)`.
       given: by index of the claim, pytrees that `emit` gets; stacked over the scans around it.
+      apply: evaluates an equation that is not a claim and has no bodies.
 
     Returns:
       The outputs, and what `emit` returned by index of the claim.
@@ -79,32 +86,42 @@ def execute(
         elif equation.outputs and all(v in env for v in equation.outputs):
             continue  # bound with the claim before it
         elif not any(analysis.claims_in(body) for body in equation.bodies):
-            interpret.replay(equation, env)
+            interpret.replay(equation, env, apply)
         else:
             several = _scan if equation.kind == "scan" else _switch
-            outputs, claims = several(equation, analysis, env, emit, given)
+            outputs, claims = several(equation, analysis, env, emit, given, apply)
             found |= claims
             interpret.write(env, equation.outputs, outputs)
     return interpret.read_all(env, block.outputs), found
 
 
 def _scan(
-    equation: Equation, analysis: Analysis, env: Env, emit: Emit, given: Given
+    equation: Equation,
+    analysis: Analysis,
+    env: Env,
+    emit: Emit,
+    given: Given,
+    apply: interpret.Apply,
 ) -> tuple[list[Array], dict[int, Any]]:
     [body] = equation.bodies
     own = {c.index: given[c.index] for c in analysis.claims_in(body) if c.index in given}
 
     def step(inner: Env, slices: Given) -> tuple[list[Array], dict[int, Any]]:
-        return execute(body, analysis, inner, emit=emit, given=slices)
+        return execute(body, analysis, inner, emit=emit, given=slices, apply=apply)
 
     return interpret.scan(equation, env, step, extra=own)
 
 
 def _switch(
-    equation: Equation, analysis: Analysis, env: Env, emit: Emit, given: Given
+    equation: Equation,
+    analysis: Analysis,
+    env: Env,
+    emit: Emit,
+    given: Given,
+    apply: interpret.Apply,
 ) -> tuple[list[Array], dict[int, Any]]:
     def branch(body: Block) -> tuple[list[Array], dict[int, Any]]:
-        return execute(body, analysis, dict(env), emit=emit, given=given)
+        return execute(body, analysis, dict(env), emit=emit, given=given, apply=apply)
 
     shapes: dict[int, Any] = {}
     for body in equation.bodies:

@@ -1,7 +1,8 @@
 """Interpreters of blocks: evaluate them as they are, or rebuild a `scan`, `cond` or `while`.
 
 An environment binds variables to values. `evaluate` and `replay` compute exactly what the function
-computes; `scan` and `switch` let the caller replace the bodies of an equation.
+computes, unless the caller replaces `apply`, which evaluates one equation without bodies; `scan`
+and `switch` let the caller replace the bodies of an equation.
 """
 
 from __future__ import annotations
@@ -38,22 +39,26 @@ def apply(equation: Equation, values: Sequence[Array]) -> list[Array]:
     return list(flatten.as_function(equation)(*values))
 
 
-def evaluate(block: Block, env: Env) -> list[Array]:
+Apply = Callable[[Equation, Sequence[Array]], list[Array]]
+
+
+def evaluate(block: Block, env: Env, apply: Apply = apply) -> list[Array]:
     """Outputs of a block, whose inputs and free variables are in `env`."""
     for equation in block.equations:
-        replay(equation, env)
+        replay(equation, env, apply)
     return read_all(env, block.outputs)
 
 
-def replay(equation: Equation, env: Env) -> None:
+def replay(equation: Equation, env: Env, apply: Apply = apply) -> None:
     """Evaluate one equation, including its bodies."""
     if equation.kind == "scan":
-        outputs = scan(equation, env, lambda inner, _: (evaluate(equation.bodies[0], inner), ()))[0]
+        [body] = equation.bodies
+        outputs = scan(equation, env, lambda inner, _: (evaluate(body, inner, apply), ()))[0]
     elif equation.kind == "cond":
-        branches = [lambda b=b: evaluate(b, dict(env)) for b in equation.bodies]
+        branches = [lambda b=b: evaluate(b, dict(env), apply) for b in equation.bodies]
         outputs = switch(equation, env, branches)
     elif equation.kind == "while":
-        outputs, _ = while_loop(equation, env)
+        outputs, _ = while_loop(equation, env, apply=apply)
     else:
         outputs = apply(equation, read_all(env, equation.inputs))
     write(env, equation.outputs, outputs)
@@ -124,13 +129,16 @@ class Budget(NamedTuple):
     stopped: Array
 
 
-def while_loop(equation: Equation, env: Env, limit: int | None = None) -> tuple[list[Array], Array]:
+def while_loop(
+    equation: Equation, env: Env, limit: int | None = None, apply: Apply = apply
+) -> tuple[list[Array], Array]:
     """Rebuild a `while`; with a limit, stop after that many trips.
 
     Args:
       equation: the loop.
       env: the environment of the loop.
       limit: the most trips of this loop and of all loops inside it together.
+      apply: evaluates an equation without bodies.
 
     Returns:
       The carries, and whether a loop was stopped by the limit.
@@ -144,10 +152,10 @@ def while_loop(equation: Equation, env: Env, limit: int | None = None) -> tuple[
             return inner
 
         def asked(carry: list[Array]) -> Array:
-            return evaluate(predicate, enter(predicate.inputs, carry))[0]
+            return evaluate(predicate, enter(predicate.inputs, carry), apply)[0]
 
         def turn(carry: list[Array]) -> list[Array]:
-            after = evaluate(body, enter(body.inputs, carry))
+            after = evaluate(body, enter(body.inputs, carry), apply)
             return _where(asked(carry), after, carry) if batched else after
 
         batched = bool(predicate.outputs[0].shape)
@@ -158,7 +166,7 @@ def while_loop(equation: Equation, env: Env, limit: int | None = None) -> tuple[
         )
         return outputs, np.False_
     budget = Budget(jnp.int32(limit), jnp.zeros((), bool))
-    outputs, budget = _limited_while(equation, env, budget)
+    outputs, budget = _limited_while(equation, env, budget, apply)
     return outputs, budget.stopped
 
 
@@ -170,32 +178,34 @@ def _where(go_on: Array, after: list[Array], before: list[Array]) -> list[Array]
     ]
 
 
-def _limited(block: Block, env: Env, budget: Budget) -> tuple[list[Array], Budget]:
+def _limited(block: Block, env: Env, budget: Budget, apply: Apply) -> tuple[list[Array], Budget]:
     """Evaluate a block whose loops share a budget of trips."""
     for equation in block.equations:
         if not any(e.kind == "while" for e in Block((), [equation]).walk()):
-            replay(equation, env)
+            replay(equation, env, apply)
             continue
         limited = {"while": _limited_while, "scan": _limited_scan, "cond": _limited_switch}
-        outputs, budget = limited[equation.kind](equation, env, budget)
+        outputs, budget = limited[equation.kind](equation, env, budget, apply)
         write(env, equation.outputs, outputs)
     return read_all(env, block.outputs), budget
 
 
-def _limited_while(equation: Equation, env: Env, budget: Budget) -> tuple[list[Array], Budget]:
+def _limited_while(
+    equation: Equation, env: Env, budget: Budget, apply: Apply
+) -> tuple[list[Array], Budget]:
     predicate, body = equation.bodies
 
     def ask(carry: list[Array], budget: Budget) -> tuple[list[Array], Array, Budget]:
         inner = dict(env)
         write(inner, predicate.inputs, carry)
-        [go_on], budget = _limited(predicate, inner, budget)
+        [go_on], budget = _limited(predicate, inner, budget, apply)
         return carry, go_on & ~budget.stopped, budget
 
     def turn(state: Any) -> tuple[list[Array], Array, Budget]:
         carry, before, budget = state
         inner = dict(env)
         write(inner, body.inputs, carry)
-        outputs, budget = _limited(body, inner, budget._replace(left=budget.left - 1))
+        outputs, budget = _limited(body, inner, budget._replace(left=budget.left - 1), apply)
         return ask(_where(before, outputs, carry) if before.ndim else outputs, budget)
 
     start = ask(read_all(env, equation.inputs), budget)
@@ -203,14 +213,16 @@ def _limited_while(equation: Equation, env: Env, budget: Budget) -> tuple[list[A
     return carry, budget._replace(stopped=budget.stopped | jnp.any(go_on))
 
 
-def _limited_scan(equation: Equation, env: Env, budget: Budget) -> tuple[list[Array], Budget]:
+def _limited_scan(
+    equation: Equation, env: Env, budget: Budget, apply: Apply
+) -> tuple[list[Array], Budget]:
     [body], count = equation.bodies, equation.params["num_carry"]
 
     def step(state: tuple[list[Array], Budget], slices: list[Array]) -> Any:
         carry, budget = state
         inner = dict(env)
         write(inner, body.inputs, [*carry, *slices])
-        outputs, budget = _limited(body, inner, budget)
+        outputs, budget = _limited(body, inner, budget, apply)
         return (outputs[:count], budget), outputs[count:]
 
     inputs = read_all(env, equation.inputs)
@@ -219,6 +231,8 @@ def _limited_scan(equation: Equation, env: Env, budget: Budget) -> tuple[list[Ar
     return [*carry, *stacks], budget
 
 
-def _limited_switch(equation: Equation, env: Env, budget: Budget) -> tuple[list[Array], Budget]:
-    branches = [lambda b=b: _limited(b, dict(env), budget) for b in equation.bodies]
+def _limited_switch(
+    equation: Equation, env: Env, budget: Budget, apply: Apply
+) -> tuple[list[Array], Budget]:
+    branches = [lambda b=b: _limited(b, dict(env), budget, apply) for b in equation.bodies]
     return switch(equation, env, branches)
