@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         trace,
         voting,
     )
+    from verifiable.check.evidence import Evidence, evidence_of, verify_evidence
     from verifiable.key import VerifierKey
     from verifiable.policy import Policy
     from verifiable.program import Program, compile, parameter_root
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Commitment",
+    "Evidence",
     "Policy",
     "Program",
     "Report",
@@ -57,6 +59,7 @@ __all__ = [
     "compile",
     "encoding",
     "errors",
+    "evidence_of",
     "freivalds",
     "key",
     "merkle",
@@ -66,11 +69,13 @@ __all__ = [
     "report",
     "submission",
     "trace",
+    "verify_evidence",
     "voting",
 ]
 
 _HOMES = {
     "Commitment": "trace",
+    "Evidence": "check.evidence",
     "Policy": "policy",
     "Program": "program",
     "Report": "report",
@@ -78,7 +83,9 @@ _HOMES = {
     "Verdict": "report",
     "VerifierKey": "key",
     "compile": "program",
+    "evidence_of": "check.evidence",
     "parameter_root": "program",
+    "verify_evidence": "check.evidence",
 }
 _MODULES = frozenset(
     "audits bls challenge check claims encoding errors field freivalds jaxpr key merkle policy "

@@ -38,6 +38,7 @@ _OUTPUT_EPS = (
 )
 
 
+_LOSSES = (("arithmetic", 2.0), ("function", 8.0), ("product", 16.0))
 _ROUNDOFF = {"bfloat16": 2.0**-8, "float16": 2.0**-11}
 _LONGEST_SUM = 2**14
 _LARGEST_SUM = 0.5
@@ -145,6 +146,8 @@ class Policy:
         roundoff u has at least eps = c u sqrt(K), for K up to 16,384.
       narrow_replayed: c of what follows such a product or sum that is replayed.
       trip_limit: a replayed `while` loop that runs longer is indeterminate.
+      losses: by kind of operation, how many unit roundoffs a device may lose (`jaxpr.perturb`);
+        larger for classes of devices with coarser libraries.
       calibration: tolerances of the claims and outputs of one program, which come before `eps` and
         `output_eps`; None by default.
     """
@@ -156,6 +159,7 @@ class Policy:
     narrow_sum: float = 0.4
     narrow_replayed: float = 2.0
     trip_limit: int = 2**16
+    losses: tuple[tuple[str, float], ...] = _LOSSES
     calibration: Calibration | None = None
 
     def __post_init__(self) -> None:
@@ -169,6 +173,11 @@ class Policy:
         for name in ("narrow_sum", "narrow_replayed"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise ValueError(f"{name} must be finite and not negative, got {self}")
+        if sorted(name for name, _ in self.losses) != sorted(name for name, _ in _LOSSES):
+            raise ValueError(f"losses are of {[name for name, _ in _LOSSES]}, got {self.losses}")
+        for name, value in self.losses:
+            if not 1 <= value <= 2**16:
+                raise ValueError(f"the loss of {name} must be 1 to 2^16 roundoffs, got {value}")
         for names in (self.eps, self.output_eps):
             if len(dict(names)) < len(names):
                 raise ValueError(f"a dtype is listed twice in {names}")
@@ -188,6 +197,7 @@ class Policy:
             self.trip_limit,
             self.narrow_sum.hex(),
             self.narrow_replayed.hex(),
+            [[name, loss.hex()] for name, loss in sorted(self.losses)],
         ]
         if self.calibration is not None:
             c = self.calibration

@@ -287,6 +287,7 @@ class Program(Specification):
             self.outputs,
             coverage=self.coverage,
             bound=self.bound,
+            look=functools.partial(self.compiled_check.second_look.look, arguments),
             y=mine,
             corridor=corridor,
         )

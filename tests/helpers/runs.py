@@ -21,6 +21,7 @@ ROWS, WIDTH = 32, 128
 RNG = np.random.default_rng(0)
 W = jnp.asarray(RNG.standard_normal((WIDTH, WIDTH)) / 8, jnp.float32)
 X = jnp.asarray(RNG.standard_normal((ROWS, WIDTH)), jnp.float32)
+SECRET_SEED = bytes(range(32))
 SMALL = jnp.asarray(RNG.integers(-128, 128, (WIDTH, WIDTH)), jnp.int8)
 # With few draws, products of this size are worth a claim.
 POLICY = Policy(draws=4, trip_limit=50)
@@ -96,7 +97,7 @@ def honest(name: str) -> Run:
     fn, params, inputs = FUNCTIONS[name]
     compiled = program.compile(fn, params, *inputs, policy=POLICY)
     y, trace = jax.device_get(jax.jit(compiled.execute)(params, *inputs))
-    key = compiled.setup(params, challenge.secret(bytes(range(32))))
+    key = compiled.setup(params, challenge.secret(SECRET_SEED))
     return Run(compiled, key, inputs, y, trace.values)
 
 

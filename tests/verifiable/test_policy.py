@@ -37,7 +37,13 @@ def numbers(p: Policy) -> Any:
 
 def output(dtype: str) -> Output:
     none: frozenset[str] = frozenset()
-    return Output(name="output", eps_types=frozenset({dtype}), discontinuities=none, loops=none)
+    return Output(
+        name="output",
+        eps_types=frozenset({dtype}),
+        replays_inexactly=True,
+        discontinuities=none,
+        loops=none,
+    )
 
 
 @given(a=policies, b=policies)
@@ -85,6 +91,7 @@ def test_the_id_of_the_text():
         9,
         (0.4).hex(),
         (2.0).hex(),
+        [["arithmetic", (2.0).hex()], ["function", (8.0).hex()], ["product", (16.0).hex()]],
     ]
     assert BASE.id == encoding.tagged_hash("policy", encoding.encode(base))
 
@@ -94,6 +101,11 @@ def test_the_id_of_the_text():
     [
         *(({"draws": n}, "draws") for n in (-1, 0, 4097)),
         *(({"phi": x}, "phi") for x in (0.0, -1e-9, 1e-31, 0.6, 1.0, math.nan, math.inf)),
+        *(({"losses": x}, "losses") for x in ((), (("function", 8.0),), BASE.losses * 2)),
+        *(
+            ({"losses": (*BASE.losses[:2], ("product", x))}, "product")
+            for x in (0.0, 0.5, 2.0**17, math.nan, math.inf)
+        ),
         *(({"trip_limit": n}, "trip_limit") for n in (-1, 0, 2**31)),
         *(({"narrow_sum": x}, "narrow_sum") for x in (-0.1, math.nan, math.inf)),
         *(({"narrow_replayed": x}, "narrow_replayed") for x in (-0.1, math.nan, math.inf)),

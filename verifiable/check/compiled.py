@@ -21,6 +21,7 @@ from verifiable.check import replay, schedule
 from verifiable.check.outputs import compare
 from verifiable.check.replay import Findings
 from verifiable.check.schedule import Packed, Strategy
+from verifiable.check.second_look import SecondLook
 from verifiable.check.specification import Specification
 from verifiable.check.trees import by_name
 from verifiable.claims import freivalds
@@ -144,20 +145,15 @@ class CompiledCheck:
         with jax.enable_x64(True):
             names, structure = list(self._key_arrays), jax.tree.structure(self.key)
             key = jax.tree.unflatten(structure, [arguments.key[name] for name in names])
-            block, leaves = self.program.function.block, jax.tree.leaves(arguments.inputs)
-            variables = block.inputs[len(block.inputs) - len(leaves) :]
-            env: Env = dict(zip(variables, leaves, strict=True))
-            values, bound = arguments.values, self.program.bound
-            context = replay.Context(
-                analysis=self.program.analysis,
-                policy=self.program.policy,
-                limit=bound.limit if bound else 0.0,
-                vectors=key["vectors"],
-                claimed=dict(enumerate(values)),
+            env, context = replay.begin(
+                self.program,
+                key,
+                jax.tree.leaves(arguments.inputs),
+                dict(enumerate(arguments.values)),
+                tested=range(len(arguments.values)) if tested is None else tested,
                 strategy=self.strategy,
-                tested=frozenset(range(len(values)) if tested is None else tested),
-            ).inside(self.program.analysis.frame, key["residual"], env)
-            own, findings = replay.check(block, context, env)
+            )
+            own, findings = replay.check(self.program.function.block, context, env)
             for i, output in enumerate(self.program.outputs):
                 theirs, eps = arguments.outputs[i], self.program.tolerances[output.name]
                 findings.outputs[i] = compare(theirs, own[i], eps, self.strategy.tile_bytes)
@@ -187,6 +183,11 @@ class CompiledCheck:
             schedule.compile(functools.partial(self._part, part, part is parts[-1]), self.strategy)
             for part in parts
         ]
+
+    @cached_property
+    def second_look(self) -> SecondLook:
+        """What decides on a claim or output that failed."""
+        return SecondLook(program=self.program, key=self.key)
 
     def _part(self, tested: range, last: bool, arguments: CheckArguments) -> tuple[Packed, Any]:
         findings, mine = self.statistics(arguments, tested)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from verifiable.check.tiling.evaluate import over_rows
-from verifiable.claims.statistic import first
+from verifiable.claims.statistic import Deviation, deviation, first
 from verifiable.jaxpr.blocks import Array
 from verifiable.jaxpr.effects import is_float
 from verifiable.policy import NarrowSum
@@ -28,6 +28,7 @@ class Output:
       name: `output`, with its path in the pytree.
       eps_types: types whose rounding separates honest devices; none for what must be equal.
       narrow_sums: replayed sums in a narrow type since it was last exact.
+      replays_inexactly: whether the replayed output may differ from the device's in rounding.
       discontinuities: names of discontinuous equations before it.
       loops: names of replayed loops before it.
     """
@@ -35,6 +36,7 @@ class Output:
     name: str
     eps_types: frozenset[str]
     narrow_sums: frozenset[NarrowSum] = frozenset()
+    replays_inexactly: bool
     discontinuities: frozenset[str]
     loops: frozenset[str]
 
@@ -110,6 +112,18 @@ def _compare_rows(theirs: Array, mine: Array, eps: float) -> tuple[Array, Array,
     own = jnp.isfinite(norms)
     ratio = jnp.where(own, deviations / (eps * norms + floor), 0.0)
     return jnp.where(jnp.isnan(ratio), jnp.inf, ratio), finite, own
+
+
+def deviate(theirs: Array, mine: Array, eps: float) -> Deviation:
+    """How far each row of an inexact output is from the replayed one; arguments as of `compare`."""
+    floor = float(jnp.finfo(theirs.dtype).tiny)
+    wide = jnp.complex128 if jnp.iscomplexobj(mine) else jnp.float64
+    rows = (math.prod(mine.shape[:-1]), math.prod(mine.shape[-1:]))
+    theirs, mine = (x.reshape(rows).astype(wide) for x in (theirs, mine))
+    distance, norms = _norms(theirs - mine), _norms(mine)
+    if jnp.iscomplexobj(mine):
+        mine = jnp.concatenate([mine.real, mine.imag], axis=-1)
+    return deviation(mine, distance, eps * norms + floor, norms)
 
 
 def _norms(x: Array) -> Array:

@@ -8,7 +8,7 @@ pure JAX functions that run under `jax.enable_x64`, and return statistics, never
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from verifiable.check.outputs import OutputStatistic
 from verifiable.check.partition import Analysis, Frame
 from verifiable.check.schedule import Strategy
+from verifiable.check.specification import Specification
 from verifiable.check.tiling import evaluate
 from verifiable.check.tiling.plan import Region, plan
 from verifiable.claims.claim import Claim
@@ -27,6 +28,7 @@ from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Atom, Block, Env, Equation
 from verifiable.policy import Policy
 
+_ANY = Strategy()
 Residual = dict[str, Any]  # kept: [array], projected: [pytree], children: [Residual]
 
 
@@ -88,9 +90,11 @@ def _yardstick(
 
 
 def _project(claim: Claim, env: Env, yardstick: Yardstick) -> Any:
-    return (
-        None if claim.far is None else claim.form.project(interpret.read(env, claim.far), yardstick)
-    )
+    if claim.far is None:
+        return None
+    # A second look may have evaluated the far operand in double precision.
+    far = jnp.asarray(interpret.read(env, claim.far), claim.far.dtype)
+    return claim.form.project(far, yardstick)
 
 
 def _setup_scan(
@@ -149,6 +153,14 @@ class Context:
     projections: Mapping[int, Any] = field(default_factory=dict)
     children: Mapping[Equation, tuple[Frame, Residual]] = field(default_factory=dict)
 
+    def yardstick(self, claim: Claim, env: Env) -> Yardstick:
+        """The yardstick of a claim, whose far operand the key has projected or `env` holds."""
+        found = _yardstick(claim, self.vectors, self.policy, self.limit)
+        projection = self.projections.get(claim.index)
+        if projection is None:
+            projection = _project(claim, env, found)
+        return replace(found, projection=projection)
+
     def inside(self, frame: Frame, residual: Residual, env: Env) -> Context:
         """The context of a frame's block; binds in `env` what the key keeps for it."""
         interpret.write(env, frame.kept, residual["kept"])
@@ -159,6 +171,47 @@ class Context:
             projections={**self.projections, **dict(own)},
             children=dict(zip(frame.children, below, strict=True)),
         )
+
+
+def begin(
+    program: Specification,
+    key: Any,
+    inputs: Sequence[Array],
+    claimed: Mapping[int, Array],
+    *,
+    tested: Iterable[int] = (),
+    strategy: Strategy = _ANY,
+) -> tuple[Env, Context]:
+    """The environment and context of a check, in the outermost block.
+
+    Args:
+      program: the compiled function.
+      key: what the key holds, as the tree of `setup` and the random vectors.
+      inputs: leaves of the job's inputs.
+      claimed: claimed outputs by index.
+      tested: indices of the claims to test.
+      strategy: for the sizes of the tiles.
+    """
+    variables = program.function.block.inputs
+    env: Env = dict(zip(variables[len(variables) - len(inputs) :], inputs, strict=True))
+    context = context_of(program, key["vectors"], claimed)
+    context = replace(context, tested=frozenset(tested), strategy=strategy)
+    return env, context.inside(program.analysis.frame, key["residual"], env)
+
+
+def context_of(
+    program: Specification, vectors: Mapping[str, Array], claimed: Mapping[int, Array]
+) -> Context:
+    """The context of a replay without a key and without tests; arguments as of `begin`."""
+    return Context(
+        analysis=program.analysis,
+        policy=program.policy,
+        limit=program.bound.limit if program.bound else 0.0,
+        vectors=vectors,
+        claimed=claimed,
+        tested=frozenset(),
+        strategy=_ANY,
+    )
 
 
 def check(
@@ -207,15 +260,11 @@ def check(
 
 def _test(claim: Claim, context: Context, env: Env, regions: Mapping[int, Region]) -> Statistic:
     out = context.claimed[claim.index]
-    yardstick = _yardstick(claim, context.vectors, context.policy, context.limit)
-    projection = context.projections.get(claim.index)
-    if projection is None:
-        projection = _project(claim, env, yardstick)
-    yardstick = replace(yardstick, projection=projection)
+    given = context.yardstick(claim, env)
     region = regions.get(claim.index)
     if region is None:
-        return claim.form.test(interpret.read_all(env, claim.operands), out, yardstick)
-    return summary(evaluate.test(region, claim, env, out, yardstick))
+        return claim.form.test(interpret.read_all(env, claim.operands), out, given)
+    return summary(evaluate.test(region, claim, env, out, given))
 
 
 def _check_scan(equation: Equation, context: Context, env: Env) -> Findings:

@@ -61,6 +61,7 @@ class Specification:
                 name="output" + jax.tree_util.keystr(path),
                 eps_types=fact.rounding_dtypes | ({x.dtype.name} if is_float(x.dtype) else set()),
                 narrow_sums=fact.narrow_sums,
+                replays_inexactly=is_float(x.dtype) and not fact.exact,
                 discontinuities=fact.discontinuities,
                 loops=fact.loops,
             )

@@ -7,11 +7,16 @@ Every claim and output gets its own verdict:
     everything passed                             accept
 
 One rejected claim rejects the run; otherwise one indeterminate claim makes it indeterminate.
+
+A failed test of an inexact claim or output only accuses. In the order of execution, each that would
+be rejected is looked at again (`second_look`), until one is shown wrong; those that rounding before
+them explains are indeterminate, `ill-conditioned`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,9 +24,21 @@ import numpy as np
 from verifiable.check.outputs import Output, OutputStatistic
 from verifiable.check.receive import Problem
 from verifiable.check.replay import Findings
+from verifiable.check.second_look import Look
 from verifiable.claims.claim import Claim
 from verifiable.claims.statistic import Statistic, conditions
 from verifiable.report import Bound, ClaimResult, Corridor, Coverage, Report, Verdict
+
+# Failures that other rounding of the replayed operands may explain.
+_LOOKED = frozenset(
+    {
+        "claim-mismatch",
+        "claim-nonfinite",
+        "rounding-mismatch",
+        "output-mismatch",
+        "output-nonfinite",
+    }
+)
 
 
 class WorstTrip(NamedTuple):
@@ -65,6 +82,7 @@ def judge(
     *,
     coverage: Coverage,
     bound: Bound | None,
+    look: Callable[[int, bool], Look],
     y: Any = None,
     corridor: Corridor | None = None,
 ) -> Report:
@@ -76,6 +94,7 @@ def judge(
       outputs: of the program.
       coverage: what the check covers.
       bound: what a pass proves of the floating-point claims.
+      look: looks at a claim of this index again, or, if the second argument is true, at an output.
       y: the replayed output.
       corridor: what the tolerance leaves to a cheat on this run.
     """
@@ -91,6 +110,7 @@ def judge(
     # In the order of execution: claims of one scan by iteration first.
     places = [(c.group, r.trip, c.index) for c, r in zip(claims, results, strict=False)]
     places += [(len(claims), 0, i) for i in range(len(outputs))]
+    _look_again(results, places, claims, outputs, look)
     verdict, reason, where = _overall(results, places, stopped)
     return Report(
         verdict=verdict,
@@ -103,6 +123,35 @@ def judge(
         y=y,
         corridor=corridor,
     )
+
+
+def _look_again(
+    results: list[ClaimResult],
+    places: Sequence[tuple[int, int, int]],
+    claims: Sequence[Claim],
+    outputs: Sequence[Output],
+    look: Callable[[int, bool], Look],
+) -> None:
+    """Replace what failed and is not shown wrong; stop at what is."""
+    accused = [i for i, r in enumerate(results) if r.verdict is Verdict.REJECT]
+    convicted = False
+    for i in sorted(accused, key=lambda i: places[i]):
+        result, output = results[i], i >= len(claims)
+        tested = outputs[i - len(claims)] if output else claims[i]
+        if result.reason not in _LOOKED or not tested.replays_inexactly:
+            convicted = True
+        elif convicted:
+            # Not looked at: the run is wrong already, and this alone shows nothing.
+            results[i] = replace(result, verdict=Verdict.INDETERMINATE)
+        else:
+            found = look(i - len(claims) if output else i, output)
+            convicted = found.wrong
+            if found.wrong:
+                results[i] = replace(result, row=found.row, trip=found.trip)
+            else:
+                results[i] = replace(
+                    result, verdict=Verdict.INDETERMINATE, reason="ill-conditioned"
+                )
 
 
 def _overall(

@@ -107,6 +107,16 @@ class Claim:
         return frozenset() if product is None else product.own_sums
 
     @property
+    def replays_inexactly(self) -> bool:
+        """Whether the verifier's operands may differ from the device's in rounding."""
+        return bool(self.rounding_dtypes and self.eps_types)
+
+    @property
+    def row_width(self) -> int:
+        """How many elements of a row are tested each by itself; 1 if a row is tested as a whole."""
+        return 1 if self.form.contraction else math.prod(self.output.shape[-1:])
+
+    @property
     def tests(self) -> int:
         """Rows tested at random, over all trips."""
         return self.form.tests * math.prod(self.trips)

@@ -8,8 +8,8 @@ output is tested, given
     projection  of a far operand on random vectors; if that operand depends on parameters only, the
                 key holds the projection and not the operand.
 
-A kind without random vectors and without a far operand defines `mismatch`, `floor`, `eps_types`
-and `test`; the defaults serve for the rest.
+A kind without random vectors and without a far operand defines `mismatch`, `floor`, `eps_types`,
+`test` and, if it has a tolerance, `deviate`; the defaults serve for the rest.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Protocol
 import jax.numpy as jnp
 
 from verifiable.claims.contraction import Contraction
-from verifiable.claims.statistic import Statistic
+from verifiable.claims.statistic import Deviation, Statistic
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Atom, Equation
 from verifiable.jaxpr.graph import Graph
@@ -113,6 +113,36 @@ class Form(ABC):
     @abstractmethod
     def test(self, operands: list[Array], claim: Array, yardstick: Yardstick) -> Statistic:
         """Test a committed output against replayed operands; runs under `jax.enable_x64`."""
+
+    def deviate(self, operands: list[Array], claim: Array, yardstick: Yardstick) -> Deviation:
+        """How far a claim is from what its operands lead to, for a second look at a failed test.
+
+        Only for claims with a tolerance; arguments as of `test`, but real floats of the operands
+        may be float64. Runs under `jax.enable_x64`.
+        """
+        raise NotImplementedError("a form with a tolerance says how far a claim is off")
+
+    def deviate_exactly(
+        self,
+        equation: Equation,
+        operands: list[Array],
+        far: Array | None,
+        claim: Array,
+        eps: float,
+    ) -> Deviation:
+        """How far a claim is from its operands, without random vectors, for evidence.
+
+        `limit` is the tolerance itself; rows that the test cannot decide expect NaN.
+
+        Args:
+          equation: the claimed one.
+          operands: as of `deviate`.
+          far: the far operand, if the form has one.
+          claim: the committed output.
+          eps: tolerance, in the units of the form.
+        """
+        del equation, far
+        return self.deviate(operands, claim, Yardstick(eps=eps))
 
     # The methods below say what the tolerance leaves to a cheat (`check.corridor`): by default,
     # nothing.

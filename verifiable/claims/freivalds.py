@@ -295,7 +295,7 @@ def compare(
     """
     if contraction.exact:
         return _compare_exact(contraction, applied.product, out, g, field)
-    rho, energy, sigma, theirs = _deviations(contraction, applied, projection, out, g, eps)
+    rho, energy, sigma, theirs = deviations(contraction, applied, projection, out, g, eps)
     # A row that overflows on honest devices is as undecided as one whose operands are not finite.
     own = jnp.isfinite(energy) & (theirs | ~_overflows(contraction, applied, projection))
     norms = jnp.sum(rho * rho, axis=-1)
@@ -375,7 +375,7 @@ def _by_batch(contraction: Contraction, values: Array, rows: Array) -> Array:
     )
 
 
-def _deviations(
+def deviations(
     contraction: Contraction,
     applied: Applied,
     projection: Projection,
@@ -383,7 +383,11 @@ def _deviations(
     g: Array,
     eps: float,
 ) -> tuple[Array, Array, Array, Array]:
-    """rho (batch..., rows..., draws); energy, sigma, and which rows of the claim are finite."""
+    """rho (batch..., rows..., draws); energy, sigma, and which rows of the claim are finite.
+
+    Arguments as of `compare`, of floats. All are in units of the powers of two that the operands
+    were divided by.
+    """
     weights, floor, energy = projection.weights, projection.floor, applied.energy
     if weights is None or floor is None or energy is None:
         raise ValueError("a projection of integers cannot test floats")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
@@ -20,10 +20,11 @@ from verifiable.claims.convolution import Convolution
 from verifiable.claims.dot_general import DotGeneral
 from verifiable.claims.form import Form, Proposal, View, Yardstick
 from verifiable.claims.freivalds import Projection
-from verifiable.claims.statistic import Statistic
+from verifiable.claims.statistic import Deviation, Statistic, deviation
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Equation
 from verifiable.jaxpr.effects import rounding_dtype
+from verifiable.jaxpr.perturb import in_float64
 
 CONTRACTIONS: Mapping[str, Callable[[Equation, int], Contraction | None]] = {
     "dot_general": DotGeneral.of,
@@ -131,6 +132,58 @@ class Product(Form):
             eps=yardstick.eps,
             limit=yardstick.limit,
         )
+
+    def deviate(self, operands: list[Array], claim: Array, yardstick: Yardstick) -> Deviation:
+        """||rho|| of each row and its limit, sigma sqrt(L); `expected` is A (B r)."""
+        [near], projection = operands, yardstick.projection
+        g: Array = yardstick.vectors
+        applied = freivalds.apply(self.maps, near, projection)
+        rho, energy, sigma, finite = freivalds.deviations(
+            self.maps, applied, projection, claim, g, yardstick.eps
+        )
+        # The powers of two depend on the operands, and would differ between replays.
+        unit = 1.0 if applied.top is None else applied.top * projection.scale
+        distance = jnp.where(finite, unit * jnp.sqrt(jnp.sum(rho * rho, axis=-1)), jnp.inf)
+        return deviation(
+            unit * applied.product,
+            distance,
+            jnp.where(finite, unit * sigma * math.sqrt(yardstick.limit), 0.0),
+            unit * jnp.sqrt(energy * g.shape[-1]),
+        )
+
+    def deviate_exactly(
+        self,
+        equation: Equation,
+        operands: list[Array],
+        far: Array | None,
+        claim: Array,
+        eps: float,
+    ) -> Deviation:
+        """||(C_i - A_i B) * w|| and sigma_i of each row; of integers, infinity or zero and zero."""
+        form, [near] = self.maps, operands
+        inputs = [near, far] if form.near == 0 else [far, near]
+        if self.exact:
+            different = claim != interpret.apply(equation, inputs)[0]
+            wrong = form.out_sums(different.astype(jnp.float64)) > 0
+            zero = jnp.zeros(wrong.shape)
+            return deviation(zero, jnp.where(wrong, jnp.inf, 0.0), zero, zero + 1)
+        [product] = in_float64(equation, inputs)
+        ones = jnp.ones((form.columns, 1), jnp.float64)
+        narrow = jnp.asarray(far).astype(form.dtypes[form.far])
+        projection = freivalds.project(form, narrow, ones, eps=eps)
+        applied = freivalds.apply(form, near, projection)
+        _, energy, sigma, finite = freivalds.deviations(form, applied, projection, claim, ones, eps)
+        unit: Any = 1.0 if applied.top is None else applied.top * projection.scale
+        difference = form.scale_out(
+            (claim.astype(jnp.float64) - product) / unit, projection.weights
+        )
+        distance = unit * jnp.sqrt(form.out_sums(difference * difference))
+        # Beyond half of the largest number, an honest device may overflow.
+        large = jnp.abs(product) > float(jnp.finfo(form.dtypes[2]).max) / 2
+        expected = jnp.where(form.out_sums(large.astype(jnp.float64)) > 0, jnp.nan, 0.0)
+        distance = jnp.where(finite, distance, jnp.inf)
+        limit = jnp.where(finite, unit * sigma, 0.0)
+        return deviation(expected, distance, limit, unit * jnp.sqrt(energy))
 
     def smooth(self, equation: Equation, inputs: list[Array], operands: list[Array]) -> Array:
         """The product; if integer operands are represented by floats, a product of floats.

@@ -30,7 +30,7 @@ import numpy as np
 from jax import lax
 
 from verifiable.claims.form import Form, Yardstick
-from verifiable.claims.statistic import Statistic, first
+from verifiable.claims.statistic import Deviation, Statistic, deviation, first
 from verifiable.jaxpr.blocks import Array, Equation
 
 Interval = tuple[Array, Array, Array]  # low, high, and whether any value is in it
@@ -158,6 +158,14 @@ class Rounding(Form):
             in_range=jnp.ones((), bool),
             finite_operands=jnp.all(own | absent),
         )
+
+    def deviate(self, operands: list[Array], claim: Array, yardstick: Yardstick) -> Deviation:
+        """Each element's distance from the values that round to the claim, and its slack."""
+        v, q = (x.astype(self.wide) for x in (*operands, claim))
+        low, high, exists = self.preimage(q)
+        short = jnp.maximum(jnp.maximum(low - v, v - high), 0)
+        slack = self.slack(v, yardstick.eps)
+        return deviation(v, jnp.where(exists, short, jnp.inf), slack, slack / yardstick.eps)
 
     def slack(self, value: Array, eps: float) -> Array:
         """How far a device's value may be from the verifier's: eps (|v| + rms(row)) + tiny."""

@@ -54,6 +54,35 @@ class RowStatistics(NamedTuple):
     finite_operands: Array
 
 
+class Deviation(NamedTuple):
+    """How far a claim or output is from what the verifier's operands lead to, row by row.
+
+    A row passes iff its distance is at most its limit. For a rounding, a row is one element.
+
+    Attributes:
+      expected: float64 (rows, k), what the operands lead to; it differs between honest replays.
+      distance: float64 (rows,), of the claim from it; infinite if the claim is not finite.
+      limit: float64 (rows,).
+      scale: float64 (rows,), the typical norm of a row of `expected`.
+    """
+
+    expected: Array
+    distance: Array
+    limit: Array
+    scale: Array
+
+
+def deviation(expected: Array, distance: Array, limit: Array, scale: Array) -> Deviation:
+    """A `Deviation` from arrays with any dimensions of rows, the columns last."""
+    rows = distance.size
+    expected = expected.reshape((rows, -1)).astype(jnp.float64)
+    distance, limit, scale = (
+        jnp.broadcast_to(x, distance.shape).reshape(rows).astype(jnp.float64)
+        for x in (distance, limit, scale)
+    )
+    return Deviation(expected, jnp.where(jnp.isnan(distance), jnp.inf, distance), limit, scale)
+
+
 def summary(rows: RowStatistics) -> Statistic:
     """The statistic of all rows: every condition must hold in each row; the worst row is named."""
     ratio = rows.ratio.reshape(-1)

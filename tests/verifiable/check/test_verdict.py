@@ -31,6 +31,7 @@ from tests.helpers.runs import (
 from verifiable import challenge, program
 from verifiable.check.outputs import Output, OutputStatistic
 from verifiable.check.replay import Findings
+from verifiable.check.second_look import Look
 from verifiable.check.verdict import judge
 from verifiable.claims.statistic import Statistic
 from verifiable.report import REASONS, Coverage
@@ -124,7 +125,9 @@ def measured(**changes: Any) -> OutputStatistic:
     return OutputStatistic(**{k: np.asarray(v) for k, v in (fine | changes).items()})
 
 
-def a_claim(index: int, glue: Sequence[str] = (), loops: Sequence[str] = ()) -> Any:
+def a_claim(
+    index: int, glue: Sequence[str] = (), loops: Sequence[str] = (), *, inexact: bool = False
+) -> Any:
     return SimpleNamespace(
         index=index,
         name=f"c{index}",
@@ -132,7 +135,12 @@ def a_claim(index: int, glue: Sequence[str] = (), loops: Sequence[str] = ()) -> 
         loops=frozenset(loops),
         group=index,
         form=SimpleNamespace(mismatch="claim-mismatch"),
+        replays_inexactly=inexact,
     )
+
+
+def never(index: int, output: bool) -> Look:
+    raise AssertionError(f"looked at {index} ({output}), whose operands are exact")
 
 
 NONE: frozenset[str] = frozenset()
@@ -164,11 +172,15 @@ def test_only_a_run_that_passed_everything_is_accepted(
     )
     leaves = [
         Output(
-            name=f"o{i}", eps_types=NONE, discontinuities=frozenset(["round"] * glue), loops=NONE
+            name=f"o{i}",
+            eps_types=NONE,
+            replays_inexactly=False,
+            discontinuities=frozenset(["round"] * glue),
+            loops=NONE,
         )
         for i, (_, glue) in enumerate(outputs)
     ]
-    report = judge(findings, claims, leaves, coverage=NOTHING, bound=None)
+    report = judge(findings, claims, leaves, coverage=NOTHING, bound=None, look=never)
     verdict, reason, name, results = report.verdict, report.reason, report.claim, report.results
     everything = [
         s.passed & s.finite_claim & s.in_range & s.finite_operands & (s.worst <= 1)
@@ -198,12 +210,42 @@ def test_a_rejection_counts_more_than_what_is_open():
         stopped={},
         outputs={},
     )
-    report = judge(findings, claims, [], coverage=NOTHING, bound=None)
+    report = judge(findings, claims, [], coverage=NOTHING, bound=None, look=never)
     assert (report.verdict, report.reason, report.claim) == (REJECT, "claim-nonfinite", "c2")
     assert [(r.verdict, r.reason) for r in report.results[:2]] == [
         (INDETERMINATE, "discontinuous-glue"),
         (INDETERMINATE, "nonfinite-operand"),
     ]
+
+
+@given(st.lists(st.tuples(bits, bits, bits), max_size=6))
+def test_a_failed_test_of_inexact_operands_only_accuses(found: list[tuple[bool, bool, bool]]):
+    """Passed, inexact, shown wrong by a second look: in order, until one is shown wrong."""
+    claims = [a_claim(i, inexact=inexact) for i, (_, inexact, _) in enumerate(found)]
+    findings = Findings(
+        statistics={i: statistic(passed=passed) for i, (passed, *_) in enumerate(found)},
+        taken=dict.fromkeys(range(len(found)), np.True_),
+        stopped={},
+        outputs={},
+    )
+    looked: list[int] = []
+
+    def look(index: int, output: bool) -> Look:
+        looked.append(index)
+        return Look(found[index][2], 7, 3, 2.0)
+
+    report = judge(findings, claims, [], coverage=NOTHING, bound=None, look=look)
+    failed = [i for i, (passed, *_) in enumerate(found) if not passed]
+    wrong = [i for i in failed if found[i][2] or not found[i][1]]
+    first = wrong[0] if wrong else len(found)
+    assert looked == [i for i in failed if found[i][1] and i <= first]
+    assert report.verdict is (REJECT if wrong else INDETERMINATE if failed else ACCEPT)
+    for i in failed:
+        result = report.results[i]
+        assert (result.verdict is REJECT) == (i == first or (i in wrong and not found[i][1]))
+        assert (result.reason == "ill-conditioned") == (i < first)
+    if wrong and found[first][1]:
+        assert (report.results[first].row, report.results[first].trip) == (7, 3)
 
 
 def test_the_failing_trip_and_row_are_named():
@@ -216,11 +258,11 @@ def test_the_failing_trip_and_row_are_named():
         finite_operands=[True] * 3,
     )
     findings = Findings({0: stacked}, {0: np.ones(3, bool)}, {}, {})
-    [result] = judge(findings, [a_claim(0)], [], coverage=NOTHING, bound=None).results
+    [result] = judge(findings, [a_claim(0)], [], coverage=NOTHING, bound=None, look=never).results
     assert (result.worst, result.row, result.trip) == (7.0, 5, 1)
 
 
 def test_nothing_to_check_is_a_pass_of_nothing():
-    report = judge(Findings({}, {}, {}, {}), [], [], coverage=NOTHING, bound=None)
+    report = judge(Findings({}, {}, {}, {}), [], [], coverage=NOTHING, bound=None, look=never)
     assert (report.verdict, report.reason, report.claim) == (ACCEPT, "ok", None)
     assert (report.results, report.worst) == ((), 0.0)

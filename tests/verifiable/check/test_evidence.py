@@ -1,0 +1,258 @@
+"""Evidence: a judge without key or challenge convicts what is wrong, and nobody is framed."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax import lax
+
+import verifiable as vf
+from tests.helpers.runs import REJECT, SMALL, put, quantised
+from verifiable import challenge, trace
+from verifiable.check import evidence as module
+from verifiable.check.evidence import Evidence, evidence_of, verify_evidence
+from verifiable.errors import MalformedEncoding, VerificationError
+from verifiable.jaxpr.perturb import Noise
+from verifiable.policy import Policy
+
+WIDTH, ROWS = 64, 8
+POLICY = Policy(draws=4)
+RNG = np.random.default_rng(11)
+W = jnp.asarray(RNG.standard_normal((3, WIDTH, WIDTH)) / 8, jnp.float32)
+X = jnp.asarray(RNG.standard_normal((ROWS, WIDTH)), jnp.float32)
+
+
+def normalized(x: Any) -> Any:
+    centred = x - x.mean(-1, keepdims=True)
+    return centred / jnp.sqrt(jnp.mean(centred**2, -1, keepdims=True) + 1e-5)
+
+
+def layers(w: Any, x: Any) -> Any:
+    return normalized(jnp.tanh(normalized(x) @ w[0]) @ w[1])
+
+
+def scanned(w: Any, x: Any) -> Any:
+    return lax.scan(lambda c, u: (jnp.tanh(normalized(c) @ u), None), x, w)[0]
+
+
+def rounded(w: Any, x: Any) -> Any:
+    narrow = jnp.clip(jnp.round(jnp.tanh(x) * 127), -127, 127).astype(jnp.int8)
+    return quantised(SMALL[:WIDTH, :WIDTH], narrow).astype(jnp.float32) + w[0, 0]
+
+
+def dequantised(w: Any, x: Any) -> Any:
+    """Weights that both sides compute from the parameters."""
+    return jnp.sin(x) @ (jnp.exp(w[0]) - 1) @ w[1]
+
+
+def branching(w: Any, x: Any) -> Any:
+    return lax.cond(w[0, 0, 0] > 0, lambda: jnp.sin(x) @ w[0], lambda: jnp.cos(x) @ w[1])
+
+
+PROGRAMS = {
+    "layers": layers,
+    "scanned": scanned,
+    "rounded": rounded,
+    "dequantised": dequantised,
+    "branching": branching,
+}
+
+
+@functools.cache
+def made(name: str) -> tuple[vf.Program, vf.VerifierKey, vf.Submission]:
+    program = vf.compile(PROGRAMS[name], W, X, policy=POLICY)
+    key = program.setup(W, challenge.secret(bytes(32)))
+    return program, key, jax.device_get(program.prove(W, X))
+
+
+def submitted(program: vf.Program, y: Any, values: Any) -> vf.Submission:
+    """A cheat's submission: committed to as it is."""
+    claimed = trace.Trace(values=tuple(values))
+    return vf.Submission(
+        y=y,
+        trace=claimed,
+        commitment=trace.commit(y, claimed).commitment,
+        program=program.id,
+        parameters=vf.parameter_root(W),
+    )
+
+
+def accused(name: str, output: bool, index: int, row: int, trip: int = 0) -> Evidence:
+    """Evidence against an honest run, made without a report."""
+    program, _, honest = made(name)
+    committed = trace.commit(honest.y, honest.trace)
+    return Evidence(
+        program=program.id,
+        parameters=honest.parameters,
+        commitment=honest.commitment,
+        output=output,
+        index=index,
+        trip=trip,
+        row=row,
+        opening=committed.open(module._leaves(program, output, index)),
+    )
+
+
+CHEATS = [  # program, index of the claim, or of the output if negative; position; change
+    ("layers", 0, (3, 5), 0.05),
+    ("layers", 1, (7, 0), 0.05),
+    ("layers", -1, (2, 2), 0.1),
+    ("scanned", 0, (2, 4, 1), 0.05),
+    ("rounded", 0, (1, 1), 5),
+    ("rounded", 1, (6, 9), 1),
+    ("dequantised", 0, (0, 0), 0.05),
+    ("branching", 0, (4, 4), 0.05),
+]
+
+
+@pytest.mark.parametrize(("name", "index", "position", "change"), CHEATS)
+def test_what_was_rejected_is_convicted(name: str, index: int, position: Any, change: Any):
+    program, key, honest = made(name)
+    y, values = honest.y, list(honest.trace.values)
+    if index < 0:
+        y = put(y, position, y[position] + change)
+    else:
+        if name == "branching" and not np.any(values[index]):
+            index += 1  # the branch that was taken
+        values[index] = put(values[index], position, values[index][position] + change)
+    cheat = submitted(program, y, values)
+    report = program.verify(key, X, cheat, commitment=cheat.commitment)
+    assert report.verdict is REJECT
+    sent = evidence_of(program, report, cheat).encode()
+    judge = vf.compile(PROGRAMS[name], W, X, policy=POLICY)
+    received = Evidence.decode(sent, judge)
+    assert received.encode() == sent
+    found = verify_evidence(received, judge, W, X)
+    assert found.guilty, found
+    assert found == verify_evidence(received, judge, W, X)  # no randomness of its own
+    assert (received.output, received.row) == (index < 0, position[-2])
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+@given(data=st.data())
+@settings(max_examples=6)
+def test_the_honest_are_not_framed(name: str, data: st.DataObject):
+    program, _, honest = made(name)
+    output = data.draw(st.booleans())
+    tensors = [honest.y] if output else honest.trace.values
+    index = data.draw(st.integers(0, len(tensors) - 1))
+    row = data.draw(st.integers(0, ROWS - 1))
+    trip = data.draw(st.integers(0, 2)) if name == "scanned" and not output else 0
+    found = verify_evidence(accused(name, output, index, row, trip), program, W, X)
+    assert not found.guilty
+    assert found.excess < 0.5
+
+
+@given(seed=st.integers(0, 2**31), coherent=st.booleans())
+@settings(max_examples=4)
+def test_a_device_with_other_rounding_is_not_framed(seed: int, *, coherent: bool):
+    """Rows that are all rounding noise."""
+    x = np.array(X)
+    x[::2] = 0.3
+    program, _, _ = made("layers")
+    noise = Noise(
+        seed=jnp.uint32(seed),
+        independent=jnp.float32(0 if coherent else 1),
+        coherent=jnp.float32(coherent),
+        losses={"arithmetic": 1.0, "function": 2.0, "product": 4.0},
+    )
+    from verifiable.check import execute  # noqa: PLC0415
+
+    env = program.bind(W, (x,))
+    [y], found = execute.execute(program.function.block, program.analysis, env, apply=noise.apply)
+    values = [found[c.index] for c in program.claims]
+    run = jax.device_get(submitted(program, y, values))
+    committed = trace.commit(run.y, run.trace)
+    for index in range(2):
+        for row in (0, 1, 4):
+            e = Evidence(
+                program=program.id,
+                parameters=run.parameters,
+                commitment=run.commitment,
+                output=False,
+                index=index,
+                trip=0,
+                row=row,
+                opening=committed.open(module._leaves(program, False, index)),
+            )
+            assert not verify_evidence(e, program, W, x).guilty
+
+
+def test_evidence_about_something_else_is_refused():
+    program, _, _ = made("layers")
+    good = accused("layers", False, 0, 3)
+    other, _, _ = made("scanned")
+    with pytest.raises(ValueError, match="about program"):
+        verify_evidence(good, other, W, X)
+    with pytest.raises(ValueError, match="about parameters"):
+        verify_evidence(good, program, W + 1, X)
+    for tampered in (
+        replace(good, commitment=replace(good.commitment, root=bytes(32))),
+        replace(good, index=1),
+        replace(good, index=9),
+        replace(good, row=ROWS),
+        replace(good, trip=1),
+        replace(good, opening=trace.Opening(leaves=good.opening.leaves, proof=(bytes(32),))),
+        replace(good, opening=trace.Opening(leaves=(), proof=())),
+    ):
+        with pytest.raises(VerificationError):
+            verify_evidence(tampered, program, W, X)
+
+
+@given(data=st.data())
+@settings(max_examples=30)
+def test_hostile_bytes_are_malformed_or_refused(data: st.DataObject):
+    program, _, _ = made("layers")
+    sent = bytearray(accused("layers", True, 0, 3).encode())
+    kind = data.draw(st.sampled_from(["flip", "cut", "extend"]))
+    if kind == "flip":
+        sent[data.draw(st.integers(0, len(sent) - 1))] ^= data.draw(st.integers(1, 255))
+    elif kind == "cut":
+        del sent[data.draw(st.integers(0, len(sent) - 1)) :]
+    else:
+        sent += bytes(data.draw(st.integers(1, 70)))
+    try:
+        received = Evidence.decode(bytes(sent), program)
+        assert received.encode() == bytes(sent)
+        assert not verify_evidence(received, program, W, X).guilty
+    except (VerificationError, ValueError):
+        pass
+
+
+def test_what_no_judge_can_recompute_makes_no_evidence():
+    program, key, honest = made("layers")
+    report = program.verify(key, X, honest, commitment=honest.commitment)
+    with pytest.raises(ValueError, match="rejected"):
+        evidence_of(program, report, honest)
+    with pytest.raises(MalformedEncoding):
+        Evidence.decode(b"", program)
+
+
+def test_what_stands_behind_a_choice_is_not_convicted():
+    def choosing(w: Any, x: Any) -> Any:
+        return jnp.where(jnp.tanh(x @ w[0]) > 0.3, x, -1.0) @ w[1]
+
+    program = vf.compile(choosing, W, X, policy=POLICY)
+    y, run = jax.device_get(jax.jit(program.execute)(W, X))
+    values = [run.values[0], put(run.values[1], (3, 3), 9)]
+    cheat = submitted(program, y, values)
+    committed = trace.commit(cheat.y, cheat.trace)
+    e = Evidence(
+        program=program.id,
+        parameters=cheat.parameters,
+        commitment=cheat.commitment,
+        output=False,
+        index=1,
+        trip=0,
+        row=3,
+        opening=committed.open(module._leaves(program, False, 1)),
+    )
+    assert not verify_evidence(e, program, W, X).guilty

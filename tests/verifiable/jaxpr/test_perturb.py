@@ -1,0 +1,134 @@
+"""Perturbed evaluation: how far results move, what stays exact, and evaluation in float64."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax import lax
+
+from tests.helpers.functions import bound
+from verifiable.jaxpr import flatten, interpret
+from verifiable.jaxpr.perturb import Noise, in_float64
+from verifiable.policy import DEFAULT
+
+X = np.random.default_rng(0).standard_normal((6, 8)).astype(np.float32)
+LOSSES = dict(DEFAULT.losses)
+
+
+def noise(seed: int, independent: float = 1.0, coherent: float = 0.0) -> Noise:
+    return Noise(
+        seed=jnp.uint32(seed),
+        independent=jnp.float32(independent),
+        coherent=jnp.float32(coherent),
+        losses=LOSSES,
+    )
+
+
+def run(fn: Any, *args: Any, apply: Any) -> Any:
+    function, _ = flatten.trace(fn, *args)
+    [out] = interpret.evaluate(function.block, bound(function, args), apply)
+    return out
+
+
+INEXACT: dict[str, tuple[Any, float]] = {  # what may be lost, in unit roundoffs of `size(x)`
+    "arithmetic": (lambda x: x * x, 2),
+    "function": (jnp.exp, 8),
+    "sum": (lambda x: jnp.sum(jnp.abs(x), axis=1), 12),
+    "product": (lambda x: jnp.abs(x) @ jnp.abs(x).T, 16),
+    "cumulative sum": (lambda x: lax.cumsum(jnp.abs(x), axis=1), 8),
+}
+
+
+@pytest.mark.parametrize("name", INEXACT)
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=5)
+def test_results_move_by_at_most_what_may_be_lost(name: str, seed: int):
+    fn, ulps = INEXACT[name]
+    plain = np.asarray(run(fn, X, apply=interpret.apply), np.float64)
+    for independent, coherent in ((1.0, 0.0), (0.0, 1.0)):
+        moved = np.asarray(run(fn, X, apply=noise(seed, independent, coherent).apply), np.float64)
+        change = np.abs(moved - plain) / np.abs(plain) * 2**24
+        assert 0 < change.max() <= ulps + 1  # and the rounding of the moved value itself
+
+
+def test_a_coherent_move_has_one_sign():
+    plain = run(jnp.exp, X, apply=interpret.apply)
+    signs = {
+        float(np.sign(np.asarray(run(jnp.exp, X, apply=noise(s, 0, 1).apply)) - plain).sum())
+        for s in range(8)
+    }
+    assert signs == {-48.0, 48.0}
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [
+        lambda x: jnp.maximum(x, 0)[::-1].T,
+        lambda x: jnp.where(x > 0, x, 1.0),
+        lambda x: x.astype(jnp.int8),
+        lambda x: jnp.argmax(x, axis=-1),
+        jnp.floor,
+    ],
+)
+def test_moves_and_selections_stay_exact(fn: Any):
+    assert np.array_equal(run(fn, X, apply=noise(3).apply), fn(X))
+
+
+def test_nothing_moves_at_size_zero_and_the_rest_is_a_function_of_the_seed():
+    def fn(x: Any) -> Any:
+        return lax.scan(lambda c, _: (jnp.sin(c * 1.1), None), x, None, length=3)[0]
+
+    plain, still = (run(fn, X, apply=a) for a in (interpret.apply, noise(1, 0, 0).apply))
+    assert np.array_equal(plain, still)
+    first, again, other = (run(fn, X, apply=noise(s).apply) for s in (1, 1, 2))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_what_is_not_finite_stays_so():
+    x = np.array([[np.inf, -np.inf, np.nan, 3.4e38]], np.float32)
+    moved = np.asarray(run(lambda x: x * 1.0000001, x, apply=noise(0).apply))
+    assert moved[0, 0] == np.inf
+    assert moved[0, 1] == -np.inf
+    assert np.isnan(moved[0, 2])
+
+
+def test_narrow_types_move_by_their_own_roundoff():
+    x = jnp.asarray(X, jnp.bfloat16)
+    moved = np.asarray(run(lambda x: x * x, x, apply=noise(5).apply), np.float64)
+    plain = np.asarray(x * x, np.float64)
+    change = np.abs(moved - plain) / np.abs(plain) * 2**8
+    assert 0.5 < change.max() <= 3
+
+
+IN_FLOAT64: dict[str, Any] = {
+    "norm": lambda x: (x - x.mean(-1, keepdims=True)) * lax.rsqrt(x.var(-1, keepdims=True) + 1e-5),
+    "product": lambda x: jnp.tanh(x @ x.T) @ x,
+    "casts": lambda x: x.astype(jnp.bfloat16).astype(jnp.float32) * 3,
+    "convolution": lambda x: lax.conv(x[None, None], x[None, None, :3, :3], (1, 1), "SAME"),
+    "choice": lambda x: jnp.where(x > 0.1, jnp.log1p(jnp.abs(x)), jnp.clip(x, -1, 1)),
+    "sorted": lambda x: jnp.sort(x, axis=-1).cumsum(-1),
+}
+
+
+@pytest.mark.parametrize("name", IN_FLOAT64)
+def test_double_precision_is_what_the_function_means(name: str):
+    fn = IN_FLOAT64[name]
+    with jax.enable_x64(True), jax.disable_jit():
+        wide = run(fn, X, apply=in_float64)
+        assert wide.dtype == jnp.float64
+        expected = fn(jnp.asarray(X, jnp.float64))
+    tolerance = 1e-2 if name == "casts" else 1e-6  # literals are float32 numbers
+    np.testing.assert_allclose(wide, expected, rtol=tolerance, atol=tolerance)
+
+
+def test_what_has_no_double_precision_keeps_its_types():
+    with jax.enable_x64(True), jax.disable_jit():
+        out = run(lambda x: jnp.abs(jnp.fft.fft(x)), X, apply=in_float64)
+    np.testing.assert_allclose(out, np.abs(np.fft.fft(X)), rtol=1e-4)

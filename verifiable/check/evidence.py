@@ -1,0 +1,391 @@
+"""Evidence that a committed run is wrong, for a judge who has the model and trusts no accuser.
+
+A rejection rests on the coordinator's secret vectors. Evidence needs none of them: it names one row
+of one claim or output, and opens, under the device's own commitment, that value and the claims that
+its operands are replayed from. `verify_evidence` replays the operands, op by op in the program's
+types and in float64, and decides
+
+    products           guilty iff  ||(C_i - A_i B) * w||  >  KAPPA sigma_i + spread_i
+    integer products   guilty iff  C_i != A_i B
+    roundings          guilty iff an element is farther than  KAPPA slack + spread  from the values
+                       that round to it
+    outputs            guilty iff the distance of the row exceeds  KAPPA eps ||row|| + spread
+
+with sigma and w of `claims.freivalds`, A_i B itself in place of a projection, and the spread of
+`check.second_look`. The spread of a product is estimated with DRAWS vectors. These and the seeds of
+the perturbations follow from the root of the trace, the program, and the place: all judges agree,
+and an accuser has nothing to choose but the row. KAPPA is far above 1, the largest deviation of an
+honest device, so that the rounding of a judge's own machine decides nothing.
+
+What discontinuous glue, a loop that was cut short, or operands that are not finite may explain is
+never convicted.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from verifiable import trace as traces
+from verifiable.challenge import secret
+from verifiable.check import operands, replay
+from verifiable.check.outputs import deviate
+from verifiable.check.second_look import MANY, SIZES, decide
+from verifiable.check.specification import Specification
+from verifiable.check.trees import parameter_root
+from verifiable.claims import freivalds
+from verifiable.claims.claim import Claim
+from verifiable.claims.statistic import Deviation
+from verifiable.encoding import tagged_hash
+from verifiable.errors import MalformedEncoding, require_type
+from verifiable.jaxpr import interpret
+from verifiable.jaxpr.blocks import Array, Env
+from verifiable.jaxpr.perturb import Noise, in_float64
+from verifiable.report import Report, Verdict
+from verifiable.submission import Submission
+from verifiable.trace import Commitment, Opening
+
+KAPPA: Final = 4.0
+DRAWS: Final = 64
+MAGIC: Final = b"verifiable evidence 1".ljust(32, b"\0")
+"""The first 32 bytes of an encoding: format and version."""
+
+_HEADER = len(MAGIC) + 32 + 32 + 40 + 1 + 4 + 8 + 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """Which value of a committed run is wrong, opened with all that shows it.
+
+    Received from an accuser: nothing in it is trusted.
+
+    Attributes:
+      program: 32-byte id of the program.
+      parameters: 32-byte root of the parameters that the job named.
+      commitment: of the device to its answer and trace.
+      output: whether an output is accused; else a claim.
+      index: of the claim or output.
+      trip: iteration, counted over the scans around the claim.
+      row: of the claim in that iteration, or of the output: as in `ClaimResult`.
+      opening: of every leaf of the accused value and of the claims that its operands need.
+    """
+
+    program: bytes
+    parameters: bytes
+    commitment: Commitment
+    output: bool
+    index: int
+    trip: int
+    row: int
+    opening: Opening = field(repr=False)
+
+    def __post_init__(self) -> None:
+        """Refuse ids of another length and places that no encoding has."""
+        for name in ("program", "parameters"):
+            value = getattr(self, name)
+            if type(value) is not bytes or len(value) != 32:
+                raise MalformedEncoding(f"{name} must be 32 bytes")
+        if type(self.commitment) is not Commitment or type(self.opening) is not Opening:
+            raise MalformedEncoding("evidence holds a Commitment and an Opening")
+        if type(self.output) is not bool:
+            raise MalformedEncoding("output must be a boolean")
+        for name, bits in (("index", 32), ("trip", 64), ("row", 64)):
+            value = getattr(self, name)
+            if type(value) is not int or not 0 <= value < 2**bits:
+                raise MalformedEncoding(f"{name} must be an integer of {bits} bits")
+
+    def encode(self) -> bytes:
+        """The bytes to send or to store: header, place, opened leaves, proof."""
+        place = bytes([self.output]) + self.index.to_bytes(4, "big")
+        place += self.trip.to_bytes(8, "big") + self.row.to_bytes(8, "big")
+        head = (MAGIC, self.program, self.parameters, self.commitment.encode(), place)
+        return b"".join([*head, *self.opening.leaves, *self.opening.proof])
+
+    @classmethod
+    def decode(cls, data: bytes, program: Specification) -> Self:
+        """Read the bytes that an accuser sent.
+
+        Args:
+          data: at most as many bytes as the program's whole trace and a header have.
+          program: the judge's own.
+
+        Raises:
+          MalformedEncoding: not evidence about a claim or output of this program.
+          TypeError: `data` is not bytes.
+        """
+        require_type("data", data, bytes)
+        if len(data) < _HEADER or data[:32] != MAGIC:
+            raise MalformedEncoding(f"the evidence does not start with the header {MAGIC!r}")
+        place = data[136:_HEADER]
+        if place[0] > 1:
+            raise MalformedEncoding("the first byte of a place must be 0, a claim, or 1, an output")
+        output, index = bool(place[0]), int.from_bytes(place[1:5], "big")
+        leaves: list[bytes] = []
+        start = _HEADER
+        for leaf in _leaves(program, output, index):
+            rows = program.layout.rows_of(leaf)
+            size = (rows.stop - rows.start) * program.layout.tensors[rows.tensor].row_bytes
+            leaves.append(data[start : start + size])
+            start += size
+        rest = data[start:]
+        if start > len(data) or len(rest) % 32 or len(rest) > 32 * 64 * max(len(leaves), 1):
+            raise MalformedEncoding("the evidence has another length than its leaves and proof")
+        proof = tuple(rest[i : i + 32] for i in range(0, len(rest), 32))
+        return cls(
+            program=data[32:64],
+            parameters=data[64:96],
+            commitment=Commitment.decode(data[96:136]),
+            output=output,
+            index=index,
+            trip=int.from_bytes(place[5:13], "big"),
+            row=int.from_bytes(place[13:], "big"),
+            opening=Opening(leaves=tuple(leaves), proof=proof),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """What a judge found.
+
+    Attributes:
+      guilty: whether the device is shown to be wrong.
+      excess: distance of the row over its widened limit; infinite where it must be equal.
+      message: the finding in words, with the name of the claim or output.
+    """
+
+    guilty: bool
+    excess: float
+    message: str
+
+    def __bool__(self) -> bool:
+        """A judgement has no truth value: compare `guilty`."""
+        raise TypeError("a judgement has no truth value: read judgement.guilty")
+
+
+def evidence_of(program: Specification, report: Report, submission: Submission) -> Evidence:
+    """The evidence for a rejection.
+
+    Args:
+      program: that checked the submission.
+      report: that rejects it because of a claim or output.
+      submission: the run, as it was checked.
+
+    Raises:
+      ValueError: the report does not reject a claim or output: what has the wrong shape, or is not
+        what was committed to, is no evidence for others.
+    """
+    names = [*(c.name for c in program.claims), *(o.name for o in program.outputs)]
+    result = next((r for r in report.results if r.name == report.claim), None)
+    if report.verdict is not Verdict.REJECT or result is None or report.claim not in names:
+        raise ValueError(f"evidence needs a claim or output that was rejected, got {report.reason}")
+    place = names.index(report.claim)
+    output = place >= len(program.claims)
+    index = place - len(program.claims) if output else place
+    committed = traces.commit(submission.y, submission.trace)
+    if committed.commitment != submission.commitment:
+        raise ValueError("the submission is not what its commitment binds")
+    return Evidence(
+        program=program.id,
+        parameters=submission.parameters,
+        commitment=submission.commitment,
+        output=output,
+        index=index,
+        trip=result.trip,
+        row=result.row or 0,
+        opening=committed.open(_leaves(program, output, index)),
+    )
+
+
+def verify_evidence(
+    evidence: Evidence, program: Specification, params: Any, *inputs: Any
+) -> Judgement:
+    """Decide, without key or challenge, whether a committed value is shown to be wrong.
+
+    The answer depends on the arguments only. It costs a replay of a part of the program, the
+    accused product in float64, and up to 64 perturbed replays.
+
+    Args:
+      evidence: from an accuser.
+      program: the judge's own, compiled under the policy of the job.
+      params: the parameters that the job names.
+      *inputs: the job's inputs.
+
+    Raises:
+      ValueError: the evidence is about another program or other parameters; names both sides.
+      MalformedProof, RootMismatch, MalformedEncoding: what is opened was not committed to, or is
+        not a value of the program.
+      TypeError: an argument is of another type.
+    """
+    require_type("evidence", evidence, Evidence)
+    for name, mine in (("program", program.id), ("parameters", parameter_root(params))):
+        theirs = getattr(evidence, name)
+        if theirs != mine:
+            raise ValueError(f"the evidence is about {name} {theirs.hex()}, not {mine.hex()}")
+    return _Trial(program, evidence, params, inputs).judge()
+
+
+def _needed(program: Specification, output: bool, index: int) -> operands.Part:
+    block, analysis = program.function.block, program.analysis
+    if not index < len(program.outputs if output else program.claims):
+        raise MalformedEncoding("the evidence is about a claim or output that does not exist")
+    claims, outputs = ([], [block.outputs[index]]) if output else ([index], [])
+    return operands.needed(block, analysis, claims, outputs, keyed=False)
+
+
+def _leaves(program: Specification, output: bool, index: int) -> list[int]:
+    """The leaves that evidence opens, in order."""
+    tensors = set(_needed(program, output, index).reads)
+    tensors |= {len(program.claims) + index} if output else {index}
+    layout = program.layout
+    return [i for i in range(layout.size) if layout.rows_of(i).tensor in tensors]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Trial:
+    program: Specification
+    evidence: Evidence
+    params: Any
+    inputs: tuple[Any, ...]
+
+    def judge(self) -> Judgement:
+        program, e = self.program, self.evidence
+        given = self.opened()
+        accused = program.outputs[e.index] if e.output else self.claim
+        if accused.discontinuities or accused.loops:
+            return Judgement(
+                guilty=False,
+                excess=0.0,
+                message=f"{accused.name}: discontinuous or unbounded glue before it may explain it",
+            )
+        part = _needed(program, e.output, e.index)
+        with jax.enable_x64(True), jax.debug_nans(False), jax.debug_infs(False):
+            centres = [
+                self.row(self.centre(part, given, apply)) for apply in (interpret.apply, in_float64)
+            ]
+            changes = functools.partial(self.changes, part, given, accused.replays_inexactly)
+            found = decide(centres, changes)
+        verb = "shown to be wrong" if found.wrong else "not shown to be wrong"
+        where = f"row {e.row}" if e.output else f"trip {e.trip}, row {e.row}"
+        return Judgement(
+            guilty=found.wrong,
+            excess=found.excess,
+            message=f"{accused.name}, {where}: {verb}, at {found.excess:.3g} of what rounding does",
+        )
+
+    @property
+    def claim(self) -> Claim:
+        return self.program.claims[self.evidence.index]
+
+    def opened(self) -> dict[int, np.ndarray[Any, Any]]:
+        """The opened tensors by their index, verified."""
+        e, layout = self.evidence, self.program.layout
+        indices = _leaves(self.program, e.output, e.index)
+        rows: dict[int, list[Any]] = {}
+        for piece in traces.verify_opening(e.commitment, layout, e.opening, indices=indices):
+            rows.setdefault(piece.place.tensor, []).append(piece.rows)
+        return {
+            tensor: np.concatenate(pieces).reshape(layout.tensors[tensor].shape)
+            for tensor, pieces in rows.items()
+        }
+
+    def row(self, found: Deviation) -> Deviation:
+        """The accused row: one of a product or output, the elements of one of a rounding."""
+        chosen = self.chosen(len(found.distance))
+        return Deviation(*(np.asarray(x)[chosen] for x in found))
+
+    def chosen(self, rows: int) -> slice:
+        """The accused row among those of a `Deviation`."""
+        e = self.evidence
+        trips, width = (1, 1) if e.output else (math.prod(self.claim.trips), self.claim.row_width)
+        each = rows // (trips * width)
+        if not (e.trip < trips and e.row < each):
+            raise MalformedEncoding(f"trip {e.trip}, row {e.row} is outside of {trips} x {each}")
+        start = (e.trip * each + e.row) * width
+        return slice(start, start + width)
+
+    def centre(self, part: operands.Part, given: Any, apply: interpret.Apply) -> Deviation:
+        """The deviation itself, not projected, with KAPPA times the tolerance as its limit."""
+
+        def measure(claim: Claim, env: Env, context: replay.Context) -> Deviation:
+            read = interpret.read_all(env, claim.operands)
+            far = None if claim.far is None else interpret.read(env, claim.far)
+            eps = context.policy.eps_of(claim, claim.name)
+            value = context.claimed[claim.index]
+            return claim.form.deviate_exactly(claim.equation, read, far, value, eps)
+
+        with jax.disable_jit():
+            found = self.deviation(part, given, measure, apply)
+        return found._replace(limit=KAPPA * found.limit)
+
+    def changes(
+        self, part: operands.Part, given: Any, inexact: bool, rows: np.ndarray[Any, Any]
+    ) -> Iterator[tuple[float, np.ndarray[Any, Any]]]:
+        """Changes in perturbed replays; see `second_look.decide`.
+
+        Args:
+          part: what the accused value needs.
+          given: the opened tensors.
+          inexact: whether replays can differ.
+          rows: of those that `row` chooses.
+        """
+        e, claim = self.evidence, None if self.evidence.output else self.claim
+        if not inexact:
+            yield from ((sum(SIZES[m % len(SIZES)]), np.zeros(rows.shape)) for m in range(MANY))
+            return
+        place = e.index.to_bytes(4, "big") + e.trip.to_bytes(8, "big") + e.row.to_bytes(8, "big")
+        seed = tagged_hash("evidence", e.commitment.root, e.program, bytes([e.output]), place)
+        draws = math.sqrt(DRAWS) if claim is not None and claim.form.contraction else 1.0
+        vectors: dict[str, Any] = {}
+        if claim is not None and claim.vectors is not None:
+            vectors[claim.vectors] = freivalds.vectors(secret(seed), claim.vectors, DRAWS)
+        first = int.from_bytes(seed[:4], "big")
+        run = jax.jit(functools.partial(self.perturbed, part))
+        still = run(given, vectors, np.uint32(first), np.float32(0), np.float32(0))
+        chosen = np.arange(len(still))[self.chosen(len(still))][rows]
+        for m in range(MANY):
+            sizes = SIZES[m % len(SIZES)]
+            number = np.uint32((first + m) % 2**32)
+            moved = run(given, vectors, number, *(np.float32(x) for x in sizes))
+            with np.errstate(invalid="ignore", over="ignore"):
+                difference = np.asarray(moved)[chosen] - np.asarray(still)[chosen]
+                change = np.linalg.norm(difference, axis=-1) / draws
+            yield sum(sizes), np.where(np.isnan(change), np.inf, change)
+
+    def perturbed(
+        self,
+        part: operands.Part,
+        given: Any,
+        vectors: Any,
+        seed: Array,
+        independent: Array,
+        coherent: Array,
+    ) -> Array:
+        losses = dict(self.program.policy.losses)
+        noise = Noise(seed=seed, independent=independent, coherent=coherent, losses=losses)
+        return self.deviation(part, given, operands.deviation, noise.apply, vectors).expected
+
+    def deviation(
+        self,
+        part: operands.Part,
+        given: Any,
+        measure: operands.Measure,
+        apply: interpret.Apply,
+        vectors: Any = None,
+    ) -> Deviation:
+        program, e, count = self.program, self.evidence, len(self.program.claims)
+        env = program.bind(self.params, self.inputs)
+        claimed = {i: jnp.asarray(x) for i, x in given.items() if i < count}
+        context = replay.context_of(program, vectors or {}, claimed)
+        found = operands.measure(program.function.block, part, context, env, measure, apply)
+        if e.output:
+            mine = jnp.asarray(interpret.read(env, program.function.block.outputs[e.index]))
+            eps = program.tolerances[program.outputs[e.index].name]
+            return deviate(jnp.asarray(given[count + e.index]), mine, eps)
+        return operands.flattened(found[e.index], self.claim)

@@ -1,0 +1,289 @@
+"""Replay only what the operands of some claims and outputs need, with every claim given.
+
+`check.replay` evaluates a whole check. Here a part of it is evaluated, and any equation in another
+way: with other rounding, or in double precision. `needed` finds the variables, backwards from the
+operands to the nearest claims; `measure` evaluates them. What depends on parameters only is held by
+a key, or, for someone who has the parameters and no key, evaluated too.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from verifiable.check.partition import Analysis, Frame
+from verifiable.check.replay import Context
+from verifiable.claims.claim import Claim
+from verifiable.claims.statistic import Deviation
+from verifiable.jaxpr import interpret
+from verifiable.jaxpr.blocks import Array, Atom, Block, Env, Equation, Var
+from verifiable.jaxpr.graph import uses
+
+Measure = Callable[[Claim, Env, Context], Any]
+Alter = Callable[[Array, str], Array]
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Part:
+    """What some claims and outputs need of a program.
+
+    Attributes:
+      analysis: of the program.
+      claims: indices of the claims whose operands are wanted.
+      variables: what has to be evaluated or is given.
+      reads: indices of the claims whose values are read.
+      keyed: whether a key holds the known values that are not rebuilt.
+    """
+
+    analysis: Analysis
+    claims: frozenset[int]
+    variables: frozenset[Var]
+    reads: frozenset[int]
+    keyed: bool
+
+    def held(self, variable: Var) -> bool:
+        """Whether the key holds a variable, if it is needed at all."""
+        known = self.analysis.facts[variable].known
+        return self.keyed and known and variable not in self.analysis.rebuilt
+
+    def evaluates(self, variable: Var) -> bool:
+        """Whether a variable is needed and not held by the key."""
+        return variable in self.variables and not self.held(variable)
+
+
+def needed(
+    block: Block,
+    analysis: Analysis,
+    claims: Iterable[int],
+    outputs: Iterable[Atom] = (),
+    *,
+    keyed: bool = True,
+) -> Part:
+    """What the operands of some claims, and some outputs, need.
+
+    Args:
+      block: the outermost block.
+      analysis: of the function.
+      claims: indices of claims.
+      outputs: outputs of the block.
+      keyed: whether a key holds the known values that are not rebuilt; else they are evaluated.
+    """
+    search = _Search(analysis, frozenset(claims), keyed, set(), set())
+    search.want(outputs)
+    before = -1
+    while len(search.variables) != before:  # a carry may need another carry
+        before = len(search.variables)
+        search.block(block)
+    return Part(
+        analysis=analysis,
+        claims=search.claims,
+        variables=frozenset(search.variables),
+        reads=frozenset(search.reads),
+        keyed=keyed,
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Search:
+    analysis: Analysis
+    claims: frozenset[int]
+    keyed: bool
+    variables: set[Var]
+    reads: set[int]
+
+    def want(self, atoms: Iterable[Atom]) -> None:
+        self.variables.update(a for a in atoms if isinstance(a, Var))
+
+    def wanted(self, equation: Equation) -> list[bool]:
+        return [v in self.variables for v in equation.outputs]
+
+    def held(self, equation: Equation) -> bool:
+        known = self.keyed and self.analysis.known(equation)
+        return known and self.analysis.rebuilt.isdisjoint(equation.outputs)
+
+    def block(self, block: Block) -> None:
+        for equation in reversed(block.equations):
+            claim = self.analysis.by_equation.get(equation)
+            if claim is not None:
+                if claim.index in self.claims:
+                    self.want(claim.reads)
+                    if not self.keyed and claim.far is not None:
+                        self.want((claim.far,))
+                    self.reads.add(claim.index)
+                if any(self.wanted(equation)):
+                    self.reads.add(claim.index)
+            elif self.held(equation):
+                continue
+            elif equation.kind == "scan":
+                self.scan(equation)
+            elif equation.kind == "cond":
+                for body in equation.bodies:
+                    self.want(itertools.compress(body.outputs, self.wanted(equation)))
+                    self.block(body)
+                if any(self.wanted(equation)) or self.inside(equation):
+                    self.want(equation.inputs)
+            elif any(self.wanted(equation)):
+                self.want(uses(equation))
+
+    def scan(self, equation: Equation) -> None:
+        [body] = equation.bodies
+        count = equation.params["num_carry"]
+        self.want(itertools.compress(body.outputs, self.wanted(equation)))
+        self.want(itertools.compress(body.inputs[:count], self.wanted(equation)))
+        self.block(body)
+        for i, v in enumerate(body.inputs):
+            if v in self.variables and not (self.keyed and self.analysis.facts[v].known):
+                self.want((equation.inputs[i],))
+                if i < count:
+                    self.want((body.outputs[i],))
+
+    def inside(self, equation: Equation) -> bool:
+        found = (c.index for body in equation.bodies for c in self.analysis.claims_in(body))
+        return not self.claims.isdisjoint(found)
+
+
+def measure(
+    block: Block,
+    part: Part,
+    context: Context,
+    env: Env,
+    measure: Measure,
+    apply: interpret.Apply = interpret.apply,
+    alter: Alter = lambda value, _: value,
+) -> dict[int, Any]:
+    """Evaluate a part of a program, and measure its claims.
+
+    Args:
+      block: the outermost block; its inputs that are needed and not held by the key are in `env`.
+      part: from `needed`.
+      context: of the check, inside the outermost frame.
+      env: values by variable; this function writes to it.
+      measure: `(claim, env, context) -> pytree`; the operands of the claim are in `env`.
+      apply: evaluates an equation without bodies.
+      alter: `(value, name) -> value`, applied to inexact values that the key holds.
+
+    Returns:
+      What `measure` returned by index of the claim, stacked over the trips of the scans around it;
+      zeros where a branch was not taken.
+    """
+    walk = _Walk(part, measure, apply, alter)
+    if part.keyed:
+        walk.enter(part.analysis.frame, env)
+    return walk.block(block, context, env)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Walk:
+    part: Part
+    measure: Measure
+    apply: interpret.Apply
+    alter: Alter
+
+    def enter(self, frame: Frame, env: Env) -> None:
+        """Alter the inexact values that the key holds for a frame."""
+        for i, v in enumerate(frame.kept):
+            if not self.part.analysis.facts[v].exact:
+                env[v] = self.alter(env[v], f"kept/{frame.depth}/{i}")
+
+    def block(self, block: Block, context: Context, env: Env) -> dict[int, Any]:
+        analysis, found = self.part.analysis, {}
+        for equation in block.equations:
+            claim = analysis.by_equation.get(equation)
+            if claim is not None:
+                if claim.index in self.part.claims:
+                    if claim.replays_itself:
+                        interpret.replay(equation, env, self.apply)
+                    found[claim.index] = self.measure(claim, env, context)
+                if claim.index in self.part.reads:
+                    env[claim.output] = context.claimed[claim.index]
+            elif self.part.keyed and analysis.known(equation) and equation.bodies:
+                continue
+            elif equation.kind in ("scan", "cond"):
+                several = self.scan if equation.kind == "scan" else self.switch
+                found |= several(equation, context, env)
+            elif not any(self.part.evaluates(v) for v in equation.outputs):
+                continue
+            elif equation.kind == "while":
+                limit = context.policy.trip_limit
+                outputs, _ = interpret.while_loop(equation, env, limit, self.apply)
+                interpret.write(env, equation.outputs, outputs)
+            else:
+                interpret.replay(equation, env, self.apply)
+        return found
+
+    def scan(self, equation: Equation, context: Context, env: Env) -> dict[int, Any]:
+        [body] = equation.bodies
+        count = equation.params["num_carry"]
+        slots = [self.part.evaluates(v) for v in body.inputs]
+        stacked = [self.part.evaluates(v) for v in equation.outputs[count:]]
+        inside = [c.index for c in self.part.analysis.claims_in(body)]
+        if not any(slots[:count] + stacked) and self.part.claims.isdisjoint(inside):
+            return {}
+        wanted = list(itertools.compress(body.outputs, slots[:count] + stacked))
+        frame, residual = context.children[equation] if self.part.keyed else (None, None)
+        claimed = {i: context.claimed[i] for i in inside if i in context.claimed}
+
+        def step(inner: Env, slices: Any) -> tuple[list[Array], dict[int, Any]]:
+            residual, claimed = slices
+            here = replace(context, claimed=claimed)
+            if frame is not None:
+                here = here.inside(frame, residual, inner)
+                self.enter(frame, inner)
+            found = self.block(body, here, inner)
+            return interpret.read_all(inner, wanted), found
+
+        outputs, found = interpret.scan(
+            equation,
+            env,
+            step,
+            extra=(residual, claimed),
+            carried=slots[:count],
+            scanned=slots[count:],
+        )
+        variables = itertools.compress(equation.outputs, slots[:count] + stacked)
+        interpret.write(env, list(variables), outputs)
+        return found
+
+    def switch(self, equation: Equation, context: Context, env: Env) -> dict[int, Any]:
+        wanted = [self.part.evaluates(v) for v in equation.outputs]
+        inside = [c.index for body in equation.bodies for c in self.part.analysis.claims_in(body)]
+        if not any(wanted) and self.part.claims.isdisjoint(inside):
+            return {}
+
+        def branch(body: Block) -> tuple[list[Array], dict[int, Any]]:
+            inner = dict(env)
+            found = self.block(body, context, inner)
+            return interpret.read_all(inner, list(itertools.compress(body.outputs, wanted))), found
+
+        shapes: dict[int, Any] = {}
+        for body in equation.bodies:
+            shapes |= jax.eval_shape(lambda body=body: branch(body)[1])
+
+        def filled(body: Block) -> tuple[list[Array], dict[int, Any]]:
+            outputs, found = branch(body)
+            other = {i: s for i, s in shapes.items() if i not in found}
+            return outputs, found | jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), other)
+
+        branches = [lambda body=body: filled(body) for body in equation.bodies]
+        outputs, found = interpret.switch(equation, env, branches)
+        variables = itertools.compress(equation.outputs, wanted)
+        interpret.write(env, list(variables), outputs)
+        return found
+
+
+def deviation(claim: Claim, env: Env, context: Context) -> Deviation:
+    """The deviation of a claim from its operands: a `Measure`."""
+    read = interpret.read_all(env, claim.operands)
+    value = context.claimed[claim.index]
+    return claim.form.deviate(read, value, context.yardstick(claim, env))
+
+
+def flattened(found: Deviation, claim: Claim) -> Deviation:
+    """The deviations of a claim over all trips of the scans around it, as one sequence of rows."""
+    around = len(claim.trips)
+    return Deviation(*(x.reshape((-1, *x.shape[around + 1 :])) for x in found))

@@ -1,0 +1,237 @@
+"""The second look: a failed test accuses, a recomputation convicts.
+
+A tolerance says what rounding may do to a product. It cannot say what rounding does to the glue
+before it: a layer norm of a constant row, a cancelling variance or the sine of a large angle turn
+one last bit into any change. So the operands of a claim that failed are replayed again:
+
+    centre        op by op, in the program's own types and in float64;
+    perturbed     with other rounding (`jaxpr.perturb`): half of the replays draw each element by
+                  itself, half one sign for each equation; half move every result by what a device
+                  may lose, half by WIDEN = 4 times as much.
+
+With x_i what the operands lead to for row i, A_i (B r) for a product, and Delta_i its change from
+the unperturbed replay, the limit of the row is widened by
+
+    spread_i = max over the replays of  4 |Delta_i|  at the honest size,  |Delta_i|  at 4 times it.
+
+Where glue is smooth both are the same; at a cliff, such as a variance clipped at zero, the larger
+perturbation reaches it although an honest one seldom does. A row is shown wrong iff its distance
+from both centres is greater than limit_i + spread_i, the spread is not a visible part of the row
+(at most 2^-6 of its scale), and not heavy-tailed (the largest change at most 8 times the median, or
+below 2^-6 of the limit). FEW replays acquit; they convict only beyond limit_i + 4 spread_i; between
+the two, MANY decide.
+
+Every row of a claim is looked at, so that a row of noise hides no other. It costs nothing where
+every test passes.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from verifiable.check import operands, replay
+from verifiable.check.outputs import deviate
+from verifiable.check.specification import Specification
+from verifiable.check.trees import by_name
+from verifiable.claims.statistic import Deviation
+from verifiable.jaxpr import interpret
+from verifiable.jaxpr.blocks import Array
+from verifiable.jaxpr.perturb import Noise, in_float64
+
+FEW = 8
+MANY = 64
+WIDEN = 4.0
+CLEAR = 4.0
+HEAVY = 8.0
+VISIBLE = 2.0**-6
+
+SIZES = ((1.0, 0.0), (WIDEN, 0.0), (0.0, 1.0), (0.0, WIDEN))  # independent, coherent
+
+
+class Look(NamedTuple):
+    """What a second look found.
+
+    Attributes:
+      wrong: whether a row is shown to be wrong.
+      row: the row with the largest excess.
+      trip: the iteration that it belongs to, counted over the scans around the claim.
+      excess: its distance over limit and spread.
+    """
+
+    wrong: bool
+    row: int
+    trip: int
+    excess: float
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SecondLook:
+    """Second looks at the claims and outputs of one program.
+
+    Attributes:
+      program: the compiled function.
+      key: shapes and dtypes of the key, as the tree that a check reads.
+    """
+
+    program: Specification
+    key: Any = field(repr=False)
+    _compiled: dict[tuple[str, int], Callable[..., Array]] = field(default_factory=dict, repr=False)
+
+    def look(self, arguments: Any, index: int, output: bool) -> Look:
+        """Look at a claim or output again.
+
+        Args:
+          arguments: `compiled.CheckArguments` of the run.
+          index: of a claim with a tolerance, or of an output of floats.
+          output: whether it is an output.
+        """
+        return self._look(("output" if output else "claim", index), arguments)
+
+    def _look(self, target: tuple[str, int], arguments: Any) -> Look:
+        output, index = target[0] == "output", target[1]
+        part = self._part(target)
+        given = {
+            "key": arguments.key,
+            "inputs": jax.tree.leaves(arguments.inputs),
+            "values": {i: jnp.asarray(arguments.values[i]) for i in sorted(part.reads)},
+            "output": jnp.asarray(arguments.outputs[index]) if output else None,
+        }
+        with jax.enable_x64(True), jax.debug_nans(False), jax.debug_infs(False):
+            centres = [
+                self._centre(target, part, given, apply) for apply in (interpret.apply, in_float64)
+            ]
+            found = decide(centres, functools.partial(self._changes, target, part, given))
+        claim = None if output else self.program.claims[index]
+        trips, width = (1, 1) if claim is None else (math.prod(claim.trips), claim.row_width)
+        each = len(centres[0].distance) // (trips * width)
+        trip, row = divmod(found.row // width, each)
+        return found._replace(row=row, trip=trip)
+
+    def _centre(
+        self, target: tuple[str, int], part: operands.Part, given: Any, apply: interpret.Apply
+    ) -> Deviation:
+        with jax.disable_jit():
+            found = self._deviation(target, part, given, apply)
+        return Deviation(*(np.asarray(x) for x in found))
+
+    def _changes(
+        self,
+        target: tuple[str, int],
+        part: operands.Part,
+        given: Any,
+        rows: np.ndarray[Any, Any],
+    ) -> Iterator[tuple[float, np.ndarray[Any, Any]]]:
+        """The size of each perturbation, and the norm of the change of each of some rows."""
+        if target not in self._compiled:
+            self._compiled[target] = jax.jit(functools.partial(self._perturbed, target, part))
+        run = self._compiled[target]
+        still = np.asarray(run(given, np.uint32(0), np.float32(0), np.float32(0)))[rows]
+        for m in range(MANY):
+            independent, coherent = SIZES[m % len(SIZES)]
+            moved = run(given, np.uint32(m), np.float32(independent), np.float32(coherent))
+            with np.errstate(invalid="ignore", over="ignore"):
+                change = np.linalg.norm(np.asarray(moved)[rows] - still, axis=-1)
+            yield independent + coherent, np.where(np.isnan(change), np.inf, change)
+
+    def _perturbed(
+        self,
+        target: tuple[str, int],
+        part: operands.Part,
+        given: Any,
+        seed: Array,
+        independent: Array,
+        coherent: Array,
+    ) -> Array:
+        losses = dict(self.program.policy.losses)
+        noise = Noise(seed=seed, independent=independent, coherent=coherent, losses=losses)
+        return self._deviation(target, part, given, noise.apply, noise.known).expected
+
+    def _deviation(
+        self,
+        target: tuple[str, int],
+        part: operands.Part,
+        given: Any,
+        apply: interpret.Apply,
+        alter: operands.Alter = lambda value, _: value,
+    ) -> Deviation:
+        """The deviation of a claim or output, over all trips of the scans around it."""
+        program, block = self.program, self.program.function.block
+        names, structure = list(by_name(self.key)), jax.tree.structure(self.key)
+        key = jax.tree.unflatten(structure, [given["key"][name] for name in names])
+        env, context = replay.begin(program, key, given["inputs"], given["values"])
+        found = operands.measure(block, part, context, env, operands.deviation, apply, alter)
+        kind, index = target
+        if kind == "claim":
+            return operands.flattened(found[index], program.claims[index])
+        output = program.outputs[index]
+        mine = interpret.read(env, block.outputs[index])
+        return deviate(given["output"], jnp.asarray(mine), program.tolerances[output.name])
+
+    @functools.cache  # noqa: B019  One entry a claim; it lives as long as the program.
+    def _part(self, target: tuple[str, int]) -> operands.Part:
+        kind, index = target
+        block, analysis = self.program.function.block, self.program.analysis
+        if kind == "claim":
+            return operands.needed(block, analysis, [index])
+        return operands.needed(block, analysis, [], [block.outputs[index]])
+
+
+Changes = Callable[[np.ndarray[Any, Any]], Iterator[tuple[float, np.ndarray[Any, Any]]]]
+
+
+def decide(centres: Sequence[Deviation], changes: Changes) -> Look:
+    """Whether a row is beyond its limit by more than other rounding explains.
+
+    Args:
+      centres: deviations without perturbation, as numpy arrays; each must show the row wrong.
+      changes: of rows by index, the size of each perturbation and the change of each row; MANY of
+        them, read as needed.
+    """
+    distance = np.minimum.reduce([_decidable(c) for c in centres])
+    limit = np.maximum.reduce([c.limit for c in centres])
+    rows = np.flatnonzero(distance > limit)
+    if not rows.size:
+        return Look(False, 0, 0, 0.0)
+    distance, limit = distance[rows], limit[rows]
+    scale = np.minimum.reduce([c.scale for c in centres])[rows]
+    seen: dict[float, list[np.ndarray[Any, Any]]] = {}
+    spread = np.zeros_like(limit)
+    excess = np.zeros_like(limit)
+    for count, (size, change) in enumerate(changes(rows), start=1):
+        seen.setdefault(size, []).append(change)
+        spread = np.maximum(spread, change * (WIDEN / size))
+        if count not in (FEW, MANY):
+            continue
+        explained = (spread > VISIBLE * scale) | _heavy(seen.values(), limit)
+        with np.errstate(invalid="ignore"):
+            excess = np.nan_to_num(distance / (limit + spread), nan=0.0, posinf=np.inf)
+        excess = np.where(explained, np.minimum(excess, 1.0), excess)
+        clear = (distance > limit + CLEAR * spread) & (excess > 1.0)
+        if clear.any() or not (excess > 1.0).any():
+            break
+    worst = int(np.argmax(excess))
+    return Look(bool(excess[worst] > 1.0), int(rows[worst]), 0, float(excess[worst]))
+
+
+def _decidable(centre: Deviation) -> np.ndarray[Any, Any]:
+    """The distance of each row; zero where the verifier's own operands are not finite."""
+    return np.where(np.isfinite(centre.expected).all(axis=-1), centre.distance, 0.0)
+
+
+def _heavy(
+    seen: Iterable[list[np.ndarray[Any, Any]]], limit: np.ndarray[Any, Any]
+) -> np.ndarray[Any, Any]:
+    """Where the largest change is far from the typical one, so that a larger one may exist."""
+    heavy = np.zeros(limit.shape, bool)
+    for draws in seen:
+        largest, median = np.max(draws, axis=0), np.median(draws, axis=0)
+        heavy |= (largest > HEAVY * median) & (largest > VISIBLE * limit)
+    return heavy

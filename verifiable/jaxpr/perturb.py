@@ -1,0 +1,236 @@
+"""Evaluate equations as an honest device might: with another rounding of each inexact result.
+
+Given exact operands, a device may lose some unit roundoffs u of the result's type:
+
+    arithmetic   c u |y|              add, multiply, square root, casts to fewer digits
+    function     c u |y|              divisions, exponentials and other functions of a library;
+                                      c u for sine and cosine, whose arguments are reduced
+    sum          u sum |s_k|          s_k the sums of the first k terms: one addition after another
+    product      c u |A| |B|          sums of products, summed in blocks
+
+`Noise` adds up to such a loss to every inexact result: for each element by itself, or with one sign
+for all elements of an equation, as a biased library or truncation does. It is a hash of a seed, the
+equation, the position and the value itself, so a replay is a pure function of its seed, and the
+iterations of a loop differ. Moves and selections stay exact.
+
+`in_float64` evaluates an equation in double precision instead.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from verifiable.jaxpr import flatten, interpret
+from verifiable.jaxpr.blocks import Array, Equation
+from verifiable.jaxpr.effects import Effect, effects_of, is_float
+
+_ARITHMETIC = frozenset(
+    "add add_any complex convert_element_type mul neg reduce_precision sqrt square sub".split()
+)
+_SUMS = frozenset("cumsum reduce_sum reduce_window_sum scatter-add scatter_add".split())
+_PRODUCTS = frozenset("conv_general_dilated dot_general ragged_dot_general".split())
+_SOLVERS = frozenset("cholesky fft triangular_solve".split())
+_REDUCED = frozenset({"cos", "sin"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noise:
+    """How far results are moved, in multiples of what a device may lose.
+
+    Attributes:
+      seed: uint32 (), names the draw.
+      independent: float32 (), of each element by itself, uniform between plus and minus this.
+      coherent: float32 (), of all elements of an equation, with one sign.
+      losses: c by kind of operation, `Policy.losses`.
+    """
+
+    seed: Array
+    independent: Array
+    coherent: Array
+    losses: Mapping[str, float]
+
+    def apply(self, equation: Equation, values: Sequence[Array]) -> list[Array]:
+        """Evaluate an equation without bodies, and move its inexact results."""
+        outputs = interpret.apply(equation, values)
+        return [
+            y if loss is None else self.moved(y, loss, f"{equation.name}/{i}")
+            for i, (y, loss) in enumerate(
+                zip(outputs, losses(equation, values, outputs, self.losses), strict=True)
+            )
+        ]
+
+    def known(self, value: Array, name: str) -> Array:
+        """Move a value that a device computes from the parameters itself, such as a table."""
+        if not is_float(value.dtype):
+            return value
+        return self.moved(value, self.losses["function"] * _unit(value) * jnp.abs(value), name)
+
+    def moved(self, y: Array, loss: Array, name: str) -> Array:
+        """`y` plus at most `loss` times the two factors; what is not finite stays as it is."""
+        if jnp.iscomplexobj(y):
+            parts = (self.moved(p, loss, f"{name}/{i}") for i, p in enumerate((y.real, y.imag)))
+            return lax.complex(*parts)
+        wide = jnp.float64 if y.dtype == jnp.float64 else jnp.float32
+        place = lax.iota(jnp.uint32, y.size).reshape(y.shape)
+        bits = _mixed(_bits(y) ^ _mixed(place + self._key(name)))
+        uniform = bits.astype(jnp.float32) * 2.0**-31 - 1
+        sign = jnp.where(self._key(name + "/sign") < np.uint32(2**31), 1.0, -1.0)
+        factor = (self.independent * uniform + self.coherent * sign).astype(wide)
+        moved = y.astype(wide) + loss.astype(wide) * factor
+        return jnp.where(jnp.isfinite(moved), moved.astype(y.dtype), y)
+
+    def _key(self, name: str) -> Array:
+        digest = hashlib.blake2s(name.encode(), digest_size=4).digest()
+        return _mixed(self.seed ^ jnp.uint32(int.from_bytes(digest, "little")))
+
+
+def losses(
+    equation: Equation,
+    values: Sequence[Array],
+    outputs: Sequence[Array],
+    losses: Mapping[str, float],
+) -> list[Array | None]:
+    """What a device may lose in each result, as non-negative arrays; None for exact ones.
+
+    Args:
+      equation: without bodies.
+      values: of its inputs.
+      outputs: its results.
+      losses: c by kind of operation.
+    """
+    effects = effects_of(equation)
+    exact = [
+        not is_float(y.dtype) or effect in (Effect.EXACT, Effect.DISCONTINUOUS)
+        for y, effect in zip(outputs, effects, strict=True)
+    ]
+    if all(exact):
+        return [None] * len(outputs)
+    kind = equation.kind
+    if kind in _SUMS:
+        return [_unit(outputs[0]) * _partial_sums(equation, values, outputs[0])]
+    if kind in _PRODUCTS:
+        [magnitude] = interpret.apply(equation, [_magnitude(v) for v in values])
+        return [losses["product"] * _unit(magnitude) * magnitude]
+    found: list[Array | None] = []
+    for y, unmoved in zip(outputs, exact, strict=True):
+        size = jnp.abs(y)
+        if kind in _SOLVERS:
+            size = jnp.broadcast_to(jnp.max(size, axis=-1, keepdims=True, initial=0), y.shape)
+        elif kind in _REDUCED:
+            size = jnp.maximum(size, 1)
+        name = "product" if kind in _SOLVERS else "function"
+        c = losses["arithmetic" if kind in _ARITHMETIC else name]
+        found.append(None if unmoved else c * _unit(y) * size)
+    return found
+
+
+def _partial_sums(equation: Equation, values: Sequence[Array], out: Array) -> Array:
+    """A bound of the magnitudes of all partial sums of a sum, added up.
+
+    Terms of both signs keep partial sums small; of terms of one sign they grow, and so does what an
+    accumulator loses.
+    """
+    kind, params = equation.kind, equation.params
+    magnitudes = [_magnitude(v) for v in values]
+    if kind == "reduce_sum":
+        return _in_blocks(values[0], params["axes"])
+    if kind == "cumsum":
+        [below] = interpret.apply(equation, magnitudes)
+        [sums] = interpret.apply(equation, [_magnitude(out)])
+        return _magnitude(out) + sums + below
+    if kind == "reduce_window_sum":
+        [magnitude] = interpret.apply(equation, magnitudes)
+        return math.prod(params["window_dimensions"]) * magnitude
+    operand, indices, updates = magnitudes
+    [magnitude] = interpret.apply(equation, magnitudes)
+    [terms] = interpret.apply(equation, [jnp.ones_like(operand), indices, jnp.ones_like(updates)])
+    return terms * magnitude
+
+
+def _in_blocks(x: Array, axes: Sequence[int]) -> Array:
+    """`_partial_sums` of a sum over axes, from the sums of about sqrt(n) blocks of terms.
+
+    Within a block, a partial sum exceeds that of the blocks before it by at most the magnitudes in
+    the block.
+    """
+    kept = [d for d in range(x.ndim) if d not in axes]
+    n = math.prod(x.shape[d] for d in axes)
+    x = jnp.transpose(jnp.asarray(x), [*kept, *axes]).reshape([x.shape[d] for d in kept] + [n])
+    blocks = max(1, math.isqrt(n))
+    size = -(-n // blocks)
+    x = jnp.pad(x, [(0, 0)] * len(kept) + [(0, blocks * size - n)])
+    x = x.reshape([*x.shape[:-1], blocks, size])
+    before = jnp.abs(jnp.cumsum(jnp.sum(x, axis=-1), axis=-1)).sum(axis=-1)
+    return size * (before + jnp.sum(jnp.abs(x), axis=(-1, -2)))
+
+
+def _magnitude(value: Array) -> Array:
+    value = jnp.asarray(value)
+    return jnp.abs(value) if is_float(value.dtype) and not jnp.iscomplexobj(value) else value
+
+
+def _unit(y: Array) -> float:
+    """Unit roundoff of the type of a value."""
+    return float(jnp.finfo(y.dtype).eps) / 2
+
+
+def _bits(y: Array) -> Array:
+    return lax.bitcast_convert_type(y.astype(jnp.float32), jnp.uint32)
+
+
+def _mixed(x: Array) -> Array:
+    """A bijection of 32-bit words whose output bits all depend on all input bits.
+
+    (The finalizer of MurmurHash3.)
+    """
+    x = (x ^ (x >> 16)) * np.uint32(0x85EBCA6B)
+    x = (x ^ (x >> 13)) * np.uint32(0xC2B2AE35)
+    return x ^ (x >> 16)
+
+
+def in_float64(equation: Equation, values: Sequence[Array]) -> list[Array]:
+    """Evaluate an equation with all real floats in double precision; runs under `enable_x64`.
+
+    What has no such form is evaluated in its own types: complex numbers, primitives that no table
+    lists, and those that hold functions.
+    """
+    wide = [_widened(v) for v in values]
+    known = Effect.UNKNOWN not in effects_of(equation)
+    if known and all(_real(v) for v in (*wide, *equation.outputs)):
+        params = {
+            name: np.dtype(np.float64) if name in _TYPES and _is_real_float(value) else value
+            for name, value in equation.params.items()
+        }
+        if not any(True for _ in flatten.subprograms(params)):
+            try:
+                outputs = interpret.apply(replace(equation, params=params), wide)
+            except (TypeError, ValueError, NotImplementedError):
+                pass  # The primitive has no implementation for these types.
+            else:
+                return [_widened(y) for y in outputs]
+    own = [jnp.asarray(v).astype(a.dtype) for v, a in zip(values, equation.inputs, strict=True)]
+    return [_widened(y) for y in interpret.apply(equation, own)]
+
+
+_TYPES = frozenset({"new_dtype", "preferred_element_type"})
+
+
+def _widened(value: Array) -> Array:
+    """A real float as float64; everything else as it is."""
+    return value.astype(jnp.float64) if _is_real_float(value.dtype) else value
+
+
+def _is_real_float(dtype: Any) -> bool:
+    return dtype is not None and jnp.issubdtype(dtype, jnp.floating)
+
+
+def _real(value: Any) -> bool:
+    return not jnp.issubdtype(value.dtype, jnp.complexfloating)
