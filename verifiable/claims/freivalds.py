@@ -309,22 +309,16 @@ def compare(
     )
 
 
-def _absent(
-    contraction: Contraction, applied: Applied, projection: Projection, out: Array
-) -> Array:
+def _absent(contraction: Contraction, applied: Any, projection: Any, out: Array) -> Array:
     """Rows of the claim that are NaN throughout, as they must be.
 
     With a finite B, the energy of a row is NaN only if A_i holds a NaN, or an infinity where B_k:
     is zero. Then every element of C_i is NaN, on every device.
     """
-    energy, norms = applied.energy, projection.norms
-    if energy is None or norms is None:
-        raise ValueError("a projection of integers cannot test floats")
-    expected = jnp.isnan(energy) & jnp.all(jnp.isfinite(norms))
+    expected = jnp.isnan(applied.energy) & jnp.all(jnp.isfinite(projection.norms))
 
     def claimed() -> Array:
-        numbers = contraction.out_sums((~jnp.isnan(out)).astype(jnp.float64))
-        return expected & (numbers == 0)
+        return expected & (contraction.out_sums((~jnp.isnan(out)).astype(jnp.float64)) == 0)
 
     return lax.cond(jnp.any(expected), claimed, lambda: jnp.zeros(expected.shape, bool))
 
@@ -352,15 +346,13 @@ def _compare_exact(
     )
 
 
-def _overflows(contraction: Contraction, applied: Applied, projection: Projection) -> Array:
+def _overflows(contraction: Contraction, applied: Any, projection: Any) -> Array:
     """Which rows a device may find beyond the largest number of the output's type.
 
     By the Cauchy-Schwarz inequality, |C_ij| w_j <= sqrt(K energy_i), and so are all partial sums.
     Half of the largest number leaves room for their rounding.
     """
     weights, energy = projection.weights, applied.energy
-    if weights is None or energy is None:
-        raise ValueError("a projection of integers cannot test floats")
     largest = float(jnp.finfo(contraction.dtypes[2]).max) / 2
     reach = jnp.sqrt(contraction.contracted * energy)
     if applied.top is not None:
@@ -370,9 +362,8 @@ def _overflows(contraction: Contraction, applied: Applied, projection: Projectio
 
 def _by_batch(contraction: Contraction, values: Array, rows: Array) -> Array:
     """Values of the batch, (batch,), in the shape of values of the rows."""
-    return jnp.broadcast_to(values[:, None], (contraction.batch, contraction.rows)).reshape(
-        rows.shape
-    )
+    shape = contraction.batch, contraction.rows
+    return jnp.broadcast_to(values[:, None], shape).reshape(rows.shape)
 
 
 def deviations(
@@ -385,8 +376,7 @@ def deviations(
 ) -> tuple[Array, Array, Array, Array]:
     """rho (batch..., rows..., draws); energy, sigma, and which rows of the claim are finite.
 
-    Arguments as of `compare`, of floats. All are in units of the powers of two that the operands
-    were divided by.
+    All are in units of the powers of two that the operands were divided by.
     """
     weights, floor, energy = projection.weights, projection.floor, applied.energy
     if weights is None or floor is None or energy is None:
