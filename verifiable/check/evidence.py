@@ -37,7 +37,7 @@ from verifiable import trace as traces
 from verifiable.challenge import secret
 from verifiable.check import operands, replay
 from verifiable.check.outputs import deviate
-from verifiable.check.second_look import MANY, SIZES, decide
+from verifiable.check.second_look import MANY, SIZES, changes, decide, distances
 from verifiable.check.specification import Specification
 from verifiable.check.trees import parameter_root
 from verifiable.claims import freivalds
@@ -269,8 +269,12 @@ class _Trial:
             centres = [
                 self.row(self.centre(part, given, apply)) for apply in (interpret.apply, in_float64)
             ]
-            changes = functools.partial(self.changes, part, given, accused.replays_inexactly)
-            found = decide(centres, changes)
+            found = decide(
+                np.minimum(*(distances(c, c.expected) for c in centres)),
+                np.maximum(*(c.limit for c in centres)),
+                np.minimum(*(c.scale for c in centres)),
+                functools.partial(self.changes, part, given, accused.replays_inexactly),
+            )
         verb = "shown to be wrong" if found.wrong else "not shown to be wrong"
         where = f"row {e.row}" if e.output else f"trip {e.trip}, row {e.row}"
         return Judgement(
@@ -297,7 +301,7 @@ class _Trial:
 
     def row(self, found: Deviation) -> Deviation:
         """The accused row: one of a product or output, the elements of one of a rounding."""
-        chosen = self.chosen(len(found.distance))
+        chosen = self.chosen(len(found.limit))
         return Deviation(*(np.asarray(x)[chosen] for x in found))
 
     def chosen(self, rows: int) -> slice:
@@ -346,17 +350,11 @@ class _Trial:
         if claim is not None and claim.vectors is not None:
             vectors[claim.vectors] = freivalds.vectors(secret(seed), claim.vectors, DRAWS)
         first = int.from_bytes(seed[:4], "big")
-        run = jax.jit(functools.partial(self.perturbed, part))
-        still = run(given, vectors, np.uint32(first), np.float32(0), np.float32(0))
-        chosen = np.arange(len(still))[self.chosen(len(still))][rows]
-        for m in range(MANY):
-            sizes = SIZES[m % len(SIZES)]
-            number = np.uint32((first + m) % 2**32)
-            moved = run(given, vectors, number, *(np.float32(x) for x in sizes))
-            with np.errstate(invalid="ignore", over="ignore"):
-                difference = np.asarray(moved)[chosen] - np.asarray(still)[chosen]
-                change = np.linalg.norm(difference, axis=-1) / draws
-            yield sum(sizes), np.where(np.isnan(change), np.inf, change)
+        run = functools.partial(jax.jit(functools.partial(self.perturbed, part)), given, vectors)
+        own = np.asarray(run(np.uint32(first), np.float32(0), np.float32(0)))
+        chosen = np.arange(len(own))[self.chosen(len(own))][rows]
+        for size, change in changes(run, own, chosen, first):
+            yield size, change / draws
 
     def perturbed(
         self,

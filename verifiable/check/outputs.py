@@ -120,10 +120,10 @@ def deviate(theirs: Array, mine: Array, eps: float) -> Deviation:
     wide = jnp.complex128 if jnp.iscomplexobj(mine) else jnp.float64
     rows = (math.prod(mine.shape[:-1]), math.prod(mine.shape[-1:]))
     theirs, mine = (x.reshape(rows).astype(wide) for x in (theirs, mine))
-    distance, norms = _norms(theirs - mine), _norms(mine)
+    norms = _norms(mine)
     if jnp.iscomplexobj(mine):
-        mine = jnp.concatenate([mine.real, mine.imag], axis=-1)
-    return deviation(mine, distance, eps * norms + floor, norms)
+        theirs, mine = (jnp.concatenate([x.real, x.imag], axis=-1) for x in (theirs, mine))
+    return deviation(mine, theirs, theirs, eps * norms + floor, norms)
 
 
 def _norms(x: Array) -> Array:

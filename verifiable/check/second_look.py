@@ -4,7 +4,7 @@ A tolerance says what rounding may do to a product. It cannot say what rounding 
 before it: a layer norm of a constant row, a cancelling variance or the sine of a large angle turn
 one last bit into any change. So the operands of a claim that failed are replayed again:
 
-    centre        op by op, in the program's own types and in float64;
+    centre        compiled, in the program's own types; and op by op, in float64;
     perturbed     with other rounding (`jaxpr.perturb`): half of the replays draw each element by
                   itself, half one sign for each equation; half move every result by what a device
                   may lose, half by WIDEN = 4 times as much.
@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -105,41 +105,23 @@ class SecondLook:
             "output": jnp.asarray(arguments.outputs[index]) if output else None,
         }
         with jax.enable_x64(True), jax.debug_nans(False), jax.debug_infs(False):
-            centres = [
-                self._centre(target, part, given, apply) for apply in (interpret.apply, in_float64)
-            ]
-            found = decide(centres, functools.partial(self._changes, target, part, given))
+            with jax.disable_jit():
+                wide = self._deviation(target, part, given, in_float64)
+            wide = Deviation(*(np.asarray(x) for x in wide))
+            draw = functools.partial(self._draw(target, part), given)
+            own = np.asarray(draw(np.uint32(0), np.float32(0), np.float32(0)))
+            distance = np.minimum(distances(wide, wide.expected), distances(wide, own))
+            found = decide(distance, wide.limit, wide.scale, functools.partial(changes, draw, own))
         claim = None if output else self.program.claims[index]
         trips, width = (1, 1) if claim is None else (math.prod(claim.trips), claim.row_width)
-        each = len(centres[0].distance) // (trips * width)
+        each = len(distance) // (trips * width)
         trip, row = divmod(found.row // width, each)
         return found._replace(row=row, trip=trip)
 
-    def _centre(
-        self, target: tuple[str, int], part: operands.Part, given: Any, apply: interpret.Apply
-    ) -> Deviation:
-        with jax.disable_jit():
-            found = self._deviation(target, part, given, apply)
-        return Deviation(*(np.asarray(x) for x in found))
-
-    def _changes(
-        self,
-        target: tuple[str, int],
-        part: operands.Part,
-        given: Any,
-        rows: np.ndarray[Any, Any],
-    ) -> Iterator[tuple[float, np.ndarray[Any, Any]]]:
-        """The size of each perturbation, and the norm of the change of each of some rows."""
+    def _draw(self, target: tuple[str, int], part: operands.Part) -> Callable[..., Array]:
         if target not in self._compiled:
             self._compiled[target] = jax.jit(functools.partial(self._perturbed, target, part))
-        run = self._compiled[target]
-        still = np.asarray(run(given, np.uint32(0), np.float32(0), np.float32(0)))[rows]
-        for m in range(MANY):
-            independent, coherent = SIZES[m % len(SIZES)]
-            moved = run(given, np.uint32(m), np.float32(independent), np.float32(coherent))
-            with np.errstate(invalid="ignore", over="ignore"):
-                change = np.linalg.norm(np.asarray(moved)[rows] - still, axis=-1)
-            yield independent + coherent, np.where(np.isnan(change), np.inf, change)
+        return self._compiled[target]
 
     def _perturbed(
         self,
@@ -184,25 +166,57 @@ class SecondLook:
         return operands.needed(block, analysis, [], [block.outputs[index]])
 
 
-Changes = Callable[[np.ndarray[Any, Any]], Iterator[tuple[float, np.ndarray[Any, Any]]]]
+Rows = np.ndarray[Any, Any]
+Changes = Callable[[Rows], Iterator[tuple[float, Rows]]]
 
 
-def decide(centres: Sequence[Deviation], changes: Changes) -> Look:
+def distances(found: Deviation, expected: Rows) -> Rows:
+    """The distance of each row of a claim from other operands' expectation.
+
+    Zero where this is not finite, and decides nothing; infinite where the claim is not finite.
+    """
+    with np.errstate(invalid="ignore", over="ignore"):
+        short = np.maximum(np.maximum(found.low - expected, expected - found.high), 0)
+        norms = np.linalg.norm(short, axis=-1)
+    norms = np.where(np.isnan(norms), np.inf, norms)
+    return np.where(np.isfinite(expected).all(axis=-1), norms, 0.0)
+
+
+def changes(
+    draw: Callable[..., Array], own: Rows, rows: Rows, first: int = 0
+) -> Iterator[tuple[float, Rows]]:
+    """The size of each perturbation, and the norm of the change of each of some rows.
+
+    Args:
+      draw: `(seed, independent, coherent) -> expectation of all rows`.
+      own: the expectation without perturbation.
+      rows: indices.
+      first: seed of the first draw.
+    """
+    for m in range(MANY):
+        independent, coherent = SIZES[m % len(SIZES)]
+        seed = np.uint32((first + m) % 2**32)
+        moved = np.asarray(draw(seed, np.float32(independent), np.float32(coherent)))
+        with np.errstate(invalid="ignore", over="ignore"):
+            change = np.linalg.norm(moved[rows] - own[rows], axis=-1)
+        yield independent + coherent, np.where(np.isnan(change), np.inf, change)
+
+
+def decide(distance: Rows, limit: Rows, scale: Rows, changes: Changes) -> Look:
     """Whether a row is beyond its limit by more than other rounding explains.
 
     Args:
-      centres: deviations without perturbation, as numpy arrays; each must show the row wrong.
+      distance: of each row, without perturbation; the least of all centres.
+      limit: of each row.
+      scale: of each row.
       changes: of rows by index, the size of each perturbation and the change of each row; MANY of
         them, read as needed.
     """
-    distance = np.minimum.reduce([_decidable(c) for c in centres])
-    limit = np.maximum.reduce([c.limit for c in centres])
     rows = np.flatnonzero(distance > limit)
     if not rows.size:
         return Look(False, 0, 0, 0.0)
-    distance, limit = distance[rows], limit[rows]
-    scale = np.minimum.reduce([c.scale for c in centres])[rows]
-    seen: dict[float, list[np.ndarray[Any, Any]]] = {}
+    distance, limit, scale = distance[rows], limit[rows], scale[rows]
+    seen: dict[float, list[Rows]] = {}
     spread = np.zeros_like(limit)
     excess = np.zeros_like(limit)
     for count, (size, change) in enumerate(changes(rows), start=1):
@@ -221,14 +235,7 @@ def decide(centres: Sequence[Deviation], changes: Changes) -> Look:
     return Look(bool(excess[worst] > 1.0), int(rows[worst]), 0, float(excess[worst]))
 
 
-def _decidable(centre: Deviation) -> np.ndarray[Any, Any]:
-    """The distance of each row; zero where the verifier's own operands are not finite."""
-    return np.where(np.isfinite(centre.expected).all(axis=-1), centre.distance, 0.0)
-
-
-def _heavy(
-    seen: Iterable[list[np.ndarray[Any, Any]]], limit: np.ndarray[Any, Any]
-) -> np.ndarray[Any, Any]:
+def _heavy(seen: Iterable[list[Rows]], limit: Rows) -> Rows:
     """Where the largest change is far from the typical one, so that a larger one may exist."""
     heavy = np.zeros(limit.shape, bool)
     for draws in seen:

@@ -134,7 +134,7 @@ class Product(Form):
         )
 
     def deviate(self, operands: list[Array], claim: Array, yardstick: Yardstick) -> Deviation:
-        """||rho|| of each row and its limit, sigma sqrt(L); `expected` is A (B r)."""
+        """A (B r) and C r of each row, and sigma sqrt(L)."""
         [near], projection = operands, yardstick.projection
         g: Array = yardstick.vectors
         applied = freivalds.apply(self.maps, near, projection)
@@ -142,11 +142,12 @@ class Product(Form):
             self.maps, applied, projection, claim, g, yardstick.eps
         )
         # The powers of two depend on the operands, and would differ between replays.
-        unit = 1.0 if applied.top is None else applied.top * projection.scale
-        distance = jnp.where(finite, unit * jnp.sqrt(jnp.sum(rho * rho, axis=-1)), jnp.inf)
+        unit: Any = 1.0 if applied.top is None else applied.top * projection.scale
+        claimed = unit * (applied.product + rho)
         return deviation(
             unit * applied.product,
-            distance,
+            claimed,
+            claimed,
             jnp.where(finite, unit * sigma * math.sqrt(yardstick.limit), 0.0),
             unit * jnp.sqrt(energy * g.shape[-1]),
         )
@@ -166,7 +167,8 @@ class Product(Form):
             different = claim != interpret.apply(equation, inputs)[0]
             wrong = form.out_sums(different.astype(jnp.float64)) > 0
             zero = jnp.zeros(wrong.shape)
-            return deviation(zero, jnp.where(wrong, jnp.inf, 0.0), zero, zero + 1)
+            distance = jnp.where(wrong, jnp.inf, 0.0)
+            return deviation(zero, distance, distance, zero, zero + 1)
         [product] = in_float64(equation, inputs)
         ones = jnp.ones((form.columns, 1), jnp.float64)
         narrow = jnp.asarray(far).astype(form.dtypes[form.far])
@@ -183,7 +185,7 @@ class Product(Form):
         expected = jnp.where(form.out_sums(large.astype(jnp.float64)) > 0, jnp.nan, 0.0)
         distance = jnp.where(finite, distance, jnp.inf)
         limit = jnp.where(finite, unit * sigma, 0.0)
-        return deviation(expected, distance, limit, unit * jnp.sqrt(energy))
+        return deviation(expected, distance, distance, limit, unit * jnp.sqrt(energy))
 
     def smooth(self, equation: Equation, inputs: list[Array], operands: list[Array]) -> Array:
         """The product; if integer operands are represented by floats, a product of floats.

@@ -160,12 +160,12 @@ class Rounding(Form):
         )
 
     def deviate(self, operands: list[Array], claim: Array, yardstick: Yardstick) -> Deviation:
-        """Each element's distance from the values that round to the claim, and its slack."""
+        """Each element, the interval of values that round to the claim, and the slack."""
         v, q = (x.astype(self.wide) for x in (*operands, claim))
         low, high, exists = self.preimage(q)
-        short = jnp.maximum(jnp.maximum(low - v, v - high), 0)
         slack = self.slack(v, yardstick.eps)
-        return deviation(v, jnp.where(exists, short, jnp.inf), slack, slack / yardstick.eps)
+        low, high = jnp.where(exists, low, jnp.inf), jnp.where(exists, high, -jnp.inf)
+        return deviation(v, low, high, slack, slack / yardstick.eps)
 
     def slack(self, value: Array, eps: float) -> Array:
         """How far a device's value may be from the verifier's: eps (|v| + rms(row)) + tiny."""

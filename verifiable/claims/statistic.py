@@ -57,30 +57,30 @@ class RowStatistics(NamedTuple):
 class Deviation(NamedTuple):
     """How far a claim or output is from what the verifier's operands lead to, row by row.
 
-    A row passes iff its distance is at most its limit. For a rounding, a row is one element.
+    A row passes iff the 2-norm of its distance from the interval is at most its limit. For a
+    rounding, a row is one element.
 
     Attributes:
       expected: float64 (rows, k), what the operands lead to; it differs between honest replays.
-      distance: float64 (rows,), of the claim from it; infinite if the claim is not finite.
+      low: float64 (rows, k), the least that the claim stands for.
+      high: float64 (rows, k), the most; for products and outputs the same.
       limit: float64 (rows,).
       scale: float64 (rows,), the typical norm of a row of `expected`.
     """
 
     expected: Array
-    distance: Array
+    low: Array
+    high: Array
     limit: Array
     scale: Array
 
 
-def deviation(expected: Array, distance: Array, limit: Array, scale: Array) -> Deviation:
+def deviation(expected: Array, low: Array, high: Array, limit: Array, scale: Array) -> Deviation:
     """A `Deviation` from arrays with any dimensions of rows, the columns last."""
-    rows = distance.size
-    expected = expected.reshape((rows, -1)).astype(jnp.float64)
-    distance, limit, scale = (
-        jnp.broadcast_to(x, distance.shape).reshape(rows).astype(jnp.float64)
-        for x in (distance, limit, scale)
-    )
-    return Deviation(expected, jnp.where(jnp.isnan(distance), jnp.inf, distance), limit, scale)
+    rows = limit.size
+    expected, low, high = (x.reshape((rows, -1)).astype(jnp.float64) for x in (expected, low, high))
+    limit, scale = (x.reshape(rows).astype(jnp.float64) for x in (limit, scale))
+    return Deviation(expected, low, high, limit, scale)
 
 
 def summary(rows: RowStatistics) -> Statistic:
