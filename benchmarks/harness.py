@@ -103,7 +103,7 @@ class Benchmark(Protocol):
 
 def names() -> list[str]:
     """Return the names of all benchmarks, sorted; the other modules are helpers."""
-    own = {"harness", "tables", "boinc", "__main__"}
+    own = {"harness", "tables", "boinc", "devices", "cheats", "zoo", "__main__"}
     return sorted(m.name for m in pkgutil.iter_modules([str(HERE)]) if m.name not in own)
 
 

@@ -1,0 +1,347 @@
+"""Whom the check rejects: no honest device, and every cheat that changes an answer.
+
+*Honest.* Models and programs of `benchmarks.zoo`, none of which is in the test-suite, on the
+devices of `benchmarks.devices`: compiled, op by op, and simulated ones whose every inexact
+operation is off by up to one unit in the last place, independently or coherently. `rejected`
+counts runs; `indeterminate_share` is the share of runs that were neither accepted nor rejected;
+`worst_ratio` is the largest statistic as a fraction of its limit, over all claims and runs, at most
+1e9 here. What was not accepted is listed by device and reason. `zoo.hazards` are programs on which
+honest devices differ by more than rounding: none may be rejected.
+
+*Ill-conditioned.* Glue that turns a last bit into any difference (`zoo.ill_conditioned`), in
+batches of some 1,000 rows, 100,000 in all for each family.
+
+*Cheats* (`benchmarks.cheats`). Counted are only those that change the answer, or that work on no
+answer at all. An accepted one is `within_corridor` if the stated tolerance allows to move this
+answer as far. On ill-conditioned inputs, a cheat may be hidden by the noise that honest devices
+have there; it must not be accepted where it is larger.
+
+*Second look.* A claim replaced by a wrong one, against an accepted check of the same run, in turn:
+`cost` is the one time over the other. `first_call` includes compilation, and is over the warm
+accepted check too.
+
+*Conviction.* Of runs that were not accepted, claims and outputs that failed are `accused`: evidence
+about them is made and judged, whatever the verdict was. `convicted` counts the guilty ones.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import jax
+import numpy as np
+
+from benchmarks import cheats
+from benchmarks.cheats import Bench
+from benchmarks.devices import NAMES, Answer, Device, devices, lanes, narrow_sums
+from benchmarks.harness import Row, interleaved_medians
+from benchmarks.zoo import ZOO, flax_classes
+from benchmarks.zoo.hazards import HAZARDS
+from benchmarks.zoo.ill_conditioned import FAMILIES, Family
+from benchmarks.zoo.subject import Inputs, Subject
+from verifiable.challenge import secret
+from verifiable.report import Verdict
+from verifiable.trace import Trace
+
+CLAIM = (
+    "No honest run is rejected, whatever the model and however the device rounds; few are "
+    "indeterminate; and no cheat that changes the answer beyond the stated corridor is accepted "
+    "(on CPUs; GPUs are untested)."
+)
+
+# Model by model what cheats are tried on: one of each family.
+CHEATED = (
+    "bert llama generation reranker resnet diffusion convnext lstm mamba moe-top2 gcn real-nvp "
+    "w8a8 mixed-bfloat16"
+).split()
+QUICK = ("gru", "gcn")
+QUICK_FAMILIES = ("layer norm of a constant row", "scalar heads, one a row")
+RUNS = 8  # of each device on each model; "ulp coherent" has eight ways
+BATCH, ROWS = 1_000, 100_000
+RENEWED = 16
+ACCUSED = 3  # of each device and program, at least, where so many failed
+LARGEST = 1e9
+
+
+@dataclass(slots=True)
+class Tally:
+    """Verdicts on a number of runs."""
+
+    runs: int = 0
+    rejected: int = 0
+    indeterminate: int = 0
+    accused: int = 0
+    convicted: int = 0
+    worst: float = 0.0
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    def add(self, bench: Bench, inputs: Inputs, answer: Answer, device: str) -> None:
+        """Check one run and count it."""
+        report = bench.check(inputs, answer)
+        if report.verdict is not Verdict.ACCEPT and self.accused < ACCUSED:
+            guilty = bench.convictions(inputs, answer, report)
+            self.accused += len(guilty)
+            self.convicted += sum(guilty)
+        self.runs += 1
+        self.rejected += report.verdict is Verdict.REJECT
+        self.indeterminate += report.verdict is Verdict.INDETERMINATE
+        worst = report.worst if math.isfinite(report.worst) else LARGEST
+        self.worst = max(self.worst, min(worst, LARGEST))
+        if report.verdict is not Verdict.ACCEPT:
+            self.reasons[f"{device}: {report.reason} ({report.verdict.value})"] += 1
+
+    def merge(self, other: Tally) -> None:
+        """Add the runs of another one."""
+        self.runs += other.runs
+        self.rejected += other.rejected
+        self.indeterminate += other.indeterminate
+        self.accused += other.accused
+        self.convicted += other.convicted
+        self.worst = max(self.worst, other.worst)
+        self.reasons += other.reasons
+
+    def rows(self, case: str, *, most: str | None) -> Iterator[Row]:
+        """The counts, with the bar of the share of indeterminate runs; then each reason."""
+        yield Row(case, "runs", self.runs, "1")
+        yield Row(case, "rejected", self.rejected, "1", "== 0")
+        yield Row(case, "accused", self.accused, "1")
+        yield Row(case, "convicted", self.convicted, "1", "== 0")
+        share = self.indeterminate / max(self.runs, 1)
+        yield Row(case, "indeterminate_share", share, "1", most)
+        yield Row(case, "worst_ratio", self.worst, "1")
+
+    def listed(self, case: str) -> Iterator[Row]:
+        """What was not accepted, by device and reason."""
+        for reason, count in sorted(self.reasons.items()):
+            yield Row(f"{case}, {reason}", "not_accepted", count, "1")
+
+
+def rows(quick: bool) -> Iterator[Row]:
+    """Measure honest runs and the cost of rejections, then hard cases, then cheats."""
+    makers = {n: ZOO[n] for n in QUICK} if quick else {**ZOO, **flax_classes.installed()}
+    totals = {device: Tally() for device in NAMES}
+    costs: list[Row] = []
+    listed: list[Row] = []
+    for name, make in makers.items():
+        bench = Bench.of(make())
+        tallies = honest(bench, bench.devices, 1 if quick else RUNS)
+        total = Tally()
+        for device, tally in tallies.items():
+            totals[device].merge(tally)
+            total.merge(tally)
+        yield Row(name, "claims", len(bench.program.claims), "1", ">= 1")
+        yield Row(name, "coverage", bench.program.coverage.share, "1")
+        yield from total.rows(name, most="<= 0.01")
+        listed += total.listed(name)
+        costs += second_look(name, bench, 3 if quick else 5)
+        del bench
+        jax.clear_caches()
+    yield Row("honest", "models", len(makers), "1", None if quick else ">= 40")
+    for device, tally in totals.items():
+        yield from tally.rows(f"all models, {device}", most="<= 0.01")
+    yield from listed
+    yield from costs
+    yield from summary(costs)
+    for name, make in HAZARDS.items():
+        if not quick:
+            yield from hazardous(name, make(), RUNS)
+            jax.clear_caches()
+    for name, family in FAMILIES.items():
+        if not quick or name in QUICK_FAMILIES:
+            yield from ill_conditioned(name, family, 4_000 if quick else ROWS)
+            jax.clear_caches()
+    for name in QUICK[-1:] if quick else CHEATED:
+        yield from cheated(name, ZOO[name](), 1 if quick else 4)
+        jax.clear_caches()
+    for name, family in FAMILIES.items():
+        if not quick:
+            yield from cheated(name, family.make(BATCH), 4, hidden=True)
+            jax.clear_caches()
+
+
+# -------------------------------------------------------------------------------------- honest
+
+
+def honest(
+    bench: Bench, chosen: Mapping[str, Device], runs: int, *, spread: bool = False
+) -> dict[str, Tally]:
+    """Verdicts on honest runs, by device.
+
+    Args:
+      bench: the program.
+      chosen: devices by name.
+      runs: of each device; or of all of them together, in turn, with `spread`.
+      spread: see `runs`.
+    """
+    tallies = {name: Tally() for name in chosen}
+    rng, params, order = np.random.default_rng(1), bench.subject.params, list(chosen)
+    for run in range(runs):
+        if run and run % RENEWED == 0:
+            bench = replace(bench, key=bench.program.setup(params, secret()))
+        inputs = bench.subject.draw(rng)
+        for name in [order[run % len(order)]] if spread else order:
+            answer = chosen[name](params, inputs, run // len(order) if spread else run)
+            tallies[name].add(bench, inputs, answer, name)
+    return tallies
+
+
+def hazardous(name: str, subject: Subject, runs: int) -> Iterator[Row]:
+    """Verdicts on honest runs of a program on which devices differ by more than rounding."""
+    bench, total = Bench.of(subject), Tally()
+    chosen = {**bench.devices, "narrow sums": narrow_sums(bench.program)}
+    for tally in honest(bench, chosen, runs).values():
+        total.merge(tally)
+    yield from total.rows(name, most=None)
+    yield from total.listed(name)
+
+
+def ill_conditioned(name: str, family: Family, least: int) -> Iterator[Row]:
+    """Verdicts on honest runs of ill-conditioned glue, `least` rows of a claim in all."""
+    bench = Bench.of(family.make(BATCH))
+    chosen = dict(bench.devices)
+    for count in family.lanes:
+        chosen[f"sums in {count} lanes"] = lanes(bench.program, count)
+    if family.simplified is not None:
+        other = Bench.of(replace(bench.subject, fn=family.simplified))
+        chosen["simplified"] = devices(other.program)["jit"]
+    each = max(claim.tests for claim in bench.program.claims)
+    total = Tally()
+    for tally in honest(bench, chosen, math.ceil(least / each), spread=True).values():
+        total.merge(tally)
+    yield Row(name, "rows", total.runs * each, "1")
+    yield from total.rows(name, most=None)
+    yield from total.listed(name)
+
+
+# --------------------------------------------------------------------------------- second look
+
+
+def second_look(name: str, bench: Bench, repeats: int) -> Iterator[Row]:
+    """The time of a rejection over the time of an accepted check."""
+    inputs = bench.subject.draw(np.random.default_rng(2))
+    y, trace = jax.block_until_ready(bench.run(bench.subject.params, *inputs))
+    wrong = (y, Trace(values=tuple(_wrong(bench, trace))))
+    bench.check(inputs, (y, trace))
+    start = time.perf_counter()
+    report = bench.check(inputs, wrong)
+    first = time.perf_counter() - start
+    medians = interleaved_medians(
+        {
+            "accepted": lambda: bench.check(inputs, (y, trace)).y,
+            "rejected": lambda: bench.check(inputs, wrong).y,
+        },
+        repeats,
+    )
+    case = f"{name}, one wrong claim"
+    yield Row(case, "rejected", int(report.verdict is Verdict.REJECT), "1")
+    yield Row(case, "seconds_accepted", medians["accepted"], "s")
+    yield Row(case, "seconds_rejected", medians["rejected"], "s")
+    yield Row(case, "cost", medians["rejected"] / medians["accepted"], "1")
+    yield Row(case, "first_call", first / medians["accepted"], "1")
+
+
+def _wrong(bench: Bench, trace: Trace) -> list[Any]:
+    """The claims of a run, one in the middle wrong in one element by the norm of its row."""
+    products = bench.products() or list(bench.program.claims)
+    index, values = products[len(products) // 2].index, list(trace.values)
+    wrong = np.array(values[index])
+    row = wrong.reshape(-1, wrong.shape[-1])[0]
+    size = float(np.linalg.norm(row.astype(np.float64)))
+    row[0] += np.asarray(max(size, 1.0), wrong.dtype)
+    values[index] = wrong
+    return values
+
+
+def summary(costs: Iterable[Row]) -> Iterator[Row]:
+    """Median and worst over the models."""
+    by_measure: dict[str, list[float]] = {"cost": [], "first_call": []}
+    for row in costs:
+        if row.measure in by_measure:
+            by_measure[row.measure].append(row.value)
+    case = "second look"
+    yield Row(case, "cost_median", statistics.median(by_measure["cost"]), "1", "<= 12")
+    yield Row(case, "cost_worst", max(by_measure["cost"]), "1")
+    yield Row(case, "cost_first_call", max(by_measure["first_call"]), "1")
+
+
+# -------------------------------------------------------------------------------------- cheats
+
+
+@dataclass(slots=True)
+class Cheated:
+    """Verdicts on runs of one cheat on one model."""
+
+    runs: int = 0
+    changed: int = 0
+    accepted: int = 0
+    corridor: int = 0
+    rejected: int = 0
+    convicted: int = 0
+    indeterminate: int = 0
+
+    def rows(self, case: str) -> Iterator[Row]:
+        """The counts; the first rejected run is accused; the share is of runs that changed it."""
+        yield Row(case, "runs", self.runs, "1")
+        yield Row(case, "changed", self.changed, "1")
+        yield Row(case, "accepted", self.accepted, "1", "== 0")
+        yield Row(case, "within_corridor", self.corridor, "1")
+        yield Row(case, "rejected", self.rejected, "1")
+        yield Row(case, "convicted", self.convicted, "1")
+        share = self.indeterminate / max(self.changed, 1)
+        yield Row(case, "indeterminate_share", share, "1")
+
+
+def cheated(name: str, subject: Subject, jobs: int, *, hidden: bool = False) -> Iterator[Row]:
+    """Verdicts on every cheat of one model; `hidden`: the input is ill-conditioned itself."""
+    found: dict[str, Cheated] = {}
+    bench = Bench.of(subject)
+    units = cheats.one_unit(bench)
+    covered = None if hidden else Bench.of(cheats.with_decoy(subject))
+    later = [] if covered is None else cheats.one_unit(covered)[1:]
+    for job in range(jobs):
+        inputs = subject.draw(np.random.default_rng(100 + job))
+        normal = cheats.spread(bench, inputs, 1 if jobs == 1 else 8)
+        for cheat, change in cheats.PARAMETERS.items():
+            if cheat == "skipped layers" and hidden:
+                continue
+            answer = bench.run(change(subject.params), *inputs)
+            judge(found.setdefault(cheat, Cheated()), bench, inputs, normal, answer)
+        for unit in units:
+            answer = unit(subject.params, inputs, job)
+            judge(found.setdefault("one unit", Cheated()), bench, inputs, normal, answer)
+        if covered is not None:
+            rng = np.random.default_rng(100 + job)
+            inputs, params = covered.subject.draw(rng), covered.subject.params
+            normal = cheats.spread(covered, inputs, 1 if jobs == 1 else 8)
+            rounded = covered.run({**params, "model": cheats.int8(params["model"])}, *inputs)
+            tried = [("decoy, then int8 weights", rounded)]
+            tried += [("decoy, then one unit", unit(params, inputs, job)) for unit in later]
+            for cheat, answer in tried:
+                hiding = cheats.planted(covered, inputs, answer, job)
+                judge(found.setdefault(cheat, Cheated()), covered, inputs, normal, hiding)
+    for cheat, tally in found.items():
+        yield from tally.rows(f"{name}, {cheat}")
+
+
+def judge(tally: Cheated, bench: Bench, inputs: Inputs, normal: cheats.Spread, answer: Any) -> None:
+    """Count one run of a cheat."""
+    tally.runs += 1
+    if not normal.changed(answer[0]):
+        return
+    tally.changed += 1
+    report = bench.check(inputs, answer)
+    verdict = report.verdict
+    if verdict is Verdict.ACCEPT:
+        within = cheats.within_corridor(bench, inputs, normal, answer[0])
+        tally.corridor += within
+        tally.accepted += not within
+    if verdict is Verdict.REJECT and not tally.rejected:
+        tally.convicted = int(any(bench.convictions(inputs, answer, report)))
+    tally.rejected += verdict is Verdict.REJECT
+    tally.indeterminate += verdict is Verdict.INDETERMINATE

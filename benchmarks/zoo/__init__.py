@@ -1,0 +1,25 @@
+"""Models and programs for the benchmark of verdicts; none of them is in the test-suite.
+
+    text, images, sequences    models by what they read
+    programs                   graphs, experts, densities, retrieval, loops
+    narrow                     integers and 16-bit floats
+    flax_classes               those of `transformers`, where it is installed
+    hazards                    honest devices differ by more than rounding
+    ill_conditioned            glue that turns a last bit into any difference
+    layers, subject            what they are made of
+
+A new model is a function that returns a `Subject`, and its name in `MODELS` of its module.
+"""
+
+from collections.abc import Callable
+
+from benchmarks.zoo import images, narrow, programs, sequences, text
+from benchmarks.zoo.subject import Subject
+
+ZOO: dict[str, Callable[[], Subject]] = {
+    make.__name__.replace("_", "-"): make
+    for module in (text, images, sequences, programs, narrow)
+    for make in module.MODELS
+}
+
+__all__ = ["ZOO", "Subject"]

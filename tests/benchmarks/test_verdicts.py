@@ -1,0 +1,211 @@
+"""The benchmark of verdicts: simulated devices, the zoo, cheats, and when one changes an answer."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks import cheats, devices, verdicts
+from benchmarks.devices import AWAY, DOWN, EACH, INDEPENDENT, TOWARDS, UP, moved
+from benchmarks.zoo import ZOO
+from benchmarks.zoo.hazards import HAZARDS
+from benchmarks.zoo.ill_conditioned import FAMILIES
+from benchmarks.zoo.subject import Subject, Weights, normals
+from verifiable import program
+
+TYPES = (jnp.float32, jnp.float16, jnp.bfloat16)
+WAYS = (UP, DOWN, AWAY, TOWARDS, EACH, INDEPENDENT)
+
+
+# ----------------------------------------------------------------------------- simulated devices
+
+
+def _values(dtype) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(1).standard_normal((40, 25)), dtype)
+
+
+def _ordinals(x: jax.Array) -> np.ndarray:
+    """The number of each float in the order of all floats of its type."""
+    bits = np.asarray(x).view(np.int32 if x.dtype.itemsize == 4 else np.int16).astype(np.int64)
+    lowest = -(2 ** (8 * x.dtype.itemsize - 1))
+    return np.where(bits < 0, lowest - bits, bits)
+
+
+def _moved(x: jax.Array, way: int, *, seed: int = 1, number: int = 3) -> jax.Array:
+    return moved(x, jnp.uint32(seed), number, jnp.uint32(way))
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("way", WAYS)
+def test_a_device_moves_a_result_by_at_most_one_unit_in_the_last_place(way, dtype):
+    x = _values(dtype)
+    steps = _ordinals(_moved(x, way)) - _ordinals(x)
+    sign = np.sign(np.asarray(x, np.float32)).astype(int)
+    expected = {UP: 1, DOWN: -1, AWAY: sign, TOWARDS: -sign}
+    if way in expected:
+        np.testing.assert_array_equal(steps, np.broadcast_to(expected[way], steps.shape))
+    elif way == EACH:
+        assert any(np.all(steps == e) for e in expected.values())
+    else:
+        assert set(np.unique(steps)) == {-1, 0, 1}
+
+
+def test_a_device_repeats_itself_and_another_one_does_not():
+    x = _values(jnp.float32)
+    first = _moved(x, INDEPENDENT)
+    np.testing.assert_array_equal(first, _moved(x, INDEPENDENT))
+    assert np.any(first != _moved(x, INDEPENDENT, seed=2))
+    assert np.any(first != _moved(x, INDEPENDENT, number=4))
+
+
+def test_equations_of_a_coherent_device_go_different_ways():
+    x = _values(jnp.float32)
+    ways = {tuple(np.ravel(_moved(x, EACH, number=n) > x)[:4].tolist()) for n in range(20)}
+    assert len(ways) > 2
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_is_no_rounded_number_stays(way):
+    largest = float(jnp.finfo(jnp.float32).max)
+    x = jnp.asarray([0.0, -0.0, np.inf, -np.inf, np.nan, largest], jnp.float32)
+    after = np.asarray(_moved(x, way))
+    np.testing.assert_array_equal(after[:5], np.asarray(x)[:5])
+    assert np.isfinite(after[5])
+
+
+def test_both_parts_of_a_complex_number_move():
+    x = jax.lax.complex(_values(jnp.float32), _values(jnp.float32)[::-1])
+    after = _moved(x, UP)
+    assert np.all(_ordinals(after.real) - _ordinals(x.real) == 1)
+    assert np.all(_ordinals(after.imag) - _ordinals(x.imag) == 1)
+
+
+# ------------------------------------------------------------------------------ a small program
+
+
+def _layers(p, x):
+    h = jnp.tanh(x @ p["layers"][0])
+    return jnp.argmax(h, -1), jnp.exp(h) @ p["layers"][1]
+
+
+@functools.cache
+def _bench() -> cheats.Bench:
+    w = Weights(1)
+    params = {"layers": [w.matrix(64, 64), w.matrix(64, 64)]}
+    return cheats.Bench.of(Subject(fn=_layers, params=params, draw=normals(8, 64)))
+
+
+def _inputs():
+    return _bench().subject.draw(np.random.default_rng(3))
+
+
+def test_a_simulated_device_moves_what_rounds_and_nothing_else():
+    bench, inputs = _bench(), _inputs()
+    params = bench.subject.params
+    (choice, y), trace = bench.devices["jit"](params, inputs, 0)
+    for name in devices.NAMES[2:]:
+        (other, z), claims = bench.devices[name](params, inputs, 1)
+        assert np.any(claims.values[0] != trace.values[0])
+        assert np.any(claims.values[1] != trace.values[1])
+        np.testing.assert_allclose(z, y, rtol=1e-4, atol=1e-5)
+        assert choice.dtype == other.dtype
+        assert bench.check(inputs, ((other, z), claims)).verdict is verdicts.Verdict.ACCEPT
+
+
+def test_sums_in_lanes_and_narrow_sums_are_those_sums():
+    def fn(p, x):
+        return (x @ p).sum(-1), (x @ p) @ p
+
+    p, x = jnp.ones((64, 64), jnp.float16), jnp.asarray(_values(jnp.float16)[:8, :1] + jnp.ones(64))
+    compiled = program.compile(fn, p, x.astype(jnp.float16))
+    for device in (devices.lanes(compiled, 4), devices.narrow_sums(compiled)):
+        (sums, y), _ = device(p, (x.astype(jnp.float16),), 0)
+        np.testing.assert_allclose(sums, x.astype(jnp.float32).sum(-1) * 64, rtol=0.05)
+        assert y.shape == (8, 64)
+
+
+# ---------------------------------------------------------------------------------------- cheats
+
+
+def test_one_unit_is_wrong_by_its_kappa_in_one_row():
+    bench, inputs = _bench(), _inputs()
+    params = bench.subject.params
+    _, honest = bench.run(params, *inputs)
+    for unit, index in zip(cheats.one_unit(bench), (0, 1), strict=True):
+        answer = unit(params, inputs, 5)
+        rows = np.any(np.asarray(answer[1].values[index] != honest.values[index]), -1)
+        assert rows.sum() == 1
+        report = bench.check(inputs, answer)
+        assert report.claim == bench.program.claims[index].name
+        # The statistic of a row at kappa has expectation kappa sqrt(t / L).
+        expected = cheats.KAPPA * (16 / bench.program.bound.limit) ** 0.5
+        assert expected / 2 < report.worst < expected * 2
+
+
+def test_other_parameters_are_those_of_the_cheat():
+    w = Weights(2)
+    params = {"layers": [w.matrix(64, 64), w.vector(64)], "head": w.matrix(64, 32)}
+    for change, levels in ((cheats.int8, 255), (cheats.int4, 15)):
+        rounded = np.asarray(change(params)["head"])
+        column = rounded[: cheats.GROUP, 0] / np.abs(rounded[: cheats.GROUP, 0]).max()
+        assert len(np.unique(column)) <= levels
+        assert 0 < np.abs(rounded - params["head"]).max() < 0.1
+    assert not np.any(cheats.skipped_layers(params)["layers"][-1])
+    assert np.any(cheats.skipped_layers(params)["layers"][0])
+    other = cheats.another_model(params)
+    assert float(np.std(other["head"])) == pytest.approx(float(np.std(params["head"])), rel=0.1)
+    assert np.all(np.asarray(other["head"]) != np.asarray(params["head"]))
+
+
+def test_a_decoy_comes_first_and_leaves_the_model_as_it_is():
+    covered = cheats.with_decoy(_bench().subject)
+    inputs = covered.draw(np.random.default_rng(4))
+    compiled = program.compile(covered.fn, covered.params, *inputs)
+    assert compiled.claims[0].shape == (8, 64)
+    assert len(compiled.claims) == len(_bench().program.claims) + 1
+    np.testing.assert_array_equal(
+        covered.fn(covered.params, *inputs)[0][1], _layers(_bench().subject.params, *inputs[1:])[1]
+    )
+
+
+def test_an_answer_has_changed_if_a_choice_differs_or_a_number_leaves_the_spread():
+    floats, choices = np.ones(4, np.float32), np.arange(4)
+    unsure = np.array([0, 1, 2, 0])
+    spread = cheats.Spread.of([(floats, choices), (floats + 1e-6, unsure)])
+    assert not spread.changed((floats, choices))
+    assert not spread.changed((floats + 3e-6, unsure))
+    assert spread.changed((floats + 1e-5, choices))
+    assert spread.changed((floats, np.array([1, 1, 2, 3])))
+    assert not spread.changed((floats, np.array([0, 1, 2, 1])))  # the devices disagree there
+    assert spread.changed((floats * np.nan, choices))
+
+
+# ------------------------------------------------------------------------------------------ zoo
+
+
+def test_the_zoo_is_large_and_holds_what_is_cheated_on():
+    assert len(ZOO) >= 40
+    assert {*verdicts.CHEATED, *verdicts.QUICK} <= set(ZOO)
+    assert set(verdicts.QUICK_FAMILIES) <= set(FAMILIES)
+
+
+def _claims(subject: Subject) -> int:
+    inputs = subject.draw(np.random.default_rng(0))
+    return len(program.compile(subject.fn, subject.params, *inputs).claims)
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_every_model_has_claims(name):
+    subject = ZOO[name]()
+    assert _claims(subject) >= 1
+    assert name not in verdicts.CHEATED or "layers" in subject.params
+
+
+@pytest.mark.parametrize("name", [*HAZARDS, *FAMILIES])
+def test_every_hard_case_traces(name):
+    make = HAZARDS.get(name) or functools.partial(FAMILIES[name].make, 64)
+    assert _claims(make()) >= (name != "int8 products as floats, K = 4,096")
