@@ -384,7 +384,9 @@ def deviations(
     claimed = out.astype(jnp.float64)
     if applied.top is not None:
         theirs = contraction.out_sums((~jnp.isfinite(claimed)).astype(jnp.float64)) == 0
-        claimed = contraction.scale_out(claimed / applied.top / projection.scale, weights)
+        # Without the barrier, XLA would divide by the product of the two, which may vanish.
+        claimed = lax.optimization_barrier(claimed / applied.top) / projection.scale
+        claimed = contraction.scale_out(claimed, weights)
         claim = contraction.out_sums(claimed * claimed)
         floor = floor / applied.top
     else:

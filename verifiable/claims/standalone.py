@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -9,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Float, Int8, Shaped, UInt8
+from jaxtyping import Float, Int8, UInt8
 
 from verifiable import policy
 from verifiable.challenge import Challenge
@@ -30,7 +31,7 @@ def verify_dot_general(
     challenge: Challenge,
     lhs: Operand,
     rhs: Operand,
-    out: Shaped[Any, "*out"],
+    out: Any,
     dimension_numbers: Any = None,
     *,
     preferred_element_type: Any = None,
@@ -42,7 +43,7 @@ def verify_dot_general(
       challenge: randomness that the device could not know when it committed to `out`.
       lhs: left operand, numpy or JAX, of a floating-point type, int8 or uint8.
       rhs: right operand.
-      out: the claimed product.
+      out: the claimed product; any object.
       dimension_numbers: as of `lax.dot_general`; a plain matrix product by default.
       preferred_element_type: as of `lax.dot_general`; int32 for integers. The type of the product
         decides the tolerance, so it is never taken from the claim.
@@ -71,7 +72,7 @@ def verify_conv_general_dilated(
     challenge: Challenge,
     lhs: Operand,
     rhs: Operand,
-    out: Shaped[Any, "*out"],
+    out: Any,
     window_strides: Sequence[int],
     padding: Any,
     *,
@@ -101,7 +102,7 @@ def _verify(
     product: Callable[[Array, Array], Array],
     lhs: Operand,
     rhs: Operand,
-    out: Shaped[Any, "*out"],
+    out: Any,
     policy: policy.Policy,
 ) -> Result:
     with jax.enable_x64(True):
@@ -118,8 +119,7 @@ def _verify(
         eps, limit = policy.eps_of(form), reached.limit
         g = jnp.asarray(freivalds.vectors(challenge, form.vectors(far_known=True), policy.draws))
         near, far = (jnp.asarray(x) for x in ((lhs, rhs), (rhs, lhs))[form.near])
-        projection = freivalds.project(form, far, g, eps=eps)
-        found = freivalds.test(form, near, projection, jnp.asarray(out), g, eps=eps, limit=limit)
+        found = _statistic(form, near, far, jnp.asarray(out), g, eps, limit)
         statistic = Statistic(*(np.asarray(x) for x in found))
     verdict, reason = judge(statistic, Product.mismatch)
     return Result(
@@ -130,6 +130,15 @@ def _verify(
         bound=reached,
         exact=form.exact,
     )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _statistic(
+    form: Contraction, near: Array, far: Array, out: Array, g: Array, eps: float, limit: float
+) -> Statistic:
+    """Project the far operand and test the claim; compiled once for each contraction."""
+    projection = freivalds.project(form, far, g, eps=eps)
+    return freivalds.test(form, near, projection, out, g, eps=eps, limit=limit)
 
 
 def _contraction(
