@@ -1,7 +1,8 @@
-"""Frees what a module of tests has compiled before the next module begins."""
+"""Keeps the run of all tests small and quick: what a module compiles, and the garbage collector."""
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 
 import pytest
@@ -14,8 +15,33 @@ settings.register_profile("verifiable", deadline=None)
 settings.load_profile("verifiable")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--optimised` compiles everything as for users."""
+    parser.addoption("--optimised", action="store_true", help="ignore quick_compilation")
+
+
+def pytest_collection_finish() -> None:
+    """Leave what the imports made out of every later collection: it lives as long as the run."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _memory_of_a_module() -> Iterator[None]:
     yield
     memory.forget_results()
     memory.free_compiled_programs()
+
+
+@pytest.fixture(scope="module")
+def quick_compilation(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Compile the programs of a module without LLVM's optimisations: a third less work.
+
+    They are the same HLO, so verdicts, reasons and names are those of users; the last bits of
+    floats may be others. Not for modules about bits, tolerances, speed or memory.
+    """
+    import jax  # noqa: PLC0415 - many tests need no JAX
+
+    jax.config.update("jax_disable_most_optimizations", not request.config.option.optimised)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

@@ -28,6 +28,8 @@ from verifiable.audits import planning
 from verifiable.report import Verdict
 from verifiable.voting import VoteOutcome
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 SMALL = functools.cache(functools.partial(models.small_transformer, 3, width=128, layers=2))
 TEXTS = ["--text", "the cat sat on the mat", "--text", "rain tomorrow"]
 

@@ -17,6 +17,8 @@ from verifiable import challenge, program
 from verifiable.check import corridor
 from verifiable.report import Verdict
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 WIDTH, ROWS = 96, 32
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((ROWS, WIDTH)).astype(np.float32)
@@ -97,8 +99,18 @@ def case(name: str) -> SimpleNamespace:
 
 
 @functools.cache
+def attack(name: str) -> Callable[[float], Any]:
+    """The attack by kappa, compiled once; roundings need a number when they are compiled."""
+
+    def run(kappa: float) -> Any:
+        return case(name).program.attack(PARAMS, X, answer=answer, kappa=kappa)
+
+    return run if name in ("integers", "narrow") else jax.jit(run)
+
+
+@functools.cache
 def attacked(name: str, kappa: float) -> Any:
-    return case(name).program.attack(PARAMS, X, answer=answer, kappa=kappa)
+    return attack(name)(kappa)
 
 
 def reach(name: str, kappa: float) -> float:

@@ -13,6 +13,8 @@ import pytest
 from tests.helpers.runs import ACCEPT, REJECT, ROWS, WIDTH, honest
 from verifiable.trace import Trace
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 HOSTILE: dict[str, Any] = {
     "nothing": None,
     "a number": 3,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,8 @@ from jax import lax
 
 import verifiable as vf
 from verifiable.report import Verdict
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 WIDTH, ROWS = 64, 16
 RNG = np.random.default_rng(0)
@@ -49,14 +52,20 @@ def looping(p: Any, x: Any, n: Any) -> Any:
     return lax.cond(n > 0, lambda: lax.scan(body, x, p)[0], lambda: x)
 
 
+@functools.cache
+def prepared(fn: Callable[..., Any]) -> tuple[vf.Program, vf.VerifierKey, Callable[..., Any]]:
+    """Once for every n: program, key and the device's half."""
+    program = vf.compile(fn, STACK, X, jnp.int32(0), policy=POLICY)
+    return program, program.setup(STACK, SECRET), jax.jit(program.execute)
+
+
 @pytest.mark.parametrize("n", [0, 1, 2])
 @pytest.mark.parametrize("fn", [branching, nested, looping])
 def test_scans_inside_of_branches(fn: Callable[..., Any], n: int):
     inputs = (X, jnp.int32(n))
-    program = vf.compile(fn, STACK, *inputs, policy=POLICY)
+    program, key, execute = prepared(fn)
     assert program.claims
-    key = program.setup(STACK, SECRET)
-    y, trace = jax.jit(program.execute)(STACK, *inputs)
+    y, trace = execute(STACK, *inputs)
     assert program.check(key, *inputs, y=y, trace=trace).verdict is Verdict.ACCEPT
     for index, value in enumerate(trace.values):
         taken = bool(np.any(value))

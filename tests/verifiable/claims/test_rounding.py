@@ -74,10 +74,10 @@ CHAINS = {
 
 
 @functools.cache
-def judged(name: str, eps: float) -> Callable[..., Any]:
+def judged(name: str) -> Callable[..., Any]:
     form = CHAINS[name]
 
-    def one(v: Any, q: Any) -> Any:
+    def one(v: Any, q: Any, eps: Any) -> Any:
         with jax.enable_x64(True):
             s = form.test([v], q, Yardstick(eps=eps))
             return s, form.slack(v.astype(form.wide), eps)
@@ -92,7 +92,7 @@ def worst_of(name: str, value: Any, claim: Any, eps: float) -> tuple[float, floa
     with jax.enable_x64(True):
         v = jnp.asarray(np.asarray([value], form.source))
         q = jnp.asarray(np.asarray([claim]).astype(form.dtype))
-        found, slack = judged(name, eps)(v, q)
+        found, slack = judged(name)(v, q, eps)
     return float(found.worst), float(slack[0])
 
 
@@ -126,6 +126,22 @@ def test_a_claim_passes_iff_a_value_within_the_slack_rounds_to_it(
         assert worst > 1
 
 
+@functools.cache
+def extremes_of(name: str) -> Callable[..., Any]:
+    """The ends of what a thousandth less than the slack allows, and the rounding itself."""
+    form = CHAINS[name]
+
+    def one(v: Any, eps: Any) -> Any:
+        slack = form.slack(v, eps)
+        # Not less where the machine would take the slack for zero.
+        slack = jnp.maximum(slack * 0.999, jnp.finfo(slack.dtype).tiny)
+        low, high = form.extremes(v, slack)
+        return low, form.forward(v), high
+
+    with jax.enable_x64(True):
+        return jax.jit(one)
+
+
 @pytest.mark.parametrize("name", CHAINS)
 @given(values, st.sampled_from([2.0**-20, 2.0**-8]))
 @example(8e-41, 2.0**-20)
@@ -133,12 +149,8 @@ def test_a_claim_passes_iff_a_value_within_the_slack_rounds_to_it(
 def test_the_extremes_pass_and_hold_the_rounding_between_them(name: str, value: float, eps: float):
     form = CHAINS[name]
     with jax.enable_x64(True):
-        v = jnp.asarray(np.asarray([value], form.source)).astype(form.wide)
-        slack = form.slack(v, eps)
-        # A thousandth less, but not where the machine would take the slack for zero.
-        slack = jnp.maximum(slack * 0.999, jnp.finfo(slack.dtype).tiny)
-        low, high = (float(x[0]) for x in form.extremes(v, slack))
-        own = float(form.forward(v)[0])
+        v = np.asarray([value], form.source).astype(form.wide)
+        low, own, high = (float(x[0]) for x in extremes_of(name)(v, eps))
     assert low <= own <= high
     for end in (low, own, high):
         assert worst_of(name, value, end, eps)[0] <= 1

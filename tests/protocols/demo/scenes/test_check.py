@@ -22,6 +22,8 @@ from verifiable.key import VerifierKey
 from verifiable.submission import Submission
 from verifiable.trace import Trace
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 SEED = bytes(range(32))
 TEXTS = ("the cat sat on the mat", "rain tomorrow", "a")
 
@@ -161,8 +163,12 @@ def test_the_gradient_attack_passes_only_inside_of_the_corridor():
     secret = j.program.setup(j.model.params, challenge.secret(SEED))
     corridor = j.program.corridor(j.model.params, *j.inputs, answer=first)
     honest = j.run().y
+    # Compiled once for both sizes of the attack.
+    attack = jax.jit(
+        lambda kappa: j.program.attack(j.model.params, *j.inputs, answer=first, kappa=kappa)
+    )
     for kappa, verdict in ((1.0, "accept"), (1.2 * corridor.kappa, "reject")):
-        y, claims = j.program.attack(j.model.params, *j.inputs, answer=first, kappa=kappa)
+        y, claims = jax.device_get(attack(kappa))
         assert j.program.check(secret, *j.inputs, y=y, trace=claims).verdict == verdict
         moved = abs(float(first(y) - first(honest)))
         assert (moved <= corridor.reach) == (verdict == "accept")

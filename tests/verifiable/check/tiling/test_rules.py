@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from verifiable.check.tiling import evaluate, rules
 from verifiable.check.tiling.rules import Cut
 from verifiable.jaxpr import flatten, interpret
 from verifiable.jaxpr.blocks import Equation
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 RNG = np.random.default_rng(11)
 A = RNG.standard_normal((4, 6, 8)).astype(np.float32)
@@ -74,7 +77,9 @@ def known(env, atoms):
 def test_rules(name):
     fn, x = RULED[name]
     equations, env = steps_of(fn, x)
-    cuts = 0
+    pieces_of: list[Any] = []
+    operands: list[Any] = []
+    expected: list[Any] = []
     for equation in equations:
         rule = rules.RULES[equation.kind]
         for i, v in enumerate(equation.outputs):
@@ -84,15 +89,22 @@ def test_rules(name):
                     sources = rule(equation, i, cut)
                     if sources is None:
                         continue
-                    cuts += 1
-                    values = [
-                        value if c is None else piece_of(value, c, start, size)
-                        for value, c in zip(known(env, equation.inputs), sources, strict=True)
-                    ]
-                    result = evaluate.evaluate(equation, i, cut, start, size, values)
-                    want = piece_of(np.asarray(env[v]), cut, start, size)
-                    np.testing.assert_allclose(result, want, rtol=1e-5, atol=1e-6)
-    assert cuts or name == "reshape mixes"
+                    pieces_of.append((equation, i, cut, start, size))
+                    operands.append(
+                        [
+                            value if c is None else piece_of(value, c, start, size)
+                            for value, c in zip(known(env, equation.inputs), sources, strict=True)
+                        ]
+                    )
+                    expected.append(piece_of(np.asarray(env[v]), cut, start, size))
+
+    @jax.jit
+    def run(operands):
+        return [evaluate.evaluate(*p, v) for p, v in zip(pieces_of, operands, strict=True)]
+
+    for result, want in zip(run(operands), expected, strict=True):
+        np.testing.assert_allclose(result, want, rtol=1e-5, atol=1e-6)
+    assert expected or name == "reshape mixes"
 
 
 def test_axes_that_a_primitive_mixes_are_not_cut():
