@@ -320,9 +320,15 @@ class _Trial:
         def measure(claim: Claim, env: Env, context: replay.Context) -> Deviation:
             read = interpret.read_all(env, claim.operands)
             far = None if claim.far is None else interpret.read(env, claim.far)
-            eps = context.policy.eps_of(claim, claim.name)
-            value = context.claimed[claim.index]
+            with jax.disable_jit(False):
+                return test(read, far, context.claimed[claim.index])
+
+        def deviate_exactly(read: list[Array], far: Array | None, value: Array) -> Deviation:
+            claim, policy = self.claim, self.program.policy
+            eps = policy.eps_of(claim, claim.name)
             return claim.form.deviate_exactly(claim.equation, read, far, value, eps)
+
+        test = jax.jit(deviate_exactly)
 
         with jax.disable_jit():
             found = self.deviation(part, given, measure, apply)

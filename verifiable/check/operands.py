@@ -8,6 +8,7 @@ a key, or, for someone who has the parameters and no key, evaluated too.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ import jax.numpy as jnp
 from verifiable.check.partition import Analysis, Frame
 from verifiable.check.replay import Context
 from verifiable.claims.claim import Claim
+from verifiable.claims.form import Form, Yardstick
 from verifiable.claims.statistic import Deviation
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Atom, Block, Env, Equation, Var
@@ -277,10 +279,33 @@ class _Walk:
 
 
 def deviation(claim: Claim, env: Env, context: Context) -> Deviation:
-    """The deviation of a claim from its operands: a `Measure`."""
-    read = interpret.read_all(env, claim.operands)
-    value = context.claimed[claim.index]
-    return claim.form.deviate(read, value, context.yardstick(claim, env))
+    """The deviation of a claim from its operands: a `Measure`.
+
+    Only the glue is the user's; the test itself is compiled where the glue goes op by op.
+    """
+    projection, far = context.projections.get(claim.index), None
+    if projection is None and claim.far is not None:
+        far = jnp.asarray(interpret.read(env, claim.far), claim.far.dtype)
+    vectors = None if claim.vectors is None else context.vectors[claim.vectors]
+    arrays = (
+        interpret.read_all(env, claim.operands),
+        far,
+        context.claimed[claim.index],
+        projection,
+        vectors,
+    )
+    eps = context.policy.eps_of(claim, claim.name)
+    with jax.disable_jit(False):
+        return _deviation(claim.form, eps, context.limit, arrays)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _deviation(form: Form, eps: float, limit: float, arrays: Any) -> Deviation:
+    read, far, value, projection, vectors = arrays
+    yardstick = Yardstick(eps=eps, limit=limit, vectors=vectors, projection=projection)
+    if far is not None:
+        yardstick = replace(yardstick, projection=form.project(far, yardstick))
+    return form.deviate(read, value, yardstick)
 
 
 def flattened(found: Deviation, claim: Claim) -> Deviation:

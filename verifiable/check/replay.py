@@ -92,9 +92,7 @@ def _yardstick(
 def _project(claim: Claim, env: Env, yardstick: Yardstick) -> Any:
     if claim.far is None:
         return None
-    # A second look may have evaluated the far operand in double precision.
-    far = jnp.asarray(interpret.read(env, claim.far), claim.far.dtype)
-    return claim.form.project(far, yardstick)
+    return claim.form.project(interpret.read(env, claim.far), yardstick)
 
 
 def _setup_scan(

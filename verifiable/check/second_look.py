@@ -83,6 +83,7 @@ class SecondLook:
 
     program: Specification
     key: Any = field(repr=False)
+    _parts: dict[tuple[str, int], operands.Part] = field(default_factory=dict, repr=False)
     _compiled: dict[tuple[str, int], Callable[..., Array]] = field(default_factory=dict, repr=False)
 
     def look(self, arguments: Any, index: int, output: bool) -> Look:
@@ -157,13 +158,13 @@ class SecondLook:
         mine = interpret.read(env, block.outputs[index])
         return deviate(given["output"], jnp.asarray(mine), program.tolerances[output.name])
 
-    @functools.cache  # noqa: B019  One entry a claim; it lives as long as the program.
     def _part(self, target: tuple[str, int]) -> operands.Part:
-        kind, index = target
-        block, analysis = self.program.function.block, self.program.analysis
-        if kind == "claim":
-            return operands.needed(block, analysis, [index])
-        return operands.needed(block, analysis, [], [block.outputs[index]])
+        if target not in self._parts:
+            kind, index = target
+            block, analysis = self.program.function.block, self.program.analysis
+            claims, outputs = ([index], []) if kind == "claim" else ([], [block.outputs[index]])
+            self._parts[target] = operands.needed(block, analysis, claims, outputs)
+        return self._parts[target]
 
 
 Rows = np.ndarray[Any, Any]
