@@ -17,9 +17,9 @@ the unperturbed replay, the limit of the row is widened by
 Where glue is smooth both are the same; at a cliff, such as a variance clipped at zero, the larger
 perturbation reaches it although an honest one seldom does. A row is shown wrong iff its distance
 from both centres is greater than limit_i + spread_i, the spread is not a visible part of the row
-(at most 2^-6 of its scale), and not heavy-tailed (the largest change at most 8 times the median, or
-below 2^-6 of the limit). FEW replays acquit; they convict only beyond limit_i + 4 spread_i; between
-the two, MANY decide.
+(at most 2^-6 of its scale, or 4 limit_i), and not heavy-tailed (the largest change at most 8 times
+the median, or below 2^-6 of the limit). FEW replays acquit; they convict only beyond
+limit_i + 4 spread_i; between the two, MANY decide.
 
 Every row of a claim is looked at, so that a row of noise hides no other. It costs nothing where
 every test passes.
@@ -225,7 +225,8 @@ def decide(distance: Rows, limit: Rows, scale: Rows, changes: Changes) -> Look:
         spread = np.maximum(spread, change * (WIDEN / size))
         if count not in (FEW, MANY):
             continue
-        explained = (spread > VISIBLE * scale) | _heavy(seen.values(), limit)
+        visible = spread > np.maximum(VISIBLE * scale, WIDEN * limit)
+        explained = visible | _heavy(seen.values(), limit)
         with np.errstate(invalid="ignore"):
             excess = np.nan_to_num(distance / (limit + spread), nan=0.0, posinf=np.inf)
         excess = np.where(explained, np.minimum(excess, 1.0), excess)

@@ -220,8 +220,9 @@ def test_distances_are_zero_where_the_verifier_is_not_finite_and_infinite_where_
 
 
 def test_a_visible_spread_decides_nothing():
-    assert judged([90.0], changes(1.0), scale=1000).wrong
-    assert not judged([90.0], changes(1.0), scale=10).wrong
+    assert judged([90.0], changes(1.1), scale=1000).wrong
+    assert not judged([90.0], changes(1.1), scale=10).wrong
+    assert judged([90.0], changes(0.9), scale=10).wrong  # within 4 times the limit
 
 
 def test_a_heavy_tail_decides_nothing():
