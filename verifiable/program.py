@@ -19,7 +19,6 @@ without which a device could choose its trace after it knew what would be tested
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -38,6 +37,7 @@ from verifiable.check.corridor import Answer
 from verifiable.check.receive import Problem, ReceivedArrays, misnamed, receive, uncommitted
 from verifiable.check.replay import Findings
 from verifiable.check.schedule import Strategy
+from verifiable.check.settings import neutral, require_threads
 from verifiable.check.specification import Specification
 from verifiable.check.trees import RootMemory, abstract, parameter_root
 from verifiable.check.verdict import judge, refuse
@@ -88,8 +88,7 @@ class Program(Specification):
         other.require_policy()
         return other
 
-    # ------------------------------------------------------------------------- the device
-
+    @neutral()
     def prove(self, params: Any, *inputs: Any) -> Submission:
         """Run the function on a device, and commit to its answer and trace.
 
@@ -139,8 +138,7 @@ class Program(Specification):
     def _executed(self) -> Callable[..., tuple[Any, Trace]]:
         return jax.jit(self.execute)
 
-    # -------------------------------------------------------------------- the coordinator
-
+    @neutral()
     def setup(self, params: Any, challenge: Challenge) -> VerifierKey:
         """Make the verifier key: everything that the check needs of the parameters.
 
@@ -163,6 +161,7 @@ class Program(Specification):
         )
         return VerifierKey(header, self._compiled_setup.arrays(params, challenge))
 
+    @neutral()
     def verify(
         self,
         key: VerifierKey,
@@ -203,6 +202,7 @@ class Program(Specification):
             return refuse(problem, coverage=self.coverage, bound=self.bound)
         return self._judge(key, tuple(inputs), received, corridor)
 
+    @neutral()
     def check(
         self,
         key: VerifierKey,
@@ -259,10 +259,6 @@ class Program(Specification):
     def _compiled_setup(self) -> CompiledSetup:
         return CompiledSetup(program=self)
 
-    def _require_key(self, key: VerifierKey, parameters: bytes | None) -> None:
-        job = {} if parameters is None else {"parameters": parameters}
-        key.header.require(program=self.id, policy=self.policy.id, **job)
-
     def _judge(
         self,
         key: VerifierKey,
@@ -291,8 +287,6 @@ class Program(Specification):
             y=mine,
             corridor=corridor,
         )
-
-    # ------------------------------------------------------------------------ measurements
 
     def tune(
         self, key: VerifierKey, *inputs: Any, y: Any, trace: Any, repeats: int = 10
@@ -366,8 +360,7 @@ def compile(
       params: pytree of arrays or `ShapeDtypeStruct`s: what the coordinator knows beforehand.
       *inputs: pytrees of arrays or `ShapeDtypeStruct`s: what differs from job to job.
       policy: tolerances and limits.
-      strategy: how to compile the check, such as `Program.tune` found; a default that suits most
-        programs if there is none.
+      strategy: how to compile the check, such as `Program.tune` found; by default, what suits most.
 
     Raises:
       TypeError: `fn` is not callable, a leaf is not an array (the message names it), or a primitive
@@ -378,21 +371,20 @@ def compile(
         raise TypeError(
             f"fn must be a function, got {type(fn).__name__}: compile(fn, params, *inputs)"
         )
+    require_threads()
     require_type("policy", policy, Policy)
     require_type("strategy", strategy or Strategy(), Strategy)
     params, inputs = abstract("params", params), abstract("inputs", inputs)
     function, y = flatten.trace(fn, params, *inputs)
     known = len(function.constants) + len(jax.tree.leaves(params))
     found = partition.analyse(function.block, known, policy.draws)
-    claims = found.by_equation.values()
-    nbytes = sum(math.prod(c.shape) * c.dtype.itemsize for c in claims)
     compiled = Program(
         policy=policy,
         params=params,
         inputs=inputs,
         y=y,
         id=program_id.program_id(function, known, jax.tree.leaves(y), found),
-        strategy=strategy or schedule.default(nbytes, scans=any(c.trips for c in claims)),
+        strategy=strategy or schedule.default(found.trace_bytes, scans=found.scans),
         function=function,
         analysis=found,
     )

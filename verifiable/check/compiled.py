@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from verifiable.challenge import Challenge
-from verifiable.check import replay, schedule
+from verifiable.check import replay, schedule, settings
 from verifiable.check.outputs import compare
 from verifiable.check.replay import Findings
 from verifiable.check.schedule import Packed, Strategy
@@ -142,7 +142,7 @@ class CompiledCheck:
           ValueError: the key has other arrays than the program's.
         """
         require_arrays(arguments.key, self._key_arrays)  # runs once per trace, not once per call
-        with jax.enable_x64(True):
+        with settings.neutral(), jax.enable_x64(True):
             names, structure = list(self._key_arrays), jax.tree.structure(self.key)
             key = jax.tree.unflatten(structure, [arguments.key[name] for name in names])
             env, context = replay.begin(
@@ -163,8 +163,8 @@ class CompiledCheck:
         """`statistics` by the compiled parts, at the same time; findings as numpy arrays."""
 
         def run(part: Callable[..., tuple[Packed, Any]]) -> tuple[Findings, Any]:
-            # A NaN in a claim is a finding, not an error of the verifier.
-            with jax.enable_x64(True), jax.debug_nans(False), jax.debug_infs(False):
+            # A NaN in a claim is a finding, not an error of the verifier. Flags belong to a thread.
+            with settings.neutral(compiled=True), jax.enable_x64(True):
                 packed, mine = part(arguments)
             return schedule.unpack(packed), mine
 

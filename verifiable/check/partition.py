@@ -67,6 +67,17 @@ class Analysis:
     checked: int
     replayed: int
 
+    @property
+    def trace_bytes(self) -> int:
+        """Size of all claims."""
+        claims = self.by_equation.values()
+        return sum(math.prod(c.shape) * c.dtype.itemsize for c in claims)
+
+    @property
+    def scans(self) -> bool:
+        """Whether claims are under a scan."""
+        return any(c.trips for c in self.by_equation.values())
+
     def fact(self, atom: Atom) -> Fact:
         """Facts about an atom."""
         return CERTAIN if isinstance(atom, Literal) else self.facts[atom]

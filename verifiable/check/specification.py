@@ -12,7 +12,7 @@ import jax
 from verifiable.check import describe
 from verifiable.check.outputs import Output
 from verifiable.check.partition import Analysis
-from verifiable.check.trees import conform
+from verifiable.check.trees import conform, is_deleted
 from verifiable.claims import freivalds
 from verifiable.claims.claim import Claim
 from verifiable.errors import require_type
@@ -112,6 +112,14 @@ class Specification:
         foreign = sorted(self.policy.calibrated.keys() - self.tolerances.keys())
         if foreign:
             raise ValueError(f"the policy was calibrated for another program, with {foreign[0]!r}")
+
+    def _require_key(self, key: VerifierKey, parameters: bytes | None) -> None:
+        """Raise ValueError unless a key was made for this program, policy and job, and is whole."""
+        job = {} if parameters is None else {"parameters": parameters}
+        key.header.require(program=self.id, policy=self.policy.id, **job)
+        gone = [name for name, array in key.arrays.items() if is_deleted(array)]
+        if gone:
+            raise ValueError(f"array {gone[0]!r} of the key was deleted: make or load it again")
 
     @staticmethod
     def _require_types(key: Any, parameters: Any, corridor: Any) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from verifiable import merkle
 from verifiable.encoding import encode, tagged_hash, tensor_bytes
 from verifiable.jaxpr.flatten import shape_dtype
+from verifiable.trace.receive import array_types
 
 _REMEMBERED = 8  # sets of parameters
 _LONGEST = 200  # characters of a tree in a message
@@ -64,6 +65,11 @@ class RootMemory:
             references = [weakref.ref(leaf) for leaf in leaves]
             self._known = [*self._known[1 - _REMEMBERED :], (references, root)]
         return root
+
+
+def is_deleted(x: Any) -> bool:
+    """Whether an array has no memory any more."""
+    return type(x) in array_types() and bool(x.is_deleted())
 
 
 def by_name(tree: Any) -> dict[str, Any]:
@@ -153,6 +159,11 @@ def conform(what: str, expected: Any, given: Any) -> Any:
             raise ValueError(
                 f"{what}{jax.tree_util.keystr(path)} has shape {b.shape} and type {b.dtype}, "
                 f"the program was compiled for {a.shape} and {a.dtype}"
+            )
+        if is_deleted(x):
+            raise ValueError(
+                f"{what}{jax.tree_util.keystr(path)} was deleted, as an argument that is donated "
+                "to a compiled function is: pass a copy of it there"
             )
         # Without x64, JAX reads doubles as floats; the check, which runs with it, must as well.
         return x if isinstance(x, jax.Array) else np.asarray(x, a.dtype)

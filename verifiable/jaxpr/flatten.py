@@ -57,10 +57,11 @@ def shape_dtype(value: Any) -> jax.ShapeDtypeStruct:
 def as_function(equation: Equation) -> Callable[..., Sequence[Array]]:
     """What an equation without bodies computes, as a function of the values of its inputs.
 
-    A higher-order primitive that is not inlined, such as `custom_linear_solve`, is applied whole.
+    A higher-order primitive that is not inlined, such as `custom_linear_solve`, is applied whole,
+    and so are random numbers, which depend on a flag that JAX keeps beside an equation.
     """
     primitive = equation.origin.primitive
-    if any(True for _ in subprograms(equation.params)):
+    if any(True for _ in subprograms(equation.params)) or _FLAG in equation.params:
         return jex.jaxpr_as_fun(_one_equation(equation.origin))
 
     def bind(*values: Array) -> Sequence[Array]:
@@ -68,6 +69,9 @@ def as_function(equation: Equation) -> Callable[..., Sequence[Array]]:
         return out if primitive.multiple_results else [out]
 
     return bind
+
+
+_FLAG = "threefry_partitionable"
 
 
 def is_jaxpr(value: Any) -> bool:
@@ -103,7 +107,8 @@ class _Builder:
         # jaxpr or the new entry keeps each array alive.
         if id(value) in self.known:
             return self.known[id(value)]
-        array = np.asarray(value)
+        # The caller may change an array of numpy in place, and the id names what it was.
+        array = np.asarray(value) if isinstance(value, jax.Array) else np.array(value)
         var = Var(array.shape, array.dtype)
         self.constants[var] = array
         self.known[id(value)] = var
@@ -172,6 +177,8 @@ class _Builder:
                 self.body(params["body_jaxpr"], inputs[split:both], scope),
             )
             inputs, params = inputs[both:], {}
+        elif kind.startswith("random_"):
+            params = {**params, _FLAG: bool(eqn.ctx.threefry_partitionable)}
         return Equation(kind, params, inputs, outs, bodies, self.name(scope, kind), eqn)
 
     def body(self, closed: Any, captured: tuple[Atom, ...], scope: str) -> Block:

@@ -9,6 +9,7 @@ bytes.
 from __future__ import annotations
 
 import mmap
+from functools import cache
 from itertools import count
 from typing import Any
 
@@ -120,9 +121,22 @@ def array_or_none(received: Any) -> Any:
     kind = type(received)  # an object may lie about its class, or raise when it is asked
     if kind in (np.ndarray, np.memmap):
         return np.array(received) if _mapped(received) else np.asarray(received)
-    if issubclass(kind, jax.Array):
-        return None if received.is_deleted() else received
+    if kind in array_types():
+        if received.is_deleted():
+            return None
+        # JAX may refuse an array on a device of its own, and compiles anew for a weak type.
+        plain = jax.numpy.issubdtype(received.dtype, jax.dtypes.prng_key) or not (
+            received.committed or received.weak_type
+        )
+        return received if plain else np.asarray(received)
     return np.asarray(received) if issubclass(kind, np.generic) else None
+
+
+@cache
+def array_types() -> tuple[type, ...]:
+    """The types of JAX's own arrays and random keys: a subclass of `jax.Array` may do anything."""
+    with jax.ensure_compile_time_eval():  # also where a program is being traced
+        return type(jax.numpy.zeros(())), type(jax.random.key(0))
 
 
 def _mapped(array: Any) -> bool:

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.helpers.runs import ACCEPT, REJECT, ROWS, WIDTH, honest
+from tests.helpers.runs import ACCEPT, REJECT, ROWS, WIDTH, W, honest
+from verifiable.key import VerifierKey
 from verifiable.trace import Trace
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -117,3 +118,55 @@ def test_a_deleted_array_is_no_array():
     gone.delete()
     report = run.check(run.y, (gone, run.claims[1]))
     assert (report.verdict, report.reason) == (REJECT, "trace-structure")
+
+
+def test_an_array_of_a_weak_type_or_on_a_device_of_its_own_is_an_array():
+    """JAX would compile the check anew for each, or refuse to mix devices."""
+    run = honest("dense")
+    parts = run.program.compiled_check.parts
+    assert run.check(run.y, run.claims).verdict is ACCEPT
+    compiled = [part._cache_size() for part in parts]  # type: ignore[attr-defined]
+    committed = jax.device_put(run.claims[0], jax.devices()[0])
+    weak = jax.jit(lambda: jnp.broadcast_to(jnp.asarray(1.0), run.claims[0].shape))()
+    assert weak.weak_type
+    assert run.check(run.y, (committed, run.claims[1])).verdict is ACCEPT
+    assert run.check(run.y, (weak, run.claims[1])).reason == "claim-mismatch"
+    assert [part._cache_size() for part in parts] == compiled  # type: ignore[attr-defined]
+
+
+class NoArray(jax.Array):
+    """Says of itself what the check asks an array."""
+
+    shape = (ROWS, WIDTH)
+    dtype = np.dtype(np.float32)
+    committed = weak_type = False
+
+    def is_deleted(self) -> bool:
+        return False
+
+
+def test_a_subclass_of_jax_arrays_is_no_array():
+    run = honest("dense")
+    thing = object.__new__(NoArray)
+    report = run.check(run.y, (thing, run.claims[1]))
+    assert (report.verdict, report.reason) == (REJECT, "trace-structure")
+
+
+def test_deleted_inputs_and_keys_are_the_callers_mistake():
+    run = honest("dense")
+    x, n = run.inputs
+    with pytest.raises(ValueError, match=r"inputs\[0\] was deleted"):
+        run.check(run.y, run.claims, (_deleted(x), n))
+    with pytest.raises(ValueError, match="params was deleted"):
+        run.program.prove(_deleted(W), x, n)
+    name = next(iter(run.key.arrays))
+    key = VerifierKey(run.key.header, run.key.arrays | {name: _deleted(run.key.arrays[name])})
+    with pytest.raises(ValueError, match="of the key was deleted"):
+        run.program.check(key, *run.inputs, y=run.y, trace=run.claims)
+
+
+def _deleted(array: Any) -> Any:
+    with jax.enable_x64(True):
+        copy = jnp.array(array)
+    copy.delete()
+    return copy

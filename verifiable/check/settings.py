@@ -1,0 +1,81 @@
+"""The settings of JAX under which a program is traced, run and checked.
+
+A process, or a device that shares it, may have set flags that make JAX raise where a value is not
+finite or crosses between host and device, refuse to mix types, or multiply in fewer digits. None of
+them may change a verdict or a key, or raise. Whatever changes a result without being
+part of a jaxpr is part of the program's id instead (`jaxpr.flatten`).
+
+A process that was forked after JAX was used inherits JAX without its threads, and hangs at the next
+operation. There, an error is raised instead.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import jax
+
+_IMPORTED_IN = os.getpid()
+_PATIENCE = 10.0  # seconds for one addition, in a forked process
+
+
+def require_threads() -> None:
+    """Require that JAX works in this process.
+
+    Raises:
+      RuntimeError: the process was forked after its parent had used JAX.
+    """
+    process = os.getpid()
+    if process != _IMPORTED_IN and not _answers(process):
+        raise RuntimeError(
+            f"process {process} was forked after JAX was used in its parent, and JAX does not "
+            "answer here: start it by spawn (multiprocessing.get_context('spawn')), compile the "
+            "program there, and pass the key as VerifierKey.to_bytes; or fork before JAX is used"
+        )
+
+
+@functools.cache
+def _answers(process: int) -> bool:
+    answered = threading.Event()
+
+    def add() -> None:
+        jax.block_until_ready(jax.jit(lambda x: x + process)(1))
+        answered.set()
+
+    threading.Thread(target=add, daemon=True).start()
+    return answered.wait(_PATIENCE)
+
+
+@contextmanager
+def neutral(*, compiled: bool = False) -> Generator[None, None, None]:
+    """Run under the defaults of JAX, in this thread.
+
+    Types keep the width that the caller has chosen with `jax.enable_x64`.
+
+    Args:
+      compiled: whether compiled functions must run compiled.
+
+    Raises:
+      RuntimeError: the process was forked after its parent had used JAX.
+    """
+    require_threads()
+    settings: list[Any] = [
+        jax.debug_nans(False),
+        jax.debug_infs(False),
+        jax.check_tracer_leaks(False),
+        jax.transfer_guard("allow"),
+        jax.default_matmul_precision(None),
+        jax.numpy_dtype_promotion("standard"),
+        jax.numpy_rank_promotion("allow"),
+    ]
+    if compiled:
+        settings.append(jax.disable_jit(False))
+    with ExitStack() as stack:
+        for setting in settings:
+            stack.enter_context(setting)
+        yield
