@@ -10,13 +10,14 @@ the arithmetic itself. Therefore
   whole;
 * on CPUs, XLA orders operations for few temporaries, not for concurrency; under a scan that order
   is slower, and is not used;
-* vectors are as wide as the core's (by default XLA stops at 256 bits), which halves the time of an
-  activation on cores with 512-bit units;
 * the measurements of a check, some hundred scalars, return in three arrays;
 * a check is two programs, each of which tests half of the claims on a thread of its own: its
   operations are too small for two cores to share one, while the halves have only cheap glue in
   common, which both replay. Both run through every scan. The caller's thread runs one of the two:
   waking a thread takes as long as several operations.
+
+Vectors are as wide as XLA makes them by default: as wide as the core's, an activation would take
+half the time on cores with 512-bit units, but XLA then miscompiles `arctan` (jax 0.10.2).
 
 `default` is right for most programs. `fastest` measures all `candidates`. The benchmark
 `check_vs_rerun` publishes what tiles and parts save.
@@ -39,7 +40,6 @@ import jax.numpy as jnp
 import numpy as np
 
 _MEMORY = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
-_VECTORS = {"xla_cpu_prefer_vector_width": 512}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,9 +71,7 @@ class Strategy:
 
     def options(self) -> dict[str, Any]:
         """Compiler options for the backend at hand."""
-        if jax.default_backend() != "cpu":
-            return {}
-        return _VECTORS | _MEMORY if self.save_memory else dict(_VECTORS)
+        return dict(_MEMORY) if self.save_memory and jax.default_backend() == "cpu" else {}
 
 
 def default(trace_bytes: int, *, scans: bool) -> Strategy:
