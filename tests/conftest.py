@@ -9,10 +9,14 @@ import pytest
 from hypothesis import settings
 
 from tests.helpers import memory
+from verifiable import program
 
 # Timings never decide a test.
 settings.register_profile("verifiable", deadline=None)
 settings.load_profile("verifiable")
+
+# Hundreds of programs would each be tested; `test_self_test.py` says which are.
+program.compile.__kwdefaults__["self_test"] = False
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

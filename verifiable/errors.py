@@ -2,7 +2,8 @@
 
 A `VerificationError` is the prover's fault: data that a device sent, or failed to send, does not
 verify. It carries both sides as fields. A mistake of the caller is an ordinary `ValueError` or
-`TypeError`. Bytes received from a device raise a `VerificationError` and nothing else.
+`TypeError`. Bytes received from a device raise a `VerificationError` and nothing else. If the
+compiler errs, `Miscompiled` blames neither.
 
     VerificationError
     ├── MalformedEncoding      bytes that are too long, not canonical, or not of the format
@@ -40,6 +41,25 @@ def require_exact_type(argument: str, value: Any, kind: type[T]) -> T:
     if type(value) is not kind:
         raise TypeError(f"{argument} must be a {kind.__name__}, got {type(value).__name__}")
     return value
+
+
+class Miscompiled(RuntimeError):
+    """The compiled check computes something else than its own equations: nobody can be judged.
+
+    Attributes:
+      equation: name of the first equation that differs.
+      compiled: its value, or one element of it, in the compiled check.
+      op_by_op: the same evaluated op by op.
+    """
+
+    def __init__(self, *, equation: str, compiled: Any, op_by_op: Any):
+        """Keep both sides."""
+        self.equation, self.compiled, self.op_by_op = equation, compiled, op_by_op
+        super().__init__(
+            f"the compiled check computes {compiled} in {equation}, but op by op it is {op_by_op}: "
+            "XLA miscompiles this program, which blames no device. Use another version of jax, or "
+            "write the equation in another way; compile(..., self_test=False) skips this test"
+        )
 
 
 class VerificationError(Exception):

@@ -37,6 +37,7 @@ from verifiable.check.corridor import Answer
 from verifiable.check.receive import Problem, ReceivedArrays, misnamed, receive, uncommitted
 from verifiable.check.replay import Findings
 from verifiable.check.schedule import Strategy
+from verifiable.check.self_test import require_right
 from verifiable.check.settings import neutral, require_threads
 from verifiable.check.specification import Specification
 from verifiable.check.trees import RootMemory, abstract, parameter_root
@@ -147,6 +148,7 @@ class Program(Specification):
           challenge: randomness that no device knows when it commits.
 
         Raises:
+          Miscompiled: the compiler errs in the check, as the first call found (`check.self_test`).
           TypeError: a leaf is not an array, or `challenge` is not a `Challenge`.
           ValueError: another tree, shape or dtype than at compile time.
         """
@@ -159,7 +161,10 @@ class Program(Specification):
             challenge=challenge.id,
             version=__version__,
         )
-        return VerifierKey(header, self._compiled_setup.arrays(params, challenge))
+        arrays = functools.partial(self._compiled_setup.arrays, params, challenge)
+        key = VerifierKey(header, arrays())
+        require_right(self, params, arrays, key.arrays)
+        return key
 
     @neutral()
     def verify(
@@ -351,6 +356,7 @@ def compile(
     *inputs: Any,
     policy: Policy = policies.DEFAULT,
     strategy: Strategy | None = None,
+    self_test: bool = True,
 ) -> Program:
     """Compile `fn(params, *inputs)` into a pair of execution and check.
 
@@ -361,6 +367,7 @@ def compile(
       *inputs: pytrees of arrays or `ShapeDtypeStruct`s: what differs from job to job.
       policy: tolerances and limits.
       strategy: how to compile the check, such as `Program.tune` found; by default, what suits most.
+      self_test: whether the first `setup` tests the compiled check, on a random run op by op.
 
     Raises:
       TypeError: `fn` is not callable, a leaf is not an array (the message names it), or a primitive
@@ -387,6 +394,7 @@ def compile(
         strategy=strategy or schedule.default(found.trace_bytes, scans=found.scans),
         function=function,
         analysis=found,
+        self_test=self_test,
     )
     compiled.require_policy()
     return compiled

@@ -12,6 +12,7 @@ import jax
 from verifiable.check import describe
 from verifiable.check.outputs import Output
 from verifiable.check.partition import Analysis
+from verifiable.check.schedule import Strategy
 from verifiable.check.trees import conform, is_deleted
 from verifiable.claims import freivalds
 from verifiable.claims.claim import Claim
@@ -36,6 +37,8 @@ class Specification:
       id: 32 bytes that name the function, its closed-over constants and its claims.
       function: the function, flattened.
       analysis: of the function.
+      self_test: whether the first `setup` compares the compiled check with its evaluation op by op.
+      tested: the strategies for which that was done; shared by the variants of a program.
     """
 
     policy: Policy
@@ -45,6 +48,8 @@ class Specification:
     id: bytes
     function: Function = field(repr=False)
     analysis: Analysis = field(repr=False)
+    self_test: bool = field(default=True, repr=False)
+    tested: set[Strategy] = field(default_factory=set, repr=False)
 
     @property
     def claims(self) -> tuple[Claim, ...]:

@@ -2,13 +2,16 @@
 
 An environment binds variables to values. `evaluate` and `replay` compute exactly what the function
 computes, unless the caller replaces `apply`, which evaluates one equation without bodies; `scan`
-and `switch` let the caller replace the bodies of an equation.
+and `switch` let the caller replace the bodies of an equation. `watched` shows a caller every
+equation that `replay` evaluates.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -17,6 +20,19 @@ from jax import lax
 
 from verifiable.jaxpr import flatten
 from verifiable.jaxpr.blocks import Array, Atom, Block, Env, Equation, Literal, Var
+
+Watching = Callable[[Equation, Env, list[Array]], list[Array]]
+_watching: ContextVar[Watching | None] = ContextVar("watching", default=None)
+
+
+@contextmanager
+def watched(watch: Watching) -> Generator[None, None, None]:
+    """In this thread, let `watch(equation, env, outputs)` return the results of each replay."""
+    token = _watching.set(watch)
+    try:
+        yield
+    finally:
+        _watching.reset(token)
 
 
 def read(env: Env, atom: Atom) -> Array:
@@ -61,7 +77,8 @@ def replay(equation: Equation, env: Env, apply: Apply = apply) -> None:
         outputs, _ = while_loop(equation, env, apply=apply)
     else:
         outputs = apply(equation, read_all(env, equation.inputs))
-    write(env, equation.outputs, outputs)
+    watch = _watching.get()
+    write(env, equation.outputs, outputs if watch is None else watch(equation, env, outputs))
 
 
 def scan(

@@ -1,0 +1,238 @@
+"""A compiler that errs is found before it judges a device, and an honest program passes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from verifiable import challenge, errors, program
+from verifiable.check import locate, schedule, self_test
+from verifiable.check.schedule import Strategy
+from verifiable.check.self_test import random_array
+from verifiable.jaxpr import flatten
+from verifiable.policy import Policy
+from verifiable.report import Verdict
+
+RNG = np.random.default_rng(5)
+ROWS, WIDTH = 16, 48
+W = (RNG.standard_normal((WIDTH, WIDTH)) / 7).astype(np.float32)
+X = RNG.standard_normal((ROWS, WIDTH)).astype(np.float32)
+SECRET = challenge.secret(b"tests of the self-test of checks")
+FEW = Policy(draws=2, trip_limit=50)
+
+compiled = functools.partial(program.compile, policy=FEW, self_test=True)
+
+
+def straight(w: Any, x: Any) -> Any:
+    return jnp.tanh(jnp.sin(x @ w) * 2) @ w
+
+
+def scanned(w: Any, x: Any) -> Any:
+    return lax.scan(lambda c, _: (jnp.tanh(jnp.sin(c * 0.5) @ w), None), x, length=3)[0]
+
+
+def output(w: Any, x: Any) -> Any:
+    return jnp.exp(jnp.sin(x @ w))
+
+
+def before_a_scan(w: Any, x: Any) -> Any:
+    scale = jnp.sin(jnp.sum(x))
+    return lax.scan(lambda c, _: (jnp.tanh(c * scale @ w), None), x, length=2)[0]
+
+
+def branching(w: Any, x: Any) -> Any:
+    return lax.cond(x[0, 0] > -9, lambda: jnp.sin(x) @ w, lambda: x @ w.T)
+
+
+def chosen(w: Any, x: Any) -> Any:
+    hidden = x @ w
+    return jnp.argmax(jnp.sin(3 * hidden) * hidden, axis=-1)
+
+
+@pytest.fixture
+def planted(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Makes the compiler err in the primitive of that name."""
+
+    def plant(kind: str) -> None:
+        def as_function(equation: Any) -> Callable[..., Any]:
+            def function(*values: Any) -> list[Any]:
+                return [x + x.dtype.type(1) for x in right(equation)(*values)]
+
+            return function if equation.kind == kind and compiling else right(equation)
+
+        def compile(fn: Callable[..., Any], strategy: Strategy) -> Callable[..., Any]:
+            def traced(*arguments: Any) -> Any:
+                compiling.append(fn)
+                try:
+                    return fn(*arguments)
+                finally:
+                    compiling.pop()
+
+            return real(traced, strategy)
+
+        compiling: list[Any] = []
+        right, real = flatten.as_function, schedule.compile
+        monkeypatch.setattr(flatten, "as_function", as_function)
+        monkeypatch.setattr(schedule, "compile", compile)
+
+    return plant
+
+
+@pytest.mark.parametrize(
+    "fn", [straight, scanned, output, before_a_scan, branching, chosen], ids=lambda f: f.__name__
+)
+def test_a_planted_miscompilation_is_named_with_both_values(
+    fn: Any, planted: Callable[[str], None]
+):
+    planted("sin")
+    with pytest.raises(errors.Miscompiled) as caught:
+        compiled(fn, W, X).setup(W, SECRET)
+    error = caught.value
+    assert error.equation.split("/")[-1] == "sin"
+    assert error.compiled == pytest.approx(error.op_by_op + 1, rel=1e-3)
+    assert not isinstance(error, errors.VerificationError)
+    assert all(str(x) in str(error) for x in (error.equation, error.compiled, error.op_by_op))
+
+
+def test_a_wrong_test_of_a_right_value_is_named(monkeypatch: pytest.MonkeyPatch):
+    """The glue is right wherever it is compiled alone: the claim is named instead."""
+
+    def compile(fn: Callable[..., Any], strategy: Strategy) -> Callable[..., Any]:
+        def wrong(*arguments: Any) -> Any:
+            packed, mine = real(fn, strategy)(*arguments)
+            return replace(
+                packed, vectors={k: v + v.dtype.type(9) for k, v in packed.vectors.items()}
+            ), mine
+
+        return wrong if getattr(fn, "func", None) is not None else real(fn, strategy)
+
+    real = schedule.compile
+    monkeypatch.setattr(schedule, "compile", compile)
+    with pytest.raises(errors.Miscompiled, match="the test of dot_general"):
+        compiled(straight, W, X).setup(W, SECRET)
+
+
+def test_the_test_can_be_left_out(planted: Callable[[str], None]):
+    planted("sin")
+    key = compiled(straight, W, X, self_test=False).setup(W, SECRET)
+    assert key.nbytes
+
+
+def test_a_program_is_tested_once_for_each_strategy(monkeypatch: pytest.MonkeyPatch):
+    calls: list[Any] = []
+    real = self_test._attempt
+    monkeypatch.setattr(
+        self_test, "_attempt", lambda *a: (calls.append(a[0].strategy), real(*a))[1]
+    )
+    one = compiled(straight, W, X)
+    for p in (one, one, one.with_policy(replace(FEW, phi=1e-8)), replace(one, strategy=Strategy())):
+        p.setup(W, challenge.secret())
+    assert len(calls) == len(set(calls)) == len({one.strategy, Strategy()})
+
+
+def constant_rows(w: Any, x: Any) -> Any:
+    """Layer norm of rows that are all rounding noise."""
+    h = (x * 0 + 0.1) @ jnp.ones_like(w)
+    h = (h - jnp.mean(h, -1, keepdims=True)) * lax.rsqrt(jnp.var(h, -1, keepdims=True) + 1e-12)
+    return h @ w
+
+
+def large_angles(w: Any, x: Any) -> Any:
+    return jnp.sin(1e6 * (x @ w)) @ w
+
+
+def stepping(w: Any, x: Any) -> Any:
+    return jnp.sign(jnp.sum(x @ w - x @ w, -1, keepdims=True)) * x @ w
+
+
+@pytest.mark.parametrize("fn", [constant_rows, large_angles, stepping], ids=lambda f: f.__name__)
+def test_what_rounding_explains_is_no_miscompilation(fn: Any):
+    compiled(fn, W, X).setup(W, SECRET)
+
+
+def endless(w: Any, x: Any) -> Any:
+    return lax.while_loop(lambda c: c[0, 0] < 1e9, lambda c: c * 0.5, x @ w) @ w
+
+
+def not_finite(w: Any, x: Any) -> Any:
+    return jnp.log(-1 - jnp.abs(x @ w)) @ w
+
+
+def no_iterations(w: Any, x: Any) -> Any:
+    return lax.scan(lambda c, _: (c @ w, None), x, length=0)[0] @ w
+
+
+@pytest.mark.parametrize("fn", [endless, not_finite, no_iterations], ids=lambda f: f.__name__)
+def test_a_run_that_proves_nothing_is_no_error(fn: Any, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(locate, "MOST_STEPS", 200)
+    compiled(fn, W, X).setup(W, SECRET)
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    "float32 float16 bfloat16 float8_e4m3fn complex64 int8 int4 uint32 bool".split(),
+)
+def test_random_inputs_of_every_type(dtype: str):
+    array = random_array(jax.ShapeDtypeStruct((3, 2), jnp.dtype(dtype)), RNG)
+    assert (array.shape, array.dtype) == ((3, 2), jnp.dtype(dtype))
+
+
+@pytest.mark.parametrize("implementation", ["threefry2x32", "rbg", "unsafe_rbg"])
+def test_random_keys_as_inputs(implementation: str):
+    key = jax.random.key(0, impl=implementation)
+    made = random_array(jax.ShapeDtypeStruct((2,), key.dtype), RNG)
+    assert (made.shape, made.dtype) == ((2,), key.dtype)
+
+
+# ------------------------------------------------------------- what XLA's CPU backend errs about
+
+
+def arctan(w: Any, x: Any) -> Any:
+    return jnp.arctan(x @ w) @ w
+
+
+def squares_after_a_small_product(w: Any, x: Any) -> Any:
+    points = jnp.reshape(jnp.tile(x, (1, 3)), (-1, 3))
+    lengths = jax.vmap(lambda r: jnp.sum((w[:3, :3] @ r) ** 2))(points)
+    return lengths.reshape(-1, WIDTH) @ w
+
+
+def negative_padding(w: Any, x: Any) -> Any:
+    image = (x @ w).reshape(1, ROWS, WIDTH, 1)
+    kernel = w[:1, :4].reshape(1, 1, 1, 4)
+    found = lax.conv_general_dilated(
+        image, kernel, (1, 1), ((0, 0), (-5, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    return found.reshape(ROWS, -1)
+
+
+ERRING = {
+    "arctan": (arctan, X),
+    "squares after a small product": (
+        squares_after_a_small_product,
+        RNG.standard_normal((832, WIDTH)).astype(np.float32),
+    ),
+    "negative padding": (negative_padding, X),
+}
+
+
+@pytest.mark.parametrize(("fn", "x"), ERRING.values(), ids=ERRING.keys())
+def test_a_compiler_that_errs_convicts_no_honest_device(fn: Any, x: Any):
+    """With vectors of 512 bits, the first is miscompiled on jax 0.10.2, and crashes the process."""
+    one = compiled(fn, W, x, strategy=Strategy())
+    with jax.disable_jit():
+        y, trace = one.execute(W, x)
+    try:
+        key = one.setup(W, SECRET)
+    except errors.Miscompiled as error:
+        assert error.equation
+        return
+    assert one.check(key, x, y=y, trace=trace).verdict is Verdict.ACCEPT
