@@ -230,6 +230,15 @@ class Policy:
             return self.calibrated[name]
         return self._largest(self.output_eps, tested)
 
+    def terms_share(self, output: Tested) -> float:
+        """Tolerance of a sum by its terms, as a fraction of the tolerance of an output's rows.
+
+        It is what a claim of the same types would have, whatever was calibrated; zero without
+        floating-point types.
+        """
+        rows = self._largest(self.output_eps, output)
+        return self._largest(self.eps, output) / rows if rows else 0.0
+
     def _largest(self, table: tuple[tuple[str, float], ...], tested: Tested) -> float:
         """The largest tolerance of the types of what is tested and of its sums."""
         types = [_find(table, t) for t in tested.eps_types]

@@ -1,8 +1,9 @@
 """Outputs: what the device returned, compared with what its claims lead to.
 
 A row of floats passes iff the 2-norm of its deviation is at most eps times the 2-norm of the
-replayed row; integers and booleans must be equal. A row that the verifier itself cannot replay in
-finite numbers decides nothing.
+replayed row, or of a share of the terms of the last sums before it, which may have cancelled
+(`cancellation`); integers and booleans must be equal. A row that the verifier itself cannot replay
+in finite numbers decides nothing.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from verifiable.check.cancellation import Cancellation
 from verifiable.check.tiling.evaluate import over_rows
 from verifiable.claims.statistic import Deviation, deviation, first
 from verifiable.jaxpr.blocks import Array
@@ -31,6 +33,7 @@ class Output:
       replays_inexactly: whether the replayed output may differ from the device's in rounding.
       discontinuities: names of discontinuous equations before it.
       loops: names of replayed loops before it.
+      cancellation: how the terms of the last sums before it are found; None if there are none.
     """
 
     name: str
@@ -39,6 +42,7 @@ class Output:
     replays_inexactly: bool
     discontinuities: frozenset[str]
     loops: frozenset[str]
+    cancellation: Cancellation | None = None
 
     @property
     def own_sums(self) -> frozenset[NarrowSum]:
@@ -62,7 +66,9 @@ class OutputStatistic(NamedTuple):
     own_finite: Array
 
 
-def compare(theirs: Array, mine: Array, eps: float, tile_bytes: int = 0) -> OutputStatistic:
+def compare(
+    theirs: Array, mine: Array, eps: float, tile_bytes: int = 0, terms: Array | None = None
+) -> OutputStatistic:
     """Compare an output with the replayed one.
 
     Args:
@@ -71,12 +77,15 @@ def compare(theirs: Array, mine: Array, eps: float, tile_bytes: int = 0) -> Outp
       eps: how far a row of floats may be off, as a fraction of its 2-norm; integers and booleans
         must be equal.
       tile_bytes: size of the tiles of the comparison; see `tiling`.
+      terms: float64, of the shape of `mine`: a row's deviation may also be eps of their 2-norm.
     """
     rows = (math.prod(mine.shape[:-1]), math.prod(mine.shape[-1:]))
+    least = jnp.zeros(rows[0]) if terms is None else _norms(terms.reshape(rows))
     ratio, finite, own = over_rows(
-        lambda a, b: _compare_rows(a, b, eps),
+        lambda a, b, c: _compare_rows(a, b, c, eps),
         theirs.reshape(rows),
         mine.reshape(rows),
+        least,
         tile_bytes=tile_bytes,
     )
     if ratio.size == 0:
@@ -90,8 +99,13 @@ def compare(theirs: Array, mine: Array, eps: float, tile_bytes: int = 0) -> Outp
     )
 
 
-def _compare_rows(theirs: Array, mine: Array, eps: float) -> tuple[Array, Array, Array]:
-    """Of each row of two matrices: the deviation over its limit, and which are finite."""
+def _compare_rows(
+    theirs: Array, mine: Array, least: Array, eps: float
+) -> tuple[Array, Array, Array]:
+    """Of each row of two matrices: the deviation over its limit, and which are finite.
+
+    The limit is eps times the norm of the row, or the least norm given for it.
+    """
     if not is_float(mine.dtype):
         equal = jnp.all(theirs == mine, axis=-1)
         true = jnp.ones(equal.shape, bool)
@@ -102,6 +116,7 @@ def _compare_rows(theirs: Array, mine: Array, eps: float) -> tuple[Array, Array,
         # Divided by the largest element, squares neither overflow nor vanish.
         top = jnp.maximum(jnp.max(jnp.abs(mine), axis=-1, initial=0.0), floor)[:, None]
         theirs, mine, floor = theirs / top, mine / top, floor / top[:, 0]
+        least = least / top[:, 0]
         deviations = _norms(theirs - mine)
     else:
         wide = jnp.complex128 if jnp.iscomplexobj(mine) else jnp.float64
@@ -110,7 +125,9 @@ def _compare_rows(theirs: Array, mine: Array, eps: float) -> tuple[Array, Array,
         finite = jnp.isfinite(deviations)  # where mine is finite, theirs is iff the difference is
     norms = _norms(mine)
     own = jnp.isfinite(norms)
-    ratio = jnp.where(own, deviations / (eps * norms + floor), 0.0)
+    # Terms that are not finite allow nothing.
+    scale = jnp.where(jnp.isfinite(least), jnp.maximum(norms, least), norms)
+    ratio = jnp.where(own, deviations / (eps * scale + floor), 0.0)
     return jnp.where(jnp.isnan(ratio), jnp.inf, ratio), finite, own
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from verifiable.check import describe
+from verifiable.check import cancellation, describe
 from verifiable.check.outputs import Output
 from verifiable.check.partition import Analysis
 from verifiable.check.schedule import Strategy
@@ -60,7 +60,8 @@ class Specification:
     def outputs(self) -> tuple[Output, ...]:
         """The leaves of what the function returns."""
         leaves = jax.tree_util.tree_leaves_with_path(self.y)
-        facts = [self.analysis.fact(a) for a in self.function.block.outputs]
+        block = self.function.block
+        facts = [self.analysis.fact(a) for a in block.outputs]
         return tuple(
             Output(
                 name="output" + jax.tree_util.keystr(path),
@@ -69,8 +70,9 @@ class Specification:
                 replays_inexactly=is_float(x.dtype) and not fact.exact,
                 discontinuities=fact.discontinuities,
                 loops=fact.loops,
+                cancellation=cancellation.plan(block, self.analysis, atom),
             )
-            for (path, x), fact in zip(leaves, facts, strict=True)
+            for (path, x), atom, fact in zip(leaves, block.outputs, facts, strict=True)
         )
 
     @cached_property
