@@ -2,22 +2,27 @@
 
 The statistic is the one that `check` computes, and includes the verifier's own rounding and glue.
 For a contraction it is sqrt(||rho_i||^2 / t) / s_i, an estimate of ||delta_i * w|| / s_i
-(`freivalds`); for a rounding, the distance to the nearest value that rounds to it, over
-|value| + rms (`rounding`); for an output, the relative distance of a row. The tolerance of a claim
-follows from the worst row of each run:
+(`freivalds`); for a rounding, the distance of the values before it, over |value| + rms
+(`rounding`); for an output, the relative distance of a row. The tolerance of a claim follows from
+the worst row of each run:
 
     eps = max(factor * worst over all runs, floor * unit roundoff).
 
-The floor allows for other devices where the executors never differed: FLOOR for an output,
-`Form.floor` for a claim.
+The floor allows for other devices where the executors never differed.
+
+A difference before a rounding shows in the trace only where it crosses a tie. So the program's own
+executors also return the values before each rounding (`_observe`), which are compared with the
+replayed ones (`_before`). Of the caller's executors only traces are known: the distance of the
+replayed value from the interval that rounds to the claim is less than what separates the values.
 
 Only trusted executors may take part: an untrusted one could widen the tolerance.
 """
 
 from __future__ import annotations
 
+import functools
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,14 +31,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from verifiable import challenge
+from verifiable.check import execute
+from verifiable.check.specification import Specification
+from verifiable.claims.claim import Claim
+from verifiable.claims.rounding import Rounding
+from verifiable.jaxpr import interpret
+from verifiable.jaxpr.blocks import Array, Env, Equation
 from verifiable.policy import Calibration, Measured, Policy
 from verifiable.report import ClaimResult, Report
+from verifiable.trace import Trace
 
 FACTOR = 4.0
 FLOOR = 4.0
 _RENEWED = 16  # runs on one key
 
-Executor = Callable[..., tuple[Any, Any]]
+Executor = Callable[..., tuple[Any, ...]]
 
 
 def calibrate(
@@ -66,27 +78,35 @@ def calibrate(
     for n, inputs in enumerate(samples):
         _require_finite(f"sample {n}", inputs)
 
+    observe = functools.partial(_observe, program)
+
     def op_by_op(*args: Any) -> Any:
         with jax.disable_jit():
-            return program.execute(*args)
+            return observe(*args)
 
-    every: list[Executor] = [jax.jit(program.execute), op_by_op, *executors]
-    found: list[tuple[ClaimResult, ...]] = []
+    own: list[Executor] = [jax.jit(observe), op_by_op]
+    every = [*own, *executors]
+    compare = jax.jit(functools.partial(_before, program))
+    found: list[dict[str, float]] = []
     key = None
     for n, inputs in enumerate(samples):
         if key is None or n % _RENEWED == 0:
             key = program.setup(params, challenge.secret())
         for e, executor in enumerate(every):
-            y, trace = executor(params, *inputs)
+            y, trace, *values = executor(params, *inputs)
+            values = values if e < len(own) else []
             _require_finite(f"what executor {e} returned for sample {n}", (y, trace))
             report = program.check(key, *inputs, y=y, trace=trace)
-            found.append(_results(report, n, e))
-    limit = program.bound.limit if program.bound else 0.0
-    tolerances = program.tolerances
+            seen = _deviations(program, _results(report, n, e))
+            with jax.enable_x64(True):
+                before = compare(params, inputs, trace.values, *values) if values else {}
+            for name, worst in before.items():
+                seen[name] = max(seen[name], float(np.max(worst)))
+            found.append(seen)
     measured = [
-        _measure(program, results, tolerances[results[0].name], limit, factor)
-        for results in zip(*found, strict=True)
-        if tolerances[results[0].name] > 0
+        _measure(name, [seen[name] for seen in found], program.eps_types[name], factor)
+        for name, eps in program.tolerances.items()
+        if eps > 0
     ]
     if not measured:
         return program.policy
@@ -121,15 +141,16 @@ def _results(report: Report, sample: int, executor: int) -> tuple[ClaimResult, .
     return report.results
 
 
-def _measure(
-    program: Any, results: Sequence[ClaimResult], eps: float, limit: float, factor: float
-) -> Measured:
-    name = results[0].name
-    claim = {c.name: c for c in program.claims}.get(name)
-    unit = eps * (1.0 if claim is None else claim.form.unit(limit, program.policy.draws))
-    seen = [r.worst * unit for r in results]
-    floor = FLOOR if claim is None else claim.form.floor
-    wanted = max(factor * max(seen), floor * _roundoff(program.eps_types[name]))
+def _deviations(program: Specification, results: Sequence[ClaimResult]) -> dict[str, float]:
+    """The worst deviation of each claim and output of one run, in the units of eps."""
+    limit = program.bound.limit if program.bound else 0.0
+    forms = {c.name: c.form for c in program.claims}
+    units = {name: form.unit(limit, program.policy.draws) for name, form in forms.items()}
+    return {r.name: r.worst * program.tolerances[r.name] * units.get(r.name, 1.0) for r in results}
+
+
+def _measure(name: str, seen: Sequence[float], types: Iterable[str], factor: float) -> Measured:
+    wanted = max(factor * max(seen), FLOOR * _roundoff(types))
     if not wanted < 1:
         raise ValueError(f"{name} differs by {max(seen):.2g} of its scale: that is not rounding")
     return Measured(name=name, median=statistics.median(seen), worst=max(seen), eps=wanted)
@@ -138,3 +159,55 @@ def _measure(
 def _roundoff(types: Iterable[str]) -> float:
     """Largest unit roundoff of some types."""
     return max(float(jnp.finfo(t).eps) / 2 for t in types)
+
+
+def _roundings(program: Specification) -> list[Claim]:
+    """The claims that are rounded from a value that is not committed."""
+    forms = ((c, c.form) for c in program.claims)
+    return [c for c, form in forms if isinstance(form, Rounding) and form.steps]
+
+
+def _observe(program: Specification, params: Any, *inputs: Any) -> tuple[Any, Trace, Any]:
+    """`execute`, and the value before each rounding by index of the claim."""
+    rounded = {c.index for c in _roundings(program)}
+
+    def emit(claim: Claim, equation: Equation, env: Env, _: Any) -> tuple[Array, Any]:
+        out, _ = execute.honest(claim, equation, env)
+        before = interpret.read(env, claim.near) if claim.index in rounded else None
+        return out, (out, before)
+
+    env, block = program.bind(params, inputs), program.function.block
+    outputs, found = execute.execute(block, program.analysis, env, emit=emit)
+    trace = Trace(values=tuple(found[c.index][0] for c in program.claims))
+    values = {i: before for i, (_, before) in found.items() if before is not None}
+    return program.unflatten(outputs), trace, values
+
+
+def _before(
+    program: Specification,
+    params: Any,
+    inputs: tuple[Any, ...],
+    claimed: Sequence[Array],
+    values: Mapping[int, Array],
+) -> dict[str, Array]:
+    """Distance of the values before each rounding from replayed ones, over |value| + rms.
+
+    Args:
+      program: the program.
+      params: its parameters.
+      inputs: of the run.
+      claimed: the committed values, from which the replay goes on.
+      values: the device's values before each rounding, by index of the claim.
+    """
+
+    def emit(claim: Claim, equation: Equation, env: Env, given: Any) -> tuple[Array, Any]:
+        del equation
+        out, theirs = given
+        if theirs is None or not isinstance(claim.form, Rounding):
+            return out, jnp.zeros(())
+        return out, claim.form.deviation(interpret.read(env, claim.near), theirs)
+
+    given = {c.index: (claimed[c.index], values.get(c.index)) for c in program.claims}
+    env, block = program.bind(params, inputs), program.function.block
+    _, found = execute.execute(block, program.analysis, env, emit=emit, given=given)
+    return {c.name: found[c.index] for c in _roundings(program)}

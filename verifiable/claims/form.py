@@ -8,7 +8,7 @@ output is tested, given
     projection  of a far operand on random vectors; if that operand depends on parameters only, the
                 key holds the projection and not the operand.
 
-A kind without random vectors and without a far operand defines `mismatch`, `floor`, `eps_types`,
+A kind without random vectors and without a far operand defines `mismatch`, `eps_types`,
 `test` and, if it has a tolerance, `deviate`; the defaults serve for the rest.
 """
 
@@ -49,13 +49,11 @@ class Form(ABC):
 
     Attributes:
       mismatch: code of a failed test, one of `report.REASONS`.
-      floor: the least tolerance that calibration sets, in unit roundoffs.
       barrier: whether the device needs an optimisation barrier: without it, the compiler may
         compute the committed value a second time with other rounding.
     """
 
     mismatch: ClassVar[str]
-    floor: ClassVar[float]
     barrier: ClassVar[bool] = True
 
     @property

@@ -61,7 +61,6 @@ class Product(Form):
     """
 
     mismatch: ClassVar[str] = "claim-mismatch"
-    floor: ClassVar[float] = 4.0
     barrier: ClassVar[bool] = False
 
     maps: Contraction

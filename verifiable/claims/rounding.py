@@ -103,8 +103,6 @@ class Rounding(Form):
     """
 
     mismatch: ClassVar[str] = "rounding-mismatch"
-    # A difference before a rounding shows only where it crosses a tie.
-    floor: ClassVar[float] = 64.0
 
     steps: tuple[RoundingStep, ...]
     source: np.dtype[Any]
@@ -176,6 +174,14 @@ class Rounding(Form):
         types = [self.source, *(s.dtype for s in self.steps if s.kind == "narrow")]
         tiny = max(float(jnp.finfo(t).tiny) for t in types if t is not None)
         return jnp.minimum(eps * (jnp.abs(value) + rms) + tiny, jnp.finfo(value.dtype).max)
+
+    def deviation(self, mine: Array, theirs: Array) -> Array:
+        """The largest distance of two values before the rounding, over |value| + rms; (,)."""
+        mine, theirs = mine.astype(self.wide), theirs.astype(self.wide)
+        equal = (mine == theirs) | (jnp.isnan(mine) & jnp.isnan(theirs))
+        ratio = jnp.abs(mine - theirs) / self.slack(mine, 1.0)
+        ratio = jnp.where(equal, 0, jnp.where(jnp.isnan(ratio), jnp.inf, ratio))
+        return jnp.max(ratio, initial=0.0).astype(jnp.float32)
 
     def forward(self, value: Array) -> Array:
         """The rounded value, as a number of the type of `value`."""

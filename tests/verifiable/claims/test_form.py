@@ -21,7 +21,6 @@ class Equal(Form):
     """A committed value that must equal its operand."""
 
     mismatch: ClassVar[str] = "claim-mismatch"
-    floor: ClassVar[float] = 1.0
 
     def eps_types(self, rounding_dtypes: frozenset[str]) -> frozenset[str]:
         return frozenset()
@@ -37,7 +36,7 @@ FORM, X = Equal(), np.arange(4.0, dtype=np.float32)
 
 
 @pytest.mark.parametrize(("claim", "verdict"), [(X, Verdict.ACCEPT), (X + 1, Verdict.REJECT)])
-def test_four_definitions_make_a_kind(claim: Any, verdict: Verdict):
+def test_three_definitions_make_a_kind(claim: Any, verdict: Verdict):
     found = FORM.test([X], claim, Yardstick(eps=0.0))
     statistic = Statistic(*map(np.asarray, found))
     assert judge(statistic, FORM.mismatch)[0] is verdict
