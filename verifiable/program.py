@@ -150,10 +150,11 @@ class Program(Specification):
         Raises:
           Miscompiled: the compiler errs in the check, as the first call found (`check.self_test`).
           TypeError: a leaf is not an array, or `challenge` is not a `Challenge`.
-          ValueError: another tree, shape or dtype than at compile time.
+          ValueError: another tree, shape or dtype, or a parameter that is compared is subnormal.
         """
         require_type("challenge", challenge, Challenge)
         params = self.conform_params(params)
+        self.require_normal(params)
         header = KeyHeader(
             program=self.id,
             policy=self.policy.id,
@@ -284,8 +285,7 @@ class Program(Specification):
             corridor = replace(corridor, margin=float(corridor.answer(mine)))
         return judge(
             findings,
-            self.claims,
-            self.outputs,
+            *self.judged(arguments.inputs),
             coverage=self.coverage,
             bound=self.bound,
             look=functools.partial(self.compiled_check.second_look.look, arguments),

@@ -1,10 +1,13 @@
-"""A forward pass over a function that finds its claims, and five facts about each variable:
+"""A forward pass over a function that finds its claims, and seven facts about each variable:
 
     known            it depends on parameters only, so it can be computed before any job;
     rounding_dtypes  types that it was rounded to since it was last exact; if there are none, it is
                      *exact*: honest devices compute the same bits, unless
     narrow_sums      sums in a narrow type since it was last exact (`jaxpr.sums`);
     discontinuities  one of these equations flipped because of a last-bit difference;
+    sources          inputs of the function that an exact float was moved from;
+    ties             comparisons of exact floats before it, which flip where these are subnormal
+                     (`subnormal`);
     loops            replayed loops before it, which the verifier may cut short.
 
 `claims.registry` decides which equations are claims. A claimed value is exact again: verifier and
@@ -17,6 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 
+from verifiable.check.subnormal import may_flush
 from verifiable.claims import registry
 from verifiable.claims.form import Proposal
 from verifiable.jaxpr import indices, integers
@@ -37,6 +41,8 @@ class Fact:
     rounding_dtypes: frozenset[str] = NOTHING
     narrow_sums: frozenset[NarrowSum] = frozenset()
     discontinuities: frozenset[str] = NOTHING
+    sources: frozenset[Var] = frozenset()
+    ties: frozenset[str] = NOTHING
     loops: frozenset[str] = NOTHING
 
     @property
@@ -51,6 +57,8 @@ class Fact:
             self.rounding_dtypes | other.rounding_dtypes,
             self.narrow_sums | other.narrow_sums,
             self.discontinuities | other.discontinuities,
+            self.sources | other.sources,
+            self.ties | other.ties,
             self.loops | other.loops,
         )
 
@@ -59,6 +67,7 @@ class Fact:
         return replace(
             self,
             discontinuities=self.discontinuities | other.discontinuities,
+            ties=self.ties | other.ties,
             loops=self.loops | other.loops,
         )
 
@@ -85,6 +94,7 @@ class Forward:
       claims: by equation.
       discontinuities: names of equations where a last-bit difference may flip a value.
       bounds: of values that are integers; see `jaxpr.integers`.
+      ties: by name of a comparison of exact floats, the inputs that these were moved from.
     """
 
     graph: Graph
@@ -93,13 +103,15 @@ class Forward:
     claims: dict[Equation, Claimed] = field(default_factory=dict)
     discontinuities: set[str] = field(default_factory=set)
     bounds: dict[Var, int | None] = field(default_factory=dict)
+    ties: dict[str, frozenset[Var]] = field(default_factory=dict)
 
     @staticmethod
     def over(block: Block, known_inputs: int, draws: int) -> Forward:
         """The pass over a flattened function; arguments as of `partition.analyse`."""
         forward = Forward(Graph.of(block), draws)
         for i, v in enumerate(block.inputs):
-            forward.facts[v] = Fact(known=i < known_inputs)
+            sources = frozenset({v}) if may_flush(v.dtype) else frozenset()
+            forward.facts[v] = Fact(known=i < known_inputs, sources=sources)
         forward._block(block, CERTAIN, claimable=True)
         return forward
 
@@ -176,6 +188,11 @@ class Forward:
                 self.discontinuities.add(equation.name)
                 discontinuities |= {equation.name}
             fact = replace(joined, discontinuities=discontinuities)
+            if rounded or effect not in moves or not is_float(v.dtype):
+                fact = replace(fact, sources=frozenset())
+            if joined.sources and effect is Effect.DISCONTINUOUS and not rounded:
+                self.ties[equation.name] = joined.sources
+                fact = replace(fact, ties=fact.ties | {equation.name})
             if not rounds.get(effect, arithmetic):
                 fact = replace(fact, rounding_dtypes=NOTHING, narrow_sums=frozenset())
             elif effect not in (Effect.EXACT, Effect.UNDEFINED):

@@ -54,6 +54,7 @@ class Analysis:
       rebuilt: known variables that the check computes again.
       loops: replayed `while` equations outside of other such loops.
       discontinuities: names of equations where a last-bit difference may flip a value.
+      ties: by name of a comparison of exact floats, the inputs that these were moved from.
       checked: operations of claimed contractions.
       replayed: operations that the check replays.
     """
@@ -64,6 +65,7 @@ class Analysis:
     rebuilt: set[Var]
     loops: set[Equation]
     discontinuities: tuple[str, ...]
+    ties: Mapping[str, frozenset[Var]]
     checked: int
     replayed: int
 
@@ -142,6 +144,7 @@ def analyse(block: Block, known_inputs: int, draws: int) -> Analysis:
         rebuilt=split.rebuilt,
         loops={e for e in loops if e not in inside},
         discontinuities=tuple(sorted(forward.discontinuities)),
+        ties=forward.ties,
         checked=checked,
         replayed=_replayed(block, forward, claims, 1),
     )
@@ -185,6 +188,7 @@ def _claim(
         rounding_dtypes=found.before.rounding_dtypes,
         narrow_sums=found.before.narrow_sums,
         discontinuities=found.before.discontinuities,
+        ties=found.before.ties,
         loops=found.before.loops,
         transpose=reader if reader is not None and reader.kind == "transpose" else None,
     )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import jax
 
-from verifiable.check import cancellation, describe
+from verifiable.check import cancellation, describe, subnormal
 from verifiable.check.outputs import Output
 from verifiable.check.partition import Analysis
 from verifiable.check.schedule import Strategy
@@ -69,6 +69,7 @@ class Specification:
                 narrow_sums=fact.narrow_sums,
                 replays_inexactly=is_float(x.dtype) and not fact.exact,
                 discontinuities=fact.discontinuities,
+                ties=fact.ties,
                 loops=fact.loops,
                 cancellation=cancellation.plan(block, self.analysis, atom),
             )
@@ -113,6 +114,29 @@ class Specification:
     def kept(self) -> dict[str, int]:
         """Bytes of each value that the key keeps, because replayed equations need it."""
         return describe.kept(self.function, self.params, self.analysis)
+
+    def judged(self, inputs: tuple[Any, ...]) -> tuple[Sequence[Claim], Sequence[Output]]:
+        """Claims and outputs; comparisons of subnormal inputs are discontinuities of this job."""
+        leaves = jax.tree.leaves(inputs)
+        variables = self.function.block.inputs[-len(leaves) :] if leaves else ()
+        flips = subnormal.ambiguous(self.analysis.ties, variables, leaves)
+        if not flips:
+            return self.claims, self.outputs
+        return (
+            [replace(c, discontinuities=c.discontinuities | c.ties & flips) for c in self.claims],
+            [replace(o, discontinuities=o.discontinuities | o.ties & flips) for o in self.outputs],
+        )
+
+    def require_normal(self, params: Any) -> None:
+        """Raise ValueError if a parameter or constant that is compared holds subnormal numbers."""
+        leaves = [*self.function.constants, *jax.tree.leaves(params)]
+        variables = self.function.block.inputs[: len(leaves)]
+        flips = subnormal.ambiguous(self.analysis.ties, variables, leaves)
+        if flips:
+            raise ValueError(
+                f"{min(flips)} compares parameters below the smallest normal number, which some "
+                "devices flush to zero and some do not: set them to zero before setup"
+            )
 
     def require_policy(self) -> None:
         """Raise ValueError unless the policy has tolerances for all that the program needs."""
