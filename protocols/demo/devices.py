@@ -29,12 +29,14 @@ class DemoJob:
       model: the encoder and its parameters.
       root: `parameter_root` of these parameters, 32 bytes.
       program: the compiled program.
-      inputs: one user's token ids and attention mask.
+      texts: one user's texts.
+      inputs: their token ids and attention mask.
     """
 
     model: Encoder
     root: bytes
     program: Program
+    texts: tuple[str, ...]
     inputs: Tokens
 
     def run(self, params: Params | None = None, inputs: Tokens | None = None) -> Submission:

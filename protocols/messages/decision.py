@@ -1,7 +1,8 @@
 """The decision: how a job ended, and which ballots agreed.
 
 An accepted answer comes with the workers that gave it and, if a vote decided, with the bound on
-the probability that such a vote accepts a wrong answer. A vote blames no worker; an audit may.
+the probability that such a vote accepts a wrong answer. A vote blames no worker; an audit that
+convicts does.
 """
 
 from __future__ import annotations

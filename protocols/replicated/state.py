@@ -202,13 +202,25 @@ class Drawn:
 class Audited:
     """The audit of a worker's trace ended.
 
-    REJECT only if a proof or a deterministic recomputation, which others can repeat, shows that the
-    answer or its trace is wrong. An audit that the worker does not answer is INDETERMINATE.
+    Attributes:
+      at: when the coordinator learned it.
+      worker: whose trace it is.
+      verdict: of the audit. INDETERMINATE if the worker did not answer.
+      convicted: whether evidence shows to others, who trust neither key nor coordinator, that the
+        answer or the trace is wrong. Only with REJECT; most rejections are the coordinator's alone.
     """
 
     at: int
     worker: bytes
     verdict: Verdict
+    convicted: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a conviction without a rejection."""
+        if type(self.convicted) is not bool:
+            raise ValueError(f"convicted must be a boolean, got {self.convicted!r}")
+        if self.convicted and self.verdict is not Verdict.REJECT:
+            raise ValueError(f"only a rejection can convict, got {self.verdict.value}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -298,7 +310,11 @@ class Absent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Blame:
-    """An audit showed that a worker's answer or trace is wrong. Its signatures are the evidence."""
+    """A worker was convicted: evidence shows to others that its answer or trace is wrong.
+
+    The signatures of commit and reveal say whose answer and trace they are. A rejection without
+    conviction has no such effect.
+    """
 
     commit: Signed[Commit]
     reveal: Signed[Reveal]

@@ -7,7 +7,8 @@ lateness depends only on when a message came. The caller carries out the effects
 A ballot counts iff it opens a commitment that its own worker made, for this job and epoch, before
 any answer of its round was revealed. Seats are drawn by weight from a seed that was unknown when
 the weights were fixed; one identity never holds two seats. A worker that drops out is replaced; a
-dissenter is audited. Only an audit that rejects blames a worker. Rules: specs/replicated.md.
+dissenter is audited. A rejection voids a ballot; only a conviction blames a worker. Rules:
+specs/replicated.md.
 """
 
 from __future__ import annotations
@@ -125,8 +126,8 @@ def step(state: State, event: Event) -> Transition:
             state, more = _receive(state, message)
         case Drawn(beacon=beacon):
             state, more = _drawn(state, beacon)
-        case Audited(worker=worker, verdict=verdict):
-            state, more = _audited(state, worker, verdict)
+        case Audited(worker=worker, verdict=verdict, convicted=convicted):
+            state, more = _audited(state, worker, verdict, convicted=convicted)
         case WindowClosed(worker=worker, cleared=cleared):
             state, more = _window_closed(state, worker, cleared)
     return state, effects + more
@@ -187,7 +188,7 @@ def _drawn(state: State, beacon: Beacon) -> Transition:
     return vote(replace(state, beacon=beacon))
 
 
-def _audited(state: State, worker: bytes, verdict: Verdict) -> Transition:
+def _audited(state: State, worker: bytes, verdict: Verdict, *, convicted: bool) -> Transition:
     index = index_of(state, worker)
     seat = None if index is None else state.seats[index]
     if index is None or seat is None or state.phase is not Phase.AUDIT:
@@ -197,8 +198,9 @@ def _audited(state: State, worker: bytes, verdict: Verdict) -> Transition:
     effects: tuple[Effect, ...] = ()
     seat = replace(seat, verdict=verdict)
     if verdict is Verdict.REJECT:
-        commit, reveal = seat.ballot
         seat = replace(seat, place=Place.VOID)
+    if convicted:
+        commit, reveal = seat.ballot
         effects = (Blame(commit=commit, reveal=reveal),)
     state = with_seat(state, index, seat)
     if all(seat.verdict is not None for seat in seats_in(state, Place.REVEALED)):

@@ -36,7 +36,7 @@ class VerdictRecord(Message):
       epoch: the epoch that settles it.
       job: digest of the job, which binds program, parameters and input.
       worker: identity of the worker.
-      verdict: accept, reject or indeterminate.
+      verdict: accept, reject or indeterminate. To reject blames nobody; evidence does.
       reason: stable code of the protocol that decided: at most 32 lower-case letters, digits and
         hyphens.
       commitment: root of the committed trace; None if none was committed.

@@ -121,8 +121,9 @@ class Run:
     def draw(self, value: bytes = b"v" * 32) -> list[Effect]:
         return self.do(Drawn(at=self.state.now, beacon=beacon(self.state, value)))
 
-    def audit(self, worker: bytes, verdict: Verdict) -> list[Effect]:
-        return self.do(Audited(at=self.state.now, worker=worker, verdict=verdict))
+    def audit(self, worker: bytes, verdict: Verdict, *, convicted: bool = False) -> list[Effect]:
+        ended = Audited(at=self.state.now, worker=worker, verdict=verdict, convicted=convicted)
+        return self.do(ended)
 
     def seated(self) -> list[bytes]:
         return [seat.worker for seat in self.state.seats]

@@ -1,14 +1,15 @@
 """The price of cheating: how large a stake deters, and how large a one honest workers accept.
 
 A cheat gains G (the saved cost, and the reward if it is paid for the wrong answer). It is detected
-with probability q d: results are audited at rate q, and each audit finds a wrong result with
-probability d. A worker whose cheat is detected loses its stake S and the rewards R of all its
-unsettled results. With at most n results unsettled on one stake,
+with probability q d: results are audited at rate q, and each audit convicts the worker of a wrong
+result with probability d; a rejection without conviction takes no stake. A worker whose cheat is
+detected loses its stake S and the rewards R of all its unsettled results. With at most n results
+unsettled on one stake,
 
     cheating on m of them does not pay    iff  S >= m G / (1 - (1 - q d)^m) - m R,
     honest work on m of them pays         iff  S <= m (R - C) / (1 - (1 - q phi)^m) - m R,
 
-where C is the cost of an honest result and phi the probability that its audit fails by mistake.
+where C is the cost of an honest result and phi the probability that its audit convicts by mistake.
 m / (1 - (1 - p)^m) is convex in m: the first is hardest at m = 1 or m = n, and the second is
 checked for a worker that keeps all its n seats filled. Both can hold for one result iff
 phi / d <= (R - C) / G, for any audit rate. A worker can make many cheats before the first is
@@ -34,8 +35,9 @@ class Terms:
       reward: R, payment for a result; lost if the result is unsettled when a cheat is detected.
       cost: C, cost of an honest result to its worker.
       audit_rate: q, probability that a result is audited.
-      detection: d, probability that the audit of a wrong result fails.
-      false_reject: phi, probability that the audit of an honest result fails, as measured.
+      detection: d, probability that the audit of a wrong result convicts.
+      false_reject: phi, probability that the audit of an honest result convicts; at most the
+        measured probability that it rejects.
       outstanding: n, the most unsettled results on one stake.
 
     Raises:
@@ -106,7 +108,7 @@ def outstanding_cap(
       gain: G, gain of a cheat by one wrong result.
       reward: R, payment for a result.
       audit_rate: q, probability that a result is audited.
-      detection: d, probability that the audit of a wrong result fails.
+      detection: d, probability that the audit of a wrong result convicts.
 
     Returns:
       At most 2^53; 0 if a single cheat pays already.

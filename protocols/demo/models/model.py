@@ -32,6 +32,7 @@ class Encoder:
       max_tokens: longest text, in tokens.
       precision: one of `precision.PRECISIONS`.
       prepare: from trained parameters to the parameters that run.
+      loader: name of the function of `models` that makes it, by default with these weights.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Encoder:
     max_tokens: int
     precision: str = "f32"
     prepare: Callable[[Params], Params] = PRECISIONS["f32"]
+    loader: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

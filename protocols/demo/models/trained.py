@@ -55,6 +55,7 @@ def minilm() -> Encoder:
         heads=12,
         layers=6,
         max_tokens=limit,
+        loader="minilm",
     )
 
 

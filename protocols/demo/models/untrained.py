@@ -63,6 +63,7 @@ def small_transformer(seed: int = 0, *, width: int = 256, layers: int = 4) -> En
         heads=width // 32,
         layers=layers,
         max_tokens=limit,
+        loader="small_transformer",
     )
 
 

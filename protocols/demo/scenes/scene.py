@@ -57,5 +57,6 @@ def prepare(model: Encoder, texts: Sequence[str] = TEXTS) -> DemoJob:
         model=model,
         root=parameter_root(model.params),
         program=compile(model.encode, model.params, *inputs),
+        texts=tuple(texts),
         inputs=inputs,
     )

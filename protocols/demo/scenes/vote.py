@@ -5,20 +5,20 @@ First all commit to answer and trace, then all reveal. A copycat repeats the com
 of another worker under its own name, and cannot open it. Two colluders send the same wrong answer.
 Ballots disagree, so `protocols.replicated` asks for an audit of every trace, and the coordinator
 checks the traces on a challenge that anyone can derive from the closed log of commitments and a
-later round of a beacon.
+later round of a beacon. A worker is blamed if the evidence of its rejection convicts it.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeAlias
 
+from protocols.demo.accusation import convicts
 from protocols.demo.cheats.computations import int4, with_kernels
 from protocols.demo.devices import DemoJob, Device, Run, jitted, op_by_op
 from protocols.demo.roles import BEACON, POLICY, Coordinator, Voter, Worker, register, start
-from protocols.demo.scenes.check import DeviceOutcome, judge
 from protocols.demo.scenes.scene import Counter, Progress
 from protocols.messages import Commit, Decision, Reveal
 from protocols.replicated import (
@@ -61,14 +61,31 @@ CAST = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AuditOutcome:
+    """What the audit of a ballot found.
+
+    Attributes:
+      verdict: on trace and answer.
+      reason: stable code.
+      claim: name of the first claim that failed, or None.
+      convicted: whether others can be shown that the worker is wrong; only where it is rejected.
+    """
+
+    verdict: Verdict
+    reason: str
+    claim: str | None
+    convicted: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerOutcome:
     """How the vote ended for one worker.
 
     Attributes:
       voter: the part that it played.
       worker: its registered identity, 32 bytes.
-      outcome: `agreed` with the accepted answer; `dissented`; `blamed`, by an audit that rejects;
-        or `no ballot`.
+      outcome: `agreed` with the accepted answer; `dissented`; `rejected` by its audit; `blamed`,
+        by an audit that convicts; or `no ballot`.
       reason: stable code: of its audit if there was one, else of the first refused message if it
         has no ballot, else `ok`.
       claim: name of the first claim that failed, or None.
@@ -82,8 +99,9 @@ class WorkerOutcome:
 
     @property
     def right(self) -> bool:
-        """Whether an honest worker agreed, or a cheat was blamed or has no ballot."""
-        return self.outcome in ({"agreed"} if self.voter.device.honest else {"blamed", "no ballot"})
+        """Whether an honest worker agreed, or a cheat was rejected, blamed, or has no ballot."""
+        void = {"rejected", "blamed", "no ballot"}
+        return self.outcome in ({"agreed"} if self.voter.device.honest else void)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,28 +180,31 @@ def play(
     )
 
 
-def audit(
-    job: DemoJob,
-    key: VerifierKey,
-    device: Device,
-    reveal: Reveal,
-    opened: Submission,
-) -> DeviceOutcome:
+def audit(job: DemoJob, key: VerifierKey, reveal: Reveal, opened: Submission) -> AuditOutcome:
     """Audit a ballot: its trace against the commitment, then every claim, then the answer.
 
     Args:
       job: the job.
       key: made after commitments had closed.
-      device: the device that the worker used.
       reveal: the ballot.
       opened: the submission that the worker sends when its trace is asked for.
     """
     commitment = Commitment(root=reveal.trace_root, size=reveal.trace_size)
-    found = judge(job, key, device, opened, commitment)
-    # The trace ends with the answer, so an honest worker has revealed the same bytes.
-    if found.verdict == "accept" and bytes(tensor_bytes(opened.y)) != reveal.value:
-        return replace(found, verdict="reject", reason="answer-mismatch", worst=None)
-    return found
+    report = job.program.verify(
+        key, *job.inputs, opened, commitment=commitment, parameters=job.root
+    )
+    # The trace ends with the answer, so an honest worker has revealed the same bytes. Its leaves,
+    # opened under the root that was signed with the value, show the difference to anyone.
+    if report.verdict is Verdict.ACCEPT and bytes(tensor_bytes(opened.y)) != reveal.value:
+        return AuditOutcome(
+            verdict=Verdict.REJECT, reason="answer-mismatch", claim=None, convicted=True
+        )
+    return AuditOutcome(
+        verdict=report.verdict,
+        reason=report.reason,
+        claim=report.claim,
+        convicted=report.verdict is Verdict.REJECT and convicts(job, report, opened),
+    )
 
 
 def _commits(
@@ -231,20 +252,20 @@ def _audits(
     coordinator: Coordinator,
     workers: dict[bytes, Worker],
     counter: Counter,
-) -> Generator[Progress, None, dict[bytes, DeviceOutcome]]:
+) -> Generator[Progress, None, dict[bytes, AuditOutcome]]:
     """Audit every ballot that the protocol asks for; returns what was found, by worker."""
-    found: dict[bytes, DeviceOutcome] = {}
+    found: dict[bytes, AuditOutcome] = {}
     asked: list[Audit] = coordinator.take(Audit)
     for effect in asked:
         name = effect.commit.message.worker
         worker = workers[name]
         yield counter.start(f"vote: audit {worker.voter.device.name}")
-        verdict = Verdict.INDETERMINATE
+        verdict, convicted = Verdict.INDETERMINATE, False
         if worker.submission is not None:
-            reveal = effect.reveal.message
-            found[name] = audit(job, key, worker.voter.device, reveal, worker.submission)
-            verdict = Verdict(found[name].verdict)
-        coordinator.do(Audited(at=coordinator.state.now, worker=name, verdict=verdict))
+            found[name] = audit(job, key, effect.reveal.message, worker.submission)
+            verdict, convicted = found[name].verdict, found[name].convicted
+        now = coordinator.state.now
+        coordinator.do(Audited(at=now, worker=name, verdict=verdict, convicted=convicted))
     return found
 
 
@@ -252,13 +273,15 @@ def _outcome(
     worker: Worker,
     effects: Sequence[Effect],
     decision: Decision,
-    audited: DeviceOutcome | None,
+    audited: AuditOutcome | None,
 ) -> WorkerOutcome:
     name = worker.identity.id
     refusals = (e.reason for e in effects if isinstance(e, Refuse) and e.worker == name)
     reason = "ok"
     if any(isinstance(e, Blame) and e.commit.message.worker == name for e in effects):
         what = "blamed"
+    elif audited is not None and audited.verdict is Verdict.REJECT:
+        what = "rejected"
     elif any(isinstance(e, Absent) and e.worker == name for e in effects):
         what, reason = "no ballot", next(refusals, "absent")
     else:

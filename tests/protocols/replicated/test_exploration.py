@@ -52,6 +52,10 @@ from verifiable.report import Verdict
 from verifiable.voting.quorum import FirstToMatch, FixedSize, QuorumPolicy
 
 HONEST, LYING, SILENT, COPYING = "honest", "lying", "silent", "copying"
+# Rejected, and not convicted: a lie within what no judge convicts, and an honest worker whose
+# coordinator picks vectors until its run fails.
+UNSHOWN, FRAMED = "unshown", "framed"
+TRUE, FALSE = frozenset({HONEST, FRAMED}), frozenset({LYING, UNSHOWN})
 World = tuple[State, frozenset[Any]]
 
 
@@ -83,7 +87,7 @@ class Model:
         self.behaviour = dict(zip(self.workers, behaviours, strict=True))
         self.rules = rules(policy)
         self.leaks = policy.first() == len(behaviours)
-        self.liars = behaviours.count(LYING)
+        self.liars = sum(kind in FALSE for kind in behaviours)
         self.reasons: set[Reason] = set()
         self.values: set[bytes | None] = set()
         self.blamed: set[bytes] = set()
@@ -108,8 +112,8 @@ class Model:
             match effect:
                 case Dispatch(worker=worker) | AskReveal(worker=worker):
                     kind = self.behaviour[worker]
-                    if kind in {HONEST, LYING}:
-                        reveal = answer(worker, TRUTH if kind == HONEST else LIE)
+                    if kind in TRUE | FALSE:
+                        reveal = answer(worker, TRUTH if kind in TRUE else LIE)
                         opens = isinstance(effect, AskReveal)
                         sent.add(signed(reveal if opens else reveal.commit))
                 case AwaitBeacon(chain=chain, round=number):
@@ -117,9 +121,10 @@ class Model:
                     sent.add(Drawn(at=0, beacon=drawn))
                 case Audit(reveal=reveal):
                     worker = reveal.message.worker
-                    right = self.behaviour[worker] == HONEST
-                    verdict = Verdict.ACCEPT if right else Verdict.REJECT
-                    sent.add(Audited(at=0, worker=worker, verdict=verdict))
+                    kind = self.behaviour[worker]
+                    verdict = Verdict.ACCEPT if kind == HONEST else Verdict.REJECT
+                    convicted = kind == LYING
+                    sent.add(Audited(at=0, worker=worker, verdict=verdict, convicted=convicted))
                 case _:
                     pass
         return frozenset(sent | set(self.copies(sent)))
@@ -146,7 +151,7 @@ class Model:
                     assert self.behaviour[reveal.message.worker] == LYING
                     self.blamed.add(reveal.message.worker)
                 case Audit(reveal=reveal):
-                    assert self.behaviour[reveal.message.worker] in {HONEST, LYING}
+                    assert self.behaviour[reveal.message.worker] in TRUE | FALSE
                 case Conclude(decision=decision, value=value):
                     self.conclude(decision, value)
                 case _:
@@ -162,7 +167,7 @@ class Model:
             if self.behaviour[seat.worker] == HONEST:
                 assert seat.place is not Place.VOID
             if seat.reveal is not None:
-                assert self.behaviour[seat.worker] in {HONEST, LYING}
+                assert self.behaviour[seat.worker] in TRUE | FALSE
         if after.phase is not Phase.ENDED:
             assert after.deadline > after.now
 
@@ -176,8 +181,8 @@ class Model:
         # policy that requests one ballot accepts it.)
         majority = self.rules.policy.first() // 2 + 1
         assert value == TRUTH or (value == LIE and self.liars >= majority)
-        speaks = HONEST if value == TRUTH else LYING
-        assert decision.group and all(self.behaviour[w] == speaks for w in decision.group)
+        speaks = TRUE if value == TRUTH else FALSE
+        assert decision.group and all(self.behaviour[w] in speaks for w in decision.group)
 
     def explore(self) -> int:
         """Visit every reachable world; returns their number."""
@@ -238,3 +243,25 @@ def test_every_interleaving_duplication_and_loss(policy: QuorumPolicy, behaviour
     assert (LIE in model.values) == (lies >= majority)
     assert (Reason.AUDITED in model.reasons) == (truths >= 1 and lies >= 1)
     assert bool(model.blamed) == (truths >= 1 and lies >= 1)
+
+
+REJECTED = [
+    who
+    for size in (2, 3)
+    for who in itertools.combinations_with_replacement((HONEST, LYING, UNSHOWN, FRAMED), size)
+    if {UNSHOWN, FRAMED} & {*who}
+] + [(UNSHOWN, SILENT, HONEST), (FRAMED, SILENT, LYING), (UNSHOWN, COPYING, HONEST)]
+
+
+@pytest.mark.parametrize("behaviours", REJECTED, ids="-".join)
+def test_a_rejection_without_conviction_never_blames(behaviours: tuple[str, ...]):
+    """In no state: `Model.check` allows blame of `LYING` workers only."""
+    model = Model(behaviours, FixedSize(bad=0.1, size=len(behaviours)))
+    assert model.explore() >= 2
+    # Everything else is as if the rejected had been convicted.
+    truths, lies = (sum(kind in said for kind in behaviours) for said in (TRUE, FALSE))
+    audited, majority = HONEST in behaviours and lies >= 1, len(behaviours) // 2 + 1
+    assert bool(model.blamed) == (LYING in behaviours and truths >= 1)
+    assert (Reason.AUDITED in model.reasons) == audited
+    assert (TRUTH in model.values) == (audited or truths >= majority)
+    assert (LIE in model.values) == (lies >= majority)

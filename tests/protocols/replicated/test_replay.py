@@ -57,6 +57,9 @@ EVERYTHING: list[Callable[[Run], Event]] = [
         (lambda run, w=worker, v=verdict: Audited(at=run.state.now, worker=w, verdict=v))
         for worker, verdict in itertools.product(WORKERS[:4], Verdict)
     ),
+    lambda run: Audited(
+        at=run.state.now, worker=WORKERS[0], verdict=Verdict.REJECT, convicted=True
+    ),
     *(
         (lambda run, w=worker, c=cleared: WindowClosed(at=run.state.now, worker=w, cleared=c))
         for worker, cleared in itertools.product(WORKERS[:2], (True, False))

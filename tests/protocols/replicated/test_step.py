@@ -8,6 +8,7 @@ from protocols.messages import MAX_BALLOTS, Decision, Reason, answer_digest
 from protocols.replicated import (
     AskReveal,
     Audit,
+    Audited,
     AwaitBeacon,
     Blame,
     Conclude,
@@ -87,7 +88,7 @@ def test_disagreement_asks_for_audits_and_they_decide():
     assert all(e.reveal.message.commit == e.commit.message for e in run.all(Audit))
     assert not run.all(Conclude)
     # Two of three lie, and the worker whose trace is right wins against their majority.
-    run.audit(WORKERS[1], Verdict.REJECT)
+    run.audit(WORKERS[1], Verdict.REJECT, convicted=True)
     run.audit(WORKERS[2], Verdict.INDETERMINATE)
     run.audit(WORKERS[0], Verdict.ACCEPT)
     assert run.end.value == TRUTH
@@ -96,6 +97,34 @@ def test_disagreement_asks_for_audits_and_they_decide():
     assert run.end.decision.group == (WORKERS[0],)
     assert run.end.decision.dissenters == tuple(WORKERS[1:3])
     assert [blame.reveal.message.worker for blame in run.all(Blame)] == [WORKERS[1]]
+
+
+@pytest.mark.parametrize("convicted", [False, True], ids=["rejected", "convicted"])
+def test_a_rejection_voids_the_ballot_and_only_a_conviction_blames(convicted: bool):
+    """The cheat is a coordinator that picks vectors until an honest run fails."""
+    run = Run.of(rules(FixedSize(bad=0.1, size=3)))
+    run.round(dict(zip(WORKERS, (TRUTH, TRUTH, LIE), strict=False)))
+    effects = run.audit(WORKERS[0], Verdict.REJECT, convicted=convicted)
+    (seat,) = (seat for seat in run.state.seats if seat.worker == WORKERS[0])
+    assert seat.place is Place.VOID
+    assert [effect for effect in effects if isinstance(effect, Blame)] == (
+        [Blame(commit=seat.ballot[0], reveal=seat.ballot[1])] if convicted else []
+    )
+    run.audit(WORKERS[1], Verdict.ACCEPT)
+    run.audit(WORKERS[2], Verdict.REJECT)
+    # The judgment is the same: a rejected ballot is in no group, so it is not paid.
+    assert run.end.value == TRUTH
+    assert run.end.decision.group == (WORKERS[1],)
+    assert run.end.decision.dissenters == (WORKERS[0], WORKERS[2])
+    assert len(run.all(Blame)) == convicted
+
+
+@pytest.mark.parametrize("verdict", [Verdict.ACCEPT, Verdict.INDETERMINATE])
+def test_only_a_rejection_convicts(verdict: Verdict):
+    with pytest.raises(ValueError, match=f"only a rejection can convict, got {verdict.value}"):
+        Audited(at=NOW, worker=WORKERS[0], verdict=verdict, convicted=True)
+    with pytest.raises(ValueError, match="convicted must be a boolean, got 1"):
+        Audited(at=NOW, worker=WORKERS[0], verdict=Verdict.REJECT, convicted=1)  # type: ignore[arg-type]
 
 
 def test_dissent_and_unanswered_audits_are_no_blame():
@@ -114,8 +143,9 @@ def test_the_first_verdict_stands():
     run.round(dict(zip(WORKERS, (TRUTH, TRUTH, LIE), strict=False)))
     for first, second in ((Verdict.ACCEPT, Verdict.REJECT), (Verdict.REJECT, Verdict.ACCEPT)):
         worker = WORKERS[0] if first is Verdict.ACCEPT else WORKERS[2]
-        run.audit(worker, first)
-        assert refused(run.audit(worker, second)) == ["not-asked"]
+        run.audit(worker, first, convicted=first is Verdict.REJECT)
+        again = run.audit(worker, second, convicted=second is Verdict.REJECT)
+        assert refused(again) == ["not-asked"]
     assert [blame.reveal.message.worker for blame in run.all(Blame)] == [WORKERS[2]]
 
 
@@ -160,10 +190,10 @@ def test_a_job_whose_ballots_are_all_rejected_has_no_answer():
     run = Run.of(rules(FixedSize(bad=0.1, size=3)))
     run.round(dict(zip(WORKERS, (b"1" * 32, b"2" * 32, b"3" * 32), strict=False)))
     for worker in WORKERS[:3]:
-        run.audit(worker, Verdict.REJECT)
+        run.audit(worker, Verdict.REJECT, convicted=worker != WORKERS[0])
     assert run.end.value is None
     assert run.end.decision.reason is Reason.NO_WORKERS
-    assert len(run.all(Blame)) == 3
+    assert sorted(e.reveal.message.worker for e in run.all(Blame)) == WORKERS[1:3]
 
 
 def test_an_undecided_vote_asks_for_the_ballots_that_would_settle_it():

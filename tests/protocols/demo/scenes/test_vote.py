@@ -137,9 +137,9 @@ def opened(submission: Submission) -> Reveal:
     )
 
 
-def audited(reveal: Reveal, submission: Submission) -> tuple[str, str]:
-    found = vote.audit(job(), key(), devices.Device("x", True, devices.jitted), reveal, submission)
-    return found.verdict, found.reason
+def audited(reveal: Reveal, submission: Submission) -> tuple[str, str, bool]:
+    found = vote.audit(job(), key(), reveal, submission)
+    return found.verdict, found.reason, found.convicted
 
 
 @functools.cache
@@ -149,22 +149,39 @@ def key() -> VerifierKey:
 
 def test_an_honest_trace_passes():
     sent = job().run()
-    assert audited(opened(sent), sent) == ("accept", "ok")
+    assert audited(opened(sent), sent) == ("accept", "ok", False)
 
 
 def test_an_answer_other_than_the_one_in_the_trace_is_rejected():
     sent = job().run()
     other = dataclasses.replace(opened(sent), value=bytes(tensor_bytes(jnp.zeros_like(sent.y))))
-    assert audited(other, sent) == ("reject", "answer-mismatch")
+    assert audited(other, sent) == ("reject", "answer-mismatch", True)
 
 
 @pytest.mark.parametrize("change", [{"trace_root": bytes(32)}, {"trace_size": 1}], ids=str)
-def test_a_trace_other_than_the_committed_one_is_rejected(change):
+def test_a_trace_other_than_the_committed_one_is_rejected_and_convicts_nobody(change):
+    """The cheat is garbage that somebody uploads as another worker's trace."""
     sent = job().run()
     assert audited(dataclasses.replace(opened(sent), **change), sent) == (
         "reject",
         "commitment-mismatch",
+        False,
     )
+
+
+def test_a_wrong_claim_is_rejected_and_convicts():
+    cheat = with_params(another_model)(job())
+    assert audited(opened(cheat), cheat) == ("reject", "claim-mismatch", True)
+
+
+def test_a_rejection_that_no_judge_repeats_blames_nobody(monkeypatch):
+    """A coordinator whose random test fails an honest run: the run is not paid, and that is all."""
+    monkeypatch.setattr(vote, "convicts", lambda *_: False)
+    summary = end(vote.play(job(), seed=SEED))
+    rejected = {o.voter.device.name for o in summary.outcomes if o.outcome == "rejected"}
+    assert rejected == {"Eve", "Fay"}
+    assert not [o for o in summary.outcomes if o.outcome == "blamed"]
+    assert summary.right
 
 
 def test_the_key_follows_from_the_closed_log_and_a_later_beacon(monkeypatch):

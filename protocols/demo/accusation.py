@@ -1,0 +1,211 @@
+"""Accusations: evidence with the job that it is about, in one file for a judge.
+
+    file   magic, the length of the head, the head, the evidence
+    head   CBOR [loader, precision, [text, ...]]: what names the job
+    judge  loads the model that the head names, compiles it for the texts, and decides
+
+Program and parameters that the evidence names must be those that the judge computes itself. So the
+head says where to look, and proves nothing. Every length is compared with a limit before anything
+is parsed. Guilty is whoever signed the commitment for this job (`protocols.messages.Commit`): the
+file itself binds the commitment to nobody, and to no job.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Self
+
+from protocols.demo import models
+from protocols.demo.devices import DemoJob
+from protocols.demo.models import Encoder, in_precision
+from protocols.demo.models.precision import PRECISIONS
+from protocols.demo.scenes.scene import MOST_TEXTS
+from verifiable import encoding
+from verifiable.check.evidence import Evidence, Judgement, evidence_of, verify_evidence
+from verifiable.errors import MalformedEncoding
+from verifiable.report import Report
+from verifiable.submission import Submission
+
+KIND: Final = b"verifiable accusation "
+MAGIC: Final = (KIND + b"1").ljust(32, b"\0")
+"""The first 32 bytes of a file: format and version."""
+
+MOST_HEAD: Final = 2**18
+"""The most bytes of a head."""
+
+MOST_BYTES: Final = 2**28
+"""The most bytes of a file."""
+
+LOADERS: Final = ("minilm", "small_transformer")
+"""Functions of `models` that a head may name; they are called without arguments."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accusation:
+    """Evidence, and what names the job that it is about. Nothing in a received one is trusted.
+
+    Attributes:
+      loader: the function of `models` that loads the model: one of `LOADERS`.
+      precision: of the model: one of `precision.PRECISIONS`.
+      texts: the input of the job.
+      evidence: an encoded `Evidence`; a program is needed to decode it.
+
+    Raises:
+      MalformedEncoding: a field has a wrong type or size, or an unknown value.
+    """
+
+    loader: str
+    precision: str
+    texts: tuple[str, ...]
+    evidence: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        for name, known in (("loader", LOADERS), ("precision", PRECISIONS)):
+            value: Any = getattr(self, name)
+            if type(value) is not str or value not in known:
+                raise MalformedEncoding(
+                    f"the {name} of an accusation is one of {', '.join(known)}, got {value!r:.40}"
+                )
+        texts: Any = self.texts
+        if type(texts) is not tuple or not 1 <= len(texts) <= MOST_TEXTS:
+            raise MalformedEncoding(f"an accusation has 1 to {MOST_TEXTS} texts")
+        if any(type(text) is not str for text in texts) or type(self.evidence) is not bytes:
+            raise MalformedEncoding("an accusation has texts, and evidence as bytes")
+
+    @classmethod
+    def of(cls, job: DemoJob, evidence: Evidence) -> Self:
+        """Evidence about a run of the demo's job, with what names that job."""
+        model = job.model
+        return cls(
+            loader=model.loader,
+            precision=model.precision,
+            texts=job.texts,
+            evidence=evidence.encode(),
+        )
+
+    def encode(self) -> bytes:
+        """The bytes of the file.
+
+        Raises:
+          ValueError: the texts or the evidence are larger than a reader accepts.
+        """
+        head = encoding.encode([self.loader, self.precision, self.texts])
+        data = b"".join([MAGIC, len(head).to_bytes(4, "big"), head, self.evidence])
+        if len(head) > MOST_HEAD or len(data) > MOST_BYTES:
+            raise ValueError(
+                f"an accusation has at most {MOST_HEAD} bytes of head and {MOST_BYTES} in all, got "
+                f"{len(head)} and {len(data)}"
+            )
+        return data
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """Read a file that an accuser sent.
+
+        Raises:
+          MalformedEncoding: not the encoding of an accusation, or one of another version.
+        """
+        if len(data) > MOST_BYTES:
+            raise MalformedEncoding(f"an accusation has at most {MOST_BYTES} bytes")
+        magic, start = data[:32], len(MAGIC) + 4
+        if magic != MAGIC:
+            raise MalformedEncoding(
+                f"the file has version {_version(magic)}, expected version 1"
+                if magic.startswith(KIND) and len(magic) == len(MAGIC)
+                else f"the file is not an accusation: it does not start with {MAGIC!r}"
+            )
+        size = int.from_bytes(data[32:start], "big")
+        if len(data) < start or size > MOST_HEAD or size > len(data) - start:
+            raise MalformedEncoding(
+                f"the file is truncated, or its head larger than {MOST_HEAD} bytes: the head has "
+                f"{size} bytes, of {max(0, len(data) - start)} that follow"
+            )
+        head = encoding.decode(data[start : start + size], max_size=MOST_HEAD)
+        if type(head) is not list or len(head) != 3 or type(head[2]) is not list:
+            raise MalformedEncoding("the head of an accusation is [loader, precision, [text, ...]]")
+        loader, precision, texts = head
+        evidence = data[start + size :]
+        return cls(loader=loader, precision=precision, texts=tuple(texts), evidence=evidence)
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a file, of which no more is loaded than an accusation may have.
+
+        Raises:
+          OSError: it cannot be read.
+          MalformedEncoding: see `decode`.
+        """
+        with path.open("rb") as file:
+            return cls.decode(file.read(MOST_BYTES + 1))
+
+    def load(self) -> Encoder:
+        """The model that the head names.
+
+        Raises:
+          ImportError: its weights are not installed; the message says how to get them.
+        """
+        return in_precision(getattr(models, self.loader)(), self.precision)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """An accusation that was judged.
+
+    Attributes:
+      root: of the accused trace, 32 bytes.
+      claim: name of the accused claim or output.
+      trip: iteration of the scans around it.
+      row: its row.
+      judgement: what the judge found.
+    """
+
+    root: bytes
+    claim: str
+    trip: int
+    row: int
+    judgement: Judgement
+
+
+def judge(accusation: Accusation, job: DemoJob) -> Judged:
+    """Judge an accusation without key, challenge, or anything of its accuser.
+
+    Args:
+      accusation: as received.
+      job: the judge's own, for the model and texts of the accusation.
+
+    Raises:
+      ValueError: the evidence is about another program or other parameters.
+      VerificationError: it is malformed, or opens what was not committed to.
+    """
+    program = job.program
+    evidence = Evidence.decode(accusation.evidence, program)
+    found = verify_evidence(evidence, program, job.model.params, *job.inputs)
+    accused = (program.outputs if evidence.output else program.claims)[evidence.index]
+    return Judged(
+        root=evidence.commitment.root,
+        claim=accused.name,
+        trip=evidence.trip,
+        row=evidence.row,
+        judgement=found,
+    )
+
+
+def convicts(job: DemoJob, report: Report, submission: Submission) -> bool:
+    """Whether a rejection can be shown to others.
+
+    Args:
+      job: the job.
+      report: on the submission.
+      submission: as it was checked.
+    """
+    try:
+        evidence = evidence_of(job.program, report, submission)
+    except ValueError:
+        return False  # no claim or output is rejected: there is nothing to judge
+    return verify_evidence(evidence, job.program, job.model.params, *job.inputs).guilty
+
+
+def _version(magic: bytes) -> str:
+    return ascii(magic[len(KIND) :].rstrip(b"\0").decode("latin-1"))
