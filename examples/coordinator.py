@@ -1,4 +1,4 @@
-"""A coordinator and a device in one file: jobs out, commitments in, verdicts, answers.
+"""A coordinator and a device in one file: jobs out, commitments in, verdicts, evidence.
 
     python examples/coordinator.py
 
@@ -55,6 +55,17 @@ class Coordinator:
         )
 
 
+def convicted(
+    program: vf.Program, report: vf.Report, sent: vf.Submission, params: Params, x: jax.Array
+) -> bool:
+    """Whether a rejection, the coordinator's own word, convinces a judge who has the model."""
+    if report.verdict is not vf.Verdict.REJECT or report.claim is None:
+        return False
+    evidence = vf.evidence_of(program, report, sent).encode()  # to the judge, with the commitment
+    received = vf.Evidence.decode(evidence, program)
+    return vf.verify_evidence(received, program, params, x).guilty
+
+
 def main() -> dict[str, str]:
     """Play one epoch with an honest device and a cheat; return the verdicts."""
     params, stale = weights(0), weights(1)
@@ -73,6 +84,9 @@ def main() -> dict[str, str]:
     for device, submission in sent.items():
         report = coordinator.judge(device, x, submission)
         verdicts[device] = f"{report.verdict.value}: {report.reason}"
+        # A rejection is not paid; only a conviction may cost a device its stake or its name.
+        if convicted(program, report, submission, params, x):
+            verdicts[device] += ", convicted"
         print(f"{device}: {verdicts[device]}")
     return verdicts
 

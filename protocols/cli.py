@@ -1,13 +1,16 @@
-"""The command `verifiable`: play the demo, and plan replication and audits.
+"""The command `verifiable`: play the demo, judge its evidence, and plan replication and audits.
 
-    verifiable demo [--text TEXT ...] [--precision f32|bf16|f16|w8a8] [--json]
+    verifiable demo [--text TEXT ...] [--precision f32|bf16|f16|w8a8] [--evidence FILE] [--json]
+    verifiable evidence FILE [--json]
     verifiable plan --bad FRACTION --error PROBABILITY [--stake AMOUNT ...] [--json]
     verifiable --version
 
-Results go to standard output; progress, notes and errors to standard error. Exit status: 0 if
-every verdict is right, 1 if an honest device was not accepted, a cheat was, or the vote or the
-settlement ended wrongly, 2 for wrong usage. The demo is in `protocols.demo`. Needs typer and rich,
-the extra `cli`; `main` says how to install them where they are absent.
+Results go to standard output; progress, notes and errors to standard error. Exit status: 0 if every
+verdict is right, 1 if an honest device was not accepted, a cheat was, or the vote, a judgement or
+the settlement ended wrongly, 2 for wrong usage. `evidence` has 0 if a run is shown to be wrong, 1
+if it is not shown, 2 for wrong usage and for a file that is no evidence about the model at hand.
+The demo is in `protocols.demo`. Needs typer and rich, the extra `cli`; `main` says how to install
+them where they are absent.
 """
 
 # No `from __future__ import annotations`: typer evaluates the annotations of its commands, and
@@ -17,11 +20,13 @@ import importlib.util
 import json
 import sys
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from verifiable import __version__
 from verifiable.audits.planning import Economy, Plan
 from verifiable.audits.planning import plan as make_plan
+from verifiable.errors import VerificationError
 from verifiable.voting import bad_among_answers
 
 if TYPE_CHECKING:
@@ -72,10 +77,22 @@ def build_app() -> "typer.Typer":
         precision: Annotated[
             str, typer.Option(help="Precision of the model: f32, bf16, f16 or w8a8.")
         ] = "f32",
+        evidence: Annotated[
+            Path | None,
+            typer.Option(metavar="FILE", help="Write the evidence of one cheat to this file."),
+        ] = None,
         json_: Annotated[bool, as_json] = False,
     ) -> None:
-        """Check honest devices and cheats, decide one job by vote, and settle the verdicts."""
-        raise typer.Exit(run_demo(text, precision=precision, as_json=json_))
+        """Check honest devices and cheats, vote on one job, judge evidence, settle the verdicts."""
+        raise typer.Exit(run_demo(text, precision=precision, evidence=evidence, as_json=json_))
+
+    @app.command()
+    def evidence(
+        file: Annotated[Path, typer.Argument(help="Evidence that `verifiable demo` wrote.")],
+        json_: Annotated[bool, as_json] = False,
+    ) -> None:
+        """Judge evidence with nothing but the model: status 0 if a run is shown to be wrong."""
+        raise typer.Exit(run_evidence(file, as_json=json_))
 
     @app.command()
     def plan(
@@ -153,16 +170,31 @@ def build_app() -> "typer.Typer":
             run_plan(bad, availability, error, prices, rational=rational, as_json=json_)
         )
 
-    del root, demo, plan
+    del root, demo, evidence, plan
     return app
 
 
-def run_demo(texts: list[str] | None, *, precision: str = "f32", as_json: bool) -> int:
-    """Play all scenes of the demo, print their summaries, and return the exit status."""
+def run_demo(
+    texts: list[str] | None,
+    *,
+    precision: str = "f32",
+    evidence: Path | None = None,
+    as_json: bool,
+) -> int:
+    """Play all scenes of the demo, print their summaries, and return the exit status.
+
+    Args:
+      texts: what the model encodes; by default eight sentences.
+      precision: of the model.
+      evidence: the file that gets the evidence of one cheat, if any.
+      as_json: print one JSON object instead of tables.
+    """
     from rich.console import Console  # noqa: PLC0415 - an optional dependency
 
     from protocols.demo import display  # noqa: PLC0415 - needs rich
 
+    if evidence is not None and (evidence.is_dir() or not evidence.parent.is_dir()):
+        return fail(OSError(f"no evidence can be written to {evidence}: name a file in a folder"))
     notes = Console(stderr=True)
     with display.progress_bar(notes, hidden=as_json or not notes.is_terminal) as advance:
         from protocols.demo.models import in_precision  # noqa: PLC0415 - loads JAX
@@ -186,7 +218,46 @@ def run_demo(texts: list[str] | None, *, precision: str = "f32", as_json: bool) 
         found |= scene.as_dict(summary)
         parts += scene.render(summary)
     show(found, parts, as_json=as_json)
+    if evidence is not None:
+        from protocols.demo.scenes.evidence import EvidenceSummary  # noqa: PLC0415 - loads JAX
+
+        note = "no evidence was written: no cheat was rejected"
+        for summary in summaries:
+            if isinstance(summary, EvidenceSummary) and summary.file:
+                try:
+                    evidence.write_bytes(summary.file)
+                except OSError as error:
+                    return fail(error)
+                note = f"judge the evidence with `verifiable evidence {evidence}`"
+        print(f"note: {note}", file=sys.stderr)
     return 0 if summaries and all(summary.right for summary in summaries) else 1
+
+
+def run_evidence(file: Path, *, as_json: bool) -> int:
+    """Judge a file of evidence, print the judgement, and return the exit status."""
+    from rich.console import Console  # noqa: PLC0415 - an optional dependency
+
+    from protocols.demo import display  # noqa: PLC0415 - needs rich
+
+    notes = Console(stderr=True)
+    with display.progress_bar(notes, hidden=as_json or not notes.is_terminal) as advance:
+        from protocols.demo.accusation import Accusation, judge  # noqa: PLC0415 - loads JAX
+        from protocols.demo.scenes.scene import Counter, prepare  # noqa: PLC0415 - loads JAX
+
+        counter = Counter(total=3)
+        try:
+            accusation = Accusation.read(file)
+            advance(counter.start("load the model"))
+            model = accusation.load()
+            advance(counter.start("compile the program"))
+            job = prepare(model, accusation.texts)
+            advance(counter.start("judge"))
+            judged = judge(accusation, job)
+        except (OSError, ImportError, ValueError, VerificationError) as error:
+            return fail(error)
+    found = {"model": model.name, "texts": len(job.texts)} | display.judged_dict(judged)
+    show(found, display.judged_text(judged), as_json=as_json)
+    return 0 if judged.judgement.guilty else 1
 
 
 def run_plan(

@@ -46,9 +46,9 @@ def example() -> Any:
     return load("submit_with_web3")
 
 
-def test_the_coordinator_accepts_the_honest_and_rejects_the_cheat() -> None:
+def test_the_coordinator_accepts_the_honest_and_convicts_the_cheat() -> None:
     verdicts = load("coordinator").main()
-    assert verdicts == {"honest": "accept: ok", "cheat": "reject: claim-mismatch"}
+    assert verdicts == {"honest": "accept: ok", "cheat": "reject: claim-mismatch, convicted"}
 
 
 @pytest.mark.parametrize("signed_here", [False, True])

@@ -8,7 +8,6 @@ module and a row in this list. Needs `rich`, from the extra `cli`.
 from __future__ import annotations
 
 import importlib
-import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,9 +19,13 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from protocols.demo.cells import finite, marked, megabytes, milliseconds, ratio_text, scope
+
 if TYPE_CHECKING:
+    from protocols.demo.accusation import Judged
     from protocols.demo.devices import DemoJob
     from protocols.demo.scenes.check import CheckSummary
+    from protocols.demo.scenes.evidence import EvidenceSummary
     from protocols.demo.scenes.scene import Progress
     from protocols.demo.scenes.settlement import SettlementSummary
     from protocols.demo.scenes.vote import VoteSummary
@@ -223,12 +226,77 @@ def vote(summary: VoteSummary) -> Iterator[RenderableType]:
     verdict = f"{decision.outcome.value}: {decision.reason.value}{answer}"
     blamed = sum(o.outcome == "blamed" for o in summary.outcomes)
     yield Text(
-        f"\nVote {verdict}; {blamed} workers blamed, each by its own audit.",
+        f"\nVote {verdict}; {blamed} workers blamed, each by evidence of its own audit.",
         style="bold green" if summary.right else "bold red",
     )
 
 
-# The third scene: the verdicts go on chain.
+# The third scene: evidence, and its judge.
+
+
+def judged_dict(judged: Judged) -> dict[str, Any]:
+    """Return the JSON object of a judgement; an excess that is not finite is null."""
+    return {
+        "root": judged.root.hex(),
+        "claim": judged.claim,
+        "trip": judged.trip,
+        "row": judged.row,
+        "guilty": judged.judgement.guilty,
+        "excess": finite(judged.judgement.excess),
+        "message": judged.judgement.message,
+    }
+
+
+def judged_text(judged: Judged) -> Iterator[RenderableType]:
+    """Draw one judgement."""
+    yield Text.assemble(("accused trace ", "dim"), judged.root.hex())
+    guilty = judged.judgement.guilty
+    who = "guilty is who signed this root for this job" if guilty else "nobody is guilty"
+    yield Text(
+        f"{judged.judgement.message}: {who}.", style="bold green" if guilty else "bold yellow"
+    )
+
+
+def evidence_dict(summary: EvidenceSummary) -> dict[str, Any]:
+    """Return the third scene's part of the JSON object."""
+    judged = [
+        {"name": o.device.name, "honest": o.device.honest} | judged_dict(o.judged)
+        for o in summary.outcomes
+    ]
+    return {"evidence": {"bytes": len(summary.file), "judged": judged}}
+
+
+def evidence(summary: EvidenceSummary) -> Iterator[RenderableType]:
+    """Draw the third scene: what a judge finds about the cheat and the honest device."""
+    table = Table(box=box.SIMPLE_HEAD, title="Evidence before a judge", pad_edge=False)
+    for column in ("accused", "judgement", "claim", "row", "excess"):
+        table.add_column(
+            column,
+            overflow="fold",
+            no_wrap=column == "judgement",
+            justify="right" if column in ("row", "excess") else "left",
+        )
+    for outcome in summary.outcomes:
+        judged = outcome.judged
+        table.add_row(
+            outcome.device.name,
+            marked("guilty" if judged.judgement.guilty else "not guilty", right=outcome.right),
+            scope(judged.claim),
+            str(judged.row),
+            ratio_text(judged.judgement.excess),
+        )
+    yield Text()
+    yield table
+    yield Text("excess: distance of the row over what honest rounding explains", style="dim")
+    right = sum(outcome.right for outcome in summary.outcomes)
+    yield Text(
+        f"\n{right} of {len(summary.outcomes)} judgements right, by a judge with the model and "
+        f"{len(summary.file) / 1e3:,.0f} kB of evidence, and without the key.",
+        style="bold green" if summary.right else "bold red",
+    )
+
+
+# The fourth scene: the verdicts go on chain.
 
 
 def verdict_records(job: DemoJob, earlier: Sequence[Any]) -> Sequence[VerdictRecord]:
@@ -242,7 +310,7 @@ def verdict_records(job: DemoJob, earlier: Sequence[Any]) -> Sequence[VerdictRec
 
 
 def settlement_dict(summary: SettlementSummary) -> dict[str, Any]:
-    """Return the third scene's part of the JSON object."""
+    """Return the fourth scene's part of the JSON object."""
     statement = summary.submission.statement
     return {
         "settlement": {
@@ -262,7 +330,7 @@ def settlement_dict(summary: SettlementSummary) -> dict[str, Any]:
 
 
 def settlement(summary: SettlementSummary) -> Iterator[RenderableType]:
-    """Draw the third scene: the submission and its gas, and the forgeries."""
+    """Draw the fourth scene: the submission and its gas, and the forgeries."""
     statement = summary.submission.statement
     table = Table(box=box.SIMPLE_HEAD, title="Settled on chain", pad_edge=False)
     table.add_column("submission", overflow="fold")
@@ -301,40 +369,6 @@ def settlement(summary: SettlementSummary) -> Iterator[RenderableType]:
 SCENES = (
     Scene("protocols.demo.scenes.check", check, check_dict),
     Scene("protocols.demo.scenes.vote", vote, vote_dict),
+    Scene("protocols.demo.scenes.evidence", evidence, evidence_dict),
     Scene("protocols.demo.scenes.settlement", settlement, settlement_dict, verdict_records),
 )
-
-
-# Text.
-
-
-def marked(text: str, *, right: bool) -> Text:
-    """Return a verdict, green where it is right and marked where it is wrong."""
-    return Text(text, style="green") if right else Text(f"{text} (wrong)", style="bold red")
-
-
-def scope(claim: str | None) -> str:
-    """Return the scope of a claim: its name without the primitive at the end."""
-    return "-" if claim is None else claim.rpartition("/")[0] or claim
-
-
-def ratio_text(worst: float | None) -> str:
-    """Return a ratio with three significant digits, in full below a million."""
-    if worst is None:
-        return "-"
-    return f"{worst:,.0f}" if 100 <= worst < 1e6 else f"{worst:.3g}"
-
-
-def finite(value: float | None) -> float | None:
-    """Return a finite number, or None."""
-    return value if value is not None and math.isfinite(value) else None
-
-
-def milliseconds(seconds: float) -> str:
-    """Return a duration as text."""
-    return f"{seconds * 1e3:,.1f} ms"
-
-
-def megabytes(count: int) -> str:
-    """Return a size as text, in units of 10^6 bytes."""
-    return f"{count / 1e6:,.1f} MB"

@@ -17,14 +17,16 @@ from typer.testing import CliRunner
 
 from protocols import cli
 from protocols.demo import devices, display, models
+from protocols.demo.accusation import Judged
 from protocols.demo.cheats import lineup
 from protocols.demo.cheats.submissions import nan_output
-from protocols.demo.scenes import check, settlement, vote
+from protocols.demo.scenes import check, evidence, settlement, vote
 from protocols.demo.scenes.scene import Progress
 from protocols.messages import Decision, Reason
 from protocols.settlement.verdicts import VerdictRecord
 from verifiable import __version__
 from verifiable.audits import planning
+from verifiable.check.evidence import Judgement
 from verifiable.report import Verdict
 from verifiable.voting import VoteOutcome
 
@@ -44,6 +46,25 @@ def small(monkeypatch):
     monkeypatch.setattr(models, "minilm", absent)
     monkeypatch.setattr(models, "small_transformer", SMALL)
     monkeypatch.setattr(settlement, "play", lambda _: iter([settled()]))
+    monkeypatch.setattr(evidence, "play", lambda _: iter([evidence_summary()]))
+
+
+def evidence_summary(*, cheat: bool = True, honest: bool = False) -> evidence.EvidenceSummary:
+    """Two judgements, by whether each device was found guilty."""
+    outcomes = tuple(
+        evidence.JudgeOutcome(
+            device=device,
+            judged=Judged(
+                root=bytes(32),
+                claim="layer23/attention/output/dot_general",
+                trip=0,
+                row=1234,
+                judgement=Judgement(guilty=guilty, excess=123456.0, message="m"),
+            ),
+        )
+        for device, guilty in ((evidence.CHEAT, cheat), (devices.HONEST[0], honest))
+    )
+    return evidence.EvidenceSummary(outcomes=outcomes, file=bytes(300_000))
 
 
 @functools.cache
@@ -101,7 +122,7 @@ def test_every_verdict_on_the_trained_encoder_is_right_and_one_json_object():
     assert result.exit_code == 0
     assert result.stderr == ""
     assert result.stdout.count("\n") == 1
-    parts = {"model", "devices", "seconds", "bytes", "root", "vote", "settlement"}
+    parts = {"model", "devices", "seconds", "bytes", "root", "vote", "evidence", "settlement"}
     assert set(found) == parts
     settled = found["settlement"]
     assert settled["settled"] is True
@@ -131,6 +152,11 @@ def test_every_verdict_on_the_trained_encoder_is_right_and_one_json_object():
         "colluder": ("blamed", "claim-mismatch"),
         "copycat": ("no ballot", "opening-mismatch"),
     }
+    cheat, honest = found["evidence"]["judged"]
+    assert (cheat["guilty"], honest["guilty"]) == (True, False)
+    assert cheat["name"] == "weights rounded to int4" and cheat["excess"] > 10
+    assert cheat["claim"] == honest["claim"] and cheat["root"] != honest["root"]
+    assert found["evidence"]["bytes"] > 10_000
 
 
 def test_the_table_has_every_device_and_every_figure_within_100_columns(small, monkeypatch):
@@ -153,7 +179,8 @@ def test_the_table_has_every_device_and_every_figure_within_100_columns(small, m
     lines = result.stdout.splitlines()
     assert max(map(len, lines)) <= 100
     for device in lineup("f32"):
-        (line,) = (x for x in lines if x.strip().startswith(device.name + "  "))
+        # Two of them appear again, before the judge.
+        line, *_ = (x for x in lines if x.strip().startswith(device.name + "  "))
         verdict = "accept" if device.honest else "reject"
         cells = (verdict, longest["reason"], "layer23/attention/output ", "123,456")
         assert all(cell in line for cell in cells)
@@ -306,6 +333,22 @@ def test_the_vote_is_shown_within_100_columns(small, monkeypatch):
     assert "7 ballots requested, 4 must agree; 6 traces audited" in text
     assert "87.7 MB" in text
     assert "accept: audited, answer abababababababab; 2 workers blamed" in text
+
+
+@pytest.mark.parametrize("wrong", [{"cheat": False}, {"honest": True}], ids=str)
+@pytest.mark.parametrize("arguments", [(), ("--json",)], ids=["table", "json"])
+def test_status_is_1_if_a_judgement_is_wrong(small, monkeypatch, wrong, arguments):
+    right = dataclasses.replace(summary_of(), outcomes=summary_of(1.0).outcomes)
+    monkeypatch.setattr(check, "play", lambda *_: iter([right]))
+    monkeypatch.setattr(vote, "play", lambda *_: iter([vote_summary()]))
+    monkeypatch.setattr(evidence, "play", lambda _: iter([evidence_summary(**wrong)]))
+    result = run("demo", *arguments)
+    assert result.exit_code == 1
+    assert result.stdout.count("(wrong)") == (0 if arguments else 1)
+    lines = result.stdout.splitlines()
+    assert arguments or max(map(len, lines)) <= 100
+    shown = ("guilty", "layer23/attention/output ", "1234", "123,456")
+    assert arguments or sum(all(x in line for x in shown) for line in lines) == 2
 
 
 # Plans.

