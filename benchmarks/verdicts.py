@@ -11,10 +11,11 @@ honest devices differ by more than rounding: none may be rejected.
 *Ill-conditioned.* Glue that turns a last bit into any difference (`zoo.ill_conditioned`), in
 batches of some 1,000 rows, 100,000 in all for each family.
 
-*Cheats* (`benchmarks.cheats`). Counted are only those that change the answer, or that work on no
-answer at all. An accepted one is `within_corridor` if the stated tolerance allows to move this
-answer as far. On ill-conditioned inputs, a cheat may be hidden by the noise that honest devices
-have there; it must not be accepted where it is larger.
+*Cheats* (`benchmarks.cheats`). Counted are those that change the answer, and a unit that is wrong
+by 16 sigma whether it does or not: the theorem says that it is caught. Of the others, an accepted
+one is `within_corridor` if the stated tolerance allows to move this answer as far. On
+ill-conditioned inputs, a cheat may be hidden by the noise that honest devices have there; it must
+not be accepted where it is larger.
 
 *Second look.* A claim replaced by a wrong one, against an accepted check of the same run, in turn:
 `cost` is the one time over the other. `first_call` includes compilation, and is over the warm
@@ -286,14 +287,15 @@ class Cheated:
     indeterminate: int = 0
 
     def rows(self, case: str) -> Iterator[Row]:
-        """The counts; the first rejected run is accused; the share is of runs that changed it."""
+        """The counts; the first rejected run is accused, to be convicted."""
         yield Row(case, "runs", self.runs, "1")
         yield Row(case, "changed", self.changed, "1")
         yield Row(case, "accepted", self.accepted, "1", "== 0")
         yield Row(case, "within_corridor", self.corridor, "1")
         yield Row(case, "rejected", self.rejected, "1")
         yield Row(case, "convicted", self.convicted, "1")
-        share = self.indeterminate / max(self.changed, 1)
+        counted = self.accepted + self.corridor + self.rejected + self.indeterminate
+        share = self.indeterminate / max(counted, 1)
         yield Row(case, "indeterminate_share", share, "1")
 
 
@@ -306,7 +308,7 @@ def cheated(name: str, subject: Subject, jobs: int, *, hidden: bool = False) -> 
     later = [] if covered is None else cheats.one_unit(covered)[1:]
     for job in range(jobs):
         inputs = subject.draw(np.random.default_rng(100 + job))
-        normal = cheats.spread(bench, inputs, 1 if jobs == 1 else 8)
+        normal = cheats.spread(bench, inputs, 1 if jobs == 1 else 4)
         for cheat, change in cheats.PARAMETERS.items():
             if cheat == "skipped layers" and hidden:
                 continue
@@ -314,31 +316,51 @@ def cheated(name: str, subject: Subject, jobs: int, *, hidden: bool = False) -> 
             judge(found.setdefault(cheat, Cheated()), bench, inputs, normal, answer)
         for unit in units:
             answer = unit(subject.params, inputs, job)
-            judge(found.setdefault("one unit", Cheated()), bench, inputs, normal, answer)
+            tally = found.setdefault("one unit", Cheated())
+            judge(tally, bench, inputs, normal, answer, always=True)
         if covered is not None:
             rng = np.random.default_rng(100 + job)
             inputs, params = covered.subject.draw(rng), covered.subject.params
-            normal = cheats.spread(covered, inputs, 1 if jobs == 1 else 8)
+            normal = cheats.spread(covered, inputs, 1 if jobs == 1 else 4)
             rounded = covered.run({**params, "model": cheats.int8(params["model"])}, *inputs)
             tried = [("decoy, then int8 weights", rounded)]
             tried += [("decoy, then one unit", unit(params, inputs, job)) for unit in later]
             for cheat, answer in tried:
                 hiding = cheats.planted(covered, inputs, answer, job)
-                judge(found.setdefault(cheat, Cheated()), covered, inputs, normal, hiding)
+                tally = found.setdefault(cheat, Cheated())
+                judge(tally, covered, inputs, normal, hiding, always=cheat.endswith("one unit"))
     for cheat, tally in found.items():
         yield from tally.rows(f"{name}, {cheat}")
 
 
-def judge(tally: Cheated, bench: Bench, inputs: Inputs, normal: cheats.Spread, answer: Any) -> None:
-    """Count one run of a cheat."""
+def judge(
+    tally: Cheated,
+    bench: Bench,
+    inputs: Inputs,
+    normal: cheats.Spread,
+    answer: Answer,
+    *,
+    always: bool = False,
+) -> None:
+    """Check one run of a cheat, and count it if it changes the answer.
+
+    Args:
+      tally: where to count it.
+      bench: the program.
+      inputs: of the job.
+      normal: what honest devices answer.
+      answer: of the cheat.
+      always: count it in any case, and no corridor excuses it.
+    """
+    changed = normal.changed(answer[0])
     tally.runs += 1
-    if not normal.changed(answer[0]):
+    tally.changed += changed
+    if not (changed or always):
         return
-    tally.changed += 1
     report = bench.check(inputs, answer)
     verdict = report.verdict
     if verdict is Verdict.ACCEPT:
-        within = cheats.within_corridor(bench, inputs, normal, answer[0])
+        within = not always and cheats.within_corridor(bench, inputs, normal, answer[0])
         tally.corridor += within
         tally.accepted += not within
     if verdict is Verdict.REJECT and not tally.rejected:
