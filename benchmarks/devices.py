@@ -117,7 +117,7 @@ def _moving(program: Program, params: Any, inputs: Any, seed: Array, way: Array)
     numbers = itertools.count()
 
     def apply(equation: Equation, values: Sequence[Array]) -> list[Array]:
-        results, number = interpret.apply(equation, values), next(numbers)
+        results, number = interpret.apply(equation, values), np.uint32(next(numbers))
         effects = effects_of(equation)
         return [
             moved(x, seed, number, way) if inexact(effect, x) else x
@@ -133,19 +133,20 @@ def inexact(effect: Effect, x: Array) -> bool:
     return rounds and jnp.issubdtype(x.dtype, jnp.inexact)
 
 
-def moved(x: Array, seed: Array, number: int, way: Array) -> Array:
+@jax.jit
+def moved(x: Array, seed: Array, number: Array, way: Array) -> Array:
     """Move each element by at most one unit in the last place.
 
     Args:
       x: floats, real or complex.
       seed: source of chance, uint32.
-      number: of the equation.
+      number: of the equation, uint32.
       way: how to move, one of the constants above, uint32.
     """
     if jnp.iscomplexobj(x):
         parts = (moved(part, seed, number, way) for part in (jnp.real(x), jnp.imag(x)))
         return lax.complex(*parts)
-    drawn = _mixed(jnp.uint32(seed) ^ np.uint32(0x9E3779B9 * (number + 1) % 2**32))
+    drawn = _mixed(seed ^ (np.uint32(0x9E3779B9) * (number + np.uint32(1))))
     place = lax.iota(jnp.uint32, max(x.size, 1))[: x.size].reshape(x.shape)
     # The bits of the value take part, so that the iterations of a scan differ.
     each = _mixed(_mixed(place ^ drawn) ^ _bits(x)) % np.uint32(3)

@@ -128,6 +128,18 @@ def _two_layers(act: Callable[[Array], Array], rows: int) -> Subject:
     return Subject(fn=functools.partial(_between, act), params=params, draw=normals(rows, WIDTH))
 
 
+def _far_distances(rows: int) -> Subject:
+    """Gaussians of distances beyond the last centre: nothing but relative errors is left."""
+
+    def prepare(distance: Array) -> Array:
+        return jnp.exp(-4 * jnp.square(distance[:, None] - jnp.linspace(0.0, 6.0, WIDTH)))
+
+    def draw(rng: np.random.Generator) -> Inputs:
+        return (jnp.asarray(rng.uniform(6, 10, rows), jnp.float32),)
+
+    return _dense(prepare, draw, WIDTH)
+
+
 def _near_angles(rows: int) -> Subject:
     """The angle between nearly equal vectors, by the arc cosine of their cosine."""
 
@@ -192,6 +204,7 @@ FAMILIES: dict[str, Family] = {
         make=functools.partial(_two_layers, _root_square),
         simplified=functools.partial(_between, jnp.abs),
     ),
+    "Gaussians of far distances": Family(make=_far_distances),
     "arc cosine of a cosine near 1": Family(make=_near_angles),
     "scalar heads, one a row": Family(make=_scalar_head),
     "scalar heads, eight a row": Family(make=_scalar_jobs),

@@ -74,10 +74,10 @@ def moe_capacity() -> Subject:
 
     def fn(p: Any, x: Array) -> Array:
         scores = jax.nn.softmax(x @ p["router"])
-        chosen = jax.nn.one_hot(jnp.argmax(scores, -1), 4)
+        chosen = jax.nn.one_hot(jnp.argmax(scores, -1), 4, dtype=jnp.int32)
         place = (jnp.cumsum(chosen, 0) - 1) * chosen
-        kept = chosen * (place < 12)
-        where = kept[..., None] * jax.nn.one_hot(jnp.sum(place, -1).astype(jnp.int32), 12)[:, None]
+        kept = (chosen * (place < 12)).astype(x.dtype)
+        where = kept[..., None] * jax.nn.one_hot(jnp.sum(place, -1), 12)[:, None]
         y = jax.vmap(nn.mlp)(p["layers"], jnp.einsum("tec,td->ecd", where, x))
         return x + jnp.einsum("tec,ecd->td", where * scores[..., None], y)
 
@@ -168,7 +168,7 @@ def schnet() -> Subject:
     def fn(p: Any, kinds: Array, places: Array) -> Array:
         gaps = places[:, None] - places
         distance = jnp.sqrt(jnp.sum(gaps * gaps, -1) + 1e-6)
-        centres = jnp.linspace(0.0, 6.0, WIDTH)
+        centres = jnp.linspace(0.0, 14.0, WIDTH)
         radial = jnp.exp(-4 * jnp.square(distance[..., None] - centres))
         filters = nn.mlp(p["filter"], radial, soft)
         x = p["atoms"][kinds]

@@ -36,7 +36,7 @@ def _ordinals(x: jax.Array) -> np.ndarray:
 
 
 def _moved(x: jax.Array, way: int, *, seed: int = 1, number: int = 3) -> jax.Array:
-    return moved(x, jnp.uint32(seed), number, jnp.uint32(way))
+    return moved(x, np.uint32(seed), np.uint32(number), np.uint32(way))
 
 
 @pytest.mark.parametrize("dtype", TYPES)
