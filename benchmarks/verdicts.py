@@ -36,6 +36,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import cheats
@@ -248,13 +249,15 @@ def second_look(name: str, bench: Bench, repeats: int) -> Iterator[Row]:
 
 
 def _wrong(bench: Bench, trace: Trace) -> list[Any]:
-    """The claims of a run, one in the middle wrong in one element by the norm of its row."""
-    products = bench.products() or list(bench.program.claims)
-    index, values = products[len(products) // 2].index, list(trace.values)
+    """The claims of a run, one in the middle wrong in one element: by its row's norm, or by 1."""
+    claims = bench.products() or list(bench.program.claims)
+    index, values = claims[len(claims) // 2].index, list(trace.values)
     wrong = np.array(values[index])
     row = wrong.reshape(-1, wrong.shape[-1])[0]
-    size = float(np.linalg.norm(row.astype(np.float64)))
-    row[0] += np.asarray(max(size, 1.0), wrong.dtype)
+    if jnp.issubdtype(wrong.dtype, jnp.floating):
+        row[0] += np.asarray(max(np.linalg.norm(row.astype(np.float64)), 1.0), wrong.dtype)
+    else:
+        row[0] += np.asarray(1 if row[0] < 1 else -1, wrong.dtype)
     values[index] = wrong
     return values
 
