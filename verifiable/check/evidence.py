@@ -37,7 +37,7 @@ from verifiable import trace as traces
 from verifiable.challenge import secret
 from verifiable.check import operands, replay
 from verifiable.check.outputs import deviate
-from verifiable.check.second_look import MANY, SIZES, changes, decide, distances
+from verifiable.check.second_look import MANY, SIZES, Rows, Sizes, changes, decide, distances
 from verifiable.check.specification import Specification
 from verifiable.check.trees import parameter_root
 from verifiable.claims import freivalds
@@ -335,8 +335,8 @@ class _Trial:
         return found._replace(limit=KAPPA * found.limit)
 
     def changes(
-        self, part: operands.Part, given: Any, inexact: bool, rows: np.ndarray[Any, Any]
-    ) -> Iterator[tuple[float, np.ndarray[Any, Any]]]:
+        self, part: operands.Part, given: Any, inexact: bool, rows: Rows
+    ) -> Iterator[tuple[Sizes, Rows]]:
         """Changes in perturbed replays; see `second_look.decide`.
 
         Args:
@@ -347,7 +347,7 @@ class _Trial:
         """
         e, claim = self.evidence, None if self.evidence.output else self.claim
         if not inexact:
-            yield from ((sum(SIZES[m % len(SIZES)]), np.zeros(rows.shape)) for m in range(MANY))
+            yield from ((SIZES[m % len(SIZES)], np.zeros(rows.shape)) for m in range(MANY))
             return
         place = e.index.to_bytes(4, "big") + e.trip.to_bytes(8, "big") + e.row.to_bytes(8, "big")
         seed = tagged_hash("evidence", e.commitment.root, e.program, bytes([e.output]), place)
@@ -359,8 +359,8 @@ class _Trial:
         run = functools.partial(jax.jit(functools.partial(self.perturbed, part)), given, vectors)
         own = np.asarray(run(np.uint32(first), np.float32(0), np.float32(0)))
         chosen = np.arange(len(own))[self.chosen(len(own))][rows]
-        for size, change in changes(run, own, chosen, first):
-            yield size, change / draws
+        for sizes, change in changes(run, own, chosen, first):
+            yield sizes, change / draws
 
     def perturbed(
         self,

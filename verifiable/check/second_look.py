@@ -17,7 +17,7 @@ the unperturbed replay, the limit of the row is widened by
 Where glue is smooth both are the same; at a cliff, such as a variance clipped at zero, the larger
 perturbation reaches it although an honest one seldom does. A row is shown wrong iff its distance
 from both centres is greater than limit_i + spread_i, the spread is not a visible part of the row
-(at most 2^-6 of its scale, or 4 limit_i), and not heavy-tailed (the largest change at most 8 times
+(at most 2^-6 of its scale, or 16 limit_i), and not heavy-tailed (the largest change at most 8 times
 the median, or below 2^-6 of the limit). FEW replays acquit; they convict only beyond
 limit_i + 4 spread_i; between the two, MANY decide.
 
@@ -52,6 +52,7 @@ WIDEN = 4.0
 CLEAR = 4.0
 HEAVY = 8.0
 VISIBLE = 2.0**-6
+WITHIN = 16.0
 
 SIZES = ((1.0, 0.0), (WIDEN, 0.0), (0.0, 1.0), (0.0, WIDEN))  # independent, coherent
 
@@ -168,7 +169,8 @@ class SecondLook:
 
 
 Rows = np.ndarray[Any, Any]
-Changes = Callable[[Rows], Iterator[tuple[float, Rows]]]
+Sizes = tuple[float, float]  # of a perturbation: independent, coherent
+Changes = Callable[[Rows], Iterator[tuple[Sizes, Rows]]]
 
 
 def distances(found: Deviation, expected: Rows) -> Rows:
@@ -185,7 +187,7 @@ def distances(found: Deviation, expected: Rows) -> Rows:
 
 def changes(
     draw: Callable[..., Array], own: Rows, rows: Rows, first: int = 0
-) -> Iterator[tuple[float, Rows]]:
+) -> Iterator[tuple[Sizes, Rows]]:
     """The size of each perturbation, and the norm of the change of each of some rows.
 
     Args:
@@ -200,7 +202,7 @@ def changes(
         moved = np.asarray(draw(seed, np.float32(independent), np.float32(coherent)))
         with np.errstate(invalid="ignore", over="ignore"):
             change = np.linalg.norm(moved[rows] - own[rows], axis=-1)
-        yield independent + coherent, np.where(np.isnan(change), np.inf, change)
+        yield SIZES[m % len(SIZES)], np.where(np.isnan(change), np.inf, change)
 
 
 def decide(distance: Rows, limit: Rows, scale: Rows, changes: Changes) -> Look:
@@ -217,15 +219,15 @@ def decide(distance: Rows, limit: Rows, scale: Rows, changes: Changes) -> Look:
     if not rows.size:
         return Look(False, 0, 0, 0.0)
     distance, limit, scale = distance[rows], limit[rows], scale[rows]
-    seen: dict[float, list[Rows]] = {}
+    seen: dict[Sizes, list[Rows]] = {}
     spread = np.zeros_like(limit)
     excess = np.zeros_like(limit)
-    for count, (size, change) in enumerate(changes(rows), start=1):
-        seen.setdefault(size, []).append(change)
-        spread = np.maximum(spread, change * (WIDEN / size))
+    for count, (sizes, change) in enumerate(changes(rows), start=1):
+        seen.setdefault(sizes, []).append(change)
+        spread = np.maximum(spread, change * (WIDEN / max(sizes)))
         if count not in (FEW, MANY):
             continue
-        visible = spread > np.maximum(VISIBLE * scale, WIDEN * limit)
+        visible = spread > np.maximum(VISIBLE * scale, WITHIN * limit)
         explained = visible | _heavy(seen.values(), limit)
         with np.errstate(invalid="ignore"):
             excess = np.nan_to_num(distance / (limit + spread), nan=0.0, posinf=np.inf)

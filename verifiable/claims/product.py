@@ -147,7 +147,7 @@ class Product(Form):
             unit * applied.product,
             claimed,
             claimed,
-            jnp.where(finite, unit * sigma * math.sqrt(yardstick.limit), 0.0),
+            unit * math.sqrt(yardstick.limit) * _finite_or(sigma, finite, energy, yardstick.eps),
             unit * jnp.sqrt(energy * g.shape[-1]),
         )
 
@@ -179,11 +179,11 @@ class Product(Form):
             (claim.astype(jnp.float64) - product) / unit, projection.weights
         )
         distance = unit * jnp.sqrt(form.out_sums(difference * difference))
-        # Beyond half of the largest number, an honest device may overflow.
-        large = jnp.abs(product) > float(jnp.finfo(form.dtypes[2]).max) / 2
+        # An honest device may overflow beyond half of the largest number; NaN is not decided either.
+        large = ~(jnp.abs(product) <= float(jnp.finfo(form.dtypes[2]).max) / 2)
         expected = jnp.where(form.out_sums(large.astype(jnp.float64)) > 0, jnp.nan, 0.0)
         distance = jnp.where(finite, distance, jnp.inf)
-        limit = jnp.where(finite, unit * sigma, 0.0)
+        limit = unit * _finite_or(sigma, finite, energy, eps)
         return deviation(expected, distance, distance, limit, unit * jnp.sqrt(energy))
 
     def smooth(self, equation: Equation, inputs: list[Array], operands: list[Array]) -> Array:
@@ -246,6 +246,11 @@ def room_of(form: Contraction, near: Array, far: Array, out: Array, eps: float) 
     own = form.near_sums(near * near, variances)
     claimed = form.scale_out(out, weights)
     return ProductRoom(eps * jnp.sqrt(own + form.out_sums(claimed * claimed)), weights)
+
+
+def _finite_or(sigma: Array, finite: Array, energy: Array, eps: float) -> Array:
+    """sigma; of a claim that is not finite, its part that comes from the operands."""
+    return jnp.where(finite, sigma, eps * jnp.sqrt(energy))
 
 
 def _inverse(weights: Array) -> Array:

@@ -4,7 +4,9 @@ Given exact operands, a device may lose some unit roundoffs u of the result's ty
 
     arithmetic   c u |y|              add, multiply, square root, casts to fewer digits
     function     c u |y|              divisions, exponentials and other functions of a library;
-                                      c u for sine and cosine, whose arguments are reduced
+                                      c u for sine and cosine, whose arguments are reduced; in
+                                      float16 and bfloat16, which devices evaluate in float32 and
+                                      round, no more than arithmetic
     sum          u sum |s_k|          s_k the sums of the first k terms: one addition after another
     product      c u |A| |B|          sums of products, summed in blocks
 
@@ -30,7 +32,7 @@ from jax import lax
 
 from verifiable.jaxpr import flatten, interpret
 from verifiable.jaxpr.blocks import Array, Equation
-from verifiable.jaxpr.effects import Effect, effects_of, is_float
+from verifiable.jaxpr.effects import HALF_PRECISION, Effect, effects_of, is_float
 
 _ARITHMETIC = frozenset(
     "add add_any complex convert_element_type mul neg reduce_precision sqrt square sub".split()
@@ -128,6 +130,8 @@ def losses(
             size = jnp.maximum(size, 1)
         name = "product" if kind in _SOLVERS else "function"
         c = losses["arithmetic" if kind in _ARITHMETIC else name]
+        if y.dtype.name in HALF_PRECISION and name == "function":
+            c = min(c, losses["arithmetic"])
         found.append(None if unmoved else c * _unit(y) * size)
     return found
 

@@ -191,7 +191,7 @@ def judged(distance: Any, changes: Any, scale: float = 1e6) -> second_look.Look:
 
 def changes(*sizes: float) -> Any:
     """The same change of each row in every replay, at the honest size."""
-    return lambda rows: ((1.0, np.asarray(sizes, float)[rows]) for _ in range(MANY))
+    return lambda rows: (((1.0, 0.0), np.asarray(sizes, float)[rows]) for _ in range(MANY))
 
 
 @pytest.mark.parametrize(
@@ -220,16 +220,18 @@ def test_distances_are_zero_where_the_verifier_is_not_finite_and_infinite_where_
 
 
 def test_a_visible_spread_decides_nothing():
-    assert judged([90.0], changes(1.1), scale=1000).wrong
-    assert not judged([90.0], changes(1.1), scale=10).wrong
-    assert judged([90.0], changes(0.9), scale=10).wrong  # within 4 times the limit
+    assert judged([900.0], changes(4.1), scale=10_000).wrong
+    assert not judged([900.0], changes(4.1), scale=10).wrong
+    assert judged([900.0], changes(3.9), scale=10).wrong  # within 16 times the limit
 
 
 def test_a_heavy_tail_decides_nothing():
     """One replay of many that jumps shows a cliff that an honest device may fall off."""
 
     def some(jump_at: int) -> Any:
-        return lambda _: ((1.0, np.array([5.0 if m == jump_at else 0.1])) for m in range(MANY))
+        return lambda _: (
+            ((1.0, 0.0), np.array([5.0 if m == jump_at else 0.1])) for m in range(MANY)
+        )
 
     assert not judged([22.0], some(3)).wrong
     assert judged([2.0], some(MANY)).wrong
@@ -243,7 +245,7 @@ def test_few_replays_decide_only_what_is_clear():
     def counted(_: Any) -> Any:
         for m in range(MANY):
             made.append(m)
-            yield 1.0, np.array([1.0])
+            yield (1.0, 0.0), np.array([1.0])
 
     for distance, expected in ((90.0, FEW), (2.0, FEW), (0.5, 0), (6.0, MANY)):
         made.clear()
