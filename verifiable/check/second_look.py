@@ -17,7 +17,7 @@ the unperturbed replay, the limit of the row is widened by
 Where glue is smooth both are the same; at a cliff, such as a variance clipped at zero, the larger
 perturbation reaches it although an honest one seldom does. A row is shown wrong iff its distance
 from both centres is greater than limit_i + spread_i, the spread is not a visible part of the row
-(at most 2^-6 of its scale, or 16 limit_i), and not heavy-tailed (the largest change at most 8 times
+(at most 2^-6 of its scale, or 32 limit_i), and not heavy-tailed (the largest change at most 8 times
 the median, or below 2^-6 of the limit). FEW replays acquit; they convict only beyond
 limit_i + 4 spread_i; between the two, MANY decide.
 
@@ -52,7 +52,7 @@ WIDEN = 4.0
 CLEAR = 4.0
 HEAVY = 8.0
 VISIBLE = 2.0**-6
-WITHIN = 16.0
+WITHIN = 32.0
 
 SIZES = ((1.0, 0.0), (WIDEN, 0.0), (0.0, 1.0), (0.0, WIDEN))  # independent, coherent
 

@@ -179,7 +179,7 @@ class Product(Form):
             (claim.astype(jnp.float64) - product) / unit, projection.weights
         )
         distance = unit * jnp.sqrt(form.out_sums(difference * difference))
-        # An honest device may overflow beyond half of the largest number; NaN is not decided either.
+        # Beyond half of the largest number an honest device may overflow; NaN decides nothing.
         large = ~(jnp.abs(product) <= float(jnp.finfo(form.dtypes[2]).max) / 2)
         expected = jnp.where(form.out_sums(large.astype(jnp.float64)) > 0, jnp.nan, 0.0)
         distance = jnp.where(finite, distance, jnp.inf)

@@ -254,3 +254,15 @@ def test_what_stands_behind_a_choice_is_not_convicted():
     cheat = submitted(program, y, values)
     e = against(cheat, 1, 3, program=program)
     assert not verify_evidence(e, program, W, X).guilty
+
+
+def test_what_overflows_on_every_device_is_not_convicted():
+    """In float16: infinite after the first product, NaN after the second."""
+    x = jnp.full((ROWS, WIDTH), 300, jnp.float16)
+    w = jnp.stack([jnp.full((WIDTH, WIDTH), 10), jnp.eye(WIDTH) - 0.5]).astype(jnp.float16)
+    program = vf.compile(lambda w, x: (x * 1.5 @ w[0]) @ w[1], w, x, policy=POLICY)
+    run = jax.device_get(program.prove(w, x))
+    products = [c.index for c in program.claims if c.form.contraction]
+    for index in products:
+        assert not np.isfinite(np.asarray(run.trace.values[index], np.float32)).any()
+        assert not verify_evidence(against(run, index, 3, program=program), program, w, x).guilty

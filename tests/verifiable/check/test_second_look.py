@@ -220,9 +220,9 @@ def test_distances_are_zero_where_the_verifier_is_not_finite_and_infinite_where_
 
 
 def test_a_visible_spread_decides_nothing():
-    assert judged([900.0], changes(4.1), scale=10_000).wrong
-    assert not judged([900.0], changes(4.1), scale=10).wrong
-    assert judged([900.0], changes(3.9), scale=10).wrong  # within 16 times the limit
+    assert judged([900.0], changes(8.1), scale=10_000).wrong
+    assert not judged([900.0], changes(8.1), scale=10).wrong
+    assert judged([900.0], changes(7.9), scale=10).wrong  # within 32 times the limit
 
 
 def test_a_heavy_tail_decides_nothing():

@@ -550,7 +550,7 @@ def test_narrow_operands_are_held_to_their_own_last_bits(name: str, steps: int):
         assert report.verdict is Verdict.REJECT
         assert report.results[claim.index].verdict is not Verdict.ACCEPT
         # A chain of narrow operations may honestly lose some of these steps; not as many.
-        values.view(np.int16)[i] += np.int16(steps * 8)
+        values.view(np.int16)[i] += np.int16(steps * 24)
         assert check(c, c.y, trace).claim == claim.name
 
 
