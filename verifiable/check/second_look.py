@@ -17,8 +17,8 @@ the unperturbed replay, the limit of the row is widened by
 Where glue is smooth both are the same; at a cliff, such as a variance clipped at zero, the larger
 perturbation reaches it although an honest one seldom does. A row is shown wrong iff its distance
 from both centres is greater than limit_i + spread_i, the spread is not a visible part of the row
-(at most 2^-6 of its scale, or 32 limit_i), and not heavy-tailed (the largest change at most 8 times
-the median, or below 2^-6 of the limit). FEW replays acquit; they convict only beyond
+(at most 2^-6 of its scale, or 32 limit_i), and, among MANY, not heavy-tailed (the largest change at
+most 8 times the median, or below 2^-6 of the limit). FEW replays acquit; they convict only beyond
 limit_i + 4 spread_i; between the two, MANY decide.
 
 Every row of a claim is looked at, so that a row of noise hides no other. It costs nothing where
@@ -219,16 +219,17 @@ def decide(distance: Rows, limit: Rows, scale: Rows, changes: Changes) -> Look:
     if not rows.size:
         return Look(False, 0, 0, 0.0)
     distance, limit, scale = distance[rows], limit[rows], scale[rows]
-    seen: dict[Sizes, list[Rows]] = {}
+    seen: dict[float, list[Rows]] = {}
     spread = np.zeros_like(limit)
     excess = np.zeros_like(limit)
     for count, (sizes, change) in enumerate(changes(rows), start=1):
-        seen.setdefault(sizes, []).append(change)
+        seen.setdefault(max(sizes), []).append(change)
         spread = np.maximum(spread, change * (WIDEN / max(sizes)))
         if count not in (FEW, MANY):
             continue
-        visible = spread > np.maximum(VISIBLE * scale, WITHIN * limit)
-        explained = visible | _heavy(seen.values(), limit)
+        explained = spread > np.maximum(VISIBLE * scale, WITHIN * limit)
+        if count == MANY:  # the median of a few says nothing
+            explained |= _heavy(seen.values(), limit)
         with np.errstate(invalid="ignore"):
             excess = np.nan_to_num(distance / (limit + spread), nan=0.0, posinf=np.inf)
         excess = np.where(explained, np.minimum(excess, 1.0), excess)
