@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 
 from tests.helpers import networks
+from tests.helpers.looks import first_look_only
 from verifiable import challenge, program
 from verifiable.claims.rounding import Rounding
 from verifiable.key import VerifierKey
@@ -145,15 +147,19 @@ def moved(case: Case, index: int, times: float) -> tuple[np.ndarray, ...]:
     size = 0.01 * float(np.sqrt(np.mean(np.square(claim, dtype=np.float64))))
     for _ in range(2):
         claim[row] = honest + size * direction
-        worst = case.check(case.y, tuple(claims)).results[index].worst
+        with first_look_only():
+            worst = case.check(case.y, tuple(claims)).results[index].worst
         size *= times / worst
     assert worst == pytest.approx(times, rel=0.2)
     return tuple(claims)
 
 
 def test_a_row_changed_by_100_times_its_limit_is_rejected_in_each_claim(case: Case):
+    last = len(case.program.claims) - 1
     for index, claim in enumerate(case.program.claims):
-        report = case.check(case.y, moved(case, index, 100.0))
+        changed = moved(case, index, 100.0)
+        with nullcontext() if index == last else first_look_only():
+            report = case.check(case.y, changed)
         assert report.verdict is Verdict.REJECT, (claim.name, report)
         assert report.reason == "claim-mismatch"
         assert report.results[index].verdict is Verdict.REJECT, (claim.name, report)

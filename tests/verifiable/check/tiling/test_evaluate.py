@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from jax import lax
 
+from tests.helpers.looks import first_look_only
 from verifiable import challenge, program
 from verifiable.check.compiled import CheckArguments
 from verifiable.check.schedule import Strategy
@@ -203,6 +205,13 @@ def regions_of(compiled, strategy=CUT):
     block, found = compiled.function.block, compiled.analysis
     every = range(len(compiled.claims))
     return plan.plan(block, found, block.outputs, strategy, every).regions
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _first_look() -> Iterator[None]:
+    """Tiles belong to the first look; a second one knows nothing of them."""
+    with first_look_only():
+        yield
 
 
 @functools.cache
