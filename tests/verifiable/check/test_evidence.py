@@ -266,3 +266,16 @@ def test_what_overflows_on_every_device_is_not_convicted():
     for index in products:
         assert not np.isfinite(np.asarray(run.trace.values[index], np.float32)).any()
         assert not verify_evidence(against(run, index, 3, program=program), program, w, x).guilty
+
+
+def test_flags_of_jax_change_no_judgement():
+    honest = accused("layers", False, 0, 3)
+    program, _, _ = made("layers")
+    expected = verify_evidence(honest, program, W, X)
+    with (
+        jax.debug_nans(True),
+        jax.transfer_guard("disallow"),
+        jax.numpy_dtype_promotion("strict"),
+        jax.numpy_rank_promotion("raise"),
+    ):
+        assert verify_evidence(honest, program, W, X) == expected
