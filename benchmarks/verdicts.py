@@ -48,6 +48,7 @@ from benchmarks.zoo.hazards import HAZARDS
 from benchmarks.zoo.ill_conditioned import FAMILIES, Family
 from benchmarks.zoo.subject import Inputs, Subject
 from verifiable.challenge import secret
+from verifiable.errors import Miscompiled
 from verifiable.report import Verdict
 from verifiable.trace import Trace
 
@@ -195,7 +196,11 @@ def honest(
 
 def hazardous(name: str, subject: Subject, runs: int) -> Iterator[Row]:
     """Verdicts on honest runs of a program on which devices differ by more than rounding."""
-    bench, total = Bench.of(subject), Tally()
+    try:
+        bench, total = Bench.of(subject), Tally()
+    except Miscompiled:  # raised before any device is judged
+        yield Row(name, "miscompiled", 1, "1")
+        return
     chosen = {**bench.devices, "narrow sums": narrow_sums(bench.program)}
     for tally in honest(bench, chosen, runs).values():
         total.merge(tally)
