@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
@@ -123,14 +121,4 @@ def _switch(
     def branch(body: Block) -> tuple[list[Array], dict[int, Any]]:
         return execute(body, analysis, dict(env), emit=emit, given=given, apply=apply)
 
-    shapes: dict[int, Any] = {}
-    for body in equation.bodies:
-        shapes |= jax.eval_shape(lambda body=body: branch(body)[1])
-
-    def filled(body: Block) -> tuple[list[Array], dict[int, Any]]:
-        outputs, found = branch(body)
-        other = {i: s for i, s in shapes.items() if i not in found}
-        return outputs, found | jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), other)
-
-    branches = [lambda body=body: filled(body) for body in equation.bodies]
-    return interpret.switch(equation, env, branches)
+    return interpret.union_switch(equation, env, branch)

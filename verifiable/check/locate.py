@@ -25,7 +25,7 @@ from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Atom, Block, Env, Equation, Var
 from verifiable.jaxpr.effects import is_float, rounding_dtype
 from verifiable.jaxpr.graph import uses
-from verifiable.jaxpr.perturb import Noise, losses
+from verifiable.jaxpr.perturb import Noise
 
 MOST_STEPS = 50_000  # equations evaluated one by one in a run
 _UNITS = 8.0  # roundoffs by which results may differ
@@ -64,13 +64,8 @@ class Watch:
         if self.steps < 0:
             raise Inconclusive
         if self.noise is not None and not equation.bodies:
-            found = losses(
-                equation, interpret.read_all(env, equation.inputs), outputs, self.noise.losses
-            )
-            outputs = [
-                y if loss is None else self.noise.moved(y, loss, f"{equation.name}/{i}")
-                for i, (y, loss) in enumerate(zip(outputs, found, strict=True))
-            ]
+            values = interpret.read_all(env, equation.inputs)
+            outputs = self.noise.results(equation, values, outputs)
         if equation in self.recorded:
             read = {a: env[a] for a in uses(equation) if isinstance(a, Var)}
             self.recorded[equation].append((read, outputs))

@@ -262,17 +262,7 @@ class _Walk:
             found = self.block(body, context, inner)
             return interpret.read_all(inner, list(itertools.compress(body.outputs, wanted))), found
 
-        shapes: dict[int, Any] = {}
-        for body in equation.bodies:
-            shapes |= jax.eval_shape(lambda body=body: branch(body)[1])
-
-        def filled(body: Block) -> tuple[list[Array], dict[int, Any]]:
-            outputs, found = branch(body)
-            other = {i: s for i, s in shapes.items() if i not in found}
-            return outputs, found | jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), other)
-
-        branches = [lambda body=body: filled(body) for body in equation.bodies]
-        outputs, found = interpret.switch(equation, env, branches)
+        outputs, found = interpret.union_switch(equation, env, branch)
         variables = itertools.compress(equation.outputs, wanted)
         interpret.write(env, list(variables), outputs)
         return found

@@ -95,10 +95,7 @@ class SecondLook:
           index: of a claim with a tolerance, or of an output of floats.
           output: whether it is an output.
         """
-        return self._look(("output" if output else "claim", index), arguments)
-
-    def _look(self, target: tuple[str, int], arguments: Any) -> Look:
-        output, index = target[0] == "output", target[1]
+        target = ("output" if output else "claim", index)
         part = self._part(target)
         given = {
             "key": arguments.key,
@@ -106,7 +103,7 @@ class SecondLook:
             "values": {i: jnp.asarray(arguments.values[i]) for i in sorted(part.reads)},
             "output": jnp.asarray(arguments.outputs[index]) if output else None,
         }
-        with jax.enable_x64(True), jax.debug_nans(False), jax.debug_infs(False):
+        with jax.enable_x64(True):
             with jax.disable_jit():
                 wide = self._deviation(target, part, given, in_float64)
             wide = Deviation(*(np.asarray(x) for x in wide))

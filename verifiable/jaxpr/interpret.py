@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -137,6 +138,28 @@ def scan(
 def switch(equation: Equation, env: Env, branches: Sequence[Callable[[], Any]]) -> Any:
     """Rebuild a `cond` around other branches, which take no operands."""
     return lax.switch(read(env, equation.inputs[0]), branches)
+
+
+def union_switch(
+    equation: Equation, env: Env, branch: Callable[[Block], tuple[list[Array], dict[int, Any]]]
+) -> tuple[list[Array], dict[int, Any]]:
+    """Rebuild a `cond` whose branches also find arrays: each returns what any of them finds.
+
+    Args:
+      equation: the `cond`.
+      env: the environment of the equation.
+      branch: `body -> (outputs, what it finds by index)`; what only others find is zero.
+    """
+    shapes: dict[int, Any] = {}
+    for body in equation.bodies:
+        shapes |= jax.eval_shape(lambda body=body: branch(body)[1])
+
+    def filled(body: Block) -> tuple[list[Array], dict[int, Any]]:
+        outputs, found = branch(body)
+        other = {i: s for i, s in shapes.items() if i not in found}
+        return outputs, found | jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), other)
+
+    return switch(equation, env, [lambda body=body: filled(body) for body in equation.bodies])
 
 
 class Budget(NamedTuple):

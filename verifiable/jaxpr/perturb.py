@@ -61,12 +61,16 @@ class Noise:
 
     def apply(self, equation: Equation, values: Sequence[Array]) -> list[Array]:
         """Evaluate an equation without bodies, and move its inexact results."""
-        outputs = interpret.apply(equation, values)
+        return self.results(equation, values, interpret.apply(equation, values))
+
+    def results(
+        self, equation: Equation, values: Sequence[Array], outputs: Sequence[Array]
+    ) -> list[Array]:
+        """The results of an equation without bodies, of which the inexact ones are moved."""
+        lost = losses(equation, values, outputs, self.losses)
         return [
             y if loss is None else self.moved(y, loss, f"{equation.name}/{i}")
-            for i, (y, loss) in enumerate(
-                zip(outputs, losses(equation, values, outputs, self.losses), strict=True)
-            )
+            for i, (y, loss) in enumerate(zip(outputs, lost, strict=True))
         ]
 
     def known(self, value: Array, name: str) -> Array:
