@@ -13,9 +13,9 @@ types and in float64, and decides
 
 with sigma and w of `claims.freivalds`, A_i B itself in place of a projection, and the spread of
 `check.second_look`. The spread of a product is estimated with DRAWS vectors. These and the seeds of
-the perturbations follow from the root of the trace, the program, and the place: all judges agree,
-and an accuser has nothing to choose but the row. KAPPA is far above 1, the largest deviation of an
-honest device, so that the rounding of a judge's own machine decides nothing.
+the perturbations follow from the root of the commitment, the program, and the place: an accuser
+has nothing to choose but the row. KAPPA is far above 1, the largest deviation of an honest device,
+so that the rounding of a judge's own machine decides only about wrong rows close to the limit.
 
 What discontinuous glue, a loop that was cut short, or operands that are not finite may explain is
 never convicted.
@@ -113,7 +113,7 @@ class Evidence:
         """Read the bytes that an accuser sent.
 
         Args:
-          data: at most as many bytes as the program's whole trace and a header have.
+          data: of any length; program and place say how long the leaves are.
           program: the judge's own.
 
         Raises:

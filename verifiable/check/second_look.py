@@ -1,10 +1,10 @@
-"""The second look: a failed test accuses, a recomputation convicts.
+"""The second look: a failed test accuses, a recomputation rejects.
 
 A tolerance says what rounding may do to a product. It cannot say what rounding does to the glue
 before it: a layer norm of a constant row, a cancelling variance or the sine of a large angle turn
 one last bit into any change. So the operands of a claim that failed are replayed again:
 
-    centre        compiled, in the program's own types; and op by op, in float64;
+    centres       compiled, in the program's own types; and op by op, in float64;
     perturbed     with other rounding (`jaxpr.perturb`): half of the replays draw each element by
                   itself, half one sign for each equation; half move every result by what a device
                   may lose, half by WIDEN = 4 times as much.
@@ -18,8 +18,8 @@ Where glue is smooth both are the same; at a cliff, such as a variance clipped a
 perturbation reaches it although an honest one seldom does. A row is shown wrong iff its distance
 from both centres is greater than limit_i + spread_i, the spread is not a visible part of the row
 (at most 2^-6 of its scale, or 32 limit_i), and, among MANY, not heavy-tailed (the largest change at
-most 8 times the median, or below 2^-6 of the limit). FEW replays acquit; they convict only beyond
-limit_i + 4 spread_i; between the two, MANY decide.
+most 8 times the median, or below 2^-6 of the limit). FEW replays may find that no row is wrong; they
+show that one is only beyond limit_i + 4 spread_i. Between the two, MANY decide.
 
 Every row of a claim is looked at, so that a row of noise hides no other. It costs nothing where
 every test passes.

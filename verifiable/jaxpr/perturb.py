@@ -8,7 +8,9 @@ Given exact operands, a device may lose some unit roundoffs u of the result's ty
                                       float16 and bfloat16, which devices evaluate in float32 and
                                       round, no more than arithmetic
     sum          u sum |s_k|          s_k the sums of the first k terms: one addition after another
-    product      c u |A| |B|          sums of products, summed in blocks
+    product      c u |A| |B|          sums of products, summed in blocks; c u of the largest |y| on
+                                      the last axis for Cholesky factors, triangular solvers and
+                                      Fourier transforms
 
 `Noise` adds up to such a loss to every inexact result: for each element by itself, or with one sign
 for all elements of an equation, as a biased library or truncation does. It is a hash of a seed, the
