@@ -18,8 +18,8 @@ Where glue is smooth both are the same; at a cliff, such as a variance clipped a
 perturbation reaches it although an honest one seldom does. A row is shown wrong iff its distance
 from both centres is greater than limit_i + spread_i, the spread is not a visible part of the row
 (at most 2^-6 of its scale, or 32 limit_i), and, among MANY, not heavy-tailed (the largest change at
-most 8 times the median, or below 2^-6 of the limit). FEW replays may find that no row is wrong; they
-show that one is only beyond limit_i + 4 spread_i. Between the two, MANY decide.
+most 8 times the median, or below 2^-6 of the limit). After FEW replays the look ends if no row is
+shown wrong so far, or one is beyond limit_i + 4 spread_i; otherwise MANY decide.
 
 Every row of a claim is looked at, so that a row of noise hides no other. It costs nothing where
 every test passes.

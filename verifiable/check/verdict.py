@@ -35,7 +35,6 @@ _LOOKED = frozenset(
         "claim-mismatch",
         "claim-nonfinite",
         "rounding-mismatch",
-        "decision-mismatch",
         "output-mismatch",
         "output-nonfinite",
     }

@@ -66,12 +66,12 @@ class Claim:
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the committed array."""
-        return self.trips + self.form.packed(self.output.shape, self.output.dtype)[0]
+        return self.trips + self.output.shape
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """Type of the committed array."""
-        return self.form.packed(self.output.shape, self.output.dtype)[1]
+        return self.output.dtype
 
     @property
     def near(self) -> Atom:
