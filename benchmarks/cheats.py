@@ -5,7 +5,7 @@ A cheat is a function from a job to an answer and a trace:
     int8 weights, int4 weights    matrices rounded, with a scale a column or a group of 16 inputs
     another model                 parameters drawn anew, with the same means and deviations
     skipped layers                the last layer's parameters set to zero
-    one unit                      one row of one product is wrong by 16 sigma; all else follows it
+    one unit                      one row of one product is wrong by 16 sigma; the rest follows it
     decoy, then ...               a claim of pure noise comes first: it hides no later cheat
 
 A cheat *changes the answer* if a choice (a class, a token) differs on which all honest devices
@@ -96,7 +96,7 @@ class Bench:
         found: list[bool] = []
         for result in report.results:
             if result.verdict is not Verdict.ACCEPT:
-                # An accuser may accuse whatever he likes, not only what he rejected himself.
+                # Anyone may accuse any row, so accuse what was indeterminate too.
                 accusing = replace(report, verdict=Verdict.REJECT, claim=result.name)
                 evidence = evidence_of(self.program, accusing, sent)
                 judged = verify_evidence(evidence, self.program, self.subject.params, *inputs)
@@ -276,7 +276,7 @@ class Spread:
         return cls(y=first, moved=moved, agreed=agreed)
 
     def changed(self, y: Any) -> bool:
-        """Whether an answer is another one; see the module's docstring."""
+        """Whether a cheat changes the answer, as the module's docstring defines it."""
         for x, z, moved, agreed in zip(
             self.y, jax.tree.leaves(y), self.moved, self.agreed, strict=True
         ):

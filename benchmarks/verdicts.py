@@ -11,18 +11,17 @@ honest devices differ by more than rounding: none may be rejected.
 *Ill-conditioned.* Glue that turns a last bit into any difference (`zoo.ill_conditioned`), in
 batches of some 1,000 rows, 100,000 in all for each family.
 
-*Cheats* (`benchmarks.cheats`). Counted are those that change the answer, and a unit that is wrong
-by 16 sigma whether it does or not: the theorem says that it is caught. Of the others, an accepted
-one is `within_corridor` if the stated tolerance allows to move this answer as far. On
-ill-conditioned inputs, a cheat may be hidden by the noise that honest devices have there; it must
-not be accepted where it is larger.
+*Cheats* (`benchmarks.cheats`). A cheat counts if it changes the answer. A unit that is wrong by 16
+sigma always counts, since the theorem says that it is caught. Any other cheat that is accepted is
+`within_corridor` if the stated tolerance allows to move this answer as far. On ill-conditioned
+inputs, the noise of honest devices may hide a cheat; a larger one must not be accepted.
 
-*Second look.* A claim replaced by a wrong one, against an accepted check of the same run, in turn:
-`cost` is the one time over the other. `first_call` includes compilation, and is over the warm
-accepted check too.
+*Second look.* The check of a run with one wrong claim, and the check of the honest run, called in
+turn: `cost` is the first time over the second. `first_call` is the time of the first rejection,
+compilation included, over the warm check of the honest run.
 
-*Conviction.* Of runs that were not accepted, claims and outputs that failed are `accused`: evidence
-about them is made and judged, whatever the verdict was. `convicted` counts the guilty ones.
+*Conviction.* Where a run is not accepted, each claim and output that failed is `accused`, whatever
+the verdict was: evidence about it is made and judged. `convicted` counts the guilty ones.
 """
 
 from __future__ import annotations

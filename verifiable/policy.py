@@ -36,12 +36,10 @@ _OUTPUT_EPS = (
     ("float32", 2.0**-12),
     ("float64", 2.0**-36),
 )
-
-
 _LOSSES = (("arithmetic", 2.0), ("function", 8.0), ("product", 16.0))
 _ROUNDOFF = {"bfloat16": 2.0**-8, "float16": 2.0**-11}
-_LONGEST_SUM = 2**14
-_LARGEST_SUM = 0.5
+_LONGEST_SUM = 2**14  # terms; more widen a tolerance no further
+_LARGEST_SUM = 0.5  # the widest tolerance of a narrow sum
 
 
 class NarrowSum(NamedTuple):
@@ -171,10 +169,13 @@ class Policy:
         if not 1 <= self.trip_limit < 2**31:
             raise ValueError(f"trip_limit must be 1 to 2^31 - 1, got {self.trip_limit}")
         for name in ("narrow_sum", "narrow_replayed"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
-                raise ValueError(f"{name} must be finite and not negative, got {self}")
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name} must be finite and not negative, got {value}")
         if sorted(name for name, _ in self.losses) != sorted(name for name, _ in _LOSSES):
-            raise ValueError(f"losses are of {[name for name, _ in _LOSSES]}, got {self.losses}")
+            raise ValueError(
+                f"losses must name each of {[name for name, _ in _LOSSES]} once, got {self.losses}"
+            )
         for name, value in self.losses:
             if not 1 <= value <= 2**16:
                 raise ValueError(f"the loss of {name} must be 1 to 2^16 roundoffs, got {value}")
@@ -242,13 +243,13 @@ class Policy:
     def _largest(self, table: tuple[tuple[str, float], ...], tested: Tested) -> float:
         """The largest tolerance of the types of what is tested and of its sums."""
         types = [_find(table, t) for t in tested.eps_types]
-        own = [self.narrow_sum * _deviation(s) for s in tested.own_sums]
-        replayed = [self.narrow_replayed * _deviation(s) for s in tested.narrow_sums]
+        own = [self.narrow_sum * _typical_loss(s) for s in tested.own_sums]
+        replayed = [self.narrow_replayed * _typical_loss(s) for s in tested.narrow_sums]
         return max([*types, *(min(x, _LARGEST_SUM) for x in (*own, *replayed))], default=0.0)
 
 
-def _deviation(s: NarrowSum) -> float:
-    """u sqrt(K), up to the longest sum."""
+def _typical_loss(s: NarrowSum) -> float:
+    """u sqrt(K): what adding up K terms one by one loses of their scale (`jaxpr.sums`)."""
     return _ROUNDOFF[s.dtype] * math.sqrt(min(s.terms, _LONGEST_SUM))
 
 

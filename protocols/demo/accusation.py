@@ -4,10 +4,10 @@
     head   CBOR [loader, precision, [text, ...]]: what names the job
     judge  loads the model that the head names, compiles it for the texts, and decides
 
-Program and parameters that the evidence names must be those that the judge computes itself. So the
-head says where to look, and proves nothing. Every length is compared with a limit before anything
-is parsed. Guilty is whoever signed the commitment for this job (`protocols.messages.Commit`): the
-file itself binds the commitment to nobody, and to no job.
+The head says where to look, and proves nothing: the judge compares program and parameters that the
+evidence names with its own. Every length is compared with a limit before anything is parsed. A
+guilty judgement is about the worker that signed the commitment for this job
+(`protocols.messages.Commit`): the file itself binds the commitment to nobody, and to no job.
 """
 
 from __future__ import annotations

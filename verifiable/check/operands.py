@@ -1,9 +1,10 @@
 """Replay only what the operands of some claims and outputs need, with every claim given.
 
-`check.replay` evaluates a whole check. Here a part of it is evaluated, and any equation in another
-way: with other rounding, or in double precision. `needed` finds the variables, backwards from the
-operands to the nearest claims; `measure` evaluates them. What depends on parameters only is held by
-a key, or, for someone who has the parameters and no key, evaluated too.
+For the second look and the judge of evidence (`second_look`, `evidence`). `check.replay` evaluates
+a whole check; this module evaluates a part of it, and may evaluate equations in another way: with
+other rounding, or in double precision. `needed` finds the variables, backwards from the operands
+to the nearest claims; `measure` evaluates them. Values that depend on parameters only are in the
+key; a judge, who has the parameters and no key, evaluates them too.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Part:
     Attributes:
       analysis: of the program.
       claims: indices of the claims whose operands are wanted.
-      variables: what has to be evaluated or is given.
+      variables: all that are needed: evaluated here, held by the key, or given.
       reads: indices of the claims whose values are read.
       keyed: whether a key holds the known values that are not rebuilt.
     """

@@ -79,7 +79,8 @@ def compare(
       eps: how far a row of floats may be off, as a fraction of its 2-norm; integers and booleans
         must be equal.
       tile_bytes: size of the tiles of the comparison; see `tiling`.
-      terms: float64, of the shape of `mine`: a row's deviation may also be eps of their 2-norm.
+      terms: float64, of the shape of `mine`: where their 2-norm is larger than that of the row, it
+        takes its place (theta times `Cancellation.terms`).
     """
     rows = (math.prod(mine.shape[:-1]), math.prod(mine.shape[-1:]))
     least = jnp.zeros(rows[0]) if terms is None else _norms(terms.reshape(rows))

@@ -40,7 +40,7 @@ def ambiguous(ties: Ties, variables: Sequence[Var], values: Sequence[Any]) -> fr
     Args:
       ties: comparisons of exact values.
       variables: inputs of the function.
-      values: of these, arrays.
+      values: their values, as arrays.
     """
     read: Collection[Var] = {v for sources in ties.values() for v in sources}
     pairs = zip(variables, values, strict=True)

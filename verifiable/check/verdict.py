@@ -134,19 +134,19 @@ def _look_again(
 ) -> None:
     """Replace what failed and is not shown wrong; stop at what is."""
     accused = [i for i, r in enumerate(results) if r.verdict is Verdict.REJECT]
-    convicted = False
+    shown = False  # that the run is wrong
     for i in sorted(accused, key=lambda i: places[i]):
         result, output = results[i], i >= len(claims)
         tested = outputs[i - len(claims)] if output else claims[i]
         if result.reason not in _LOOKED or not tested.replays_inexactly:
-            convicted = True
-        elif convicted:
+            shown = True
+        elif shown:
             # Not looked at: the run is wrong already, and this alone shows nothing.
             results[i] = replace(result, verdict=Verdict.INDETERMINATE)
         else:
             found = look(i - len(claims) if output else i, output)
-            convicted = found.wrong
-            if found.wrong:
+            shown = found.wrong
+            if shown:
                 results[i] = replace(result, row=found.row, trip=found.trip)
             else:
                 results[i] = replace(

@@ -11,7 +11,7 @@ from verifiable.jaxpr.blocks import Array
 
 
 def power_of_two(x: Array) -> Array:
-    """The power of two at or below a positive number; one if it is zero or not finite."""
+    """The power of two at or below a number, as float64; one unless it is positive and finite."""
     exponent = jnp.frexp(jnp.where((x > 0) & jnp.isfinite(x), x, 1.0))[1] - 1
     return jnp.ldexp(jnp.ones((), jnp.float64), jnp.clip(exponent, -1000, 1000))
 
@@ -24,7 +24,10 @@ def tiny(dtype: Any) -> float:
 
 
 def subnormal(x: Array) -> Array:
-    """1.0 where an element is subnormal, read from its bits: arithmetic may flush it."""
+    """1.0 where an element is subnormal, else 0.0, as float64.
+
+    It is read from the bits, since arithmetic may flush it. float16 counts as having none.
+    """
     info = jnp.finfo(x.dtype)
     if info.dtype == jnp.float16:
         return jnp.zeros(x.shape, jnp.float64)

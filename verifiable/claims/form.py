@@ -130,7 +130,7 @@ class Form(ABC):
     ) -> Deviation:
         """How far a claim is from its operands, without random vectors, for evidence.
 
-        `limit` is the tolerance itself; rows that the test cannot decide expect NaN.
+        `limit` is the tolerance itself. Where nothing can be decided, `expected` is NaN.
 
         Args:
           equation: the claimed one.

@@ -52,7 +52,10 @@ def _counted(atom: Atom, producers: Producers) -> set[int]:
 
 
 def _never(atom: Atom, producers: Producers) -> bool:
-    """Whether a predicate asks if a value that counts upwards is negative."""
+    """Whether a predicate asks if a value that counts upwards is negative.
+
+    JAX replaces negative indices i by i + n, with a `select_n` on `i < 0`.
+    """
     equation = producers.get(atom) if isinstance(atom, Var) else None
     if equation is None or equation.kind != "lt":
         return False
