@@ -1,14 +1,20 @@
 """Honest devices, real and simulated: the same program, rounded in other ways.
 
 `jit` and `op by op` are two compilations of XLA. A simulated device evaluates each equation, then
-moves inexact results by at most one unit in the last place of their type, claimed results too:
+moves inexact results, claimed results too, so that they are off by up to one unit in the last place
+of their type:
 
     ulp independent    each element up, down or not at all
     ulp coherent       all elements of an equation the same way: up, down, away from zero or towards
                        it; in half of the runs all equations the same way, as where a device
                        truncates, in the others each its own
+
     k lanes            sums in k partial sums, each from first to last, as where registers hold k
     narrow sums        products in float16 or bfloat16 accumulated in that type
+
+The result of an operation on single elements is one of the two numbers around the exact result,
+which double precision tells: an exact result, such as a half of a number, is not moved. Sums,
+products and results in double precision are moved from where XLA has rounded them already.
 
 What moves or selects values stays exact, and so do casts, which IEEE 754 rounds correctly. Zeros
 and infinities stay what they are. The same seed and inputs give the same bits.
@@ -31,6 +37,7 @@ from verifiable.claims.claim import Claim
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Env, Equation
 from verifiable.jaxpr.effects import Effect, effects_of
+from verifiable.jaxpr.perturb import in_float64
 from verifiable.program import Program
 from verifiable.trace import Trace
 
@@ -56,11 +63,13 @@ def devices(program: Program) -> dict[str, Device]:
             return program.execute(params, *inputs)
 
     def independent(params: Any, inputs: Any, run: int) -> Answer:
-        return moving(params, inputs, np.uint32(run), np.uint32(INDEPENDENT))
+        with jax.enable_x64(True):
+            return moving(params, inputs, np.uint32(run), np.uint32(INDEPENDENT))
 
     def coherent(params: Any, inputs: Any, run: int) -> Answer:
         way = run % 8 if run % 8 < EACH else EACH
-        return moving(params, inputs, np.uint32(run), np.uint32(way))
+        with jax.enable_x64(True):
+            return moving(params, inputs, np.uint32(run), np.uint32(way))
 
     return dict(zip(NAMES, (compiled, op_by_op, independent, coherent), strict=True))
 
@@ -118,10 +127,11 @@ def _moving(program: Program, params: Any, inputs: Any, seed: Array, way: Array)
 
     def apply(equation: Equation, values: Sequence[Array]) -> list[Array]:
         results, number = interpret.apply(equation, values), np.uint32(next(numbers))
-        effects = effects_of(equation)
+        single = elementwise(equation)
+        exact = in_float64(equation, values) if single else [None] * len(results)
         return [
-            moved(x, seed, number, way) if inexact(effect, x) else x
-            for effect, x in zip(effects, results, strict=True)
+            moved(x, wide, seed, number, way) if inexact(effect, x) else x
+            for effect, x, wide in zip(effects_of(equation), results, exact, strict=True)
         ]
 
     return executed(program, params, inputs, apply)
@@ -133,28 +143,50 @@ def inexact(effect: Effect, x: Array) -> bool:
     return rounds and jnp.issubdtype(x.dtype, jnp.inexact)
 
 
+def elementwise(equation: Equation) -> bool:
+    """Whether each element of a float32 or narrower result comes from one of each operand."""
+    [out, *others] = equation.outputs
+    same = all(x.shape in (out.shape, ()) for x in equation.inputs)
+    real = jnp.issubdtype(out.dtype, jnp.floating) and out.dtype != jnp.float64
+    return not others and real and same and equation.kind not in _TOGETHER
+
+
+_TOGETHER = frozenset(
+    """
+    cholesky conv_general_dilated cumlogsumexp cumprod cumsum dot_general fft reduce_window_sum
+    scatter-add scatter-mul scatter_add scatter_mul triangular_solve
+    """.split()
+)
+
+
 @jax.jit
-def moved(x: Array, seed: Array, number: Array, way: Array) -> Array:
+def moved(x: Array, exact: Array | None, seed: Array, number: Array, way: Array) -> Array:
     """Move each element by at most one unit in the last place.
 
     Args:
       x: floats, real or complex.
+      exact: the same in double precision, towards which elements move, or nowhere; None if it is
+        not known: then every element may move.
       seed: source of chance, uint32.
       number: of the equation, uint32.
       way: how to move, one of the constants above, uint32.
     """
     if jnp.iscomplexobj(x):
-        parts = (moved(part, seed, number, way) for part in (jnp.real(x), jnp.imag(x)))
+        parts = (moved(p, None, seed, number, way) for p in (jnp.real(x), jnp.imag(x)))
         return lax.complex(*parts)
     drawn = _mixed(seed ^ (np.uint32(0x9E3779B9) * (number + np.uint32(1))))
     place = lax.iota(jnp.uint32, max(x.size, 1))[: x.size].reshape(x.shape)
     # The bits of the value take part, so that the iterations of a scan differ.
-    each = _mixed(_mixed(place ^ drawn) ^ _bits(x)) % np.uint32(3)
+    each = _mixed(_mixed(place ^ drawn) ^ _bits(x))
     way = jnp.where(way == EACH, drawn % np.uint32(EACH), way)
     sign = jnp.sign(x).astype(jnp.int32)
     steps = [jnp.ones_like(sign), -jnp.ones_like(sign), sign, -sign]
-    alone = each.astype(jnp.int32) - 1
+    alone = (each % np.uint32(3)).astype(jnp.int32) - 1
+    if exact is not None:
+        alone = jnp.where(each % np.uint32(2) == 0, 1, -1)
     step = jnp.select([way == n for n in (UP, DOWN, AWAY, TOWARDS)], steps, alone)
+    if exact is not None:
+        step = jnp.where(step == jnp.sign(exact - x.astype(exact.dtype)), step, 0)
     target = jnp.where(step > 0, jnp.inf, -jnp.inf).astype(x.dtype)
     after = jnp.nextafter(x, target)
     moves = (step != 0) & (x != 0) & jnp.isfinite(x) & jnp.isfinite(after)

@@ -36,7 +36,7 @@ def _ordinals(x: jax.Array) -> np.ndarray:
 
 
 def _moved(x: jax.Array, way: int, *, seed: int = 1, number: int = 3) -> jax.Array:
-    return moved(x, np.uint32(seed), np.uint32(number), np.uint32(way))
+    return moved(x, None, np.uint32(seed), np.uint32(number), np.uint32(way))
 
 
 @pytest.mark.parametrize("dtype", TYPES)
@@ -52,6 +52,23 @@ def test_a_device_moves_a_result_by_at_most_one_unit_in_the_last_place(way, dtyp
         assert any(np.all(steps == e) for e in expected.values())
     else:
         assert set(np.unique(steps)) == {-1, 0, 1}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_result_whose_exact_value_is_known_is_one_of_the_two_numbers_around_it(way):
+    with jax.enable_x64(True):
+        third = jnp.asarray(np.random.default_rng(1).standard_normal(1000)) / 3
+        x = third.astype(jnp.bfloat16)
+        after = _moved_from(x, third, way)
+        np.testing.assert_array_equal(_moved_from(x, x.astype(jnp.float64), way), x)
+    steps = _ordinals(after) - _ordinals(x)
+    towards = np.sign(np.asarray(third) - np.asarray(x).astype(np.float64))
+    assert np.any(steps)
+    assert np.all((steps == 0) | (steps == towards))
+
+
+def _moved_from(x: jax.Array, exact: jax.Array, way: int) -> jax.Array:
+    return moved(x, exact, np.uint32(1), np.uint32(3), np.uint32(way))
 
 
 def test_a_device_repeats_itself_and_another_one_does_not():
@@ -114,6 +131,18 @@ def test_a_simulated_device_moves_what_rounds_and_nothing_else():
         np.testing.assert_allclose(z, y, rtol=1e-4, atol=1e-5)
         assert choice.dtype == other.dtype
         assert bench.check(inputs, ((other, z), claims)).verdict is verdicts.Verdict.ACCEPT
+
+
+@pytest.mark.parametrize("run", [0, 1, 4])
+def test_a_simulated_device_does_not_move_exact_results(run):
+    def fn(p, mask):
+        kept = mask.astype(jnp.float32)
+        return p * kept / 4 - 1e30 * (1 - kept)
+
+    p, mask = _values(jnp.float32), jnp.ones((40, 25), jnp.int32)
+    compiled = devices.devices(program.compile(fn, p, mask))
+    for name in devices.NAMES[2:]:
+        np.testing.assert_array_equal(compiled[name](p, (mask,), run)[0], p / 4)
 
 
 def test_sums_in_lanes_and_narrow_sums_are_those_sums():
