@@ -274,13 +274,10 @@ class Program(Specification):
     ) -> Report:
         """The report on a run with the program's shapes and dtypes."""
         arguments = CheckArguments(
-            key=key.arrays,
-            inputs=self.conform_inputs(inputs),
-            outputs=received.outputs,
-            values=received.values,
+            key=key.arrays, inputs=self.conform_inputs(inputs), **received._asdict()
         )
         findings, own = self.compiled_check.measure(arguments)
-        mine = self.unflatten(own)
+        mine, again = self.unflatten(own), self.compiled_check.second_look
         if corridor is not None:
             corridor = replace(corridor, margin=float(corridor.answer(mine)))
         return judge(
@@ -288,7 +285,8 @@ class Program(Specification):
             *self.judged(arguments.inputs),
             coverage=self.coverage,
             bound=self.bound,
-            look=functools.partial(self.compiled_check.second_look.look, arguments),
+            look=functools.partial(again.look, arguments),
+            retest=functools.partial(again.retest, arguments),
             y=mine,
             corridor=corridor,
         )

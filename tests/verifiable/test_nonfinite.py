@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.helpers.programs import PARAMS, ROWS, Case, X
+from verifiable.check.compiled import CheckArguments
 from verifiable.report import Verdict
 
 
@@ -58,3 +59,16 @@ def test_numbers_in_rows_of_nan_are_undecided_and_other_rows_are_judged(dtype: s
 
     report = run.check(claims=run.changed(-1, wrong))
     assert (report.verdict, report.reason) == (Verdict.REJECT, "claim-mismatch")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_compiled_check_does_not_ask_which_rows_must_be_nan(dtype: str):
+    """No branch for rows that are not finite, which are tested again outside of it."""
+    run = case(dtype)
+    arguments = CheckArguments.of(run.key, run.inputs, run.y, run.trace)
+    with jax.enable_x64(True):
+        parts = run.program.compiled_check.parts
+        texts = [part.lower(arguments).as_text() for part in parts]
+    assert not any(
+        branch in text for text in texts for branch in ("stablehlo.case", "stablehlo.if")
+    )

@@ -22,7 +22,7 @@ from verifiable.check.partition import Analysis, Frame
 from verifiable.check.replay import Context
 from verifiable.claims.claim import Claim
 from verifiable.claims.form import Form, Yardstick
-from verifiable.claims.statistic import Deviation
+from verifiable.claims.statistic import Deviation, Statistic
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Atom, Block, Env, Equation, Var
 from verifiable.jaxpr.graph import uses
@@ -270,7 +270,17 @@ class _Walk:
 
 
 def deviation(claim: Claim, env: Env, context: Context) -> Deviation:
-    """The deviation of a claim from its operands: a `Measure`.
+    """The deviation of a claim from its operands: a `Measure`."""
+    return _apart("deviate", claim, env, context)
+
+
+def retest(claim: Claim, env: Env, context: Context) -> Statistic:
+    """The test of a claim that is not finite, or whose operands are not: a `Measure`."""
+    return _apart("retest", claim, env, context)
+
+
+def _apart(method: str, claim: Claim, env: Env, context: Context) -> Any:
+    """A method of the claim's form.
 
     Only the glue is the user's; the test itself is compiled where the glue goes op by op.
     """
@@ -287,16 +297,16 @@ def deviation(claim: Claim, env: Env, context: Context) -> Deviation:
     )
     eps = context.policy.eps_of(claim, claim.name)
     with jax.disable_jit(False):
-        return _deviation(claim.form, eps, context.limit, arrays)
+        return _compiled(claim.form, method, eps, context.limit, arrays)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _deviation(form: Form, eps: float, limit: float, arrays: Any) -> Deviation:
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _compiled(form: Form, method: str, eps: float, limit: float, arrays: Any) -> Any:
     read, far, value, projection, vectors = arrays
     yardstick = Yardstick(eps=eps, limit=limit, vectors=vectors, projection=projection)
     if far is not None:
         yardstick = replace(yardstick, projection=form.project(far, yardstick))
-    return form.deviate(read, value, yardstick)
+    return getattr(form, method)(read, value, yardstick)
 
 
 def flattened(found: Deviation, claim: Claim) -> Deviation:

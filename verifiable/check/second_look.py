@@ -21,8 +21,10 @@ from both centres is greater than limit_i + spread_i, the spread is not a visibl
 most 8 times the median, or below 2^-6 of the limit). After FEW replays the look ends if no row is
 shown wrong so far, or one is beyond limit_i + 4 spread_i; otherwise MANY decide.
 
-Every row of a claim is looked at, so that a row of noise hides no other. It costs nothing where
-every test passes.
+Every row of a claim is looked at, so that a row of noise hides no other. A claim that is not
+finite, or whose operands are not, is first tested again (`Form.retest`): the compiled check does
+not ask which of its rows are NaN on every device, or overflow on some. It costs nothing where every
+test passes.
 """
 
 from __future__ import annotations
@@ -41,9 +43,9 @@ from verifiable.check import operands, replay
 from verifiable.check.outputs import deviate
 from verifiable.check.specification import Specification
 from verifiable.check.trees import by_name
-from verifiable.claims.statistic import Deviation
+from verifiable.claims.statistic import Deviation, Statistic
 from verifiable.jaxpr import interpret
-from verifiable.jaxpr.blocks import Array
+from verifiable.jaxpr.blocks import Array, Env
 from verifiable.jaxpr.perturb import Noise, in_float64
 
 FEW = 8
@@ -86,6 +88,7 @@ class SecondLook:
     key: Any = field(repr=False)
     _parts: dict[tuple[str, int], operands.Part] = field(default_factory=dict, repr=False)
     _compiled: dict[tuple[str, int], Callable[..., Array]] = field(default_factory=dict, repr=False)
+    _retests: dict[int, Callable[..., Statistic]] = field(default_factory=dict, repr=False)
 
     def look(self, arguments: Any, index: int, output: bool) -> Look:
         """Look at a claim or output again.
@@ -97,12 +100,8 @@ class SecondLook:
         """
         target = ("output" if output else "claim", index)
         part = self._part(target)
-        given = {
-            "key": arguments.key,
-            "inputs": jax.tree.leaves(arguments.inputs),
-            "values": {i: jnp.asarray(arguments.values[i]) for i in sorted(part.reads)},
-            "output": jnp.asarray(arguments.outputs[index]) if output else None,
-        }
+        given = _given(part, arguments)
+        given["output"] = jnp.asarray(arguments.outputs[index]) if output else None
         with jax.enable_x64(True):
             with jax.disable_jit():
                 wide = self._deviation(target, part, given, in_float64)
@@ -116,6 +115,26 @@ class SecondLook:
         each = len(distance) // (trips * width)
         trip, row = divmod(found.row // width, each)
         return found._replace(row=row, trip=trip)
+
+    def retest(self, arguments: Any, index: int) -> Statistic:
+        """Test a claim again that is not finite, or whose operands are not: `Form.retest`.
+
+        Args:
+          arguments: `compiled.CheckArguments` of the run.
+          index: of the claim.
+
+        Returns:
+          Numpy arrays, one entry for each trip of the scans around it; zero where it is untaken.
+        """
+        part = self._part(("claim", index))
+        if index not in self._retests:
+            self._retests[index] = jax.jit(functools.partial(self._retested, index, part))
+        with jax.enable_x64(True):
+            found = self._retests[index](_given(part, arguments))
+        return Statistic(*(np.asarray(x) for x in found))
+
+    def _retested(self, index: int, part: operands.Part, given: Any) -> Statistic:
+        return self._measured(part, given, operands.retest)[1][index]
 
     def _draw(self, target: tuple[str, int], part: operands.Part) -> Callable[..., Array]:
         if target not in self._compiled:
@@ -144,17 +163,23 @@ class SecondLook:
         alter: operands.Alter = lambda value, _: value,
     ) -> Deviation:
         """The deviation of a claim or output, over all trips of the scans around it."""
-        program, block = self.program, self.program.function.block
-        names, structure = list(by_name(self.key)), jax.tree.structure(self.key)
-        key = jax.tree.unflatten(structure, [given["key"][name] for name in names])
-        env, context = replay.begin(program, key, given["inputs"], given["values"])
-        found = operands.measure(block, part, context, env, operands.deviation, apply, alter)
+        program = self.program
+        env, found = self._measured(part, given, operands.deviation, apply, alter)
         kind, index = target
         if kind == "claim":
             return operands.flattened(found[index], program.claims[index])
         output = program.outputs[index]
-        mine = interpret.read(env, block.outputs[index])
+        mine = interpret.read(env, program.function.block.outputs[index])
         return deviate(given["output"], jnp.asarray(mine), program.tolerances[output.name])
+
+    def _measured(
+        self, part: operands.Part, given: Any, measure: operands.Measure, *how: Any
+    ) -> tuple[Env, dict[int, Any]]:
+        names, structure = list(by_name(self.key)), jax.tree.structure(self.key)
+        key = jax.tree.unflatten(structure, [given["key"][name] for name in names])
+        env, context = replay.begin(self.program, key, given["inputs"], given["values"])
+        block = self.program.function.block
+        return env, operands.measure(block, part, context, env, measure, *how)
 
     def _part(self, target: tuple[str, int]) -> operands.Part:
         if target not in self._parts:
@@ -163,6 +188,15 @@ class SecondLook:
             claims, outputs = ([index], []) if kind == "claim" else ([], [block.outputs[index]])
             self._parts[target] = operands.needed(block, analysis, claims, outputs)
         return self._parts[target]
+
+
+def _given(part: operands.Part, arguments: Any) -> dict[str, Any]:
+    """What a part is evaluated on."""
+    return {
+        "key": arguments.key,
+        "inputs": jax.tree.leaves(arguments.inputs),
+        "values": {i: jnp.asarray(arguments.values[i]) for i in sorted(part.reads)},
+    }
 
 
 Rows = np.ndarray[Any, Any]

@@ -11,6 +11,9 @@ One rejected claim rejects the run; otherwise one indeterminate claim makes it i
 A failed test of an inexact claim or output only accuses. In the order of execution, each that would
 be rejected is looked at again (`second_look`), until one is shown wrong; those that rounding before
 them explains are indeterminate, `ill-conditioned`.
+
+A claim that is not finite, or whose operands are not, is first tested again (`Form.retest`): which
+of its rows overflow on honest devices, or are NaN on all of them, is not asked of every run.
 """
 
 from __future__ import annotations
@@ -39,6 +42,9 @@ _LOOKED = frozenset(
         "output-nonfinite",
     }
 )
+
+
+_RETESTED = frozenset({"claim-nonfinite", "nonfinite-operand"})
 
 
 class WorstTrip(NamedTuple):
@@ -83,6 +89,7 @@ def judge(
     coverage: Coverage,
     bound: Bound | None,
     look: Callable[[int, bool], Look],
+    retest: Callable[[int], Statistic],
     y: Any = None,
     corridor: Corridor | None = None,
 ) -> Report:
@@ -95,12 +102,13 @@ def judge(
       coverage: what the check covers.
       bound: what a pass proves of the floating-point claims.
       look: looks at a claim of this index again, or, if the second argument is true, at an output.
+      retest: tests a claim of this index again that is not finite, or whose operands are not.
       y: the replayed output.
       corridor: what the tolerance leaves to a cheat on this run.
     """
     stopped = frozenset(name for name, flag in findings.stopped.items() if np.any(flag))
     results = [
-        _result(c.name, _judge_claim(findings, c), c.discontinuities, c.loops & stopped)
+        _result(c.name, _judge_claim(findings, c, retest), c.discontinuities, c.loops & stopped)
         for c in claims
     ]
     results += [
@@ -204,13 +212,25 @@ def _result(
     )
 
 
-def _judge_claim(findings: Findings, claim: Claim) -> WorstTrip:
+def _judge_claim(findings: Findings, claim: Claim, retest: Callable[[int], Statistic]) -> WorstTrip:
     """The worst of a claim, over all trips of the scans around it."""
-    statistic = Statistic(*(x.reshape(-1) for x in findings.statistics[claim.index]))
-    mismatch = claim.form.mismatch
+    found, taken = findings.statistics[claim.index], findings.taken[claim.index].reshape(-1)
+    measured = _worst_trip(found, taken, claim.form.mismatch)
+    if measured.reason in _RETESTED:
+        again = retest(claim.index)
+        pairs = zip(again, found, strict=True)
+        found = Statistic(*(np.where(taken, a.reshape(-1), b.reshape(-1)) for a, b in pairs))
+        measured = _worst_trip(found, taken, claim.form.mismatch)
+    return measured
+
+
+def _worst_trip(found: Statistic, taken: Any, mismatch: str) -> WorstTrip:
+    if not found.worst.ndim and all(holds for _, holds in conditions(found, mismatch)):
+        return WorstTrip("ok", float(found.worst), int(found.row), 0)
+    statistic = Statistic(*(x.reshape(-1) for x in found))
     checks = conditions(statistic, mismatch)
     reason, worst, row, trip = _first_failure(checks, statistic.worst, statistic.row)
-    if reason == mismatch and not findings.taken[claim.index].reshape(-1)[trip]:
+    if reason == mismatch and not taken[trip]:
         reason = "claim-untaken"
     return WorstTrip(reason, worst, row, trip)
 

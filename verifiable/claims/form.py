@@ -112,6 +112,14 @@ class Form(ABC):
     def test(self, operands: list[Array], claim: Array, yardstick: Yardstick) -> Statistic:
         """Test a committed output against replayed operands; runs under `jax.enable_x64`."""
 
+    def retest(self, operands: list[Array], claim: Array, yardstick: Yardstick) -> Statistic:
+        """Test once more a claim whose test found numbers that are not finite.
+
+        A kind that must tell rows that are NaN on every device from others does so here, so that
+        `test` need not. Arguments as of `test`; runs under `jax.enable_x64`.
+        """
+        return self.test(operands, claim, yardstick)
+
     def deviate(self, operands: list[Array], claim: Array, yardstick: Yardstick) -> Deviation:
         """How far a claim is from what its operands lead to, for a second look at a failed test.
 

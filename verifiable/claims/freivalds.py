@@ -289,6 +289,7 @@ def compare(
     """The rest of a test: compare a claimed output with the share of the near operand.
 
     Rows can be tested in any portions, since each is decided by itself. Arguments as of `test`.
+    What is not finite is decided by `nonfinite.retest`.
 
     Returns:
       Statistics of the rows, (batch..., rows...).
@@ -296,31 +297,21 @@ def compare(
     if contraction.exact:
         return _compare_exact(contraction, applied.product, out, g, field)
     rho, energy, sigma, theirs = deviations(contraction, applied, projection, out, g, eps)
-    # A row that overflows on honest devices is as undecided as one whose operands are not finite.
-    own = jnp.isfinite(energy) & (theirs | ~_overflows(contraction, applied, projection))
-    norms = jnp.sum(rho * rho, axis=-1)
-    ratio = jnp.where(norms == 0, 0.0, jnp.sqrt(norms / limit) / sigma)
-    ratio = jnp.where(jnp.isfinite(sigma) & ~jnp.isnan(ratio), ratio, jnp.inf)
+    own = jnp.isfinite(energy)
     return RowStatistics(
-        ratio=jnp.where(own, ratio, 0.0),
+        ratio=ratios(rho, sigma, limit, own),
         finite_claim=theirs | ~own,
         in_range=jnp.ones(own.shape, bool),
-        finite_operands=own | _absent(contraction, applied, projection, out),
+        finite_operands=own,
     )
 
 
-def _absent(contraction: Contraction, applied: Any, projection: Any, out: Array) -> Array:
-    """Rows of the claim that are NaN throughout, as they must be.
-
-    With a finite B, the energy of a row is NaN only if A_i holds a NaN, or an infinity where B_k:
-    is zero. Then every element of C_i is NaN, on every device.
-    """
-    expected = jnp.isnan(applied.energy) & jnp.all(jnp.isfinite(projection.norms))
-
-    def claimed() -> Array:
-        return expected & (contraction.out_sums((~jnp.isnan(out)).astype(jnp.float64)) == 0)
-
-    return lax.cond(jnp.any(expected), claimed, lambda: jnp.zeros(expected.shape, bool))
+def ratios(rho: Array, sigma: Array, limit: float, decided: Array) -> Array:
+    """||rho_i|| / (sigma_i sqrt(L)); infinite where it is no number, zero for undecided rows."""
+    norms = jnp.sum(rho * rho, axis=-1)
+    ratio = jnp.where(norms == 0, 0.0, jnp.sqrt(norms / limit) / sigma)
+    ratio = jnp.where(jnp.isfinite(sigma) & ~jnp.isnan(ratio), ratio, jnp.inf)
+    return jnp.where(decided, ratio, 0.0)
 
 
 def _compare_exact(
@@ -346,21 +337,7 @@ def _compare_exact(
     )
 
 
-def _overflows(contraction: Contraction, applied: Any, projection: Any) -> Array:
-    """Which rows a device may find beyond the largest number of the output's type.
-
-    By the Cauchy-Schwarz inequality, |C_ij| w_j <= sqrt(K energy_i), and so are all partial sums.
-    Half of the largest number leaves room for their rounding.
-    """
-    weights, energy = projection.weights, applied.energy
-    largest = float(jnp.finfo(contraction.dtypes[2]).max) / 2
-    reach = jnp.sqrt(contraction.contracted * energy)
-    if applied.top is not None:
-        reach = reach * applied.top * projection.scale
-    return reach >= largest * _by_batch(contraction, jnp.min(weights, axis=-1), energy)
-
-
-def _by_batch(contraction: Contraction, values: Array, rows: Array) -> Array:
+def by_batch(contraction: Contraction, values: Array, rows: Array) -> Array:
     """Values of the batch, (batch,), in the shape of values of the rows."""
     shape = contraction.batch, contraction.rows
     return jnp.broadcast_to(values[:, None], shape).reshape(rows.shape)
@@ -396,5 +373,5 @@ def deviations(
     rho = contraction.fold(claimed, g) - applied.product
     # If the floor overflows, every honest product has vanished.
     floor = jnp.minimum(floor, 2.0**1000)
-    sigma = eps * jnp.sqrt(energy + claim) + _by_batch(contraction, floor, energy)
+    sigma = eps * jnp.sqrt(energy + claim) + by_batch(contraction, floor, energy)
     return rho, energy, sigma, theirs

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
-from verifiable.claims import freivalds
+from verifiable.claims import freivalds, nonfinite
 from verifiable.claims.contraction import Contraction
 from verifiable.claims.convolution import Convolution
 from verifiable.claims.dot_general import DotGeneral
@@ -123,6 +123,21 @@ class Product(Form):
         """See `freivalds.test`."""
         [near] = operands
         return freivalds.test(
+            self.maps,
+            near,
+            yardstick.projection,
+            claim,
+            yardstick.vectors,
+            eps=yardstick.eps,
+            limit=yardstick.limit,
+        )
+
+    def retest(self, operands: list[Array], claim: Array, yardstick: Yardstick) -> Statistic:
+        """See `nonfinite.retest`."""
+        if self.exact:
+            return self.test(operands, claim, yardstick)
+        [near] = operands
+        return nonfinite.retest(
             self.maps,
             near,
             yardstick.projection,

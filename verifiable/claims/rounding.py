@@ -130,9 +130,7 @@ class Rounding(Form):
           `worst` is the largest distance of a value from the interval that rounds to the claim, as
           a fraction of the slack; `row` counts over all axes but the last.
         """
-        v, q = (x.astype(self.wide) for x in (*operands, claim))
-        rows = (math.prod(v.shape[:-1]), math.prod(v.shape[-1:]))
-        v, q = v.reshape(rows), q.reshape(rows)
+        v, q = self._by_rows(*operands, claim)
         own = jnp.all(jnp.isfinite(v), axis=-1, keepdims=True)
         low, high, exists = self.preimage(q)
         short = jnp.maximum(jnp.maximum(low - v, v - high), 0)
@@ -142,20 +140,29 @@ class Rounding(Form):
         ratio = jnp.where(own, ratio, 0).astype(jnp.float64)
         by_row = jnp.max(ratio, axis=-1, initial=0.0)
         worst = jnp.max(by_row, initial=0.0)
-        # A row that is NaN throughout leaves nothing to choose.
-        absent = lax.cond(
-            jnp.all(own),
-            lambda: jnp.zeros(own.shape, bool),
-            lambda: jnp.all(jnp.isnan(v) & jnp.isnan(q), axis=-1, keepdims=True),
-        )
         return Statistic(
             worst=worst,
             row=first(by_row == worst),
             passed=jnp.all(by_row <= 1.0),
             finite_claim=jnp.all(~jnp.isnan(q) | ~own),
             in_range=jnp.ones((), bool),
-            finite_operands=jnp.all(own | absent),
+            finite_operands=jnp.all(own),
         )
+
+    def retest(self, operands: list[Array], claim: Array, yardstick: Yardstick) -> Statistic:
+        """The test; a row that is NaN in all of operand and claim leaves nothing to choose."""
+        v, q = self._by_rows(*operands, claim)
+        own = jnp.all(jnp.isfinite(v), axis=-1)
+        absent = jnp.all(jnp.isnan(v) & jnp.isnan(q), axis=-1)
+        found = self.test(operands, claim, yardstick)
+        return found._replace(finite_operands=jnp.all(own | absent))
+
+    def _by_rows(self, *arrays: Array) -> list[Array]:
+        """Arrays as (rows, elements), in type `wide`."""
+        return [
+            x.astype(self.wide).reshape(math.prod(x.shape[:-1]), math.prod(x.shape[-1:]))
+            for x in arrays
+        ]
 
     def deviate(self, operands: list[Array], claim: Array, yardstick: Yardstick) -> Deviation:
         """Each element, the interval of values that round to the claim, and the slack."""

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int8, UInt8
 
 from verifiable import policy
 from verifiable.challenge import Challenge
-from verifiable.claims import freivalds
+from verifiable.claims import freivalds, nonfinite
 from verifiable.claims.contraction import Contraction
 from verifiable.claims.product import CONTRACTIONS, Product, contraction
 from verifiable.claims.statistic import Statistic, judge
@@ -119,8 +119,11 @@ def _verify(
         eps, limit = policy.eps_of(form), reached.limit
         g = jnp.asarray(freivalds.vectors(challenge, form.vectors(far_known=True), policy.draws))
         near, far = (jnp.asarray(x) for x in ((lhs, rhs), (rhs, lhs))[form.near])
-        found = _statistic(form, near, far, jnp.asarray(out), g, eps, limit)
-        statistic = Statistic(*(np.asarray(x) for x in found))
+        arrays = near, far, jnp.asarray(out), g
+        statistic = _statistic(form, *arrays, eps, limit)
+        if not form.exact and not (statistic.finite_claim and statistic.finite_operands):
+            statistic = _statistic(form, *arrays, eps, limit, again=True)
+        statistic = Statistic(*(np.asarray(x) for x in statistic))
     verdict, reason = judge(statistic, Product.mismatch)
     return Result(
         verdict=verdict,
@@ -132,13 +135,22 @@ def _verify(
     )
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=0, static_argnames="again")
 def _statistic(
-    form: Contraction, near: Array, far: Array, out: Array, g: Array, eps: float, limit: float
+    form: Contraction,
+    near: Array,
+    far: Array,
+    out: Array,
+    g: Array,
+    eps: float,
+    limit: float,
+    *,
+    again: bool = False,
 ) -> Statistic:
-    """Project the far operand and test the claim; compiled once for each contraction."""
+    """Project the far operand and test the claim, again if the first test found it not finite."""
     projection = freivalds.project(form, far, g, eps=eps)
-    return freivalds.test(form, near, projection, out, g, eps=eps, limit=limit)
+    test = nonfinite.retest if again else freivalds.test
+    return test(form, near, projection, out, g, eps=eps, limit=limit)
 
 
 def _contraction(

@@ -147,6 +147,14 @@ def never(index: int, output: bool) -> Look:
 
 NONE: frozenset[str] = frozenset()
 NOTHING = Coverage(checked=0, replayed=0)
+
+
+def alone(findings: Findings) -> Any:
+    """Arguments of `judge` for exact claims, of which a test that is repeated finds the same."""
+    retest = findings.statistics.__getitem__
+    return {"coverage": NOTHING, "bound": None, "look": never, "retest": retest}
+
+
 bits = st.booleans()
 worst = st.sampled_from([0.0, 0.5, 1.0, 1.0000001, 5.0, np.inf, np.nan])
 statistics = st.builds(
@@ -182,7 +190,7 @@ def test_only_a_run_that_passed_everything_is_accepted(
         )
         for i, (_, glue) in enumerate(outputs)
     ]
-    report = judge(findings, claims, leaves, coverage=NOTHING, bound=None, look=never)
+    report = judge(findings, claims, leaves, **alone(findings))
     verdict, reason, name, results = report.verdict, report.reason, report.claim, report.results
     everything = [
         s.passed & s.finite_claim & s.in_range & s.finite_operands & (s.worst <= 1)
@@ -212,7 +220,7 @@ def test_a_rejection_counts_more_than_what_is_open():
         stopped={},
         outputs={},
     )
-    report = judge(findings, claims, [], coverage=NOTHING, bound=None, look=never)
+    report = judge(findings, claims, [], **alone(findings))
     assert (report.verdict, report.reason, report.claim) == (REJECT, "claim-nonfinite", "c2")
     assert [(r.verdict, r.reason) for r in report.results[:2]] == [
         (INDETERMINATE, "discontinuous-glue"),
@@ -236,7 +244,7 @@ def test_a_failed_test_of_inexact_operands_only_accuses(found: list[tuple[bool, 
         looked.append(index)
         return Look(found[index][2], 7, 3, 2.0)
 
-    report = judge(findings, claims, [], coverage=NOTHING, bound=None, look=look)
+    report = judge(findings, claims, [], coverage=NOTHING, bound=None, look=look, retest=never)
     failed = [i for i, (passed, *_) in enumerate(found) if not passed]
     wrong = [i for i in failed if found[i][2] or not found[i][1]]
     first = wrong[0] if wrong else len(found)
@@ -260,11 +268,12 @@ def test_the_failing_trip_and_row_are_named():
         finite_operands=[True] * 3,
     )
     findings = Findings({0: stacked}, {0: np.ones(3, bool)}, {}, {})
-    [result] = judge(findings, [a_claim(0)], [], coverage=NOTHING, bound=None, look=never).results
+    [result] = judge(findings, [a_claim(0)], [], **alone(findings)).results
     assert (result.worst, result.row, result.trip) == (7.0, 5, 1)
 
 
 def test_nothing_to_check_is_a_pass_of_nothing():
-    report = judge(Findings({}, {}, {}, {}), [], [], coverage=NOTHING, bound=None, look=never)
+    findings = Findings({}, {}, {}, {})
+    report = judge(findings, [], [], **alone(findings))
     assert (report.verdict, report.reason, report.claim) == (ACCEPT, "ok", None)
     assert (report.results, report.worst) == ((), 0.0)

@@ -113,8 +113,8 @@ def test_a_nonfinite_operand_is_indeterminate(side: str, bad: float):
     touched[3] = 0
     wrong = honest.copy()
     wrong[5] = -right[5]
-    found = found_in_product(a, b, [honest, touched, wrong])
-    verdicts = [judge(Statistic(*(x[0, i] for x in found)), Product.mismatch) for i in range(3)]
+    results = [verify(a, b, claim) for claim in (honest, touched, wrong)]
+    verdicts = [(result.verdict, result.reason) for result in results]
     open_ = (Verdict.INDETERMINATE, "nonfinite-operand")
     # A NaN leaves one result: a row of them.
     certain = side == "near" and np.isnan(bad)
