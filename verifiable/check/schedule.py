@@ -200,13 +200,14 @@ def pack(tree: Any) -> Packed:
 
 
 def unpack(packed: Packed) -> Any:
-    """The pytree that was packed, as numpy arrays."""
+    """The pytree that was packed, as arrays and scalars of numpy."""
     structure, layout = packed.layout
     vectors = {name: np.asarray(vector) for name, vector in packed.vectors.items()}
     used = dict.fromkeys(vectors, 0)
-    leaves: list[np.ndarray[Any, Any]] = []
+    leaves: list[Any] = []
     for name, shape in layout:
         start = used[name]
         used[name] = stop = start + math.prod(shape)
-        leaves.append(vectors[name][start:stop].reshape(shape))
+        vector = vectors[name]
+        leaves.append(vector[start:stop].reshape(shape) if shape else vector[start])
     return jax.tree.unflatten(structure, leaves)

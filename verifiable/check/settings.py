@@ -16,6 +16,7 @@ import os
 import threading
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
+from operator import attrgetter
 from typing import Any
 
 import jax
@@ -64,6 +65,18 @@ def neutral(*, compiled: bool = False) -> Generator[None, None, None]:
       RuntimeError: the process was forked after its parent had used JAX.
     """
     require_threads()
+    if _is_neutral(compiled):
+        yield
+        return
+    with _defaults():
+        if compiled:
+            with jax.disable_jit(False):
+                yield
+        else:
+            yield
+
+
+def _defaults() -> ExitStack:
     settings: list[Any] = [
         jax.debug_nans(False),
         jax.debug_infs(False),
@@ -73,9 +86,36 @@ def neutral(*, compiled: bool = False) -> Generator[None, None, None]:
         jax.numpy_dtype_promotion("standard"),
         jax.numpy_rank_promotion("allow"),
     ]
-    if compiled:
-        settings.append(jax.disable_jit(False))
     with ExitStack() as stack:
         for setting in settings:
             stack.enter_context(setting)
-        yield
+        return stack.pop_all()
+
+
+# To enter all settings takes as long as to judge ten claims, to read them a hundredth of that.
+_FLAGS = attrgetter(
+    "jax_debug_nans",
+    "jax_debug_infs",
+    "jax_check_tracer_leaks",
+    "jax_default_matmul_precision",
+    "jax_numpy_dtype_promotion",
+    "jax_numpy_rank_promotion",
+)
+_GUARDS = attrgetter(
+    "jax_transfer_guard_host_to_device",
+    "jax_transfer_guard_device_to_device",
+    "jax_transfer_guard_device_to_host",
+)
+
+
+@functools.cache
+def _neutral_flags() -> tuple[Any, ...]:
+    with _defaults():
+        return _FLAGS(jax.config)
+
+
+def _is_neutral(compiled: bool) -> bool:
+    """Whether this thread runs under the defaults already."""
+    guards = all(guard in (None, "allow") for guard in _GUARDS(jax.config))
+    op_by_op = compiled and jax.config.jax_disable_jit  # pyright: ignore[reportAttributeAccessIssue]
+    return guards and not op_by_op and _FLAGS(jax.config) == _neutral_flags()
