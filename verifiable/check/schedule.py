@@ -92,7 +92,8 @@ def candidates(default: Strategy) -> tuple[Strategy, ...]:
     """The strategies to measure, the default first."""
     other = replace(default, save_memory=not default.save_memory)
     smaller = replace(default, tile_bytes=default.tile_bytes // 2)
-    return default, other, smaller, replace(default, parts=3 - min(default.parts, 2))
+    larger = replace(default, tile_bytes=default.tile_bytes * 4)  # one layer of 4096 by 128 rows
+    return default, other, smaller, larger, replace(default, parts=3 - min(default.parts, 2))
 
 
 def compile(fn: Callable[..., Any], strategy: Strategy) -> Callable[..., Any]:
