@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import Final
 
 from protocols.messages import Decision, Reason, answer_digest
-from protocols.replicated.ballots import Count, beacon_value, candidate_of, count, seats_in, vacate
+from protocols.replicated.ballots import Count, beacon_value, count, seats_in, vacate
 from protocols.replicated.state import (
     AskReveal,
     Audit,
@@ -105,8 +105,7 @@ def vote(state: State) -> Transition:
         agree = not counted.decision.dissenters
     else:
         size = len(counted.ballots)
-        candidates = state.rules.agreement.candidates(counted.readings)
-        agree = not size or any(len(candidate.members) == size for candidate in candidates)
+        agree = not size or any(len(c.members) == size for c in counted.candidates)
     unaudited = counted.unaudited
     if agree or not unaudited:
         return _conclude(state, counted)
@@ -126,27 +125,20 @@ def close_audits(state: State) -> Transition:
     )
     state = replace(state, seats=seats)
     counted = count(state)
-    verified = [
-        index
-        for index, (seat, reading) in enumerate(zip(counted.ballots, counted.readings, strict=True))
-        if seat.verdict is Verdict.ACCEPT and reading is not None
-    ]
+    verified = [seat for seat in counted.readable if seat.verdict is Verdict.ACCEPT]
     if not verified:
         return _conclude(state, counted)
-    # All of these are right. Keep the vote's own choice if it is among them.
-    chosen = next((i for i in verified if counted.accepted(i)), None)
-    if chosen is None:
-        beacon = beacon_value(state)
-        chosen = min(
-            verified, key=lambda i: tagged_hash("vote tie", beacon, counted.ballots[i].worker)
-        )
-    group = candidate_of(state.rules.agreement.candidates(counted.readings), chosen)
-    return _accept(
-        state,
-        Reason.AUDITED,
-        winner=counted.ballots[chosen],
-        group=tuple(counted.ballots[i].worker for i in group.members),
+    # All of these are right. The vote's own choice comes first, then the group that it chose.
+    decision, beacon = counted.decision, beacon_value(state)
+    chosen = min(
+        verified,
+        key=lambda seat: (
+            seat.worker != decision.chosen,
+            seat.worker not in decision.group,
+            tagged_hash("vote tie", beacon, seat.worker),
+        ),
     )
+    return _accept(state, Reason.AUDITED, winner=chosen, group=counted.group_of(chosen))
 
 
 def end_window(state: State) -> Transition:
@@ -162,7 +154,7 @@ def _conclude(state: State, counted: Count) -> Transition:
     """Accept the agreed answer, wait for a window, ask for more ballots, or end."""
     decision = counted.decision
     if decision.outcome is VoteOutcome.ACCEPT:
-        winner = next(seat for i, seat in enumerate(counted.ballots) if counted.accepted(i))
+        winner = next(seat for seat in counted.ballots if seat.worker == decision.chosen)
         return _accept(state, Reason.AGREED, winner=winner, group=decision.group)
     match decision.reason:
         case RulingReason.AUDIT:

@@ -56,8 +56,9 @@ class Rules:
     Attributes:
       policy: how many ballots to request, and when they suffice.
       agreement: when two answers agree.
-      decode: from a revealed value to the agreement's input. Raises `VerificationError` for bytes
-        that are not an answer. Must be a pure function.
+      decode: from a revealed value to the agreement's input. Must be a pure function. Where it
+        raises, the ballot is malformed. Should bound what it decodes: `encoding.decode` takes the
+        most bytes and the most items.
       beacon: rounds of the beacon that breaks ties.
       dispatches: the most workers that a job is sent to, replacements included.
       commit_seconds: time to run the job and commit.

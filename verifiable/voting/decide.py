@@ -72,6 +72,7 @@ class VoteDecision:
       outcome: whether a value was accepted.
       reason: stable code of the reason.
       canonical: reading of the accepted value (see `Agreement.read`); None if indeterminate.
+      chosen: worker whose ballot holds it, and represents equal ones; None if indeterminate.
       group: workers whose ballots agree with it, ascending; empty if indeterminate.
       dissenters: workers whose ballots do not agree with it, ascending: to be audited, not blamed.
         Empty if indeterminate, because there is no value to dissent from.
@@ -84,6 +85,7 @@ class VoteDecision:
     outcome: VoteOutcome
     reason: RulingReason
     canonical: Any
+    chosen: bytes | None
     group: tuple[bytes, ...]
     dissenters: tuple[bytes, ...]
     distances: tuple[float, ...]
@@ -163,6 +165,7 @@ def decide(
             outcome=VoteOutcome.INDETERMINATE,
             reason=best.reason,
             canonical=None,
+            chosen=None,
             group=(),
             dissenters=(),
             distances=(),
@@ -176,6 +179,7 @@ def decide(
         outcome=VoteOutcome.ACCEPT,
         reason=RulingReason.AGREED,
         canonical=readings[winner.ballot],
+        chosen=workers[winner.ballot],
         group=tuple(workers[i] for i in winner.members),
         dissenters=tuple(w for i, w in enumerate(workers) if i not in members),
         distances=winner.distances,
