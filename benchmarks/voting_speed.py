@@ -2,6 +2,8 @@
 
 A job's ballots are new arrays each time, so that nothing is remembered between decisions. Messages
 are parsed and validated from bytes; "signed" adds the look-up of the worker and its signature.
+"Refused" messages are reveals of a megabyte, hostile in their value, that a registered worker
+signed.
 """
 
 from __future__ import annotations
@@ -15,14 +17,28 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from benchmarks.harness import Row
 from protocols.identities import Identity
-from protocols.messages import Commit, Decision, Job, Message, Reason, Reveal, receive, sign
+from protocols.messages import (
+    MAX_VALUE,
+    Commit,
+    Decision,
+    Job,
+    Message,
+    Reason,
+    Reveal,
+    receive,
+    sign,
+)
+from verifiable import encoding
+from verifiable.encoding import tagged_hash
+from verifiable.errors import MalformedEncoding
 from verifiable.voting import Ballot, VoteOutcome, decide
 from verifiable.voting.agreement import Exact, Tolerance
 from verifiable.voting.quorum import FixedSize
 
 CLAIM = (
     "1,000 jobs of 5 ballots of 1,000 floats are decided in at most 0.5 s, 100,000 digest votes in "
-    "a second, and 20,000 messages are parsed in a second, 4,000 with their signatures"
+    "a second, 20,000 messages are parsed in a second, 4,000 with their signatures, and a hostile "
+    "reveal of 1 MiB is refused in 20 ms"
 )
 POLICY = FixedSize(bad=0.1, size=5)
 BEACON = bytes(16)
@@ -34,6 +50,7 @@ def rows(quick: bool) -> Iterator[Row]:
     yield from _floats(1000 // scale)
     yield from _digests(20_000 // scale)
     yield from _messages(20_000 // scale)
+    yield from _refusals()
 
 
 def _best(work: Callable[[], object], repeats: int = 3) -> float:
@@ -138,3 +155,41 @@ def _messages(count: int) -> Iterator[Row]:
         rate = count / 10 / _best(take)
         case = f"signed: {kind.KIND}"
         yield Row(case, "messages a second", rate, "1/s", ">= 4000")
+
+
+def _refusals() -> Iterator[Row]:
+    """A signed reveal whose value was replaced by as many bytes as its kind allows."""
+    key = Ed25519PrivateKey.generate()
+    identity = Identity(public_key=key.public_key().public_bytes_raw())
+    honest = Reveal(
+        worker=identity.id,
+        job=bytes(32),
+        epoch=1,
+        salt=bytes(32),
+        value=bytes(MAX_VALUE),
+        trace_root=bytes(32),
+        trace_size=100,
+    )
+    size = MAX_VALUE.to_bytes(4, "big")
+    empty_trace = encoding.encode(honest.trace_root) + b"\x00"
+    hostile = {
+        "an array of empty maps": (b"\x9a", b"\xa0"),
+        "an array of empty texts": (b"\x9a", b"\x60"),
+        "nested arrays": (b"\x81\x81\x81\x81\x81", b"\x81"),
+        "text that is not Unicode": (b"\x7a", b"\xff"),
+        "bytes, with a trace of size 0": (b"\x5a", b"\x00"),
+    }
+    for name, (head, filler) in hostile.items():
+        before, _, after = honest.encode().partition(b"\x5a" + size + honest.value)
+        tail = empty_trace if "size 0" in name else after
+        body = before + head + size + filler * MAX_VALUE + tail
+        data = body + b"\x58\x40" + key.sign(tagged_hash(Reveal.TAG, body))
+
+        def refuse(data: bytes = data) -> None:
+            try:
+                receive(Reveal, data, {identity.id: identity})
+            except MalformedEncoding:
+                return
+            raise AssertionError("a hostile reveal was taken")
+
+        yield Row(f"refused: {name}", "milliseconds", 1e3 * _best(refuse), "ms", "<= 20")

@@ -6,7 +6,8 @@ closed: null, booleans, integers in [-2^64, 2^64), finite floats, byte and text 
 and maps from text strings, nested at most `MAX_DEPTH` deep. No tags, so no bignums, dates, shared
 references or regular expressions. A float takes the shortest of 16, 32 and 64 bits that holds its
 value; -0.0 differs from 0.0, and 1.0 from 1; NaN and infinities have no encoding. `decode` accepts
-`data` only if `encode(decode(data)) == data`.
+`data` only if `encode(decode(data)) == data`, and bounds items as well as bytes, since a value of
+one byte costs as much to decode as one of a hundred.
 
 **Tensors** are their elements in C order, each little-endian, without padding, shape or dtype; the
 program fixes shape and dtype. A boolean is one byte, 0 or 1.
@@ -33,6 +34,9 @@ from verifiable.errors import MalformedEncoding
 
 MAX_DEPTH: Final = 16
 """How deep arrays and maps may nest."""
+
+MAX_ITEMS: Final = 1 << 14
+"""The most items that are decoded by default: every element, key and value counts, at any depth."""
 
 _TENSOR_DTYPES: Final = frozenset(
     {f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)}
@@ -85,24 +89,30 @@ def encode(value: object) -> bytes:
     return cbor2.dumps(value, canonical=True)
 
 
-def decode(data: bytes | bytearray | memoryview, *, max_size: int) -> Any:
+def decode(
+    data: bytes | bytearray | memoryview, *, max_size: int, max_items: int = MAX_ITEMS
+) -> Any:
     """Decode deterministic CBOR received from a device.
 
-    Time is linear in the size of `data`, and memory at most about 100 bytes for each byte of it.
+    Time is linear in `max_items`, and in the size of `data` at the speed of a copy.
 
     Args:
       data: the bytes received.
       max_size: the most bytes of a message; longer data is refused before it is parsed.
+      max_items: the most items in it, its elements, keys and values at any depth included; data
+        with more is refused before any is decoded.
 
     Returns:
       The value, with arrays as lists.
 
     Raises:
-      MalformedEncoding: `data` is longer than `max_size`, or not the one encoding of a value.
+      MalformedEncoding: `data` is longer than `max_size`, has more than `max_items` items, or is
+        not the one encoding of a value.
     """
     data = bytes(memoryview(data).cast("B")[: max_size + 1])
     if len(data) > max_size:
         raise MalformedEncoding(f"message has more than the {max_size} bytes allowed")
+    element_offsets(data, max_items=max_items)
     try:
         value = cbor2.loads(
             data,
@@ -121,6 +131,60 @@ def decode(data: bytes | bytearray | memoryview, *, max_size: int) -> Any:
             "(b) its map keys are out of order, or (c) bytes follow its end"
         )
     return value
+
+
+def element_offsets(data: bytes, *, max_items: int = MAX_ITEMS) -> list[int]:
+    """Where each element of the outermost array begins; of a map, each key and each value.
+
+    Walks the heads and decodes nothing, so it takes less than a microsecond an item. What it
+    passes over need not be well formed: `decode` says whether it is.
+
+    Args:
+      data: CBOR received from a device.
+      max_items: the most items in it.
+
+    Returns:
+      One offset for each element, and last the offset at which the value ends.
+
+    Raises:
+      MalformedEncoding: more than `max_items` items, bytes missing at the end, an indefinite
+        length, a tag, or arrays and maps nested more than `MAX_DEPTH` deep.
+    """
+    offsets: list[int] = []
+    pending, items, at, end = [1], 0, 0, len(data)
+    while pending:
+        if not pending[-1]:
+            pending.pop()
+            continue
+        pending[-1] -= 1
+        if len(pending) == 2:
+            offsets.append(at)
+        items += 1
+        if items > max_items:
+            raise MalformedEncoding(f"message has more than the {max_items} items allowed")
+        if at >= end:
+            raise MalformedEncoding("message is not CBOR of the allowed kind: bytes are missing")
+        major, info = data[at] >> 5, data[at] & 31
+        at += 1
+        if info >= 28:
+            raise MalformedEncoding("message has an indefinite or reserved length")
+        if info >= 24:
+            size = 1 << info - 24
+            info = int.from_bytes(data[at : at + size], "big")
+            at += size
+        if major == 6:
+            raise MalformedEncoding(
+                f"message is not CBOR of the allowed kind: tag {info} is not allowed"
+            )
+        if major in {2, 3}:
+            at += info
+        elif major in {4, 5}:
+            pending.append(info * (major - 3))
+            if len(pending) > MAX_DEPTH + 1:
+                raise MalformedEncoding(f"message is nested more than {MAX_DEPTH} deep")
+    if at > end:
+        raise MalformedEncoding("message is not CBOR of the allowed kind: bytes are missing")
+    return [*offsets, at]
 
 
 def _require_encodable(value: object, depth: int) -> None:

@@ -142,7 +142,8 @@ class Coordinator:
     def receive(self, kind: type[Commit | Reveal], data: bytes) -> None:
         """Authenticate, parse and apply a message. Raises VerificationError if it is refused."""
         self.received += len(data)
-        signed: Any = messages.receive(cast("Any", kind), data, self.identities)
+        seats = replicated.seated(self.state)
+        signed: Any = messages.receive(cast("Any", kind), data, self.identities, seats=seats)
         self.do(Received(at=self.state.now, message=signed))
 
 

@@ -28,7 +28,14 @@ from protocols.messages.commit_reveal import MAX_VALUE, Commit, Reveal
 from protocols.messages.decision import MAX_BALLOTS, Decision, Reason, answer_digest
 from protocols.messages.job import Job
 from protocols.messages.message import VERSION, Message, is_digest, is_uint, or_null
-from protocols.messages.signing import InvalidSignature, Signed, UnknownWorker, receive, sign
+from protocols.messages.signing import (
+    InvalidSignature,
+    NotSeated,
+    Signed,
+    UnknownWorker,
+    receive,
+    sign,
+)
 
 __all__ = [
     "MAX_BALLOTS",
@@ -39,6 +46,7 @@ __all__ = [
     "InvalidSignature",
     "Job",
     "Message",
+    "NotSeated",
     "Reason",
     "Reveal",
     "Signed",

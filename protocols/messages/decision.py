@@ -11,7 +11,7 @@ import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, cast
 
 from protocols.messages.message import HEADS, Message, is_count, is_digest, is_uint, or_null
 from verifiable.encoding import tagged_hash
@@ -65,6 +65,7 @@ class Decision(Message):
     KIND: ClassVar[str] = "decision"
     TAG: ClassVar[str] = "message decision"
     MAX_SIZE: ClassVar[int] = HEADS + 2 * 34 * MAX_BALLOTS
+    LISTED: ClassVar[int] = 2 * MAX_BALLOTS
     CHECKS: ClassVar[Mapping[str, Callable[[Any], bool]]] = {
         "job": is_digest,
         "epoch": is_uint,
@@ -114,15 +115,22 @@ class Decision(Message):
         return [v.value if isinstance(v, enum.Enum) else v for v in values]
 
     @classmethod
-    def _fields(cls, wire: dict[str, Any]) -> dict[str, Any]:
-        for name in ("group", "dissenters"):
-            # Require a list: `tuple("")` and `tuple({})` would otherwise decode as an empty group.
-            if type(wire[name]) is not list:
-                raise TypeError(
-                    f"{name} of a decision must be an array, got {type(wire[name]).__name__}"
-                )
-            wire[name] = tuple(wire[name])
-        return wire | {"outcome": VoteOutcome(wire["outcome"]), "reason": Reason(wire["reason"])}
+    def _field(cls, name: str, wire: Any) -> Any:
+        match name:
+            case "outcome":
+                return VoteOutcome(wire)
+            case "reason":
+                return Reason(wire)
+            case "group" | "dissenters":
+                # Require a list: `tuple("")` and `tuple({})` would otherwise decode as an empty
+                # group.
+                if type(wire) is not list:
+                    raise TypeError(
+                        f"{name} of a decision must be an array, got {type(wire).__name__}"
+                    )
+                return tuple(cast("list[Any]", wire))
+            case _:
+                return wire
 
 
 def answer_digest(value: bytes) -> bytes:

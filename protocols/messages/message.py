@@ -5,13 +5,15 @@
 
 A kind is a frozen dataclass that names itself (`KIND`), its domain (`TAG`), its size limit
 (`MAX_SIZE`) and a predicate for each field (`CHECKS`). `decode` accepts only what `encode` writes.
-Rules: specs/messages.md.
+It checks every short field before it decodes a long one, and no more items than the kind has, so
+refusing a message costs little, whatever is in it. Rules: specs/messages.md.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache
+from itertools import pairwise
 from typing import Any, ClassVar, Final, Self
 
 from verifiable import encoding
@@ -23,6 +25,9 @@ VERSION: Final = 1
 
 HEADS: Final = 256
 """More bytes than the heads and the fields of fixed size take in any message."""
+
+_SHORT: Final = 512
+"""Fields of at most so many bytes are checked first: more than any field of fixed size takes."""
 
 
 def is_uint(value: Any) -> bool:
@@ -56,6 +61,8 @@ class Message:
     """Domain of the digest."""
     MAX_SIZE: ClassVar[int]
     """The most bytes of an encoding."""
+    LISTED: ClassVar[int] = 0
+    """The most elements of all its arrays together."""
     CHECKS: ClassVar[Mapping[str, Callable[[Any], bool]]]
     """Each field, in the order of the encoding, with the predicate that it must satisfy."""
 
@@ -65,12 +72,8 @@ class Message:
         Raises:
           ValueError: a field has a wrong type, size or range.
         """
-        for name, check in self.CHECKS.items():
-            value = getattr(self, name)
-            if not check(value):
-                raise ValueError(
-                    f"{name} of a {self.KIND} has a wrong type, size or range: {_shown(value)}"
-                )
+        for name in self.CHECKS:
+            self._require(name, getattr(self, name))
 
     def encode(self) -> bytes:
         """The one encoding of this message."""
@@ -94,12 +97,41 @@ class Message:
             raise MalformedEncoding(
                 f"expected a {cls.KIND} of version {VERSION} with {len(cls.CHECKS)} fields"
             )
-        # The prefix fixes the kind, the version and the number of fields.
-        _, _, *values = encoding.decode(data, max_size=limit)
+        if len(data) > limit:
+            raise MalformedEncoding(f"message has more than the {limit} bytes allowed")
         try:
-            return cls(**cls._fields(dict(zip(cls.CHECKS, values, strict=True))))
+            return cls(**cls._decode_fields(data))
         except (TypeError, ValueError) as error:
             raise MalformedEncoding(str(error)) from error
+
+    @classmethod
+    def _decode_fields(cls, data: bytes) -> dict[str, Any]:
+        """Fields of a message. The short ones are decoded and checked before any long one is."""
+        # The prefix fixes the kind, the version and the number of fields.
+        most = 3 + len(cls.CHECKS) + cls.LISTED
+        _, _, *starts = encoding.element_offsets(data, max_items=most)
+        if starts[-1] != len(data):
+            raise MalformedEncoding("bytes follow the end of the message")
+        spans = {name: data[i:j] for name, (i, j) in zip(cls.CHECKS, pairwise(starts), strict=True)}
+        short = [name for name, span in spans.items() if len(span) <= _SHORT]
+        joined = bytes([0x80 | len(short)]) + b"".join(map(spans.__getitem__, short))
+        wire = encoding.decode(joined, max_size=len(joined), max_items=most)
+        found = {name: cls._field(name, value) for name, value in zip(short, wire, strict=True)}
+        if len(found) < len(spans):
+            for name in short:
+                cls._require(name, found[name])
+            for name in spans.keys() - found.keys():
+                span = spans[name]
+                value = encoding.decode(span, max_size=len(span), max_items=most)
+                found[name] = cls._field(name, value)
+        return found
+
+    @classmethod
+    def _require(cls, name: str, value: Any) -> None:
+        if not cls.CHECKS[name](value):
+            raise ValueError(
+                f"{name} of a {cls.KIND} has a wrong type, size or range: {_shown(value)}"
+            )
 
     @property
     def digest(self) -> bytes:
@@ -111,8 +143,9 @@ class Message:
         return [getattr(self, name) for name in self.CHECKS]
 
     @classmethod
-    def _fields(cls, wire: dict[str, Any]) -> dict[str, Any]:
-        """Fields from decoded values: the inverse of `_values`."""
+    def _field(cls, name: str, wire: Any) -> Any:
+        """A field from its decoded value: the inverse of `_values`."""
+        del name
         return wire
 
 

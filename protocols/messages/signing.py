@@ -2,13 +2,13 @@
 
     signed message = message ‖ CBOR byte string of 64        a CBOR sequence (RFC 8742)
 
-`receive` verifies the signature before it parses the message. Until then it only compares and
-hashes bytes, so a sender that is not registered causes no parsing.
+`receive` verifies the signature before it decodes the message. Until then it only compares and
+hashes bytes, so nothing is decoded for a sender that is not registered or has no seat.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
@@ -36,6 +36,19 @@ class UnknownWorker(VerificationError):
         """Keep the identity."""
         self.worker = worker
         super().__init__(f"worker {worker.hex()} is not registered")
+
+
+class NotSeated(VerificationError):
+    """A message of a registered worker that has no seat in the job in hand.
+
+    Attributes:
+      worker: the identity that the message names.
+    """
+
+    def __init__(self, worker: bytes):
+        """Keep the identity."""
+        self.worker = worker
+        super().__init__(f"worker {worker.hex()} has no seat in this job")
 
 
 class InvalidSignature(VerificationError):
@@ -88,6 +101,7 @@ def receive(
     data: bytes | bytearray | memoryview,
     identities: Mapping[bytes, Identity],
     *,
+    seats: Container[bytes] | None = None,
     max_size: int | None = None,
 ) -> Signed[M]:
     """Authenticate the bytes of a worker, then read them.
@@ -96,11 +110,14 @@ def receive(
       kind: the message that is expected, `Commit` or `Reveal`.
       data: the bytes received.
       identities: the registered workers by `Identity.id`.
+      seats: the workers that the job in hand was sent to, such as `replicated.seated`; any
+        registered worker if None.
       max_size: the most bytes in the message, where the job in hand allows less than the kind.
 
     Raises:
       MalformedEncoding: not a signed message of this kind.
       UnknownWorker: the worker that the message names is not registered.
+      NotSeated: it is not among `seats`.
       InvalidSignature: the named worker did not sign this message.
     """
     limit = kind.MAX_SIZE if max_size is None else min(max_size, kind.MAX_SIZE)
@@ -116,6 +133,8 @@ def receive(
     identity = identities.get(worker)
     if identity is None:
         raise UnknownWorker(worker)
+    if seats is not None and worker not in seats:
+        raise NotSeated(worker)
     if not identity.verifies(signature, tagged_hash(kind.TAG, body)):
         raise InvalidSignature(worker=worker, kind=kind.KIND)
     return Signed(message=kind.decode(body, max_size=limit), signature=signature)

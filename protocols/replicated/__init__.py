@@ -1,6 +1,7 @@
 """Replicated execution of one job: several workers, a vote, and an audit on disagreement.
 
     start, step       the two functions: from an event to the next state and its effects
+    seated            the workers whose messages are decoded
     Rules, Schedule   what the coordinator decides by
     State, Seat       what it knows of one job and of each worker
     events            Tick, Received, Drawn, Audited, WindowClosed
@@ -38,6 +39,7 @@ from protocols.replicated.state import (
     State,
     Transition,
     WindowClosed,
+    seated,
 )
 from protocols.replicated.step import start, step
 
@@ -66,6 +68,7 @@ __all__ = [
     "Tick",
     "Transition",
     "WindowClosed",
+    "seated",
     "start",
     "step",
 ]

@@ -90,8 +90,8 @@ class VerdictRecord(Message):
         return values
 
     @classmethod
-    def _fields(cls, wire: dict[str, Any]) -> dict[str, Any]:
-        return wire | {"verdict": Verdict(wire["verdict"])}
+    def _field(cls, name: str, wire: Any) -> Any:
+        return Verdict(wire) if name == "verdict" else wire
 
 
 class EpochLog:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import struct
 import tracemalloc
@@ -21,7 +22,9 @@ from hypothesis import strategies as st
 from verifiable import encoding
 from verifiable.encoding import (
     MAX_DEPTH,
+    MAX_ITEMS,
     decode,
+    element_offsets,
     encode,
     tagged_hash,
     tensor_bytes,
@@ -284,6 +287,43 @@ def test_size_is_limited_before_anything_is_parsed(monkeypatch: pytest.MonkeyPat
     with pytest.raises(MalformedEncoding, match=f"more than the {len(data) - 1} bytes"):
         decode(data, max_size=len(data) - 1)
     assert not parsed
+
+
+def count(value: Any) -> int:
+    """Items of a value: itself, and all that is in it."""
+    if isinstance(value, dict):
+        return 1 + sum(1 + count(item) for item in value.values())
+    return 1 + sum(map(count, value)) if isinstance(value, list) else 1
+
+
+@settings(deadline=None)
+@given(values)
+def test_items_are_limited_before_anything_is_decoded(value: Any):
+    data, items = encode(value), count(decode(encode(value), max_size=LIMIT))
+    assert same(decode(data, max_size=LIMIT, max_items=items), value)
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        pytest.raises(MalformedEncoding, match=f"more than the {items - 1} items"),
+    ):
+        patch.setattr(encoding.cbor2, "loads", lambda *_, **__: pytest.fail("decoded"))
+        decode(data, max_size=LIMIT, max_items=items - 1)
+
+
+@settings(deadline=None)
+@given(st.lists(values, max_size=5))
+def test_offsets_are_where_the_elements_begin(elements: list[Any]):
+    data = encode(elements)
+    offsets = element_offsets(data)
+    assert offsets[-1] == len(data)
+    parts = [data[a:b] for a, b in itertools.pairwise(offsets)]
+    assert parts == list(map(encode, elements))
+
+
+def test_by_default_many_items_are_too_many():
+    assert len(decode(encode([0] * (MAX_ITEMS - 1)), max_size=LIMIT)) == MAX_ITEMS - 1
+    with pytest.raises(MalformedEncoding, match=f"more than the {MAX_ITEMS} items"):
+        decode(encode([0] * MAX_ITEMS), max_size=LIMIT)
+    assert len(decode(encode([0] * MAX_ITEMS), max_size=LIMIT, max_items=1 << 20)) == MAX_ITEMS
 
 
 def test_deepest_value_allowed():

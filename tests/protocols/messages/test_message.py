@@ -23,6 +23,7 @@ from protocols.messages import (
     Decision,
     Message,
     Reason,
+    Reveal,
 )
 from tests.helpers.wire import (
     ALICE,
@@ -283,6 +284,53 @@ def test_hostile_bytes_take_little_memory(kind: type[Message]):
         assert tracemalloc.get_traced_memory()[1] < 120 * limit + (1 << 16)
     finally:
         tracemalloc.stop()
+
+
+COSTLY = {  # of 2^20 bytes, in place of a value
+    "an array of empty maps": b"\x9a\x00\x10\x00\x00" + b"\xa0" * (1 << 20),
+    "an array of empty texts": b"\x9a\x00\x10\x00\x00" + b"\x60" * (1 << 20),
+    "a map of nulls": b"\xba\x00\x08\x00\x00" + b"\x60\xf6" * (1 << 19),
+    "arrays in arrays": b"\x81" * (1 << 20) + b"\x00",
+    "a length beyond the end": b"\x5b" + b"\xff" * 8 + bytes(1 << 20),
+    "a tag": b"\xc2\x5a\x00\x0f\xff\xff" + bytes((1 << 20) - 1),
+}
+
+
+@pytest.mark.parametrize("name", COSTLY)
+def test_a_value_of_many_items_is_refused_before_it_is_decoded(
+    name: str, monkeypatch: pytest.MonkeyPatch
+):
+    before, value, after = REVEAL.encode().partition(encode(REVEAL.value))
+    assert Reveal.decode(before + value + after) == REVEAL
+    decoded: list[bytes] = []
+    monkeypatch.setattr(encoding.cbor2, "loads", lambda data, **_: decoded.append(data))
+    with pytest.raises(MalformedEncoding):
+        Reveal.decode(before + COSTLY[name] + after)
+    assert not decoded
+
+
+@pytest.mark.parametrize("field", ["worker", "job", "epoch", "salt", "trace_root", "trace_size"])
+def test_short_fields_are_checked_before_a_long_one_is_decoded(
+    field: str, monkeypatch: pytest.MonkeyPatch
+):
+    """The cheat is the largest legal value beside a field that is none."""
+    large = dataclasses.replace(REVEAL, value=bytes(MAX_VALUE))
+    values = encoding.decode(large.encode(), max_size=1 << 22)
+    place = 2 + list(Reveal.CHECKS).index(field)
+    data = encode([*values[:place], "no", *values[place + 1 :]])
+    decoded: list[int] = []
+    loads = encoding.cbor2.loads
+
+    def counted(data: bytes, **options: Any) -> Any:
+        decoded.append(len(data))
+        return loads(data, **options)
+
+    monkeypatch.setattr(encoding.cbor2, "loads", counted)
+    with pytest.raises(MalformedEncoding, match=f"{field} of a reveal"):
+        Reveal.decode(data)
+    assert max(decoded) < 1024
+    assert Reveal.decode(large.encode()) == large
+    assert max(decoded) > MAX_VALUE
 
 
 def test_a_malformed_message_cannot_be_built():

@@ -17,6 +17,7 @@ from protocols.messages import (
     MAX_VALUE,
     Commit,
     InvalidSignature,
+    NotSeated,
     Reveal,
     Signed,
     UnknownWorker,
@@ -74,6 +75,25 @@ def test_unsigned_bytes_are_not_parsed(monkeypatch: pytest.MonkeyPatch):
         if forgery.expect in {UnknownWorker, InvalidSignature}:
             with pytest.raises(forgery.expect):
                 receive(forgery.kind, forgery.data(), REGISTRY)
+    assert not parsed
+
+
+@pytest.mark.parametrize("kind", [Commit, Reveal], ids=lambda kind: kind.KIND)
+def test_nothing_is_decoded_for_a_sender_without_a_seat(
+    kind: type[Any], monkeypatch: pytest.MonkeyPatch
+):
+    """A registered worker whose message is valid, in a job that was sent to another."""
+    message: Any = REVEAL if kind is Reveal else COMMIT
+    data = resign(message, ALICE)
+    assert receive(kind, data, REGISTRY, seats={ALICE_ID.id}).message == message
+    parsed: list[bytes] = []
+    monkeypatch.setattr(encoding.cbor2, "loads", lambda data, **_: parsed.append(data))
+    for seats in (set[bytes](), {MALLORY_ID.id}):
+        with pytest.raises(NotSeated, match="has no seat in this job") as caught:
+            receive(kind, data, REGISTRY, seats=seats)
+        assert caught.value.worker == ALICE_ID.id
+    with pytest.raises(UnknownWorker):
+        receive(kind, data, {}, seats={ALICE_ID.id})
     assert not parsed
 
 
