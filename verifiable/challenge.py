@@ -79,21 +79,24 @@ class ClosedLog:
 class CommitmentLog:
     """Collects the digests of an epoch's commitments until it is closed."""
 
-    _digests: list[bytes] = field(default_factory=list)
+    _digests: dict[bytes, int] = field(default_factory=dict)
     _closed: ClosedLog | None = None
 
     def append(self, digest: bytes) -> int:
         """Add a commitment's 32-byte digest; returns its index.
 
+        A digest that is in the log already keeps its index, and nothing is added, so that recorded
+        events can be replayed.
+
         Raises:
           ValueError: the log is closed, or the digest has another length.
         """
-        if self._closed is not None:
-            raise ValueError("the log is closed: its challenge may be known already")
         if len(digest) != 32:
             raise ValueError(f"a digest has 32 bytes, got {len(digest)}")
-        self._digests.append(bytes(digest))
-        return len(self._digests) - 1
+        digest = bytes(digest)
+        if self._closed is not None and digest not in self._digests:
+            raise ValueError("the log is closed: its challenge may be known already")
+        return self._digests.setdefault(digest, len(self._digests))
 
     def close(self, *, chain: str, closed_at: int) -> ClosedLog:
         """Close the log; `closed_at` is the newest round of beacon `chain` that is known.
@@ -105,7 +108,7 @@ class CommitmentLog:
             raise ValueError("the log is closed already")
         if not self._digests:
             raise ValueError("an empty log binds nothing")
-        root = merkle.root_from_leaf_data(self._digests)
+        root = merkle.root_from_leaf_data(list(self._digests))
         self._closed = ClosedLog(
             root=root, size=len(self._digests), chain=chain, closed_at=closed_at
         )

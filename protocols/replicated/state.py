@@ -180,6 +180,11 @@ class State:
     decision: Decision | None = None
 
 
+def seated(state: State) -> frozenset[bytes]:
+    """Workers that the job was sent to: `messages.receive` decodes for no others."""
+    return frozenset(seat.worker for seat in state.seats)
+
+
 # Events: what happened, and when. `Tick` is shared by all protocols.
 
 
@@ -249,7 +254,11 @@ class Dispatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """Store a commit durably, and append `commit.message.digest` to the epoch's commitment log."""
+    """Store a commit durably, and append `commit.message.digest` to the epoch's commitment log.
+
+    Idempotent: a coordinator that replays its events gets the same `Record` again, which must not
+    enter the log twice. `CommitmentLog.append` sees to that.
+    """
 
     commit: Signed[Commit]
 

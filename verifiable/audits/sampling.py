@@ -8,12 +8,13 @@ or stopped early by a sequential test, without a new draw. Specification: specs/
 
 from __future__ import annotations
 
+import operator
 from bisect import bisect_right
 from collections.abc import Sequence
 
 import numpy as np
 from blake3 import blake3
-from jaxtyping import Float64, UInt64
+from jaxtyping import Float64, Integer, UInt64
 
 _CONTEXT = "verifiable v1 sampling"
 
@@ -108,7 +109,11 @@ def draw_each(
 
 
 def select(
-    seed: bytes, weights: Sequence[int], seats: int, *, label: str = "seats"
+    seed: bytes,
+    weights: Sequence[int] | Integer[np.ndarray, " identities"],
+    seats: int,
+    *,
+    label: str = "seats",
 ) -> tuple[int, ...]:
     """Select distinct identities, each next one with probability proportional to its weight.
 
@@ -118,7 +123,8 @@ def select(
 
     Args:
       seed: 32 bytes that were unknown when the weights were fixed.
-      weights: a non-negative integer per identity, such as a stake in its smallest unit.
+      weights: a non-negative integer per identity, such as a stake in its smallest unit: Python's
+        integers, or numpy's.
       seats: number of identities to select; none is selected twice.
       label: separates selections with the same seed, such as one per job.
 
@@ -128,7 +134,10 @@ def select(
     Raises:
       ValueError: a weight is negative, fewer than `seats` weights are positive, or the seed has
         another length.
+      TypeError: a weight is no integer, of Python or numpy; a float would round a large stake.
     """
+    # Python's integers do not wrap around, as sums of numpy's may.
+    weights = [operator.index(weight) for weight in weights]
     ends: list[int] = []
     total = 0
     for weight in weights:

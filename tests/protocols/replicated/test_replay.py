@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,8 +14,10 @@ from protocols.replicated import (
     Audited,
     Conclude,
     Drawn,
+    Effect,
     Event,
     Received,
+    Record,
     Refuse,
     Tick,
     WindowClosed,
@@ -22,6 +25,7 @@ from protocols.replicated import (
 from tests.helpers.jobs import (
     ADAPTIVE,
     LIE,
+    NOW,
     TRUTH,
     WORKERS,
     Run,
@@ -30,7 +34,7 @@ from tests.helpers.jobs import (
     rules,
     signed,
 )
-from verifiable.challenge import Beacon
+from verifiable.challenge import Beacon, CommitmentLog
 from verifiable.report import Verdict
 from verifiable.voting.quorum import FirstToMatch, FixedSize, QuorumPolicy, Standing
 
@@ -106,6 +110,31 @@ def test_a_killed_coordinator_reaches_the_same_state(kind: str, picks: list[int]
             assert doubled.state == state
             assert all(isinstance(effect, Refuse) for effect in effects)
     assert len(run.all(Conclude)) <= 1
+
+
+def test_a_commit_that_is_recorded_again_enters_the_log_once():
+    """The coordinator is killed after each event in turn, and replays all that it has recorded."""
+
+    def record(log: CommitmentLog, effects: Iterable[Effect]) -> None:
+        for effect in effects:
+            if isinstance(effect, Record):
+                log.append(effect.commit.message.digest)
+
+    messages = [signed(answer(worker).commit) for worker in WORKERS[:3]]
+    log, once = CommitmentLog(), CommitmentLog()
+    for killed in range(1, 4):
+        again = Run.of(rules(FixedSize(bad=0.1, size=3)))
+        for message in messages[:killed]:
+            record(log, again.do(Received(at=NOW, message=message)))
+    for message in messages:
+        once.append(message.message.digest)
+    closed, expected = (each.close(chain="drand", closed_at=1) for each in (log, once))
+    assert (closed.root, closed.size) == (expected.root, expected.size)
+    assert closed.size == 3
+    # Nor after it has closed, when nothing can be added.
+    assert log.append(messages[1].message.digest) == 1
+    with pytest.raises(ValueError, match="closed"):
+        log.append(bytes(32))
 
 
 def test_a_decision_is_final():

@@ -83,6 +83,29 @@ def slow_select(seed: bytes, weights: list[int], seats: int, label: str) -> tupl
     return tuple(chosen)
 
 
+@pytest.mark.parametrize("dtype", ["int64", "uint64", "int8", "uint8", "object"])
+def test_weights_of_numpy_select_as_weights_of_python(dtype: str) -> None:
+    """Sums of 8-bit weights, and of 64-bit ones near their limit, do not wrap around."""
+    top = 2**70 if dtype == "object" else np.iinfo(dtype).max
+    weights = [int(top), 1, int(top), int(top) - 1]
+    array = np.array(weights, dtype=dtype)
+    for number in range(20):
+        expected = select(seed(number), weights, 3)
+        assert (
+            select(seed(number), array, 3)
+            == expected
+            == slow_select(seed(number), weights, 3, "seats")
+        )
+        assert select(seed(number), list(array), 3) == expected
+        assert all(type(index) is int for index in expected)
+
+
+@pytest.mark.parametrize("weight", [1.0, np.float32(1), "1", None])
+def test_weights_that_are_no_integers_are_refused(weight: Any) -> None:
+    with pytest.raises(TypeError):
+        select(bytes(32), [1, weight], 1)
+
+
 # --- draws ----------------------------------------------------------------------------------------
 
 

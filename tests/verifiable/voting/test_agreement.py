@@ -8,6 +8,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -169,9 +170,15 @@ MALFORMED = [
     Malformed("a token that is a boolean", TOKENS, [1, True]),
     Malformed("a token that is a float", TOKENS, [1, 2.0]),
     Malformed("more tokens than the job allows", TOKENS, [1] * 5),
-    Malformed("tokens in two dimensions", TOKENS, np.ones((2, 2), dtype=np.int32)),
-    Malformed("tokens without dimension", TOKENS, np.array(1)),
-    Malformed("tokens in a float array", TOKENS, np.ones(3)),
+    Malformed("a token in an array, beyond the vocabulary", TOKENS, np.array([1, 100])),
+    Malformed("a negative token in an array", TOKENS, np.array([[1, 2], [3, -1]])),
+    Malformed("more tokens in an array than the job allows", TOKENS, np.ones((2, 5), dtype=int)),
+    Malformed("one sequence of a batch too long", TOKENS, [[1], [1] * 5]),
+    Malformed("one token of a batch beyond the vocabulary", TOKENS, [[1], [100]]),
+    Malformed("tokens beside sequences", TOKENS, [1, [2]]),
+    Malformed("a batch of batches", TOKENS, [[[1]], [[2]]]),
+    Malformed("tokens that are text", TOKENS, ["1", "2"]),
+    Malformed("a token that is null", TOKENS, [1, None]),
     Malformed("a NaN among logits", Argmax(shape=(2, 3)), bent(put(4, math.nan), LOGITS)),
     Malformed("an infinite logit", Argmax(shape=(2, 3)), bent(put(4, math.inf), LOGITS)),
     Malformed(
@@ -240,6 +247,60 @@ def test_a_value_of_the_wrong_python_type_is_the_callers_fault(
 ) -> None:
     with pytest.raises(TypeError):
         agreement.read(value)
+
+
+HELD: dict[str, Callable[[Any], Any]] = {
+    "a list": list,
+    "a tuple": tuple,
+    "int8": lambda ids: np.array(ids, dtype=np.int8),
+    "uint64": lambda ids: np.array(ids, dtype=np.uint64),
+    "integers of numpy in a list": lambda ids: list(np.array(ids)),
+    "JAX": jnp.array,
+    "scalars of JAX in a list": lambda ids: list(jnp.array(ids)),
+}
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_tokens_are_read_from_whatever_holds_them(name: str) -> None:
+    """Three honest ballots agree, whatever the decoder makes of them."""
+    hold = HELD[name]
+    one, batch = [1, 99, 0], [[1, 2], [3, 4]]
+    assert TOKENS.read(hold(one)) == (1, 99, 0)
+    assert TOKENS.read(hold(batch)) == ((1, 2), (3, 4))
+    assert TOKENS.read(hold([0])) == (0,)
+    assert hash(TOKENS.read(hold(batch))) == hash(((1, 2), (3, 4)))
+    # A batch of one sequence is not that sequence.
+    assert TOKENS.read(hold([one])) == ((1, 99, 0),) != TOKENS.read(hold(one))
+
+
+def test_sequences_of_a_batch_may_differ_in_length() -> None:
+    ragged = ((1,), (), (2, 3, 4, 5))
+    assert TOKENS.read([[1], [], [2, 3, 4, 5]]) == ragged
+    assert TOKENS.read([np.array([1]), np.array([], dtype=int), (2, 3, 4, 5)]) == ragged
+    assert TOKENS.read([]) == TOKENS.read(np.array([], dtype=int)) == ()
+
+
+NOT_TOKENS: dict[str, Any] = {
+    "an integer": 7,
+    "null": None,
+    "text": "12",
+    "bytes": b"\x01\x02",
+    "a map": {0: 1},
+    "a set": {1, 2},
+    "floats": np.ones(3),
+    "floats of JAX": jnp.ones(3),
+    "booleans": np.ones(3, dtype=bool),
+    "no axis": np.array(1),
+    "three axes": np.ones((1, 1, 1), dtype=int),
+    "objects": np.array([1, 2], dtype=object),
+}
+
+
+@pytest.mark.parametrize("name", NOT_TOKENS)
+def test_a_value_of_the_wrong_type_is_the_callers_mistake(name: str) -> None:
+    """A TypeError, never three honest ballots called malformed."""
+    with pytest.raises(TypeError, match="tokens must be a list or tuple of integers"):
+        TOKENS.read(NOT_TOKENS[name])
 
 
 IMPOSSIBLE: dict[str, tuple[str, Callable[[], Any]]] = {
