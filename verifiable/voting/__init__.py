@@ -11,7 +11,8 @@
     if decision.outcome is VoteOutcome.ACCEPT:
         answer = decision.canonical                   # wrong with probability decision.bound.error
 
-    agreement   when two answers agree: digests, tokens, argmax, arrays within a tolerance
+    agreement   when two answers agree: digests, argmax, arrays within a tolerance
+    tokens      when two answers of language models do: token ids
     assurance   error and cost of a policy, and the assumption that they rest on
     quorum      how many ballots to request, and when they are enough: policies that count
     trust       policies that look at who voted: credibility, and trusted workers with audits
@@ -30,7 +31,6 @@ from verifiable.voting.agreement import (
     Equality,
     Exact,
     Metric,
-    Tokens,
     Tolerance,
     Within,
 )
@@ -54,6 +54,7 @@ from verifiable.voting.quorum import (
     Sequential,
     Standing,
 )
+from verifiable.voting.tokens import Tokens
 from verifiable.voting.trust import Adaptive, Credibility, spending_bound
 
 __all__ = [

@@ -13,8 +13,9 @@ from protocols.replicated import Phase, Rules
 from tests.helpers.jobs import LIE, TRUTH, WORKERS, Run, answer, metric, number, rules
 from verifiable import encoding
 from verifiable.report import Verdict
-from verifiable.voting.agreement import Agreement, Equality, Exact, Tokens, Within
+from verifiable.voting.agreement import Agreement, Equality, Exact, Within
 from verifiable.voting.quorum import FixedSize
+from verifiable.voting.tokens import Tokens
 
 FIVE = WORKERS[:5]
 

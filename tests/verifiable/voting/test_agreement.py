@@ -20,10 +20,10 @@ from verifiable.voting.agreement import (
     Agreement,
     Argmax,
     Exact,
-    Tokens,
     Tolerance,
     Within,
 )
+from verifiable.voting.tokens import Tokens
 
 LOGITS = np.array([[0.0, 2.0, 1.0], [3.0, -1.0, 0.5]], dtype=np.float32)
 VECTOR = Tolerance.usual(shape=(4,), dtype="float32")

@@ -26,6 +26,7 @@ from verifiable.voting.quorum import (
     Sequential,
     Standing,
 )
+from verifiable.voting.tokens import Tokens
 from verifiable.voting.trust import Adaptive, Credibility
 
 BEACON = bytes(range(32))
