@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from verifiable.audits.probabilities import clopper_pearson
 from verifiable.encoding import tagged_hash
 from verifiable.voting import Ballot, VoteDecision, VoteOutcome, coordinate_median, decide
-from verifiable.voting.agreement import Agreement, Argmax, Exact, Tokens, Tolerance, Within
+from verifiable.voting.agreement import Agreement, Argmax, Exact, Tolerance, Within
 from verifiable.voting.quorum import (
     FirstToMatch,
     FixedSize,
