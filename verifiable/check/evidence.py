@@ -218,7 +218,8 @@ def verify_evidence(
       *inputs: the job's inputs.
 
     Raises:
-      ValueError: the evidence is about another program or other parameters; names both sides.
+      ValueError: the evidence is about another program or other parameters; names both sides. Or
+        `setup` refuses these parameters, so there is no such job.
       MalformedProof, RootMismatch, MalformedEncoding: what is opened was not committed to, or is
         not a value of the program.
       TypeError: an argument is of another type.
@@ -228,6 +229,7 @@ def verify_evidence(
         theirs = getattr(evidence, name)
         if theirs != mine:
             raise ValueError(f"the evidence is about {name} {theirs.hex()}, not {mine.hex()}")
+    program.require_normal(params)
     with settings.neutral(compiled=True):
         return _Trial(program, evidence, params, inputs).judge()
 
@@ -258,7 +260,8 @@ class _Trial:
     def judge(self) -> Judgement:
         program, e = self.program, self.evidence
         given = self.opened()
-        accused = program.outputs[e.index] if e.output else self.claim
+        claims, outputs = program.judged(self.inputs)
+        accused = outputs[e.index] if e.output else claims[e.index]
         if accused.discontinuities or accused.loops:
             return Judgement(
                 guilty=False,

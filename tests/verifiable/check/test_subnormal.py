@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from tests.helpers.programs import FEW, PARAMS, Case, X
-from verifiable import challenge, program
+from verifiable import challenge, program, trace
+from verifiable.check import evidence
 from verifiable.check.subnormal import ambiguous
 from verifiable.jaxpr.blocks import Var
 from verifiable.report import Verdict
@@ -44,6 +45,29 @@ def test_a_device_that_keeps_and_one_that_flushes_are_both_not_rejected():
     verdicts = {case.check(y, (y,)).verdict for y in (keeps, flushes)}
     assert Verdict.REJECT not in verdicts
     assert Verdict.ACCEPT in verdicts  # the one that agrees with the verifier
+
+
+def test_evidence_frames_no_device_that_keeps_subnormal_numbers():
+    """A judge that flushes, in both centres where the program itself is in float64."""
+    x = X.astype(np.float64)
+    x[0, 0] = 1e-310
+    params = {"square": PARAMS["square"].astype(np.float64)}
+    with jax.enable_x64(True):
+        compiled = program.compile(gated, params, x, policy=FEW)
+        for normal in (1e-300, 0.0):  # what keeping and what flushing leads to
+            sent = compiled.prove(params, np.where(x == x[0, 0], normal, x))
+            committed = trace.commit(sent.y, sent.trace)
+            accused = evidence.Evidence(
+                program=compiled.id,
+                parameters=sent.parameters,
+                commitment=sent.commitment,
+                output=False,
+                index=0,
+                trip=0,
+                row=0,
+                opening=committed.open(evidence._leaves(compiled, False, 0)),
+            )
+            assert not evidence.verify_evidence(accused, compiled, params, x).guilty
 
 
 def test_a_cheat_finds_no_shelter_in_a_comparison_of_normal_numbers():
