@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from verifiable import __version__
-from verifiable.audits.planning import Economy, Plan
+from verifiable.audits.planning import Economy, NoOption, Plan
 from verifiable.audits.planning import plan as make_plan
 from verifiable.errors import VerificationError
 from verifiable.voting import bad_among_answers
@@ -269,12 +269,34 @@ def run_plan(
     rational: bool,
     as_json: bool,
 ) -> int:
-    """Print all options, cheapest first, and return the exit status."""
+    """Print all options, cheapest first, and return the exit status.
+
+    An error names the options of the command line, whichever they are.
+    """
+    probabilities = {"bad": bad, "error": error, "availability": availability}
+    for name, value in probabilities.items():
+        always = name == "availability"
+        if not 0.0 < value <= 1.0 or (value == 1.0 and not always):
+            what = "above 0 and at most 1" if always else "above 0 and below 1"
+            return fail(ValueError(f"--{name} must be {what}, got {value!r}"))
+    given = f"--bad {bad:g} and --availability {availability:g}"
+    answering = bad_among_answers(bad, honest_availability=availability)
+    if answering >= 1.0:
+        return fail(ValueError(f"with {given}, practically all answers are bad, and no plan helps"))
     try:
-        answering = bad_among_answers(bad, honest_availability=availability)
-        plan = make_plan(bad=answering, error=error, economy=Economy(**prices), rational=rational)
+        economy = Economy(**prices)
+        plan = make_plan(bad=answering, error=error, economy=economy, rational=rational)
+    except NoOption:
+        detection = prices["detection"]
+        return fail(
+            ValueError(
+                f"no option reaches --error {error:g} with {given}, where {answering:g} of all "
+                f"answers are bad, and audits of --detection {detection:g}"
+            )
+        )
     except ValueError as problem:
-        return fail(problem)
+        name, _, rest = str(problem).partition(" ")
+        return fail(ValueError(f"--{name.replace('_', '-')} {rest}") if name in prices else problem)
     show(plan_dict(plan), plan_table(plan), as_json=as_json)
     return 0
 

@@ -408,11 +408,14 @@ def test_deterrence_is_offered_on_request_and_states_its_limit():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--bad", "1.5", "--error", "1e-6"), "error: availability and bad fraction must be prob"),
-        (("--bad", "0.1", "--error", "0"), "error: bad and error must be above 0 and below 1"),
-        (("--bad", "nan", "--error", "0.1"), "error: availability and bad fraction must be prob"),
-        (("--bad", "0.1", "--error", "0.1", "--run-cost", "0"), "error: run_cost must be positive"),
-        (("--bad", "0.6", "--error", "1e-6", "--detection", "0.5"), "error: no option reaches"),
+        (("--bad", "1.5", "--error", "1e-6"), "error: --bad must be above 0 and below 1, got "),
+        (("--bad", "0.1", "--error", "0"), "error: --error must be above 0 and below 1, got "),
+        (("--bad", "nan", "--error", "0.1"), "error: --bad must be above 0 and below 1, got "),
+        (("--bad", "0.1", "--error", "0.1", "--run-cost", "0"), "error: --run-cost must be from "),
+        (
+            ("--bad", "0.6", "--error", "1e-6", "--detection", "0.5"),
+            "error: no option reaches --error 1e-06",
+        ),
     ],
     ids=["bad", "error", "nan", "cost", "unreachable"],
 )

@@ -16,7 +16,7 @@ An audit recomputes; only a recomputation is evidence. Specification: specs/samp
 
 from __future__ import annotations
 
-from verifiable.audits.planning import Economy, Option, Plan, plan
+from verifiable.audits.planning import Economy, NoOption, Option, Plan, plan
 from verifiable.audits.probabilities import (
     audits_needed,
     binomial_tail,
@@ -31,6 +31,7 @@ from verifiable.audits.stakes import Terms, outstanding_cap
 __all__ = [
     "Economy",
     "Finding",
+    "NoOption",
     "Option",
     "Plan",
     "Sprt",

@@ -30,11 +30,14 @@ from verifiable.voting.quorum import FirstToMatch, FixedSize, QuorumPolicy, Sequ
 from verifiable.voting.trust import Adaptive
 
 _MOST_BALLOTS = 4001
+_LEAST_AMOUNT, _MOST_AMOUNT, _MOST_COUNT = 1e-100, 1e100, 2**53
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Economy:
     """Costs, gains and limits; all amounts in one unit of the caller's choice.
+
+    An amount is 0, or from 1e-100 to 1e100, so that no option's cost overflows.
 
     Attributes:
       run_cost: cost of one run, above 0.
@@ -50,7 +53,7 @@ class Economy:
       lifetime: results that an honest identity delivers on average.
 
     Raises:
-      ValueError: an amount or the detection is out of range.
+      ValueError: a field is out of range; the message begins with its name.
     """
 
     run_cost: float = 1.0
@@ -66,16 +69,30 @@ class Economy:
     lifetime: float = 1000.0
 
     def __post_init__(self) -> None:
-        """Require amounts that every option can use; `Terms` and `Adaptive` check the others."""
-        if not (self.run_cost > 0.0 and math.isfinite(self.run_cost)):
-            raise ValueError(f"run_cost must be positive and finite, got {self.run_cost}")
-        for name in ("audit_cost", "stake", "gain", "reward"):
-            if not (getattr(self, name) >= 0.0 and math.isfinite(getattr(self, name))):
-                raise ValueError(
-                    f"{name} must be finite and not negative, got {getattr(self, name)}"
-                )
+        """Require values that every option can use."""
+        amounts = f"from {_LEAST_AMOUNT:g} to {_MOST_AMOUNT:g} in the unit chosen"
+        for name in ("run_cost", "audit_cost", "stake", "gain", "reward"):
+            value, free = getattr(self, name), name != "run_cost"
+            if not (_LEAST_AMOUNT <= value <= _MOST_AMOUNT or (value == 0.0 and free)):
+                raise _out_of_range(name, f"0, or {amounts}" if free else amounts, value)
         if not 0.0 < self.detection <= 1.0:
-            raise ValueError(f"detection must be above 0 and at most 1, got {self.detection}")
+            raise _out_of_range("detection", "above 0 and at most 1", self.detection)
+        if not 0.0 <= self.false_reject <= 1.0:
+            raise _out_of_range("false_reject", "from 0 to 1", self.false_reject)
+        for name in ("outstanding", "window", "probation"):
+            if not 1 <= getattr(self, name) <= _MOST_COUNT:
+                raise _out_of_range(name, "from 1 to 2^53", getattr(self, name))
+        if not self.probation <= self.lifetime < math.inf:
+            raise _out_of_range("lifetime", f"finite, and at least {self.probation}", self.lifetime)
+
+
+def _out_of_range(name: str, expected: str, value: float) -> ValueError:
+    text = repr(value)
+    return ValueError(f"{name} must be {expected}, got {text[:40]}{'...' * (len(text) > 40)}")
+
+
+class NoOption(ValueError):
+    """No mix of replication and audits reaches the error."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +161,8 @@ def plan(
       The options that reach the error, cheapest first.
 
     Raises:
-      ValueError: an argument is out of range, or no option reaches the error.
+      ValueError: an argument is out of range.
+      NoOption: no option reaches the error.
     """
     if not 0.0 < bad < 1.0 or not 0.0 < error < 1.0:
         raise ValueError(f"bad and error must be above 0 and below 1, got {bad} and {error}")
@@ -155,7 +173,7 @@ def plan(
     if rational:
         options += _deterrence(bad, economy)
     if not options:
-        raise ValueError(
+        raise NoOption(
             f"no option reaches an error of {error:g} with a bad fraction of {bad:g} and audits "
             f"that detect with probability {economy.detection:g}"
         )
@@ -247,7 +265,10 @@ def _audited(bad: float, error: float, economy: Economy) -> Iterator[Option]:
     d = economy.detection
     for size in range(1, 64):
         unaudited, _, _ = audited_quorum(bad=bad, size=size, audit_rate=0.0, detection=d)
-        rate = max(0.0, (unaudited - error) / (d * bad**size * (1.0 - error)))
+        slope = d * bad**size * (1.0 - error)
+        # Where audits detect next to nothing, no rate makes up for what is lacking.
+        lacking = max(0.0, unaudited - error)
+        rate = lacking / slope if slope > 0.0 else math.inf if lacking > 0.0 else 0.0
         if rate <= 1.0:
             rate = min(1.0, rate * (1.0 + 1e-12))
             reached, runs, audits = audited_quorum(bad=bad, size=size, audit_rate=rate, detection=d)
@@ -279,7 +300,9 @@ def _adaptive(bad: float, error: float, economy: Economy) -> Iterator[Option]:
     except ValueError:
         return
 
-    def policy(audits: int) -> Adaptive:
+    price = economy.audit_cost / economy.run_cost
+
+    def policy(audits: int, price: float = price) -> Adaptive:
         return Adaptive(
             bad=bad,
             newcomers=newcomers,
@@ -287,7 +310,7 @@ def _adaptive(bad: float, error: float, economy: Economy) -> Iterator[Option]:
             window=economy.window,
             audits=audits,
             detection=economy.detection,
-            audit_cost=economy.audit_cost / economy.run_cost,
+            audit_cost=price,
             lifetime=economy.lifetime,
         )
 
@@ -296,12 +319,14 @@ def _adaptive(bad: float, error: float, economy: Economy) -> Iterator[Option]:
         return
     chosen = policy(audits)
     bound = chosen.assurance
+    # Runs and audits apart, without a difference of two nearly equal costs.
+    runs, least_price = policy(audits, 0.0).assurance.runs, max(price, 1e-3)
     yield Option(
         name="adaptive",
         policy=chosen,
         audit_rate=audits / economy.window,
-        runs=bound.runs - economy.audit_cost / economy.run_cost * audits / economy.window,
-        audits=audits / economy.window,
+        runs=runs,
+        audits=(policy(audits, least_price).assurance.runs - runs) / least_price,
         cost=bound.runs * economy.run_cost,
         error=bound.error,
         deters=False,

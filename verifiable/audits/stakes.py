@@ -70,8 +70,10 @@ class Terms:
 
     @property
     def least_stake(self) -> float:
-        """The smallest stake, at least 0, at which no number of cheats pays."""
+        """The smallest stake, at least 0, at which no number of cheats pays; may be infinite."""
         caught = self.audit_rate * self.detection
+        if caught == 0.0:  # the product of two tiny probabilities
+            return math.inf if self.gain > 0.0 else 0.0
         return max(
             0.0,
             *(
