@@ -125,13 +125,17 @@ def losses(
     if kind in _SUMS:
         return [_unit(outputs[0]) * _partial_sums(equation, values, outputs[0])]
     if kind in _PRODUCTS:
-        [magnitude] = interpret.apply(equation, [_magnitude(v) for v in values])
-        return [losses["product"] * _unit(magnitude) * magnitude]
+        # In the type of the magnitudes, which are real and, of narrow types, wider: |A| |B| must
+        # not overflow where A B does not.
+        params = {**equation.params, "preferred_element_type": None}
+        [magnitude] = interpret.apply(replace(equation, params=params), [_size(v) for v in values])
+        return [losses["product"] * _unit(outputs[0]) * magnitude]
     found: list[Array | None] = []
     for y, unmoved in zip(outputs, exact, strict=True):
         size = jnp.abs(y)
         if kind in _SOLVERS:
-            size = jnp.broadcast_to(jnp.max(size, axis=-1, keepdims=True, initial=0), y.shape)
+            axes = tuple(range(-_dimensions(equation), 0))
+            size = jnp.broadcast_to(jnp.max(size, axis=axes, keepdims=True, initial=0), y.shape)
         elif kind in _REDUCED:
             size = jnp.maximum(size, 1)
         name = "product" if kind in _SOLVERS else "function"
@@ -149,20 +153,21 @@ def _partial_sums(equation: Equation, values: Sequence[Array], out: Array) -> Ar
     accumulator loses.
     """
     kind, params = equation.kind, equation.params
-    magnitudes = [_magnitude(v) for v in values]
     if kind == "reduce_sum":
-        return _in_blocks(values[0], params["axes"])
+        return _in_blocks(_widened_half(values[0]), params["axes"])
     if kind == "cumsum":
-        [below] = interpret.apply(equation, magnitudes)
-        [sums] = interpret.apply(equation, [_magnitude(out)])
-        return _magnitude(out) + sums + below
+        [below] = interpret.apply(equation, [_size(values[0])])
+        [sums] = interpret.apply(equation, [_size(out)])
+        return _size(out) + sums + below
     if kind == "reduce_window_sum":
-        [magnitude] = interpret.apply(equation, magnitudes)
+        [magnitude] = interpret.apply(equation, [_size(values[0])])
         return math.prod(params["window_dimensions"]) * magnitude
-    operand, indices, updates = magnitudes
-    [magnitude] = interpret.apply(equation, magnitudes)
+    operand, indices, updates = (jnp.asarray(v) for v in values)
+    # A scatter holds a function of its own types.
+    sizes = [_size(v).astype(v.dtype) for v in (operand, updates)]
+    [magnitude] = interpret.apply(equation, [sizes[0], indices, sizes[1]])
     [terms] = interpret.apply(equation, [jnp.ones_like(operand), indices, jnp.ones_like(updates)])
-    return terms * magnitude
+    return _size(terms) * _size(magnitude)
 
 
 def _in_blocks(x: Array, axes: Sequence[int]) -> Array:
@@ -182,9 +187,20 @@ def _in_blocks(x: Array, axes: Sequence[int]) -> Array:
     return size * (before + jnp.sum(jnp.abs(x), axis=(-1, -2)))
 
 
-def _magnitude(value: Array) -> Array:
-    value = jnp.asarray(value)
-    return jnp.abs(value) if is_float(value.dtype) and not jnp.iscomplexobj(value) else value
+def _dimensions(equation: Equation) -> int:
+    """Over how many of the last dimensions a solver or transform spreads its errors."""
+    return len(equation.params["fft_lengths"]) if equation.kind == "fft" else 2
+
+
+def _size(value: Array) -> Array:
+    """The magnitude of each element, real; of integers and narrow floats as float32."""
+    value = _widened_half(jnp.asarray(value))
+    return jnp.abs(value if is_float(value.dtype) else value.astype(jnp.float32))
+
+
+def _widened_half(value: Array) -> Array:
+    """A float16 or bfloat16 as float32, in which its sums do not overflow."""
+    return value.astype(jnp.float32) if value.dtype.name in HALF_PRECISION else value
 
 
 def _unit(y: Array) -> float:
@@ -226,7 +242,10 @@ def in_float64(equation: Equation, values: Sequence[Array]) -> list[Array]:
                 pass  # The primitive has no implementation for these types.
             else:
                 return [_widened(y) for y in outputs]
-    own = [jnp.asarray(v).astype(a.dtype) for v, a in zip(values, equation.inputs, strict=True)]
+    own = [
+        v if v.dtype == a.dtype else jnp.asarray(v).astype(a.dtype)  # random keys are not cast
+        for v, a in zip(values, equation.inputs, strict=True)
+    ]
     return [_widened(y) for y in interpret.apply(equation, own)]
 
 

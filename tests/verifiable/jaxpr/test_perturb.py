@@ -57,6 +57,40 @@ def test_results_move_by_at_most_what_may_be_lost(name: str, seed: int):
         assert 0 < change.max() <= ulps + 1  # and the rounding of the moved value itself
 
 
+def fourier(n: int) -> Any:
+    return np.exp(-2j * np.pi * np.outer(np.arange(n), np.arange(n)) / n).astype(np.complex64)
+
+
+SIGNS = np.tile(np.array([1, -1], np.float32), (2, 8))
+WAVE = np.sin(2 * np.pi * np.arange(16) * 3 / 16).astype(np.float32)
+CANCELLING: dict[str, tuple[Any, Any, float]] = {  # some results vanish, their terms are this large
+    "complex product": (lambda x: (x + 0j) @ fourier(16), np.ones((2, 16), np.float32), 16),
+    "complex cumulative sum": (lambda x: jnp.cumsum(x * (1 + 1j), 1), SIGNS, 16),
+    "transform of two dimensions": (jnp.fft.fft2, WAVE[:, None] * (1 + X[0]), 8),
+    "float16 terms beyond its range": (
+        lambda x: x @ np.array([[200, 1], [-200, 1]], np.float16),
+        np.array([[200, 200]], np.float16),
+        80_000,
+    ),
+    "solution of one column": (
+        lambda x: lax.linalg.triangular_solve(x, jnp.ones((2, 1)), left_side=True, lower=True),
+        np.array([[1, 0], [1 - 2**-12, 1]], np.float32),
+        1,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CANCELLING)
+def test_what_cancels_loses_by_the_size_of_its_terms(name: str):
+    fn, x, size = CANCELLING[name]
+    plain = np.asarray(run(fn, x, apply=interpret.apply))
+    small = np.abs(plain) < 1e-2 * np.abs(plain).max()
+    change = np.abs(np.asarray(run(fn, x, apply=noise(1, 0, 1).apply)) - plain)[small]
+    unit = 2.0**-11 if x.dtype == np.float16 else 2.0**-24
+    assert np.isfinite(change).all()
+    assert change.max() > unit * size
+
+
 def test_a_coherent_move_has_one_sign():
     plain = run(jnp.exp, X, apply=interpret.apply)
     signs = {
@@ -126,6 +160,13 @@ def test_double_precision_is_what_the_function_means(name: str):
         expected = fn(jnp.asarray(X, jnp.float64))
     tolerance = 1e-2 if name == "casts" else 1e-6  # literals are float32 numbers
     np.testing.assert_allclose(wide, expected, rtol=tolerance, atol=tolerance)
+
+
+def test_random_keys_are_left_as_they_are():
+    keys = jax.random.key(3)
+    with jax.enable_x64(True):
+        drawn = run(lambda k: jax.random.normal(k, (4,), np.float32), keys, apply=in_float64)
+    np.testing.assert_allclose(drawn, jax.random.normal(keys, (4,)), rtol=1e-5)
 
 
 def test_what_has_no_double_precision_keeps_its_types():
