@@ -228,6 +228,9 @@ class _Walk:
         if not any(slots[:count] + stacked) and self.part.claims.isdisjoint(inside):
             return {}
         wanted = list(itertools.compress(body.outputs, slots[:count] + stacked))
+        if not equation.params["length"]:  # JAX does not evaluate it op by op
+            interpret.write(env, equation.outputs, interpret.without_trips(equation, env))
+            return self.absent(inside, context)
         frame, residual = context.children[equation] if self.part.keyed else (None, None)
         claimed = {i: context.claimed[i] for i in inside if i in context.claimed}
 
@@ -260,13 +263,43 @@ class _Walk:
 
         def branch(body: Block) -> tuple[list[Array], dict[int, Any]]:
             inner = dict(env)
-            found = self.block(body, context, inner)
+            found = self.absent(inside, context) | self.block(body, context, inner)
             return interpret.read_all(inner, list(itertools.compress(body.outputs, wanted))), found
 
-        outputs, found = interpret.union_switch(equation, env, branch)
+        branches = [functools.partial(branch, body) for body in equation.bodies]
+        outputs, found = interpret.switch(equation, env, branches)
         variables = itertools.compress(equation.outputs, wanted)
         interpret.write(env, list(variables), outputs)
         return found
+
+    def absent(self, indices: Iterable[int], context: Context) -> dict[int, Any]:
+        """What is found of the measured ones of some claims that are not evaluated: zeros.
+
+        Their shapes follow from the claim alone. A body that is not evaluated is not traced either:
+        op by op in double precision, its branches and iterations may have different types.
+        """
+        found: dict[int, Any] = {}
+        claims = {c.index: c for c in self.part.analysis.by_equation.values()}
+        for index in self.part.claims.intersection(indices):
+            claim, value = claims[index], context.claimed[index]
+            trips = value.shape[: value.ndim - len(claim.output.shape)]
+            found[index] = jax.tree.map(
+                lambda s, trips=trips: jnp.zeros(trips + s.shape, s.dtype),
+                self.measured(claim, context),
+            )
+        return found
+
+    def measured(self, claim: Claim, context: Context) -> Any:
+        """Shapes of what is found of a claim in one iteration."""
+        read = [*claim.operands, *([] if claim.far is None else [claim.far])]
+        variables = [a for a in read if isinstance(a, Var)]
+        structs = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in (*variables, claim.output)]
+
+        def one(values: list[Array]) -> Any:
+            here = replace(context, claimed={claim.index: values[-1]}, projections={})
+            return self.measure(claim, dict(zip(variables, values, strict=False)), here)
+
+        return jax.eval_shape(one, structs)
 
 
 def deviation(claim: Claim, env: Env, context: Context) -> Deviation:

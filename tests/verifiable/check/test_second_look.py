@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 
 from tests.helpers.runs import ACCEPT, INDETERMINATE, REJECT, SECRET_SEED, put
 from verifiable import challenge, program
@@ -107,6 +108,35 @@ def test_rounded_weights_are_rejected_behind_ill_conditioned_glue(name: str):
     y, trace = jax.jit(made.execute)(jnp.round(W / scale) * scale, x)
     report = made.check(key, x, y=y, trace=trace)
     assert (report.verdict, report.reason) == (REJECT, "claim-mismatch")
+
+
+def every_kind(w: Any, x: Any, n: Any) -> Any:
+    """Random keys, branches whose double precision differs, loops in branches, an empty scan."""
+    x = x + jax.random.normal(jax.random.fold_in(jax.random.key(0), n), x.shape)
+    x, _ = lax.scan(lambda c, u: (jnp.tanh(c @ u), None), x, jnp.zeros((0, WIDTH, WIDTH)))
+
+    def repeated() -> Any:
+        chosen = lax.cond(n > 1, lambda: x, lambda: jnp.sin(x))
+        body = lambda c: (c[0] + 1, jnp.sin(c[1]))  # noqa: E731
+        return lax.while_loop(lambda c: c[0] < n, body, (jnp.int32(0), chosen))[1] @ w[0]
+
+    return jnp.tanh(lax.cond(n > 0, repeated, lambda: jnp.cos(x) @ w[1])) @ w[1]
+
+
+def test_a_look_goes_through_glue_of_every_kind():
+    """A wrong claim before or after it is rejected, and nothing is raised."""
+    n = jnp.int32(3)
+    made = program.compile(every_kind, W, NOISE, n, policy=POLICY, self_test=False)
+    key = made.setup(W, challenge.secret(SECRET_SEED))
+    y, trace = jax.device_get(jax.jit(made.execute)(W, NOISE, n))
+    assert made.check(key, NOISE, n, y=y, trace=trace).verdict is ACCEPT
+    cheated = [i for i, value in enumerate(trace.values) if np.any(value)]
+    assert len(cheated) == 2
+    for index in cheated:
+        claims = list(trace.values)
+        claims[index] = put(claims[index], (3, 3), 9)
+        report = made.check(key, NOISE, n, y=y, trace=claims)
+        assert (report.verdict, report.reason) == (REJECT, "claim-mismatch")
 
 
 def test_a_row_of_noise_hides_no_cheat():
