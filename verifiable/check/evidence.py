@@ -218,8 +218,7 @@ def verify_evidence(
       *inputs: the job's inputs.
 
     Raises:
-      ValueError: the evidence is about another program or other parameters; names both sides. Or
-        `setup` refuses these parameters, so there is no such job.
+      ValueError: params or inputs are not those of the evidence, or are refused by `setup`.
       MalformedProof, RootMismatch, MalformedEncoding: what is opened was not committed to, or is
         not a value of the program.
       TypeError: an argument is of another type.
@@ -231,6 +230,8 @@ def verify_evidence(
             raise ValueError(f"the evidence is about {name} {theirs.hex()}, not {mine.hex()}")
     program.require_normal(params)
     with settings.neutral(compiled=True):
+        # Before float64 is enabled, so that 64-bit arrays become those that JAX makes of them.
+        params, inputs = program.conform_params(params), program.conform_inputs(inputs)
         return _Trial(program, evidence, params, inputs).judge()
 
 
@@ -244,10 +245,13 @@ def _needed(program: Specification, output: bool, index: int) -> operands.Part:
 
 def _leaves(program: Specification, output: bool, index: int) -> list[int]:
     """The leaves that evidence opens, in order."""
-    tensors = set(_needed(program, output, index).reads)
-    tensors |= {len(program.claims) + index} if output else {index}
-    layout = program.layout
-    return [i for i in range(layout.size) if layout.rows_of(i).tensor in tensors]
+    tensors, rows_of = _tensors(program, output, index), program.layout.rows_of
+    return [i for i in range(program.layout.size) if rows_of(i).tensor in tensors]
+
+
+def _tensors(program: Specification, output: bool, index: int) -> frozenset[int]:
+    """The accused tensor and those that its operands read."""
+    return _needed(program, output, index).reads | {index + output * len(program.claims)}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -260,8 +264,7 @@ class _Trial:
     def judge(self) -> Judgement:
         program, e = self.program, self.evidence
         given = self.opened()
-        claims, outputs = program.judged(self.inputs)
-        accused = outputs[e.index] if e.output else claims[e.index]
+        accused = program.judged(self.inputs)[e.output][e.index]
         if accused.discontinuities or accused.loops:
             return Judgement(
                 guilty=False,
@@ -295,13 +298,11 @@ class _Trial:
         """The opened tensors by their index, verified."""
         e, layout = self.evidence, self.program.layout
         indices = _leaves(self.program, e.output, e.index)
-        rows: dict[int, list[Any]] = {}
+        tensors = {i: layout.tensors[i] for i in _tensors(self.program, e.output, e.index)}
+        found = {i: np.zeros((t.rows, t.columns), t.dtype) for i, t in tensors.items()}
         for piece in traces.verify_opening(e.commitment, layout, e.opening, indices=indices):
-            rows.setdefault(piece.place.tensor, []).append(piece.rows)
-        return {
-            tensor: np.concatenate(pieces).reshape(layout.tensors[tensor].shape)
-            for tensor, pieces in rows.items()
-        }
+            found[piece.place.tensor][piece.place.start : piece.place.stop] = piece.rows
+        return {i: found[i].reshape(t.shape) for i, t in tensors.items()}
 
     def row(self, found: Deviation) -> Deviation:
         """The accused row: one of a product or output, the elements of one of a rounding."""
@@ -312,7 +313,7 @@ class _Trial:
         """The accused row among those of a `Deviation`."""
         e = self.evidence
         trips, width = (1, 1) if e.output else (math.prod(self.claim.trips), self.claim.row_width)
-        each = rows // (trips * width)
+        each = rows // max(trips * width, 1)
         if not (e.trip < trips and e.row < each):
             raise MalformedEncoding(f"trip {e.trip}, row {e.row} is outside of {trips} x {each}")
         start = (e.trip * each + e.row) * width

@@ -135,10 +135,17 @@ def _compare_rows(
 
 
 def deviate(theirs: Array, mine: Array, eps: float) -> Deviation:
-    """How far each row of an inexact output is from the replayed one; arguments as of `compare`."""
+    """How far each row of an output is from the replayed one; arguments as of `compare`.
+
+    Integers and booleans are infinitely far or equal.
+    """
+    rows = (math.prod(mine.shape[:-1]), math.prod(mine.shape[-1:]))
+    if not is_float(theirs.dtype):
+        wrong = jnp.any((theirs != mine).reshape(rows), axis=-1)
+        distance, zero = jnp.where(wrong, jnp.inf, 0.0), jnp.zeros(wrong.shape)
+        return deviation(zero, distance, distance, zero, zero + 1)
     floor = float(jnp.finfo(theirs.dtype).tiny)
     wide = jnp.complex128 if jnp.iscomplexobj(mine) else jnp.float64
-    rows = (math.prod(mine.shape[:-1]), math.prod(mine.shape[-1:]))
     theirs, mine = (x.reshape(rows).astype(wide) for x in (theirs, mine))
     norms = _norms(mine)
     if jnp.iscomplexobj(mine):

@@ -235,6 +235,48 @@ def test_hostile_bytes_are_malformed_or_refused(data: st.DataObject):
         pass
 
 
+def test_a_spectrum_that_vanishes_frames_nobody():
+    """A complex product whose terms cancel: on every device, another rounding noise."""
+    angles = np.outer(np.arange(WIDTH), np.arange(WIDTH)) * (-2j * np.pi / WIDTH)
+    fourier = np.exp(angles).astype(np.complex64)
+
+    def loudness(spectrum: Any) -> Any:
+        return jnp.log(jnp.abs(spectrum) + 1e-12)
+
+    def fn(w: Any, x: Any) -> Any:
+        return loudness(x.astype(jnp.complex64) @ fourier) @ w[0]
+
+    x = np.full((ROWS, WIDTH), 0.7, np.float32)
+    program = vf.compile(fn, W, x, policy=POLICY)
+    precise = (x.astype(np.complex128) @ fourier.astype(np.complex128)).astype(np.complex64)
+    y = np.asarray(loudness(precise) @ W[0])
+    honest = submitted(program, y, [y])
+    found = verify_evidence(against(honest, 0, 3, program=program), program, W, x)
+    assert not found.guilty, found
+
+
+def choices(w: Any, x: Any, mask: Any) -> Any:
+    """Exact outputs, and a scan without iterations."""
+    hidden = jnp.where(mask > 0, jnp.sin(x) @ w[0], 0.0)
+    hidden, _ = lax.scan(lambda c, u: (jnp.tanh(c @ u), None), hidden, jnp.zeros((0, *w[0].shape)))
+    return {"finite": jnp.isfinite(hidden), "hidden": jnp.sin(hidden) @ w[1], "mask": mask * 2}
+
+
+def test_exact_outputs_are_judged_by_equality():
+    mask = np.ones((ROWS, WIDTH), np.int64)  # JAX makes int32 of it
+    program = vf.compile(choices, W, X, mask, policy=POLICY)
+    run = jax.device_get(program.prove(W, X, mask))
+    for index, name in ((0, "finite"), (2, "mask")):
+        wrong = put(run.y[name], (2, 2), 0)
+        cheat = submitted(program, run.y | {name: wrong}, run.trace.values)
+        for case, row, guilty in ((run, 2, False), (cheat, 2, True), (cheat, 3, False)):
+            e = against(case, index, row, program=program, output=True)
+            assert verify_evidence(e, program, W, X, mask).guilty is guilty
+    empty = next(c.index for c in program.claims if 0 in c.shape)
+    with pytest.raises(MalformedEncoding, match="outside"):
+        verify_evidence(against(run, empty, 0, program=program), program, W, X, mask)
+
+
 def test_what_no_judge_can_recompute_makes_no_evidence():
     program, key, honest = made("layers")
     report = program.verify(key, X, honest, commitment=honest.commitment)
