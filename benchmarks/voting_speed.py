@@ -106,6 +106,7 @@ def _messages(count: int) -> Iterator[Row]:
     key = Ed25519PrivateKey.generate()
     identity = Identity(public_key=key.public_key().public_bytes_raw())
     job = Job(
+        coordinator=bytes(32),
         epoch=1,
         nonce=os.urandom(32),
         expiry=2_000_000_000,
@@ -118,6 +119,7 @@ def _messages(count: int) -> Iterator[Row]:
     )
     workers = sorted(os.urandom(32) for _ in range(5))
     decision = Decision(
+        coordinator=bytes(32),
         job=job.digest,
         epoch=1,
         outcome=VoteOutcome.ACCEPT,

@@ -1,6 +1,6 @@
 """Protocols that compose the primitives of `verifiable`, their demo, and the command line.
 
-    messages/      signed messages: job, commit, reveal, decision
+    messages/      signed messages: job, orders, commit, reveal, upload, decision
     identities     Ed25519 identities
     events         what the caller of any protocol reports
     replicated/    one job on several workers: dispatch, commit, reveal, vote, audit

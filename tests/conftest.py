@@ -20,8 +20,11 @@ program.compile.__kwdefaults__["self_test"] = False
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--optimised` compiles everything as for users."""
+    """`--optimised` compiles everything as for users; `--exhaustive` explores more scenarios."""
     parser.addoption("--optimised", action="store_true", help="ignore quick_compilation")
+    parser.addoption(
+        "--exhaustive", action="store_true", help="explore all audits of up to five ballots"
+    )
 
 
 def pytest_collection_finish() -> None:

@@ -36,7 +36,7 @@ PROTOCOLS = {
     "events": "",
     "identities": "",
     "messages": "identities",
-    "replicated": "events messages",
+    "replicated": "events identities messages",
     "settlement": "events identities messages",
     "contracts": "settlement",
     "simulation": "",

@@ -9,7 +9,8 @@ compiler errs, `Miscompiled` blames neither.
     ├── MalformedEncoding      bytes that are too long, not canonical, or not of the format
     │   └── InvalidPoint       not a point of the group (`bls`)
     ├── SignatureError         signatures and sets of signers (`bls`)
-    ├── UnknownWorker, NotSeated, InvalidSignature  messages (`protocols.messages`)
+    ├── UnknownWorker, NotSeated, InvalidSignature, NotOrdered, NotUploaded
+    │                          messages (`protocols.messages`)
     ├── SettlementError        statements, committees, submissions, votes (`protocols.settlement`)
     ├── MerkleError
     │   ├── MalformedProof     a proof of the wrong length, order or range

@@ -1,7 +1,8 @@
 """Both sides of the demo's vote: workers with keys, and a coordinator that drives the protocol.
 
 They exchange bytes only: workers sign their messages, and the coordinator refuses a message without
-the signature of a registered worker. The coordinator keeps the state of one job, passes events to
+the signature of a worker with a seat. The coordinator signs its orders, and workers obey no other.
+It keeps the state of one job, passes events to
 `replicated.step`, and collects the effects that it returns.
 """
 
@@ -11,16 +12,26 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
-import jax
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from protocols import messages, replicated
 from protocols.demo.devices import DemoJob, Device
 from protocols.identities import Identity
 from protocols.messages import Commit, Reveal
-from protocols.replicated.state import Effect, Event, Received, Record, Rules, Schedule, State
+from protocols.replicated.runs import input_digest, reveal_of
+from protocols.replicated.state import (
+    AskReveal,
+    Dispatch,
+    Effect,
+    Event,
+    Received,
+    Record,
+    Rules,
+    Schedule,
+    State,
+)
 from verifiable.challenge import CommitmentLog
-from verifiable.encoding import tagged_hash, tensor_bytes, tensor_from_bytes
+from verifiable.encoding import tagged_hash, tensor_from_bytes
 from verifiable.submission import Submission
 from verifiable.voting.agreement import RELATIVE_TOLERANCE, Tolerance
 from verifiable.voting.quorum import FixedSize
@@ -59,6 +70,7 @@ class Worker:
       voter: the part that it plays.
       key: signs its messages.
       identity: under which it is registered.
+      job: what it was asked to run.
       submission: the run, once there is one.
       reveal: the message that opens its commitment, once it has run the job.
     """
@@ -66,6 +78,7 @@ class Worker:
     voter: Voter
     key: Ed25519PrivateKey
     identity: Identity
+    job: messages.Job | None = None
     submission: Submission | None = None
     reveal: Reveal | None = None
 
@@ -76,23 +89,34 @@ class Worker:
         stolen = replace(victim._own.commit, worker=self.identity.id)
         return [victim._sign(victim._own.commit), self._sign(stolen)]
 
-    def reveals(self, victim: Worker) -> list[bytes]:
+    def reveals(self, victim: Worker, request: bytes, coordinator: Identity) -> list[bytes]:
         """Return its messages when it is asked to reveal; a copycat repeats its victim's."""
         if not self.voter.copies:
-            return [self._sign(self._own)]
+            return [self._disclose(request, coordinator)]
         stolen = replace(victim._own, worker=self.identity.id)
-        return [victim._sign(victim._own), self._sign(stolen)]
+        return [messages.sign(victim._own, victim.key.sign).encode(), self._sign(stolen)]
 
     def run(self, job: DemoJob, message: messages.Job) -> None:
         """Run the job, and prepare the reveal."""
+        self.job = message
         self.submission = sent = self.voter.device.run(job)
-        self.reveal = Reveal.fresh(
-            worker=self.identity.id,
-            job=message,
-            value=bytes(tensor_bytes(sent.y)),
-            trace_root=sent.commitment.root,
-            trace_size=sent.commitment.size,
+        self.reveal = reveal_of(sent, worker=self.identity.id, job=message)
+
+    def hand_in(self, request: messages.TraceRequest) -> tuple[bytes, bytes]:
+        """Return the signed message of its upload, and the payload: its trace."""
+        if self.submission is None:
+            raise ValueError(f"{self.voter.device.name} has not run the job: call run first")
+        payload = self.submission.encode()
+        upload = messages.Upload.of(payload, request)
+        return messages.sign(upload, self.key.sign).encode(), payload
+
+    def _disclose(self, request: bytes, coordinator: Identity) -> bytes:
+        if self.job is None:
+            raise ValueError(f"{self.voter.device.name} has not run the job: call run first")
+        shown = messages.disclose(
+            self._own, request, job=self.job, coordinator=coordinator, signer=self.key.sign
         )
+        return shown.encode()
 
     @property
     def _own(self) -> Reveal:
@@ -110,6 +134,8 @@ class Coordinator:
 
     Attributes:
       state: of the job.
+      key: signs its orders.
+      identity: the coordinator that the job names.
       identities: of all workers.
       todo: effects that are pending.
       done: effects that were taken.
@@ -118,6 +144,8 @@ class Coordinator:
     """
 
     state: State
+    key: Ed25519PrivateKey
+    identity: Identity
     identities: dict[bytes, Identity]
     todo: list[Effect]
     done: list[Effect] = field(default_factory=list)
@@ -130,6 +158,11 @@ class Coordinator:
         self.todo = [effect for effect in self.todo if not isinstance(effect, kind)]
         self.done += found
         return found
+
+    def order(self, effect: Dispatch | AskReveal) -> bytes:
+        """Return the signed bytes that carry out an effect."""
+        message: Any = replicated.order(self.state.job, effect)
+        return messages.sign(message, self.key.sign).encode()
 
     def do(self, event: Event) -> None:
         """Apply an event. A commit enters the epoch's log before any other effect."""
@@ -154,10 +187,13 @@ _COARSEST = {"f32": "float32", "bf16": "bfloat16", "f16": "float16", "w8a8": "fl
 
 def register(seed: bytes, voter: Voter) -> Worker:
     """Make a worker whose key is derived from a seed."""
-    secret = tagged_hash("demo worker", seed, voter.device.name.encode())
-    key = Ed25519PrivateKey.from_private_bytes(secret)
-    identity = Identity(public_key=key.public_key().public_bytes_raw())
+    key, identity = _identity("demo worker", seed, voter.device.name.encode())
     return Worker(voter=voter, key=key, identity=identity)
+
+
+def _identity(tag: str, *parts: bytes) -> tuple[Ed25519PrivateKey, Identity]:
+    key = Ed25519PrivateKey.from_private_bytes(tagged_hash(tag, *parts))
+    return key, Identity(public_key=key.public_key().public_bytes_raw())
 
 
 def start(job: DemoJob, seed: bytes, workers: dict[bytes, Worker]) -> Coordinator:
@@ -182,14 +218,15 @@ def start(job: DemoJob, seed: bytes, workers: dict[bytes, Worker]) -> Coordinato
         audit_seconds=600,
         window_seconds=3600,
     )
-    inputs = [bytes(tensor_bytes(x)) for x in jax.tree.leaves(job.inputs)]
+    key, identity = _identity("demo coordinator", seed)
     message = messages.Job(
+        coordinator=identity.id,
         epoch=1,
         nonce=tagged_hash("demo nonce", seed),
         expiry=now + 3600,
         program=job.program.id,
         parameters=job.root,
-        input=tagged_hash("demo input", *inputs),
+        input=input_digest(*job.inputs),
     )
     state, effects = replicated.start(
         message,
@@ -200,4 +237,6 @@ def start(job: DemoJob, seed: bytes, workers: dict[bytes, Worker]) -> Coordinato
         seed=tagged_hash("demo seats", seed),
     )
     identities = {identity: worker.identity for identity, worker in workers.items()}
-    return Coordinator(state=state, identities=identities, todo=list(effects))
+    return Coordinator(
+        state=state, key=key, identity=identity, identities=identities, todo=list(effects)
+    )

@@ -62,8 +62,9 @@ class Reveal(Message):
       job: digest of the job.
       epoch: epoch of the job.
       salt: 32 random bytes, new for each job.
-      value: the answer, encoded as the job's program prescribes, at most `MAX_VALUE` bytes.
-      trace_root: root of the trace; the answer is among its leaves.
+      value: the canonical bytes of y as the program prescribes them, or their digest, as the job
+        says (`Job.answer`); at most `MAX_VALUE` bytes.
+      trace_root: root of the trace; y is among its leaves, and an audit compares them.
       trace_size: leaves of the trace, at least 1.
     """
 

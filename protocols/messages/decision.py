@@ -50,6 +50,7 @@ class Decision(Message):
     """How a job ended. It is final.
 
     Attributes:
+      coordinator: identity of the coordinator that the job names, which signs it.
       job: digest of the job.
       epoch: epoch of the job.
       outcome: whether an answer was accepted.
@@ -67,6 +68,7 @@ class Decision(Message):
     MAX_SIZE: ClassVar[int] = HEADS + 2 * 34 * MAX_BALLOTS
     LISTED: ClassVar[int] = 2 * MAX_BALLOTS
     CHECKS: ClassVar[Mapping[str, Callable[[Any], bool]]] = {
+        "coordinator": is_digest,
         "job": is_digest,
         "epoch": is_uint,
         "outcome": lambda value: isinstance(value, VoteOutcome),
@@ -79,6 +81,7 @@ class Decision(Message):
         "error": or_null(_is_probability),
     }
 
+    coordinator: bytes
     job: bytes
     epoch: int
     outcome: VoteOutcome

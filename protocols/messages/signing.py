@@ -1,4 +1,4 @@
-"""Signed messages: workers sign the digests of their commits and reveals.
+"""Signed messages: workers sign the digests of what they send, coordinators of what they order.
 
     signed message = message ‖ CBOR byte string of 64        a CBOR sequence (RFC 8742)
 
@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from protocols.identities import Identity
-from protocols.messages.commit_reveal import Commit, Reveal
-from protocols.messages.message import VERSION, prefix
+from protocols.messages.message import VERSION, Message, prefix
 from verifiable.encoding import tagged_hash
 from verifiable.errors import MalformedEncoding, VerificationError
 
@@ -22,11 +21,11 @@ _SIGNATURE_SIZE: Final = 64
 _SIGNATURE_HEAD: Final = b"\x58\x40"  # of a CBOR byte string of 64
 _DIGEST_HEAD: Final = b"\x58\x20"  # of a CBOR byte string of 32
 
-M = TypeVar("M", Commit, Reveal)
+M = TypeVar("M", bound=Message)
 
 
 class UnknownWorker(VerificationError):
-    """A message names a worker that is not registered.
+    """A message names a sender that is not registered.
 
     Attributes:
       worker: the identity that the message names.
@@ -35,7 +34,7 @@ class UnknownWorker(VerificationError):
     def __init__(self, worker: bytes):
         """Keep the identity."""
         self.worker = worker
-        super().__init__(f"worker {worker.hex()} is not registered")
+        super().__init__(f"sender {worker.hex()} is not registered")
 
 
 class NotSeated(VerificationError):
@@ -63,14 +62,14 @@ class InvalidSignature(VerificationError):
         """Keep what was claimed."""
         self.worker, self.kind = worker, kind
         super().__init__(
-            f"the key of worker {worker.hex()} does not verify this {kind}: (a) another key "
+            f"the key of {worker.hex()} does not verify this {kind}: (a) another key "
             "signed it, (b) the message was changed, or (c) another kind of message was signed"
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signed(Generic[M]):
-    """A worker's message with its signature. Only `sign` and `receive` make one.
+    """A message with its sender's signature. Only `sign` and `receive` make one.
 
     Attributes:
       message: the signed message.
@@ -104,12 +103,12 @@ def receive(
     seats: Container[bytes] | None = None,
     max_size: int | None = None,
 ) -> Signed[M]:
-    """Authenticate the bytes of a worker, then read them.
+    """Authenticate the bytes of a sender, then read them.
 
     Args:
-      kind: the message that is expected, `Commit` or `Reveal`.
+      kind: the message that is expected. Its first field names its sender.
       data: the bytes received.
-      identities: the registered workers by `Identity.id`.
+      identities: the registered senders by `Identity.id`: workers, or one coordinator.
       seats: the workers that the job in hand was sent to, such as `replicated.seated`; any
         registered worker if None.
       max_size: the most bytes in the message, where the job in hand allows less than the kind.

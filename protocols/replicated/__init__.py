@@ -2,6 +2,7 @@
 
     start, step       the two functions: from an event to the next state and its effects
     seated            the workers whose messages are decoded
+    order             the message that the coordinator signs for an effect
     Rules, Schedule   what the coordinator decides by
     State, Seat       what it knows of one job and of each worker
     events            Tick, Received, Drawn, Audited, WindowClosed
@@ -9,12 +10,14 @@
                       Blame, Conclude
 
 `state` defines the values, `step` handles events, `phases` moves a job from one phase to the next,
-and `ballots` decides on the ballots that stand. Rules: specs/replicated.md.
+and `ballots` decides on the ballots that stand. `runs` makes messages of runs, and `audit` audits a
+ballot: they need JAX, and are imported by their own names. Rules: specs/replicated.md.
 """
 
 from __future__ import annotations
 
 from protocols.events import Tick
+from protocols.replicated.orders import order
 from protocols.replicated.state import (
     Absent,
     AskReveal,
@@ -68,6 +71,7 @@ __all__ = [
     "Tick",
     "Transition",
     "WindowClosed",
+    "order",
     "seated",
     "start",
     "step",

@@ -183,6 +183,7 @@ def _end(
     voted = {seat.worker for seat in state.seats if seat.reveal is not None}
     accepted = value is not None
     decision = Decision(
+        coordinator=state.job.coordinator,
         job=state.job_id,
         epoch=state.job.epoch,
         outcome=VoteOutcome.ACCEPT if accepted else VoteOutcome.INDETERMINATE,

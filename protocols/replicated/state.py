@@ -190,7 +190,7 @@ def seated(state: State) -> frozenset[bytes]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
-    """A worker's message arrived; `messages.receive` has authenticated it."""
+    """A worker's message arrived; `messages.receive` has authenticated it for `seated(state)`."""
 
     at: int
     message: Signed[Commit] | Signed[Reveal]
@@ -246,7 +246,7 @@ Event: TypeAlias = Tick | Received | Drawn | Audited | WindowClosed
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dispatch:
-    """Send the job to a worker, which must commit before the deadline."""
+    """Send the job to a worker, which must commit before the deadline; `order` has the message."""
 
     worker: bytes
     deadline: int
@@ -265,7 +265,10 @@ class Record:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AskReveal:
-    """Tell a worker that commitments are closed, and that it must reveal before the deadline."""
+    """Tell a worker that commitments are closed, and that it must reveal before the deadline.
+
+    `order` has the message. Workers reveal to nobody who does not show them one.
+    """
 
     worker: bytes
     deadline: int
@@ -281,7 +284,11 @@ class AwaitBeacon:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audit:
-    """Audit a committed trace and check that the revealed answer is in it; report `Audited`."""
+    """Ask for a committed trace and audit it; report `Audited`.
+
+    `order` has the request. `audit.Auditor` takes the worker's upload, and compares the revealed
+    value with the answer in the trace.
+    """
 
     commit: Signed[Commit]
     reveal: Signed[Reveal]
@@ -332,7 +339,7 @@ class Blame:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conclude:
-    """The job has ended. Comes once.
+    """The job has ended: announce the decision, signed. Comes once.
 
     Attributes:
       decision: final.

@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import Final, cast
 
 from protocols.events import Tick
-from protocols.messages import Commit, Job, Reveal, Signed
+from protocols.messages import AnswerForm, Commit, Job, Reveal, Signed
 from protocols.replicated.ballots import index_of, seats_in, with_seat
 from protocols.replicated.phases import (
     close_audits,
@@ -48,6 +48,7 @@ from protocols.replicated.state import (
 from verifiable.audits import sampling
 from verifiable.challenge import Beacon
 from verifiable.report import Verdict
+from verifiable.voting.agreement import Exact
 from verifiable.voting.quorum import NEWCOMER, Standing
 
 _NO_STANDINGS: Final[Mapping[bytes, Standing]] = {}
@@ -79,13 +80,16 @@ def start(
       The first state, and a `Dispatch` for each worker asked.
 
     Raises:
-      ValueError: a repeated identity, another number of weights than workers, an expired job, or
-        fewer workers of positive weight, or dispatches, than the policy requests at first.
+      ValueError: a repeated identity, another number of weights than workers, an expired job,
+        fewer workers of positive weight, or dispatches, than the policy requests at first, or a
+        job that asks for digests of answers under another agreement than an exact one on 32 bytes.
     """
     if len(set(workers)) != len(workers) or len(weights) != len(workers):
         raise ValueError("every identity must be listed once, with one weight")
     if now >= job.expiry:
         raise ValueError(f"the job expired at {job.expiry}, and it is {now}")
+    if job.answer is AnswerForm.DIGEST and rules.agreement != Exact(size=32):
+        raise ValueError("digests of answers can only be compared by Exact(size=32)")
     job_id = job.digest
     size = min(rules.dispatches, sum(weight > 0 for weight in weights))
     drawn = sampling.select(seed, weights, size, label=f"seats/{job_id.hex()}")

@@ -38,6 +38,7 @@ SEED = bytes(range(32))
 CHAIN = Schedule(chain="drand", genesis=1000, period=3)
 TRUTH, LIE = b"T" * 32, b"L" * 32
 JOB = Job(
+    coordinator=b"\xc0" * 32,
     epoch=7,
     nonce=b"\x0a" * 32,
     expiry=NOW + 100_000,

@@ -7,12 +7,18 @@ from hypothesis import strategies as st
 
 from protocols.identities import Identity
 from protocols.messages import (
+    AnswerForm,
+    Assignment,
     Commit,
     Decision,
     Job,
     Message,
+    Order,
     Reason,
     Reveal,
+    RevealRequest,
+    TraceRequest,
+    Upload,
     answer_digest,
 )
 from verifiable import encoding
@@ -24,11 +30,15 @@ ALICE_ID, MALLORY_ID = (
     Identity(public_key=key.public_key().public_bytes_raw()) for key in (ALICE, MALLORY)
 )
 REGISTRY = {identity.id: identity for identity in (ALICE_ID, MALLORY_ID)}
-KINDS: tuple[type[Message], ...] = (Job, Commit, Reveal, Decision)
+ORDERS: tuple[type[Order], ...] = (Assignment, RevealRequest, TraceRequest)
+KINDS: tuple[type[Message], ...] = (Job, Commit, Reveal, Upload, *ORDERS, Decision)
 digests = st.binary(min_size=32, max_size=32)
 uints = st.integers(0, 2**64 - 1)
 workers = st.lists(digests, unique=True, max_size=6)
+BOSS = Ed25519PrivateKey.from_private_bytes(bytes([3]) * 32)
+BOSS_ID = Identity(public_key=BOSS.public_key().public_bytes_raw())
 JOB = Job(
+    coordinator=BOSS_ID.id,
     epoch=7,
     nonce=bytes(range(32)),
     expiry=1_800_000_000,
@@ -46,7 +56,19 @@ REVEAL = Reveal(
     trace_size=9,
 )
 COMMIT = REVEAL.commit
+ASSIGNMENT, REQUEST, TRACE_REQUEST = (
+    kind(
+        coordinator=BOSS_ID.id,
+        worker=ALICE_ID.id,
+        job=JOB.digest,
+        epoch=JOB.epoch,
+        deadline=1_800_000_060,
+    )
+    for kind in (Assignment, RevealRequest, TraceRequest)
+)
+UPLOAD = Upload.of(b"trace", TRACE_REQUEST)
 DECISION = Decision(
+    coordinator=BOSS_ID.id,
     job=JOB.digest,
     epoch=JOB.epoch,
     outcome=VoteOutcome.ACCEPT,
@@ -70,6 +92,7 @@ def decisions(draw: st.DrawFn) -> Decision:
     if accepted and not group:
         group = (draw(digests),)
     return Decision(
+        coordinator=draw(digests),
         job=draw(digests),
         epoch=draw(uints),
         outcome=VoteOutcome.ACCEPT if accepted else VoteOutcome.INDETERMINATE,
@@ -86,12 +109,29 @@ def decisions(draw: st.DrawFn) -> Decision:
 messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(
         Job,
+        coordinator=digests,
         epoch=uints,
         nonce=digests,
         expiry=uints,
         program=digests,
         parameters=digests,
         input=digests,
+        answer=st.sampled_from(AnswerForm),
+    ),
+    *(
+        st.builds(
+            kind, coordinator=digests, worker=digests, job=digests, epoch=uints, deadline=uints
+        )
+        for kind in ORDERS
+    ),
+    st.builds(
+        Upload,
+        worker=digests,
+        job=digests,
+        epoch=uints,
+        request=digests,
+        size=st.integers(1, 2**64 - 1),
+        content=digests,
     ),
     st.builds(Commit, worker=digests, job=digests, epoch=uints, commitment=digests),
     st.builds(

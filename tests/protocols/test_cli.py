@@ -274,6 +274,7 @@ def vote_summary(**change: str) -> vote.VoteSummary:
         for voter in vote.CAST
     )
     decision = Decision(
+        coordinator=bytes(32),
         job=bytes(32),
         epoch=1,
         outcome=VoteOutcome.ACCEPT,

@@ -20,7 +20,7 @@ from protocols.demo.cheats.computations import int4, with_kernels
 from protocols.demo.devices import DemoJob, Device, Run, jitted, op_by_op
 from protocols.demo.roles import BEACON, POLICY, Coordinator, Voter, Worker, register, start
 from protocols.demo.scenes.scene import Counter, Progress
-from protocols.messages import Commit, Decision, Reveal
+from protocols.messages import AnswerForm, Commit, Decision, Reveal
 from protocols.replicated import (
     Absent,
     AskReveal,
@@ -35,13 +35,14 @@ from protocols.replicated import (
     Refuse,
     Tick,
 )
+from protocols.replicated.audit import AuditFinding, Auditor, judge_ballot
+from protocols.replicated.orders import trace_request
 from verifiable import challenge
 from verifiable.challenge import Beacon, ClosedLog
-from verifiable.encoding import tagged_hash, tensor_bytes
+from verifiable.encoding import tagged_hash
 from verifiable.key import VerifierKey
 from verifiable.report import Verdict
 from verifiable.submission import Submission
-from verifiable.trace import Commitment
 from verifiable.voting.quorum import FixedSize
 
 
@@ -181,7 +182,7 @@ def play(
 
 
 def audit(job: DemoJob, key: VerifierKey, reveal: Reveal, opened: Submission) -> AuditOutcome:
-    """Audit a ballot: its trace against the commitment, then every claim, then the answer.
+    """Audit a ballot: the answer against its trace, the trace against the commitment, every claim.
 
     Args:
       job: the job.
@@ -189,21 +190,28 @@ def audit(job: DemoJob, key: VerifierKey, reveal: Reveal, opened: Submission) ->
       reveal: the ballot.
       opened: the submission that the worker sends when its trace is asked for.
     """
-    commitment = Commitment(root=reveal.trace_root, size=reveal.trace_size)
-    report = job.program.verify(
-        key, *job.inputs, opened, commitment=commitment, parameters=job.root
+    found = judge_ballot(
+        job.program,
+        key,
+        job.inputs,
+        reveal=reveal,
+        found=opened,
+        form=AnswerForm.BYTES,
+        parameters=job.root,
     )
-    # The trace ends with the answer, so an honest worker has revealed the same bytes. Its leaves,
-    # opened under the root that was signed with the value, show the difference to anyone.
-    if report.verdict is Verdict.ACCEPT and bytes(tensor_bytes(opened.y)) != reveal.value:
-        return AuditOutcome(
-            verdict=Verdict.REJECT, reason="answer-mismatch", claim=None, convicted=True
-        )
+    return _of_finding(job, found)
+
+
+def _of_finding(job: DemoJob, found: AuditFinding) -> AuditOutcome:
+    """What a finding says, and whether its evidence convicts."""
+    convicted, report = found.convicted, found.report
+    if report is not None and report.verdict is Verdict.REJECT and found.submission is not None:
+        convicted = convicts(job, report, found.submission)
     return AuditOutcome(
-        verdict=report.verdict,
-        reason=report.reason,
-        claim=report.claim,
-        convicted=report.verdict is Verdict.REJECT and convicts(job, report, opened),
+        verdict=found.verdict,
+        reason=found.reason,
+        claim=None if report is None else report.claim,
+        convicted=convicted,
     )
 
 
@@ -221,9 +229,12 @@ def _commits(
 
 def _reveals(coordinator: Coordinator, seats: Sequence[Worker], seed: bytes) -> Beacon:
     """Workers reveal, and the beacon's round appears."""
-    coordinator.take(AskReveal)
+    asked: dict[bytes, bytes] = {
+        e.worker: coordinator.order(e) for e in coordinator.take(AskReveal)
+    }
     for worker in seats:
-        for data in worker.reveals(seats[0]):
+        request = asked[worker.identity.id]
+        for data in worker.reveals(seats[0], request, coordinator.identity):
             coordinator.receive(Reveal, data)
     if not any(isinstance(effect, AwaitBeacon) for effect in coordinator.todo):
         coordinator.do(Tick(at=coordinator.state.deadline))
@@ -255,6 +266,14 @@ def _audits(
 ) -> Generator[Progress, None, dict[bytes, AuditOutcome]]:
     """Audit every ballot that the protocol asks for; returns what was found, by worker."""
     found: dict[bytes, AuditOutcome] = {}
+    message = coordinator.state.job
+    auditor = Auditor(
+        job=message,
+        program=job.program,
+        key=key,
+        inputs=job.inputs,
+        identities=coordinator.identities,
+    )
     asked: list[Audit] = coordinator.take(Audit)
     for effect in asked:
         name = effect.commit.message.worker
@@ -262,7 +281,8 @@ def _audits(
         yield counter.start(f"vote: audit {worker.voter.device.name}")
         verdict, convicted = Verdict.INDETERMINATE, False
         if worker.submission is not None:
-            found[name] = audit(job, key, effect.reveal.message, worker.submission)
+            upload = worker.hand_in(trace_request(message, effect))
+            found[name] = _of_finding(job, auditor.audit(effect, *upload))
             verdict, convicted = found[name].verdict, found[name].convicted
         now = coordinator.state.now
         coordinator.do(Audited(at=now, worker=name, verdict=verdict, convicted=convicted))

@@ -28,11 +28,16 @@ from protocols.messages import (
 from tests.helpers.wire import (
     ALICE,
     ALICE_ID,
+    ASSIGNMENT,
+    BOSS_ID,
     COMMIT,
     DECISION,
     JOB,
     KINDS,
+    REQUEST,
     REVEAL,
+    TRACE_REQUEST,
+    UPLOAD,
     messages,
     nearly_messages,
 )
@@ -92,7 +97,10 @@ def test_the_largest_messages_are_read_and_nothing_larger_is():
         dataclasses.replace(JOB, epoch=top, expiry=top),
         dataclasses.replace(COMMIT, epoch=top),
         dataclasses.replace(REVEAL, epoch=top, value=bytes(MAX_VALUE), trace_size=top),
+        dataclasses.replace(UPLOAD, epoch=top, size=top),
+        dataclasses.replace(TRACE_REQUEST, epoch=top, deadline=top),
         Decision(
+            coordinator=digest,
             job=digest,
             epoch=top,
             outcome=VoteOutcome.ACCEPT,
@@ -146,7 +154,7 @@ class Cheat:
 CHEATS = [
     *(
         Cheat(name, message, tamper)
-        for message in (JOB, COMMIT, REVEAL, DECISION)
+        for message in (JOB, COMMIT, REVEAL, UPLOAD, REQUEST, DECISION)
         for name, tamper in (
             ("another version", put(1, 2)),
             ("version zero", put(1, 0)),
@@ -165,12 +173,12 @@ CHEATS = [
     ),
     *(
         Cheat(f"{field} null instead of there", message, put(2 + i, None))
-        for message in (JOB, COMMIT, REVEAL)
+        for message in (JOB, COMMIT, REVEAL, UPLOAD, ASSIGNMENT, REQUEST, TRACE_REQUEST)
         for i, field in enumerate(message.CHECKS)
     ),
     *(
         Cheat(f"{field} absent", message, absent(2 + i))
-        for message in (JOB, COMMIT, REVEAL, DECISION)
+        for message in (JOB, COMMIT, REVEAL, UPLOAD, REQUEST, DECISION)
         for i, field in enumerate(message.CHECKS)
     ),
     Cheat("two fields run together", COMMIT, lambda v: [*v[:2], v[2] + v[3], *v[4:]]),
@@ -189,27 +197,31 @@ CHEATS = [
     Cheat("value too long", REVEAL, put(6, bytes(MAX_VALUE + 1))),
     Cheat("empty trace", REVEAL, put(8, 0)),
     Cheat("trace below zero", REVEAL, put(8, -1)),
-    Cheat("rejected, which no vote does", DECISION, put(4, "reject")),
-    Cheat("unknown reason", DECISION, put(5, "because")),
-    Cheat("outcome as an array", DECISION, put(4, ["accept"])),
-    Cheat("accepted and no answer", DECISION, put(6, None)),
-    Cheat("accepted without a group", DECISION, put(7, [])),
-    Cheat("indeterminate with an answer", DECISION, put(4, "indeterminate")),
-    Cheat("accepted although expired", DECISION, put(5, "expired")),
-    Cheat("a vote without its bound", DECISION, put(11, None)),
-    Cheat("an audit with a vote's bound", DECISION, put(5, "audited")),
-    Cheat("a bound above 1", DECISION, put(11, 1.5)),
-    Cheat("a bound below 0", DECISION, put(11, -0.5)),
-    Cheat("a bound as an integer", DECISION, put(11, 0)),
-    Cheat("voter counted twice", DECISION, put(7, [b"\x01" * 32] * 2)),
-    Cheat("group out of order", DECISION, put(7, [b"\x02" * 32, b"\x01" * 32])),
-    Cheat("voter on both sides", DECISION, put(8, [b"\x01" * 32])),
-    Cheat("dissenters as an empty map", DECISION, put(8, {})),
-    Cheat("dissenters as empty bytes", DECISION, put(8, b"")),
-    Cheat("dissenters as empty text", DECISION, put(8, "")),
-    Cheat("group as a map of workers", DECISION, put(7, {"a": 1})),
-    Cheat("too many dissenters", DECISION, put(8, [i.to_bytes(32, "big") for i in range(1025)])),
-    Cheat("nothing requested", DECISION, put(9, 0)),
+    Cheat("an unknown form of answer", JOB, put(9, "hash")),
+    Cheat("a form of answer in bytes", JOB, put(9, b"bytes")),
+    Cheat("empty upload", UPLOAD, put(6, 0)),
+    Cheat("deadline below zero", REQUEST, put(6, -1)),
+    Cheat("rejected, which no vote does", DECISION, put(5, "reject")),
+    Cheat("unknown reason", DECISION, put(6, "because")),
+    Cheat("outcome as an array", DECISION, put(5, ["accept"])),
+    Cheat("accepted and no answer", DECISION, put(7, None)),
+    Cheat("accepted without a group", DECISION, put(8, [])),
+    Cheat("indeterminate with an answer", DECISION, put(5, "indeterminate")),
+    Cheat("accepted although expired", DECISION, put(6, "expired")),
+    Cheat("a vote without its bound", DECISION, put(12, None)),
+    Cheat("an audit with a vote's bound", DECISION, put(6, "audited")),
+    Cheat("a bound above 1", DECISION, put(12, 1.5)),
+    Cheat("a bound below 0", DECISION, put(12, -0.5)),
+    Cheat("a bound as an integer", DECISION, put(12, 0)),
+    Cheat("voter counted twice", DECISION, put(8, [b"\x01" * 32] * 2)),
+    Cheat("group out of order", DECISION, put(8, [b"\x02" * 32, b"\x01" * 32])),
+    Cheat("voter on both sides", DECISION, put(9, [b"\x01" * 32])),
+    Cheat("dissenters as an empty map", DECISION, put(9, {})),
+    Cheat("dissenters as empty bytes", DECISION, put(9, b"")),
+    Cheat("dissenters as empty text", DECISION, put(9, "")),
+    Cheat("group as a map of workers", DECISION, put(8, {"a": 1})),
+    Cheat("too many dissenters", DECISION, put(9, [i.to_bytes(32, "big") for i in range(1025)])),
+    Cheat("nothing requested", DECISION, put(10, 0)),
 ]
 
 
@@ -262,7 +274,7 @@ def test_decoders_raise_nothing_but_malformed_encoding(data: bytes):
 def test_hostile_bytes_take_little_memory(kind: type[Message]):
     limit = min(kind.MAX_SIZE, 1 << 14)
     start = JOB.encode()[:1]
-    for message in (JOB, COMMIT, REVEAL, DECISION):
+    for message in (JOB, COMMIT, REVEAL, UPLOAD, ASSIGNMENT, REQUEST, TRACE_REQUEST, DECISION):
         if isinstance(message, kind):
             start = message.encode()[: len(kind.KIND) + 3]
     bombs = [
@@ -345,22 +357,29 @@ def test_a_malformed_message_cannot_be_built():
 
 VECTORS = {  # specs/messages.md
     "identity": "b3a23d5f05ba7308ff30904733c5502aa1b987bd85f0807c0c50c4c1e999d331",
-    "job": "763202c4eb3dd294c47f3af1c5c165818af8dbbc40f693c48263ae64de7d016b",
-    "commitment": "1331d346add4696b83f447d38b548e4f2902ba33b2eefc1506d047d3c8f59a0c",
-    "commit": "bffdb5b8ec1a5a5ecf98ac64fbd937c94e745fd7cc36d56cf92c83ed90f2a7a2",
-    "reveal": "47e0c73f540e05b1ff5d8ee9aa42e37313d3d33e95b725681b71e44f6fdda2f1",
-    "decision": "4c4f5efe149d0f23f5d672a1f8a7e666ed2c1abd65e5fe7e996e53bbd467ac83",
-    "signature": "9bc597919cc3c63734ea2ba8fa8e7f2c9d40d465aba9bc79f70330d157254fc7"
-    "2bbbf9f7dd9d0cecf5d8be98e20cec20c743bc072cfcbb137d6598621f32e808",
+    "coordinator": "e173c80692715e06e185ea00ce12a294191830b92fbd1be8e08abd4249078d1f",
+    "job": "b59a664c70c852f72ef517f69f449e2a07af108f29c3c6d45333de0941e63edf",
+    "commitment": "091f60ada81a0976622e1625e8b1aa30f43f94b1b01e769f7ada3b11057653ad",
+    "commit": "963b4ee4549d6005cb0b8809e841c7bbe3e10ab93405f274b223ead60b881989",
+    "reveal": "27c400d2813ce29123afd9cedc6e2151ea9b5e38c190610d66f34ae184425962",
+    "assignment": "3eab97f9cc67a1a209ad16774419ce408e45eb3164238057a2c1540ee6239e8a",
+    "reveal-request": "3efed721077be9d96b3a2ed25547b85b716a0acd917e9e35227c516b5425dac2",
+    "trace-request": "eafae261e15feb56d4b4b072ee6d6787dc87354a4f8ed02e3f97fc0c2c19b8df",
+    "upload": "0e5af3ca908c004661f3f922eed9e02be09c3cde1cfe00b4328cfcb7fec49481",
+    "decision": "a06d92e4f4bf137adf17ef3482a4b24d30dc2bb9f1ec69997ed1a22111bfde5c",
+    "signature": "f077114c51df72c20893b6acc6d0b699d583f7eac102d9c1aaa00ec303a7bb98"
+    "02790a5624802e1b2b90e12437ced5c537bcbd5c0e0cdb057e229f533d0bac02",
 }
 
 
 def test_vectors_of_the_specification():
     assert VERSION == 1
-    assert ALICE_ID.id.hex() == VECTORS["identity"]
-    assert JOB.digest.hex() == VECTORS["job"]
-    assert REVEAL.commitment.hex() == VECTORS["commitment"]
-    assert COMMIT.digest.hex() == VECTORS["commit"]
-    assert REVEAL.digest.hex() == VECTORS["reveal"]
-    assert DECISION.digest.hex() == VECTORS["decision"]
-    assert ALICE.sign(COMMIT.digest).hex() == VECTORS["signature"]
+    found = {
+        "identity": ALICE_ID.id,
+        "coordinator": BOSS_ID.id,
+        "commitment": REVEAL.commitment,
+        "signature": ALICE.sign(COMMIT.digest),
+    }
+    for message in (JOB, ASSIGNMENT, COMMIT, REQUEST, REVEAL, TRACE_REQUEST, UPLOAD, DECISION):
+        found[message.KIND] = message.digest
+    assert {name: value.hex() for name, value in found.items()} == VECTORS

@@ -56,6 +56,7 @@ def test_three_honest_workers_agree():
     policy = run.state.rules.policy
     assert run.end.value == TRUTH
     assert run.end.decision == Decision(
+        coordinator=JOB.coordinator,
         job=JOB.digest,
         epoch=7,
         outcome=VoteOutcome.ACCEPT,

@@ -159,6 +159,7 @@ def test_a_simulated_vote_is_the_protocols(kinds: Sequence[Kind], policy: Quorum
 def protocol(policy: QuorumPolicy, kinds: Sequence[Kind]) -> tuple[bytes | None, int]:
     """What the step function makes of workers of these kinds, in the order drawn."""
     job = Job(
+        coordinator=bytes(32),
         epoch=1,
         nonce=bytes(32),
         expiry=10**6,

@@ -160,7 +160,7 @@ def test_an_answer_other_than_the_one_in_the_trace_is_rejected():
 
 @pytest.mark.parametrize("change", [{"trace_root": bytes(32)}, {"trace_size": 1}], ids=str)
 def test_a_trace_other_than_the_committed_one_is_rejected_and_convicts_nobody(change):
-    """The cheat is garbage that somebody uploads as another worker's trace."""
+    """The cheat is a worker that hands in another trace than its own ballot's."""
     sent = job().run()
     assert audited(dataclasses.replace(opened(sent), **change), sent) == (
         "reject",
