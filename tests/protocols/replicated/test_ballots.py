@@ -7,13 +7,16 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from protocols.messages import Reason
 from protocols.replicated import Phase, Rules
 from tests.helpers.jobs import LIE, TRUTH, WORKERS, Run, answer, metric, number, rules
+from tests.helpers.wire import anything
 from verifiable import encoding
 from verifiable.report import Verdict
-from verifiable.voting.agreement import Agreement, Equality, Exact, Within
+from verifiable.voting.agreement import Agreement, Argmax, Equality, Exact, Tolerance, Within
 from verifiable.voting.quorum import FixedSize
 from verifiable.voting.tokens import Tokens
 
@@ -151,6 +154,34 @@ def test_a_value_that_raises_is_a_malformed_ballot(name: str):
     run = voted(config, dict.fromkeys(WORKERS[:3], good))
     assert run.end.decision.group == tuple(WORKERS[:3])
     assert run.end.decision.reason is Reason.AGREED
+
+
+AGREEMENTS: dict[str, Agreement] = {
+    "tokens": TOKENS,
+    "exact": Exact(size=2),
+    "argmax": Argmax(shape=(2,)),
+    "tolerance": Tolerance(shape=(2,), dtype="float64", relative=0.1),
+    "a naive distance": Within(distance=lambda a, b: abs(a - b), well_formed=lambda _: True),
+}
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.sampled_from(sorted(AGREEMENTS)),
+    st.lists(anything.map(encoding.encode) | st.binary(max_size=20), min_size=3, max_size=3),
+    st.sets(st.integers(0, 2)),
+)
+def test_step_raises_nothing_whatever_devices_sent(
+    name: str, values: list[bytes], answered: set[int]
+):
+    """The caller's decoder returns what was sent, of whatever type: it forgot to check."""
+    config = rules(FixedSize(bad=0.1, size=3), agreement=AGREEMENTS[name], decode=decoded)
+    run = voted(config, dict(zip(FIVE, values, strict=False)))
+    for i in answered:
+        run.audit(FIVE[i], Verdict.ACCEPT)
+    while run.state.phase is not Phase.ENDED:
+        run.wait()
+    assert run.end.value is None or run.end.decision.group
 
 
 def test_a_decoder_that_fails_on_everything_ends_the_job_without_an_answer():
