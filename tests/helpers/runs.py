@@ -58,6 +58,11 @@ def branching(p: Any, x: Any) -> Any:
 
 
 def choosing(p: Any, x: Any) -> Any:
+    """A remainder jumps, and is no claim."""
+    return lax.rem(jnp.tanh(x), jnp.float32(0.3)) @ p
+
+
+def deciding(p: Any, x: Any) -> Any:
     return jnp.where(jnp.tanh(x) > 0.3, x, -1.0) @ p
 
 
@@ -85,6 +90,7 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], Any, tuple[Any, ...]]] = {
     "quantised": (quantised, SMALL, (SMALL[:ROWS],)),
     "branching": (branching, W, (X,)),
     "choosing": (choosing, W, (X,)),
+    "deciding": (deciding, W, (X,)),
     "rounding": (rounding, SMALL, (X,)),
     "looping": (looping, W, (X, jnp.int32(5))),
     "logarithm": (logarithm, jnp.abs(W), (jnp.abs(X),)),

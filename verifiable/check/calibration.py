@@ -2,18 +2,18 @@
 
 The statistic is the one that `check` computes, and includes the verifier's own rounding and glue.
 For a contraction it is sqrt(||rho_i||^2 / t) / s_i, an estimate of ||delta_i * w|| / s_i
-(`freivalds`); for a rounding, the distance of the values before it, over |value| + rms
-(`rounding`); for an output, the relative distance of a row. The tolerance of a claim follows from
+(`freivalds`); for a rounding or decision, the distance of the values before it, over |value| + rms
+(`slack`); for an output, the relative distance of a row. The tolerance of a claim follows from
 the worst row of each run:
 
     eps = max(factor * worst over all runs, floor * unit roundoff).
 
 The floor allows for other devices where the executors never differed.
 
-A difference before a rounding shows in the trace only where it crosses a tie. So the program's own
-executors also return the values before each rounding (`_observe`), which are compared with the
-replayed ones (`_before`). Of the caller's executors only traces are known: the distance of the
-replayed value from the interval that rounds to the claim is less than what separates the values.
+A difference before a rounding or decision shows in the trace only where it crosses a tie. So the
+program's own executors also return the values before each of them (`_observe`), which are compared
+with the replayed ones (`_before`). Of the caller's executors only traces are known: the distance of
+the replayed value from what leads to the claim is less than what separates the values.
 
 Only trusted executors may take part: an untrusted one could widen the tolerance.
 """
@@ -34,7 +34,6 @@ from verifiable import challenge
 from verifiable.check import execute
 from verifiable.check.specification import Specification
 from verifiable.claims.claim import Claim
-from verifiable.claims.rounding import Rounding
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Env, Equation
 from verifiable.policy import Calibration, Measured, Policy
@@ -161,20 +160,18 @@ def _roundoff(types: Iterable[str]) -> float:
     return max(float(jnp.finfo(t).eps) / 2 for t in types)
 
 
-def _roundings(program: Specification) -> list[Claim]:
-    """The claims that are rounded from a value that is not committed."""
-    forms = ((c, c.form) for c in program.claims)
-    return [c for c, form in forms if isinstance(form, Rounding) and form.steps]
+def _observed(program: Specification) -> list[Claim]:
+    """The claims before which are values that are not committed."""
+    return [c for c in program.claims if c.form.observes]
 
 
 def _observe(program: Specification, params: Any, *inputs: Any) -> tuple[Any, Trace, Any]:
-    """`execute`, and the value before each rounding by index of the claim."""
-    rounded = {c.index for c in _roundings(program)}
+    """`execute`, and the values before each rounding and decision by index of the claim."""
 
     def emit(claim: Claim, equation: Equation, env: Env, _: Any) -> tuple[Array, Any]:
-        out, _ = execute.honest(claim, equation, env)
-        before = interpret.read(env, claim.near) if claim.index in rounded else None
-        return out, (out, before)
+        out, committed = execute.honest(claim, equation, env)
+        before = interpret.read_all(env, claim.operands) if claim.form.observes else None
+        return out, (committed, before)
 
     env, block = program.bind(params, inputs), program.function.block
     outputs, found = execute.execute(block, program.analysis, env, emit=emit)
@@ -188,26 +185,27 @@ def _before(
     params: Any,
     inputs: tuple[Any, ...],
     claimed: Sequence[Array],
-    values: Mapping[int, Array],
+    values: Mapping[int, list[Array]],
 ) -> dict[str, Array]:
-    """Distance of the values before each rounding from replayed ones, over |value| + rms.
+    """Distance of the values before each rounding and decision from replayed ones.
 
     Args:
       program: the program.
       params: its parameters.
       inputs: of the run.
       claimed: the committed values, from which the replay goes on.
-      values: the device's values before each rounding, by index of the claim.
+      values: the device's values before each of them, by index of the claim.
     """
 
     def emit(claim: Claim, equation: Equation, env: Env, given: Any) -> tuple[Array, Any]:
         del equation
-        out, theirs = given
-        if theirs is None or not isinstance(claim.form, Rounding):
+        committed, theirs = given
+        out = claim.form.unpack(committed)
+        if theirs is None:
             return out, jnp.zeros(())
-        return out, claim.form.deviation(interpret.read(env, claim.near), theirs)
+        return out, claim.form.apart(interpret.read_all(env, claim.operands), theirs)
 
     given = {c.index: (claimed[c.index], values.get(c.index)) for c in program.claims}
     env, block = program.bind(params, inputs), program.function.block
     _, found = execute.execute(block, program.analysis, env, emit=emit, given=given)
-    return {c.name: found[c.index] for c in _roundings(program)}
+    return {c.name: found[c.index] for c in _observed(program)}

@@ -150,7 +150,7 @@ def _attack(
             out = claim.form.shifted(operands, out, shift, eps[claim.name], kappa)
             if claim.transpose is not None:
                 [env[claim.transpose.outputs[0]]] = interpret.apply(claim.transpose, [out])
-        return out, out
+        return out, claim.form.pack(out)
 
     return execute.execute(block, analysis, env, emit=emit, given=shifts)
 
@@ -163,7 +163,7 @@ def _slopes(
     answer: Callable[[list[Array]], Array],
 ) -> tuple[Array, dict[int, Any], dict[int, Array]]:
     """The answer, the room of each claim, and the answer's derivative by each claim."""
-    inexact = [c for c in analysis.by_equation.values() if c.eps_types]
+    inexact = [c for c in analysis.by_equation.values() if c.eps_types and c.form.shifts]
     wide = {c.index: jnp.float64 if c.dtype == np.float64 else jnp.float32 for c in inexact}
     still = {c.index: jnp.zeros(c.shape, wide[c.index]) for c in inexact}
 

@@ -25,6 +25,8 @@ Emit = Callable[[Claim, Equation, Env, Any], tuple[Array, Any]]
 def honest(claim: Claim, equation: Equation, env: Env, _: Any = None) -> tuple[Array, Array]:
     """Evaluate a claimed equation, so that the checked value is the consumed value.
 
+    Returns the output and what is committed to it.
+
     In types narrower than float32, XLA may keep more digits of a value than its type has while it
     stays inside a compiled program, and it may compute a rounding twice, with different results. An
     optimisation barrier makes XLA use the value that it returns.
@@ -38,7 +40,7 @@ def honest(claim: Claim, equation: Equation, env: Env, _: Any = None) -> tuple[A
         out = _transposed(claim.transpose, out, env)
     elif narrow or claim.form.barrier:
         out = lax.optimization_barrier(out)
-    return out, out
+    return out, claim.form.pack(out)
 
 
 def _transposed(transpose: Equation, out: Array, env: Env) -> Array:

@@ -203,7 +203,7 @@ class _Walk:
                         interpret.replay(equation, env, self.apply)
                     found[claim.index] = self.measure(claim, env, context)
                 if claim.index in self.part.reads:
-                    env[claim.output] = context.claimed[claim.index]
+                    env[claim.output] = claim.form.unpack(context.claimed[claim.index])
             elif self.part.keyed and analysis.known(equation) and equation.bodies:
                 continue
             elif equation.kind in ("scan", "cond"):

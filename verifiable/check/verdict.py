@@ -38,6 +38,7 @@ _LOOKED = frozenset(
         "claim-mismatch",
         "claim-nonfinite",
         "rounding-mismatch",
+        "decision-mismatch",
         "output-mismatch",
         "output-nonfinite",
     }

@@ -1,8 +1,10 @@
-"""Rules of rounding claims: chains of rounding steps on their way into a contraction.
+"""Rules of rounding claims: chains of rounding steps, such as those before a contraction.
 
 A chain starts where a value that is not exact is rounded, and continues while a single equation,
 which is a step again, reads the result. Its last step becomes a claim if it reaches an operand of
-a contraction. The empty chain stands for an operand that was computed in a narrow type.
+a contraction, or if a step is discontinuous: a cast to fewer digits changes a last digit, which the
+tolerance of other values can allow for, but `round`, `floor` and casts to integers jump. The empty
+chain stands for an operand that was computed in a narrow type.
 """
 
 from __future__ import annotations
@@ -35,20 +37,24 @@ _MOVES = frozenset(
 
 
 class RoundingChain(NamedTuple):
-    """The value that is rounded, the steps so far, and the names of their equations."""
+    """The value that is rounded, the steps so far, and the names of their equations.
+
+    `jumps` says whether a step is discontinuous.
+    """
 
     source: Var
     steps: tuple[RoundingStep, ...]
     names: frozenset[str]
+    jumps: bool
 
 
 def propose(equation: Equation, view: View) -> Proposal | None:
-    """Claim the last step of a chain that reaches a contraction; see `form.Rule`."""
+    """Claim the last step of a chain; see `form.Rule`."""
     chain = _chain(equation, view)
     if chain is None:
         return None
     out = equation.outputs[0]
-    if out not in view.graph.reaching(CONTRACTIONS):
+    if not chain.jumps and out not in view.graph.reaching(CONTRACTIONS):
         return None
     reader = view.graph.only_reader(out)
     if reader is not None and extend(chain.steps, reader) is not None:
@@ -77,15 +83,17 @@ def _chain(equation: Equation, view: View) -> RoundingChain | None:
     before = view.graph.producers.get(value)
     # A claimed value is exact, so no chain continues after it.
     chain = None if before is None or view.claimed(before) else _chain(before, view)
+    effects = effects_of(equation)
     if chain is None:
-        starts = {Effect.DISCONTINUOUS, Effect.NARROW}.intersection(effects_of(equation))
+        starts = {Effect.DISCONTINUOUS, Effect.NARROW}.intersection(effects)
         if view.exact(value) or not starts:
             return None
-        chain = RoundingChain(value, (), frozenset())
+        chain = RoundingChain(value, (), frozenset(), jumps=False)
     steps = extend(chain.steps, equation)
-    return (
-        None if steps is None else RoundingChain(chain.source, steps, chain.names | {equation.name})
-    )
+    if steps is None:
+        return None
+    jumps = chain.jumps or Effect.DISCONTINUOUS in effects
+    return RoundingChain(chain.source, steps, chain.names | {equation.name}, jumps)
 
 
 def _moves(equation: Equation) -> bool:

@@ -66,12 +66,12 @@ class Claim:
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the committed array."""
-        return self.trips + self.output.shape
+        return self.trips + self.form.packed(self.output.shape, self.output.dtype)[0]
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """Type of the committed array."""
-        return self.output.dtype
+        return self.form.packed(self.output.shape, self.output.dtype)[1]
 
     @property
     def near(self) -> Atom:

@@ -9,7 +9,8 @@ output is tested, given
                 key holds the projection and not the operand.
 
 A kind without random vectors and without a far operand defines `mismatch`, `eps_types`,
-`test` and, if it has a tolerance, `deviate`; the defaults serve for the rest.
+`test` and, if it has a tolerance, `deviate`; the defaults serve for the rest. What is committed is
+the output itself, unless the kind defines `pack`, `unpack` and `packed`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import jax.numpy as jnp
+import numpy as np
 
 from verifiable.claims.contraction import Contraction
 from verifiable.claims.statistic import Deviation, Statistic
@@ -51,10 +53,19 @@ class Form(ABC):
       mismatch: code of a failed test, one of `report.REASONS`.
       barrier: whether the device needs an optimisation barrier: without it, the compiler may
         compute the committed value a second time with other rounding.
+      shifts: whether the output can be moved by a little, as far as `room` says.
+      observes: whether calibration compares the values of the operands, which a trace does not
+        show; the kind then defines `apart`.
     """
 
     mismatch: ClassVar[str]
     barrier: ClassVar[bool] = True
+    shifts: ClassVar[bool] = True
+
+    @property
+    def observes(self) -> bool:
+        """See the attributes."""
+        return False
 
     @property
     def near(self) -> int:
@@ -91,6 +102,20 @@ class Form(ABC):
         del draws
         return 0
 
+    def packed(
+        self, shape: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        """Shape and type of what is committed to an output of this shape and type."""
+        return shape, dtype
+
+    def pack(self, out: Array) -> Array:
+        """What is committed to an output of the equation."""
+        return out
+
+    def unpack(self, claim: Array) -> Array:
+        """The output that a committed array stands for; any array, if it is not honest."""
+        return claim
+
     @abstractmethod
     def eps_types(self, rounding_dtypes: frozenset[str]) -> frozenset[str]:
         """Types whose rounding separates honest devices; none if they must commit the same bits.
@@ -110,7 +135,7 @@ class Form(ABC):
 
     @abstractmethod
     def test(self, operands: list[Array], claim: Array, yardstick: Yardstick) -> Statistic:
-        """Test a committed output against replayed operands; runs under `jax.enable_x64`."""
+        """Test what was committed against replayed operands; runs under `jax.enable_x64`."""
 
     def retest(self, operands: list[Array], claim: Array, yardstick: Yardstick) -> Statistic:
         """Test once more a claim whose test found numbers that are not finite.
@@ -144,11 +169,15 @@ class Form(ABC):
           equation: the claimed one.
           operands: as of `deviate`.
           far: the far operand, if the form has one.
-          claim: the committed output.
+          claim: what was committed.
           eps: tolerance, in the units of the form.
         """
         del equation, far
         return self.deviate(operands, claim, Yardstick(eps=eps))
+
+    def apart(self, mine: list[Array], theirs: list[Array]) -> Array:
+        """How far the operands of two honest runs are apart, in units of eps; float32 ()."""
+        raise NotImplementedError("a form that observes its operands compares them")
 
     # The methods below say what the tolerance leaves to a cheat (`check.corridor`): by default,
     # nothing.

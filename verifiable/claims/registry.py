@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from verifiable.claims import chains, product
+from verifiable.claims import chains, decision, product
 from verifiable.claims.form import Proposal, Rule, View
 from verifiable.jaxpr.blocks import Equation
 
@@ -17,6 +17,7 @@ from verifiable.jaxpr.blocks import Equation
 TABLE: tuple[tuple[Collection[str] | None, Rule], ...] = (
     (product.CONTRACTIONS, product.propose),
     (chains.STEPS, chains.propose),
+    (decision.KINDS, decision.propose),
     (None, chains.propose_operand),
 )
 

@@ -7,7 +7,7 @@ element:
 
     q is in f([v - slack, v + slack]),        slack = eps (|v| + rms(row of v)) + tiny.
 
-rms is over the last axis; tiny allows for flushed subnormal numbers. A device whose v is within
+(`slack`). A device whose v is within
 the slack of the verifier's always passes. A q that passes is the rounding of a value within the
 slack: a cheat can change only elements that are so close to a tie, and by one step. The test uses
 no randomness. The contraction after the rounding is tested with q, the operand that the device
@@ -30,6 +30,7 @@ import numpy as np
 from jax import lax
 
 from verifiable.claims.form import Form, Yardstick
+from verifiable.claims.slack import apart, slack
 from verifiable.claims.statistic import Deviation, Statistic, deviation, first
 from verifiable.jaxpr.blocks import Array, Equation
 
@@ -173,22 +174,19 @@ class Rounding(Form):
         return deviation(v, low, high, slack, slack / yardstick.eps)
 
     def slack(self, value: Array, eps: float) -> Array:
-        """How far a device's value may be from the verifier's: eps (|v| + rms(row)) + tiny."""
-        top = jnp.max(jnp.abs(value), axis=-1, keepdims=True, initial=0)
-        # Squares of values that are divided by the largest neither overflow nor vanish.
-        top = jnp.where((top > 0) & jnp.isfinite(top), top, 1)
-        rms = top * jnp.sqrt(jnp.mean(jnp.square(value / top), axis=-1, keepdims=True))
+        """How far a device's value may be from the verifier's; see `slack`."""
         types = [self.source, *(s.dtype for s in self.steps if s.kind == "narrow")]
-        tiny = max(float(jnp.finfo(t).tiny) for t in types if t is not None)
-        return jnp.minimum(eps * (jnp.abs(value) + rms) + tiny, jnp.finfo(value.dtype).max)
+        return slack(value, eps, types)
 
-    def deviation(self, mine: Array, theirs: Array) -> Array:
-        """The largest distance of two values before the rounding, over |value| + rms; (,)."""
-        mine, theirs = mine.astype(self.wide), theirs.astype(self.wide)
-        equal = (mine == theirs) | (jnp.isnan(mine) & jnp.isnan(theirs))
-        ratio = jnp.abs(mine - theirs) / self.slack(mine, 1.0)
-        ratio = jnp.where(equal, 0, jnp.where(jnp.isnan(ratio), jnp.inf, ratio))
-        return jnp.max(ratio, initial=0.0).astype(jnp.float32)
+    @property
+    def observes(self) -> bool:
+        """Whether the value before the rounding is another one than is committed."""
+        return bool(self.steps)
+
+    def apart(self, mine: list[Array], theirs: list[Array]) -> Array:
+        """The largest distance of two values before the rounding, over |value| + rms."""
+        [a], [b] = ([x.astype(self.wide) for x in values] for values in (mine, theirs))
+        return apart(a, b, self.slack(a, 1.0))
 
     def forward(self, value: Array) -> Array:
         """The rounded value, as a number of the type of `value`."""

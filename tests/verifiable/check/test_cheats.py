@@ -322,6 +322,13 @@ CHEATS = [
         output(lambda y: y | {"b": [put(y["b"][0], 2, 5), y["b"][1]]}),
         claim="output['b'][0]",
     ),
+    Cheat(
+        "a decision turned round",
+        "deciding",
+        "decision-mismatch",
+        claims(lambda c: [c[0] ^ np.uint8(0xFF), *c[1:]]),
+        claim="gt",
+    ),
     # What shows nothing
     Cheat(
         "a failure after a choice",

@@ -1,0 +1,325 @@
+"""Decisions as claims: what a comparison of floats, or a sign, came to on the device.
+
+The replayed values of the verifier differ from the device's in the last bits, and a comparison may
+turn a last bit into any difference. So the device commits to the decision, both sides go on with
+the committed one, and the verifier tests it where it stands. With a and b the replayed operands,
+
+    a op b    c is accepted iff  c = (a op b)  or  |a - b| <= slack(a) + slack(b)
+    sign(v)   c is accepted iff  c = sign(v)  or  c = 0 or -sign(v) and |v| <= slack(v)
+
+(`slack`; a literal, or an operand that all honest devices compute alike, has none). A device whose
+operands are within the slack of the verifier's always passes. A decision that passes is that of
+operands within the slack: a cheat can choose only where the operands are so close. The test uses no
+randomness.
+
+Infinities are compared like numbers that are far apart: a mask of minus infinity decides the same
+on every device. Of NaN, a decision must equal the verifier's own, or the test shows nothing.
+
+Booleans are committed as bits, eight to a byte along the last axis: element 8 j + i is bit i of
+byte j, and the bits beyond the axis are zero. A sign is committed as an int8: -1, 0, 1, or 2, which
+stands for NaN.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from verifiable.claims import slack
+from verifiable.claims.form import Form, Proposal, View, Yardstick
+from verifiable.claims.statistic import Deviation, Statistic, deviation, first
+from verifiable.jaxpr.blocks import Array, Equation
+from verifiable.jaxpr.effects import FLOATS, Effect, effects_of
+
+COMPARISONS: dict[str, Callable[[Array, Array], Array]] = {
+    "eq": operator.eq,
+    "ne": operator.ne,
+    "lt": operator.lt,
+    "le": operator.le,
+    "gt": operator.gt,
+    "ge": operator.ge,
+}
+
+# A cast to booleans compares with zero.
+KINDS = frozenset({*COMPARISONS, "convert_element_type", "sign"})
+
+_NAN = 2  # the code of the sign of NaN
+
+
+class Margins(NamedTuple):
+    """What decides, element by element.
+
+    Attributes:
+      value: a number with the interval that each decision stands for; infinities are replaced by
+        the largest number.
+      slack: how far an honest device's may be from it.
+      own: the verifier's own decision, as it is committed by others, but not packed.
+    """
+
+    value: Array
+    slack: Array
+    own: Array
+
+
+class DecisionForm(Form):
+    """The form of a decision; see `Form`."""
+
+    mismatch: ClassVar[str] = "decision-mismatch"
+    shifts: ClassVar[bool] = False
+
+    @property
+    def observes(self) -> bool:
+        """The values that decide are not committed."""
+        return True
+
+    def eps_types(self, rounding_dtypes: frozenset[str]) -> frozenset[str]:
+        """Types that the operands were rounded to."""
+        return rounding_dtypes
+
+    @abstractmethod
+    def margins(self, operands: list[Array], eps: float) -> Margins:
+        """What decides, given the replayed operands."""
+
+    @abstractmethod
+    def read(self, claim: Array) -> tuple[Array, Array]:
+        """The committed decisions, one for each element, and whether each could be one at all."""
+
+    @abstractmethod
+    def interval(self, decided: Array) -> tuple[Array, Array]:
+        """The closed interval of `Margins.value` that leads to each decision."""
+
+    def test(self, operands: list[Array], claim: Array, yardstick: Yardstick) -> Statistic:
+        """Test committed decisions; runs under `jax.enable_x64`.
+
+        Args:
+          operands: as the verifier replayed them.
+          claim: what was committed.
+          yardstick: eps is the slack as a fraction of |value| + rms.
+
+        Returns:
+          `worst` is the largest distance of a value from the interval that leads to the decision,
+          as a fraction of the slack; `row` counts over all axes but the last.
+        """
+        found = self.margins(operands, yardstick.eps)
+        decided, valid = self.read(claim)
+        low, high = self.interval(decided)
+        absent = jnp.isnan(found.value)
+        short = jnp.maximum(jnp.maximum(low - found.value, found.value - high), 0)
+        ratio = jnp.where(absent, 0, short / found.slack)
+        ratio = jnp.where(valid, ratio, jnp.inf).astype(jnp.float64)
+        rows = math.prod(ratio.shape[:-1]), ratio.shape[-1]
+        by_row = jnp.max(ratio.reshape(rows), axis=-1, initial=0.0)
+        worst = jnp.max(by_row, initial=0.0)
+        return Statistic(
+            worst=worst,
+            row=first(by_row == worst),
+            passed=jnp.all(by_row <= 1.0),
+            finite_claim=jnp.all(self.finite(decided) | absent),
+            in_range=jnp.all(valid),
+            finite_operands=jnp.all(~absent | (decided == found.own)),
+        )
+
+    def finite(self, decided: Array) -> Array:
+        """Whether a decision is that of a number."""
+        return jnp.ones(decided.shape, bool)
+
+    def deviate(self, operands: list[Array], claim: Array, yardstick: Yardstick) -> Deviation:
+        """The value of each element, the interval that leads to its decision, and the slack."""
+        found = self.margins(operands, yardstick.eps)
+        decided, valid = self.read(claim)
+        low, high = self.interval(decided)
+        possible = valid & (self.finite(decided) | jnp.isnan(found.value))
+        low, high = jnp.where(possible, low, jnp.inf), jnp.where(possible, high, -jnp.inf)
+        return deviation(found.value, low, high, found.slack, found.slack / yardstick.eps)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison(DecisionForm):
+    """The form of a comparison.
+
+    The value that decides is b - a for `lt` and `le`, a - b for `gt` and `ge`, |a - b| for `ne` and
+    -|a - b| for `eq`: true stands for numbers from zero up, false for numbers up to zero.
+
+    Attributes:
+      kind: name of the comparison.
+      shape: of the output.
+      dtype: of the operands.
+      inexact: of each operand, whether honest devices compute it with other rounding.
+    """
+
+    kind: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    inexact: tuple[bool, ...]
+
+    def packed(
+        self, shape: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        """Bytes of eight decisions; a scalar is a row of one."""
+        rows, columns = _row(shape)
+        return (*rows, -(-columns // 8)), np.dtype(np.uint8)
+
+    def pack(self, out: Array) -> Array:
+        """Element 8 j + i as bit i of byte j."""
+        return jnp.packbits(out.reshape(_joined(self.shape)), axis=-1, bitorder="little")
+
+    def unpack(self, claim: Array) -> Array:
+        """The bits; those beyond the last axis are ignored."""
+        count = _row(self.shape)[1]
+        bits = jnp.unpackbits(claim, axis=-1, count=count, bitorder="little")
+        return bits.astype(bool).reshape(self.shape)
+
+    def read(self, claim: Array) -> tuple[Array, Array]:
+        """The bits; in a row whose last byte has a bit beyond the axis, none is valid."""
+        decided = self.unpack(claim).reshape(_joined(self.shape))
+        count = _row(self.shape)[1]
+        padding = claim[..., -1:] >> np.uint8(count % 8) if count % 8 else claim[..., :0]
+        none = jnp.all(padding == 0, axis=-1, keepdims=True)
+        return decided, jnp.broadcast_to(none, decided.shape)
+
+    def interval(self, decided: Array) -> tuple[Array, Array]:
+        """From zero to infinity for true, from minus infinity to zero for false."""
+        zero, inf = np.float32(0), np.float32(np.inf)
+        return jnp.where(decided, zero, -inf), jnp.where(decided, inf, zero)
+
+    def margins(self, operands: list[Array], eps: float) -> Margins:
+        """See the class."""
+        a, b = (self._aligned(x) for x in self._both(operands))
+        own = COMPARISONS[self.kind](a, b)
+        largest = jnp.finfo(a.dtype).max
+        distance = jnp.where((a == b) & jnp.isinf(a), largest, jnp.abs(a - b))
+        distance = jnp.minimum(distance, largest)
+        allowed = sum(
+            _slack(x, eps, self.dtype) if inexact else jnp.zeros((), a.dtype)
+            for x, inexact in zip((a, b), self.inexact, strict=True)
+        )
+        return Margins(
+            value=jnp.where(own, distance, -distance),
+            slack=jnp.broadcast_to(jnp.minimum(allowed, largest), distance.shape),
+            own=own,
+        )
+
+    def apart(self, mine: list[Array], theirs: list[Array]) -> Array:
+        """The largest distance of an operand from the replayed one, over |value| + rms."""
+        pairs = zip(self._both(mine), self._both(theirs), self.inexact, strict=True)
+        each = [(self._aligned(a), self._aligned(b)) for a, b, inexact in pairs if inexact]
+        return jnp.max(jnp.stack([_apart(a, b, self.dtype) for a, b in each]))
+
+    def _both(self, operands: list[Array]) -> list[Array]:
+        return operands if len(operands) == 2 else [*operands, np.zeros((), self.dtype)]
+
+    def _aligned(self, value: Array) -> Array:
+        """An operand with the shape of the output, whose last axis is a row."""
+        return jnp.broadcast_to(_wide(value), self.shape).reshape(_joined(self.shape))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sign(DecisionForm):
+    """The form of a sign. What decides is the value itself.
+
+    Attributes:
+      shape: of the output.
+      dtype: of operand and output.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    def packed(
+        self, shape: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        """A code for each element; a scalar is a row of one."""
+        return _joined(shape), np.dtype(np.int8)
+
+    def pack(self, out: Array) -> Array:
+        """The codes."""
+        return _code(out).reshape(_joined(self.shape))
+
+    def unpack(self, claim: Array) -> Array:
+        """The signs as numbers of the operand's type; what is no code counts as itself."""
+        signs = jnp.where(claim == _NAN, jnp.nan, claim.astype(jnp.float32))
+        return signs.astype(self.dtype).reshape(self.shape)
+
+    def read(self, claim: Array) -> tuple[Array, Array]:
+        """The codes; -1, 0, 1 and 2 are valid."""
+        return claim, (claim >= -1) & (claim <= _NAN)
+
+    def interval(self, decided: Array) -> tuple[Array, Array]:
+        """The numbers of that sign, and zero."""
+        zero, inf = np.float32(0), np.float32(np.inf)
+        return jnp.where(decided < 0, -inf, zero), jnp.where(decided > 0, inf, zero)
+
+    def finite(self, decided: Array) -> Array:
+        """Whether the code is not that of NaN."""
+        return decided != _NAN
+
+    def margins(self, operands: list[Array], eps: float) -> Margins:
+        """The value, within the largest number."""
+        v = _wide(operands[0]).reshape(_joined(self.shape))
+        largest = jnp.finfo(v.dtype).max
+        return Margins(
+            value=jnp.clip(v, -largest, largest),
+            slack=_slack(v, eps, self.dtype),
+            own=_code(jnp.sign(v)),
+        )
+
+    def apart(self, mine: list[Array], theirs: list[Array]) -> Array:
+        """The largest distance of the value from the replayed one, over |value| + rms."""
+        return _apart(_wide(mine[0]), _wide(theirs[0]), self.dtype)
+
+
+def _joined(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape with a last axis, even of a scalar."""
+    return shape or (1,)
+
+
+def _row(shape: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
+    *rows, columns = _joined(shape)
+    return tuple(rows), columns
+
+
+def _code(sign: Array) -> Array:
+    return jnp.where(jnp.isnan(sign), np.int8(_NAN), sign.astype(jnp.int8))
+
+
+def _wide(value: Array) -> Array:
+    """A value in float32, or in float64 if it needs more."""
+    value = jnp.asarray(value)
+    return value.astype(jnp.float64 if value.dtype.itemsize == 8 else jnp.float32)
+
+
+def _slack(value: Array, eps: float, dtype: np.dtype[Any]) -> Array:
+    """The slack of each element; infinities have none, and do not count in the rms."""
+    finite = jnp.isfinite(value)
+    found = slack.slack(jnp.where(finite, value, 0), eps, [dtype], counted=finite)
+    return jnp.where(finite, found, float(jnp.finfo(dtype).tiny))
+
+
+def _apart(mine: Array, theirs: Array, dtype: np.dtype[Any]) -> Array:
+    return slack.apart(mine, theirs, _slack(mine, 1.0, dtype))
+
+
+def propose(equation: Equation, view: View) -> Proposal | None:
+    """Claim a comparison or sign of floats that honest devices round apart; see `form.Rule`."""
+    dtype, [out] = equation.inputs[0].dtype, equation.outputs
+    inexact = tuple(not view.exact(a) for a in equation.inputs)
+    flips = Effect.DISCONTINUOUS in effects_of(equation) and any(inexact)
+    compares_itself = len(equation.inputs) == 2 and equation.inputs[0] is equation.inputs[1]
+    if not flips or compares_itself or dtype.name not in FLOATS:
+        return None
+    if equation.kind == "sign":
+        form = Sign(shape=out.shape, dtype=dtype)
+    elif out.dtype == np.bool_:
+        kind = equation.kind if equation.kind in COMPARISONS else "ne"
+        both = (*inexact, False)[:2]  # a cast compares with zero
+        form = Comparison(kind=kind, shape=out.shape, dtype=dtype, inexact=both)
+    else:
+        return None
+    return Proposal(form=form, operands=equation.inputs, covers=frozenset({equation.name}))
