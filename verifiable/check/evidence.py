@@ -30,24 +30,21 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from verifiable import trace as traces
 from verifiable.challenge import secret
-from verifiable.check import operands, replay, settings
-from verifiable.check.outputs import deviate
+from verifiable.check import settings
+from verifiable.check.accused import Accused, accused_of
 from verifiable.check.second_look import MANY, SIZES, Rows, Sizes, changes, decide, distances
 from verifiable.check.specification import Specification
 from verifiable.check.trees import parameter_root
 from verifiable.claims import freivalds
-from verifiable.claims.claim import Claim
 from verifiable.claims.statistic import Deviation
 from verifiable.encoding import tagged_hash
 from verifiable.errors import MalformedEncoding, require_type
 from verifiable.jaxpr import interpret
-from verifiable.jaxpr.blocks import Array, Env
-from verifiable.jaxpr.perturb import Noise, in_float64
+from verifiable.jaxpr.perturb import in_float64
 from verifiable.report import Report, Verdict
 from verifiable.submission import Submission
 from verifiable.trace import Commitment, Opening
@@ -129,7 +126,7 @@ class Evidence:
         output, index = bool(place[0]), int.from_bytes(place[1:5], "big")
         leaves: list[bytes] = []
         start = _HEADER
-        for leaf in _leaves(program, output, index):
+        for leaf in accused_of(program, output, index).leaves:
             rows = program.layout.rows_of(leaf)
             size = (rows.stop - rows.start) * program.layout.tensors[rows.tensor].row_bytes
             leaves.append(data[start : start + size])
@@ -199,7 +196,7 @@ def evidence_of(program: Specification, report: Report, submission: Submission) 
         index=index,
         trip=result.trip,
         row=result.row or 0,
-        opening=committed.open(_leaves(program, output, index)),
+        opening=committed.open(accused_of(program, output, index).leaves),
     )
 
 
@@ -232,37 +229,19 @@ def verify_evidence(
     with settings.neutral(compiled=True):
         # Before float64 is enabled, so that 64-bit arrays become those that JAX makes of them.
         params, inputs = program.conform_params(params), program.conform_inputs(inputs)
-        return _Trial(program, evidence, params, inputs).judge()
-
-
-def _needed(program: Specification, output: bool, index: int) -> operands.Part:
-    block, analysis = program.function.block, program.analysis
-    if not index < len(program.outputs if output else program.claims):
-        raise MalformedEncoding("the evidence is about a claim or output that does not exist")
-    claims, outputs = ([], [block.outputs[index]]) if output else ([index], [])
-    return operands.needed(block, analysis, claims, outputs, keyed=False)
-
-
-def _leaves(program: Specification, output: bool, index: int) -> list[int]:
-    """The leaves that evidence opens, in order."""
-    tensors, rows_of = _tensors(program, output, index), program.layout.rows_of
-    return [i for i in range(program.layout.size) if rows_of(i).tensor in tensors]
-
-
-def _tensors(program: Specification, output: bool, index: int) -> frozenset[int]:
-    """The accused tensor and those that its operands read."""
-    return _needed(program, output, index).reads | {index + output * len(program.claims)}
+        accused = accused_of(program, evidence.output, evidence.index)
+        return _Trial(accused, evidence, params, inputs).judge()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Trial:
-    program: Specification
+    accused: Accused
     evidence: Evidence
     params: Any
     inputs: tuple[Any, ...]
 
     def judge(self) -> Judgement:
-        program, e = self.program, self.evidence
+        program, e = self.accused.program, self.evidence
         given = self.opened()
         accused = program.judged(self.inputs)[e.output][e.index]
         if accused.discontinuities or accused.loops:
@@ -271,16 +250,17 @@ class _Trial:
                 excess=0.0,
                 message=f"{accused.name}: discontinuous or unbounded glue before it may explain it",
             )
-        part = _needed(program, e.output, e.index)
         with jax.enable_x64(True):
+            arguments = self.accused.arguments(self.params, self.inputs)
             centres = [
-                self.row(self.centre(part, given, apply)) for apply in (interpret.apply, in_float64)
+                self.row(self.centre(arguments, given, apply))
+                for apply in (interpret.apply, in_float64)
             ]
             found = decide(
                 np.minimum(*(distances(c, c.expected) for c in centres)),
                 np.maximum(*(c.limit for c in centres)),
                 np.minimum(*(c.scale for c in centres)),
-                functools.partial(self.changes, part, given, accused.replays_inexactly),
+                functools.partial(self.changes, arguments, given, accused.replays_inexactly),
             )
         verb = "shown to be wrong" if found.wrong else "not shown to be wrong"
         where = f"row {e.row}" if e.output else f"trip {e.trip}, row {e.row}"
@@ -290,17 +270,14 @@ class _Trial:
             message=f"{accused.name}, {where}: {verb}, at {found.excess:.3g} of what rounding does",
         )
 
-    @property
-    def claim(self) -> Claim:
-        return self.program.claims[self.evidence.index]
-
     def opened(self) -> dict[int, np.ndarray[Any, Any]]:
         """The opened tensors by their index, verified."""
-        e, layout = self.evidence, self.program.layout
-        indices = _leaves(self.program, e.output, e.index)
-        tensors = {i: layout.tensors[i] for i in _tensors(self.program, e.output, e.index)}
+        e, layout = self.evidence, self.accused.program.layout
+        tensors = {i: layout.tensors[i] for i in self.accused.tensors}
         found = {i: np.zeros((t.rows, t.columns), t.dtype) for i, t in tensors.items()}
-        for piece in traces.verify_opening(e.commitment, layout, e.opening, indices=indices):
+        for piece in traces.verify_opening(
+            e.commitment, layout, e.opening, indices=self.accused.leaves
+        ):
             found[piece.place.tensor][piece.place.start : piece.place.stop] = piece.rows
         return {i: found[i].reshape(t.shape) for i, t in tensors.items()}
 
@@ -311,46 +288,33 @@ class _Trial:
 
     def chosen(self, rows: int) -> slice:
         """The accused row among those of a `Deviation`."""
-        e = self.evidence
-        trips, width = (1, 1) if e.output else (math.prod(self.claim.trips), self.claim.row_width)
+        e, trips, width = self.evidence, 1, 1
+        if not e.output:
+            trips, width = math.prod(self.accused.claim.trips), self.accused.claim.row_width
         each = rows // max(trips * width, 1)
         if not (e.trip < trips and e.row < each):
             raise MalformedEncoding(f"trip {e.trip}, row {e.row} is outside of {trips} x {each}")
         start = (e.trip * each + e.row) * width
         return slice(start, start + width)
 
-    def centre(self, part: operands.Part, given: Any, apply: interpret.Apply) -> Deviation:
+    def centre(self, arguments: list[Any], given: Any, apply: interpret.Apply) -> Deviation:
         """The deviation itself, not projected, with KAPPA times the tolerance as its limit."""
-
-        def measure(claim: Claim, env: Env, context: replay.Context) -> Deviation:
-            read = interpret.read_all(env, claim.operands)
-            far = None if claim.far is None else interpret.read(env, claim.far)
-            with jax.disable_jit(False):
-                return test(read, far, context.claimed[claim.index])
-
-        def deviate_exactly(read: list[Array], far: Array | None, value: Array) -> Deviation:
-            claim, policy = self.claim, self.program.policy
-            eps = policy.eps_of(claim, claim.name)
-            return claim.form.deviate_exactly(claim.equation, read, far, value, eps)
-
-        test = jax.jit(deviate_exactly)
-
         with jax.disable_jit():
-            found = self.deviation(part, given, measure, apply)
+            found = self.accused.deviation(arguments, given, self.accused.measure, apply)
         return found._replace(limit=KAPPA * found.limit)
 
     def changes(
-        self, part: operands.Part, given: Any, inexact: bool, rows: Rows
+        self, arguments: list[Any], given: Any, inexact: bool, rows: Rows
     ) -> Iterator[tuple[Sizes, Rows]]:
         """Changes in perturbed replays; see `second_look.decide`.
 
         Args:
-          part: what the accused value needs.
+          arguments: from `Accused.arguments`.
           given: the opened tensors.
           inexact: whether replays can differ.
           rows: of those that `row` chooses.
         """
-        e, claim = self.evidence, None if self.evidence.output else self.claim
+        e, claim = self.evidence, None if self.evidence.output else self.accused.claim
         if not inexact:
             yield from ((SIZES[m % len(SIZES)], np.zeros(rows.shape)) for m in range(MANY))
             return
@@ -361,40 +325,8 @@ class _Trial:
         if claim is not None and claim.vectors is not None:
             vectors[claim.vectors] = freivalds.vectors(secret(seed), claim.vectors, DRAWS)
         first = int.from_bytes(seed[:4], "big")
-        run = functools.partial(jax.jit(functools.partial(self.perturbed, part)), given, vectors)
+        run = functools.partial(self.accused.perturbed, arguments, given, vectors)
         own = np.asarray(run(np.uint32(first), np.float32(0), np.float32(0)))
         chosen = np.arange(len(own))[self.chosen(len(own))][rows]
         for sizes, change in changes(run, own, chosen, first):
             yield sizes, change / draws
-
-    def perturbed(
-        self,
-        part: operands.Part,
-        given: Any,
-        vectors: Any,
-        seed: Array,
-        independent: Array,
-        coherent: Array,
-    ) -> Array:
-        losses = dict(self.program.policy.losses)
-        noise = Noise(seed=seed, independent=independent, coherent=coherent, losses=losses)
-        return self.deviation(part, given, operands.deviation, noise.apply, vectors).expected
-
-    def deviation(
-        self,
-        part: operands.Part,
-        given: Any,
-        measure: operands.Measure,
-        apply: interpret.Apply,
-        vectors: Any = None,
-    ) -> Deviation:
-        program, e, count = self.program, self.evidence, len(self.program.claims)
-        env = program.bind(self.params, self.inputs)
-        claimed = {i: jnp.asarray(x) for i, x in given.items() if i < count}
-        context = replay.context_of(program, vectors or {}, claimed)
-        found = operands.measure(program.function.block, part, context, env, measure, apply)
-        if e.output:
-            mine = jnp.asarray(interpret.read(env, program.function.block.outputs[e.index]))
-            eps = program.tolerances[program.outputs[e.index].name]
-            return deviate(jnp.asarray(given[count + e.index]), mine, eps)
-        return operands.flattened(found[e.index], self.claim)

@@ -115,6 +115,14 @@ class Specification:
         """Bytes of each value that the key keeps, because replayed equations need it."""
         return describe.kept(self.function, self.params, self.analysis)
 
+    @cached_property
+    def accused(self) -> dict[tuple[bool, int], Any]:
+        """What judges of a claim or output need, by whether it is an output and its index.
+
+        Filled by `check.accused`.
+        """
+        return {}
+
     def judged(self, inputs: tuple[Any, ...]) -> tuple[Sequence[Claim], Sequence[Output]]:
         """Claims and outputs; comparisons of subnormal inputs are discontinuities of this job."""
         leaves = jax.tree.leaves(inputs)

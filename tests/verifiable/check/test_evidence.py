@@ -17,8 +17,8 @@ from jax import lax
 import verifiable as vf
 from tests.helpers.runs import REJECT, SMALL, put, quantised
 from verifiable import challenge, trace
-from verifiable.check import evidence as module
 from verifiable.check import execute
+from verifiable.check.accused import accused_of
 from verifiable.check.evidence import Evidence, evidence_of, verify_evidence
 from verifiable.errors import MalformedEncoding, VerificationError
 from verifiable.jaxpr.perturb import Noise
@@ -112,7 +112,7 @@ def against(
         index=index,
         trip=trip,
         row=row,
-        opening=committed.open(module._leaves(program, output, index)),
+        opening=committed.open(accused_of(program, output, index).leaves),
     )
 
 
@@ -275,6 +275,30 @@ def test_exact_outputs_are_judged_by_equality():
     empty = next(c.index for c in program.claims if 0 in c.shape)
     with pytest.raises(MalformedEncoding, match="outside"):
         verify_evidence(against(run, empty, 0, program=program), program, W, X, mask)
+
+
+def convicted(program: vf.Program, w: Any, place: tuple[int, int]) -> bool:
+    """Whether a run whose first claim is changed in one place is shown wrong."""
+    honest = jax.device_get(program.prove(w, X))
+    values = [put(honest.trace.values[0], place, 9), *honest.trace.values[1:]]
+    cheat = replace(submitted(program, honest.y, values), parameters=vf.parameter_root(w))
+    e = against(cheat, 0, place[0], program=program)
+    kept = against(honest, 0, place[0], program=program)
+    assert not verify_evidence(kept, program, w, X).guilty
+    return verify_evidence(e, program, w, X).guilty
+
+
+def test_judgements_about_a_claim_share_what_is_compiled(monkeypatch: pytest.MonkeyPatch):
+    """Colluders are judged one after the other; parameters and rows are not compiled in."""
+    program, _, _ = made("layers")
+    assert convicted(program, W, (3, 5))
+
+    def never(*_: Any, **__: Any) -> Any:
+        raise AssertionError("compiled again")
+
+    monkeypatch.setattr(jax, "jit", never)
+    assert convicted(program, W, (4, 1))
+    assert convicted(program, 2 * W, (3, 5))
 
 
 def test_what_no_judge_can_recompute_makes_no_evidence():
