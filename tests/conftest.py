@@ -1,14 +1,19 @@
-"""Keeps the run of all tests small and quick: what a module compiles, and the garbage collector."""
+"""Keeps the run of all tests small and quick: what a module compiles, and the garbage collector.
+
+Tests are mostly compilation, and most of it is XLA's optimisations. So tests compile without them,
+unless they are marked `optimised`: those about bits, tolerances, speed or memory.
+"""
 
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
 
-from tests.helpers import memory
+from tests.helpers import compilation, memory
 from verifiable import program
 
 # Timings never decide a test.
@@ -21,10 +26,15 @@ program.compile.__kwdefaults__["self_test"] = False
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--optimised` compiles everything as for users; `--exhaustive` explores more scenarios."""
-    parser.addoption("--optimised", action="store_true", help="ignore quick_compilation")
+    parser.addoption("--optimised", action="store_true", help="compile all tests as users do")
     parser.addoption(
         "--exhaustive", action="store_true", help="explore all audits of up to five ballots"
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Say what the mark is for."""
+    config.addinivalue_line("markers", "optimised: compile as users do; for bits and tolerances")
 
 
 def pytest_collection_finish() -> None:
@@ -40,15 +50,9 @@ def _memory_of_a_module() -> Iterator[None]:
     memory.free_compiled_programs()
 
 
-@pytest.fixture(scope="module")
-def quick_compilation(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Compile the programs of a module without LLVM's optimisations: a third less work.
-
-    They are the same HLO, so verdicts, reasons and names are those of users; the last bits of
-    floats may be others. Not for modules about bits, tolerances, speed or memory.
-    """
-    import jax  # noqa: PLC0415 - many tests need no JAX
-
-    jax.config.update("jax_disable_most_optimizations", not request.config.option.optimised)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Compile what a test and its fixtures run without optimisations, unless it is marked."""
+    if "jax" in sys.modules:
+        marked = item.get_closest_marker("optimised") is not None
+        compilation.optimise(on=marked or item.config.option.optimised)

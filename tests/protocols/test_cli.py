@@ -20,6 +20,7 @@ from protocols.demo import devices, display, models
 from protocols.demo.accusation import Judged
 from protocols.demo.cheats import lineup
 from protocols.demo.cheats.submissions import nan_output
+from protocols.demo.models import networks
 from protocols.demo.scenes import check, evidence, settlement, vote
 from protocols.demo.scenes.scene import Progress
 from protocols.messages import Decision, Reason
@@ -29,8 +30,6 @@ from verifiable.audits import planning
 from verifiable.check.evidence import Judgement
 from verifiable.report import Verdict
 from verifiable.voting import VoteOutcome
-
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 SMALL = functools.cache(functools.partial(models.small_transformer, 3, width=128, layers=2))
 TEXTS = ["--text", "the cat sat on the mat", "--text", "rain tomorrow"]
@@ -47,6 +46,19 @@ def small(monkeypatch):
     monkeypatch.setattr(models, "small_transformer", SMALL)
     monkeypatch.setattr(settlement, "play", lambda _: iter([settled()]))
     monkeypatch.setattr(evidence, "play", lambda _: iter([evidence_summary()]))
+
+
+@pytest.fixture
+def shallow(monkeypatch):
+    """Two of the six layers of the trained encoder, which differ in nothing but their weights."""
+
+    def minilm() -> models.Encoder:
+        params = {k: v for k, v in full.trained.items() if k[:5] != "layer" or int(k[5:]) < 2}
+        encode = functools.partial(networks.encode, heads=full.heads, layers=2)
+        return dataclasses.replace(full, trained=params, params=params, encode=encode, layers=2)
+
+    full = models.minilm()
+    monkeypatch.setattr(models, "minilm", minilm)
 
 
 def evidence_summary(*, cheat: bool = True, honest: bool = False) -> evidence.EvidenceSummary:
@@ -114,7 +126,7 @@ def strict(text: str):
 @pytest.mark.skipif(
     importlib.util.find_spec(models.PACKAGE) is None, reason="the MiniLM weights are not installed"
 )
-def test_every_verdict_on_the_trained_encoder_is_right_and_one_json_object():
+def test_every_verdict_on_the_trained_encoder_is_right_and_one_json_object(shallow):
     result = run("demo", *TEXTS, "--json")
     found = strict(result.stdout)
     assert [d["name"] for d in found["devices"]] == [d.name for d in lineup("f32")]

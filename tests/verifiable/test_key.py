@@ -26,8 +26,6 @@ from verifiable.key import FORMAT, KeyHeader, VerifierKey
 from verifiable.policy import Policy
 from verifiable.report import Verdict
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 SECRET = challenge.secret(bytes(range(32)))
 TOKENS, WIDTH, WORDS = 64, 128, 50
 

@@ -18,8 +18,6 @@ from verifiable import challenge, program
 from verifiable.policy import Policy
 from verifiable.report import Verdict
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 RNG = np.random.default_rng(9)
 W = (RNG.standard_normal((32, 32)) / 6).astype(np.float32)
 X = RNG.standard_normal((16, 32)).astype(np.float32)

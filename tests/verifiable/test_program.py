@@ -113,6 +113,7 @@ def run(p: Any, x: Any, steps: list[Callable[[Any, Any], Any]]) -> Any:
     return {"hidden": norm(p, x), "answer": x.argmax(-1)}
 
 
+@pytest.mark.optimised
 @settings(max_examples=2, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.permutations(STEPS), st.data())
 def test_random_programs(steps: Any, data: st.DataObject) -> None:

@@ -23,8 +23,6 @@ from verifiable.check import trees
 from verifiable.errors import MalformedEncoding, Rejected
 from verifiable.trace import Commitment, Layout, Trace
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 ROWS, WIDTH = 16, 128
 RNG = np.random.default_rng(0)
 POLICY = vf.Policy(draws=4)

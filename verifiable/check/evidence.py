@@ -272,7 +272,7 @@ class _Trial:
 
     def opened(self) -> dict[int, np.ndarray[Any, Any]]:
         """The opened tensors by their index, verified."""
-        e, layout = self.evidence, self.accused.program.layout
+        e, layout, leaves = self.evidence, self.accused.program.layout, self.accused.leaves
         tensors = {i: layout.tensors[i] for i in self.accused.tensors}
         found = {i: np.zeros((t.rows, t.columns), t.dtype) for i, t in tensors.items()}
         for piece in traces.verify_opening(

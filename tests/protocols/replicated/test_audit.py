@@ -40,8 +40,6 @@ from verifiable.report import Verdict
 from verifiable.submission import Submission
 from verifiable.voting.quorum import FixedSize
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 RNG = np.random.default_rng(5)
 PARAMS = (RNG.standard_normal((128, 128)) / 8).astype(np.float32)
 X = RNG.standard_normal((16, 128)).astype(np.float32)

@@ -17,6 +17,8 @@ from verifiable.check import calibration
 from verifiable.policy import Calibration, Measured, Policy
 from verifiable.report import Verdict
 
+pytestmark = pytest.mark.optimised
+
 WIDTH, ROWS = 64, 24
 RNG = np.random.default_rng(0)
 PARAMS = {

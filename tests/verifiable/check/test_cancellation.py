@@ -18,6 +18,8 @@ from verifiable.check.outputs import compare
 from verifiable.jaxpr import interpret
 from verifiable.report import Verdict
 
+pytestmark = pytest.mark.optimised
+
 WIDTH, HIDDEN, ROWS = 128, 256, 16
 RNG = np.random.default_rng(7)
 X = RNG.standard_normal((ROWS, WIDTH)).astype(np.float32)

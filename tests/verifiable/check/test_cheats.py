@@ -27,8 +27,6 @@ from verifiable.errors import Rejected, Undecided, VerificationError
 from verifiable.report import REASONS, Report, Verdict
 from verifiable.trace import Trace
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_honest_runs_are_accepted(name: str):

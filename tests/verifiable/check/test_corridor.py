@@ -17,8 +17,6 @@ from verifiable import challenge, program
 from verifiable.check import corridor
 from verifiable.report import Verdict
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 WIDTH, ROWS = 96, 32
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((ROWS, WIDTH)).astype(np.float32)

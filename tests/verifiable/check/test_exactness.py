@@ -15,6 +15,8 @@ from verifiable import challenge, program
 from verifiable.policy import Policy
 from verifiable.report import Verdict
 
+pytestmark = pytest.mark.optimised
+
 SECRET = challenge.secret(bytes(range(32)))
 RNG = np.random.default_rng(5)
 # Sums of like signs are large: above 2^24, neighbours of the float are two or more apart.

@@ -14,8 +14,6 @@ from tests.helpers.runs import ACCEPT, REJECT, ROWS, WIDTH, W, honest
 from verifiable.key import VerifierKey
 from verifiable.trace import Trace
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 HOSTILE: dict[str, Any] = {
     "nothing": None,
     "a number": 3,

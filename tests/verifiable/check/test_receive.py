@@ -15,8 +15,6 @@ import verifiable as vf
 from tests.helpers.hostile import OBJECTS
 from verifiable.trace import Trace
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 PARAMS = jnp.asarray(np.random.default_rng(0).standard_normal((64, 64)) / 8, jnp.float32)
 X = jnp.ones((16, 64), jnp.float32)
 PROGRAM = vf.compile(

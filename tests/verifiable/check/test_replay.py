@@ -15,8 +15,6 @@ from jax import lax
 import verifiable as vf
 from verifiable.report import Verdict
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 WIDTH, ROWS = 64, 16
 RNG = np.random.default_rng(0)
 STACK = jnp.asarray(RNG.standard_normal((3, WIDTH, WIDTH)) / 8, jnp.float32)

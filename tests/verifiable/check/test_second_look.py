@@ -78,6 +78,7 @@ def lanes(values: Any, count: int) -> Any:
     return np.add.reduce([values[..., i::count].cumsum(-1)[..., -1] for i in range(count)], axis=0)
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize("name", ILL)
 @pytest.mark.parametrize("compile_", [True, False])
 def test_honest_runs_on_ill_conditioned_glue_are_not_rejected(name: str, *, compile_: bool):

@@ -224,6 +224,7 @@ ERRING = {
 }
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize(("fn", "x"), ERRING.values(), ids=ERRING.keys())
 def test_a_compiler_that_errs_convicts_no_honest_device(fn: Any, x: Any):
     """With vectors of 512 bits, the first is miscompiled on jax 0.10.2, and crashes the process."""

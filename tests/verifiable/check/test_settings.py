@@ -16,8 +16,6 @@ from verifiable import challenge, program
 from verifiable.policy import Policy
 from verifiable.report import Verdict
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 RNG = np.random.default_rng(8)
 ROWS, WIDTH = 16, 32
 W = (RNG.standard_normal((WIDTH, WIDTH)) / 6).astype(np.float32)

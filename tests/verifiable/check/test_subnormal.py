@@ -14,9 +14,12 @@ import pytest
 from tests.helpers.programs import FEW, PARAMS, Case, X
 from verifiable import challenge, program, trace
 from verifiable.check import evidence
+from verifiable.check.accused import accused_of
 from verifiable.check.subnormal import ambiguous
 from verifiable.jaxpr.blocks import Var
 from verifiable.report import Verdict
+
+pytestmark = pytest.mark.optimised
 
 TINY = 1e-40
 
@@ -65,7 +68,7 @@ def test_evidence_frames_no_device_that_keeps_subnormal_numbers():
                 index=0,
                 trip=0,
                 row=0,
-                opening=committed.open(evidence._leaves(compiled, False, 0)),
+                opening=committed.open(accused_of(compiled, False, 0).leaves),
             )
             assert not evidence.verify_evidence(accused, compiled, params, x).guilty
 

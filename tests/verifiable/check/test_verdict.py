@@ -36,8 +36,6 @@ from verifiable.check.verdict import judge
 from verifiable.claims.statistic import Statistic
 from verifiable.report import REASONS, Coverage
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 # ---------------------------------------------------------- what discontinuous glue may explain
 
 

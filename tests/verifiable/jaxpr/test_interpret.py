@@ -23,6 +23,8 @@ from tests.helpers.functions import (
 )
 from verifiable.jaxpr import flatten, interpret
 
+pytestmark = pytest.mark.optimised
+
 
 @each_example
 def test_evaluation_equals_the_function_bit_for_bit(case: Example):

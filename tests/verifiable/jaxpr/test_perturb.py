@@ -17,6 +17,8 @@ from verifiable.jaxpr import flatten, interpret
 from verifiable.jaxpr.perturb import Noise, in_float64
 from verifiable.policy import DEFAULT
 
+pytestmark = pytest.mark.optimised
+
 X = np.random.default_rng(0).standard_normal((6, 8)).astype(np.float32)
 LOSSES = dict(DEFAULT.losses)
 

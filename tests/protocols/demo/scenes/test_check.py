@@ -22,8 +22,6 @@ from verifiable.key import VerifierKey
 from verifiable.submission import Submission
 from verifiable.trace import Trace
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 SEED = bytes(range(32))
 TEXTS = ("the cat sat on the mat", "rain tomorrow", "a")
 

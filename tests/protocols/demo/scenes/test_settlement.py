@@ -21,8 +21,6 @@ from protocols.settlement.statements import SettlementError
 from protocols.settlement.verdicts import EpochLog, VerdictRecord
 from verifiable.report import Verdict
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 SEED = bytes(range(32))
 WORDS = {"job": b"j" * 32, "program": b"p" * 32, "policy": b"q" * 32}
 

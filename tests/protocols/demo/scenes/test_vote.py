@@ -21,8 +21,6 @@ from verifiable.key import VerifierKey
 from verifiable.submission import Submission
 from verifiable.voting import VoteOutcome
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 SEED = bytes(range(32))
 
 

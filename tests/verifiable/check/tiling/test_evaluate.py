@@ -24,8 +24,6 @@ from verifiable.check.tiling.rules import Cut
 from verifiable.policy import Policy
 from verifiable.trace import Trace
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 RNG = np.random.default_rng(11)
 ROWS, WIDTH, HEADS = 12, 48, 3
 FEW = Policy(draws=2)

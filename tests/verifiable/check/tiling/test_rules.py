@@ -15,8 +15,6 @@ from verifiable.check.tiling.rules import Cut
 from verifiable.jaxpr import flatten, interpret
 from verifiable.jaxpr.blocks import Equation
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 RNG = np.random.default_rng(11)
 A = RNG.standard_normal((4, 6, 8)).astype(np.float32)
 B = RNG.standard_normal((4, 8, 6)).astype(np.float32)

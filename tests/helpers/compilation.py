@@ -1,0 +1,56 @@
+"""Compiles what tests run without most of XLA's optimisations, which take most of a test's time.
+
+The programs are the same HLO, so verdicts, reasons and names are those of users; the last bits of
+floats may be others.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+_EMITTERS = "xla_cpu_use_fusion_emitters"
+
+
+def optimise(*, on: bool) -> None:
+    """Let XLA optimise what is compiled from now on, as for users, or not."""
+    import jax  # noqa: PLC0415 - many tests need no JAX
+    from jax._src import compiler  # noqa: PLC0415
+
+    jax.config.update("jax_disable_most_optimizations", not on)
+    current = compiler.get_compile_options
+    for_users = getattr(current, "__wrapped__", current)
+    compiler.get_compile_options = for_users if on else _without_emitters(for_users)
+
+
+@functools.cache
+def _without_emitters(for_users: Callable[..., Any]) -> Callable[..., Any]:
+    """JAX's function that makes XLA's options, without the emitters of fused operations.
+
+    They take more than half of the time; XLA's earlier ones emit the same operations. JAX has no
+    setting for it, and some versions of XLA no earlier ones.
+    """
+    if not _knows(_EMITTERS):
+        return for_users
+
+    @functools.wraps(for_users)
+    def options(*arguments: Any, **more: Any) -> Any:
+        made = for_users(*arguments, **more)
+        made.env_option_overrides = [*made.env_option_overrides, (_EMITTERS, False)]
+        return made
+
+    return options
+
+
+def _knows(option: str) -> bool:
+    """Whether the installed XLA has an option."""
+    import jax  # noqa: PLC0415
+
+    try:
+        jax.jit(lambda: 0, compiler_options={option: False}).lower().compile()
+    except Exception as error:
+        if "No such compile option" not in str(error):
+            raise
+        return False
+    return True
