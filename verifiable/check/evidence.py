@@ -275,9 +275,7 @@ class _Trial:
         e, layout, leaves = self.evidence, self.accused.program.layout, self.accused.leaves
         tensors = {i: layout.tensors[i] for i in self.accused.tensors}
         found = {i: np.zeros((t.rows, t.columns), t.dtype) for i, t in tensors.items()}
-        for piece in traces.verify_opening(
-            e.commitment, layout, e.opening, indices=self.accused.leaves
-        ):
+        for piece in traces.verify_opening(e.commitment, layout, e.opening, indices=leaves):
             found[piece.place.tensor][piece.place.start : piece.place.stop] = piece.rows
         return {i: found[i].reshape(t.shape) for i, t in tensors.items()}
 
