@@ -24,8 +24,6 @@ from verifiable.claims.form import Yardstick
 from verifiable.policy import Policy
 from verifiable.report import Report, Verdict
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 F32 = np.dtype(np.float32)
 INF, NAN = math.inf, math.nan
 EPS = 2.0**-16
