@@ -2,7 +2,7 @@
 
     slack(v) = eps (|v| + rms(row of v)) + tiny
 
-rms is over the last axis; tiny, the smallest normal number, allows for flushed subnormal numbers.
+rms is over the last axis; tiny, of `extremes`, allows for flushed subnormal numbers.
 Roundings and decisions use it.
 """
 
@@ -14,6 +14,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from verifiable.claims.extremes import tiny
 from verifiable.jaxpr.blocks import Array
 
 
@@ -39,10 +40,10 @@ def slack(
     else:
         count = jnp.sum(counted, axis=-1, keepdims=True, dtype=value.dtype)
         mean = jnp.sum(square, axis=-1, keepdims=True) / jnp.maximum(count, 1)
-    tiny = max(float(jnp.finfo(t).tiny) for t in types if t is not None)
+    least = max(tiny(t) for t in types if t is not None)
     # A sum that overflows would allow for everything.
     size = jnp.minimum(jnp.abs(value) + top * jnp.sqrt(mean), jnp.finfo(value.dtype).max)
-    return eps * size + tiny
+    return eps * size + least
 
 
 def apart(mine: Array, theirs: Array, unit: Array) -> Array:

@@ -178,6 +178,17 @@ def test_overflow_of_a_narrow_type_is_its_rounding():
         assert (worst <= 1) == passes, (value, claim, worst)
 
 
+def test_small_numbers_of_float16_are_held_to_their_size():
+    """Cheat: attention to one of 16,384 tokens, whose probability no other token makes up for.
+
+    Every device keeps the subnormal numbers of float16: only their last digit is free.
+    """
+    share = 2.0**-14
+    for claim, passes in ((share, True), (share * 1.003, True), (share / 2, False), (0.0, False)):
+        assert (worst_of("float16", share, claim, 2.0**-8)[0] <= 1) == passes
+    assert worst_of("bfloat16", 2.0**-127, 0.0, 2.0**-6)[0] <= 1  # flushed
+
+
 def test_a_value_that_is_not_finite_shows_nothing():
     form = CHAINS["int8"]
     v = np.asarray([[np.nan, 1.0], [2.0, 3.0]], np.float32)
