@@ -55,6 +55,7 @@ CLEAR = 4.0
 HEAVY = 8.0
 VISIBLE = 2.0**-6
 WITHIN = 32.0
+MOST = 2**14  # rows that MANY replays decide
 
 SIZES = ((1.0, 0.0), (WIDEN, 0.0), (0.0, 1.0), (0.0, WIDEN))  # independent, coherent
 
@@ -253,7 +254,9 @@ def decide(distance: Rows, limit: Rows, scale: Rows, changes: Changes) -> Look:
     seen: dict[float, list[Rows]] = {}
     spread = np.zeros_like(limit)
     excess = np.zeros_like(limit)
+    kept = np.arange(rows.size)
     for count, (sizes, change) in enumerate(changes(rows), start=1):
+        change = change[kept]  # noqa: PLW2901 - of all rows before
         seen.setdefault(max(sizes), []).append(change)
         spread = np.maximum(spread, change * (WIDEN / max(sizes)))
         if count not in (FEW, MANY):
@@ -267,6 +270,14 @@ def decide(distance: Rows, limit: Rows, scale: Rows, changes: Changes) -> Look:
         clear = (distance > limit + CLEAR * spread) & (excess > 1.0)
         if clear.any() or not (excess > 1.0).any():
             break
+        if count == FEW:  # No other row can be shown wrong any more.
+            few = np.flatnonzero(excess > 1.0)
+            few = np.sort(few[np.argsort(-excess[few], kind="stable")[:MOST]])
+            distance, limit, scale, spread, excess, kept = (
+                x[few] for x in (distance, limit, scale, spread, excess, kept)
+            )
+            seen = {size: [x[few] for x in draws] for size, draws in seen.items()}
+    rows = rows[kept]
     worst = int(np.argmax(excess))
     return Look(bool(excess[worst] > 1.0), int(rows[worst]), 0, float(excess[worst]))
 

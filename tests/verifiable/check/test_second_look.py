@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -271,6 +272,21 @@ def test_a_heavy_tail_decides_nothing():
     assert not judged([22.0], some(3)).wrong
     assert judged([2.0], some(MANY)).wrong
     assert not judged([2.0], some(MANY - 1)).wrong
+
+
+def test_many_replays_keep_what_few_have_not_acquitted():
+    """Rows are named as before; a claim that is wrong throughout takes no memory for each row."""
+    distance = np.full(10, 6.0)
+    distance[[2, 5]] = 2.0, 6.5
+    found = judged(distance, changes(*np.ones(10)))
+    assert (found.wrong, found.row) == (True, 5)
+    with mock.patch.object(second_look, "MOST", 3):
+        assert judged(distance, changes(*np.ones(10))) == found
+        tails = np.where(np.arange(10) == 5, 6.0, 1.0)  # the worst of few, explained by many
+        late = lambda rows: (  # noqa: E731
+            ((1.0, 0.0), (tails if m > FEW else np.ones(10))[rows]) for m in range(MANY)
+        )
+        assert judged(distance, late).row in (0, 1)
 
 
 def test_few_replays_decide_only_what_is_clear():
