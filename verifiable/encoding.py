@@ -35,7 +35,7 @@ from verifiable.errors import MalformedEncoding
 MAX_DEPTH: Final = 16
 """How deep arrays and maps may nest."""
 
-MAX_ITEMS: Final = 1 << 14
+MAX_ITEMS: Final = 1 << 12
 """The most items that are decoded by default: every element, key and value counts, at any depth."""
 
 _TENSOR_DTYPES: Final = frozenset(

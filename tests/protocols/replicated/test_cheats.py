@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from protocols.messages import MAX_VALUE, Reveal
-from protocols.replicated import Absent, Phase, start
+from protocols.messages import MAX_VALUE, InvalidSignature, Reveal, Signed, disclose, sign
+from protocols.replicated import Absent, AskReveal, Phase, Received, order, start
+from tests.helpers import wire
 from tests.helpers.jobs import (
     ELSEWHERE,
     JOB,
@@ -171,6 +173,36 @@ def test_a_copycat_loses_its_seat_and_honest_workers_win():
     assert run.all(Absent) == [Absent(worker=C, phase=Phase.REVEAL)]
 
 
+def test_a_seated_worker_that_plays_coordinator_gets_nothing_to_copy():
+    """Mallory has a seat, and asks Alice for her reveal while commitments are open."""
+    alice, mallory = wire.ALICE_ID.id, wire.MALLORY_ID.id
+    run = Run.of(rules(FixedSize(bad=0.1, size=2)), workers=[alice, mallory], job=wire.JOB)
+    reveal = answer(alice, job=wire.JOB)
+    run.send(reveal.commit)
+
+    def ask(key: Ed25519PrivateKey, deadline: int) -> Signed[Reveal]:
+        task = AskReveal(worker=alice, deadline=deadline)
+        request = sign(order(wire.JOB, task), key.sign).encode()
+        return disclose(
+            reveal,
+            request,
+            job=wire.JOB,
+            coordinator=wire.BOSS_ID,
+            signer=wire.ALICE.sign,
+        )
+
+    with pytest.raises(InvalidSignature):
+        ask(wire.MALLORY, NOW + 5)
+    # So Mallory has to commit before she sees any answer.
+    run.send(answer(mallory, LIE, job=wire.JOB).commit)
+    (task,) = [effect for effect in run.all(AskReveal) if effect.worker == alice]
+    shown = ask(wire.BOSS, task.deadline)
+    assert run.do(Received(at=NOW, message=shown)) == []
+    taken = dataclasses.replace(reveal, worker=mallory)
+    assert refused(run.send(taken)) == ["opening-mismatch"]
+    assert refused(run.send(taken.commit)) == ["second-commit"]
+
+
 def test_one_identity_never_holds_two_seats():
     config = rules(FixedSize(bad=0.1, size=3))
     with pytest.raises(ValueError, match="listed once"):
@@ -195,12 +227,12 @@ def test_identities_without_stake_are_never_drawn():
 @pytest.mark.parametrize("values", [(1.0, 1.0008, 1.0016), (1.0, 1.0008, 3.0), (1.0, 2.0, 3.0)])
 def test_arrival_order_decides_nothing(values: tuple[float, ...]):
     ends: set[tuple[Phase, bytes | None, bytes]] = set()
-    for order in itertools.permutations(range(3)):
+    for arrival in itertools.permutations(range(3)):
         run = Run.of(metric(3))
         sent = [answer(worker, number(x)) for worker, x in zip(WORKERS, values, strict=False)]
-        for i in order:
+        for i in arrival:
             run.send(sent[i].commit)
-        for i in reversed(order):
+        for i in reversed(arrival):
             run.send(sent[i])
         run.draw()
         while run.state.phase is Phase.AUDIT:
