@@ -172,9 +172,11 @@ class Comparison(DecisionForm):
 
     def unpack(self, claim: Array) -> Array:
         """The bits; those beyond the last axis are ignored."""
-        count = _row(self.shape)[1]
-        bits = jnp.unpackbits(claim, axis=-1, count=count, bitorder="little")
-        return bits.astype(bool).reshape(self.shape)
+        # In 32 bits: LLVM cannot compile some fusions of `jnp.unpackbits`, and ends the process.
+        bits = claim.astype(jnp.int32)[..., None] >> np.arange(8, dtype=np.int32) & 1
+        rows, columns = _row(self.shape)
+        decided = bits.reshape(*rows, 8 * claim.shape[-1])[..., :columns] == 1
+        return decided.reshape(self.shape)
 
     def read(self, claim: Array) -> tuple[Array, Array]:
         """The bits; in a row whose last byte has a bit beyond the axis, none is valid."""
