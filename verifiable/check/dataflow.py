@@ -3,7 +3,7 @@
     known            it depends on parameters only, so it can be computed before any job;
     rounding_dtypes  types that it was rounded to since it was last exact; if there are none, it is
                      *exact*: honest devices compute the same bits, unless
-    narrow_sums      sums in a narrow type since it was last exact (`jaxpr.sums`);
+    narrow_sums      the longest sums in narrow types since it was last exact (`jaxpr.sums`);
     discontinuities  one of these equations flipped because of a last-bit difference;
     sources          inputs of the function that an exact float was moved from;
     ties             comparisons of exact floats before it, which flip where these are subnormal
@@ -27,10 +27,11 @@ from verifiable.jaxpr import indices, integers
 from verifiable.jaxpr.blocks import Atom, Block, Equation, Literal, Var
 from verifiable.jaxpr.effects import Effect, effects_of, is_float, rounding_dtype
 from verifiable.jaxpr.graph import Graph, uses
-from verifiable.jaxpr.sums import narrow_sum
+from verifiable.jaxpr.sums import after_trips, narrow_sums
 from verifiable.policy import NarrowSum
 
 NOTHING: frozenset[str] = frozenset()
+LONG = 2**14  # iterations of a loop whose number is not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +201,7 @@ class Forward:
                 fact = replace(
                     fact,
                     rounding_dtypes=fact.rounding_dtypes | {rounding_dtype(a.dtype) for a in own},
-                    narrow_sums=fact.narrow_sums | narrow_sum(equation),
+                    narrow_sums=narrow_sums(equation, [f.narrow_sums for f in inputs]),
                 )
             self.facts[v] = fact.under(guard)
 
@@ -226,20 +227,33 @@ class Forward:
             self._block(body, guard, claimable=claimable)
             return [self.fact(a) for a in body.outputs[:count]]
 
-        self._fixpoint(carries, turn)
+        self._fixpoint(carries, turn, equation.params["length"])
         for v, inner, atom in zip(equation.outputs, carries, body.outputs, strict=False):
             self.facts[v] = self.facts[inner].join(self.fact(atom))
         for v, atom in zip(equation.outputs[count:], body.outputs[count:], strict=True):
             self.facts[v] = self.fact(atom)
 
-    def _fixpoint(self, carries: Sequence[Var], turn: Callable[[], list[Fact]]) -> None:
-        """Weaken the facts about carries until an iteration no longer changes them."""
+    def _fixpoint(self, carries: Sequence[Var], turn: Callable[[], list[Fact]], trips: int) -> None:
+        """Weaken the facts about carries until an iteration no longer changes them.
+
+        Sums that grow with every iteration are as long as they are after all of them.
+        """
+        growing = False
         while True:
             before = [self.facts[v] for v in carries]
             after = [f.join(g) for f, g in zip(before, turn(), strict=True)]
             if after == before:
                 return
+            pairs = list(zip(before, after, strict=True))
+            alike = all(replace(f, narrow_sums=g.narrow_sums) == g for f, g in pairs)
+            if alike and growing:
+                sums = [after_trips(f.narrow_sums, g.narrow_sums, trips) for f, g in pairs]
+                after = [replace(f, narrow_sums=n) for f, n in zip(after, sums, strict=True)]
             self.facts.update(zip(carries, after, strict=True))
+            if alike and growing:
+                turn()
+                return
+            growing = alike
 
     def _cond(self, equation: Equation, guard: Fact, *, claimable: bool) -> None:
         index = self.fact(equation.inputs[0])
@@ -265,7 +279,7 @@ class Forward:
             self._block(body, inner, claimable=False)
             return [self.fact(a).under(inner) for a in body.outputs]
 
-        self._fixpoint(body.inputs, turn)
+        self._fixpoint(body.inputs, turn, LONG)
         itself = frozenset() if known else frozenset({equation.name})
         for v, inner in zip(equation.outputs, body.inputs, strict=True):
             fact = self.facts[inner]

@@ -146,3 +146,73 @@ def test_a_device_that_adds_up_a_replayed_product_narrowly_is_accepted():
     other = np.tanh(np.tile(-few, 64)) @ PARAMS["square"]
     wrong = compiled.check(key, X, y=(np.tanh(few), other), trace=(other,))
     assert (wrong.verdict, wrong.reason) == (Verdict.REJECT, "claim-mismatch")
+
+
+# ----------------------------------------------------------------------------- additions in a row
+
+LAYERS = 12
+STREAM = {
+    "layers": (RNG.standard_normal((LAYERS, 64, 64)) / 8).astype(BF16),
+    "head": (RNG.standard_normal((64, 64)) / 8).astype(BF16),
+}
+TOKENS = RNG.standard_normal((32, 64)).astype(BF16)
+
+
+def normed(x: Any) -> Any:
+    wide = x.astype(jnp.float32)
+    return (wide / jnp.sqrt((wide * wide).mean(-1, keepdims=True) + 1e-5)).astype(BF16)
+
+
+def layer(x: Any, w: Any) -> Any:
+    return x + normed(x) @ w
+
+
+def unrolled(p: Any, x: Any) -> Any:
+    for w in p["layers"]:
+        x = layer(x, w)
+    return normed(x) @ p["head"]
+
+
+def scanned(p: Any, x: Any) -> Any:
+    x, _ = lax.scan(lambda x, w: (layer(x, w), None), x, p["layers"])
+    return normed(x) @ p["head"]
+
+
+@pytest.mark.parametrize("fn", [unrolled, scanned])
+def test_additions_in_a_narrow_type_count_as_one_sum(fn: Any):
+    compiled = program.compile(fn, STREAM, TOKENS)
+    *_, rounding, head = compiled.claims
+    [stream] = rounding.narrow_sums
+    assert not head.narrow_sums
+    assert stream.dtype == "bfloat16"
+    assert LAYERS + 1 <= stream.terms <= LAYERS + 4
+    assert compiled.tolerances[rounding.name] == REPLAYED * np.sqrt(stream.terms)
+    # The first layers, and sums in float32, keep the tolerance of their types.
+    wide = program.compile(fn, STREAM, TOKENS.astype(np.float32))
+    assert not any(c.narrow_sums for c in wide.claims)
+
+
+def test_a_device_that_keeps_float32_between_additions_is_accepted():
+    """The stream of a program with 60 additions, each rounded to bfloat16 or none of them."""
+    terms = RNG.standard_normal((61, 64, 512)).astype(BF16).astype(np.float32)
+    rounded, kept = terms[0], terms[0]
+    for term in terms[1:]:
+        rounded = (rounded + term).astype(BF16).astype(np.float32)
+        kept = kept + term
+    size = np.abs(rounded) + np.sqrt((rounded**2).mean(-1, keepdims=True))
+    deviation = (np.abs(kept - rounded) / size).max()
+    own = dict(policy.DEFAULT.eps)["bfloat16"]
+    assert own < deviation < 0.8 * REPLAYED * np.sqrt(61)
+
+
+def test_a_sum_that_starts_anew_in_every_iteration_does_not_grow():
+    def fn(p: Any, x: Any) -> Any:
+        def step(x: Any, w: Any) -> Any:
+            few = lax.dot(x, w[:, :2])  # not worth a claim
+            return jnp.tanh(jnp.tile(few, 32)), None
+
+        x, _ = lax.scan(step, x, p["layers"])
+        return normed(x) @ p["head"]
+
+    compiled = program.compile(fn, STREAM, TOKENS)
+    assert compiled.claims[0].narrow_sums == {NarrowSum("bfloat16", 64)}
