@@ -7,7 +7,8 @@ Given exact operands, a device may lose some unit roundoffs u of the result's ty
                                       c u for sine and cosine, whose arguments are reduced; in
                                       float16 and bfloat16, which devices evaluate in float32 and
                                       round, no more than arithmetic
-    sum          u sum |s_k|          s_k the sums of the first k terms: one addition after another
+    sum          what additions cut off (`_added_up`); of running sums and scatters u sum |s_k|,
+                 s_k the sums of the first k terms: one addition after another
     product      c u |A| |B|          sums of products, summed in blocks; c u of the largest |y| on
                                       the last axis for Cholesky factors, triangular solvers and
                                       Fourier transforms
@@ -122,6 +123,8 @@ def losses(
     if all(exact):
         return [None] * len(outputs)
     kind = equation.kind
+    if kind == "reduce_sum":
+        return [_added_up(values[0], equation.params["axes"])]
     if kind in _SUMS:
         return [_unit(outputs[0]) * _partial_sums(equation, values, outputs[0])]
     if kind in _PRODUCTS:
@@ -147,14 +150,12 @@ def losses(
 
 
 def _partial_sums(equation: Equation, values: Sequence[Array], out: Array) -> Array:
-    """A bound of the magnitudes of all partial sums of a sum, added up.
+    """A bound of the magnitudes of all partial sums of running sums or a scatter, added up.
 
     Terms of both signs keep partial sums small; of terms of one sign they grow, and so does what an
     accumulator loses.
     """
     kind, params = equation.kind, equation.params
-    if kind == "reduce_sum":
-        return _in_blocks(_widened_half(values[0]), params["axes"])
     if kind == "cumsum":
         [below] = interpret.apply(equation, [_size(values[0])])
         [sums] = interpret.apply(equation, [_size(out)])
@@ -170,21 +171,36 @@ def _partial_sums(equation: Equation, values: Sequence[Array], out: Array) -> Ar
     return _size(terms) * _size(magnitude)
 
 
-def _in_blocks(x: Array, axes: Sequence[int]) -> Array:
-    """`_partial_sums` of a sum over axes, from the sums of about sqrt(n) blocks of terms.
+def _added_up(x: Array, axes: Sequence[int]) -> Array:
+    """What a sum over some axes may lose, in whatever order or number of partial sums it adds up.
 
-    Within a block, a partial sum exceeds that of the blocks before it by at most the magnitudes in
-    the block.
+    A partial sum is a multiple of its last digit, so each addition loses what the term has below
+    that digit. Of about sqrt(n) blocks of terms, these are added up: their sum over any run of
+    blocks may be lost, which for equal terms is much more than for random ones. A tree of partial
+    sums loses some roundoffs of the largest.
     """
+    if jnp.iscomplexobj(x):
+        return _added_up(jnp.real(x), axes) + _added_up(jnp.imag(x), axes)
     kept = [d for d in range(x.ndim) if d not in axes]
-    n = math.prod(x.shape[d] for d in axes)
-    x = jnp.transpose(jnp.asarray(x), [*kept, *axes]).reshape([x.shape[d] for d in kept] + [n])
+    n, digits = math.prod(x.shape[d] for d in axes), jnp.finfo(x.dtype).nmant
+    wide = jnp.float64 if x.dtype == jnp.float64 else jnp.float32
+    x = jnp.transpose(jnp.asarray(x, wide), [*kept, *axes])
+    x = x.reshape([x.shape[d] for d in range(len(kept))] + [n])
     blocks = max(1, math.isqrt(n))
     size = -(-n // blocks)
     x = jnp.pad(x, [(0, 0)] * len(kept) + [(0, blocks * size - n)])
     x = x.reshape([*x.shape[:-1], blocks, size])
-    before = jnp.abs(jnp.cumsum(jnp.sum(x, axis=-1), axis=-1)).sum(axis=-1)
-    return size * (before + jnp.sum(jnp.abs(x), axis=(-1, -2)))
+    sums = jnp.sum(x, axis=-1)
+    until = jnp.cumsum(sums, axis=-1)
+    before, after = until - sums, until[..., -1:] - until
+    # The largest partial sum in each block, from either end.
+    reach = jnp.maximum(jnp.abs(before), jnp.abs(after)) + jnp.sum(jnp.abs(x), axis=-1)
+    unit = lax.nextafter(reach, jnp.full_like(reach, jnp.inf)) - reach
+    unit = unit * 2.0 ** (jnp.finfo(wide).nmant - digits)
+    step = jnp.maximum(unit, jnp.finfo(wide).tiny)[..., None]
+    walk = jnp.cumsum(jnp.sum(x - jnp.round(x / step) * step, axis=-1), axis=-1)
+    range_ = jnp.max(walk, axis=-1, initial=0) - jnp.min(walk, axis=-1, initial=0)
+    return range_ + 2.0**-digits * jnp.max(reach, axis=-1, initial=0)
 
 
 def _dimensions(equation: Equation) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ from jax import lax
 
 from tests.helpers.functions import bound
 from verifiable.jaxpr import flatten, interpret
-from verifiable.jaxpr.perturb import Noise, in_float64
+from verifiable.jaxpr.perturb import Noise, in_float64, losses
 from verifiable.policy import DEFAULT
 
 pytestmark = pytest.mark.optimised
@@ -91,6 +92,44 @@ def test_what_cancels_loses_by_the_size_of_its_terms(name: str):
     unit = 2.0**-11 if x.dtype == np.float16 else 2.0**-24
     assert np.isfinite(change).all()
     assert change.max() > unit * size
+
+
+TERMS = 256
+ROWS = np.random.default_rng(1).standard_normal((500, TERMS))
+SUMMED: dict[str, Any] = {
+    "equal terms": np.exp(3 * ROWS[:, :1]) * np.ones(TERMS),
+    "nearly equal terms": 100 + 1e-4 * ROWS,
+    "squares far from zero": (100 + ROWS) ** 2,
+    "both signs": ROWS,
+    "heavy tails": np.exp(3 * ROWS),
+    "a few values": np.where(ROWS > 0, 0.1, 0.7),
+    "runs of equal terms": np.repeat(ROWS[:, :4], TERMS // 4, axis=1),
+}
+
+
+def one_by_one(x: Any, lanes: int) -> Any:
+    """Sums in partial sums, each from first to last, in float32."""
+    total = np.zeros((len(x), lanes), np.float32)
+    for part in np.split(x, TERMS // lanes, axis=1):
+        total = total + part
+    return functools.reduce(np.add, total.T)
+
+
+@pytest.mark.parametrize("name", SUMMED)
+def test_a_sum_loses_at_most_three_times_what_it_may_in_any_order(name: str):
+    """A spread allows four times as much; the magnitudes of all partial sums are far more."""
+    x = SUMMED[name].astype(np.float32)
+    function, _ = flatten.trace(lambda x: jnp.sum(x, axis=1), x)
+    [equation] = function.block.equations
+    plain = interpret.apply(equation, [x])
+    [loss] = losses(equation, [x], plain, LOSSES)
+    orders = [one_by_one(x, lanes) for lanes in (1, 4, 8, 16)]
+    shuffled = np.random.default_rng(2).permutation(x, axis=1)
+    orders += [one_by_one(x[:, ::-1], 1), one_by_one(shuffled, 1), *plain]
+    exact = x.astype(np.float64).sum(1)
+    assert max(np.max(np.abs(y - exact) / np.asarray(loss)) for y in orders) <= 3
+    if name == "squares far from zero":
+        assert np.median(np.asarray(loss) / exact) * 2**24 <= 12  # one by one, at worst 128
 
 
 def test_a_coherent_move_has_one_sign():
