@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 
 from verifiable.check import operands, replay
-from verifiable.check.outputs import deviate
 from verifiable.check.specification import Specification
 from verifiable.claims.claim import Claim
 from verifiable.claims.statistic import Deviation
@@ -132,9 +131,8 @@ class Accused:
         context = replay.context_of(program, vectors or {}, claimed)
         found = operands.measure(block, self.part, context, env, measure, apply)
         if self.output:
-            mine = jnp.asarray(interpret.read(env, block.outputs[self.index]))
-            eps = program.tolerances[program.outputs[self.index].name]
-            return deviate(jnp.asarray(given[count + self.index]), mine, eps)
+            theirs = jnp.asarray(given[count + self.index])
+            return program.deviation(self.index, theirs, env)
         return operands.flattened(found[self.index], self.claim)
 
 

@@ -156,10 +156,7 @@ class CompiledCheck:
             own, findings = replay.check(self.program.function.block, context, env)
             for i, output in enumerate(self.program.outputs):
                 theirs, eps = arguments.outputs[i], self.program.tolerances[output.name]
-                terms = None
-                if output.cancellation is not None:
-                    share = self.program.policy.terms_share(output)
-                    terms = share * output.cancellation.terms(env)
+                terms = self.program.terms(output, env)
                 findings.outputs[i] = compare(theirs, own[i], eps, self.strategy.tile_bytes, terms)
             return findings, own
 

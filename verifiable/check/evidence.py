@@ -153,7 +153,7 @@ class Judgement:
 
     Attributes:
       guilty: whether the device is shown to be wrong.
-      excess: distance of the row over its widened limit; infinite where it must be equal.
+      excess: distance of the row over its limit and spread; infinite where it must be equal.
       message: the finding in words, with the name of the claim or output.
     """
 

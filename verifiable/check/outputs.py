@@ -128,13 +128,11 @@ def _compare_rows(
         finite = jnp.isfinite(deviations)  # where mine is finite, theirs is iff the difference is
     norms = _norms(mine)
     own = jnp.isfinite(norms)
-    # Terms that are not finite allow nothing.
-    scale = jnp.where(jnp.isfinite(least), jnp.maximum(norms, least), norms)
-    ratio = jnp.where(own, deviations / (eps * scale + floor), 0.0)
+    ratio = jnp.where(own, deviations / (eps * _at_least(norms, least) + floor), 0.0)
     return jnp.where(jnp.isnan(ratio), jnp.inf, ratio), finite, own
 
 
-def deviate(theirs: Array, mine: Array, eps: float) -> Deviation:
+def deviate(theirs: Array, mine: Array, eps: float, terms: Array | None = None) -> Deviation:
     """How far each row of an output is from the replayed one; arguments as of `compare`.
 
     Integers and booleans are infinitely far or equal.
@@ -148,9 +146,15 @@ def deviate(theirs: Array, mine: Array, eps: float) -> Deviation:
     wide = jnp.complex128 if jnp.iscomplexobj(mine) else jnp.float64
     theirs, mine = (x.reshape(rows).astype(wide) for x in (theirs, mine))
     norms = _norms(mine)
+    scale = norms if terms is None else _at_least(norms, _norms(terms.reshape(rows)))
     if jnp.iscomplexobj(mine):
         theirs, mine = (jnp.concatenate([x.real, x.imag], axis=-1) for x in (theirs, mine))
-    return deviation(mine, theirs, theirs, eps * norms + floor, norms)
+    return deviation(mine, theirs, theirs, eps * scale + floor, norms)
+
+
+def _at_least(norms: Array, least: Array) -> Array:
+    """The larger of two norms; terms that are not finite allow nothing."""
+    return jnp.where(jnp.isfinite(least), jnp.maximum(norms, least), norms)
 
 
 def _norms(x: Array) -> Array:

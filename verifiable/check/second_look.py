@@ -40,7 +40,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from verifiable.check import operands, replay
-from verifiable.check.outputs import deviate
 from verifiable.check.specification import Specification
 from verifiable.check.trees import by_name
 from verifiable.claims.statistic import Deviation, Statistic
@@ -65,7 +64,7 @@ class Look(NamedTuple):
 
     Attributes:
       wrong: whether a row is shown to be wrong.
-      row: the row with the largest excess.
+      row: the row with the largest excess, or, if none is beyond its limit, the nearest to it.
       trip: the iteration that it belongs to, counted over the scans around the claim.
       excess: its distance over limit and spread.
     """
@@ -169,9 +168,7 @@ class SecondLook:
         kind, index = target
         if kind == "claim":
             return operands.flattened(found[index], program.claims[index])
-        output = program.outputs[index]
-        mine = interpret.read(env, program.function.block.outputs[index])
-        return deviate(given["output"], jnp.asarray(mine), program.tolerances[output.name])
+        return program.deviation(index, given["output"], env)
 
     def _measured(
         self, part: operands.Part, given: Any, measure: operands.Measure, *how: Any
@@ -249,7 +246,10 @@ def decide(distance: Rows, limit: Rows, scale: Rows, changes: Changes) -> Look:
     """
     rows = np.flatnonzero(distance > limit)
     if not rows.size:
-        return Look(False, 0, 0, 0.0)
+        with np.errstate(invalid="ignore"):
+            within = np.nan_to_num(distance / limit, nan=0.0)
+        worst = int(np.argmax(within)) if within.size else 0
+        return Look(False, worst, 0, float(np.max(within, initial=0.0)))
     distance, limit, scale = distance[rows], limit[rows], scale[rows]
     seen: dict[float, list[Rows]] = {}
     spread = np.zeros_like(limit)

@@ -8,16 +8,19 @@ from functools import cached_property
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from verifiable.check import cancellation, describe, subnormal
-from verifiable.check.outputs import Output
+from verifiable.check.outputs import Output, deviate
 from verifiable.check.partition import Analysis
 from verifiable.check.schedule import Strategy
 from verifiable.check.trees import conform, is_deleted
 from verifiable.claims import freivalds
 from verifiable.claims.claim import Claim
+from verifiable.claims.statistic import Deviation
 from verifiable.errors import require_type
-from verifiable.jaxpr.blocks import Env, Function
+from verifiable.jaxpr import interpret
+from verifiable.jaxpr.blocks import Array, Env, Function
 from verifiable.jaxpr.effects import is_float
 from verifiable.key import VerifierKey
 from verifiable.policy import Policy
@@ -109,6 +112,23 @@ class Specification:
         """The policy's eps by name of the claim or output; zero for what must be equal."""
         claims = {c.name: self.policy.eps_of(c, c.name) for c in self.claims}
         return claims | {o.name: self.policy.output_eps_of(o, o.name) for o in self.outputs}
+
+    def terms(self, output: Output, env: Env) -> Array | None:
+        """What an output's rows are held to near zero, as a fraction of its terms.
+
+        Args:
+          output: of the program.
+          env: values by variable, all that the output is replayed from among them.
+        """
+        if output.cancellation is None:
+            return None
+        return self.policy.terms_share(output) * output.cancellation.terms(env)
+
+    def deviation(self, index: int, theirs: Array, env: Env) -> Deviation:
+        """How far an output is from the replayed one; see `outputs.deviate` and `terms`."""
+        output = self.outputs[index]
+        mine = jnp.asarray(interpret.read(env, self.function.block.outputs[index]))
+        return deviate(theirs, mine, self.tolerances[output.name], self.terms(output, env))
 
     @cached_property
     def kept(self) -> dict[str, int]:

@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 from jax import lax
 
-from verifiable import challenge, program
-from verifiable.check.outputs import compare
+from verifiable import challenge, parameter_root, program
+from verifiable import trace as traces
+from verifiable.check.evidence import KAPPA, Evidence, verify_evidence
+from verifiable.check.outputs import compare, deviate
 from verifiable.jaxpr import interpret
 from verifiable.report import Verdict
 
@@ -44,7 +46,9 @@ def case() -> SimpleNamespace:
     key = compiled.setup(params, challenge.secret(bytes(range(32))))
     terms = np.sqrt((hidden**2) @ (head**2))[:, None]
     assert abs(y[3, 0]) < 1e-6 * terms[3, 0]
-    return SimpleNamespace(program=compiled, y=y, trace=trace, key=key, terms=terms)
+    return SimpleNamespace(
+        program=compiled, y=y, trace=trace, key=key, terms=terms, head=params["head"]
+    )
 
 
 def compared(theirs: Any, mine: Any, terms: Any = None) -> float:
@@ -84,6 +88,39 @@ def test_a_score_near_zero_is_not_free():
         report = moved(by)
         assert report.verdict is not Verdict.ACCEPT
         np.testing.assert_allclose(report.y, c.y, atol=2.0**-16 * c.terms.max())
+
+
+def test_a_judge_holds_a_score_to_its_terms_too():
+    """An honest score that the check accepts, four times nearer to a judge's limit."""
+    c = case()
+    params = {"up": UP, "head": c.head}
+    y = c.y.copy()
+    y[3] += np.float32(0.9 * 2.0**-16 * c.terms[3, 0])
+    committed = traces.commit(y, c.trace)
+    evidence = Evidence(
+        program=c.program.id,
+        parameters=parameter_root(params),
+        commitment=committed.commitment,
+        output=True,
+        index=0,
+        trip=0,
+        row=3,
+        opening=committed.open(list(range(c.program.layout.size))),  # of the claim, and of y
+    )
+    found = verify_evidence(evidence, c.program, params, X)
+    assert not found.guilty
+    assert found.excess == pytest.approx(0.9 / KAPPA, rel=0.02)
+    assert "at 0.22" in found.message
+
+
+def test_deviation_and_comparison_have_one_limit():
+    c = case()
+    with jax.enable_x64(True):
+        theirs, mine = jnp.asarray(c.y * np.float32(1.001)), jnp.asarray(c.y)
+        terms = jnp.asarray(SHARE * c.terms)
+        found = deviate(theirs, mine, 2.0**-12, terms)
+        ratio = np.abs(found.high - found.expected)[:, 0] / found.limit
+        assert np.max(ratio) == pytest.approx(compared(theirs, mine, terms))
 
 
 def test_where_nothing_cancels_nothing_changes():
