@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from benchmarks.devices import NAMES, Answer, devices
+from benchmarks.devices import NAMES, QUICK, Answer, devices
 from benchmarks.zoo.layers import layer_norm
 from benchmarks.zoo.subject import Inputs, Subject, Weights
 from verifiable import program
@@ -177,7 +177,7 @@ class OneUnit:
     def __init__(self, bench: Bench, claim: Claim):
         """Compile the cheat for one claim."""
         self._bench, self._claim = bench, claim
-        self._jitted = jax.jit(self._run)
+        self._jitted = jax.jit(self._run, compiler_options=QUICK)
 
     def __call__(self, params: Any, inputs: Inputs, seed: int) -> Answer:
         """Answer and trace; the seed chooses iteration, row and direction."""

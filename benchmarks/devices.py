@@ -47,11 +47,14 @@ Device: TypeAlias = Callable[[Any, "tuple[Any, ...]", int], Answer]
 
 UP, DOWN, AWAY, TOWARDS, EACH, INDEPENDENT = range(6)
 NAMES = ("jit", "op by op", "ulp independent", "ulp coherent")
+# Simulated devices run a few times: LLVM's optimisations cost more than they save.
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 def devices(program: Program) -> dict[str, Device]:
     """The honest devices of a program, by name."""
-    jitted, moving = jax.jit(program.execute), jax.jit(functools.partial(_moving, program))
+    jitted = jax.jit(program.execute)
+    moving = jax.jit(functools.partial(_moving, program), compiler_options=QUICK)
 
     def compiled(params: Any, inputs: Any, run: int) -> Answer:
         del run
@@ -80,7 +83,7 @@ def lanes(program: Program, count: int) -> Device:
     def run(params: Any, inputs: Any) -> Answer:
         return executed(program, params, inputs, functools.partial(_in_lanes, count))
 
-    jitted = jax.jit(run)
+    jitted = jax.jit(run, compiler_options=QUICK)
     return lambda params, inputs, _: jitted(params, inputs)
 
 
@@ -98,7 +101,7 @@ def narrow_sums(program: Program) -> Device:
     def run(params: Any, inputs: Any) -> Answer:
         return executed(program, params, inputs, apply)
 
-    jitted = jax.jit(run)
+    jitted = jax.jit(run, compiler_options=QUICK)
     return lambda params, inputs, _: jitted(params, inputs)
 
 
