@@ -63,6 +63,10 @@ class Miscompiled(RuntimeError):
         )
 
 
+class IndeterminateWarning(UserWarning):
+    """A visible part of a program is behind discontinuities, where no cheat is ever rejected."""
+
+
 class VerificationError(Exception):
     """What a device sent does not verify. Only `Rejected` and malformed data show a fault."""
 

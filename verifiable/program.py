@@ -69,7 +69,7 @@ class Program(Specification):
 
     def __str__(self) -> str:
         """The table of claims, what is discontinuous, and what the key keeps of the parameters."""
-        return describe.text(self.id, self.analysis, self.kept)
+        return describe.text(self.id, self.analysis, self.outputs, self.kept)
 
     def with_policy(self, policy: Policy) -> Program:
         """The same program under another policy, such as one from `calibrate`.
@@ -368,14 +368,13 @@ def compile(
       self_test: whether the first `setup` tests the compiled check, on a random run op by op.
 
     Raises:
-      TypeError: `fn` is not callable, a leaf is not an array (the message names it), or a primitive
-        has a parameter without a canonical form.
+      TypeError: `fn` is not callable, a leaf is not an array, or a primitive has no canonical form.
       ValueError: the policy has no tolerance for a dtype that is needed.
+
+    Warns `IndeterminateWarning` if over a tenth of the arithmetic is behind discontinuities.
     """
     if not callable(fn):
-        raise TypeError(
-            f"fn must be a function, got {type(fn).__name__}: compile(fn, params, *inputs)"
-        )
+        raise TypeError(f"fn must be a function, got {type(fn).__name__}: compile(fn, params, ...)")
     require_threads()
     require_type("policy", policy, Policy)
     require_type("strategy", strategy or Strategy(), Strategy)
@@ -395,4 +394,5 @@ def compile(
         self_test=self_test,
     )
     compiled.require_policy()
+    describe.warn(found)
     return compiled

@@ -27,6 +27,7 @@ from verifiable.jaxpr import indices, integers
 from verifiable.jaxpr.blocks import Atom, Block, Equation, Literal, Var
 from verifiable.jaxpr.effects import Effect, effects_of, is_float, rounding_dtype
 from verifiable.jaxpr.graph import Graph, uses
+from verifiable.jaxpr.nonfinite import asks_only
 from verifiable.jaxpr.sums import after_trips, narrow_sums
 from verifiable.policy import NarrowSum
 
@@ -94,7 +95,7 @@ class Forward:
       facts: about each variable that was passed.
       claims: by equation.
       discontinuities: names of equations where a last-bit difference may flip a value.
-      bounds: of values that are integers; see `jaxpr.integers`.
+      bounds: of values for which floats are exact; see `jaxpr.integers`.
       ties: by name of a comparison of exact floats, the inputs that these were moved from.
     """
 
@@ -103,7 +104,7 @@ class Forward:
     facts: dict[Var, Fact] = field(default_factory=dict)
     claims: dict[Equation, Claimed] = field(default_factory=dict)
     discontinuities: set[str] = field(default_factory=set)
-    bounds: dict[Var, int | None] = field(default_factory=dict)
+    bounds: dict[Var, integers.FixedPoint | None] = field(default_factory=dict)
     ties: dict[str, frozenset[Var]] = field(default_factory=dict)
 
     @staticmethod
@@ -120,8 +121,8 @@ class Forward:
         """Facts about an atom."""
         return CERTAIN if isinstance(atom, Literal) else self.facts[atom]
 
-    def bound(self, atom: Atom) -> int | None:
-        """The largest magnitude of a value that is an integer; see `jaxpr.integers`."""
+    def bound(self, atom: Atom) -> integers.FixedPoint | None:
+        """The bound of a value for which floats are exact; see `jaxpr.integers`."""
         known = self.bounds.get(atom) if isinstance(atom, Var) else None
         return integers.of_type(atom) if known is None else known
 
@@ -156,10 +157,12 @@ class Forward:
     def _first_order(self, equation: Equation, guard: Fact, *, claimable: bool) -> None:
         self.claims.pop(equation, None)
         self._replayed(equation, guard)
-        if not claimable or self.outputs_known(equation):
+        proposal = registry.propose(equation, self) if claimable else None
+        if proposal is None:
             return
-        proposal = registry.propose(equation, self)
-        if proposal is not None:
+        # A device computes known values itself. It commits to one only where it may honestly differ
+        # from the coordinator's by more than rounding.
+        if not self.outputs_known(equation) or proposal.covers & self.discontinuities:
             self._commit(equation, proposal, guard)
 
     def _replayed(self, equation: Equation, guard: Fact) -> None:
@@ -169,12 +172,14 @@ class Forward:
         floats = [a for a in equation.inputs if is_float(a.dtype)]
         rounded = any(not self.exact(a) for a in floats)
         moves = Effect.EXACT, Effect.NARROW, Effect.UNDEFINED
-        bounds = [self.bound(a) for a in equation.inputs]
         effects = effects_of(equation)
-        if equation.kind == "scatter" and indices.distinct(equation, self.graph.producers):
+        if asks_only(equation, self.graph.producers) or (
+            equation.kind == "scatter" and indices.distinct(equation, self.graph.producers)
+        ):
             effects = (Effect.EXACT,)
         for v, effect in zip(equation.outputs, effects, strict=True):
-            bound = self.bounds[v] = integers.of_output(equation, v, bounds)
+            bound = integers.of_output(equation, v, self.bound, self.graph.producers)
+            self.bounds[v] = bound
             arithmetic = bool(floats) or is_float(v.dtype)
             flips = {
                 Effect.DISCONTINUOUS: rounded,
@@ -182,7 +187,7 @@ class Forward:
                 Effect.UNKNOWN: arithmetic,
             }
             rounds = dict.fromkeys(moves, rounded) | {Effect.DISCONTINUOUS: False}
-            # Integers that the type holds are exact, whatever the arithmetic.
+            # Numbers that the type holds are exact, whatever the arithmetic.
             rounds[Effect.CONTINUOUS] = arithmetic and (rounded or bound is None)
             discontinuities = joined.discontinuities
             if flips.get(effect, False):

@@ -1,25 +1,36 @@
-"""The text of a program: its table of claims, and which parameters its key keeps."""
+"""The text of a program: its claims, what stays indeterminate, and what its key keeps.
+
+A wrong claim or output behind a discontinuity is indeterminate, never rejected. So the text lists
+the discontinuities with the share of the arithmetic behind them, and `warn` warns of a large one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import jax
 
+from verifiable.check.outputs import Output
 from verifiable.check.partition import Analysis, Frame
+from verifiable.errors import IndeterminateWarning
 from verifiable.jaxpr.blocks import Function, Var
 from verifiable.report import table
 
-_SHOWN = 8  # largest values that the key keeps
+_SHOWN = 8  # largest values that the key keeps, and names in a warning
+_VISIBLE = 0.1  # share of the arithmetic behind discontinuities that is worth a warning
 
 
-def text(program_id: bytes, found: Analysis, kept: Mapping[str, int]) -> str:
-    """The table of claims, the discontinuities, and the largest values that the key keeps.
+def text(
+    program_id: bytes, found: Analysis, outputs: Sequence[Output], kept: Mapping[str, int]
+) -> str:
+    """The table of claims, what is behind discontinuities, and the largest values in the key.
 
     Args:
       program_id: 32 bytes.
       found: analysis of the program.
+      outputs: of the program.
       kept: bytes by name, from the function `kept`.
     """
     total = max(found.checked + found.replayed, 1)
@@ -31,7 +42,11 @@ def text(program_id: bytes, found: Analysis, kept: Mapping[str, int]) -> str:
     rows.append(("(replayed)", "", "", "", f"{found.replayed / total:.1%}", ""))
     parts = [f"program {program_id.hex()}", table(rows)]
     if found.discontinuities:
-        parts.append("discontinuities: " + ", ".join(found.discontinuities))
+        lines = [("discontinuity", "arithmetic behind it", "outputs behind it")]
+        for name in found.discontinuities:
+            behind = ", ".join(o.name for o in outputs if name in o.discontinuities)
+            lines.append((name, f"{share(found, {name}):.1%}", behind))
+        parts.append(table(lines))
     largest = sorted(kept.items(), key=lambda item: -item[1])
     if largest:
         lines = [(name, f"{nbytes:,}") for name, nbytes in largest[:_SHOWN]]
@@ -40,6 +55,29 @@ def text(program_id: bytes, found: Analysis, kept: Mapping[str, int]) -> str:
             lines.append((f"({len(largest) - _SHOWN} smaller)", f"{rest:,}"))
         parts.append(table([("kept in the key", "bytes"), *lines]))
     return "\n".join(parts)
+
+
+def share(found: Analysis, names: Collection[str]) -> float:
+    """The share of a program's arithmetic in claims behind any of some discontinuities."""
+    total = max(found.checked + found.replayed, 1)
+    claims = found.by_equation.values()
+    return sum(c.work for c in claims if c.discontinuities.intersection(names)) / total
+
+
+def warn(found: Analysis) -> None:
+    """Warn the caller's caller if much of a program's arithmetic is behind discontinuities."""
+    behind = share(found, found.discontinuities)
+    if behind <= _VISIBLE:
+        return
+    names = [n for n in found.discontinuities if share(found, {n})]
+    more = f" and {len(names) - _SHOWN} more" if names[_SHOWN:] else ""
+    warnings.warn(
+        f"{behind:.0%} of the arithmetic is behind discontinuities, where a wrong result is "
+        f"indeterminate and never rejected: {', '.join(names[:_SHOWN])}{more}; print(program) "
+        "lists them",
+        IndeterminateWarning,
+        stacklevel=3,
+    )
 
 
 def kept(function: Function, params: Any, found: Analysis) -> dict[str, int]:

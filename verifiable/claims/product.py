@@ -279,6 +279,8 @@ def propose(equation: Equation, view: View) -> Proposal | None:
         return None
     lhs, rhs = equation.inputs
     known = [view.known(a) for a in equation.inputs]
+    if all(known):
+        return None
     far_is_left = known[0] if any(known) else lhs.size < rhs.size
     found = contraction(equation, near=int(far_is_left))
     if found is None or (found.far_must_be_known and not known[found.far]):

@@ -12,7 +12,9 @@ Two honest devices may compute a value with different rounding. Given such a val
     unknown         a primitive that no table lists: it may round, and may be discontinuous.
 
 Arithmetic on integers is exact, but not if its result is a float (`integers` says where it is).
-`is_finite` counts as exact: it compares with the largest number, which no honest value comes near.
+`is_finite` counts as exact: it compares with the largest number, which no honest value comes near;
+`nonfinite` has the comparisons that ask the same. A reduction by a function is exact if that
+function only selects.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from verifiable.jaxpr import flatten
 from verifiable.jaxpr.blocks import Equation
 
 
@@ -76,14 +79,18 @@ _ORDERING = _names("""
     clamp cummax cummin max min reduce_max reduce_min reduce_window_max reduce_window_min sort
 """)
 
+# Reductions by a function, and the functions of two values that select one or combine bits.
+_REDUCTIONS = _names("reduce reduce_window")
+_SELECTIONS = _names("and max min or xor")
+
 # Cheap enough to compute again from smaller inputs instead of keeping the result in a key.
 REBUILT = (PRIMITIVES[Effect.EXACT] | PRIMITIVES[Effect.CONTINUOUS]) - _names("""
     cholesky conv_general_dilated dot_general fft gather ragged_dot_general scatter scatter-add
     scatter-max scatter-min scatter-mul scatter_add scatter_max scatter_min scatter_mul sort
     triangular_solve
 """) | _names("""
-    convert_element_type eq floor ge gt le lt ne random_bits random_fold_in random_seed
-    random_split random_unwrap random_wrap rem round shift_left shift_right_arithmetic
+    bitcast_convert_type convert_element_type eq floor ge gt le lt ne random_bits random_fold_in
+    random_seed random_split random_unwrap random_wrap rem round shift_left shift_right_arithmetic
     shift_right_logical sign threefry2x32
 """)
 
@@ -103,6 +110,9 @@ def effects_of(equation: Equation) -> tuple[Effect, ...]:
     kind, outputs = equation.kind, equation.outputs
     if kind == "top_k":
         return (Effect.EXACT, Effect.DISCONTINUOUS)
+    if kind in _REDUCTIONS and len(outputs) == 1:
+        operation = flatten.single_operation(equation.params)
+        kind = operation if operation in _SELECTIONS else kind
     first = equation.inputs[0].dtype if equation.inputs else np.dtype(bool)
     if kind == "convert_element_type":
         effect = _cast(first, outputs[0].dtype)

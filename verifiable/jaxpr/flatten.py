@@ -84,6 +84,19 @@ def subprograms(params: Mapping[str, Any]) -> Iterator[Any]:
     yield from jex.jaxprs_in_params(dict(params))
 
 
+def single_operation(params: Mapping[str, Any]) -> str | None:
+    """The primitive of two scalars that a reduction applies, if its only jaxpr is just that."""
+    programs = [p for p in subprograms(params) if is_jaxpr(p)]
+    if len(programs) != 1:
+        return None
+    block = flatten(programs[0]).block
+    if len(block.equations) != 1 or len(block.inputs) != 2:
+        return None
+    [equation] = block.equations
+    whole = set(equation.inputs) == set(block.inputs) and block.outputs == equation.outputs
+    return equation.kind if whole and not equation.bodies else None
+
+
 # The parameter that holds the jaxpr of a call primitive; it takes the operands of the call.
 _CALLEE = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 _CALLS = frozenset(

@@ -1,25 +1,45 @@
-"""Which values are integers, and how large they can be: where arithmetic on floats is exact.
+"""Which values are integers times a power of two, and how large: where floats are exact.
 
-A type whose significand has p bits holds every integer up to 2^p. If the terms of a sum or product
-are integers and the largest possible result is at most 2^p, so are all partial results, in any
-order: no device rounds. A bound is None where a value need not be an integer, or may be larger.
-Whatever is not proven here is rounded.
+A type whose significand has p bits holds every k 2^-s with |k| up to 2^p, unless it is subnormal.
+If the terms of a sum or product are such numbers, and the largest possible result is one too, so
+are all partial results, in any order: no device rounds. Positions with a half added are such
+numbers, and so are uniform random numbers, which are made from random bits. A bound is None where
+a value need not be one, or may be larger. Whatever is not proven here is rounded.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
 from verifiable.jaxpr.blocks import Atom, Equation, Literal, Var
-from verifiable.jaxpr.effects import FLOATS
+from verifiable.jaxpr.effects import FLOATS, is_float
 from verifiable.jaxpr.sums import terms
 
-Bound = int | None
-Bounds = Sequence[int]
+
+class FixedPoint(NamedTuple):
+    """The value is k 2^-scale, k an integer with |k| <= largest."""
+
+    largest: int
+    scale: int = 0
+
+    @property
+    def magnitude(self) -> int:
+        """The largest magnitude, rounded up to an integer."""
+        return -(-self.largest >> self.scale)
+
+    def at(self, scale: int) -> int:
+        """`largest` in units of 2^-scale, for a scale at least as large."""
+        return self.largest << (scale - self.scale)
+
+
+Bounds = Callable[[Atom], FixedPoint | None]
+Producers = Mapping[Var, Equation]
 
 # Operands of products are rounded to bfloat16 on some devices, unless the program asks for more.
 _OPERAND = 2**8
@@ -31,45 +51,77 @@ _MOVES = frozenset(
     rev select_n slice sort split squeeze stack stop_gradient tile transpose unstack
     """.split()
 )
-_RULES: Mapping[str, Callable[[Bounds], int]] = {
-    "abs": max,
-    "neg": max,
-    "add": sum,
-    "add_any": sum,
-    "sub": sum,
-    "mul": math.prod,
-    "square": lambda bounds: bounds[0] ** 2,
+
+
+def _largest(bounds: Sequence[FixedPoint]) -> FixedPoint:
+    scale = max(b.scale for b in bounds)
+    return FixedPoint(max(b.at(scale) for b in bounds), scale)
+
+
+def _sum(bounds: Sequence[FixedPoint]) -> FixedPoint:
+    scale = max(b.scale for b in bounds)
+    return FixedPoint(sum(b.at(scale) for b in bounds), scale)
+
+
+def _product(bounds: Sequence[FixedPoint]) -> FixedPoint:
+    return FixedPoint(math.prod(b.largest for b in bounds), sum(b.scale for b in bounds))
+
+
+_RULES: Mapping[str, Callable[[Sequence[FixedPoint]], FixedPoint]] = {
+    "abs": _largest,
+    "neg": _largest,
+    "add": _sum,
+    "add_any": _sum,
+    "sub": _sum,
+    "mul": _product,
+    "square": lambda bounds: _product([bounds[0]] * 2),
 }
 _SUMS = frozenset({"reduce_sum", "cumsum", "reduce_window_sum"})
 _PRODUCTS = frozenset({"dot_general", "conv_general_dilated"})
+_WHOLE = frozenset({"ceil", "floor", "round"})
 
 
-def of_type(atom: Atom) -> Bound:
+def of_type(atom: Atom) -> FixedPoint | None:
     """The bound of a value of which nothing but its type is known, or of a literal."""
     dtype = atom.dtype
     if isinstance(atom, Literal):
         value = complex(atom.value) if _numeric(dtype) else math.nan
-        real = value.real if not value.imag else math.nan
-        return _fitting(abs(int(real)), dtype) if float(real).is_integer() else None
+        if isinstance(value, float) or value.imag or not math.isfinite(value.real):
+            return None
+        number = Fraction(value.real)
+        return _fitting(
+            FixedPoint(abs(number.numerator), number.denominator.bit_length() - 1), dtype
+        )
     if dtype == np.bool_:
-        return 1
+        return FixedPoint(1)
     if jnp.issubdtype(dtype, np.integer):
         info = jnp.iinfo(dtype)
-        return max(-int(info.min), int(info.max))
+        return FixedPoint(max(-int(info.min), int(info.max)))
     return None
 
 
-def of_output(equation: Equation, output: Var, inputs: Sequence[Bound]) -> Bound:
-    """The bound of an output of an equation that is evaluated, given those of its inputs."""
-    found = None if _wraps(equation, output) else _computed(equation, inputs)
-    bound = None if found is None else _fitting(found, output.dtype)
-    return of_type(output) if bound is None else bound
+def of_output(
+    equation: Equation, output: Var, bound: Bounds, producers: Producers
+) -> FixedPoint | None:
+    """The bound of an output of an equation that is evaluated, given those of its inputs.
+
+    Args:
+      equation: any without bodies.
+      output: one of its outputs.
+      bound: of an atom.
+      producers: the equation that computes each variable.
+    """
+    found = _uniform(equation, bound, producers)
+    if found is None and not _wraps(equation, output):
+        found = _computed(equation, [bound(a) for a in equation.inputs])
+    fitting = None if found is None else _fitting(found, output.dtype)
+    return of_type(output) if fitting is None else fitting
 
 
-def _computed(equation: Equation, inputs: Sequence[Bound]) -> Bound:
+def _computed(equation: Equation, inputs: Sequence[FixedPoint | None]) -> FixedPoint | None:
     kind = equation.kind
     if kind == "iota":
-        return max(equation.params["shape"][equation.params["dimension"]] - 1, 0)
+        return FixedPoint(max(equation.params["shape"][equation.params["dimension"]] - 1, 0))
     # What chooses among the cases, or says where a value goes, is no part of the result.
     taken = inputs[1:] if kind == "select_n" else inputs
     if kind in ("dynamic_slice", "dynamic_update_slice"):
@@ -77,34 +129,93 @@ def _computed(equation: Equation, inputs: Sequence[Bound]) -> Bound:
     bounds = [b for b in taken if b is not None]
     if len(bounds) < len(taken) or not bounds:
         return None
+    if kind in _WHOLE or (
+        kind == "convert_element_type" and not is_float(equation.outputs[0].dtype)
+    ):
+        return FixedPoint(bounds[0].magnitude)
     if kind == "clamp":
-        return max(bounds[0], bounds[2])
-    if kind == "integer_pow" and equation.params["y"] >= 0:
-        return bounds[0] ** equation.params["y"]
+        low, value, high = bounds
+        return _largest([low, value._replace(largest=0), high])
     if kind in _MOVES:
-        return max(bounds)
+        return _largest(bounds)
+    if kind == "integer_pow" and equation.params["y"] >= 0:
+        return _product([bounds[0]] * equation.params["y"])
+    if kind == "shift_right_logical" and isinstance(equation.inputs[1], Literal):
+        unsigned = jnp.issubdtype(equation.inputs[0].dtype, np.unsignedinteger)
+        return FixedPoint(bounds[0].largest >> int(equation.inputs[1].value)) if unsigned else None
+    if kind == "div":
+        return _quotient(bounds[0], equation.inputs[1])
     if kind in _RULES:
         return _RULES[kind](bounds)
     if kind in _SUMS:
-        return bounds[0] * terms(equation)
-    if kind in _PRODUCTS and max(bounds) <= _OPERAND:
-        return math.prod(bounds) * terms(equation)
+        return bounds[0]._replace(largest=bounds[0].largest * terms(equation))
+    if kind in _PRODUCTS and max(b.largest for b in bounds) <= _OPERAND:
+        found = _product(bounds)
+        return found._replace(largest=found.largest * terms(equation))
     return None
+
+
+def _quotient(dividend: FixedPoint, divisor: Atom) -> FixedPoint | None:
+    """The bound of a quotient by a power of two, such as a literal 8.0; None for any other."""
+    if not isinstance(divisor, Literal) or not is_float(divisor.dtype):
+        return None
+    mantissa, exponent = math.frexp(float(abs(divisor.value)))
+    if mantissa != 0.5 or exponent < 1:
+        return None
+    return dividend._replace(scale=dividend.scale + exponent - 1)
+
+
+def _uniform(equation: Equation, bound: Bounds, producers: Producers) -> FixedPoint | None:
+    """The bound of a uniform random number; None for any other value.
+
+    It is made from random bits: these become the significand of a number between one and two, from
+    which one is subtracted.
+    """
+    if equation.kind != "sub" or equation.outputs[0].dtype.name not in FLOATS:
+        return None
+    number, one = equation.inputs
+    cast = producers.get(number) if isinstance(number, Var) else None
+    if cast is None or cast.kind != "bitcast_convert_type":
+        return None
+    [bits] = cast.inputs
+    joined = producers.get(bits) if isinstance(bits, Var) else None
+    if joined is None or joined.kind != "or" or bits.dtype.itemsize != number.dtype.itemsize:
+        return None
+    unit, digits = np.ones((), number.dtype), jnp.finfo(number.dtype).nmant
+    exponent, significand = joined.inputs[1], bound(joined.inputs[0])
+    right = (
+        _is_bits(one, unit)
+        and _is_bits(exponent, unit)
+        and significand is not None
+        and significand.largest < 2**digits
+    )
+    return FixedPoint(2**digits, digits) if right else None
+
+
+def _is_bits(atom: Atom, value: np.ndarray) -> bool:
+    return isinstance(atom, Literal) and atom.value.tobytes() == value.tobytes()
 
 
 def _wraps(equation: Equation, output: Var) -> bool:
     """Whether a negative number may become a large unsigned one."""
-    unsigned = jnp.issubdtype(output.dtype, np.unsignedinteger)
-    return unsigned and equation.kind in ("neg", "sub", "convert_element_type")
+    if not jnp.issubdtype(output.dtype, np.unsignedinteger):
+        return False
+    source = equation.inputs[0].dtype if equation.inputs else output.dtype
+    signed = not (source == np.bool_ or jnp.issubdtype(source, np.unsignedinteger))
+    return equation.kind in ("neg", "sub") or (equation.kind == "convert_element_type" and signed)
 
 
-def _fitting(bound: int, dtype: np.dtype) -> Bound:
-    """The bound, if a type holds every integer up to it."""
+def _fitting(bound: FixedPoint, dtype: np.dtype) -> FixedPoint | None:
+    """The bound, if a type holds every number within it."""
     if dtype.name in FLOATS:
-        return bound if bound <= 2 ** (jnp.finfo(dtype).nmant + 1) else None
+        info = jnp.finfo(dtype)
+        fits = bound.largest <= 2 ** (info.nmant + 1) and bound.scale <= -info.minexp
+        return bound if fits else None
+    if bound.scale:
+        return None
     if jnp.issubdtype(dtype, np.integer):
-        return bound if bound <= int(jnp.iinfo(dtype).max) else None
-    return bound if dtype == np.bool_ and bound <= 1 else None
+        return bound if bound.largest <= int(jnp.iinfo(dtype).max) else None
+    return bound if dtype == np.bool_ and bound.largest <= 1 else None
 
 
 def _numeric(dtype: np.dtype) -> bool:

@@ -29,6 +29,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -246,6 +247,8 @@ def in_float64(equation: Equation, values: Sequence[Array]) -> list[Array]:
     """
     wide = [_widened(v) for v in values]
     known = Effect.UNKNOWN not in effects_of(equation)
+    # Bits stand for another number in another type.
+    known = known and equation.kind != "bitcast_convert_type"
     if known and all(_real(v) for v in (*wide, *equation.outputs)):
         params = {
             name: np.dtype(np.float64) if name in _TYPES and _is_real_float(value) else value

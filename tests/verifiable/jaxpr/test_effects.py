@@ -135,6 +135,35 @@ def test_complex_numbers_have_effects_of_their_own(function: Callable[..., Any],
     assert effects_of(flat.block.equations[-1]) == (effect,)
 
 
+@pytest.mark.parametrize(
+    ("function", "effect"),
+    [
+        (lambda x, y: lax.reduce(x, y, lax.max, (0,)), Effect.EXACT),
+        (lambda x, y: lax.reduce(x, y, jnp.minimum, (0,)), Effect.EXACT),
+        (lambda x, y: lax.reduce(x, y, lambda a, _: lax.max(a, a), (0,)), Effect.UNKNOWN),
+        (lambda x, y: lax.reduce(x, y, lambda a, b: lax.max(a, 2 * b), (0,)), Effect.UNKNOWN),
+        (lambda x, y: lax.reduce(x, y, lax.mul, (0,)), Effect.UNKNOWN),
+        (lambda x, y: lax.reduce_window(x, y, lax.min, (3,), (1,), "SAME"), Effect.EXACT),
+        (
+            lambda x, y: lax.reduce_window(x, y, lambda a, _: a, (3,), (1,), "SAME"),
+            Effect.UNKNOWN,
+        ),
+        (lambda x, y: x.at[np.array([1, 1])].max(x[:2]), Effect.EXACT),
+        (lambda x, y: jax.ops.segment_min(x, np.arange(9) // 2, 5), Effect.EXACT),
+    ],
+)
+def test_reductions_and_scatters_that_only_select_are_exact(
+    function: Callable[..., Any], effect: Effect
+):
+    flat, _ = flatten.trace(function, np.zeros(9, np.float32), np.zeros((), np.float32))
+    found = [e for e in flat.block.equations if e.kind.startswith(("reduce", "scatter"))]
+    assert {effects_of(e) for e in found} == {(effect,)}
+    z = np.zeros(9, np.complex64), np.zeros((), np.complex64)
+    if effect is Effect.EXACT and found[0].kind.startswith("reduce"):
+        [equation] = flatten.trace(function, *z)[0].block.equations
+        assert effects_of(equation) == (Effect.DISCONTINUOUS,)
+
+
 def test_integers_as_bits_of_floats_are_exact():
     x = jax.ShapeDtypeStruct((3,), np.uint32)
     equation = equation_of(lambda x: lax.bitcast_convert_type(x, np.float32), x)

@@ -13,6 +13,8 @@ from jax import lax
 
 from verifiable.jaxpr import flatten, integers
 from verifiable.jaxpr.blocks import Var
+from verifiable.jaxpr.graph import Graph
+from verifiable.jaxpr.integers import FixedPoint
 
 I8 = jax.ShapeDtypeStruct((4, 16), np.int8)
 I32 = jax.ShapeDtypeStruct((4, 16), np.int32)
@@ -20,18 +22,18 @@ F32 = jax.ShapeDtypeStruct((4, 16), np.float32)
 MOST = 2**31
 
 
-def bound(fn: Callable[..., Any], *shapes: Any) -> int | None:
+def bound(fn: Callable[..., Any], *shapes: Any) -> FixedPoint | None:
     """The bound of what a function returns."""
     function, _ = flatten.trace(fn, *shapes)
-    bounds: dict[Var, int | None] = {}
+    bounds: dict[Var, FixedPoint | None] = {}
+    producers = Graph.of(function.block).producers
 
-    def of(atom: Any) -> int | None:
+    def of(atom: Any) -> FixedPoint | None:
         found = bounds.get(atom) if isinstance(atom, Var) else None
         return integers.of_type(atom) if found is None else found
 
     for e in function.block.equations:
-        own = [of(a) for a in e.inputs]
-        bounds.update((v, integers.of_output(e, v, own)) for v in e.outputs)
+        bounds.update((v, integers.of_output(e, v, of, producers)) for v in e.outputs)
     return of(function.block.outputs[0])
 
 
@@ -53,7 +55,7 @@ def dot(a: Any, b: Any) -> Any:
         (lambda x: (x > 0).astype(jnp.float32).sum(), F32, 64),
         (lambda x: 1.0 - (x > 0).astype(jnp.float32), F32, 2),
         (lambda x: (1.0 - (x > 0)) * -1e9, F32, None),
-        (lambda x: x.astype(jnp.float32) * 0.5, I8, None),
+        (lambda x: x.astype(jnp.float32) * 0.3, I8, None),
         (lambda x: jnp.arange(7) + x.shape[0], I8, 10),
         (lambda x: jnp.where(x > 0, 3, -5), I8, 5),
         (lambda x: lax.clamp(-7, x, 5), I32, 7),
@@ -64,8 +66,53 @@ def dot(a: Any, b: Any) -> Any:
         (lambda x: x.astype(jnp.float32) ** 3, I8, 2**21),
     ],
 )
-def test_bounds(fn: Callable[..., Any], shape: Any, expected: int | None):
-    assert bound(fn, shape) == expected
+def test_bounds_of_integers(fn: Callable[..., Any], shape: Any, expected: int | None):
+    assert bound(fn, shape) == (None if expected is None else FixedPoint(expected))
+
+
+@pytest.mark.parametrize(
+    ("fn", "expected"),
+    [
+        (lambda x: x.astype(jnp.float32) * 0.5, FixedPoint(128, 1)),
+        (lambda x: (jnp.arange(8) + 0.5) * 0.25 - 0.5, FixedPoint(7 * 2 + 1 + 4, 3)),
+        (lambda x: jnp.floor((jnp.arange(8) + 0.5) * 0.25), FixedPoint(2)),
+        (lambda x: ((jnp.arange(8) + 0.5) * 0.25).astype(jnp.int32), FixedPoint(2)),
+        (lambda x: lax.clamp(-0.5, x.astype(jnp.float32) * 0.25, 0.5), FixedPoint(2, 2)),
+        (lambda x: (x.astype(jnp.float32) + 0.5) / 8.0, FixedPoint(257, 4)),
+        (lambda x: x.astype(jnp.float32) / 3.0, None),
+        (lambda x: x.astype(jnp.float32) * 2.0**-90 * 2.0**-40, None),  # subnormal
+        (lambda x: (x.astype(jnp.float32) + 0.5) ** 2, FixedPoint(257**2, 2)),
+        (lambda x: (x.astype(jnp.float32) + 0.5) ** 4, None),  # above 24 bits
+        (lambda x: dot(x.astype(jnp.float32) * 0.5, x), FixedPoint(16 * 2**14, 1)),
+        (lambda x: dot(x.astype(jnp.float32) + 0.5, x), None),  # an operand of 9 bits
+    ],
+)
+def test_bounds_of_fractions(fn: Callable[..., Any], expected: FixedPoint | None):
+    assert bound(fn, I8) == expected
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_uniform_random_numbers_are_exact(dtype: str):
+    """Devices agree on every bit of a number, and so on whether it is below a rate."""
+    found = bound(lambda k: jax.random.uniform(k, (4,), dtype), jax.random.key(0))
+    bits = jnp.finfo(dtype).nmant
+    assert found == FixedPoint(2**bits, bits)
+    drawn = jax.random.uniform(jax.random.key(0), (512,), dtype).astype(jnp.float32)
+    assert np.all(drawn * 2.0**bits == np.round(drawn * 2.0**bits))
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [
+        lambda x: lax.bitcast_convert_type(x | np.uint32(0x3F800000), jnp.float32) - 1.0,
+        lambda x: lax.bitcast_convert_type((x >> 9) | np.uint32(0x3F000000), jnp.float32) - 1.0,
+        lambda x: lax.bitcast_convert_type((x >> 9) | np.uint32(0x3F800000), jnp.float32) - 0.9,
+        lambda x: lax.bitcast_convert_type((x >> 8) | np.uint32(0x3F800000), jnp.float32) - 1.0,
+        lambda x: lax.bitcast_convert_type(x, jnp.float32) - 1.0,
+    ],
+)
+def test_other_bits_are_not_taken_for_uniform_random_numbers(fn: Callable[..., Any]):
+    assert bound(fn, jax.ShapeDtypeStruct((4,), np.uint32)) is None
 
 
 @pytest.mark.parametrize(("terms", "exact"), [(1024, True), (1025, False)])

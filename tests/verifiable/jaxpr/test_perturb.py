@@ -214,3 +214,18 @@ def test_what_has_no_double_precision_keeps_its_types():
     with jax.enable_x64(True), jax.disable_jit():
         out = run(lambda x: jnp.abs(jnp.fft.fft(x)), X, apply=in_float64)
     np.testing.assert_allclose(out, np.abs(np.fft.fft(X)), rtol=1e-4)
+
+
+def test_keys_and_bits_of_random_numbers_keep_their_types_in_float64():
+    """The bits of two numbers of 32 bits are also those of one of 64, which is another number."""
+    key = jax.random.key(3)
+    with jax.enable_x64(True):
+        got = run(lambda k: jax.random.uniform(k, (4, 2), jnp.float32), key, apply=in_float64)
+        cast = run(
+            lambda x: lax.bitcast_convert_type(x, jnp.float32),
+            X.view(np.uint32)[:, :2],
+            apply=in_float64,
+        )
+    assert got.dtype == np.float64
+    np.testing.assert_array_equal(got, jax.random.uniform(key, (4, 2), jnp.float32))
+    np.testing.assert_array_equal(cast, X[:, :2])
