@@ -21,9 +21,12 @@ from verifiable.policy import Policy
 
 # Run here and in other processes; holds one of everything that a program can be made of.
 SOURCE = """
+import warnings
 import jax, jax.numpy as jnp, numpy as np
 from jax import lax
-from verifiable import program
+from verifiable import errors, program
+
+warnings.simplefilter("ignore", errors.IndeterminateWarning)
 
 W = jnp.asarray(np.random.default_rng(0).standard_normal((128, 128)), jnp.float32)
 X = jax.ShapeDtypeStruct((64, 128), jnp.float32)
