@@ -27,7 +27,7 @@ from verifiable.jaxpr import indices, integers
 from verifiable.jaxpr.blocks import Atom, Block, Equation, Literal, Var
 from verifiable.jaxpr.effects import Effect, effects_of, is_float, rounding_dtype
 from verifiable.jaxpr.graph import Graph, uses
-from verifiable.jaxpr.nonfinite import asks_only
+from verifiable.jaxpr.nan_tests import asks_only
 from verifiable.jaxpr.sums import after_trips, narrow_sums
 from verifiable.policy import NarrowSum
 
@@ -157,7 +157,9 @@ class Forward:
     def _first_order(self, equation: Equation, guard: Fact, *, claimable: bool) -> None:
         self.claims.pop(equation, None)
         self._replayed(equation, guard)
-        proposal = registry.propose(equation, self) if claimable else None
+        if not claimable or asks_only(equation, self.graph.producers):
+            return
+        proposal = registry.propose(equation, self)
         if proposal is None:
             return
         # A device computes known values itself. It commits to one only where it may honestly differ

@@ -13,7 +13,7 @@ Two honest devices may compute a value with different rounding. Given such a val
 
 Arithmetic on integers is exact, but not if its result is a float (`integers` says where it is).
 `is_finite` counts as exact: it compares with the largest number, which no honest value comes near;
-`nonfinite` has the comparisons that ask the same. A reduction by a function is exact if that
+`nan_tests` has the comparisons that ask the same. A reduction by a function is exact if that
 function only selects.
 """
 

@@ -31,7 +31,7 @@ SEGMENTS = np.arange(ROWS) // 2
 
 @dataclass(frozen=True)
 class Middle:
-    """A layer between two products: what it does, and claims of its own that it needs."""
+    """A layer between two products: what it does, and claims of known values that it needs."""
 
     name: str
     layer: Callable[[Any, Any], Any]
@@ -76,6 +76,11 @@ MIDDLES = (
     Middle("dropout, a constant key", lambda p, h: dropout(jax.random.key(0), jnp.sin(h))),
     Middle("dropout, a key among the parameters", lambda p, h: dropout(p["key"], jnp.sin(h))),
     Middle("resize by two", halves),
+    Middle(
+        "resize by three quarters",
+        lambda p, h: jax.image.resize(h, (12, WIDTH), "linear"),
+        ("ne", "gt", "ge", "le"),
+    ),
     Middle("position buckets", buckets, ("min",)),
     Middle("weights rounded in the graph", quantised, ("round",)),
 )

@@ -13,7 +13,7 @@ from jax import lax
 
 from verifiable.jaxpr import flatten
 from verifiable.jaxpr.graph import Graph
-from verifiable.jaxpr.nonfinite import COMPARISONS, asks_only
+from verifiable.jaxpr.nan_tests import COMPARISONS, asks_only
 
 X = jax.ShapeDtypeStruct((3, 4), np.float32)
 
