@@ -1,4 +1,6 @@
-"""`python -m benchmarks [NAME | all | report] [--quick] [--json FILE]`; no name lists the claims.
+"""`python -m benchmarks [NAME | all | report] [--quick] [--only CASE...] [--json FILE]`
+
+Without a name it lists the claims.
 
 The exit status is 1 if a bar is missed, unless `--quick` asks for a rough run whose bars only
 inform. `all` runs each benchmark in a process of its own, so that none inherits another's memory.
@@ -7,6 +9,7 @@ inform. `all` runs each benchmark in a process of its own, so that none inherits
 from __future__ import annotations
 
 import argparse
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +26,9 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="small sizes, few repeats")
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="write tidy JSON here; a directory with 'all'"
+    )
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="CASE", help="of `verdicts`: these cases alone"
     )
     options = parser.parse_args()
     console = Console()
@@ -43,10 +49,18 @@ def main() -> int:
         # The arguments are this interpreter, this package and its own module names.
         return max(subprocess.run(command, check=False).returncode for command in runs)  # noqa: S603
     try:
-        harness.load(options.name)
+        benchmark = harness.load(options.name)
     except ValueError as error:
         parser.error(str(error))
-    kept = harness.run(options.name, quick=options.quick, path=options.json, console=console)
+    if options.only and "only" not in inspect.signature(benchmark.rows).parameters:
+        parser.error(f"{options.name} measures all its cases: it takes no --only")
+    kept = harness.run(
+        options.name,
+        quick=options.quick,
+        path=options.json,
+        console=console,
+        only=options.only,
+    )
     return 0 if kept else 1
 
 

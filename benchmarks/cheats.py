@@ -5,7 +5,7 @@ A cheat is a function from a job to an answer and a trace:
     int8 weights, int4 weights    matrices rounded, with a scale a column or a group of 16 inputs
     another model                 parameters drawn anew, with the same means and deviations
     skipped layers                the last layer's parameters set to zero
-    one unit                      one row of one product is wrong by 16 sigma; the rest follows it
+    one unit, near-ties, ...      one claim is forged, and the rest follows it (`forged`)
     decoy, then ...               a claim of pure noise comes first: it hides no later cheat
 
 A cheat *changes the answer* if a choice (a class, a token) differs on which all honest devices
@@ -25,23 +25,20 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from benchmarks.devices import NAMES, QUICK, Answer, devices
+from benchmarks.devices import NAMES, Answer, devices
 from benchmarks.zoo.layers import layer_norm
 from benchmarks.zoo.subject import Inputs, Subject, Weights
 from verifiable import program
 from verifiable import trace as traces
 from verifiable.challenge import secret
-from verifiable.check import execute
 from verifiable.check.evidence import evidence_of, verify_evidence
 from verifiable.claims.claim import Claim
-from verifiable.claims.product import Product, room_of
-from verifiable.jaxpr import interpret
+from verifiable.claims.product import Product
 from verifiable.key import VerifierKey
 from verifiable.report import Report, Verdict
 from verifiable.submission import Submission
 from verifiable.trace import Trace
 
-KAPPA = 16.0
 SPREADS = 4.0
 GROUP = 16
 
@@ -153,12 +150,27 @@ def another_model(params: Any) -> Any:
 
 
 def skipped_layers(params: Any) -> Any:
-    """Set the parameters of the last layer to zero; of all layers, if they are stacked."""
-    repeated = params["layers"]
-    last = repeated[-1] if isinstance(repeated, list) else repeated
-    nothing = jax.tree.map(jnp.zeros_like, last)
-    kept = [*repeated[:-1], nothing] if isinstance(repeated, list) else nothing
-    return {**params, "layers": kept}
+    """Set the parameters of the last layer to zero; of all layers, if they are stacked.
+
+    Layers are under the key "layers", or are the members of the first group with numbers as names.
+    Where there are none, the parameters are returned as they are.
+    """
+    if not isinstance(params, dict):
+        return params
+    if "layers" in params:
+        repeated = params["layers"]
+        last = repeated[-1] if isinstance(repeated, list) else repeated
+        nothing = jax.tree.map(jnp.zeros_like, last)
+        kept = [*repeated[:-1], nothing] if isinstance(repeated, list) else nothing
+        return {**params, "layers": kept}
+    numbers = sorted((name for name in params if name.isdigit()), key=int)
+    if numbers:
+        return {**params, numbers[-1]: jax.tree.map(jnp.zeros_like, params[numbers[-1]])}
+    for name, inner in params.items():
+        other = skipped_layers(inner)
+        if other is not inner:
+            return {**params, name: other}
+    return params
 
 
 PARAMETERS: dict[str, Callable[[Any], Any]] = {
@@ -168,85 +180,54 @@ PARAMETERS: dict[str, Callable[[Any], Any]] = {
     "skipped layers": skipped_layers,
 }
 
-# ------------------------------------------------------------------------------------ one unit
-
-
-class OneUnit:
-    """The cheat that is wrong by `KAPPA` sigma in one row of one product, in a random direction."""
-
-    def __init__(self, bench: Bench, claim: Claim):
-        """Compile the cheat for one claim."""
-        self._bench, self._claim = bench, claim
-        self._jitted = jax.jit(self._run, compiler_options=QUICK)
-
-    def __call__(self, params: Any, inputs: Inputs, seed: int) -> Answer:
-        """Answer and trace; the seed chooses iteration, row and direction."""
-        rng, claim = np.random.default_rng(seed), self._claim
-        trip = np.zeros(claim.trips, np.float32)
-        trip[tuple(int(rng.integers(n)) for n in claim.trips)] = 1
-        row = np.uint32(rng.integers(claim.form.tests))
-        slope = rng.standard_normal(claim.output.shape)
-        with jax.enable_x64(True):
-            outputs, found = self._jitted(params, inputs, trip, row, slope)
-        values = tuple(found[c.index] for c in self._bench.program.claims)
-        return self._bench.program.unflatten(outputs), Trace(values=values)
-
-    def _run(self, params: Any, inputs: Inputs, trip: Array, row: Array, slope: Array) -> Any:
-        compiled = self._bench.program
-        eps = compiled.tolerances[self._claim.name]
-
-        def emit(claim: Claim, equation: Any, env: Any, here: Any) -> tuple[Array, Array]:
-            out, _ = execute.honest(claim, equation, env)
-            if claim.index != self._claim.index:
-                return out, out
-            form: Any = claim.form
-            near, far = (interpret.read(env, atom) for atom in (claim.near, claim.far))
-            room = room_of(form.maps, near, far, out, eps)
-            chosen = jnp.arange(room.sigma.size).reshape(room.sigma.shape) == row
-            shift = form.steepest(room, slope, 1.01 * KAPPA)
-            shift = shift * form.maps.over_rows(chosen.astype(jnp.float64)) * here
-            out = (out.astype(jnp.float64) + shift).astype(out.dtype)
-            if claim.transpose is not None:
-                [env[claim.transpose.outputs[0]]] = interpret.apply(claim.transpose, [out])
-            return out, out
-
-        env, given = compiled.bind(params, inputs), {self._claim.index: trip}
-        block = compiled.function.block
-        return execute.execute(block, compiled.analysis, env, emit=emit, given=given)
-
-
-def one_unit(bench: Bench) -> list[OneUnit]:
-    """The cheat in the first, middle and last product of floats."""
-    products = bench.products()
-    places = dict.fromkeys((0, len(products) // 2, len(products) - 1)) if products else {}
-    return [OneUnit(bench, products[i]) for i in places]
-
-
 # --------------------------------------------------------------------------------------- decoy
 
 
 def with_decoy(subject: Subject) -> Subject:
-    """The same model after a branch over a second input: a layer norm of constant rows."""
-    w, draw = Weights(111), subject.draw
+    """The same model after a branch over a second input: a layer norm of rows.
+
+    Of constant rows, as it draws them, the branch is noise; of others, it is nothing special.
+    """
 
     def fn(p: Any, rows: Array, *inputs: Any) -> Any:
-        noise = layer_norm({"scale": 1.0, "bias": 0.1}, rows, 1e-6) @ p["decoy"]
+        noise = _decoy(p["decoy"], rows)
         return subject.fn(p["model"], *inputs), noise
 
     def drawn(rng: np.random.Generator) -> Inputs:
         rows = np.broadcast_to(rng.uniform(100, 1000, (8, 1)), (8, 256))
-        return jnp.asarray(rows, jnp.float32), *draw(rng)
+        return jnp.asarray(rows, jnp.float32), *subject.draw(rng)
 
-    params = {"decoy": w.matrix(256, 64), "model": subject.params}
-    return Subject(fn=fn, params=params, draw=drawn)
+    return Subject(fn=fn, params=covered(subject.params), draw=drawn)
 
 
-def planted(bench: Bench, inputs: Inputs, cheat: Answer, seed: int) -> Answer:
+def covered(params: Any) -> Any:
+    """Parameters of a program `with_decoy`, given those of the model."""
+    return {"decoy": Weights(111).matrix(256, 64), "model": params}
+
+
+def harmless(rng: np.random.Generator) -> Array:
+    """Rows whose layer norm is no noise, (8, 256)."""
+    return jnp.asarray(rng.standard_normal((8, 256)), jnp.float32)
+
+
+def planted(inputs: Inputs, cheat: Answer, seed: int) -> Answer:
     """A cheat of a program `with_decoy` whose decoy is the noise of a device that is 1 ulp off."""
-    (_, noise), trace = bench.devices["ulp independent"](bench.subject.params, inputs, seed)
+    alone = _decoy_alone()
+    noise, trace = alone.devices["ulp independent"](alone.subject.params, inputs[:1], seed)
     (y, _), values = cheat[0], list(cheat[1].values)
     values[0] = trace.values[0]
     return (y, noise), Trace(values=tuple(values))
+
+
+@functools.cache
+def _decoy_alone() -> Bench:
+    """The branch by itself, so that its devices are compiled once for all programs."""
+    params = covered(())["decoy"]
+    return Bench.of(Subject(fn=_decoy, params=params, draw=lambda rng: (harmless(rng),)))
+
+
+def _decoy(kernel: Array, rows: Array) -> Array:
+    return layer_norm({"scale": 1.0, "bias": 0.1}, rows, 1e-6) @ kernel
 
 
 # ------------------------------------------------------------------------------ of consequence

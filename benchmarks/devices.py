@@ -115,7 +115,7 @@ def executed(
         [out] = lax.optimization_barrier(apply(equation, operands))
         if claim.transpose is not None:
             [env[claim.transpose.outputs[0]]] = interpret.apply(claim.transpose, [out])
-        return out, out
+        return out, claim.form.pack(out)
 
     env = program.bind(params, inputs)
     outputs, found = execute.execute(

@@ -26,6 +26,7 @@ import os
 import pkgutil
 import platform
 import re
+import shlex
 import statistics
 import time
 from collections import Counter
@@ -103,7 +104,7 @@ class Benchmark(Protocol):
 
 def names() -> list[str]:
     """Return the names of all benchmarks, sorted; the other modules are helpers."""
-    own = {"harness", "tables", "boinc", "devices", "cheats", "zoo", "__main__"}
+    own = {"harness", "tables", "boinc", "devices", "cheats", "forged", "trials", "zoo", "__main__"}
     return sorted(m.name for m in pkgutil.iter_modules([str(HERE)]) if m.name not in own)
 
 
@@ -211,13 +212,21 @@ def tidy(name: str, claim: str, measured: Iterable[Row], command: str) -> dict[s
     }
 
 
-def run(name: str, *, quick: bool, path: Path | None, console: Console) -> bool:
+def run(
+    name: str,
+    *,
+    quick: bool,
+    path: Path | None,
+    console: Console,
+    only: Sequence[str] = (),
+) -> bool:
     """Run one benchmark, print its verdict and its rows, write its JSON; return whether bars hold.
 
     Args:
       name: of the benchmark.
       quick: small sizes and few repeats; the bars are printed but decide nothing.
       path: a file, or a directory in which the file is named after the benchmark; or None.
+      only: cases that are measured alone, of a benchmark whose `rows` has the argument.
       console: where to print. A terminal shows each row while the next is measured.
 
     Returns:
@@ -228,7 +237,8 @@ def run(name: str, *, quick: bool, path: Path | None, console: Console) -> bool:
     measured: list[Row] = []
     try:
         with console.status(name) as status:
-            for row in benchmark.rows(quick):
+            chosen: dict[str, Any] = {"only": only} if only else {}
+            for row in benchmark.rows(quick, **chosen):
                 measured.append(row)
                 status.update(f"{name}, {time.perf_counter() - start:.0f} s: {_line(row)}")
     finally:
@@ -241,6 +251,7 @@ def run(name: str, *, quick: bool, path: Path | None, console: Console) -> bool:
     if path is not None:
         path = path / f"{name}.json" if path.is_dir() else path
         command = f"python -m benchmarks {name}" + (" --quick" if quick else "")
+        command += f" --only {shlex.join(only)}" if only else ""
         result = tidy(name, benchmark.CLAIM, measured, command)
         path.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
     return kept or (quick and bool(measured))

@@ -5,16 +5,14 @@ devices of `benchmarks.devices`: compiled, op by op, and simulated ones whose ev
 operation is off by up to one unit in the last place, independently or coherently. `rejected`
 counts runs; `indeterminate_share` is the share of runs that were neither accepted nor rejected;
 `worst_ratio` is the largest statistic as a fraction of its limit, over all claims and runs, at most
-1e9 here. What was not accepted is listed by device and reason. `zoo.hazards` are programs on which
-honest devices differ by more than rounding: none may be rejected.
+1e9 here. What was not accepted is listed by device and reason. `decision_share` is the share of the
+trace that decisions are; `discontinuities` counts what stays indeterminate. `zoo.hazards` are
+programs on which honest devices differ by more than rounding: none may be rejected.
 
 *Ill-conditioned.* Glue that turns a last bit into any difference (`zoo.ill_conditioned`), in
 batches of some 1,000 rows, 100,000 in all for each family.
 
-*Cheats* (`benchmarks.cheats`). A cheat counts if it changes the answer. A unit that is wrong by 16
-sigma always counts, since the theorem says that it is caught. Any other cheat that is accepted is
-`within_corridor` if the stated tolerance allows to move this answer as far. On ill-conditioned
-inputs, the noise of honest devices may hide a cheat; a larger one must not be accepted.
+*Cheats* (`trials`) are tried on every program. `all programs` sums up one cheat over programs.
 
 *Second look.* The check of a run with one wrong claim, and the check of the honest run, called in
 turn: `cost` is the first time over the second. `first_call` is the time of the first rejection,
@@ -26,22 +24,23 @@ the verdict was: evidence about it is made and judged. `convicted` counts the gu
 
 from __future__ import annotations
 
+import functools
 import math
 import statistics
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import cheats
 from benchmarks.cheats import Bench
 from benchmarks.devices import NAMES, Answer, Device, devices, lanes, narrow_sums
 from benchmarks.harness import Row, interleaved_medians
+from benchmarks.trials import Cheated, cheated
 from benchmarks.zoo import ZOO, flax_classes
 from benchmarks.zoo.hazards import HAZARDS
 from benchmarks.zoo.ill_conditioned import FAMILIES, Family
@@ -57,14 +56,26 @@ CLAIM = (
     "(on CPUs; GPUs are untested)."
 )
 
-# Model by model what cheats are tried on: one of each family.
-CHEATED = (
-    "bert llama generation reranker resnet diffusion convnext lstm mamba moe-top2 gcn real-nvp "
-    "w8a8 mixed-bfloat16"
-).split()
+# Bars that only some programs are held to.
+DECISIONS = {
+    **dict.fromkeys(
+        """
+        bert masked-words token-classes reranker retrieval late-interaction gpt2 llama gemma bloom
+        t5 albert perceiver reward generation vit swin conformer w8a8 mixed-bfloat16
+        """.split(),
+        "<= 0.05",
+    ),
+    "leaky-relu-cnn": "<= 0.1",
+}
+COVERED = dict.fromkeys(("moe-ragged", "float8", "zero-points", "sharded"), ">= 0.9")
+NONE_LEFT = dict.fromkeys(
+    "leaky-relu-cnn mamba moe-ragged temperature top-k top-p softcap".split(), "== 0"
+)
+
 QUICK = ("gru", "gcn")
 QUICK_FAMILIES = ("layer norm of a constant row", "scalar heads, one a row")
 RUNS = 8  # of each device on each model; "ulp coherent" has eight ways
+JOBS = 2  # that each cheat is tried on, of each program
 BATCH, ROWS = 1_000, 100_000
 RENEWED = 16
 ACCUSED = 3  # of each device and program, at least, where so many failed
@@ -124,50 +135,82 @@ class Tally:
             yield Row(f"{case}, {reason}", "not_accepted", count, "1")
 
 
-def rows(quick: bool) -> Iterator[Row]:
-    """Measure honest runs and the cost of rejections, then hard cases, then cheats."""
-    makers = {n: ZOO[n] for n in QUICK} if quick else {**ZOO, **flax_classes.installed()}
+def rows(quick: bool, only: Collection[str] = ()) -> Iterator[Row]:
+    """Measure programs, honest and cheated on, and the cost of rejections; then hard cases.
+
+    Args:
+      quick: two programs and two families.
+      only: names of programs, hazards and families; all of them by default.
+    """
+    chosen = functools.partial(_chosen, only or None)
+    makers = chosen({**ZOO, **flax_classes.installed()}, QUICK if quick else None)
     totals = {device: Tally() for device in NAMES}
+    by_cheat: dict[str, Cheated] = {}
     costs: list[Row] = []
     listed: list[Row] = []
     for name, make in makers.items():
         bench = Bench.of(make())
+        yield from about(name, bench)
         tallies = honest(bench, bench.devices, 1 if quick else RUNS)
         total = Tally()
         for device, tally in tallies.items():
             totals[device].merge(tally)
             total.merge(tally)
-        yield Row(name, "claims", len(bench.program.claims), "1", ">= 1")
-        yield Row(name, "coverage", bench.program.coverage.share, "1")
         yield from total.rows(name, most="<= 0.01")
         listed += total.listed(name)
         costs += second_look(name, bench, 3 if quick else 5)
+        if not quick or name == QUICK[-1]:
+            for cheat, found in cheated(bench, 1 if quick else JOBS).items():
+                by_cheat.setdefault(cheat, Cheated()).merge(found)
+                yield from found.rows(f"{name}, {cheat}", most="<= 0.02")
         del bench
         jax.clear_caches()
-    yield Row("honest", "models", len(makers), "1", None if quick else ">= 40")
-    for device, tally in totals.items():
-        yield from tally.rows(f"all models, {device}", most="<= 0.01")
-    yield from listed
-    yield from costs
-    yield from summary(costs)
-    for name, make in HAZARDS.items():
-        if not quick:
-            yield from hazardous(name, make(), RUNS)
-            jax.clear_caches()
-    for name, family in FAMILIES.items():
-        if not quick or name in QUICK_FAMILIES:
-            yield from ill_conditioned(name, family, 4_000 if quick else ROWS)
-            jax.clear_caches()
-    for name in QUICK[-1:] if quick else CHEATED:
-        yield from cheated(name, ZOO[name](), 1 if quick else 4)
+    if makers:
+        yield Row("honest", "models", len(makers), "1", None if quick or only else ">= 60")
+        for device, tally in totals.items():
+            yield from tally.rows(f"all models, {device}", most="<= 0.01")
+        yield from listed
+        for cheat, found in by_cheat.items():
+            yield from found.rows(f"all programs, {cheat}", most="<= 0.02")
+        yield from costs
+        if not only:
+            yield from summary(costs)
+    for name, make in chosen(HAZARDS, () if quick else None).items():
+        yield from hazardous(name, make(), RUNS)
         jax.clear_caches()
-    for name, family in FAMILIES.items():
+    for name, family in chosen(FAMILIES, QUICK_FAMILIES if quick else None).items():
+        yield from ill_conditioned(name, family, 4_000 if quick else ROWS)
         if not quick:
-            yield from cheated(name, family.make(BATCH), 4, hidden=True)
-            jax.clear_caches()
+            for cheat, found in cheated(Bench.of(family.make(BATCH)), 4, hidden=True).items():
+                yield from found.rows(f"{name}, {cheat}", most=None)
+        jax.clear_caches()
+
+
+T = TypeVar("T")
+
+
+def _chosen(
+    only: Collection[str] | None, every: Mapping[str, T], default: Collection[str] | None
+) -> dict[str, T]:
+    """Those that were asked for; else the default, or all of them if that is None."""
+    names = default if only is None else only
+    return {name: value for name, value in every.items() if names is None or name in names}
 
 
 # -------------------------------------------------------------------------------------- honest
+
+
+def about(name: str, bench: Bench) -> Iterator[Row]:
+    """What is verified of a program, and what its trace is made of."""
+    claims = bench.program.claims
+    sizes = [(c, math.prod(c.shape) * c.dtype.itemsize) for c in claims]
+    decided = sum(size for c, size in sizes if c.form.mismatch == "decision-mismatch")
+    share = decided / max(sum(size for _, size in sizes), 1)
+    left = len(bench.program.analysis.discontinuities)
+    yield Row(name, "claims", len(claims), "1", ">= 1")
+    yield Row(name, "coverage", bench.program.coverage.share, "1", COVERED.get(name))
+    yield Row(name, "decision_share", share, "1", DECISIONS.get(name))
+    yield Row(name, "discontinuities", left, "1", NONE_LEFT.get(name))
 
 
 def honest(
@@ -276,101 +319,3 @@ def summary(costs: Iterable[Row]) -> Iterator[Row]:
     yield Row(case, "cost_median", statistics.median(by_measure["cost"]), "1", "<= 12")
     yield Row(case, "cost_worst", max(by_measure["cost"]), "1")
     yield Row(case, "cost_first_call", max(by_measure["first_call"]), "1")
-
-
-# -------------------------------------------------------------------------------------- cheats
-
-
-@dataclass(slots=True)
-class Cheated:
-    """Verdicts on runs of one cheat on one model."""
-
-    runs: int = 0
-    changed: int = 0
-    accepted: int = 0
-    corridor: int = 0
-    rejected: int = 0
-    convicted: int = 0
-    indeterminate: int = 0
-
-    def rows(self, case: str) -> Iterator[Row]:
-        """The counts; the first rejected run is accused, to be convicted."""
-        yield Row(case, "runs", self.runs, "1")
-        yield Row(case, "changed", self.changed, "1")
-        yield Row(case, "accepted", self.accepted, "1", "== 0")
-        yield Row(case, "within_corridor", self.corridor, "1")
-        yield Row(case, "rejected", self.rejected, "1")
-        yield Row(case, "convicted", self.convicted, "1")
-        counted = self.accepted + self.corridor + self.rejected + self.indeterminate
-        share = self.indeterminate / max(counted, 1)
-        yield Row(case, "indeterminate_share", share, "1")
-
-
-def cheated(name: str, subject: Subject, jobs: int, *, hidden: bool = False) -> Iterator[Row]:
-    """Verdicts on every cheat of one model; `hidden`: the input is ill-conditioned itself."""
-    found: dict[str, Cheated] = {}
-    bench = Bench.of(subject)
-    units = cheats.one_unit(bench)
-    covered = None if hidden else Bench.of(cheats.with_decoy(subject))
-    later = [] if covered is None else cheats.one_unit(covered)[1:]
-    for job in range(jobs):
-        inputs = subject.draw(np.random.default_rng(100 + job))
-        normal = cheats.spread(bench, inputs, 1 if jobs == 1 else 4)
-        for cheat, change in cheats.PARAMETERS.items():
-            if cheat == "skipped layers" and hidden:
-                continue
-            answer = bench.run(change(subject.params), *inputs)
-            judge(found.setdefault(cheat, Cheated()), bench, inputs, normal, answer)
-        for unit in units:
-            answer = unit(subject.params, inputs, job)
-            tally = found.setdefault("one unit", Cheated())
-            judge(tally, bench, inputs, normal, answer, always=True)
-        if covered is not None:
-            rng = np.random.default_rng(100 + job)
-            inputs, params = covered.subject.draw(rng), covered.subject.params
-            normal = cheats.spread(covered, inputs, 1 if jobs == 1 else 4)
-            rounded = covered.run({**params, "model": cheats.int8(params["model"])}, *inputs)
-            tried = [("decoy, then int8 weights", rounded)]
-            tried += [("decoy, then one unit", unit(params, inputs, job)) for unit in later]
-            for cheat, answer in tried:
-                hiding = cheats.planted(covered, inputs, answer, job)
-                tally = found.setdefault(cheat, Cheated())
-                judge(tally, covered, inputs, normal, hiding, always=cheat.endswith("one unit"))
-    for cheat, tally in found.items():
-        yield from tally.rows(f"{name}, {cheat}")
-
-
-def judge(
-    tally: Cheated,
-    bench: Bench,
-    inputs: Inputs,
-    normal: cheats.Spread,
-    answer: Answer,
-    *,
-    always: bool = False,
-) -> None:
-    """Check one run of a cheat, and count it if it changes the answer.
-
-    Args:
-      tally: where to count it.
-      bench: the program.
-      inputs: of the job.
-      normal: what honest devices answer.
-      answer: of the cheat.
-      always: count it in any case, and no corridor excuses it.
-    """
-    changed = normal.changed(answer[0])
-    tally.runs += 1
-    tally.changed += changed
-    if not (changed or always):
-        return
-    report = bench.check(inputs, answer)
-    verdict = report.verdict
-    if verdict is Verdict.ACCEPT:
-        within = not always and cheats.within_corridor(bench, inputs, normal, answer[0])
-        tally.corridor += within
-        tally.accepted += not within
-    if verdict is Verdict.REJECT and not tally.rejected:
-        tally.convicted = int(any(bench.convictions(inputs, answer, report)))
-    tally.rejected += verdict is Verdict.REJECT
-    tally.indeterminate += verdict is Verdict.INDETERMINATE

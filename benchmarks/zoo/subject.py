@@ -8,7 +8,7 @@ draws costs less than the contraction, so that every program has claims.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,8 @@ import numpy as np
 from jax import Array
 
 Inputs = tuple[Any, ...]
+# What a cheat runs in place of the parameters and inputs of the job.
+Replace = Callable[[Any, Inputs], tuple[Any, Inputs]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,11 +29,13 @@ class Subject:
       fn: `fn(params, *inputs)`.
       params: its parameters; repeated blocks are under the key "layers".
       draw: makes inputs from a random generator; always of the same shapes and dtypes.
+      cheats: those that only this program has, by name.
     """
 
     fn: Callable[..., Any]
     params: Any = field(repr=False)
     draw: Callable[[np.random.Generator], Inputs]
+    cheats: Mapping[str, Replace] = field(default_factory=dict[str, Replace])
 
 
 class Weights:

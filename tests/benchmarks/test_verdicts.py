@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import cheats, devices, verdicts
+from benchmarks import cheats, devices, forged, trials, verdicts
 from benchmarks.devices import AWAY, DOWN, EACH, INDEPENDENT, TOWARDS, UP, moved
 from benchmarks.zoo import ZOO
 from benchmarks.zoo.hazards import HAZARDS
@@ -164,15 +164,54 @@ def test_one_unit_is_wrong_by_its_kappa_in_one_row():
     bench, inputs = _bench(), _inputs()
     params = bench.subject.params
     _, honest = bench.run(params, *inputs)
-    for unit, index in zip(cheats.one_unit(bench), (0, 1), strict=True):
+    for unit, index in zip(forged.one_unit(bench), (0, 1), strict=True):
         answer = unit(params, inputs, 5)
         rows = np.any(np.asarray(answer[1].values[index] != honest.values[index]), -1)
         assert rows.sum() == 1
         report = bench.check(inputs, answer)
         assert report.claim == bench.program.claims[index].name
         # The statistic of a row at kappa has expectation kappa sqrt(t / L).
-        expected = cheats.KAPPA * (16 / bench.program.bound.limit) ** 0.5
+        expected = forged.KAPPA * (16 / bench.program.bound.limit) ** 0.5
         assert expected / 2 < report.worst < expected * 2
+
+
+def test_near_ties_go_the_other_way_and_nothing_else_does():
+    def fn(p, x):
+        h = jnp.tanh(x @ p["w"])
+        return jnp.where(h > p["far"], h, 0) @ p["w"], h > p["near"]
+
+    w, x = Weights(3).matrix(64, 64), normals(8, 64)(np.random.default_rng(5))
+    near = jnp.tanh(x[0] @ w) * (1 + 1e-6)
+    params = {"w": w, "near": near, "far": near + 0.1}
+    bench = cheats.Bench.of(Subject(fn=fn, params=params, draw=lambda _: x))
+    (y, decided), _ = bench.run(params, *x)
+    (z, forged_), trace = forged.NearTies(bench)(params, x)
+    np.testing.assert_array_equal(forged_, ~np.asarray(decided))
+    np.testing.assert_array_equal(z, y)
+    report = bench.check(x, ((z, forged_), trace))
+    assert report.reason != "decision-mismatch"
+
+
+def test_skipped_layers_are_found_by_name_or_number():
+    numbered = {"a": {"b": 1}, "encoder": {"0": jnp.ones(2), "10": jnp.ones(2), "9": jnp.ones(2)}}
+    skipped = cheats.skipped_layers(numbered)
+    assert not np.any(skipped["encoder"].pop("10"))
+    assert np.all([*skipped["encoder"].values()])
+    assert cheats.skipped_layers({"a": {"b": 1}}) == {"a": {"b": 1}}
+
+
+def test_verdicts_on_cheats_are_counted_by_cheat():
+    bench = _bench()
+    found = trials.cheated(bench, 1)
+    assert {"int8 weights", "one unit", "near-ties", "decoy, then one unit"} <= set(found)
+    for cheat in ("another model", "skipped layers", "one unit", "decoy, then one unit"):
+        assert found[cheat].rejected == found[cheat].runs
+        assert found[cheat].convicted == 1
+    total = trials.Cheated()
+    for tally in found.values():
+        total.merge(tally)
+        assert tally.accepted == 0
+    assert total.runs == sum(tally.runs for tally in found.values())
 
 
 def test_other_parameters_are_those_of_the_cheat():
@@ -217,8 +256,9 @@ def test_an_answer_has_changed_if_a_choice_differs_or_a_number_leaves_the_spread
 
 
 def test_the_zoo_is_large_and_holds_what_is_cheated_on():
-    assert len(ZOO) >= 40
-    assert {*verdicts.CHEATED, *verdicts.QUICK} <= set(ZOO)
+    assert len(ZOO) >= 60
+    barred = {*verdicts.QUICK, *verdicts.DECISIONS, *verdicts.COVERED, *verdicts.NONE_LEFT}
+    assert barred <= set(ZOO)
     assert set(verdicts.QUICK_FAMILIES) <= set(FAMILIES)
 
 
@@ -227,11 +267,12 @@ def _claims(subject: Subject) -> int:
     return len(program.compile(subject.fn, subject.params, *inputs).claims)
 
 
+UNCLAIMED = {"float8", "composed", "sharded"}  # products in eight bits, and those inside of calls
+
+
 @pytest.mark.parametrize("name", ZOO)
 def test_every_model_has_claims(name):
-    subject = ZOO[name]()
-    assert _claims(subject) >= 1
-    assert name not in verdicts.CHEATED or "layers" in subject.params
+    assert _claims(ZOO[name]()) >= (name not in UNCLAIMED)
 
 
 @pytest.mark.parametrize("name", [*HAZARDS, *FAMILIES])

@@ -1,0 +1,223 @@
+"""Cheats in one claim, or in decisions: the device commits to what is wrong and goes on with it.
+
+one unit      one row of one product is wrong by 16 sigma, in a random direction;
+near-ties     every decision within the slack of a tie goes the other way: operands are moved by
+              almost the slack before each comparison, sign and choice, against what they say;
+one choice    the last `argmax` or `top_k` takes another element in one iteration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from benchmarks.cheats import Bench
+from benchmarks.devices import QUICK, Answer
+from benchmarks.zoo.subject import Inputs
+from verifiable.check import execute
+from verifiable.claims.claim import Claim
+from verifiable.claims.decision import COMPARISONS
+from verifiable.claims.slack import slack
+from verifiable.jaxpr import interpret
+from verifiable.jaxpr.blocks import Env, Equation, Var
+from verifiable.trace import Trace
+
+KAPPA = 16.0
+NEARLY = 0.95  # of the slack
+CHOICES = frozenset({"argmax", "argmin", "top_k"})
+
+
+class OneUnit:
+    """The cheat that is wrong by `KAPPA` sigma in one row of one product, in a random direction."""
+
+    def __init__(self, bench: Bench, claim: Claim, run: Callable[..., Any]):
+        """Take one claim of those that `run`, from `one_unit`, can be wrong in."""
+        self._bench, self._claim, self._run = bench, claim, run
+
+    def __call__(self, params: Any, inputs: Inputs, seed: int) -> Answer:
+        """Answer and trace; the seed chooses iteration, row and direction."""
+        rng, claim = np.random.default_rng(seed), self._claim
+        trip = np.zeros(claim.trips, np.float32)
+        trip[tuple(int(rng.integers(n)) for n in claim.trips)] = 1
+        row = np.uint32(rng.integers(claim.form.tests))
+        slope = rng.standard_normal(claim.output.shape)
+        with jax.enable_x64(True):
+            outputs, found = self._run(params, inputs, claim.index, trip, row, slope)
+        values = tuple(found[c.index] for c in self._bench.program.claims)
+        return self._bench.program.unflatten(outputs), Trace(values=values)
+
+
+def one_unit(bench: Bench, skipped: int = 0) -> list[OneUnit]:
+    """The cheat in the first, middle and last product of floats, after some that are skipped."""
+    products = bench.products()[skipped:]
+    places = dict.fromkeys((0, len(products) // 2, len(products) - 1)) if products else {}
+    chosen = [products[i] for i in places]
+    run = _one_row_wrong(bench, chosen)
+    return [OneUnit(bench, claim, run) for claim in chosen]
+
+
+def _one_row_wrong(bench: Bench, claims: Sequence[Claim]) -> Callable[..., Any]:
+    """A compiled device that is wrong in the claim, iteration, row and direction it is given."""
+    compiled = bench.program
+
+    def wrong(claim: Claim, env: Any, out: Array, given: Any) -> Array:
+        here, row, slope = given
+        form: Any = claim.form
+        operands = [interpret.read(env, atom) for atom in claim.operands]
+        far = None if claim.far is None else interpret.read(env, claim.far)
+        room = form.room(operands, far, out, compiled.tolerances[claim.name])
+        chosen = jnp.arange(room.sigma.size).reshape(room.sigma.shape) == row
+        shift = form.steepest(room, slope, 1.01 * KAPPA)
+        shift = shift * form.maps.over_rows(chosen.astype(jnp.float64)) * here
+        return (out.astype(jnp.float64) + shift).astype(out.dtype)
+
+    def emit(claim: Claim, equation: Any, env: Any, given: Any) -> tuple[Array, Array]:
+        out, committed = execute.honest(claim, equation, env)
+        if given is None:
+            return out, committed
+        out = wrong(claim, env, out, given)
+        if claim.transpose is not None:
+            [env[claim.transpose.outputs[0]]] = interpret.apply(claim.transpose, [out])
+        return out, out
+
+    def run(params: Any, inputs: Inputs, given: Any) -> Any:
+        env, block = compiled.bind(params, inputs), compiled.function.block
+        return execute.execute(block, compiled.analysis, env, emit=emit, given=given)
+
+    jitted = jax.jit(run, compiler_options=QUICK)
+
+    def run_wrong(params: Any, inputs: Inputs, index: int, trip: Any, row: Any, slope: Any) -> Any:
+        given: dict[int, Any] = {}
+        for claim in claims:
+            nothing = np.zeros(claim.trips, np.float32)
+            here = trip if claim.index == index else nothing
+            direction = slope if claim.index == index else np.ones(claim.output.shape)
+            each = [np.broadcast_to(x, claim.trips + np.shape(x)) for x in (row, direction)]
+            given[claim.index] = (here, *each)
+        return jitted(params, inputs, given)
+
+    return run_wrong
+
+
+class NearTies:
+    """The cheat that takes every near-tie the other way."""
+
+    def __init__(self, bench: Bench):
+        """Make the cheat for one program."""
+        self._bench = bench
+        self._jitted = jax.jit(self._run, compiler_options=QUICK)
+
+    def __call__(self, params: Any, inputs: Inputs) -> Answer:
+        """Answer and trace."""
+        return _answer(self._bench, self._jitted(params, inputs))
+
+    def _run(self, params: Any, inputs: Inputs) -> Any:
+        eps = self._bench.program.tolerances
+
+        def emit(claim: Claim, equation: Equation, env: Env, _: Any) -> Any:
+            moved = _against(equation, env, eps.get(claim.name, 0.0))
+            return decided(claim, equation, env, moved)
+
+        return _execute(self._bench, params, inputs, emit, {})
+
+
+class OneChoice:
+    """The cheat that replaces the choice of one claim in one iteration and row."""
+
+    def __init__(self, bench: Bench, claim: Claim):
+        """Make the cheat for one claim, whose equation is in `CHOICES`."""
+        self._bench, self._claim = bench, claim
+        self._jitted = jax.jit(self._run, compiler_options=QUICK)
+
+    def __call__(self, params: Any, inputs: Inputs, seed: int) -> Answer:
+        """Answer and trace; the seed chooses iteration and element."""
+        rng, claim = np.random.default_rng(seed), self._claim
+        trip = np.zeros(claim.trips, np.float32)
+        trip[tuple(int(rng.integers(n)) for n in claim.trips)] = 1
+        number = np.uint32(rng.integers(claim.equation.inputs[0].size))
+        return _answer(self._bench, self._jitted(params, inputs, trip, number))
+
+    def _run(self, params: Any, inputs: Inputs, trip: Array, number: Array) -> Any:
+        def emit(claim: Claim, equation: Equation, env: Env, here: Any) -> Any:
+            if claim.index != self._claim.index:
+                return execute.honest(claim, equation, env)
+            [atom] = equation.inputs
+            value = interpret.read(env, atom)
+            sign = -1 if equation.kind == "argmin" else 1
+            best = sign * jnp.finfo(value.dtype).max
+            chosen = jnp.arange(value.size).reshape(value.shape) == number
+            moved = {atom: jnp.where(chosen & (here > 0), best, value)}
+            return decided(claim, equation, env, moved)
+
+        return _execute(self._bench, params, inputs, emit, {self._claim.index: trip})
+
+
+def one_choice(bench: Bench) -> OneChoice | None:
+    """The cheat in the last choice of the program; None if no choice is a claim."""
+    found = [c for c in bench.program.claims if c.equation.kind in CHOICES]
+    return OneChoice(bench, found[-1]) if found else None
+
+
+def decided(claim: Claim, equation: Equation, env: Env, moved: dict[Any, Array]) -> Any:
+    """What `execute.honest` returns for a decision made from moved operands.
+
+    Values that are moved by the decision, such as the largest of `top_k`, are the honest ones.
+    """
+    results, committed = execute.honest(claim, equation, {**env, **moved})
+    form: Any = claim.form
+    if moved and equation.kind in ("top_k", "sort"):
+        values = interpret.read_all(env, equation.inputs)
+        sources = [None if i is None else values[i] for i in form.moves]
+        results = form.outputs(committed, sources)
+    return results, committed
+
+
+def _against(equation: Equation, env: Env, eps: float) -> dict[Any, Array]:
+    """Operands of a decision, moved by almost their slack against what they say."""
+    step = NEARLY * eps
+    atoms: Sequence[Any] = equation.inputs
+    inexact = [isinstance(a, Var) and jnp.issubdtype(a.dtype, jnp.floating) for a in atoms]
+    if equation.kind in COMPARISONS and len(atoms) == 2 and atoms[0] is not atoms[1]:
+        a, b = (interpret.read(env, x) for x in atoms)
+        toward = jnp.where(b >= a, 1, -1)
+        pairs = zip(atoms, (a, b), (toward, -toward), inexact, strict=True)
+        return {x: _moved(v, step, way) for x, v, way, moves in pairs if moves}
+    if not inexact[0]:
+        return {}
+    value = interpret.read(env, atoms[0])
+    if equation.kind == "sign":
+        return {atoms[0]: _moved(value, step, -jnp.sign(value))}
+    if equation.kind == "top_k":
+        count = equation.params["k"]
+        least = jnp.min(lax.top_k(value, count)[0], -1, keepdims=True)
+        return {atoms[0]: _moved(value, step, jnp.where(value >= least, -1, 1))}
+    if equation.kind in CHOICES:
+        axes, sign = equation.params["axes"], -1 if equation.kind == "argmin" else 1
+        best = jnp.max(sign * value, axes[0], keepdims=True)
+        return {atoms[0]: _moved(value, step, jnp.where(sign * value >= best, -sign, sign))}
+    return {}
+
+
+def _moved(value: Array, eps: float, way: Array) -> Array:
+    """A value moved by its slack at this tolerance, up or down; infinities stay."""
+    finite = jnp.isfinite(value)
+    wide = jnp.where(finite, value, 0).astype(jnp.promote_types(value.dtype, jnp.float32))
+    room = slack(wide, eps, [value.dtype], counted=finite)
+    return jnp.where(finite, (wide + way * room).astype(value.dtype), value)
+
+
+def _execute(bench: Bench, params: Any, inputs: Inputs, emit: Any, given: Any) -> Any:
+    compiled = bench.program
+    env, block = compiled.bind(params, inputs), compiled.function.block
+    return execute.execute(block, compiled.analysis, env, emit=emit, given=given)
+
+
+def _answer(bench: Bench, found: Any) -> Answer:
+    outputs, values = found
+    trace = Trace(values=tuple(values[c.index] for c in bench.program.claims))
+    return bench.program.unflatten(outputs), trace
