@@ -82,12 +82,15 @@ class Measured:
       median: the typical deviation of an honest run's worst row, in the units of `eps`.
       worst: the largest.
       eps: the tolerance that follows.
+      flips: the share of a claim's decisions that may differ from the verifier's own, where that is
+        more than eps allows for.
     """
 
     name: str
     median: float
     worst: float
     eps: float
+    flips: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +116,7 @@ class Calibration:
         if not (math.isfinite(self.factor) and self.factor >= 1):
             raise ValueError(f"the safety factor is at least 1 and finite, got {self.factor}")
         for m in self.measured:
-            if not all(math.isfinite(x) and 0 <= x < 1 for x in (m.median, m.worst)):
+            if not all(math.isfinite(x) and 0 <= x < 1 for x in (m.median, m.worst, m.flips)):
                 raise ValueError(f"{m.name}: a deviation lies between 0 and 1, got {m}")
             if not 0 < m.eps < 1:
                 raise ValueError(f"{m.name}: a tolerance lies between 0 and 1, got {m.eps}")
@@ -144,6 +147,8 @@ class Policy:
         roundoff u has at least eps = c u sqrt(K), for K up to 16,384.
       narrow_replayed: c of what follows such a product or sum that is replayed.
       trip_limit: a replayed `while` loop that runs longer is indeterminate.
+      tie_rate: the probability that a decision of an honest device is not the verifier's own, in
+        units of its eps (`check.flips`).
       losses: by kind of operation, how many unit roundoffs a device may lose (`jaxpr.perturb`);
         larger for classes of devices with coarser libraries.
       calibration: tolerances of the claims and outputs of one program, which come before `eps` and
@@ -157,6 +162,7 @@ class Policy:
     narrow_sum: float = 0.4
     narrow_replayed: float = 2.0
     trip_limit: int = 2**16
+    tie_rate: float = 0.25
     losses: tuple[tuple[str, float], ...] = _LOSSES
     calibration: Calibration | None = None
 
@@ -168,7 +174,7 @@ class Policy:
             raise ValueError(f"phi must be 1e-30 to 0.5, got {self.phi}")
         if not 1 <= self.trip_limit < 2**31:
             raise ValueError(f"trip_limit must be 1 to 2^31 - 1, got {self.trip_limit}")
-        for name in ("narrow_sum", "narrow_replayed"):
+        for name in ("narrow_sum", "narrow_replayed", "tie_rate"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"{name} must be finite and not negative, got {value}")
@@ -198,11 +204,15 @@ class Policy:
             self.trip_limit,
             self.narrow_sum.hex(),
             self.narrow_replayed.hex(),
+            self.tie_rate.hex(),
             [[name, loss.hex()] for name, loss in sorted(self.losses)],
         ]
         if self.calibration is not None:
             c = self.calibration
-            measured = [[m.name, m.median.hex(), m.worst.hex(), m.eps.hex()] for m in c.measured]
+            measured = [
+                [m.name, m.median.hex(), m.worst.hex(), m.eps.hex(), m.flips.hex()]
+                for m in c.measured
+            ]
             numbers.append([c.samples, c.executors, float(c.factor).hex(), measured])
         return tagged_hash("policy", encode(numbers))
 
@@ -220,6 +230,16 @@ class Policy:
         if name in self.calibrated:
             return self.calibrated[name]
         return self._largest(self.eps, tested)
+
+    def tie_rate_of(self, tested: Tested, name: str | None = None) -> float:
+        """The probability that a decision of a claim of that name is not the verifier's own.
+
+        Raises:
+          ValueError: the policy names no tolerance for one of its types.
+        """
+        found = self.calibration.measured if self.calibration else ()
+        measured = max((m.flips for m in found if m.name == name), default=0.0)
+        return min(1.0, max(self.tie_rate * self.eps_of(tested, name), measured))
 
     def output_eps_of(self, tested: Tested, name: str | None = None) -> float:
         """Tolerance of an output of that name; zero without floating-point types.

@@ -287,6 +287,7 @@ class Program(Specification):
             bound=self.bound,
             look=functools.partial(again.look, arguments),
             retest=functools.partial(again.retest, arguments),
+            flips=self.flip_limits,
             y=mine,
             corridor=corridor,
         )

@@ -46,6 +46,7 @@ REASONS: dict[str, str] = {
     "claim-mismatch": "a claim is not the product of its operands",
     "rounding-mismatch": "a committed rounding is not that of the value before it",
     "decision-mismatch": "a committed decision is not that of the values before it",
+    "decision-ties": "more decisions differ from the verifier's own than rounding explains",
     "claim-untaken": "a claim of a branch that was not taken is not zero",
     "commitment-mismatch": "answer and trace are not what was committed to",
     "other-program": "the device ran another program than the job asked for",
@@ -195,6 +196,8 @@ class ClaimResult:
       row: the row that it belongs to.
       trip: the iteration that it belongs to, counted over the scans around the claim.
       discontinuities: discontinuous equations that the verifier's operands passed through.
+      ties: of a decision claim, decisions that are within their slack of a tie.
+      flips: of a decision claim, decisions that are not the verifier's own.
     """
 
     name: str
@@ -204,6 +207,8 @@ class ClaimResult:
     row: int | None = None
     trip: int = 0
     discontinuities: tuple[str, ...] = ()
+    ties: int = 0
+    flips: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -336,6 +341,9 @@ class Report:
             f"checked by claim {self.coverage.share:.1%} of the arithmetic, "
             f"replayed {1 - self.coverage.share:.1%}"
         )
+        ties, flips = (sum(getattr(r, name) for r in self.results) for name in ("ties", "flips"))
+        if ties:
+            lines.append(f"near-ties {ties}, of which {flips} are decided in another way")
         if self.coverage.discontinuities:
             lines.append("discontinuities: " + ", ".join(self.coverage.discontinuities))
         if self.bound is not None:

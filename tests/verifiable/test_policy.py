@@ -65,6 +65,7 @@ BASE = Policy(draws=16, phi=1e-9, eps=(("float32", 0.25), ("float64", 0.125)), t
         {"eps": (("float32", 0.25), ("float16", 0.125))},
         {"output_eps": (("float32", 0.25), ("float64", 0.125))},
         {"trip_limit": 10},
+        {"tie_rate": 0.5},
         {"narrow_sum": 0.5},
         {"narrow_replayed": 1.0},
     ],
@@ -91,6 +92,7 @@ def test_the_id_of_the_text():
         9,
         (0.4).hex(),
         (2.0).hex(),
+        (0.25).hex(),
         [["arithmetic", (2.0).hex()], ["function", (8.0).hex()], ["product", (16.0).hex()]],
     ]
     assert BASE.id == encoding.tagged_hash("policy", encoding.encode(base))

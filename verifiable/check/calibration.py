@@ -87,6 +87,7 @@ def calibrate(
     every = [*own, *executors]
     compare = jax.jit(functools.partial(_before, program))
     found: list[dict[str, float]] = []
+    flipped: dict[str, float] = {}
     key = None
     for n, inputs in enumerate(samples):
         if key is None or n % _RENEWED == 0:
@@ -97,6 +98,9 @@ def calibrate(
             _require_finite(f"what executor {e} returned for sample {n}", (y, trace))
             report = program.check(key, *inputs, y=y, trace=trace)
             seen = _deviations(program, _results(report, n, e))
+            for claim, result in zip(program.claims, report.results, strict=False):
+                share = result.flips / max(claim.decisions, 1)
+                flipped[claim.name] = max(flipped.get(claim.name, 0.0), share)
             with jax.enable_x64(True):
                 before = compare(params, inputs, trace.values, *values) if values else {}
             for name, worst in before.items():
@@ -107,6 +111,7 @@ def calibrate(
         for name, eps in program.tolerances.items()
         if eps > 0
     ]
+    measured = [replace(m, flips=min(factor * flipped.get(m.name, 0.0), 0.5)) for m in measured]
     if not measured:
         return program.policy
     return replace(
@@ -145,7 +150,8 @@ def _deviations(program: Specification, results: Sequence[ClaimResult]) -> dict[
     limit = program.bound.limit if program.bound else 0.0
     forms = {c.name: c.form for c in program.claims}
     units = {name: form.unit(limit, program.policy.draws) for name, form in forms.items()}
-    return {r.name: r.worst * program.tolerances[r.name] * units.get(r.name, 1.0) for r in results}
+    worst = {r.name: 1.0 if r.reason == "decision-ties" else r.worst for r in results}
+    return {n: w * program.tolerances[n] * units.get(n, 1.0) for n, w in worst.items()}
 
 
 def _measure(name: str, seen: Sequence[float], types: Iterable[str], factor: float) -> Measured:

@@ -21,6 +21,9 @@ from both centres is greater than limit_i + spread_i, the spread is not a visibl
 most 8 times the median, or below 2^-6 of the limit). After FEW replays the look ends if no row is
 shown wrong so far, or one is beyond limit_i + 4 spread_i; otherwise MANY decide.
 
+A claim whose decisions differ too often is looked at in the same way: its flips are compared with
+those of perturbed replays (`flips`).
+
 Every row of a claim is looked at, so that a row of noise hides no other. A claim that is not
 finite, or whose operands are not, is first tested again (`Form.retest`): the compiled check does
 not ask which of its rows are NaN on every device, or overflow on some. It costs nothing where every
@@ -39,7 +42,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from verifiable.check import operands, replay
+from verifiable.check import flips, operands, replay
 from verifiable.check.specification import Specification
 from verifiable.check.trees import by_name
 from verifiable.claims.statistic import Deviation, Statistic
@@ -110,7 +113,9 @@ class SecondLook:
             own = np.asarray(draw(np.uint32(0), np.float32(0), np.float32(0)))
             distance = np.minimum(distances(wide, wide.expected), distances(wide, own))
             found = decide(distance, wide.limit, wide.scale, functools.partial(changes, draw, own))
-        claim = None if output else self.program.claims[index]
+            claim = None if output else self.program.claims[index]
+            if claim is not None and claim.decisions and not found.wrong:
+                found = recount(distance > 0, own, self.program.flip_limits[index], draw)
         trips, width = (1, 1) if claim is None else (math.prod(claim.trips), claim.row_width)
         each = len(distance) // (trips * width)
         trip, row = divmod(found.row // width, each)
@@ -214,6 +219,20 @@ def distances(found: Deviation, expected: Rows) -> Rows:
     return np.where(np.isfinite(expected).all(axis=-1), norms, 0.0)
 
 
+def moved(draw: Callable[..., Array], first: int = 0) -> Iterator[tuple[Sizes, Rows]]:
+    """The size of each perturbation, and what it makes of the expectation; MANY of them.
+
+    Args:
+      draw: `(seed, independent, coherent) -> expectation of all rows`.
+      first: seed of the first draw.
+    """
+    for m in range(MANY):
+        independent, coherent = SIZES[m % len(SIZES)]
+        seed = np.uint32((first + m) % 2**32)
+        found = draw(seed, np.float32(independent), np.float32(coherent))
+        yield SIZES[m % len(SIZES)], np.asarray(found)
+
+
 def changes(
     draw: Callable[..., Array], own: Rows, rows: Rows, first: int = 0
 ) -> Iterator[tuple[Sizes, Rows]]:
@@ -225,13 +244,28 @@ def changes(
       rows: indices.
       first: seed of the first draw.
     """
-    for m in range(MANY):
-        independent, coherent = SIZES[m % len(SIZES)]
-        seed = np.uint32((first + m) % 2**32)
-        moved = np.asarray(draw(seed, np.float32(independent), np.float32(coherent)))
+    for sizes, found in moved(draw, first):
         with np.errstate(invalid="ignore", over="ignore"):
-            change = np.linalg.norm(moved[rows] - own[rows], axis=-1)
-        yield SIZES[m % len(SIZES)], np.where(np.isnan(change), np.inf, change)
+            change = np.linalg.norm(found[rows] - own[rows], axis=-1)
+        yield sizes, np.where(np.isnan(change), np.inf, change)
+
+
+def recount(flipped: Rows, own: Rows, most: int, draw: Callable[..., Array]) -> Look:
+    """Whether more decisions differ from the verifier's own than other rounding explains.
+
+    Args:
+      flipped: which decisions of a claim differ.
+      own: what decides, without perturbation.
+      most: how many may differ.
+      draw: as of `moved`.
+    """
+    others = (
+        np.count_nonzero(np.sign(found) != np.sign(own)) * (WIDEN / max(sizes))
+        for sizes, found in moved(draw)
+    )
+    count = int(np.count_nonzero(flipped))
+    wrong = not flips.explained(count, most, others)
+    return Look(wrong, int(np.argmax(flipped)), 0, count / max(most, 0.5))
 
 
 def decide(distance: Rows, limit: Rows, scale: Rows, changes: Changes) -> Look:

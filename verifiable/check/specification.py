@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from verifiable.check import cancellation, describe, subnormal
+from verifiable.check import cancellation, describe, flips, subnormal
 from verifiable.check.outputs import Output, deviate
 from verifiable.check.partition import Analysis
 from verifiable.check.schedule import Strategy
@@ -143,16 +143,21 @@ class Specification:
         """
         return {}
 
+    @cached_property
+    def flip_limits(self) -> dict[int, int]:
+        """How many decisions may differ from the verifier's own, by index of the claim."""
+        return {c.index: flips.limit(c, self.policy) for c in self.claims if c.decisions}
+
     def judged(self, inputs: tuple[Any, ...]) -> tuple[Sequence[Claim], Sequence[Output]]:
         """Claims and outputs; comparisons of subnormal inputs are discontinuities of this job."""
         leaves = jax.tree.leaves(inputs)
         variables = self.function.block.inputs[-len(leaves) :] if leaves else ()
-        flips = subnormal.ambiguous(self.analysis.ties, variables, leaves)
-        if not flips:
+        names = subnormal.ambiguous(self.analysis.ties, variables, leaves)
+        if not names:
             return self.claims, self.outputs
         return (
-            [replace(c, discontinuities=c.discontinuities | c.ties & flips) for c in self.claims],
-            [replace(o, discontinuities=o.discontinuities | o.ties & flips) for o in self.outputs],
+            [replace(c, discontinuities=c.discontinuities | c.ties & names) for c in self.claims],
+            [replace(o, discontinuities=o.discontinuities | o.ties & names) for o in self.outputs],
         )
 
     def require_normal(self, params: Any) -> None:

@@ -18,7 +18,7 @@ of its rows overflow on honest devices, or are NaN on all of them, is not asked 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -39,6 +39,7 @@ _LOOKED = frozenset(
         "claim-nonfinite",
         "rounding-mismatch",
         "decision-mismatch",
+        "decision-ties",
         "output-mismatch",
         "output-nonfinite",
     }
@@ -91,6 +92,7 @@ def judge(
     bound: Bound | None,
     look: Callable[[int, bool], Look],
     retest: Callable[[int], Statistic],
+    flips: Mapping[int, int],
     y: Any = None,
     corridor: Corridor | None = None,
 ) -> Report:
@@ -104,12 +106,19 @@ def judge(
       bound: what a pass proves of the floating-point claims.
       look: looks at a claim of this index again, or, if the second argument is true, at an output.
       retest: tests a claim of this index again that is not finite, or whose operands are not.
+      flips: how many decisions may differ from the verifier's own, by index of the claim.
       y: the replayed output.
       corridor: what the tolerance leaves to a cheat on this run.
     """
     stopped = frozenset(name for name, flag in findings.stopped.items() if np.any(flag))
     results = [
-        _result(c.name, _judge_claim(findings, c, retest), c.discontinuities, c.loops & stopped)
+        _counted(
+            _result(
+                c.name, _judge_claim(findings, c, retest), c.discontinuities, c.loops & stopped
+            ),
+            findings.statistics[c.index],
+            flips.get(c.index),
+        )
         for c in claims
     ]
     results += [
@@ -132,6 +141,20 @@ def judge(
         y=y,
         corridor=corridor,
     )
+
+
+def _counted(result: ClaimResult, found: Statistic, most: int | None) -> ClaimResult:
+    """A result with the number of ties and flips, which must not be more than `most`."""
+    if most is None:
+        return result
+    ties, count = int(np.sum(found.ties)), int(np.sum(found.flips))
+    result = replace(result, ties=ties, flips=count)
+    if result.verdict is not Verdict.ACCEPT or count <= most:
+        return result
+    verdict, reason = Verdict.REJECT, "decision-ties"
+    if result.discontinuities:
+        verdict, reason = Verdict.INDETERMINATE, "discontinuous-glue"
+    return replace(result, verdict=verdict, reason=reason, worst=count / max(most, 0.5))
 
 
 def _look_again(

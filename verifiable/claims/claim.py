@@ -124,6 +124,11 @@ class Claim:
         return self.form.tests * math.prod(self.trips)
 
     @property
+    def decisions(self) -> int:
+        """Number of counted decisions, over all trips."""
+        return self.form.decisions * math.prod(self.trips)
+
+    @property
     def work(self) -> int:
         """Operations that the verifier need not replay, over all trips."""
         return self.form.work * math.prod(self.trips)

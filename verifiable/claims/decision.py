@@ -10,7 +10,8 @@ the committed one, and the verifier tests it where it stands. With a and b the r
 (`slack`; a literal, or an operand that all honest devices compute alike, has none). A device whose
 operands are within the slack of the verifier's always passes. A decision that passes is that of
 operands within the slack: a cheat can choose only where the operands are so close. The test uses no
-randomness.
+randomness. How many decisions are not the verifier's own is counted: a cheat could have all ties
+its way, and honest devices differ in few (`check.flips`).
 
 Infinities are compared like numbers that are far apart: a mask of minus infinity decides the same
 on every device. Of NaN, a decision must equal the verifier's own, or the test shows nothing.
@@ -124,6 +125,8 @@ class DecisionForm(Form):
             finite_claim=jnp.all(self.finite(decided) | absent),
             in_range=jnp.all(valid),
             finite_operands=jnp.all(~absent | (decided == found.own)),
+            ties=jnp.sum(jnp.abs(found.value) <= found.slack, dtype=jnp.int32),
+            flips=jnp.sum((decided != found.own) & ~absent & valid, dtype=jnp.int32),
         )
 
     def finite(self, decided: Array) -> Array:
@@ -158,6 +161,11 @@ class Comparison(DecisionForm):
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     inexact: tuple[bool, ...]
+
+    @property
+    def decisions(self) -> int:
+        """One for each element."""
+        return math.prod(self.shape)
 
     def packed(
         self, shape: tuple[int, ...], dtype: np.dtype[Any]
@@ -233,6 +241,11 @@ class Sign(DecisionForm):
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+
+    @property
+    def decisions(self) -> int:
+        """One for each element."""
+        return math.prod(self.shape)
 
     def packed(
         self, shape: tuple[int, ...], dtype: np.dtype[Any]
@@ -313,8 +326,7 @@ def propose(equation: Equation, view: View) -> Proposal | None:
     dtype, [out] = equation.inputs[0].dtype, equation.outputs
     inexact = tuple(not view.exact(a) for a in equation.inputs)
     flips = Effect.DISCONTINUOUS in effects_of(equation) and any(inexact)
-    compares_itself = len(equation.inputs) == 2 and equation.inputs[0] is equation.inputs[1]
-    if not flips or compares_itself or dtype.name not in FLOATS:
+    if not flips or dtype.name not in FLOATS:
         return None
     if equation.kind == "sign":
         form = Sign(shape=out.shape, dtype=dtype)

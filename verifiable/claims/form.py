@@ -88,6 +88,11 @@ class Form(ABC):
         return 0
 
     @property
+    def decisions(self) -> int:
+        """Number of decisions, of which those that are not the verifier's own are counted."""
+        return 0
+
+    @property
     def work(self) -> int:
         """Arithmetic operations that the verifier need not replay; zero if it replays them."""
         return 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from verifiable.jaxpr.blocks import Array
@@ -28,6 +29,8 @@ class Statistic(NamedTuple):
       finite_claim: bool (), whether the claim is finite wherever its operands are.
       in_range: bool (), whether every integer could be the result of its accumulator.
       finite_operands: bool (), whether the verifier's own operands are finite.
+      ties: int32 (), decisions whose operands are within their slack of a tie.
+      flips: int32 (), decisions that are not the verifier's own.
     """
 
     worst: Array
@@ -36,6 +39,8 @@ class Statistic(NamedTuple):
     finite_claim: Array
     in_range: Array
     finite_operands: Array
+    ties: Array = np.int32(0)
+    flips: Array = np.int32(0)
 
 
 class RowStatistics(NamedTuple):

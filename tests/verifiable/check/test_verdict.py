@@ -151,7 +151,7 @@ NOTHING = Coverage(checked=0, replayed=0)
 def alone(findings: Findings) -> Any:
     """Arguments of `judge` for exact claims, of which a test that is repeated finds the same."""
     retest = findings.statistics.__getitem__
-    return {"coverage": NOTHING, "bound": None, "look": never, "retest": retest}
+    return {"coverage": NOTHING, "bound": None, "look": never, "retest": retest, "flips": {}}
 
 
 bits = st.booleans()
@@ -243,7 +243,9 @@ def test_a_failed_test_of_inexact_operands_only_accuses(found: list[tuple[bool, 
         looked.append(index)
         return Look(found[index][2], 7, 3, 2.0)
 
-    report = judge(findings, claims, [], coverage=NOTHING, bound=None, look=look, retest=never)
+    report = judge(
+        findings, claims, [], coverage=NOTHING, bound=None, look=look, retest=never, flips={}
+    )
     failed = [i for i, (passed, *_) in enumerate(found) if not passed]
     wrong = [i for i in failed if found[i][2] or not found[i][1]]
     first = wrong[0] if wrong else len(found)

@@ -1,0 +1,60 @@
+"""Flips: decisions that are not the verifier's own, and how many an honest device may have.
+
+The test of a decision lets a device choose what is within the slack of a tie. An honest device does
+not choose: its operands are off by far less than the slack, and only where a tie lies in between is
+its decision another one. So with n decisions of a claim, each other with probability at most p, the
+number of flips exceeds
+
+    limit = the least k with P(Binomial(n, p) > k) <= phi
+
+with probability at most phi. p is `Policy.tie_rate` times the tolerance, since a value is within a
+distance d of a tie with a probability of about d over the typical size of its row, and honest
+devices are off by a fraction of the tolerance; or, if it is more, what calibration measured.
+
+Decisions of equal rows flip together, and behind glue that amplifies rounding many do. So more
+flips only accuse: a second look counts how many decisions other rounding turns round (`recount`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from verifiable.claims.claim import Claim
+from verifiable.policy import Policy
+
+FEW, CLEAR = 8, 4.0
+
+
+def limit(claim: Claim, policy: Policy) -> int:
+    """How many decisions of a claim may differ from the verifier's own, over all trips."""
+    from scipy.special import bdtrc  # noqa: PLC0415 - slow to load
+
+    n, p = claim.decisions, policy.tie_rate_of(claim, claim.name)
+    if p >= 1:
+        return n
+    low, high = -1, n  # P(X > high) is zero
+    while high - low > 1:
+        middle = (low + high) // 2
+        if bdtrc(middle, n, p) <= policy.phi:
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+def explained(flips: int, most: int, others: Iterable[float]) -> bool:
+    """Whether a number of flips is what other rounding may do.
+
+    Args:
+      flips: decisions that differ.
+      most: from `limit`.
+      others: flips of perturbed replays, in multiples of those at the size of honest rounding.
+    """
+    spread = 0.0
+    for count, changed in enumerate(others, start=1):
+        spread = max(spread, changed)
+        if flips <= most + spread:
+            return True
+        if count == FEW and flips > most + CLEAR * spread:
+            return False
+    return False
