@@ -41,9 +41,15 @@ event Registered:
     registrant: indexed(address)
     members: uint256
 
+event Discarded:
+    registrant: indexed(address)
+    members: uint256
+
 event Activated:
     committee_id: indexed(bytes32)
+    registrant: indexed(address)
     committee_sequence: uint64
+    epoch: uint64
     members: uint256
     weight: uint256
 
@@ -166,6 +172,7 @@ def discard():
     """
     @notice Discard the members that the caller has staged.
     """
+    log Discarded(registrant=msg.sender, members=self.staged_members[msg.sender])
     self._unstage()
 
 
@@ -235,9 +242,34 @@ def _install(sequence: uint64) -> bytes32:
     self.chunks = chunks
     self._unstage()
     log Activated(
-        committee_id=identifier, committee_sequence=sequence, members=count, weight=weight
+        committee_id=identifier,
+        registrant=msg.sender,
+        committee_sequence=sequence,
+        epoch=self.epochs,
+        members=count,
+        weight=weight,
     )
     return identifier
+
+
+@external
+@view
+def member(index: uint256) -> Member:
+    """
+    @notice Key and weight of a member of the committee in office.
+    """
+    assert index < self.members, "no-such-member"
+    return self._member(self.chunks[index // CHUNK], index % CHUNK)
+
+
+@external
+@view
+def staged_member(registrant: address, index: uint256) -> Member:
+    """
+    @notice Key and weight of a member that an account has staged, whose proof was verified.
+    """
+    assert index < self.staged_members[registrant], "no-such-member"
+    return self._member(self.staged_chunks[registrant][index // CHUNK], index % CHUNK)
 
 
 @internal

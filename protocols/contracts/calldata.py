@@ -55,7 +55,7 @@ def deployment(genesis: bytes) -> bytes:
 def registrations(committee: Committee) -> list[bytes]:
     """Calls that stage a committee, in order; `activate` or `rotate` follows.
 
-    The sender of all calls must be the registrant that the members' proofs of possession bind.
+    The sender of all calls must be `committee.registrant`.
     """
     calls: list[bytes] = []
     for start in range(0, len(committee.members), CHUNK):
@@ -74,6 +74,18 @@ def activate() -> bytes:
 def discard() -> bytes:
     """Discard the members that the caller staged."""
     return call("discard")
+
+
+def member(index: int) -> bytes:
+    """Read a member of the committee in office: four words of key, and its weight."""
+    return call("member", _word(index))
+
+
+def staged_member(registrant: bytes, index: int) -> bytes:
+    """Read a member that an account (20 bytes) has staged: four words of key, and its weight."""
+    if len(registrant) != 20:
+        raise ValueError(f"an address must be 20 bytes, got {len(registrant)}")
+    return call("staged_member", bytes(12) + registrant, _word(index))
 
 
 def settle(submission: SettlementSubmission[EpochStatement]) -> bytes:

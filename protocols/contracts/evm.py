@@ -50,10 +50,12 @@ class CallReceipt:
     Attributes:
       output: its return data; for a deployment, the address of the contract.
       gas: gas of execution, before refunds.
+      logs: topics and data of each event, in order.
     """
 
     output: bytes
     gas: int
+    logs: tuple[tuple[tuple[bytes, ...], bytes], ...] = ()
 
 
 def available() -> bool:
@@ -147,7 +149,11 @@ class Chain:
         gas = GAS - done.get_gas_remaining()
         if done.is_error:
             raise Reverted(_reason(done.output), gas, done.error)
-        return CallReceipt(output=done.output, gas=gas)
+        logs = tuple(
+            (tuple(topic.to_bytes(32, "big") for topic in topics), data)
+            for _, topics, data in done.get_log_entries()
+        )
+        return CallReceipt(output=done.output, gas=gas, logs=logs)
 
 
 def _reason(output: bytes) -> str:

@@ -6,9 +6,10 @@ registrant, and every key in a sum is held by its registrant (no rogue keys).
 
     committee id = SHA-256(count, then for each member its key as EIP-2537 encodes it, its weight)
 
-with count and weight as 32-byte words. A bitmap names signers: bit i mod 8 of byte i div 8, least
-significant first, is member i. A quorum has *more than* two thirds of the weight, so two quorums
-share more than a third of it. Rules: specs/settlement.md.
+with count and weight as 32-byte words. A `Committee` is one that the contract can put in office:
+one account registered all members, and their keys do not add up to infinity. A bitmap names
+signers: bit i mod 8 of byte i div 8, least significant first, is member i. A quorum has *more than*
+two thirds of the weight, so two quorums share more than a third. Rules: specs/settlement.md.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from itertools import pairwise
 from typing import Final, Self
 
 from protocols.settlement.statements import Deployment, SettlementError
-from verifiable.bls import Possession, ProvenKey, PublicKey, SecretKey
+from verifiable.bls import InfiniteAggregate, Possession, ProvenKey, PublicKey, SecretKey, curve
 from verifiable.errors import require_exact_type
 
 REGISTRATION_DOMAIN: Final = b"verifiable registration 1"
@@ -87,17 +88,19 @@ class Committee:
 
     Attributes:
       deployment: the contract at which they registered.
-      members: 1 to 256 members with distinct keys.
+      members: 1 to 256 members with distinct keys, which do not add up to infinity.
+      registrant: address of the one account that registered them, and that must send the calls.
       id: 32 bytes that bind every key and weight, and their order.
       total: total weight.
 
     Raises:
       SettlementError: no-members, too-many-members, duplicate-key, unordered-members,
-        unregistered-key.
+        unregistered-key, other-registrant, infinite-key.
     """
 
     deployment: Deployment
     members: tuple[Member, ...]
+    registrant: bytes = field(init=False, compare=False)
     id: bytes = field(init=False, compare=False)
     total: int = field(init=False, repr=False, compare=False)
 
@@ -111,15 +114,17 @@ class Committee:
         for a, b in pairwise(keys):
             if a >= b:
                 raise SettlementError("duplicate-key" if a == b else "unordered-members")
-        words = self.deployment.words
+        registrant = self.members[0].key.binding[-20:]
         for member in self.members:
-            domain, binding = member.key.domain, member.key.binding
-            here = binding.startswith(words) and len(binding) == len(words) + 32
-            if domain != REGISTRATION_DOMAIN or not here:
-                raise SettlementError("unregistered-key", expected=words, found=binding[:96])
+            self._require_registered(member.key, registrant)
+        try:
+            PublicKey.from_point(curve.active().g1.sum([m.key.key.point for m in self.members]))
+        except InfiniteAggregate as error:
+            raise SettlementError("infinite-key") from error
         digest = hashlib.sha256(len(self.members).to_bytes(32, "big"))
         for key, member in zip(keys, self.members, strict=True):
             digest.update(key + member.weight.to_bytes(32, "big"))
+        object.__setattr__(self, "registrant", registrant)
         object.__setattr__(self, "id", digest.digest())
         object.__setattr__(self, "total", sum(member.weight for member in self.members))
 
@@ -173,6 +178,14 @@ class Committee:
     def has_quorum(self, signers: Sequence[int] | frozenset[int]) -> bool:
         """Whether these members have more than two thirds of the weight."""
         return 3 * self.weight(signers) > 2 * self.total
+
+    def _require_registered(self, key: ProvenKey, registrant: bytes) -> None:
+        words, binding = self.deployment.words + bytes(12), key.binding
+        here = binding.startswith(words) and len(binding) == len(words) + 20
+        if key.domain != REGISTRATION_DOMAIN or not here:
+            raise SettlementError("unregistered-key", expected=words, found=binding[:96])
+        if binding[-20:] != registrant:
+            raise SettlementError("other-registrant", expected=registrant, found=binding[-20:])
 
     @property
     def _bitmap_size(self) -> int:

@@ -41,6 +41,8 @@ REASONS: Final[Mapping[str, str]] = {
     "duplicate-key": "a key is in the committee twice",
     "unordered-members": "members must be in ascending order of their keys",
     "unregistered-key": "a key's proof of possession is not for this chain and contract",
+    "other-registrant": "all keys of a committee must be registered by one account",
+    "infinite-key": "the keys of a committee must not add up to infinity",
     "unknown-member": "the committee has no such member",
     "no-conflict": "the two votes do not contradict each other",
     "other-place": "the vote is for another epoch, term or contract than the statement in hand",

@@ -19,6 +19,7 @@ S = TypeVar("S", EpochStatement, Rotation)
 CHAIN = Deployment(chain_id=31337, contract=b"\xc0" * 20)
 ELSEWHERE = Deployment(chain_id=1, contract=b"\xc0" * 20)
 POLICY, PROGRAM = b"\xaa" * 32, b"\xbb" * 32
+REGISTRANT, STRANGER = b"\x11" * 20, b"\x22" * 20
 
 
 @functools.cache
@@ -27,14 +28,9 @@ def secret(i: int) -> SecretKey:
 
 
 @functools.cache
-def registrant(i: int) -> bytes:
-    return i.to_bytes(20, "big")
-
-
-@functools.cache
-def key(i: int, deployment: Deployment = CHAIN) -> ProvenKey:
-    proof = prove_registration(secret(i), deployment, registrant(i))
-    return registered_key(secret(i).public_key, proof, deployment, registrant(i))
+def key(i: int, deployment: Deployment = CHAIN, registrant: bytes = REGISTRANT) -> ProvenKey:
+    proof = prove_registration(secret(i), deployment, registrant)
+    return registered_key(secret(i).public_key, proof, deployment, registrant)
 
 
 @functools.cache

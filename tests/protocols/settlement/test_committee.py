@@ -29,9 +29,10 @@ from tests.helpers.committees import (
     ELSEWHERE,
     FOUR,
     NEXT,
+    REGISTRANT,
+    STRANGER,
     committee,
     key,
-    registrant,
     secret,
 )
 from verifiable import bls
@@ -41,6 +42,7 @@ from verifiable.bls import (
     Possession,
     ProvenKey,
     PublicKey,
+    SecretKey,
     Signature,
     curve,
 )
@@ -93,11 +95,17 @@ def members(*numbers: int, deployment: Deployment = CHAIN) -> list[Member]:
     return [Member(key=key(i, deployment), weight=1) for i in numbers]
 
 
-def bound(binding: bytes) -> ProvenKey:
+def opposite(number: int) -> SecretKey:
+    """The secret whose public key is minus this one's."""
+    return SecretKey(curve.ORDER - int.from_bytes(secret(number).encode(), "big"))
+
+
+def bound(binding: bytes, by: SecretKey | None = None) -> ProvenKey:
     """A key with a valid proof over a binding of its holder's choice."""
+    by = by or secret(0)
     return ProvenKey(
-        key=secret(0).public_key,
-        possession=secret(0).prove_possession(binding, domain=REGISTRATION_DOMAIN),
+        key=by.public_key,
+        possession=by.prove_possession(binding, domain=REGISTRATION_DOMAIN),
         binding=binding,
         domain=REGISTRATION_DOMAIN,
     )
@@ -138,12 +146,34 @@ BAD_COMMITTEES: dict[str, tuple[str, Callable[[], Committee]]] = {
     "a registration that binds more than its registrant": (
         "unregistered-key",
         lambda: Committee.of(
-            CHAIN, [Member(key=bound(registration_binding(CHAIN, registrant(0)) + b"\0"), weight=1)]
+            CHAIN, [Member(key=bound(registration_binding(CHAIN, REGISTRANT) + b"\0"), weight=1)]
         ),
     ),
     "a registration without a registrant": (
         "unregistered-key",
         lambda: Committee.of(CHAIN, [Member(key=bound(CHAIN.words), weight=1)]),
+    ),
+    "a registrant wider than an address": (
+        "unregistered-key",
+        lambda: Committee.of(
+            CHAIN, [Member(key=bound(CHAIN.words + b"\1" * 12 + REGISTRANT), weight=1)]
+        ),
+    ),
+    "members of two registrants, whom no account can stage together": (
+        "other-registrant",
+        lambda: Committee.of(
+            CHAIN, [*members(0, 1), Member(key=key(2, CHAIN, STRANGER), weight=1)]
+        ),
+    ),
+    "keys that add up to infinity": (
+        "infinite-key",
+        lambda: Committee.of(
+            CHAIN,
+            [
+                *members(0),
+                Member(key=bound(registration_binding(CHAIN, REGISTRANT), opposite(0)), weight=1),
+            ],
+        ),
     ),
     "the right binding in the draft's form": (
         "unregistered-key",
@@ -154,9 +184,9 @@ BAD_COMMITTEES: dict[str, tuple[str, Callable[[], Committee]]] = {
                     key=ProvenKey(
                         key=secret(0).public_key,
                         possession=secret(0).prove_possession(
-                            registration_binding(CHAIN, registrant(0))
+                            registration_binding(CHAIN, REGISTRANT)
                         ),
-                        binding=registration_binding(CHAIN, registrant(0)),
+                        binding=registration_binding(CHAIN, REGISTRANT),
                     ),
                     weight=1,
                 )
@@ -172,6 +202,13 @@ def test_a_malformed_committee_cannot_be_built(name: str):
     with pytest.raises(SettlementError) as raised:
         build()
     assert raised.value.reason == expected
+
+
+def test_a_committee_names_the_account_that_must_send_its_calls():
+    assert FOUR.registrant == REGISTRANT
+    assert (
+        Committee.of(CHAIN, [Member(key=key(0, CHAIN, STRANGER), weight=1)]).registrant == STRANGER
+    )
 
 
 def test_a_committee_has_at_most_256_members():
@@ -202,45 +239,45 @@ def rogue() -> ProvenKey:
     group = curve.active().g1
     others = [negated(key(i).key).point for i in (1, 2, 3)]
     own = PublicKey.from_point(group.sum([secret(0).public_key.point, *others]))
-    proof = prove_registration(secret(0), CHAIN, registrant(0))
-    return registered_key(own, proof, CHAIN, registrant(0))
+    proof = prove_registration(secret(0), CHAIN, REGISTRANT)
+    return registered_key(own, proof, CHAIN, REGISTRANT)
 
 
 REGISTRATIONS: dict[str, Callable[[], ProvenKey]] = {
     "rogue key": rogue,
     "another's proof": lambda: registered_key(
-        secret(1).public_key, key(0).possession, CHAIN, registrant(0)
+        secret(1).public_key, key(0).possession, CHAIN, REGISTRANT
     ),
     "registered on another chain": lambda: registered_key(
-        secret(0).public_key, key(0, ELSEWHERE).possession, CHAIN, registrant(0)
+        secret(0).public_key, key(0, ELSEWHERE).possession, CHAIN, REGISTRANT
     ),
     "registered at another contract": lambda: registered_key(
         secret(0).public_key,
         key(0).possession,
         Deployment(chain_id=CHAIN.chain_id, contract=b"\xc1" * 20),
-        registrant(0),
+        REGISTRANT,
     ),
     "replayed by another registrant": lambda: registered_key(
-        secret(0).public_key, key(0).possession, CHAIN, registrant(1)
+        secret(0).public_key, key(0).possession, CHAIN, STRANGER
     ),
     "a proof of the draft's form": lambda: registered_key(
         secret(0).public_key,
-        secret(0).prove_possession(registration_binding(CHAIN, registrant(0))),
+        secret(0).prove_possession(registration_binding(CHAIN, REGISTRANT)),
         CHAIN,
-        registrant(0),
+        REGISTRANT,
     ),
     "a signature used as a proof": lambda: registered_key(
         secret(0).public_key,
         Possession(
             secret(0)
             .sign(
-                secret(0).public_key.eip2537() + registration_binding(CHAIN, registrant(0)),
+                secret(0).public_key.eip2537() + registration_binding(CHAIN, REGISTRANT),
                 domain=REGISTRATION_DOMAIN,
             )
             .encoded
         ),
         CHAIN,
-        registrant(0),
+        REGISTRANT,
     ),
 }
 
@@ -253,7 +290,7 @@ def test_a_registration_proves_possession_here_and_now(name: str):
 
 def test_the_registration_proof_is_over_what_a_contract_reads():
     x, y = secret(0).public_key.affine()[:48], secret(0).public_key.affine()[48:]
-    words = (31337).to_bytes(32, "big") + bytes(12) + CHAIN.contract + bytes(12) + registrant(0)
+    words = (31337).to_bytes(32, "big") + bytes(12) + CHAIN.contract + bytes(12) + REGISTRANT
     message = b"\x19verifiable registration 1" + bytes(16) + x + bytes(16) + y + words
     point = secret(0).core_sign(message, bls.POSSESSION_DST)
     assert Possession.from_point(point) == key(0).possession

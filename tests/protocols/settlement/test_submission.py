@@ -36,13 +36,13 @@ from tests.helpers.committees import (
     HONEST,
     LOG,
     NEXT,
+    REGISTRANT,
     ROTATION,
     STATEMENT,
     committee,
     holder,
     key,
     log,
-    registrant,
     secret,
     signature,
     statement,
@@ -231,17 +231,19 @@ def test_keys_that_cancel_out_are_refused():
     """Two holders who chose x and -x: infinity verifies for any message, if it is let in."""
     x = secret(40)
     minus = SecretKey(curve.ORDER - int.from_bytes(x.encode(), "big"))
-    proof = prove_registration(minus, CHAIN, registrant(41))
-    pair = Committee.of(
+    proof = prove_registration(minus, CHAIN, REGISTRANT)
+    of = Committee.of(
         CHAIN,
         [
-            Member(key=key(40), weight=1),
-            Member(key=registered_key(minus.public_key, proof, CHAIN, registrant(41)), weight=1),
+            Member(key=key(40), weight=4),
+            Member(key=registered_key(minus.public_key, proof, CHAIN, REGISTRANT), weight=4),
+            Member(key=key(41), weight=1),
         ],
     )
-    made = replace(HONEST, statement=statement(Head(committee=pair), LOG), bitmap=b"\x03")
+    bitmap = of.bitmap(i for i, m in enumerate(of.members) if m.weight == 4)
+    made = replace(HONEST, statement=statement(Head(committee=of), LOG), bitmap=bitmap)
     with pytest.raises(InfiniteAggregate):
-        verify_epoch(made, Head(committee=pair))
+        verify_epoch(made, Head(committee=of))
 
 
 @pytest.mark.parametrize(
