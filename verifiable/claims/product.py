@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
-from verifiable.claims import freivalds, nonfinite
+from verifiable.claims import exposure, freivalds, nonfinite
 from verifiable.claims.contraction import Contraction
 from verifiable.claims.convolution import Convolution
 from verifiable.claims.dot_general import DotGeneral
@@ -119,6 +119,10 @@ class Product(Form):
         """See `freivalds.project`."""
         return freivalds.project(self.maps, far, yardstick.vectors, eps=yardstick.eps)
 
+    def moved(self, far: Array, yardstick: Yardstick) -> Array:
+        """See `exposure.moved`."""
+        return exposure.moved(self.maps, far, yardstick.projection, yardstick.vectors)
+
     def test(self, operands: list[Array], claim: Array, yardstick: Yardstick) -> Statistic:
         """See `freivalds.test`."""
         [near] = operands
@@ -158,12 +162,17 @@ class Product(Form):
         # The powers of two depend on the operands, and would differ between replays.
         unit: Any = 1.0 if applied.top is None else applied.top * projection.scale
         claimed = unit * (applied.product + rho)
+        moves = None
+        if yardstick.moves is not None:
+            exposed = unit * exposure.exposure(self.maps, near, projection, applied.top)
+            moves = exposed[..., None] * yardstick.moves
         return deviation(
             unit * applied.product,
             claimed,
             claimed,
             unit * math.sqrt(yardstick.limit) * _finite_or(sigma, finite, energy, yardstick.eps),
             unit * jnp.sqrt(energy * g.shape[-1]),
+            moves,
         )
 
     def deviate_exactly(
