@@ -7,6 +7,7 @@ A cheat is a function from a job to an answer and a trace:
     skipped layers                the last layer's parameters set to zero
     one unit, near-ties, ...      one claim is forged, and the rest follows it (`forged`)
     decoy, then ...               a claim of pure noise comes first: it hides no later cheat
+    steering the last claim       two columns of a row are shifted until the other one is chosen
 
 A cheat *changes the answer* if a choice (a class, a token) differs on which all honest devices
 agree, or if a float output moves by more than four times what it moves between honest devices. It
@@ -31,6 +32,7 @@ from benchmarks.zoo.subject import Inputs, Subject, Weights
 from verifiable import program
 from verifiable import trace as traces
 from verifiable.challenge import secret
+from verifiable.check.compiled import CheckArguments
 from verifiable.check.evidence import evidence_of, verify_evidence
 from verifiable.claims.claim import Claim
 from verifiable.claims.product import Product
@@ -179,6 +181,52 @@ PARAMETERS: dict[str, Callable[[Any], Any]] = {
     "another model": another_model,
     "skipped layers": skipped_layers,
 }
+
+# ------------------------------------------------------------------------ steering the last claim
+
+
+def steered(
+    compiled: program.Program,
+    key: VerifierKey,
+    inputs: Inputs,
+    sent: Submission,
+    most: float = np.inf,
+) -> tuple[Any, list[Any], Any]:
+    """The cheat that changes choices by shifting the claim before them as little as it takes.
+
+    It knows everything but the random vectors. The answer must be what is chosen, by `argmax`.
+
+    Args:
+      compiled: the program, of one choice outside of scans.
+      key: which gives the norms of weights; a device computes them from the weights.
+      inputs: of the run.
+      sent: an honest run.
+      most: only rows that need at most this many sigma are changed.
+
+    Returns:
+      The answer, the claimed values, and the rows that were changed.
+    """
+    ties = compiled.compiled_check.near_ties
+    [choice] = ties.choices
+    arguments = CheckArguments.of(key, inputs, sent.y, sent.trace)
+    found = ties.closest(choice, arguments)
+    values = [np.array(x) for x in sent.trace.values]
+    y, logits = np.array(sent.y), values[choice.claim]
+    form: Any = compiled.claims[choice.claim].form.contraction
+    rows = np.flatnonzero(found.kappa <= most)
+    for i in rows:
+        a, b = int(found.chosen[i]), int(found.other[i])
+        gap = float(logits[i, a]) - float(logits[i, b])
+        rooms = found.rooms[i].astype(np.float64)
+        if a // form.width == b // form.width:
+            rooms = rooms**2  # the direction in which one block reaches furthest
+        down, up = gap * rooms / rooms.sum()
+        logits[i, a], lowest = logits[i, a] - down, logits[i, b] + up
+        above = np.nextafter(logits[i, a], np.asarray(np.inf, logits.dtype))
+        logits[i, b] = max(lowest, above)
+        y[i] = b
+    return y, values, rows
+
 
 # --------------------------------------------------------------------------------------- decoy
 

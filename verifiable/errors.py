@@ -3,7 +3,8 @@
 A `VerificationError` is the prover's fault: data that a device sent, or failed to send, does not
 verify. It carries both sides as fields. A mistake of the caller is an ordinary `ValueError` or
 `TypeError`. Bytes received from a device raise a `VerificationError` and nothing else. If the
-compiler errs, `Miscompiled` blames neither.
+compiler errs, `Miscompiled` blames neither. `SteerableChoice` is a warning
+of `compile` to the program's author.
 
     VerificationError
     ├── MalformedEncoding      bytes that are too long, not canonical, or not of the format
@@ -42,6 +43,10 @@ def require_exact_type(argument: str, value: Any, kind: type[T]) -> T:
     if type(value) is not kind:
         raise TypeError(f"{argument} must be a {kind.__name__}, got {type(value).__name__}")
     return value
+
+
+class SteerableChoice(UserWarning):
+    """A program chooses from a claim whose tolerance decides most of the choices."""
 
 
 class Miscompiled(RuntimeError):

@@ -7,7 +7,9 @@ id, so a check under another policy is refused.
 
 The default `eps` goes by dtype, and is several times the largest value seen on honest devices
 (compiled and op by op, on trained weights; `benchmarks/soundness.py` measures it), including the
-difference that replayed glue adds to the operands. `Program.calibrate` measures it for each claim
+difference that replayed glue adds to the operands. A float32 product that decides (tested in blocks
+of columns) has at most u (16 + sqrt(K)), u = 2^-24: what its operands and its sums of K terms lose,
+and not the glue of a whole layer. `Program.calibrate` measures it for each claim
 of a program, on the user's own inputs and trusted executors.
 """
 
@@ -40,6 +42,7 @@ _LOSSES = (("arithmetic", 2.0), ("function", 8.0), ("product", 16.0))
 _ROUNDOFF = {"bfloat16": 2.0**-8, "float16": 2.0**-11}
 _LONGEST_SUM = 2**14  # terms; more widen a tolerance no further
 _LARGEST_SUM = 0.5  # the widest tolerance of a narrow sum
+_GLUE = 16.0  # roundoffs that replay adds to the operand of a product that decides
 
 
 class NarrowSum(NamedTuple):
@@ -70,6 +73,11 @@ class Tested(Protocol):
     @property
     def own_sums(self) -> Iterable[NarrowSum]:
         """The sum of a claimed product, if a device may add it up in a narrow type."""
+        ...
+
+    @property
+    def decisive(self) -> int:
+        """Terms of the sums, K, of a product that is tested in blocks of columns; else zero."""
         ...
 
 
@@ -196,7 +204,7 @@ class Policy:
     def id(self) -> bytes:
         """32 bytes that name every number of the policy."""
         numbers: list[Any] = [
-            "weighted-columns",  # the scale of freivalds
+            "weighted-columns-in-blocks",  # the scale of freivalds
             self.draws,
             self.phi.hex(),
             [[name, eps.hex()] for name, eps in sorted(self.eps)],
@@ -229,7 +237,10 @@ class Policy:
         """
         if name in self.calibrated:
             return self.calibrated[name]
-        return self._largest(self.eps, tested)
+        eps = self._largest(self.eps, tested)
+        if tested.decisive and set(tested.eps_types) == {"float32"}:
+            return min(eps, 2.0**-24 * (_GLUE + math.sqrt(tested.decisive)))
+        return eps
 
     def tie_rate_of(self, tested: Tested, name: str | None = None) -> float:
         """The probability that a decision of a claim of that name is not the verifier's own.

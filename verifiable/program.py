@@ -34,6 +34,7 @@ from verifiable.check import calibration, corridor, describe, partition, program
 from verifiable.check import execute as prover
 from verifiable.check.compiled import CheckArguments, CompiledCheck, CompiledSetup
 from verifiable.check.corridor import Answer
+from verifiable.check.near_ties import warn_of_steerable_choices
 from verifiable.check.receive import Problem, ReceivedArrays, misnamed, receive, uncommitted
 from verifiable.check.replay import Findings
 from verifiable.check.schedule import Strategy
@@ -278,9 +279,7 @@ class Program(Specification):
         )
         findings, own = self.compiled_check.measure(arguments)
         mine, again = self.unflatten(own), self.compiled_check.second_look
-        if corridor is not None:
-            corridor = replace(corridor, margin=float(corridor.answer(mine)))
-        return judge(
+        report = judge(
             findings,
             *self.judged(arguments.inputs),
             coverage=self.coverage,
@@ -291,6 +290,7 @@ class Program(Specification):
             y=mine,
             corridor=corridor,
         )
+        return self.compiled_check.near_ties.noted(report, arguments)
 
     def tune(
         self, key: VerifierKey, *inputs: Any, y: Any, trace: Any, repeats: int = 10
@@ -396,4 +396,5 @@ def compile(
     )
     compiled.require_policy()
     describe.warn(found)
+    warn_of_steerable_choices(compiled)
     return compiled

@@ -212,6 +212,28 @@ class ClaimResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NearTie:
+    """A choice from a row of a claim that the tolerance could have decided (`check.near_ties`).
+
+    Attributes:
+      claim: its name.
+      trip: iteration, counted over the scans around the claim.
+      row: of the claim in that iteration.
+      chosen: column that was chosen.
+      other: column that is closest to being chosen instead.
+      kappa: deviation of the row, in units of sigma, that turns it: `Bound.acceptance(kappa)` is
+        how often it would pass.
+    """
+
+    claim: str
+    trip: int
+    row: int
+    chosen: int
+    other: int
+    kappa: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Coverage:
     """What share of the arithmetic was checked how, in operations.
 
@@ -247,6 +269,7 @@ class Report:
       y: the verifier's own replayed output, the canonical answer; None if nothing was replayed.
       corridor: what the tolerance leaves to a cheat, with the margin of this run, if it was asked
         for; an answer within it could have been turned without failing the check.
+      near_ties: choices from claimed rows that the tolerance could have decided.
     """
 
     verdict: Verdict
@@ -259,6 +282,7 @@ class Report:
     bound: Bound | None = None
     y: Any = field(default=None, repr=False)
     corridor: Corridor | None = None
+    near_ties: tuple[NearTie, ...] = ()
 
     def __bool__(self) -> bool:
         """A report has no truth value: `if report:` would take a rejection for a pass."""
@@ -297,6 +321,7 @@ class Report:
             "coverage": asdict(self.coverage) | {"share": self.coverage.share},
             "bound": None if self.bound is None else asdict(self.bound),
             "corridor": None if self.corridor is None else self.corridor.to_dict(),
+            "near_ties": [asdict(tie) for tie in self.near_ties],
         }
 
     def to_json(self) -> str:
@@ -351,6 +376,8 @@ class Report:
                 f"a row that deviates by {self.bound.kappa():.3g} sigma passes with probability "
                 f"1e-9 ({self.bound.draws} draws, {self.bound.rows} rows, phi {self.bound.phi:.0e})"
             )
+        if self.near_ties:
+            lines.append(f"{len(self.near_ties)} choices are near-ties of their claim")
         if self.corridor is not None:
             state = "within-corridor" if self.corridor.within else "outside of the corridor"
             lines.append(

@@ -51,6 +51,11 @@ class Output:
         """None: the sum of an output is replayed."""
         return frozenset()
 
+    @property
+    def decisive(self) -> int:
+        """Zero: an output is no product."""
+        return 0
+
 
 class OutputStatistic(NamedTuple):
     """How far an output is from the replayed one, as arrays.

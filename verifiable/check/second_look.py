@@ -42,8 +42,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from verifiable.check import flips, known, operands, replay
-from verifiable.check.known import SIZES, WIDEN
+from verifiable.check import flips, operands, replay
 from verifiable.check.specification import Specification
 from verifiable.check.trees import by_name
 from verifiable.claims.statistic import Deviation, Statistic
@@ -53,11 +52,14 @@ from verifiable.jaxpr.perturb import Noise, in_float64
 
 FEW = 8
 MANY = 64
+WIDEN = 4.0
 CLEAR = 4.0
 HEAVY = 8.0
 VISIBLE = 2.0**-6
 WITHIN = 32.0
 MOST = 2**14  # rows that MANY replays decide
+
+SIZES = ((1.0, 0.0), (WIDEN, 0.0), (0.0, 1.0), (0.0, WIDEN))  # independent, coherent
 
 
 class Look(NamedTuple):
@@ -110,8 +112,7 @@ class SecondLook:
             draw = functools.partial(self._draw(target, part), given)
             own = np.asarray(draw(np.uint32(0), np.float32(0), np.float32(0)))
             distance = np.minimum(distances(wide, wide.expected), distances(wide, own))
-            moves = functools.partial(changes, draw, own, moves=wide.moves)
-            found = decide(distance, wide.limit, wide.scale, moves)
+            found = decide(distance, wide.limit, wide.scale, functools.partial(changes, draw, own))
             claim = None if output else self.program.claims[index]
             if claim is not None and claim.decisions and not found.wrong:
                 found = recount(distance > 0, own, self.program.flip_limits[index], draw)
@@ -130,15 +131,32 @@ class SecondLook:
         Returns:
           Numpy arrays, one entry for each trip of the scans around it; zero where it is untaken.
         """
-        part = self._part(("claim", index))
         if index not in self._retests:
-            self._retests[index] = jax.jit(functools.partial(self._retested, index, part))
-        with jax.enable_x64(True):
-            found = self._retests[index](_given(part, arguments))
-        return Statistic(*(np.asarray(x) for x in found))
+            self._retests[index] = self.measurement(index, operands.retest)
+        return Statistic(*(np.asarray(x) for x in self._retests[index](arguments)))
 
-    def _retested(self, index: int, part: operands.Part, given: Any) -> Statistic:
-        return self._measured(part, given, operands.retest)[1][index]
+    def measurement(self, index: int, measure: operands.Measure) -> Callable[[Any], Any]:
+        """A function of a run that measures one claim on its own, compiled.
+
+        Args:
+          index: of the claim.
+          measure: what of it; see `operands.measure`.
+
+        Returns:
+          A function of `compiled.CheckArguments`.
+        """
+        part = self._part(("claim", index))
+
+        def measured(given: Any) -> Any:
+            return self._measured(part, given, measure)[1][index]
+
+        run = jax.jit(measured)
+
+        def call(arguments: Any) -> Any:
+            with jax.enable_x64(True):
+                return run(_given(part, arguments))
+
+        return call
 
     def _draw(self, target: tuple[str, int], part: operands.Part) -> Callable[..., Array]:
         if target not in self._compiled:
@@ -156,7 +174,7 @@ class SecondLook:
     ) -> Array:
         losses = dict(self.program.policy.losses)
         noise = Noise(seed=seed, independent=independent, coherent=coherent, losses=losses)
-        return self._deviation(target, part, given, noise.apply, known.alter(noise)).expected
+        return self._deviation(target, part, given, noise.apply, noise.known).expected
 
     def _deviation(
         self,
@@ -164,7 +182,7 @@ class SecondLook:
         part: operands.Part,
         given: Any,
         apply: interpret.Apply,
-        alter: operands.Alter = lambda value, *_: value,
+        alter: operands.Alter = lambda value, _: value,
     ) -> Deviation:
         """The deviation of a claim or output, over all trips of the scans around it."""
         program = self.program
@@ -179,7 +197,6 @@ class SecondLook:
     ) -> tuple[Env, dict[int, Any]]:
         names, structure = list(by_name(self.key)), jax.tree.structure(self.key)
         key = jax.tree.unflatten(structure, [given["key"][name] for name in names])
-        key = {**key, "residual": known.merged(key["residual"], key["moves"])}
         env, context = replay.begin(self.program, key, given["inputs"], given["values"])
         block = self.program.function.block
         return env, operands.measure(block, part, context, env, measure, *how)
@@ -234,11 +251,7 @@ def moved(draw: Callable[..., Array], first: int = 0) -> Iterator[tuple[Sizes, R
 
 
 def changes(
-    draw: Callable[..., Array],
-    own: Rows,
-    rows: Rows,
-    first: int = 0,
-    moves: Rows | None = None,
+    draw: Callable[..., Array], own: Rows, rows: Rows, first: int = 0
 ) -> Iterator[tuple[Sizes, Rows]]:
     """The size of each perturbation, and the norm of the change of each of some rows.
 
@@ -247,13 +260,10 @@ def changes(
       own: the expectation without perturbation.
       rows: indices.
       first: seed of the first draw.
-      moves: what other rounding of projected operands adds, of all rows (`Deviation.moves`).
     """
-    for m, (sizes, found) in enumerate(moved(draw, first)):
+    for sizes, found in moved(draw, first):
         with np.errstate(invalid="ignore", over="ignore"):
             change = np.linalg.norm(found[rows] - own[rows], axis=-1)
-            if moves is not None:
-                change = change + moves[rows, m % moves.shape[1]]
         yield sizes, np.where(np.isnan(change), np.inf, change)
 
 

@@ -108,7 +108,7 @@ def judge(
       retest: tests a claim of this index again that is not finite, or whose operands are not.
       flips: how many decisions may differ from the verifier's own, by index of the claim.
       y: the replayed output.
-      corridor: what the tolerance leaves to a cheat on this run.
+      corridor: what the tolerance leaves to a cheat; the report has it with the margin of y.
     """
     stopped = frozenset(name for name, flag in findings.stopped.items() if np.any(flag))
     results = [
@@ -130,6 +130,8 @@ def judge(
     places += [(len(claims), 0, i) for i in range(len(outputs))]
     _look_again(results, places, claims, outputs, look)
     verdict, reason, where = _overall(results, places, stopped)
+    if corridor is not None:
+        corridor = replace(corridor, margin=float(corridor.answer(y)))
     return Report(
         verdict=verdict,
         reason=reason,

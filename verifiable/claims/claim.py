@@ -109,14 +109,21 @@ class Claim:
         return frozenset() if product is None else product.own_sums
 
     @property
+    def decisive(self) -> int:
+        """K of a product that is tested in blocks of columns; else zero."""
+        product = self.form.contraction
+        return 0 if product is None else product.decisive
+
+    @property
     def replays_inexactly(self) -> bool:
         """Whether the verifier's operands may differ from the device's in rounding."""
         return bool(self.rounding_dtypes and self.eps_types)
 
     @property
     def row_width(self) -> int:
-        """How many elements of a row are tested each by itself; 1 if a row is tested as a whole."""
-        return 1 if self.form.contraction else math.prod(self.output.shape[-1:])
+        """How many elements, or blocks of columns, of a row are tested each by itself."""
+        product = self.form.contraction
+        return product.blocks if product else math.prod(self.output.shape[-1:])
 
     @property
     def tests(self) -> int:

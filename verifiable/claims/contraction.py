@@ -6,6 +6,10 @@ applied to the projection:
     fold(C, G) = apply(A, project(B, G))        for every G of shape (columns, draws)
 
 The maps are linear, so they serve floats (weighted Gaussian G) and integers (G uniform modulo p).
+
+A wide product may be cut into *blocks* of columns, each of BLOCK = 512 or, the last, of what is
+left. Every block of a row is then a test of its own, with the same vectors of length `width`, and
+has a dimension of its own after those of the rows: (batch..., rows..., blocks, draws).
 """
 
 from __future__ import annotations
@@ -23,6 +27,8 @@ from verifiable.jaxpr.blocks import Array
 from verifiable.jaxpr.effects import FLOATS, HALF_PRECISION, is_float
 from verifiable.policy import NarrowSum
 
+BLOCK = 512
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contraction(ABC):
@@ -37,6 +43,8 @@ class Contraction(ABC):
       rows: number of rows of one product; each row is tested by itself.
       contracted: length of the sums, K.
       columns: length of a row, n.
+      blocks: number of blocks of columns; without blocks, arrays of the rows have no dimension for
+        them.
     """
 
     far_must_be_known: ClassVar[bool] = False
@@ -48,6 +56,12 @@ class Contraction(ABC):
     rows: int
     contracted: int
     columns: int
+    blocks: int = 1
+
+    @property
+    def width(self) -> int:
+        """Columns of a block, or of a row that is tested as a whole."""
+        return self.columns if self.blocks == 1 else BLOCK
 
     @property
     def far(self) -> int:
@@ -56,8 +70,8 @@ class Contraction(ABC):
 
     @property
     def tests(self) -> int:
-        """Number of rows tested."""
-        return self.batch * self.rows
+        """Number of rows tested, or of their blocks."""
+        return self.batch * self.rows * self.blocks
 
     @property
     def work(self) -> int:
@@ -86,6 +100,11 @@ class Contraction(ABC):
         return frozenset({NarrowSum(out, self.contracted)} if out in HALF_PRECISION else ())
 
     @property
+    def decisive(self) -> int:
+        """K of a product in blocks; else zero."""
+        return self.contracted if self.blocks > 1 else 0
+
+    @property
     def magnitude(self) -> int:
         """Largest magnitude that an integer accumulator can reach, by the operands' types."""
         return self.contracted * extent(self.dtypes[0]) * extent(self.dtypes[1])
@@ -102,17 +121,17 @@ class Contraction(ABC):
         return narrow and names[2] == "int32" and self.magnitude <= np.iinfo(np.int32).max
 
     def vectors(self, *, far_known: bool) -> str:
-        """Name of the set of random vectors; contractions with as many columns share one.
+        """Name of the set of random vectors; contractions of the same width share one.
 
         Parameters and activations have sets of their own: projections of activations are made
         anew for every job.
         """
         source = "parameters" if far_known else "activations"
-        return f"{'exact' if self.exact else 'float'}/{source}/{self.columns}"
+        return f"{'exact' if self.exact else 'float'}/{source}/{self.width}"
 
     @abstractmethod
     def project(self, far: Array, vectors: Array) -> Array:
-        """`B G`: far operand, (columns, draws) -> (batch..., contracted..., draws)."""
+        """`B G`: far operand, (width, draws) -> (batch..., contracted..., blocks * draws)."""
 
     @abstractmethod
     def apply(self, near: Array, projected: Array) -> Array:
@@ -120,7 +139,7 @@ class Contraction(ABC):
 
     @abstractmethod
     def fold(self, out: Array, vectors: Array) -> Array:
-        """`C G`: output, (columns, draws) -> (batch..., rows..., draws)."""
+        """`C G`: output, (width, draws) -> (batch..., rows..., draws)."""
 
     @abstractmethod
     def near_sums(self, near: Array, values: Array) -> Array:
@@ -173,6 +192,10 @@ class Contraction(ABC):
         They belong to the longest dimension of rows; None if there is none that can be cut.
         """
 
+    def in_blocks(self) -> Self:
+        """The contraction with its columns in blocks, if it is wide and can be cut."""
+        return self
+
     def cut(self, size: int) -> Self:
         """The contraction with `size` rows along `row_axes`.
 
@@ -223,7 +246,8 @@ class Contraction(ABC):
         each = 2 * draws + 16
         if self.batch > 1:
             each = 4 * each if far_known else 2 * draws + 400
-        return elements * each
+        blocks = math.prod(self.shapes[self.near]) * (self.blocks - 1)
+        return elements * each + blocks * 2 * (draws + 1)
 
 
 def extent(dtype: np.dtype[Any]) -> int:

@@ -10,7 +10,7 @@ from typing import Self
 import jax.numpy as jnp
 from jax import lax
 
-from verifiable.claims.contraction import Contraction, dot, spread
+from verifiable.claims.contraction import BLOCK, Contraction, dot, spread
 from verifiable.jaxpr.blocks import Array, Equation
 
 
@@ -63,6 +63,10 @@ class DotGeneral(Contraction):
 
     def project(self, far: Array, vectors: Array) -> Array:
         """See `Contraction.project`."""
+        if self.blocks > 1:
+            kept = self._sizes(self.far, self.contracting[self.far])
+            found = _by_blocks(self._far_layout(far).reshape(*kept, self.columns), vectors)
+            return found.reshape(*kept, -1)
         free = self._free(self.far)
         kept = (*self.batching[self.far], *self.contracting[self.far])
         shaped = vectors.reshape(*self._sizes(self.far, free), vectors.shape[-1])
@@ -77,10 +81,13 @@ class DotGeneral(Contraction):
         batch = len(self.batching[0])
         contracted = tuple(range(batch, batch + len(self.contracting[0])))
         dims = (self.contracting[self.near], contracted)
-        return dot(near, projected, dims, (self.batching[self.near], tuple(range(batch))))
+        out = dot(near, projected, dims, (self.batching[self.near], tuple(range(batch))))
+        return out if self.blocks == 1 else out.reshape(*out.shape[:-1], self.blocks, -1)
 
     def fold(self, out: Array, vectors: Array) -> Array:
         """See `Contraction.fold`."""
+        if self.blocks > 1:
+            return _by_blocks(self.rows_of(out), vectors)
         _, _, columns = self._out_axes()
         sizes = tuple(self.shapes[2][d] for d in columns)
         shaped = vectors.reshape(*sizes, vectors.shape[-1])
@@ -88,14 +95,20 @@ class DotGeneral(Contraction):
 
     def near_sums(self, near: Array, values: Array) -> Array:
         """See `Contraction.near_sums`."""
+        if self.blocks > 1:
+            return self.apply(near, values)[..., 0]
         return self._contracted_sums(self._scale_near(near, values))
 
     def normalize(self, image: Array, norms: Array) -> Array:
         """See `Contraction.normalize`."""
+        if self.blocks > 1:
+            return image
         return image / jnp.where(norms == 0, 1.0, norms)
 
     def weigh(self, near: Array, norms: Array) -> tuple[Array, Array]:
         """See `Contraction.weigh`."""
+        if self.blocks > 1:  # a norm for each block: no one product serves them all
+            return near, self.near_sums(near * near, norms * norms)
         scaled = self._scale_near(near, norms)
         return scaled, self._contracted_sums(scaled * scaled)
 
@@ -115,6 +128,11 @@ class DotGeneral(Contraction):
 
     def out_sums(self, out: Array) -> Array:
         """See `Contraction.out_sums`."""
+        if self.blocks > 1:
+            main, rest = _split(self.rows_of(out))
+            last = jnp.sum(rest, axis=-1, keepdims=True)
+            sums = jnp.sum(main, axis=-1)
+            return jnp.concatenate([sums, last], axis=-1) if rest.size else sums
         return jnp.sum(out, axis=self._out_axes()[2])
 
     def column_sums(self, far: Array) -> Array:
@@ -139,8 +157,23 @@ class DotGeneral(Contraction):
 
     def over_rows(self, values: Array) -> Array:
         """See `Contraction.over_rows`."""
-        batch, rows, _ = self._out_axes()
+        batch, rows, columns = self._out_axes()
+        if self.blocks > 1:
+            wide = jnp.repeat(values, BLOCK, axis=-1)[..., : self.columns]
+            return spread(wide, self.shapes[2], (*rows, *columns))
         return spread(values, self.shapes[2], (*batch, *rows))
+
+    def in_blocks(self) -> Self:
+        """See `Contraction.in_blocks`: without batch dimensions, a float product can be cut."""
+        if self.exact or self.batching[0] or self.columns <= BLOCK:
+            return self
+        return replace(self, blocks=-(-self.columns // BLOCK))
+
+    def rows_of(self, out: Array) -> Array:
+        """Output as (rows..., columns), if it has no batch dimensions."""
+        _, rows, columns = self._out_axes()
+        moved = lax.transpose(out, (*rows, *columns)) if rows > columns else out
+        return moved.reshape(*self._sizes(self.near, self._free(self.near)), self.columns)
 
     def row_axes(self) -> tuple[int, int, int] | None:
         """See `Contraction.row_axes`."""
@@ -164,3 +197,22 @@ class DotGeneral(Contraction):
             shapes[side] = (*shapes[side][:d], size, *shapes[side][d + 1 :])
         contracted = self.contracted // self.shapes[self.near][axis] * size
         return replace(self, shapes=(shapes[0], shapes[1], shapes[2]), contracted=contracted)
+
+
+def _split(values: Array) -> tuple[Array, Array]:
+    """Values (..., columns) as whole blocks (..., blocks, BLOCK), and what is left (..., rest)."""
+    whole = values.shape[-1] // BLOCK * BLOCK
+    main, rest = values[..., :whole], values[..., whole:]
+    return main.reshape(*values.shape[:-1], -1, BLOCK), rest
+
+
+def _by_blocks(values: Array, vectors: Array) -> Array:
+    """The product of each block of columns with the same vectors: (..., blocks, draws)."""
+    main, rest = _split(values)
+    # One product of two matrices: a batch of small ones would take twice the time.
+    flat = dot(main.reshape(-1, BLOCK), vectors, ((1,), (0,)), ((), ()))
+    found = flat.reshape(*main.shape[:-1], -1)
+    if not rest.shape[-1]:
+        return found
+    last = dot(rest, vectors[: rest.shape[-1]], ((rest.ndim - 1,), (0,)), ((), ()))
+    return jnp.concatenate([found, last[..., None, :]], axis=-2)

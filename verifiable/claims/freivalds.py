@@ -56,9 +56,9 @@ class Projection(NamedTuple):
 
     Attributes:
       image: `B r`, for `dot_general` over floats each row divided by its norm: float64, or
-        residues as uint64 for integers; (batch..., contracted..., draws).
+        residues as uint64 for integers; (batch..., contracted..., blocks * draws).
       weights: w, float64 (batch, columns).
-      norms: ||B_k: * w||, with what flushing costs, float64 (batch..., contracted..., 1).
+      norms: ||B_k: * w||, with what flushing costs, float64 (batch..., contracted..., blocks).
       floor: what flushing may add to a row of C or take from one of A, float64 (batch,).
       scale: the power of two that B was divided by, float64 (), if a type is float64; else None.
 
@@ -157,7 +157,7 @@ def project(
             lambda limbs: contraction.project(wide, limbs),
             g,
             magnitude=extent(far.dtype),
-            terms=contraction.columns,
+            terms=contraction.width,
         )
         return Projection(image)
     top = jnp.ones((), jnp.float64)
@@ -167,7 +167,7 @@ def project(
     weights = column_weights(contraction, wide)
     scaled = contraction.scale_far(wide, weights)
     flushed = contraction.scale_far(subnormal(far) * (tiny(far.dtype) / top), weights)
-    ones = jnp.ones((contraction.columns, 1), jnp.float64)
+    ones = jnp.ones((contraction.width, 1), jnp.float64)
     energy = jnp.square(scaled) + contraction.contracted * jnp.square(flushed / eps)
     norms = jnp.sqrt(contraction.project(energy, ones))
     image = contraction.normalize(contraction.project(scaled, g), norms)
@@ -298,12 +298,21 @@ def compare(
         return _compare_exact(contraction, applied.product, out, g, field)
     rho, energy, sigma, theirs = deviations(contraction, applied, projection, out, g, eps)
     own = jnp.isfinite(energy)
-    return RowStatistics(
+    found = RowStatistics(
         ratio=ratios(rho, sigma, limit, own),
         finite_claim=theirs | ~own,
         in_range=jnp.ones(own.shape, bool),
         finite_operands=own,
     )
+    return by_row(contraction, found)
+
+
+def by_row(contraction: Contraction, found: RowStatistics) -> RowStatistics:
+    """The statistics of rows, each of which is as good as its worst block of columns."""
+    if contraction.blocks == 1:
+        return found
+    ratio, *conditions = found
+    return RowStatistics(jnp.max(ratio, axis=-1), *(jnp.all(c, axis=-1) for c in conditions))
 
 
 def ratios(rho: Array, sigma: Array, limit: float, decided: Array) -> Array:
@@ -339,7 +348,7 @@ def _compare_exact(
 
 def by_batch(contraction: Contraction, values: Array, rows: Array) -> Array:
     """Values of the batch, (batch,), in the shape of values of the rows."""
-    shape = contraction.batch, contraction.rows
+    shape = contraction.batch, contraction.rows * contraction.blocks
     return jnp.broadcast_to(values[:, None], shape).reshape(rows.shape)
 
 

@@ -44,14 +44,13 @@ def retest(
     applied = freivalds.apply(contraction, near, projection)
     rho, energy, sigma, theirs = freivalds.deviations(contraction, applied, projection, out, g, eps)
     decided = jnp.isfinite(energy) & (theirs | ~_overflows(contraction, applied, projection))
-    return summary(
-        RowStatistics(
-            ratio=freivalds.ratios(rho, sigma, limit, decided),
-            finite_claim=theirs | ~decided,
-            in_range=jnp.ones(decided.shape, bool),
-            finite_operands=decided | _absent(contraction, energy, projection, out),
-        )
+    found = RowStatistics(
+        ratio=freivalds.ratios(rho, sigma, limit, decided),
+        finite_claim=theirs | ~decided,
+        in_range=jnp.ones(decided.shape, bool),
+        finite_operands=decided | _absent(contraction, energy, projection, out),
     )
+    return summary(freivalds.by_row(contraction, found))
 
 
 def _absent(contraction: Contraction, energy: Array, projection: Any, out: Array) -> Array:

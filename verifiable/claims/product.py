@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
-from verifiable.claims import exposure, freivalds, nonfinite
+from verifiable.claims import freivalds, nonfinite
 from verifiable.claims.contraction import Contraction
 from verifiable.claims.convolution import Convolution
 from verifiable.claims.dot_general import DotGeneral
@@ -30,6 +30,10 @@ CONTRACTIONS: Mapping[str, Callable[[Equation, int], Contraction | None]] = {
     "dot_general": DotGeneral.of,
     "conv_general_dilated": Convolution.of,
 }
+
+
+CHOICES = frozenset({"approx_top_k", "argmax", "argmin", "sort", "top_k"})
+"""Primitives whose result names elements of their operand."""
 
 
 def contraction(equation: Equation, near: int = 0) -> Contraction | None:
@@ -119,10 +123,6 @@ class Product(Form):
         """See `freivalds.project`."""
         return freivalds.project(self.maps, far, yardstick.vectors, eps=yardstick.eps)
 
-    def moved(self, far: Array, yardstick: Yardstick) -> Array:
-        """See `exposure.moved`."""
-        return exposure.moved(self.maps, far, yardstick.projection, yardstick.vectors)
-
     def test(self, operands: list[Array], claim: Array, yardstick: Yardstick) -> Statistic:
         """See `freivalds.test`."""
         [near] = operands
@@ -162,17 +162,12 @@ class Product(Form):
         # The powers of two depend on the operands, and would differ between replays.
         unit: Any = 1.0 if applied.top is None else applied.top * projection.scale
         claimed = unit * (applied.product + rho)
-        moves = None
-        if yardstick.moves is not None:
-            exposed = unit * exposure.exposure(self.maps, near, projection, applied.top)
-            moves = exposed[..., None] * yardstick.moves
         return deviation(
             unit * applied.product,
             claimed,
             claimed,
             unit * math.sqrt(yardstick.limit) * _finite_or(sigma, finite, energy, yardstick.eps),
             unit * jnp.sqrt(energy * g.shape[-1]),
-            moves,
         )
 
     def deviate_exactly(
@@ -193,7 +188,7 @@ class Product(Form):
             distance = jnp.where(wrong, jnp.inf, 0.0)
             return deviation(zero, distance, distance, zero, zero + 1)
         [product] = in_float64(equation, inputs)
-        ones = jnp.ones((form.columns, 1), jnp.float64)
+        ones = jnp.ones((form.width, 1), jnp.float64)
         narrow = jnp.asarray(far).astype(form.dtypes[form.far])
         projection = freivalds.project(form, narrow, ones, eps=eps)
         applied = freivalds.apply(form, near, projection)
@@ -266,7 +261,7 @@ def room_of(form: Contraction, near: Array, far: Array, out: Array, eps: float) 
     near, far, out = (x.astype(jnp.float64) for x in (near, far, out))
     weights = freivalds.column_weights(form, far)
     scaled = form.scale_far(far, weights)
-    variances = form.project(scaled * scaled, jnp.ones((form.columns, 1), jnp.float64))
+    variances = form.project(scaled * scaled, jnp.ones((form.width, 1), jnp.float64))
     own = form.near_sums(near * near, variances)
     claimed = form.scale_out(out, weights)
     return ProductRoom(eps * jnp.sqrt(own + form.out_sums(claimed * claimed)), weights)
@@ -282,6 +277,19 @@ def _inverse(weights: Array) -> Array:
     return jnp.where(weights == 0, 0.0, 1 / jnp.where(weights == 0, 1.0, weights))
 
 
+def _decides(equation: Equation, found: Contraction, view: View) -> bool:
+    """Whether a choice is made from a product, or it is a wide part of the answer.
+
+    With no other product in between, what the tolerance leaves to a cheat is not mixed with
+    anything, and a test of whole rows would let it spend all of a row on two columns.
+    """
+    [out] = equation.outputs
+    if out in view.graph.reaching(CHOICES, CONTRACTIONS):
+        return True
+    wide = found.columns > found.contracted
+    return wide and out in view.graph.reaching((), CONTRACTIONS, returned=True)
+
+
 def propose(equation: Equation, view: View) -> Proposal | None:
     """Claim a product whose check costs less than the product; see `form.Rule`."""
     if contraction(equation) is None:
@@ -294,6 +302,8 @@ def propose(equation: Equation, view: View) -> Proposal | None:
     found = contraction(equation, near=int(far_is_left))
     if found is None or (found.far_must_be_known and not known[found.far]):
         return None
+    if known[found.far] and _decides(equation, found, view):
+        found = found.in_blocks()
     form = Product(maps=found, far_known=known[found.far])
     if form.check_cost(1 if form.exact else view.draws) >= form.work:
         return None

@@ -108,6 +108,7 @@ def _verify(
     with jax.enable_x64(True):
         lhs, rhs, out = (x if isinstance(x, jax.Array) else np.asarray(x) for x in (lhs, rhs, out))
         form, shape = _contraction(product, lhs, rhs)
+        form = form.in_blocks()
         for reason, have, want in (
             ("claim-shape", out.shape, shape.shape),
             ("claim-dtype", out.dtype, shape.dtype),

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from verifiable.jaxpr.blocks import Atom, Block, Equation, Var
 
+RETURNED = "return"  # no primitive has this name
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Graph:
@@ -21,7 +23,7 @@ class Graph:
     block: Block
     producers: dict[Var, Equation] = field(default_factory=dict)
     readers: dict[Var, list[Equation | None]] = field(default_factory=dict)
-    _reaching: dict[frozenset[str], set[Var]] = field(default_factory=dict)
+    _reaching: dict[tuple[frozenset[str], frozenset[str]], set[Var]] = field(default_factory=dict)
 
     @staticmethod
     def of(block: Block) -> Graph:
@@ -48,12 +50,21 @@ class Graph:
         readers = self.readers.get(variable, [])
         return readers[0] if len(readers) == 1 else None
 
-    def reaching(self, kinds: Collection[str]) -> set[Var]:
-        """The variables from which data flows into an operand of a primitive of these kinds."""
-        key = frozenset(kinds)
+    def reaching(
+        self, kinds: Collection[str], stops: Collection[str] = (), *, returned: bool = False
+    ) -> set[Var]:
+        """The variables from which data flows into an operand of a primitive of these kinds.
+
+        Args:
+          kinds: names of primitives.
+          stops: names of primitives through which the flow is not followed.
+          returned: whether data that flows into what the function returns counts too.
+        """
+        key = frozenset(kinds) | ({RETURNED} if returned else frozenset()), frozenset(stops)
         if key not in self._reaching:
-            self._reaching[key] = set()
-            _add_reaching(self.block, key, self._reaching[key])
+            outputs = self.block.outputs if returned else ()
+            found = self._reaching[key] = {a for a in outputs if isinstance(a, Var)}
+            _add_reaching(self.block, *key, found)
         return self._reaching[key]
 
 
@@ -68,7 +79,9 @@ def uses(equation: Equation) -> Iterator[Atom]:
         yield from (a for a in body.outputs if a not in own)
 
 
-def _add_reaching(block: Block, kinds: frozenset[str], found: set[Var]) -> None:
+def _add_reaching(
+    block: Block, kinds: frozenset[str], stops: frozenset[str], found: set[Var]
+) -> None:
     """Add the variables of a block, and of those around it, that reach primitives of some kinds."""
 
     def add(atoms: Iterable[Atom]) -> None:
@@ -76,19 +89,24 @@ def _add_reaching(block: Block, kinds: frozenset[str], found: set[Var]) -> None:
 
     for equation in reversed(block.equations):
         reached = any(v in found for v in equation.outputs)
-        if equation.kind in kinds or (reached and not equation.bodies):
+        follows = reached and equation.kind not in stops
+        if equation.kind in kinds or (follows and not equation.bodies):
             add(equation.inputs)
+        elif not equation.bodies:
+            continue
         elif equation.kind == "scan":
-            _add_reaching_scan(equation, kinds, found)
+            _add_reaching_scan(equation, kinds, stops, found)
         elif equation.kind == "cond":
             for body in equation.bodies:
                 add(a for a, v in zip(body.outputs, equation.outputs, strict=True) if v in found)
-                _add_reaching(body, kinds, found)
+                _add_reaching(body, kinds, stops, found)
         elif reached or any(e.kind in kinds for b in equation.bodies for e in b.walk()):
             add(uses(equation))
 
 
-def _add_reaching_scan(equation: Equation, kinds: frozenset[str], found: set[Var]) -> None:
+def _add_reaching_scan(
+    equation: Equation, kinds: frozenset[str], stops: frozenset[str], found: set[Var]
+) -> None:
     [body] = equation.bodies
     carries = body.inputs[: equation.params["num_carry"]]
 
@@ -101,6 +119,6 @@ def _add_reaching_scan(equation: Equation, kinds: frozenset[str], found: set[Var
     # If a carry reaches such an operand, so does the value carried into it one iteration before.
     while len(found) > before:
         before = len(found)
-        _add_reaching(body, kinds, found)
+        _add_reaching(body, kinds, stops, found)
         add(body.outputs, carries)
     add(equation.inputs, body.inputs)

@@ -77,6 +77,7 @@ def test_the_tolerance_grows_like_the_root_of_the_length_up_to_the_longest():
 
         def __init__(self, *sums: NarrowSum):
             self.own_sums = sums
+            self.decisive = 0
 
     p = Policy(narrow_sum=0.5)
     assert p.eps_of(Tested()) == 2.0**-6

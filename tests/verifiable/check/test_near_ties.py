@@ -1,0 +1,142 @@
+"""Choices that the tolerance of a claim could have decided: what is reported, and how often."""
+
+from __future__ import annotations
+
+import functools
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from benchmarks.cheats import steered
+from verifiable import challenge, program
+from verifiable.check import near_ties
+from verifiable.errors import SteerableChoice
+from verifiable.policy import Policy
+from verifiable.report import Verdict
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+RNG = np.random.default_rng(63)
+ROWS, INNER, COLUMNS = 6, 24, 1100
+W = (RNG.standard_normal((INNER, COLUMNS)) / 5).astype(np.float32)
+X = RNG.standard_normal((ROWS, INNER)).astype(np.float32)
+for i in range(ROWS):  # a clear choice in each row
+    W[:, 150 * i + 20] += X[i] / np.linalg.norm(X[i])
+SECRET = challenge.secret(b"tests of near-ties of a choice  ")
+FEW = Policy(draws=8)
+
+
+def twins(w: Any, gap: float, other: int = 1000) -> Any:
+    """Weights whose best column of row 1 has a twin, in another block, `gap` below it."""
+    w = w.copy()
+    best = int(np.argmax(X[1] @ w))
+    w[:, other] = w[:, best] - np.float32(gap) * X[1] / np.dot(X[1], X[1])
+    return w
+
+
+CHOICES: dict[str, Any] = {
+    "argmax": lambda w, x: jnp.argmax(x @ w, -1),
+    "top_k": lambda w, x: lax.top_k(x @ w, 1)[1],
+    "argmin": lambda w, x: jnp.argmin(-(x @ w), -1),
+    "temperature": lambda w, x: jnp.argmax(jax.nn.softmax((x @ w) / 0.7), -1),
+    "softcap": lambda w, x: jnp.argmax(30 * jnp.tanh((x @ w) / 30), -1),
+    "rows of a scan": lambda w, x: lax.scan(lambda c, r: (c, jnp.argmax(r @ w, -1)), 0, x[:, None])[
+        1
+    ],
+}
+
+
+def checked(fn: Any, w: Any) -> Any:
+    made = program.compile(fn, w, X, policy=FEW, self_test=False)
+    key, sent = made.setup(w, SECRET), made.prove(w, X)
+    return made, made.verify(key, X, sent, commitment=sent.commitment)
+
+
+@pytest.mark.parametrize("name", [n for n in CHOICES if n != "argmin"])
+def test_a_choice_between_twins_is_reported(name: str):
+    w = twins(W, 1e-5)
+    made, report = checked(CHOICES[name], w)
+    assert report.verdict is Verdict.ACCEPT
+    [tie] = report.near_ties
+    assert (tie.trip, tie.row) == ((1, 0) if name == "rows of a scan" else (0, 1))
+    assert {tie.chosen, tie.other} == {int(np.argmax(X[1] @ W)), 1000}
+    assert tie.kappa <= made.bound.kappa()
+    assert report.to_dict()["near_ties"][0]["other"] == tie.other
+    assert "1 choices are near-ties" in str(report)
+
+
+def test_other_choices_are_not():
+    _, report = checked(CHOICES["argmax"], twins(W, 0.5))
+    assert report.verdict is Verdict.ACCEPT
+    assert report.near_ties == ()
+
+
+def plainly(values: Any, sigma: Any, inverse: Any, width: int, a: int, b: int) -> float:
+    """The formula of the text for two columns."""
+    rooms = [sigma[j // width] * inverse[j] for j in (a, b)]
+    room = np.hypot(*rooms) if a // width == b // width else sum(rooms)
+    return float((values[a] - values[b]) / room)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_kappa_is_the_formula_of_the_text(count: int):
+    rng = np.random.default_rng(count)
+    values = rng.standard_normal((5, 14))
+    sigma, inverse = rng.uniform(0.1, 1, (5, 3)), rng.uniform(0.5, 2, 14)
+    with jax.enable_x64(True):
+        found = near_ties.closest(*map(jnp.asarray, (values, sigma, inverse)), count, 6)
+        kappa, chosen, other = (np.asarray(x) for x in found[:3])
+    for i in range(5):
+        top = np.argsort(-values[i])[:count]
+        rest = [j for j in range(14) if j not in top]
+        rooms = sigma[i, np.arange(14) // 6] * inverse
+        weakest = top[np.argmin((values[i] - rooms)[top])]
+        each = [plainly(values[i], sigma[i], inverse, 6, weakest, j) for j in rest]
+        assert chosen[i] == weakest
+        assert other[i] == rest[int(np.argmin(each))]
+        np.testing.assert_allclose(kappa[i], min(each), rtol=1e-12)
+
+
+def logits(dtype: Any, out: Any, w: Any, x: Any) -> Any:
+    x, w = lax.reduce_precision(x, 8, 23).astype(dtype), w.astype(dtype)
+    return jnp.argmax(lax.dot(x, w, preferred_element_type=out), -1)
+
+
+def test_a_choice_from_coarse_logits_warns_at_compile():
+    with pytest.warns(SteerableChoice, match="preferred_element_type=jnp.float32"):
+        program.compile(functools.partial(logits, jnp.bfloat16, jnp.bfloat16), W, X, policy=FEW)
+    program.compile(functools.partial(logits, jnp.bfloat16, jnp.float32), W, X, policy=FEW)
+
+
+@functools.cache
+def case() -> SimpleNamespace:
+    w = twins(W, 2e-5)
+    made = program.compile(CHOICES["argmax"], w, X, policy=FEW, self_test=False)
+    return SimpleNamespace(made=made, key=made.setup(w, SECRET), w=w, sent=made.prove(w, X))
+
+
+def test_a_choice_steered_through_the_last_claim_is_reported():
+    """The cheat that shifts two logits of every row within reach, so that another is chosen."""
+    run = case()
+    y, values, rows = steered(run.made, run.key, (X,), run.sent, most=1.0)
+    assert rows.tolist() == [1]
+    assert y[1] != run.sent.y[1]
+    report = run.made.check(run.key, X, y=y, trace=values)
+    assert report.verdict is Verdict.ACCEPT
+    assert [(t.row, t.chosen, t.other) for t in report.near_ties] == [(1, y[1], run.sent.y[1])]
+
+
+def test_choices_steered_beyond_the_tolerance_of_their_blocks_are_rejected():
+    """The cheat that changes every choice, each by as little as it takes."""
+    run = case()
+    y, values, rows = steered(run.made, run.key, (X,), run.sent)
+    assert len(rows) == ROWS
+    assert not np.any(y == np.asarray(run.sent.y))
+    report = run.made.check(run.key, X, y=y, trace=values)
+    assert (report.verdict, report.reason) == (Verdict.REJECT, "claim-mismatch")
+    assert report.near_ties == ()
