@@ -68,6 +68,23 @@ def decode(params: Params, hidden: Array, *, heads: int, layers: int) -> Array:
 
 def llama(params: Params, token_ids: Array, *, heads: int, groups: int, base: float) -> Array:
     """Llama's decoder (Touvron et al. 2023) with grouped queries, and the last token's logits."""
+    x = llama_layers(params, token_ids, heads=heads, groups=groups, base=base)
+    with jax.named_scope("logits"):
+        return _rms_norm(params["norm"], x[-1:]) @ params["embedding"].T
+
+
+def llama_states(
+    params: Params, token_ids: Array, *, heads: int, groups: int, base: float
+) -> Array:
+    """What `llama` multiplies by the embedding, for every token: (tokens, width)."""
+    x = llama_layers(params, token_ids, heads=heads, groups=groups, base=base)
+    return _rms_norm(params["norm"], x)
+
+
+def llama_layers(
+    params: Params, token_ids: Array, *, heads: int, groups: int, base: float
+) -> Array:
+    """The residual stream after the last layer: (tokens, width)."""
     x = params["embedding"].at[token_ids].get(mode="clip")
     tokens = x.shape[0]
     causal = jnp.tril(jnp.ones((tokens, tokens), dtype=bool))
@@ -89,9 +106,7 @@ def llama(params: Params, token_ids: Array, *, heads: int, groups: int, base: fl
             return x + hidden @ block["down"], None
 
     with jax.named_scope("layers"):
-        x, _ = jax.lax.scan(layer, x, params["layers"])
-    with jax.named_scope("logits"):
-        return _rms_norm(params["norm"], x[-1:]) @ params["embedding"].T
+        return jax.lax.scan(layer, x, params["layers"])[0]
 
 
 def _rms_norm(scale: Array, x: Array) -> Array:

@@ -1,0 +1,166 @@
+"""Tokens changed through the tolerance of the last claim, on states of a trained language model.
+
+Each position of some texts has logits, a claim, and a token, their argmax. The cheat shifts two
+logits of every position by as little as it takes to change the token (`cheats.steered`). A row of
+the check decides on each position by itself, so `changed` is the share of positions whose changed
+row passes, over several keys; `near_ties` the share that a report lists as near-ties, which holds
+every one of them; `random` the share of positions that pass with a random token.
+
+Operands and outputs: `bf16 -> f32` rounds states and weights and adds up in float32. With logits in
+bfloat16 no test can tell one of the best tokens from another: `compile` warns, and the row has no
+bar.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.cheats import steered
+from benchmarks.harness import Row
+from protocols.demo import models
+from protocols.demo.models import networks
+from verifiable import challenge, program
+from verifiable.check.compiled import CheckArguments
+from verifiable.check.replay import Context
+from verifiable.claims import freivalds
+from verifiable.claims.claim import Claim
+from verifiable.jaxpr import interpret
+from verifiable.jaxpr.blocks import Env
+from verifiable.submission import Submission
+from verifiable.trace import Trace
+
+CLAIM = (
+    "Through the tolerance of its logits, a device can change at most 1 % of the tokens of a "
+    "trained language model, and a report lists each of them as a near-tie."
+)
+
+TEXTS = ("README.md", "SECURITY.md", "CONTRIBUTING.md", "specs/voting.md", "specs/sampling.md")
+TOKENS = 96  # of each text
+KEYS = 5
+
+TYPES: dict[str, tuple[Any, Any, str | None]] = {
+    "f32": (jnp.float32, jnp.float32, "<= 0.01"),
+    "bf16 -> f32": (jnp.bfloat16, jnp.float32, "<= 0.01"),
+    "bf16": (jnp.bfloat16, jnp.bfloat16, None),
+}
+
+
+def rows(quick: bool) -> Iterator[Row]:
+    """Measure; `quick` takes one text and one key."""
+    model = models.smollm2()
+    found = [states(model, name) for name in TEXTS[: 1 if quick else None]]
+    hidden = jnp.concatenate(found)
+    for name, (operands, out, bar) in TYPES.items():
+        yield from _measure(model, hidden, name, operands, out, bar, 1 if quick else KEYS)
+
+
+def states(model: Any, name: str) -> Any:
+    """The last states of the first tokens of a file of this project: (tokens, width)."""
+    text = (Path(__file__).parent.parent / name).read_text()
+    ids = jnp.asarray(model.tokenize(text)[:TOKENS])
+    return jax.jit(functools.partial(networks.llama_states, **model.logits.keywords))(
+        model.params, ids
+    )
+
+
+def choose(operands: Any, out: Any, embedding: Any, hidden: Any) -> Any:
+    """The most likely token at each position."""
+    states = hidden.astype(operands)
+    logits = jax.lax.dot_general(
+        states, embedding.astype(operands), (((1,), (1,)), ((), ())), preferred_element_type=out
+    )
+    return jnp.argmax(logits, axis=-1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Steering:
+    """One program, key and honest run."""
+
+    program: program.Program
+    key: Any
+    inputs: tuple[Any, ...]
+    sent: Submission
+
+    def passes(self, values: Any, y: Any) -> Any:
+        """Which rows of the claim of logits pass."""
+        check = self.program.compiled_check
+        [choice] = check.near_ties.choices
+
+        def measure(claim: Claim, env: Env, context: Context) -> Any:
+            form: Any = claim.form.contraction
+            given, out = context.yardstick(claim, env), context.claimed[claim.index]
+            near = interpret.read(env, claim.near)
+            applied = freivalds.apply(form, near, given.projection)
+            g, eps, limit = given.vectors, given.eps, context.limit
+            return freivalds.compare(
+                form, applied, given.projection, out, g, eps=eps, limit=limit
+            ).ratio
+
+        run = check.second_look.measurement(choice.claim, measure)
+        arguments = CheckArguments.of(self.key, self.inputs, y, Trace(values=tuple(values)))
+        return np.asarray(run(arguments)) <= 1.0
+
+
+def _measure(
+    model: Any, hidden: Any, name: str, operands: Any, out: Any, bar: str | None, keys: int
+) -> Iterator[Row]:
+    embedding, case = model.params["embedding"], f"{model.name} {name}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", category=UserWarning)
+        compiled = program.compile(
+            functools.partial(choose, operands, out), embedding, hidden, self_test=False
+        )
+    sent = compiled.prove(embedding, hidden)
+    changed, random, unreported, near = [], [], 0, 0
+    rng = np.random.default_rng(0)
+    seconds = []
+    for _ in range(keys):
+        key = compiled.setup(embedding, challenge.secret())
+        run = Steering(program=compiled, key=key, inputs=(hidden,), sent=sent)
+        report = compiled.check(key, hidden, y=sent.y, trace=sent.trace).require()
+        start = time.perf_counter()
+        compiled.check(key, hidden, y=sent.y, trace=sent.trace)
+        seconds.append(time.perf_counter() - start)
+        near = len(report.near_ties)
+        y, values, _ = steered(compiled, key, (hidden,), sent)
+        passed = run.passes(values, y)
+        changed.append(passed.mean())
+        # A device that keeps what passes is accepted, and all that it changed is reported.
+        kept_y = np.where(passed, y, np.asarray(sent.y))
+        kept = [
+            np.where(passed[:, None], new, np.asarray(old))
+            if new.shape[:1] == passed.shape
+            else new
+            for new, old in zip(values, sent.trace.values, strict=True)
+        ]
+        told = compiled.check(key, hidden, y=kept_y, trace=kept).require().near_ties
+        unreported += len(set(np.flatnonzero(passed).tolist()) - {tie.row for tie in told})
+        chosen = rng.integers(0, embedding.shape[0], len(y))
+        random.append(_random(run, chosen).mean())
+    positions = len(hidden)
+    yield Row(case, "positions", positions, "1")
+    yield Row(case, "changed", float(np.mean(changed)), "1", bar)
+    yield Row(case, "changed_unreported", unreported, "1", None if bar is None else "<= 0")
+    yield Row(case, "random", float(np.mean(random)), "1", None if bar is None else "<= 0")
+    yield Row(case, "near_ties", near / positions, "1")
+    yield Row(case, "seconds_check", float(np.median(seconds)), "s")
+
+
+def _random(run: Steering, chosen: Any) -> Any:
+    """Which rows pass whose logits are shifted, by as little as it takes, to another token."""
+    [choice] = run.program.compiled_check.near_ties.choices
+    values = [np.array(x) for x in run.sent.trace.values]
+    logits, each = values[choice.claim], np.arange(len(chosen))
+    top = logits.max(axis=-1)
+    logits[each, chosen] = np.nextafter(top, np.asarray(np.inf, logits.dtype))
+    return run.passes(values, chosen) & (chosen != np.asarray(run.sent.y))
