@@ -13,12 +13,12 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 from protocols.events import Tick
 from protocols.settlement.committee import Committee
-from protocols.settlement.statements import EpochStatement, Rotation
+from protocols.settlement.statements import EpochStatement, Lock, LockReport, Prepare, Rotation
 from protocols.settlement.submission import SettlementSubmission
 from protocols.settlement.votes import Equivocation, Vote
 from verifiable.bls import Signature
 
-S = TypeVar("S", EpochStatement, Rotation)
+S = TypeVar("S", EpochStatement, Rotation, Prepare, Lock, LockReport)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

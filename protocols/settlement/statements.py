@@ -9,15 +9,18 @@ out static types, so a contract can rebuild it from its own storage and a few ar
 
 The signed message is `bls.framed(words, domain)`. Each kind has its own domain, which includes its
 version. Chain and contract, epoch and previous root, committee and sequence make every statement
-unique, so a signature cannot be replayed. Format: specs/settlement.md.
+unique, so a signature cannot be replayed. `Prepare`, `Lock` and `LockReport` are what members sign
+before, to decide on one statement (`ballots`); no contract reads them. Format: specs/settlement.md.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Self
 
+from verifiable.bls import framed
 from verifiable.errors import MalformedEncoding, VerificationError
 
 REASONS: Final[Mapping[str, str]] = {
@@ -33,6 +36,8 @@ REASONS: Final[Mapping[str, str]] = {
     "other-size": "the number of verdicts held differs from the statement's size",
     "other-policy": "a verdict or a statement names another policy",
     "already-signed": "the member has signed another statement for this place",
+    "other-attempt": "the attempt is over, or the certificate is not for it",
+    "other-choice": "the certificate, or the lock that it names, is for another statement",
     "bitmap-length": "the bitmap must have one bit for each member, rounded up to whole bytes",
     "bitmap-excess": "the bitmap has bits beyond the last member",
     "no-quorum": "the signers must have more than two thirds of the weight",
@@ -175,6 +180,11 @@ class Statement:
             raise MalformedEncoding(str(error)) from error
 
     @property
+    def digest(self) -> bytes:
+        """Its 32-byte digest, which attempts name as their choice."""
+        return hashlib.sha256(framed(self.message, self.DOMAIN)).digest()
+
+    @property
     def place(self) -> tuple[object, ...]:
         """What it settles: a member that signs two statements for one place equivocates."""
         return tuple(getattr(self, name) for name in self.LAYOUT if name not in self.CONTENT)
@@ -246,3 +256,80 @@ class Rotation(Statement):
     committee: bytes
     sequence: int
     incoming: bytes
+
+
+_ATTEMPT: Final = _DEPLOYMENT | {
+    "committee": _BYTES32,
+    "sequence": _UINT64,
+    "epoch": _UINT64,
+    "attempt": _UINT64,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptStatement(Statement):
+    """What a member signs in an attempt to decide on a statement.
+
+    Attributes:
+      chain_id: id of the chain.
+      contract: address of the contract, 20 bytes.
+      committee: id of the committee in office, which signs, 32 bytes.
+      sequence: its term.
+      epoch: number of the next epoch, also if the choice is a rotation.
+      attempt: number of the attempt, from 0.
+      choice: `digest` of the statement, 32 bytes.
+    """
+
+    CONTENT: ClassVar[frozenset[str]] = frozenset({"choice"})
+
+    chain_id: int
+    contract: bytes
+    committee: bytes
+    sequence: int
+    epoch: int
+    attempt: int
+    choice: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepare(AttemptStatement):
+    """The member agrees with the choice, and prepares no other in this attempt."""
+
+    KIND: ClassVar[str] = "prepare"
+    DOMAIN: ClassVar[bytes] = b"verifiable settlement prepare 1"
+    LAYOUT: ClassVar[Mapping[str, tuple[type, int]]] = _ATTEMPT | {"choice": _BYTES32}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lock(AttemptStatement):
+    """The member saw more than two thirds prepare the choice, and locks it in this attempt."""
+
+    KIND: ClassVar[str] = "lock"
+    DOMAIN: ClassVar[bytes] = b"verifiable settlement lock 1"
+    LAYOUT: ClassVar[Mapping[str, tuple[type, int]]] = _ATTEMPT | {"choice": _BYTES32}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LockReport(AttemptStatement):
+    """The member's last lock when it left all attempts before this one.
+
+    Attributes:
+      locked: 1 + the attempt of its last lock, at most `attempt`; 0 without one.
+      choice: what it locked; zeros without a lock.
+    """
+
+    KIND: ClassVar[str] = "report"
+    DOMAIN: ClassVar[bytes] = b"verifiable settlement report 1"
+    LAYOUT: ClassVar[Mapping[str, tuple[type, int]]] = _ATTEMPT | {
+        "locked": _UINT64,
+        "choice": _BYTES32,
+    }
+    CONTENT: ClassVar[frozenset[str]] = frozenset({"locked", "choice"})
+
+    locked: int
+
+    def __post_init__(self) -> None:
+        """Raises ValueError also for a lock of this attempt or a later one."""
+        Statement.__post_init__(self)
+        if self.locked > self.attempt or not self.attempt or (self.locked == 0) == any(self.choice):
+            raise ValueError("a report must be for an attempt from 1 and name an earlier lock")

@@ -1,8 +1,10 @@
 """Collection of votes: from the verdicts of an epoch to one signed submission.
 
 `step(state, event) -> (state, effects)` collects the votes of the committee in office on one
-statement: the next epoch (`start_epoch`), or the rotation to another committee (`start_rotation`).
-The caller carries out the effects, sends a `Tick` at `state.deadline`, and keeps the state.
+statement. A coordinator collects three times: prepares of a choice (`start_prepare`), locks on it
+(`start_lock`), and signatures of the decided epoch (`start_epoch`) or rotation (`start_rotation`).
+Each submission is the certificate that members demand in the next step; the last goes on chain. The
+caller carries out the effects, sends a `Tick` at `state.deadline`, and keeps the state.
 
     ASK      votes come in; at each deadline, missing members are asked again
     GRACE    there is a quorum; other votes may still join, since each absent member costs gas
@@ -35,14 +37,21 @@ from protocols.settlement.state import (
     SubmitSettlement,
     VoteReceived,
 )
-from protocols.settlement.statements import EpochStatement, Rotation, SettlementError
+from protocols.settlement.statements import (
+    EpochStatement,
+    Lock,
+    LockReport,
+    Prepare,
+    Rotation,
+    SettlementError,
+)
 from protocols.settlement.submission import Head, SettlementSubmission
 from protocols.settlement.verdicts import EpochLog
 from protocols.settlement.votes import Equivocation, Vote
 from verifiable import bls
 from verifiable.bls import InfiniteAggregate, Signature
 
-S = TypeVar("S", EpochStatement, Rotation)
+S = TypeVar("S", EpochStatement, Rotation, Prepare, Lock, LockReport)
 
 
 def start_epoch(
@@ -70,6 +79,21 @@ def start_rotation(
 ) -> SettlementTransition[Rotation]:
     """Ask the committee in office to hand over to another."""
     return _start(head, head.rotation(incoming), rules, now)
+
+
+def start_prepare(
+    head: Head, choice: EpochStatement | Rotation, attempt: int, rules: SettlementRules, *, now: int
+) -> SettlementTransition[Prepare]:
+    """Ask the committee in office to prepare a statement, with `Justification` if attempt > 0."""
+    return _start(head, head.attempt(Prepare, attempt, choice.digest), rules, now)
+
+
+def start_lock(
+    head: Head, prepared: SettlementSubmission[Prepare], rules: SettlementRules, *, now: int
+) -> SettlementTransition[Lock]:
+    """Ask the committee in office to lock what more than two thirds prepared."""
+    attempt, choice = prepared.statement.attempt, prepared.statement.choice
+    return _start(head, head.attempt(Lock, attempt, choice), rules, now)
 
 
 def step(state: SettlementState[S], event: SettlementEvent[S]) -> SettlementTransition[S]:

@@ -13,7 +13,17 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Generic, Self, TypeVar
 
 from protocols.settlement.committee import MAX_MEMBERS, Committee
-from protocols.settlement.statements import Deployment, EpochStatement, Rotation, SettlementError
+from protocols.settlement.statements import (
+    AttemptStatement,
+    Deployment,
+    EpochStatement,
+    Lock,
+    LockReport,
+    Prepare,
+    Rotation,
+    SettlementError,
+    Statement,
+)
 from verifiable import bls, encoding
 from verifiable.bls import Signature
 from verifiable.errors import MalformedEncoding, require_exact_type
@@ -24,7 +34,8 @@ NO_ROOT: Final = bytes(32)
 
 _MAX_SIZE: Final = 512  # more than a statement, a signature and a bitmap take
 
-S = TypeVar("S", EpochStatement, Rotation)
+S = TypeVar("S", EpochStatement, Rotation, Prepare, Lock, LockReport)
+A = TypeVar("A", Prepare, Lock, LockReport)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +55,7 @@ class SettlementSubmission(Generic[S]):
     def __post_init__(self) -> None:
         """Raises TypeError for other types, ValueError for a bitmap that no committee has."""
         require_exact_type("signature", self.signature, Signature)
-        if not isinstance(self.statement, EpochStatement | Rotation):  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not isinstance(self.statement, Statement):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"expected a statement, got {type(self.statement).__name__}")
         if not 1 <= len(require_exact_type("bitmap", self.bitmap, bytes)) <= MAX_MEMBERS // 8:
             raise ValueError(
@@ -141,6 +152,19 @@ class Head:
             previous_root=self.root,
         )
 
+    def attempt(self, kind: type[A], attempt: int, choice: bytes, **more: int) -> A:
+        """A statement of an attempt to decide on what comes next."""
+        return kind(
+            chain_id=self.deployment.chain_id,
+            contract=self.deployment.contract,
+            committee=self.committee.id,
+            sequence=self.sequence,
+            epoch=self.epoch,
+            attempt=attempt,
+            choice=choice,
+            **more,
+        )
+
     def rotation(self, incoming: Committee) -> Rotation:
         """The statement by which the committee in office hands over to another."""
         return Rotation(
@@ -195,13 +219,32 @@ def verify_rotation(
     return replace(head, committee=incoming, sequence=head.sequence + 1)
 
 
-def require_next(statement: EpochStatement, head: Head) -> None:
-    """Require a statement of the next epoch. Raises as `verify_epoch`."""
+def verify_certificate(
+    certificate: SettlementSubmission[Prepare] | SettlementSubmission[Lock], head: Head
+) -> None:
+    """Verify that the committee in office prepared, or locked, a choice for the next epoch.
+
+    Raises:
+      SettlementError: other-chain, other-contract, epoch-settled or epoch-ahead, other-committee,
+        other-sequence, bitmap-length, bitmap-excess, no-quorum; in this order.
+      BadSignature, InfiniteAggregate: the signature is not the sum of the named signers'.
+    """
+    require_open(certificate.statement, head)
+    _require_signed(certificate, head.committee)
+
+
+def require_open(statement: EpochStatement | AttemptStatement, head: Head) -> None:
+    """Require the place at the head: the next epoch, and the term of the committee in office."""
     _require_here(statement, head)
     if statement.epoch != head.epoch:
         reason = "epoch-settled" if statement.epoch < head.epoch else "epoch-ahead"
         raise SettlementError(reason, expected=head.epoch, found=statement.epoch)
     _require_term(statement, head)
+
+
+def require_next(statement: EpochStatement, head: Head) -> None:
+    """Require a statement of the next epoch. Raises as `verify_epoch`."""
+    require_open(statement, head)
     _require_equal("other-previous-root", head.root, statement.previous_root)
 
 
@@ -214,12 +257,12 @@ def require_term(statement: Rotation, head: Head, incoming: Committee) -> None:
     _require_equal("unregistered-key", head.deployment.words, incoming.deployment.words)
 
 
-def _require_here(statement: EpochStatement | Rotation, head: Head) -> None:
+def _require_here(statement: Statement, head: Head) -> None:
     _require_equal("other-chain", head.deployment.chain_id, statement.chain_id)
     _require_equal("other-contract", head.deployment.contract, statement.contract)
 
 
-def _require_term(statement: EpochStatement | Rotation, head: Head) -> None:
+def _require_term(statement: Statement, head: Head) -> None:
     _require_equal("other-committee", head.committee.id, statement.committee)
     _require_equal("other-sequence", head.sequence, statement.sequence)
 

@@ -7,14 +7,22 @@ from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 from protocols.settlement.committee import Committee, Member, prove_registration, registered_key
-from protocols.settlement.statements import Deployment, EpochStatement, Rotation
+from protocols.settlement.statements import (
+    Deployment,
+    EpochStatement,
+    Lock,
+    LockReport,
+    Prepare,
+    Rotation,
+    Statement,
+)
 from protocols.settlement.submission import Head, SettlementSubmission
 from protocols.settlement.verdicts import EpochLog, VerdictRecord
 from protocols.settlement.votes import Vote
 from verifiable.bls import ProvenKey, SecretKey, Signature
 from verifiable.report import Verdict
 
-S = TypeVar("S", EpochStatement, Rotation)
+S = TypeVar("S", EpochStatement, Rotation, Prepare, Lock, LockReport)
 
 CHAIN = Deployment(chain_id=31337, contract=b"\xc0" * 20)
 ELSEWHERE = Deployment(chain_id=1, contract=b"\xc0" * 20)
@@ -54,7 +62,7 @@ def holder(of: Committee, member: int) -> SecretKey:
 
 
 @functools.cache
-def signature(of: Committee, member: int, statement: EpochStatement | Rotation) -> Signature:
+def signature(of: Committee, member: int, statement: Statement) -> Signature:
     return holder(of, member).sign(statement.message, domain=statement.DOMAIN)
 
 
@@ -66,6 +74,20 @@ def submission(of: Committee, signers: Sequence[int], statement: S) -> Settlemen
     """The submission of these members' signatures."""
     votes = {i: signature(of, i, statement) for i in signers}
     return SettlementSubmission[S].combine(statement, votes, of)
+
+
+def prepared(
+    head: Head, choice: Statement, attempt: int = 0, signers: Sequence[int] = (0, 1, 2)
+) -> SettlementSubmission[Prepare]:
+    """Prepares of these members, by default of a quorum of `FOUR`."""
+    return submission(head.committee, signers, head.attempt(Prepare, attempt, choice.digest))
+
+
+def decision(
+    head: Head, choice: Statement, attempt: int = 0, signers: Sequence[int] = (0, 1, 2)
+) -> SettlementSubmission[Lock]:
+    """Locks of these members, by default of a quorum of `FOUR`."""
+    return submission(head.committee, signers, head.attempt(Lock, attempt, choice.digest))
 
 
 def record(i: int, **change: Any) -> VerdictRecord:

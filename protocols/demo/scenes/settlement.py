@@ -1,8 +1,9 @@
 """Fourth scene: a committee settles the verdicts of an epoch at a contract.
 
 Seven members register their keys, with proofs of possession, at a contract in a chain of this
-process. Each holds the verdicts, builds the statement from them, and signs. One member is offline,
-and one vote is forged and refused. Once more than two thirds of the weight has signed, one
+process. Each holds the verdicts and builds the statement from them; it prepares it, locks it once
+more than two thirds prepared it, and signs it once more than two thirds locked it. One member is
+offline, and one vote is forged and refused. Once more than two thirds of the weight has signed, one
 submission goes to the contract, which checks it, stores the root, and then verifies one verdict
 under it. Forgeries are tried before and after: each must be refused, and for the right reason.
 
@@ -12,9 +13,9 @@ Needs the extra `evm`.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from protocols import settlement
 from protocols.contracts import calldata
@@ -23,22 +24,29 @@ from protocols.demo.forgeries import AFTER, BEFORE, Forgery, Sent
 from protocols.demo.scenes.check import DeviceOutcome
 from protocols.demo.scenes.scene import Counter, Progress
 from protocols.settlement import (
-    AskVotes,
     EpochLog,
     EpochStatement,
+    Lock,
+    Prepare,
     RefuseVote,
     SettlementRules,
+    SettlementSubmission,
+    SettlementTransition,
     Signer,
     SubmitSettlement,
     VerdictRecord,
     Vote,
     VoteReceived,
+    prepare_epoch,
     sign_epoch,
 )
+from verifiable.bls import SecretKey
 from verifiable.encoding import tagged_hash
 from verifiable.report import Verdict
 
 RULES = SettlementRules(batch=3)
+
+S = TypeVar("S", EpochStatement, Prepare, Lock)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,30 +197,43 @@ def play(
 
 
 def _votes(contract: DeployedContract, log: EpochLog) -> tuple[Sent, tuple[RefuseVote, ...]]:
-    """Collect votes until the quorum has signed: the lightest member is offline, one is forged."""
-    state, effects = settlement.start_epoch(contract.head, log, RULES, now=0)
-    (ask,) = (effect for effect in effects if isinstance(effect, AskVotes))
-    members = contract.head.committee.members
-    offline = min(ask.members, key=lambda i: members[i].weight)
-    present = [i for i in ask.members if i != offline]
-    votes = [_ballot(contract, log, ask.statement, i) for i in present]
+    """Decide on the statement and sign it: the lightest member is offline, one vote is forged."""
+    head, secrets = contract.head, contract.secrets
+    members = head.committee.members
+    offline = min(range(len(members)), key=lambda i: members[i].weight)
+    present = [i for i in range(len(members)) if i != offline]
+    signers = {i: Signer(head=head, policy=log.policy) for i in present}
+    proposal = head.statement(root=log.tree.root, size=log.tree.size, policy=log.policy)
+
+    def cast(sign: Callable[[SecretKey, Signer], tuple[Signer, Vote[S]]]) -> list[Vote[S]]:
+        votes: list[Vote[S]] = []
+        for i in present:
+            signers[i], vote = sign(secrets[i], signers[i])
+            votes.append(vote)
+        return votes
+
+    prepares = cast(lambda key, signer: prepare_epoch(key, signer, proposal, log.records))
+    prepared, _ = _collected(settlement.start_prepare(head, proposal, 0, RULES, now=0), prepares)
+    locks = cast(lambda key, signer: settlement.lock(key, signer, prepared))
+    decision, _ = _collected(settlement.start_lock(head, prepared, RULES, now=0), locks)
+    votes = cast(lambda key, signer: sign_epoch(key, signer, proposal, log.records, decision))
     forged = replace(votes[0], member=votes[1].member)
+    return _collected(settlement.start_epoch(head, log, RULES, now=0), [forged, *votes])
+
+
+def _collected(
+    start: SettlementTransition[S], votes: Sequence[Vote[S]]
+) -> tuple[SettlementSubmission[S], tuple[RefuseVote, ...]]:
+    """The submission of these votes, and the refusals before it."""
+    state, _ = start
     refused: list[RefuseVote] = []
-    for vote in (forged, *votes):
+    for vote in votes:
         state, effects = settlement.step(state, VoteReceived(at=0, vote=vote))
         refused += (effect for effect in effects if isinstance(effect, RefuseVote))
         for effect in effects:
             if isinstance(effect, SubmitSettlement):
                 return effect.submission, tuple(refused)
     raise RuntimeError("all members but one voted, and the quorum is not reached")
-
-
-def _ballot(
-    contract: DeployedContract, log: EpochLog, proposal: EpochStatement, member: int
-) -> Vote[EpochStatement]:
-    """The vote of a member that holds the verdicts and has signed nothing yet."""
-    signer = Signer(head=contract.head, policy=log.policy)
-    return sign_epoch(contract.secrets[member], signer, proposal, log.records)[1]
 
 
 def _settle(contract: DeployedContract, log: EpochLog, sent: Sent, index: int) -> bool:

@@ -30,10 +30,11 @@ from protocols.settlement import (
     step,
 )
 from protocols.settlement.committee import Committee, Member, prove_registration, registered_key
+from protocols.settlement.signer import Signer, sign_epoch
 from protocols.settlement.statements import EpochStatement, SettlementError
 from protocols.settlement.submission import Head, verify_epoch, verify_rotation
 from protocols.settlement.verdicts import EpochLog
-from protocols.settlement.votes import Equivocation, Signer, Vote, sign_epoch
+from protocols.settlement.votes import Equivocation, Vote
 from tests.helpers.committees import (
     CHAIN,
     FOUR,
@@ -44,6 +45,7 @@ from tests.helpers.committees import (
     POLICY,
     ROTATION,
     STATEMENT,
+    decision,
     holder,
     log,
     record,
@@ -390,7 +392,8 @@ def test_from_verdicts_to_the_head_and_on():
         submits: list[SubmitSettlement[Any]] = []
         for i in ask.members:
             key = holder(head.committee, i)
-            signers[i], made = sign_epoch(key, signers[i], ask.statement, records)
+            decided = decision(head, ask.statement)
+            signers[i], made = sign_epoch(key, signers[i], ask.statement, records, decided)
             wire = Vote.decode(EpochStatement, made.encode())
             state, effects = step(state, VoteReceived(at=NOW, vote=wire))
             submits += kinds(effects, SubmitSettlement)

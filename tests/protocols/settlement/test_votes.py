@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from protocols.settlement.ballots import MemberBallot
+from protocols.settlement.signer import Signer, prepare_epoch, sign_epoch, sign_rotation
 from protocols.settlement.statements import EpochStatement, Rotation, SettlementError
 from protocols.settlement.submission import Head
 from protocols.settlement.verdicts import VerdictRecord
-from protocols.settlement.votes import Equivocation, Signer, Vote, sign_epoch, sign_rotation
+from protocols.settlement.votes import Equivocation, Vote
 from tests.helpers.committees import (
     ELSEWHERE,
     FOUR,
@@ -27,6 +29,7 @@ from tests.helpers.committees import (
     ROTATION,
     STATEMENT,
     committee,
+    decision,
     holder,
     record,
     secret,
@@ -40,14 +43,16 @@ from verifiable.errors import MalformedEncoding, VerificationError
 from verifiable.report import Verdict
 
 SIGNER = Signer(head=HEAD, policy=POLICY)
+DECISION, TURN = decision(HEAD, STATEMENT), decision(HEAD, ROTATION)
 
 
 def test_a_member_signs_what_it_holds():
-    after, made = sign_epoch(holder(FOUR, 2), SIGNER, STATEMENT, reversed(RECORDS))
+    after, made = sign_epoch(holder(FOUR, 2), SIGNER, STATEMENT, reversed(RECORDS), DECISION)
     made.verify(FOUR)
     assert made == vote(FOUR, 2, STATEMENT)
-    assert after == replace(SIGNER, epoch_signed=STATEMENT)
-    again, same = sign_epoch(holder(FOUR, 2), after, STATEMENT, RECORDS)
+    ballot = MemberBallot(signed=STATEMENT.digest)
+    assert after == replace(SIGNER, epoch_signed=STATEMENT, ballot=ballot)
+    again, same = sign_epoch(holder(FOUR, 2), after, STATEMENT, RECORDS, DECISION)
     assert (again, same) == (after, made)
 
 
@@ -107,37 +112,51 @@ UNSIGNED: dict[str, tuple[str, dict[str, Any], Iterable[VerdictRecord], Signer]]
 @pytest.mark.parametrize("name", UNSIGNED)
 def test_a_member_signs_nothing_else(name: str):
     expected, change, held, signer = UNSIGNED[name]
+    proposal, held = replace(STATEMENT, **change), list(held)
     with pytest.raises(SettlementError) as raised:
-        sign_epoch(holder(FOUR, 0), signer, replace(STATEMENT, **change), held)
+        sign_epoch(holder(FOUR, 0), signer, proposal, held, decision(HEAD, proposal))
     assert raised.value.reason == expected
+    if signer.epoch_signed is None:
+        with pytest.raises(SettlementError) as raised:
+            prepare_epoch(holder(FOUR, 0), signer, proposal, held)
+        assert raised.value.reason == expected
 
 
 def test_a_stranger_signs_nothing():
     with pytest.raises(SettlementError, match="unknown-member"):
-        sign_epoch(holder(NEXT, 0), SIGNER, STATEMENT, RECORDS)
+        sign_epoch(holder(NEXT, 0), SIGNER, STATEMENT, RECORDS, DECISION)
 
 
 def test_a_member_signs_one_rotation_a_term():
     other = committee((1, 1, 1), first=13)
-    after, made = sign_rotation(holder(FOUR, 1), SIGNER, ROTATION, NEXT)
+    after, made = sign_rotation(holder(FOUR, 1), SIGNER, ROTATION, NEXT, TURN)
     made.verify(FOUR)
     assert after.rotation_signed == ROTATION
     with pytest.raises(SettlementError, match="already-signed"):
-        sign_rotation(holder(FOUR, 1), after, HEAD.rotation(other), other)
+        sign_rotation(
+            holder(FOUR, 1),
+            after,
+            HEAD.rotation(other),
+            other,
+            decision(HEAD, HEAD.rotation(other)),
+        )
     with pytest.raises(SettlementError, match="other-incoming"):
-        sign_rotation(holder(FOUR, 1), SIGNER, ROTATION, other)
+        sign_rotation(holder(FOUR, 1), SIGNER, ROTATION, other, TURN)
     with pytest.raises(SettlementError, match="other-chain"):
-        sign_rotation(holder(FOUR, 1), SIGNER, replace(ROTATION, chain_id=1), NEXT)
-    # An epoch is another place: both may be signed in one term.
-    sign_epoch(holder(FOUR, 1), after, STATEMENT, RECORDS)
+        sign_rotation(holder(FOUR, 1), SIGNER, replace(ROTATION, chain_id=1), NEXT, TURN)
+    # The next epoch or the rotation: one of them comes next, never both.
+    with pytest.raises(SettlementError, match="already-signed"):
+        sign_epoch(holder(FOUR, 1), after, STATEMENT, RECORDS, DECISION)
 
 
 def test_after_a_rotation_an_unsettled_epoch_is_signed_again():
     """The new term is a new place: a member of both committees does not equivocate."""
     both, key = committee((2, 1, 1), first=1), secret(1)
-    before, first = sign_epoch(key, SIGNER, STATEMENT, RECORDS)
+    before, first = sign_epoch(key, SIGNER, STATEMENT, RECORDS, DECISION)
     head = Head(committee=both, sequence=1)
-    _, second = sign_epoch(key, before.follow(head), statement(head, LOG), RECORDS)
+    again = statement(head, LOG)
+    decided = decision(head, again)
+    _, second = sign_epoch(key, before.follow(head), again, RECORDS, decided)
     with pytest.raises(SettlementError, match="no-conflict"):
         Equivocation.of(first, replace(second, member=first.member))
 
@@ -154,12 +173,17 @@ def test_a_signer_never_goes_back():
 
 def test_a_signer_killed_after_signing_remembers():
     """The memory stored before the vote is sent prevents any other signature for its place."""
-    before, _ = sign_epoch(holder(FOUR, 0), SIGNER, STATEMENT, RECORDS)
-    before, _ = sign_rotation(holder(FOUR, 0), before, ROTATION, NEXT)
+    before, _ = sign_epoch(holder(FOUR, 0), SIGNER, STATEMENT, RECORDS, DECISION)
     again = Signer.decode(before.encode(), HEAD)
     assert again == before
     with pytest.raises(SettlementError, match="already-signed"):
-        sign_epoch(holder(FOUR, 0), again, OTHER_STATEMENT, OTHER_LOG.records)
+        sign_epoch(
+            holder(FOUR, 0),
+            again,
+            OTHER_STATEMENT,
+            OTHER_LOG.records,
+            decision(HEAD, OTHER_STATEMENT),
+        )
     assert Signer.decode(SIGNER.encode(), HEAD) == SIGNER
     ahead = replace(HEAD, epoch=3, sequence=2)
     assert Signer.decode(before.encode(), ahead) == before.follow(ahead)
@@ -174,13 +198,17 @@ def test_stored_memory_is_of_one_chain_and_never_ahead():
     fields = encoding.decode(stored, max_size=1024)
     wrong = {
         0: "vote",
-        1: 2,
+        1: 1,
         2: None,
         3: b"",
         4: "1",
         5: None,
         6: b"\1" * 287,
         7: STATEMENT.message,
+        8: None,
+        9: 1,
+        10: 1,
+        11: b"",
     }
     for at, value in wrong.items():
         changed = encoding.encode([*fields[:at], value, *fields[at + 1 :]])
