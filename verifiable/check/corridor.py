@@ -9,9 +9,16 @@ over the rows i of all contractions (Cauchy and Schwarz: ||delta_i * w|| <= tau_
 
     sum_ij |d answer / d q_ij| max |f(v_ij +- slack) - q_ij|
 
-over the elements of all roundings, through which the derivative goes as if they were the identity.
-Integer products leave nothing. The derivatives are of the whole function, later claims included:
-one vector-Jacobian product, about the cost of three runs, and it needs the parameters.
+over the elements of all roundings, through which the derivative goes as if they were the identity,
+and, of each decision claim, by
+
+    sum_ij |d answer / d c_ij|
+
+over as many near-ties as may be flips (`flips`), those that move the answer most: the derivative is
+the difference of what the decision selects (`relaxed`). Decisions that are branches or indices have
+no derivative; the reach is infinite if one of them is a near-tie. Integer products leave nothing.
+The derivatives are of the whole function, later claims included: one vector-Jacobian product, about
+the cost of three runs, and it needs the parameters.
 
 With kappa from `Bound.kappa`, a row that deviates by more is caught with probability 1 - 1e-9.
 """
@@ -20,7 +27,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +35,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Float
 
-from verifiable.check import execute
+from verifiable.check import execute, relaxed
 from verifiable.check.partition import Analysis
 from verifiable.check.specification import Specification
 from verifiable.claims.claim import Claim
@@ -36,6 +43,7 @@ from verifiable.claims.form import Form
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Block, Env, Equation
 from verifiable.jaxpr.effects import is_float
+from verifiable.jaxpr.graph import Graph
 from verifiable.report import Corridor
 from verifiable.trace import Trace
 
@@ -96,52 +104,104 @@ def _run(
     def run(params: Any, inputs: Any) -> Any:
         env = program.bind(params, inputs)
         block, analysis = program.function.block, program.analysis
-        return what(block, analysis, env, program.tolerances, kappa, value)
+        slopes = functools.partial(_slopes, block, analysis, dict(env), program.tolerances, value)
+        return what(_Slopes(*slopes(), limits), block, analysis, env, program.tolerances, kappa)
 
+    limits = program.flip_limits
     with jax.enable_x64(True):
         return jax.jit(run)(params, inputs)
 
 
+class _Slopes(NamedTuple):
+    """How an answer depends on the claims, to first order.
+
+    Attributes:
+      value: the answer.
+      rooms: by index of the claim, from `Form.room`; stacked over the trips of its scans.
+      slopes: of the claims that have a derivative, the answer's derivative by the output.
+      limits: how many decisions may be flips, by index of the claim.
+    """
+
+    value: Array
+    rooms: dict[int, Any]
+    slopes: dict[int, Array]
+    limits: Mapping[int, int]
+
+    def by_claim(
+        self, analysis: Analysis, function: Callable[[Form, Any, Array], Array]
+    ) -> dict[int, Array]:
+        """`function(form, room, slope)` of each product and rounding, over all of its trips."""
+        found: dict[int, Array] = {}
+        for claim in analysis.by_equation.values():
+            if claim.index in self.slopes and claim.index not in self.limits:
+                one: Callable[..., Array] = functools.partial(function, claim.form)
+                for _ in claim.trips:
+                    one = jax.vmap(one)
+                slope = self.slopes[claim.index].astype(jnp.float64)
+                found[claim.index] = one(self.rooms[claim.index], slope)
+        return found
+
+    def flips(self) -> dict[int, Array]:
+        """Of each decision claim with a derivative, what a flip of each near-tie may do.
+
+        Zero where there is no tie, and where there are more than may be flips, of all but those.
+        """
+        found: dict[int, Array] = {}
+        for index, most in self.limits.items():
+            if index in self.slopes:
+                effect = jnp.abs(self.slopes[index].astype(jnp.float64)) * self.rooms[index]
+                ranks = jnp.argsort(jnp.argsort(-effect.reshape(-1))).reshape(effect.shape)
+                found[index] = jnp.where(ranks < most, effect, 0)
+        return found
+
+    def hard(self) -> dict[int, Array]:
+        """Of each decision claim without a derivative, infinity if there is a near-tie."""
+        hard = {i: self.rooms[i] for i in self.limits if i not in self.slopes}
+        ties = {i: jnp.any(room > 0) for i, room in hard.items() if not isinstance(room, tuple)}
+        return {i: jnp.where(tie, jnp.inf, 0.0) for i, tie in ties.items()}
+
+
 def _reach(
+    found: _Slopes,
     block: Block,
     analysis: Analysis,
     env: Env,
     eps: Mapping[str, float],
     kappa: float,
-    answer: Callable[[list[Array]], Array],
 ) -> tuple[Array, dict[int, Array]]:
     """The answer, and how far each claim can move it; runs under `jax.enable_x64`.
 
     Args:
+      found: slopes of the answer.
       block: the outermost block.
       analysis: of the function.
       env: values of its inputs.
       eps: tolerance by name of the claim.
       kappa: deviation of a row, in units of sigma.
-      answer: scalar function of the block's outputs.
     """
-    value, rooms, slopes = _slopes(block, analysis, env, eps, answer)
-    shares = _by_claim(analysis, rooms, slopes, lambda f, room, slope: f.reach(room, slope, kappa))
-    return value, {i: share.sum() for i, share in shares.items()}
+    del block, env, eps
+    shares = found.by_claim(analysis, lambda f, room, slope: f.reach(room, slope, kappa))
+    shares |= found.flips() | found.hard()
+    return found.value, {i: share.sum() for i, share in shares.items()}
 
 
 def _attack(
+    found: _Slopes,
     block: Block,
     analysis: Analysis,
     env: Env,
     eps: Mapping[str, float],
     kappa: float,
-    answer: Callable[[list[Array]], Array],
 ) -> tuple[list[Array], dict[int, Array]]:
     """The cheat itself: outputs and claims of a run whose every claim is shifted by kappa sigma.
 
     The shift lowers the answer as steeply as the tolerance allows; roundings take the end of their
-    slack, or of kappa times the slack, that does. Arguments as of `_reach`.
+    slack, or of kappa times the slack, that does, and near-ties the decision that does. Arguments
+    as of `_reach`.
     """
-    _, rooms, slopes = _slopes(block, analysis, dict(env), eps, answer)
-    shifts = _by_claim(
-        analysis, rooms, slopes, lambda f, room, slope: f.steepest(room, slope, kappa)
-    )
+    shifts = found.by_claim(analysis, lambda f, room, slope: f.steepest(room, slope, kappa))
+    for index, effect in found.flips().items():
+        shifts[index] = jnp.where(effect > 0, -jnp.sign(found.slopes[index]), 0)
 
     def emit(claim: Claim, equation: Equation, env: Env, shift: Any) -> tuple[Array, Array]:
         out, _ = execute.honest(claim, equation, env)
@@ -162,17 +222,29 @@ def _slopes(
     eps: Mapping[str, float],
     answer: Callable[[list[Array]], Array],
 ) -> tuple[Array, dict[int, Any], dict[int, Array]]:
-    """The answer, the room of each claim, and the answer's derivative by each claim."""
+    """The answer, the room of each claim, and the answer's derivative by each claim.
+
+    Args:
+      block: the outermost block.
+      analysis: of the function.
+      env: values of its inputs.
+      eps: tolerance by name of the claim.
+      answer: scalar function of the block's outputs.
+    """
+    graph = Graph.of(block)
     inexact = [c for c in analysis.by_equation.values() if c.eps_types and c.form.shifts]
-    wide = {c.index: jnp.float64 if c.dtype == np.float64 else jnp.float32 for c in inexact}
-    still = {c.index: jnp.zeros(c.shape, wide[c.index]) for c in inexact}
+    soft = [c for c in inexact if not (c.decisions and relaxed.is_hard(c.output, graph))]
+    wide = {c.index: jnp.float64 if c.dtype == np.float64 else jnp.float32 for c in soft}
+    still = {c.index: jnp.zeros(c.trips + c.output.shape, wide[c.index]) for c in soft}
 
     def run(shifts: dict[int, Array]) -> tuple[Array, dict[int, Any]]:
         def emit(claim: Claim, equation: Equation, env: Env, shift: Any) -> tuple[Array, Any]:
             del equation
             return _emit(claim, env, shift, eps[claim.name])
 
-        outputs, rooms = execute.execute(block, analysis, dict(env), emit=emit, given=shifts)
+        outputs, rooms = execute.execute(
+            block, analysis, dict(env), emit=emit, given=shifts, apply=relaxed.apply
+        )
         value = answer(outputs)
         if value.shape != () or not jnp.issubdtype(value.dtype, jnp.floating):
             raise ValueError(
@@ -189,6 +261,9 @@ def _emit(claim: Claim, env: Env, shift: Any, eps: float) -> tuple[Array, Any]:
     """The output of a claim plus a shift, and the room for the shift."""
     equation, operands = claim.equation, _operands(claim, env)
     inputs = interpret.read_all(env, equation.inputs)
+    if shift is None and claim.decisions and claim.form.shifts:
+        [out] = interpret.apply(equation, inputs)
+        return out, claim.form.room(lax.stop_gradient(operands), None, out, eps)
     out = claim.form.smooth(equation, inputs, operands)
     if shift is None:
         return out, ()
@@ -196,7 +271,8 @@ def _emit(claim: Claim, env: Env, shift: Any, eps: float) -> tuple[Array, Any]:
     room = claim.form.room(*lax.stop_gradient((operands, far, out)), eps)
     out = out + shift
     # The real number that stands for an integer keeps its own type: it has a derivative.
-    return out.astype(claim.dtype) if is_float(claim.dtype) else out, room
+    dtype = claim.output.dtype
+    return out.astype(dtype) if is_float(dtype) else out, room
 
 
 def _operands(claim: Claim, env: Env) -> list[Array]:
@@ -205,20 +281,3 @@ def _operands(claim: Claim, env: Env) -> list[Array]:
         env = dict(env)
         interpret.replay(claim.equation, env)
     return interpret.read_all(env, claim.operands)
-
-
-def _by_claim(
-    analysis: Analysis,
-    rooms: Mapping[int, Any],
-    slopes: Mapping[int, Array],
-    function: Callable[[Form, Any, Array], Array],
-) -> dict[int, Array]:
-    """`function(form, room, slope)` of each inexact claim, over all trips of its scans."""
-    found: dict[int, Array] = {}
-    for claim in analysis.by_equation.values():
-        if claim.index in slopes:
-            one: Callable[..., Array] = functools.partial(function, claim.form)
-            for _ in claim.trips:
-                one = jax.vmap(one)
-            found[claim.index] = one(rooms[claim.index], slopes[claim.index].astype(jnp.float64))
-    return found

@@ -32,12 +32,14 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from verifiable.claims import slack
 from verifiable.claims.form import Form, Proposal, View, Yardstick
 from verifiable.claims.statistic import Deviation, Statistic, deviation, first
+from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Equation
-from verifiable.jaxpr.effects import FLOATS, Effect, effects_of
+from verifiable.jaxpr.effects import FLOATS, Effect, effects_of, is_float
 
 COMPARISONS: dict[str, Callable[[Array, Array], Array]] = {
     "eq": operator.eq,
@@ -73,7 +75,6 @@ class DecisionForm(Form):
     """The form of a decision; see `Form`."""
 
     mismatch: ClassVar[str] = "decision-mismatch"
-    shifts: ClassVar[bool] = False
 
     @property
     def observes(self) -> bool:
@@ -141,6 +142,29 @@ class DecisionForm(Form):
         possible = valid & (self.finite(decided) | jnp.isnan(found.value))
         low, high = jnp.where(possible, low, jnp.inf), jnp.where(possible, high, -jnp.inf)
         return deviation(found.value, low, high, found.slack, found.slack / yardstick.eps)
+
+    def smooth(self, equation: Equation, inputs: list[Array], operands: list[Array]) -> Array:
+        """The decision as a number; it does not move with its operands."""
+        [out] = interpret.apply(equation, inputs)
+        number = out.dtype if is_float(out.dtype) else jnp.float32
+        return lax.stop_gradient(out).astype(number)
+
+    def room(self, operands: list[Array], far: Array | None, out: Array, eps: float) -> Array:
+        """How far a flip moves each element; zero if it is not within its slack of a tie."""
+        found = self.margins(operands, eps)
+        tie = (jnp.abs(found.value) <= found.slack).reshape(out.shape)
+        return jnp.where(tie, self.turn(out), jnp.float32(0))
+
+    def turn(self, out: Array) -> Array:
+        """How far a flip moves a decision."""
+        return jnp.ones(out.shape, jnp.float32)
+
+    def shifted(
+        self, operands: list[Array], out: Array, shift: Array, eps: float, kappa: float
+    ) -> Array:
+        """The decision in the direction of the shift."""
+        wanted = jnp.sign(shift) if is_float(out.dtype) else shift > 0
+        return jnp.where(shift == 0, out, wanted.astype(out.dtype))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -270,6 +294,10 @@ class Sign(DecisionForm):
         """The numbers of that sign, and zero."""
         zero, inf = np.float32(0), np.float32(np.inf)
         return jnp.where(decided < 0, -inf, zero), jnp.where(decided > 0, inf, zero)
+
+    def turn(self, out: Array) -> Array:
+        """To zero, or to the other sign."""
+        return 1 + jnp.abs(out.astype(jnp.float32))
 
     def finite(self, decided: Array) -> Array:
         """Whether the code is not that of NaN."""

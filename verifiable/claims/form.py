@@ -53,7 +53,7 @@ class Form(ABC):
       mismatch: code of a failed test, one of `report.REASONS`.
       barrier: whether the device needs an optimisation barrier: without it, the compiler may
         compute the committed value a second time with other rounding.
-      shifts: whether the output can be moved by a little, as far as `room` says.
+      shifts: whether the output can be moved by a little, or turned round, as far as `room` says.
       observes: whether calibration compares the values of the operands, which a trace does not
         show; the kind then defines `apart`.
     """

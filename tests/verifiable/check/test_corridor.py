@@ -233,3 +233,74 @@ def test_integer_products_leave_nothing_and_roundings_only_what_is_near_a_tie():
     third = np.abs(scale[3] * (w[:, 5] - w[:, 6])) * near[3]
     fourth = np.abs(0.2 * y[4, 7] * scale[4] * w[:, 7]) * near[4]
     assert shares[rounding.name] == pytest.approx(third.sum() + fourth.sum(), rel=1e-3)
+
+
+# ------------------------------------------------------------------------------- decisions
+
+LEAKY = np.abs(X) + 0.5
+LEAKY[:, :8] = 0.0
+
+
+def decides(slope: float) -> Callable[..., Any]:
+    """The first eight columns are near ties, since exp(0) - 1 + 1e-6 is about a roundoff."""
+
+    def fn(p: Any, x: Any) -> Any:
+        h = jnp.exp(x) - 1 + 1e-6
+        return (jnp.where(h > 0, h, slope * h + (slope - 1)) @ p["up"]) @ p["down"]
+
+    return fn
+
+
+def branches(p: Any, x: Any) -> Any:
+    h = jnp.exp(x) - 1 + 1e-6
+    return lax.cond(h[0, 0] > h[0, 1], lambda: h @ p["up"], lambda: -h @ p["up"]) @ p["down"]
+
+
+def first(y: Any) -> Any:
+    return y[0, 0]
+
+
+@functools.cache
+def decided(fn: Callable[..., Any]) -> SimpleNamespace:
+    compiled = program.compile(fn, PARAMS, LEAKY, self_test=False)
+    [index] = compiled.flip_limits
+    return SimpleNamespace(program=compiled, name=compiled.claims[index].name)
+
+
+def test_near_ties_reach_as_far_as_what_they_select():
+    """Nothing where the function is continuous; where it jumps, what a flip does to the answer."""
+    shares = {}
+    for slope in (1.0, 0.5):
+        c = decided(decides(slope))
+        found = c.program.corridor(PARAMS, LEAKY, answer=first)
+        shares[slope] = dict(found.shares)[c.name]
+    assert shares[1.0] == 0
+    effects = np.abs(0.5 * (PARAMS["up"] @ PARAMS["down"])[:8, 0])
+    most = next(iter(decided(decides(0.5)).program.flip_limits.values()))
+    assert most < 8
+    assert shares[0.5] == pytest.approx(np.sort(effects)[::-1][:most].sum(), rel=1e-3)
+
+
+def test_the_attack_turns_ties_round_and_passes():
+    """It moves the answer by what the corridor says, and no further."""
+    c = decided(decides(0.5))
+    key = c.program.setup(PARAMS, challenge.secret())
+    honest = c.program.execute(PARAMS, LEAKY)[0]
+    y, trace = c.program.attack(PARAMS, LEAKY, answer=first, kappa=0.01)
+    report = c.program.check(key, LEAKY, y=y, trace=trace)
+    assert report.verdict is Verdict.ACCEPT, report
+    assert any(r.flips for r in report.results)
+    found = c.program.corridor(PARAMS, LEAKY, answer=first, kappa=0.01)
+    moved = float(first(honest) - first(y))
+    assert 0.2 * found.reach < moved <= 1.01 * found.reach
+
+
+def test_a_branch_near_a_tie_is_within_every_corridor():
+    c = decided(branches)
+    found = c.program.corridor(PARAMS, LEAKY, answer=first)
+    assert found.reach == np.inf
+    assert found.within
+    apart = LEAKY.copy()
+    apart[0, 1] = 1.0
+    far = c.program.corridor(PARAMS, apart, answer=first)
+    assert dict(far.shares)[c.name] == 0
