@@ -17,7 +17,7 @@ is *within the corridor* if `Program.corridor` says that the tolerance allows su
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -82,8 +82,8 @@ class Bench:
         y, trace = answer
         return self.program.check(self.key, *inputs, y=y, trace=trace)
 
-    def convictions(self, inputs: Inputs, answer: Answer, report: Report) -> list[bool]:
-        """Whether evidence convicts, for each claim and output that was not accepted."""
+    def convictions(self, inputs: Inputs, answer: Answer, report: Report) -> Iterator[bool]:
+        """Whether evidence convicts, one by one of the claims and outputs not accepted."""
         y, trace = answer
         sent = Submission(
             y=y,
@@ -92,15 +92,13 @@ class Bench:
             program=self.program.id,
             parameters=self.key.header.parameters,
         )
-        found: list[bool] = []
         for result in report.results:
             if result.verdict is not Verdict.ACCEPT:
                 # Anyone may accuse any row, so accuse what was indeterminate too.
                 accusing = replace(report, verdict=Verdict.REJECT, claim=result.name)
                 evidence = evidence_of(self.program, accusing, sent)
                 judged = verify_evidence(evidence, self.program, self.subject.params, *inputs)
-                found.append(judged.guilty)
-        return found
+                yield judged.guilty
 
     def products(self) -> list[Claim]:
         """Claims of products of floats."""

@@ -98,7 +98,7 @@ class Tally:
         """Check one run and count it."""
         report = bench.check(inputs, answer)
         if report.verdict is not Verdict.ACCEPT and self.accused < ACCUSED:
-            guilty = bench.convictions(inputs, answer, report)
+            guilty = list(bench.convictions(inputs, answer, report))
             self.accused += len(guilty)
             self.convicted += sum(guilty)
         self.runs += 1
@@ -158,7 +158,8 @@ def rows(quick: bool, only: Collection[str] = ()) -> Iterator[Row]:
             total.merge(tally)
         yield from total.rows(name, most="<= 0.01")
         listed += total.listed(name)
-        costs += second_look(name, bench, 3 if quick else 5)
+        if bench.program.claims:
+            costs += second_look(name, bench, 3 if quick else 5)
         if not quick or name == QUICK[-1]:
             for cheat, found in cheated(bench, 1 if quick else JOBS).items():
                 by_cheat.setdefault(cheat, Cheated()).merge(found)

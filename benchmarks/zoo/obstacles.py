@@ -77,7 +77,7 @@ def rounded_weights() -> Subject:
             x = x + h @ rounded(down["w"]) + down["b"]
         return x
 
-    return Subject(fn=fn, params=params, draw=VECTORS)
+    return Subject(fn=fn, params=params, draw=normals(4 * ROWS, WIDTH))
 
 
 def segment_largest() -> Subject:
