@@ -34,6 +34,7 @@ from verifiable import challenge
 from verifiable.check import execute
 from verifiable.check.specification import Specification
 from verifiable.claims.claim import Claim
+from verifiable.errors import require_type
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Env, Equation
 from verifiable.policy import Calibration, Measured, Policy
@@ -69,12 +70,14 @@ def calibrate(
       The program's policy with the calibration, for `Program.with_policy`.
 
     Raises:
+      TypeError: a sample is neither a tuple nor a list.
       ValueError: no samples, an input or a result that is not finite, or a run that differs by
         more than rounding can explain, since a tolerance that covers it would cover cheats.
     """
     if not samples:
         raise ValueError("calibration needs at least one sample")
     for n, inputs in enumerate(samples):
+        require_type(f"samples[{n}]", inputs, (tuple, list))
         _require_finite(f"sample {n}", inputs)
 
     observe = functools.partial(_observe, program)

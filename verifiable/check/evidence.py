@@ -133,7 +133,11 @@ class Evidence:
             start += size
         rest = data[start:]
         if start > len(data) or len(rest) % 32 or len(rest) > 32 * 64 * max(len(leaves), 1):
-            raise MalformedEncoding("the evidence has another length than its leaves and proof")
+            raise MalformedEncoding(
+                f"the evidence has {len(data)} bytes, of which header and leaves need {start} and "
+                "the rest must be digests of 32 bytes: (a) it was cut or extended, or (b) it is "
+                "about another program"
+            )
         proof = tuple(rest[i : i + 32] for i in range(0, len(rest), 32))
         return cls(
             program=data[32:64],
@@ -215,7 +219,9 @@ def verify_evidence(
       *inputs: the job's inputs.
 
     Raises:
-      ValueError: params or inputs are not those of the evidence, or are refused by `setup`.
+      ValueError: program or params are not those that the evidence names, params are refused by
+        `setup`, or inputs have another tree, shape or dtype than the program's. Evidence does not
+        name inputs: the caller must pass those of the job that the commitment was signed for.
       MalformedProof, RootMismatch, MalformedEncoding: what is opened was not committed to, or is
         not a value of the program.
       TypeError: an argument is of another type.

@@ -175,6 +175,11 @@ def test_what_calibration_refuses(samples: Any, executors: Any, message: str):
         calibrated().before.calibrate(PARAMS, samples, executors=executors)
 
 
+def test_a_sample_that_is_no_tuple_is_named():
+    with pytest.raises(TypeError, match=r"samples\[0\] must be a tuple or list, got ndarray"):
+        calibrated().before.calibrate(PARAMS, [np.zeros(3)])  # pyright: ignore[reportArgumentType]
+
+
 def test_keys_of_another_calibration_are_refused_by_name():
     c = calibrated()
     key = c.before.setup(PARAMS, challenge.secret())

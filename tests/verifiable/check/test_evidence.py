@@ -308,6 +308,9 @@ def test_what_no_judge_can_recompute_makes_no_evidence():
         evidence_of(program, report, honest)
     with pytest.raises(MalformedEncoding):
         Evidence.decode(b"", program)
+    sent = accused("layers", True, 0, 3).encode()
+    with pytest.raises(MalformedEncoding, match=f"has {len(sent) - 1} bytes.*cut or extended"):
+        Evidence.decode(sent[:-1], program)
 
 
 def test_what_stands_behind_a_choice_is_not_convicted():
