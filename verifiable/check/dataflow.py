@@ -25,7 +25,7 @@ from verifiable.claims import registry
 from verifiable.claims.form import Proposal
 from verifiable.jaxpr import indices, integers
 from verifiable.jaxpr.blocks import Atom, Block, Equation, Literal, Var
-from verifiable.jaxpr.effects import Effect, effects_of, is_float, rounding_dtype
+from verifiable.jaxpr.effects import Effect, effects_of, is_float, precision, rounding_dtype
 from verifiable.jaxpr.graph import Graph, uses
 from verifiable.jaxpr.nan_tests import asks_only
 from verifiable.jaxpr.sums import after_trips, narrow_sums
@@ -205,9 +205,10 @@ class Forward:
                 fact = replace(fact, rounding_dtypes=NOTHING, narrow_sums=frozenset())
             elif effect not in (Effect.EXACT, Effect.UNDEFINED):
                 own = [v] if is_float(v.dtype) else floats
+                types = {precision(equation) or rounding_dtype(a.dtype) for a in own}
                 fact = replace(
                     fact,
-                    rounding_dtypes=fact.rounding_dtypes | {rounding_dtype(a.dtype) for a in own},
+                    rounding_dtypes=fact.rounding_dtypes | types,
                     narrow_sums=narrow_sums(equation, [f.narrow_sums for f in inputs]),
                 )
             self.facts[v] = fact.under(guard)

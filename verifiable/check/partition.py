@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from verifiable.check.dataflow import CERTAIN, Fact, Forward
 from verifiable.claims.claim import Claim
-from verifiable.claims.product import contraction
+from verifiable.claims.product import linear_maps
 from verifiable.jaxpr.blocks import Atom, Block, Equation, Literal, Var
 from verifiable.jaxpr.effects import PRIMITIVES, REBUILT, Effect
 from verifiable.jaxpr.graph import uses
@@ -196,7 +196,7 @@ def _claim(
 
 def work(equation: Equation) -> int:
     """Arithmetic operations of a first-order equation: 2mnk for a contraction, else its size."""
-    form = contraction(equation)
+    form = linear_maps(equation)
     if form is not None:
         return form.work
     if equation.kind in _MOVES:

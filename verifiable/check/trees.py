@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import weakref
 from typing import Any
 
@@ -16,6 +17,7 @@ from verifiable.trace.receive import array_types
 _REMEMBERED = 8  # sets of parameters
 _LONGEST = 200  # characters of a tree in a message
 _SHOWN = 4  # leaves in a message
+_SUB_BYTE = re.compile(r"u?int[124]|float[46]_\w+")  # names of types
 _ARRAYS = (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct, bool, int, float, complex)
 
 
@@ -107,9 +109,15 @@ def abstract_leaf(what: str, path: Any, x: Any) -> jax.ShapeDtypeStruct:
             "holds functions or settings, separate its arrays first, as `equinox.partition` does)"
         )
     try:
-        return shape_dtype(x)
+        found = shape_dtype(x)
     except TypeError as error:
         raise TypeError(f"{name} is an array that JAX cannot hold: {error}") from error
+    if what == "params" and _SUB_BYTE.fullmatch(found.dtype.name):
+        raise TypeError(
+            f"{name} has type {found.dtype.name}, whose values have no canonical bytes: pack them, "
+            "such as two of int4 in one of uint8, and unpack them in the function"
+        )
+    return found
 
 
 def _short(tree: Any) -> str:

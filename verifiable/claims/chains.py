@@ -19,13 +19,14 @@ from verifiable.claims.form import Proposal, View
 from verifiable.claims.product import CONTRACTIONS
 from verifiable.claims.rounding import Rounding, RoundingStep
 from verifiable.jaxpr.blocks import Equation, Literal, Var
-from verifiable.jaxpr.effects import HALF_PRECISION, Effect, effects_of
+from verifiable.jaxpr.effects import FLOAT8, HALF_PRECISION, Effect, effects_of, precision
 from verifiable.jaxpr.graph import Graph
 
-STEPS = frozenset("convert_element_type round floor ceil clamp max min".split())
+STEPS = frozenset("convert_element_type reduce_precision round floor ceil clamp max min".split())
 
-_TARGETS = HALF_PRECISION | {"float32"}
-_INTEGERS = frozenset({"int4", "uint4", "int8", "uint8", "int16", "uint16", "int32", "uint32"})
+_TARGETS = HALF_PRECISION | FLOAT8 | {"float32"}
+# Narrower integers have no canonical bytes: what is rounded to them is committed before the cast.
+_INTEGERS = frozenset({"int8", "uint8", "int16", "uint16", "int32", "uint32"})
 
 # Primitives that may stand between the equation that computes a narrow operand and a contraction.
 _MOVES = frozenset(
@@ -148,6 +149,9 @@ def _step(equation: Equation, *, integral: bool) -> RoundingStep | None:
         narrows = jnp.issubdtype(source, jnp.floating) and target.itemsize < source.itemsize
         narrows = narrows and target.name in _TARGETS
         return RoundingStep(kind="narrow", dtype=target) if narrows else None
+    if kind == "reduce_precision":
+        narrow = precision(equation)
+        return None if narrow is None else RoundingStep(kind="narrow", dtype=jnp.dtype(narrow))
     if kind in ("round", "floor", "ceil"):
         return RoundingStep(kind=kind)
     if kind == "clamp" and equation.inputs[1] is operand(equation):

@@ -24,7 +24,7 @@ import numpy as np
 from jax import lax
 
 from verifiable.jaxpr.blocks import Array
-from verifiable.jaxpr.effects import FLOATS, HALF_PRECISION, is_float
+from verifiable.jaxpr.effects import FLOAT8, FLOATS, HALF_PRECISION, is_float
 from verifiable.policy import NarrowSum
 
 BLOCK = 512
@@ -45,6 +45,8 @@ class Contraction(ABC):
       columns: length of a row, n.
       blocks: number of blocks of columns; without blocks, arrays of the rows have no dimension for
         them.
+      bounds: largest magnitudes that integer operands can have in the program, such as values of
+        int8 from which a zero point is subtracted as int32; None for those of their types.
     """
 
     far_must_be_known: ClassVar[bool] = False
@@ -57,6 +59,7 @@ class Contraction(ABC):
     contracted: int
     columns: int
     blocks: int = 1
+    bounds: tuple[int, int] | None = None
 
     @property
     def width(self) -> int:
@@ -106,8 +109,13 @@ class Contraction(ABC):
 
     @property
     def magnitude(self) -> int:
-        """Largest magnitude that an integer accumulator can reach, by the operands' types."""
-        return self.contracted * extent(self.dtypes[0]) * extent(self.dtypes[1])
+        """Largest magnitude that an integer accumulator can reach, by the operands' extents."""
+        return self.contracted * self.extents[0] * self.extents[1]
+
+    @property
+    def extents(self) -> tuple[int, int]:
+        """Largest magnitudes of integer operands, from `bounds` or their types."""
+        return self.bounds or (extent(self.dtypes[0]), extent(self.dtypes[1]))
 
     @property
     def checkable(self) -> bool:
@@ -115,10 +123,10 @@ class Contraction(ABC):
         if 0 in (self.batch, self.rows, self.columns, self.contracted):
             return False
         names = tuple(d.name for d in self.dtypes)
-        if all(n in FLOATS for n in names):
-            return True
-        narrow = all(n in ("int8", "uint8") for n in names[:2])
-        return narrow and names[2] == "int32" and self.magnitude <= np.iinfo(np.int32).max
+        if names[2] in FLOATS:
+            return all(n in FLOATS | FLOAT8 for n in names[:2])
+        integers = all(jnp.issubdtype(d, np.integer) for d in self.dtypes[:2])
+        return integers and names[2] == "int32" and self.magnitude <= np.iinfo(np.int32).max
 
     def vectors(self, *, far_known: bool) -> str:
         """Name of the set of random vectors; contractions of the same width share one.

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from verifiable.jaxpr.blocks import Array
+from verifiable.jaxpr.effects import FLOAT8
 
 
 def power_of_two(x: Array) -> Array:
@@ -19,6 +20,8 @@ def power_of_two(x: Array) -> Array:
 def tiny(dtype: Any) -> float:
     """The magnitude below which an honest device may have flushed a number to zero."""
     info = jnp.finfo(dtype)
+    if info.dtype.name in FLOAT8:
+        return 0.0
     # Every device keeps the subnormal numbers of float16; many flush those of wider types.
     return float(info.smallest_subnormal if info.dtype == jnp.float16 else info.tiny)
 
@@ -29,7 +32,7 @@ def subnormal(x: Array) -> Array:
     It is read from the bits, since arithmetic may flush it. float16 counts as having none.
     """
     info = jnp.finfo(x.dtype)
-    if info.dtype == jnp.float16:
+    if info.dtype.name in FLOAT8 | {"float16"}:
         return jnp.zeros(x.shape, jnp.float64)
     integer = jnp.dtype(f"uint{info.bits}")
     magnitude = lax.bitcast_convert_type(x, integer) & integer.type(2 ** (info.bits - 1) - 1)

@@ -27,6 +27,7 @@ from verifiable.claims.statistic import Deviation, Statistic
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Atom, Equation
 from verifiable.jaxpr.graph import Graph
+from verifiable.jaxpr.integers import FixedPoint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,6 +262,10 @@ class View(Protocol):
 
     def exact(self, atom: Atom) -> bool:
         """Whether honest devices compute the same bits, unless a discontinuity flipped."""
+        ...
+
+    def bound(self, atom: Atom) -> FixedPoint | None:
+        """The bound of a value for which floats are exact, such as an integer."""
         ...
 
     def claimed(self, equation: Equation) -> bool:

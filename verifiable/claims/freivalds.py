@@ -38,7 +38,7 @@ from jax import lax
 from jaxtyping import Float64, Shaped, UInt64
 
 from verifiable.challenge import Challenge
-from verifiable.claims.contraction import Contraction, extent
+from verifiable.claims.contraction import Contraction
 from verifiable.claims.extremes import power_of_two, subnormal, tiny
 from verifiable.claims.statistic import RowStatistics, Statistic, summary
 from verifiable.field import F61, Field
@@ -156,7 +156,7 @@ def project(
         image = field.apply_linear(
             lambda limbs: contraction.project(wide, limbs),
             g,
-            magnitude=extent(far.dtype),
+            magnitude=contraction.extents[contraction.far],
             terms=contraction.width,
         )
         return Projection(image)
@@ -234,7 +234,7 @@ def apply(
         product = field.apply_linear(
             lambda limbs: contraction.apply(wide, limbs),
             image,
-            magnitude=extent(near.dtype),
+            magnitude=contraction.extents[contraction.near],
             terms=contraction.contracted,
         )
         return Applied(product)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from jax import lax
 from verifiable.claims import freivalds, nonfinite
 from verifiable.claims.contraction import Contraction
 from verifiable.claims.convolution import Convolution
-from verifiable.claims.dot_general import DotGeneral
+from verifiable.claims.dot_general import DotGeneral, ragged_rows
 from verifiable.claims.form import Form, Proposal, View, Yardstick
 from verifiable.claims.freivalds import Projection
 from verifiable.claims.statistic import Deviation, Statistic, deviation
@@ -29,17 +29,28 @@ from verifiable.jaxpr.perturb import in_float64
 CONTRACTIONS: Mapping[str, Callable[[Equation, int], Contraction | None]] = {
     "dot_general": DotGeneral.of,
     "conv_general_dilated": Convolution.of,
+    "ragged_dot_general": ragged_rows,
 }
+Bounds = tuple[int, int]
 
 
 CHOICES = frozenset({"approx_top_k", "argmax", "argmin", "sort", "top_k"})
 """Primitives whose result names elements of their operand."""
 
 
-def contraction(equation: Equation, near: int = 0) -> Contraction | None:
-    """The contraction of an equation whose near operand is input `near`; None without a check."""
+def linear_maps(equation: Equation, near: int = 0) -> Contraction | None:
+    """The contraction of an equation whose near operand is input `near`; None if it is none."""
     make = CONTRACTIONS.get(equation.kind)
-    found = make(equation, near) if make else None
+    return make(equation, near) if make else None
+
+
+def contraction(
+    equation: Equation, near: int = 0, bounds: Bounds | None = None
+) -> Contraction | None:
+    """The same with the bounds of integer operands; None without a check."""
+    found = linear_maps(equation, near)
+    if found is not None and found.exact:
+        found = replace(found, bounds=bounds)
     return found if found is not None and found.checkable else None
 
 
@@ -119,17 +130,34 @@ class Product(Form):
         """sqrt(L / t): the limit of the statistic is sqrt(L), its expectation sqrt(t)."""
         return math.sqrt(limit / draws)
 
+    @property
+    def projected_maps(self) -> Contraction:
+        """The contraction whose far operand is projected."""
+        return self.maps
+
+    def rows_and_projection(
+        self, operands: list[Array], projection: Projection
+    ) -> tuple[Array, Projection]:
+        """The near operand and the projection, as `maps` takes them."""
+        [near] = operands
+        return near, projection
+
+    def inputs(self, operands: list[Array], far: Array | None) -> list[Array | None]:
+        """The inputs of the equation, from the operands of the claim."""
+        [near] = operands
+        return [near, far] if self.near == 0 else [far, near]
+
     def project(self, far: Array, yardstick: Yardstick) -> Projection:
         """See `freivalds.project`."""
-        return freivalds.project(self.maps, far, yardstick.vectors, eps=yardstick.eps)
+        return freivalds.project(self.projected_maps, far, yardstick.vectors, eps=yardstick.eps)
 
     def test(self, operands: list[Array], claim: Array, yardstick: Yardstick) -> Statistic:
         """See `freivalds.test`."""
-        [near] = operands
+        near, projection = self.rows_and_projection(operands, yardstick.projection)
         return freivalds.test(
             self.maps,
             near,
-            yardstick.projection,
+            projection,
             claim,
             yardstick.vectors,
             eps=yardstick.eps,
@@ -140,11 +168,11 @@ class Product(Form):
         """See `nonfinite.retest`."""
         if self.exact:
             return self.test(operands, claim, yardstick)
-        [near] = operands
+        near, projection = self.rows_and_projection(operands, yardstick.projection)
         return nonfinite.retest(
             self.maps,
             near,
-            yardstick.projection,
+            projection,
             claim,
             yardstick.vectors,
             eps=yardstick.eps,
@@ -153,7 +181,7 @@ class Product(Form):
 
     def deviate(self, operands: list[Array], claim: Array, yardstick: Yardstick) -> Deviation:
         """A (B r) and C r of each row, and sigma sqrt(L)."""
-        [near], projection = operands, yardstick.projection
+        near, projection = self.rows_and_projection(operands, yardstick.projection)
         g: Array = yardstick.vectors
         applied = freivalds.apply(self.maps, near, projection)
         rho, energy, sigma, finite = freivalds.deviations(
@@ -179,8 +207,7 @@ class Product(Form):
         eps: float,
     ) -> Deviation:
         """||(C_i - A_i B) * w|| and sigma_i of each row; of integers, infinity or zero and zero."""
-        form, [near] = self.maps, operands
-        inputs = [near, far] if form.near == 0 else [far, near]
+        form, inputs = self.maps, self.inputs(operands, far)
         if self.exact:
             different = claim != interpret.apply(equation, inputs)[0]
             wrong = form.out_sums(different.astype(jnp.float64)) > 0
@@ -190,7 +217,8 @@ class Product(Form):
         [product] = in_float64(equation, inputs)
         ones = jnp.ones((form.width, 1), jnp.float64)
         narrow = jnp.asarray(far).astype(form.dtypes[form.far])
-        projection = freivalds.project(form, narrow, ones, eps=eps)
+        projection = freivalds.project(self.projected_maps, narrow, ones, eps=eps)
+        near, projection = self.rows_and_projection(operands, projection)
         applied = freivalds.apply(form, near, projection)
         _, energy, sigma, finite = freivalds.deviations(form, applied, projection, claim, ones, eps)
         unit: Any = 1.0 if applied.top is None else applied.top * projection.scale
@@ -223,8 +251,14 @@ class Product(Form):
         self, operands: list[Array], far: Array | None, out: Array, eps: float
     ) -> ProductRoom | tuple[()]:
         """See `room_of`; empty for integers."""
+        return (
+            () if self.exact else room_of(self.maps, *self.room_operands(operands, far), out, eps)
+        )
+
+    def room_operands(self, operands: list[Array], far: Array | None) -> tuple[Array, Array | None]:
+        """The near and far operand, as `maps` takes them."""
         [near] = operands
-        return () if self.exact else room_of(self.maps, near, far, out, eps)
+        return near, far
 
     def reach(self, room: ProductRoom, slope: Array, kappa: float) -> Array:
         """sum_i kappa sigma_i ||slope_i / w||, by the Cauchy-Schwarz inequality."""
@@ -292,14 +326,15 @@ def _decides(equation: Equation, found: Contraction, view: View) -> bool:
 
 def propose(equation: Equation, view: View) -> Proposal | None:
     """Claim a product whose check costs less than the product; see `form.Rule`."""
-    if contraction(equation) is None:
+    if linear_maps(equation) is None:
         return None
+    bounds = bounds_of(equation, view)
     lhs, rhs = equation.inputs
     known = [view.known(a) for a in equation.inputs]
     if all(known):
         return None
     far_is_left = known[0] if any(known) else lhs.size < rhs.size
-    found = contraction(equation, near=int(far_is_left))
+    found = contraction(equation, int(far_is_left), bounds)
     if found is None or (found.far_must_be_known and not known[found.far]):
         return None
     if known[found.far] and _decides(equation, found, view):
@@ -310,3 +345,9 @@ def propose(equation: Equation, view: View) -> Proposal | None:
     return Proposal(
         form=form, operands=(equation.inputs[found.near],), far=equation.inputs[found.far]
     )
+
+
+def bounds_of(equation: Equation, view: View) -> Bounds | None:
+    """The largest magnitudes of the first two operands, where the program shows them."""
+    left, right = (view.bound(a) for a in equation.inputs[:2])
+    return None if left is None or right is None else (left.magnitude, right.magnitude)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from verifiable.claims import chains, decision, product
+from verifiable.claims import chains, decision, product, ragged
 from verifiable.claims.form import Proposal, Rule, View
 from verifiable.jaxpr.blocks import Equation
 
 # Primitives and the rule for them; None stands for every primitive. The first proposal wins.
 TABLE: tuple[tuple[Collection[str] | None, Rule], ...] = (
-    (product.CONTRACTIONS, product.propose),
+    (product.CONTRACTIONS.keys() - ragged.PRIMITIVES, product.propose),
+    (ragged.PRIMITIVES, ragged.propose),
     (chains.STEPS, chains.propose),
     (decision.KINDS, decision.propose),
     (None, chains.propose_operand),

@@ -33,6 +33,7 @@ from verifiable.claims.form import Form, Yardstick
 from verifiable.claims.slack import apart, slack
 from verifiable.claims.statistic import Deviation, Statistic, deviation, first
 from verifiable.jaxpr.blocks import Array, Equation
+from verifiable.jaxpr.effects import FLOAT8
 
 Interval = tuple[Array, Array, Array]  # low, high, and whether any value is in it
 
@@ -132,6 +133,7 @@ class Rounding(Form):
           a fraction of the slack; `row` counts over all axes but the last.
         """
         v, q = self._by_rows(*operands, claim)
+        q = self.standard(q, v)
         own = jnp.all(jnp.isfinite(v), axis=-1, keepdims=True)
         low, high, exists = self.preimage(q)
         short = jnp.maximum(jnp.maximum(low - v, v - high), 0)
@@ -168,10 +170,16 @@ class Rounding(Form):
     def deviate(self, operands: list[Array], claim: Array, yardstick: Yardstick) -> Deviation:
         """Each element, the interval of values that round to the claim, and the slack."""
         v, q = (x.astype(self.wide) for x in (*operands, claim))
-        low, high, exists = self.preimage(q)
+        low, high, exists = self.preimage(self.standard(q, v))
         slack = self.slack(v, yardstick.eps)
         low, high = jnp.where(exists, low, jnp.inf), jnp.where(exists, high, -jnp.inf)
         return deviation(v, low, high, slack, slack / yardstick.eps)
+
+    def standard(self, claim: Array, value: Array) -> Array:
+        """The claim, with an infinity where a type without infinities has NaN for it."""
+        if self.dtype.name not in FLOAT8 or _has_infinity(self.dtype):
+            return claim
+        return jnp.where(jnp.isnan(claim), jnp.copysign(jnp.inf, value), claim)
 
     def slack(self, value: Array, eps: float) -> Array:
         """How far a device's value may be from the verifier's; see `slack`."""
@@ -255,9 +263,16 @@ def _middle(x: Array, dtype: Any, direction: int) -> Array:
     largest = float(info.max)
     beyond = largest + (largest - float(np.nextafter(np.asarray(info.max, dtype), 0))) / 2
     narrow = x.astype(dtype)
-    towards = jnp.full(x.shape, direction * np.inf, dtype)
+    infinite = _has_infinity(dtype)
+    towards = jnp.full(x.shape, direction * (np.inf if infinite else largest), dtype)
     neighbour = lax.nextafter(narrow, towards).astype(x.dtype)
+    if not infinite:
+        neighbour = jnp.where(x == direction * largest, direction * jnp.inf, neighbour)
     middle = x / 2 + neighbour / 2
     middle = jnp.where(jnp.isinf(neighbour), direction * beyond, middle)
     inward = jnp.where(x == -direction * jnp.inf, -direction * beyond, x)
     return jnp.where(jnp.isinf(x), inward, middle)
+
+
+def _has_infinity(dtype: Any) -> bool:
+    return bool(np.isinf(np.asarray(np.inf, dtype).astype(np.float32)))

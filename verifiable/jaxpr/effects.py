@@ -7,8 +7,8 @@ Two honest devices may compute a value with different rounding. Given such a val
     narrow          a cast to fewer digits: a difference becomes one in the last digit;
     discontinuous   `round`, comparisons, `argmax`, casts to integers: a difference in the last bit
                     may change the result by any amount;
-    undefined       devices may choose: which of two writes to one place wins, or the order of
-                    equal keys in a sort that is not stable;
+    undefined       devices may choose: which of two writes to one place wins, the order of equal
+                    keys in a sort that is not stable, or random bits that XLA leaves to a platform;
     unknown         a primitive that no table lists: it may round, and may be discontinuous.
 
 Arithmetic on integers is exact, but not if its result is a float (`integers` says where it is).
@@ -44,6 +44,8 @@ class Effect(enum.Enum):
 
 HALF_PRECISION = frozenset({"float16", "bfloat16"})
 FLOATS = HALF_PRECISION | {"float32", "float64"}
+# Types of operands only: no device adds or multiplies in them, or flushes their subnormal numbers.
+FLOAT8 = frozenset({"float8_e4m3fn", "float8_e5m2"})
 
 
 def _names(text: str) -> frozenset[str]:
@@ -83,6 +85,9 @@ _ORDERING = _names("""
 _REDUCTIONS = _names("reduce reduce_window")
 _SELECTIONS = _names("and max min or xor")
 
+# Draws from a key. Those of the implementation `rbg`, and all of `unsafe_rbg`, differ by platform.
+_RANDOM = _names("random_bits random_fold_in random_split")
+
 # Cheap enough to compute again from smaller inputs instead of keeping the result in a key.
 REBUILT = (PRIMITIVES[Effect.EXACT] | PRIMITIVES[Effect.CONTINUOUS]) - _names("""
     cholesky conv_general_dilated dot_general fft gather ragged_dot_general scatter scatter-add
@@ -116,6 +121,8 @@ def effects_of(equation: Equation) -> tuple[Effect, ...]:
     first = equation.inputs[0].dtype if equation.inputs else np.dtype(bool)
     if kind == "convert_element_type":
         effect = _cast(first, outputs[0].dtype)
+    elif kind == "reduce_precision" and precision(equation) is not None:
+        effect = Effect.NARROW
     elif jnp.issubdtype(first, np.complexfloating) and kind in _ORDERING | {"abs"}:
         effect = Effect.CONTINUOUS if kind == "abs" else Effect.DISCONTINUOUS
     elif _undefined(equation):
@@ -130,9 +137,24 @@ def effects_of(equation: Equation) -> tuple[Effect, ...]:
     return (effect,) * len(outputs)
 
 
+def precision(equation: Equation) -> str | None:
+    """The type that a float32 value is narrowed to, and keeps as float32; None if there is none.
+
+    Only bfloat16: its exponents are those of float32. With fewer exponents, small numbers are
+    flushed that a cast keeps.
+    """
+    bits = equation.params.get("exponent_bits"), equation.params.get("mantissa_bits")
+    float32 = equation.outputs[0].dtype.name == "float32"
+    return "bfloat16" if float32 and bits == (8, 7) else None
+
+
 def _undefined(equation: Equation) -> bool:
     """Whether devices may choose between results, unless what they choose from is equal."""
     params = equation.params
+    if equation.kind in _RANDOM or equation.kind.startswith("rng_"):
+        names = {a.dtype.name for a in equation.inputs}
+        own = {"key<urbg>"} | ({"key<rbg>"} if equation.kind == "random_bits" else set())
+        return equation.kind.startswith("rng_") or bool(names & own)
     if equation.kind == "sort":
         ties = params["num_keys"] < len(equation.outputs)  # sorted along, and no part of the key
         return ties and not params["is_stable"]

@@ -1,6 +1,8 @@
 """From a JAX function to blocks: the only module that uses `jax.extend.core`.
 
-Call primitives (`jit`, `custom_jvp_call`, `custom_vjp_call`, `remat`, ...) are inlined.
+Call primitives (`jit`, `custom_jvp_call`, `custom_vjp_call`, `remat`, `composite`, ...) are
+inlined, and so is `shard_map` over one device. Names of values, and their sharding on one device,
+are dropped.
 Constants that a function closed over become inputs of the outermost block, wherever they were used.
 All that differs between the supported versions of JAX (names of the parameters of `scan`, open and
 closed jaxprs) is handled here: the rest of the library sees blocks only.
@@ -15,6 +17,7 @@ from typing import Any, cast
 import jax
 import jax.extend.core as jex
 import numpy as np
+from jax import lax
 
 from verifiable.jaxpr.blocks import Array, Atom, Block, Equation, Function, Literal, Var
 
@@ -101,10 +104,58 @@ def single_operation(params: Mapping[str, Any]) -> str | None:
 _CALLEE = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 _CALLS = frozenset(
     """
-    jit pjit closed_call core_call remat remat2 checkpoint custom_jvp_call custom_vjp_call
-    custom_vjp_call_jaxpr
+    jit pjit closed_call core_call remat remat2 checkpoint composite custom_jvp_call
+    custom_vjp_call custom_vjp_call_jaxpr
     """.split()
 )
+
+# What a device that is alone gets from a collective: its own value.
+_ALONE = frozenset(
+    """
+    all_gather all_gather_invariant pbroadcast pcast pmax pmin psum psum2 psum_invariant pvary
+    reduce_scatter
+    """.split()
+)
+
+
+def _callee(eqn: Any) -> Any:
+    """The jaxpr that an equation stands for, as a call or a computation on one device; or None."""
+    kind, params = eqn.primitive.name, eqn.params
+    if kind == "unstack":
+        return _parts(eqn.invars[0].aval, params["axis"])
+    if kind == "shard_map":
+        return params["jaxpr"] if params["mesh"].size == 1 and _local(params["jaxpr"]) else None
+    return next(params[k] for k in _CALLEE if k in params) if kind in _CALLS else None
+
+
+def _parts(array: Any, axis: int) -> Any:
+    """The parts of an array along an axis by slices, as versions of JAX without `unstack` do."""
+
+    def parts(x: Array) -> list[Array]:
+        pieces = (lax.slice_in_dim(x, i, i + 1, axis=axis) for i in range(x.shape[axis]))
+        return [lax.squeeze(piece, (axis,)) for piece in pieces]
+
+    return jax.make_jaxpr(parts)(jax.ShapeDtypeStruct(array.shape, array.dtype))
+
+
+def _local(jaxpr: Any) -> bool:
+    """Whether the body of a `shard_map` over one device needs no more of the mesh than `_ALONE`."""
+    for eqn in _open(jaxpr)[0].eqns:
+        axes = eqn.params.get("axes", ())
+        named = "axis_name" in eqn.params or any(isinstance(a, str) for a in axes)
+        if named and not _is_identity(eqn):
+            return False
+        if not all(_local(inner) for inner in subprograms(eqn.params)):
+            return False
+    return True
+
+
+def _is_identity(eqn: Any) -> bool:
+    """Whether an equation returns its operands as they are."""
+    kind, params = eqn.primitive.name, eqn.params
+    if kind == "sharding_constraint":
+        return getattr(params["sharding"], "num_devices", 0) == 1
+    return kind == "name" or (kind in _ALONE and params.get("tiled", True))
 
 
 @dataclass(eq=False, slots=True)
@@ -153,8 +204,11 @@ class _Builder:
             inputs = tuple(atom(a) for a in eqn.invars)
             here = _join(scope, str(eqn.source_info.name_stack))
             kind = eqn.primitive.name
-            if kind in _CALLS:
-                callee = next(eqn.params[k] for k in _CALLEE if k in eqn.params)
+            if _is_identity(eqn):
+                env.update(zip(eqn.outvars, inputs, strict=True))
+                continue
+            callee = _callee(eqn)
+            if callee is not None:
                 inner, inner_consts = _open(callee)
                 inner_env = dict(zip(inner.invars, inputs, strict=True))
                 outputs = self.inline(inner, inner_consts, inner_env, into, here)
