@@ -1,9 +1,11 @@
 """The id of a program: 32 bytes that depend on everything that decides its result.
 
-It is the hash of a canonical encoding of the flattened function: primitives with their parameters,
-variables by order of appearance, shapes, dtypes, literals by value, closed-over constants and
-bodies by digest, the claims, and the version of JAX. It is equal in every process, at every file
-path and for every hash seed. Names of functions and scopes are not part of it.
+It is the hash of a canonical encoding of the flattened function: primitives with their parameters
+and the version of what they compute, variables by order of appearance, shapes, dtypes, literals by
+value, closed-over constants and bodies by digest, and the claims. It is equal in every process, at
+every file path, for every hash seed, and under every version of JAX that traces the function to
+the same equations. Names of functions and scopes are not part of it. The flags of JAX that change a
+result enter through what they change: types, precisions, and the parameters of random numbers.
 """
 
 from __future__ import annotations
@@ -20,7 +22,19 @@ from verifiable.encoding import encode, tagged_hash, tensor_bytes
 from verifiable.jaxpr import flatten
 from verifiable.jaxpr.blocks import Atom, Block, Equation, Function, Var
 
-FORMAT = 1
+FORMAT = 2
+
+# Version 1 of a primitive is what it computes in JAX 0.10. A version of JAX in which a primitive
+# computes another value for the same parameters gives it the next number.
+SEMANTICS: Mapping[str, int] = {}
+
+# Implementations of random numbers by name and by the tag of their keys, with the same versions.
+RANDOM: Mapping[str, int] = {"threefry2x32": 1, "rbg": 1, "unsafe_rbg": 1}
+_TAGS = frozenset({"key<fry>", "key<rbg>", "key<urbg>"})
+
+# Parameters that change no result, or are left out by some versions of JAX where they are as here.
+_IDLE = frozenset({"weak_type"})
+_DEFAULTS: Mapping[str, Mapping[str, Any]] = {"top_k": {"is_stable": True}}
 
 
 def program_id(
@@ -42,7 +56,7 @@ def program_id(
         for c in analysis.by_equation.values()
     ]
     leaves = [[list(o.shape), o.dtype.name] for o in outputs]
-    header = encode([FORMAT, jax.__version__, known_inputs, claims, leaves])
+    header = encode([FORMAT, known_inputs, claims, leaves])
     return tagged_hash("program", header, _function(function, analysis))
 
 
@@ -69,11 +83,17 @@ def _equation(equation: Equation, numbers: dict[Var, int], analysis: Analysis | 
     bodies = [_block(b, numbers, analysis) for b in equation.bodies]
     outputs = [_define(v, numbers) for v in equation.outputs]
     claimed = analysis is not None and equation in analysis.by_equation
-    content = [equation.kind, _parameters(equation.kind, params), inputs, bodies, outputs, claimed]
+    kind = [equation.kind, SEMANTICS.get(equation.kind, 1)]
+    content = [kind, _parameters(equation.kind, params), inputs, bodies, outputs, claimed]
     return tagged_hash("equation", encode(content))
 
 
 def _define(var: Var, numbers: dict[Var, int]) -> list[Any]:
+    if var.dtype.name.startswith("key<") and var.dtype.name not in _TAGS:
+        raise TypeError(
+            f"expected random numbers of {', '.join(RANDOM)}, got keys of type {var.dtype.name}: "
+            "another process could not tell their implementation by its name"
+        )
     numbers[var] = len(numbers)
     return [numbers[var], list(var.shape), var.dtype.name]
 
@@ -87,10 +107,13 @@ def _atom(atom: Atom, numbers: dict[Var, int]) -> Any:
 def _parameters(kind: str, params: Mapping[str, Any]) -> bytes:
     # If the jaxpr of a function is a parameter too, the function itself adds nothing.
     has_program = any(True for _ in flatten.subprograms(params))
+    defaults = _DEFAULTS.get(kind, {})
     canonical = {
         name: _canonical(value, f"{kind}[{name}]")
         for name, value in params.items()
         if not (has_program and callable(value) and not flatten.is_jaxpr(value))
+        and not (value is None or name in _IDLE)
+        and not (name in defaults and defaults[name] == value)
     }
     return encode(canonical)
 
@@ -111,7 +134,9 @@ def _canonical(value: Any, where: str) -> Any:
         array = np.asarray(value)
         return ["array", array.dtype.name, list(array.shape), bytes(tensor_bytes(array))]
     if type(value).__name__ == "PRNGImpl":  # a named tuple of functions
-        return ["prng", str(value.name)]
+        if value.name not in RANDOM:
+            raise TypeError(f"expected random numbers of {', '.join(RANDOM)}, got {value.name}")
+        return ["prng", str(value.name), RANDOM[value.name]]
     if isinstance(value, Mapping):
         items = cast("Mapping[Any, Any]", value)
         pairs = sorted((str(k), encode(_canonical(v, where))) for k, v in items.items())

@@ -56,6 +56,12 @@ def test_integers_in_float_arithmetic_are_exact_only_if_they_fit(terms: int, exa
 W = RNG.standard_normal((128, 128)).astype(np.float32)
 X = RNG.standard_normal((32, 128)).astype(np.float32)
 I = RNG.integers(0, 32, 32).astype(np.int32)
+
+
+def dropped(x: Any, key: Any) -> Any:
+    return x * jax.random.bernoulli(key, 0.5, x.shape)
+
+
 CHOICES: dict[str, tuple[Callable[..., Any], str | None]] = {
     "writes to equal places": (lambda x, i: x.at[i].set(x[::-1]), "scatter"),
     "integers written to equal places": (
@@ -79,6 +85,11 @@ CHOICES: dict[str, tuple[Callable[..., Any], str | None]] = {
         lambda x, i: lax.sort((jnp.tile(i[:, None], (1, 128)), x), num_keys=2, is_stable=False)[1],
         None,
     ),
+    "random bits that XLA leaves to a platform": (
+        lambda x, _: dropped(x, jax.random.key(0, impl="rbg")),
+        "random_bits",
+    ),
+    "random bits of threefry": (lambda x, _: dropped(x, jax.random.key(0)), None),
     "a mask of small integers": (
         lambda x, i: x * ((i > 3).astype(jnp.float32) * 2 > 1)[:, None],
         None,

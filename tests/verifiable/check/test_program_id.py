@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -14,9 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.extend.random import define_prng_impl
 
 from tests.helpers.paths import ROOT
 from verifiable import program
+from verifiable.check import program_id
 from verifiable.policy import Policy
 
 # Run here and in other processes; holds one of everything that a program can be made of.
@@ -302,10 +305,64 @@ def test_the_text_of_a_jaxpr_would_collide():
     assert id_of(fns[0]) != id_of(fns[1])
 
 
-def test_the_version_of_jax_enters(monkeypatch: pytest.MonkeyPatch):
-    before = id_of(base)
-    monkeypatch.setattr(jax, "__version__", "0.0.1")
-    assert id_of(base) != before
+def test_the_version_of_what_a_primitive_computes_enters(monkeypatch: pytest.MonkeyPatch):
+    before = id_of(base), id_of(uniform)
+    monkeypatch.setattr(program_id, "SEMANTICS", {"tanh": 2})
+    assert (id_of(base) != before[0]) and id_of(uniform) == before[1]
+    monkeypatch.setattr(program_id, "SEMANTICS", {})
+    monkeypatch.setattr(program_id, "RANDOM", {"threefry2x32": 2})
+    assert id_of(base) == before[0] and id_of(uniform) != before[1]
+
+
+def uniform(w: Any, x: Any) -> Any:
+    return x @ w + jax.random.uniform(jax.random.key(0), x.shape[-1:])
+
+
+FLAGS: dict[str, tuple[Callable[[], Any], Callable[..., Any]]] = {
+    "precision of products": (lambda: jax.default_matmul_precision("highest"), base),
+    "wide types": (lambda: jax.enable_x64(True), lambda w, x: base(w, x) + jnp.arange(128).sum()),
+    "partitionable threefry": (lambda: jax.threefry_partitionable(False), uniform),
+    "implementation of random numbers": (lambda: jax.default_prng_impl("rbg"), uniform),
+}
+
+
+@pytest.mark.parametrize("name", FLAGS)
+def test_flags_that_change_a_result_enter_and_only_where_they_do(name: str):
+    flag, fn = FLAGS[name]
+
+    def anew(function: Callable[..., Any]) -> Callable[..., Any]:
+        """JAX keeps what it has traced of a function, under some flags in spite of a change."""
+        return functools.partial(lambda w, x, *, function: function(w, x), function=function)
+
+    def ids() -> list[bytes]:
+        return [id_of(anew(fn)), id_of(anew(moved))]
+
+    with flag():
+        changed, elsewhere = ids()
+    before, same = ids()
+    assert changed != before
+    assert elsewhere == same
+
+
+def moved(w: Any, x: Any) -> Any:
+    return jnp.tanh(x.T) * w[0, 0]
+
+
+def test_random_numbers_of_an_implementation_that_has_no_name_have_no_id():
+    def never(*_: Any) -> Any:
+        raise AssertionError("only traced")
+
+    mine = define_prng_impl(
+        key_shape=(2,),
+        seed=never,
+        split=never,
+        random_bits=never,
+        fold_in=never,
+        name="mine",
+        tag="mine",
+    )
+    with pytest.raises(TypeError, match="expected random numbers of threefry2x32"):
+        id_of(lambda w, x: x @ w + jax.random.uniform(jax.random.key(0, impl=mine), (128,)))
 
 
 # ------------------------------------------------------------------------ what does not change it
