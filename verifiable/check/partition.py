@@ -10,7 +10,7 @@ the key, or rebuilt in the check from other values in the key if they are smalle
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from verifiable.check.dataflow import CERTAIN, Fact, Forward
@@ -33,14 +33,14 @@ class Frame:
       steps: known equations, and scans that are known in part, in order.
       children: frames of these scans.
       kept: variables whose values go into the key.
-      projected: claims whose projection goes into the key.
+      projected: claims whose projection goes into the key, those together that share one.
     """
 
     depth: int = 0
     steps: list[Equation] = field(default_factory=list)
     children: dict[Equation, Frame] = field(default_factory=dict)
     kept: list[Var] = field(default_factory=list)
-    projected: list[Claim] = field(default_factory=list)
+    projected: dict[Hashable, list[Claim]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -266,7 +266,10 @@ class _Split:
             elif equation in self.by_equation:
                 claim = self.by_equation[equation]
                 if claim.far is not None and claim.form.projected:
-                    self.deepest((claim.far,)).projected.append(claim)
+                    uses_of = self.deepest((claim.far,)).projected
+                    # One projection serves all products with a weight that need the same of it.
+                    same = claim.far, claim.form.projects, claim.vectors
+                    uses_of.setdefault(same, []).append(claim)
 
     def deepest(self, atoms: Iterable[Atom]) -> Frame:
         if self.root is None:

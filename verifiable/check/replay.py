@@ -78,7 +78,11 @@ def setup(
             )
         else:
             interpret.replay(equation, env)
-    projected = [_project(c, env, _yardstick(c, vectors, policy)) for c in frame.projected]
+    projected: list[Any] = []
+    for claims in frame.projected.values():
+        # Where weights are subnormal, the smallest tolerance asks for the largest projection.
+        claim = min(claims, key=lambda c: policy.eps_of(c, c.name))
+        projected.append(_project(claim, env, _yardstick(claim, vectors, policy)))
     return {"kept": [env[v] for v in frame.kept], "projected": projected, "children": children}
 
 
@@ -162,11 +166,12 @@ class Context:
     def inside(self, frame: Frame, residual: Residual, env: Env) -> Context:
         """The context of a frame's block; binds in `env` what the key keeps for it."""
         interpret.write(env, frame.kept, residual["kept"])
-        own = zip((c.index for c in frame.projected), residual["projected"], strict=True)
+        shared = zip(frame.projected.values(), residual["projected"], strict=True)
+        own = {c.index: projection for claims, projection in shared for c in claims}
         below = zip(frame.children.values(), residual["children"], strict=True)
         return replace(
             self,
-            projections={**self.projections, **dict(own)},
+            projections={**self.projections, **own},
             children=dict(zip(frame.children, below, strict=True)),
         )
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -136,6 +137,11 @@ class Contraction(ABC):
         """
         source = "parameters" if far_known else "activations"
         return f"{'exact' if self.exact else 'float'}/{source}/{self.width}"
+
+    @property
+    @abstractmethod
+    def far_side(self) -> Hashable:
+        """All that a projection depends on, without what belongs to the near operand alone."""
 
     @abstractmethod
     def project(self, far: Array, vectors: Array) -> Array:

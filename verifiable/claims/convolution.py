@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -55,6 +56,12 @@ class Convolution(Contraction):
             specs=(tuple(specs.lhs_spec), tuple(specs.rhs_spec), tuple(specs.out_spec)),
             groups=groups,
         )
+
+    @property
+    def far_side(self) -> Hashable:
+        """See `Contraction.far_side`."""
+        kernel = self.shapes[1], self.specs[1], self.groups
+        return type(self), kernel, self.dtypes, self.blocks, self.bounds
 
     def _taps(self) -> tuple[int, ...]:
         return tuple(self.shapes[1][d] for d in self.specs[1][2:])

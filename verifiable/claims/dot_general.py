@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -40,6 +40,13 @@ class DotGeneral(Contraction):
             contracting=(tuple(lc), tuple(rc)),
             batching=(tuple(lb), tuple(rb)),
         )
+
+    @property
+    def far_side(self) -> Hashable:
+        """See `Contraction.far_side`."""
+        side = self.far
+        dims = self.contracting[side], self.batching[side]
+        return type(self), side, self.shapes[side], dims, self.dtypes, self.blocks, self.bounds
 
     def _free(self, side: int) -> tuple[int, ...]:
         used = {*self.contracting[side], *self.batching[side]}

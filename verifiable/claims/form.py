@@ -16,6 +16,7 @@ the output itself, unless the kind defines `pack`, `unpack` and `packed`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -77,6 +78,11 @@ class Form(ABC):
     def projected(self) -> bool:
         """Whether the key holds a projection: the far operand depends on parameters only."""
         return False
+
+    @property
+    def projects(self) -> Hashable:
+        """What the projection depends on besides the far operand, the vectors and eps."""
+        return self
 
     @property
     def vectors(self) -> str | None:

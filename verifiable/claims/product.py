@@ -7,7 +7,7 @@ far operand is the one that depends on parameters only; if both depend on the jo
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
@@ -129,6 +129,11 @@ class Product(Form):
     def unit(self, limit: float, draws: int) -> float:
         """sqrt(L / t): the limit of the statistic is sqrt(L), its expectation sqrt(t)."""
         return math.sqrt(limit / draws)
+
+    @property
+    def projects(self) -> Hashable:
+        """The side of the contraction that is projected."""
+        return self.projected_maps.far_side
 
     @property
     def projected_maps(self) -> Contraction:
