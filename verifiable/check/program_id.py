@@ -30,7 +30,7 @@ SEMANTICS: Mapping[str, int] = {}
 
 # Implementations of random numbers by name and by the tag of their keys, with the same versions.
 RANDOM: Mapping[str, int] = {"threefry2x32": 1, "rbg": 1, "unsafe_rbg": 1}
-_TAGS = frozenset({"key<fry>", "key<rbg>", "key<urbg>"})
+_KEYS = {"key<fry>": "threefry2x32", "key<rbg>": "rbg", "key<urbg>": "unsafe_rbg"}
 
 # Parameters that change no result, or are left out by some versions of JAX where they are as here.
 _IDLE = frozenset({"weak_type"})
@@ -89,13 +89,22 @@ def _equation(equation: Equation, numbers: dict[Var, int], analysis: Analysis | 
 
 
 def _define(var: Var, numbers: dict[Var, int]) -> list[Any]:
-    if var.dtype.name.startswith("key<") and var.dtype.name not in _TAGS:
-        raise TypeError(
-            f"expected random numbers of {', '.join(RANDOM)}, got keys of type {var.dtype.name}: "
-            "another process could not tell their implementation by its name"
-        )
     numbers[var] = len(numbers)
-    return [numbers[var], list(var.shape), var.dtype.name]
+    return [numbers[var], list(var.shape), _type_name(var)]
+
+
+def _type_name(var: Var) -> str:
+    """The name of a type; for keys of random numbers with their version, if it is not 1."""
+    name = var.dtype.name
+    if not name.startswith("key<"):
+        return name
+    if name not in _KEYS:
+        raise TypeError(
+            f"expected random numbers of {', '.join(RANDOM)}, got keys of type {name}: another "
+            "process could not tell their implementation by its name"
+        )
+    version = RANDOM[_KEYS[name]]
+    return name if version == 1 else f"{name} {version}"
 
 
 def _atom(atom: Atom, numbers: dict[Var, int]) -> Any:

@@ -306,12 +306,17 @@ def test_the_text_of_a_jaxpr_would_collide():
 
 
 def test_the_version_of_what_a_primitive_computes_enters(monkeypatch: pytest.MonkeyPatch):
-    before = id_of(base), id_of(uniform)
+    def given(w: Any, x: Any, key: Any) -> Any:
+        return x @ w + jax.random.uniform(key, (128,))
+
+    key = jax.random.key(0)
+    before = id_of(base), id_of(uniform), id_of(given, W, SHAPE, key)
     monkeypatch.setattr(program_id, "SEMANTICS", {"tanh": 2})
     assert (id_of(base) != before[0]) and id_of(uniform) == before[1]
     monkeypatch.setattr(program_id, "SEMANTICS", {})
     monkeypatch.setattr(program_id, "RANDOM", {"threefry2x32": 2})
     assert id_of(base) == before[0] and id_of(uniform) != before[1]
+    assert id_of(given, W, SHAPE, key) != before[2]
 
 
 def uniform(w: Any, x: Any) -> Any:
