@@ -110,12 +110,12 @@ def executed(
 ) -> Answer:
     """Answer and trace of a device that evaluates equations by `apply`."""
 
-    def emit(claim: Claim, equation: Equation, env: Env, _: Any) -> tuple[Array, Array]:
+    def emit(claim: Claim, equation: Equation, env: Env, _: Any) -> tuple[list[Array], Array]:
         operands = lax.optimization_barrier(interpret.read_all(env, equation.inputs))
-        [out] = lax.optimization_barrier(apply(equation, operands))
+        results = lax.optimization_barrier(claim.form.evaluate(equation, operands, apply))
         if claim.transpose is not None:
-            [env[claim.transpose.outputs[0]]] = interpret.apply(claim.transpose, [out])
-        return out, claim.form.pack(out)
+            [env[claim.transpose.outputs[0]]] = interpret.apply(claim.transpose, results)
+        return results[: len(equation.outputs)], claim.form.pack(results[-1])
 
     env = program.bind(params, inputs)
     outputs, found = execute.execute(

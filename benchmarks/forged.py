@@ -76,14 +76,14 @@ def _one_row_wrong(bench: Bench, claims: Sequence[Claim]) -> Callable[..., Any]:
         shift = shift * form.maps.over_rows(chosen.astype(jnp.float64)) * here
         return (out.astype(jnp.float64) + shift).astype(out.dtype)
 
-    def emit(claim: Claim, equation: Any, env: Any, given: Any) -> tuple[Array, Array]:
-        out, committed = execute.honest(claim, equation, env)
+    def emit(claim: Claim, equation: Any, env: Any, given: Any) -> tuple[list[Array], Array]:
+        results, committed = execute.honest(claim, equation, env)
         if given is None:
-            return out, committed
-        out = wrong(claim, env, out, given)
+            return results, committed
+        out = wrong(claim, env, results[0], given)
         if claim.transpose is not None:
             [env[claim.transpose.outputs[0]]] = interpret.apply(claim.transpose, [out])
-        return out, out
+        return [out], out
 
     def run(params: Any, inputs: Inputs, given: Any) -> Any:
         env, block = compiled.bind(params, inputs), compiled.function.block

@@ -241,10 +241,11 @@ def slip(
     kappa, tolerances = compiled.bound.kappa(), compiled.tolerances
 
     def emit(claim: Any, equation: Any, env: Any, _: Any) -> Any:
-        out, _ = execute.honest(claim, equation, env)
+        outputs, _ = execute.honest(claim, equation, env)
         form = claim.form.contraction
         if form is None or form.exact:
-            return out, ()
+            return outputs, ()
+        [out] = outputs
         operands = interpret.read_all(env, equation.inputs)
         near, far = operands[form.near], operands[form.far]
         room = room_of(form, near, far, out, tolerances[claim.name])
@@ -256,7 +257,7 @@ def slip(
         deviation = (kappa * room.sigma).reshape(form.batch, -1)
         # A row that is zero has no relative deviation.
         sizes = (weighted.reshape(form.batch, -1), plain)
-        return out, tuple(jnp.max(jnp.where(s > 0, deviation / s, 0)) for s in sizes)
+        return outputs, tuple(jnp.max(jnp.where(s > 0, deviation / s, 0)) for s in sizes)
 
     def run(params: Any, inputs: Any) -> Any:
         env, block = compiled.bind(params, inputs), compiled.function.block

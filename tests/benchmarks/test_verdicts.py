@@ -127,7 +127,7 @@ def test_a_simulated_device_moves_what_rounds_and_nothing_else():
     for name in devices.NAMES[2:]:
         (other, z), claims = bench.devices[name](params, inputs, 1)
         assert np.any(claims.values[0] != trace.values[0])
-        assert np.any(claims.values[1] != trace.values[1])
+        assert np.any(claims.values[2] != trace.values[2])
         np.testing.assert_allclose(z, y, rtol=1e-4, atol=1e-5)
         assert choice.dtype == other.dtype
         assert bench.check(inputs, ((other, z), claims)).verdict is verdicts.Verdict.ACCEPT
@@ -164,7 +164,7 @@ def test_one_unit_is_wrong_by_its_kappa_in_one_row():
     bench, inputs = _bench(), _inputs()
     params = bench.subject.params
     _, honest = bench.run(params, *inputs)
-    for unit, index in zip(forged.one_unit(bench), (0, 1), strict=True):
+    for unit, index in zip(forged.one_unit(bench), (0, 2), strict=True):
         answer = unit(params, inputs, 5)
         rows = np.any(np.asarray(answer[1].values[index] != honest.values[index]), -1)
         assert rows.sum() == 1

@@ -177,10 +177,10 @@ def _observed(program: Specification) -> list[Claim]:
 def _observe(program: Specification, params: Any, *inputs: Any) -> tuple[Any, Trace, Any]:
     """`execute`, and the values before each rounding and decision by index of the claim."""
 
-    def emit(claim: Claim, equation: Equation, env: Env, _: Any) -> tuple[Array, Any]:
-        out, committed = execute.honest(claim, equation, env)
+    def emit(claim: Claim, equation: Equation, env: Env, _: Any) -> tuple[list[Array], Any]:
+        results, committed = execute.honest(claim, equation, env)
         before = interpret.read_all(env, claim.operands) if claim.form.observes else None
-        return out, (committed, before)
+        return results, (committed, before)
 
     env, block = program.bind(params, inputs), program.function.block
     outputs, found = execute.execute(block, program.analysis, env, emit=emit)
@@ -206,13 +206,13 @@ def _before(
       values: the device's values before each of them, by index of the claim.
     """
 
-    def emit(claim: Claim, equation: Equation, env: Env, given: Any) -> tuple[Array, Any]:
+    def emit(claim: Claim, equation: Equation, env: Env, given: Any) -> tuple[list[Array], Any]:
         del equation
         committed, theirs = given
-        out = claim.form.unpack(committed)
+        results = claim.outputs(committed, env)
         if theirs is None:
-            return out, jnp.zeros(())
-        return out, claim.form.apart(interpret.read_all(env, claim.operands), theirs)
+            return results, jnp.zeros(())
+        return results, claim.form.apart(interpret.read_all(env, claim.operands), theirs)
 
     given = {c.index: (claimed[c.index], values.get(c.index)) for c in program.claims}
     env, block = program.bind(params, inputs), program.function.block

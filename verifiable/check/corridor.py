@@ -203,14 +203,15 @@ def _attack(
     for index, effect in found.flips().items():
         shifts[index] = jnp.where(effect > 0, -jnp.sign(found.slopes[index]), 0)
 
-    def emit(claim: Claim, equation: Equation, env: Env, shift: Any) -> tuple[Array, Array]:
-        out, _ = execute.honest(claim, equation, env)
-        if shift is not None:
-            operands = _operands(claim, env)
-            out = claim.form.shifted(operands, out, shift, eps[claim.name], kappa)
-            if claim.transpose is not None:
-                [env[claim.transpose.outputs[0]]] = interpret.apply(claim.transpose, [out])
-        return out, claim.form.pack(out)
+    def emit(claim: Claim, equation: Equation, env: Env, shift: Any) -> tuple[list[Array], Array]:
+        outputs, committed = execute.honest(claim, equation, env)
+        if shift is None:
+            return outputs, committed
+        operands = _operands(claim, env)
+        out = claim.form.shifted(operands, outputs[0], shift, eps[claim.name], kappa)
+        if claim.transpose is not None:
+            [env[claim.transpose.outputs[0]]] = interpret.apply(claim.transpose, [out])
+        return [out], claim.form.pack(out)
 
     return execute.execute(block, analysis, env, emit=emit, given=shifts)
 
@@ -238,9 +239,14 @@ def _slopes(
     still = {c.index: jnp.zeros(c.trips + c.output.shape, wide[c.index]) for c in soft}
 
     def run(shifts: dict[int, Array]) -> tuple[Array, dict[int, Any]]:
-        def emit(claim: Claim, equation: Equation, env: Env, shift: Any) -> tuple[Array, Any]:
-            del equation
-            return _emit(claim, env, shift, eps[claim.name])
+        def emit(claim: Claim, equation: Equation, env: Env, shift: Any) -> tuple[list[Array], Any]:
+            if not claim.form.shifts:
+                found = claim.form.evaluate(equation, interpret.read_all(env, equation.inputs))
+                read = lax.stop_gradient(_operands(claim, env))
+                room = claim.form.room(read, None, found[-1], eps[claim.name])
+                return found[: len(equation.outputs)], room
+            out, room = _emit(claim, env, shift, eps[claim.name])
+            return [out], room
 
         outputs, rooms = execute.execute(
             block, analysis, dict(env), emit=emit, given=shifts, apply=relaxed.apply

@@ -25,7 +25,14 @@ from verifiable.claims import registry
 from verifiable.claims.form import Proposal
 from verifiable.jaxpr import indices, integers
 from verifiable.jaxpr.blocks import Atom, Block, Equation, Literal, Var
-from verifiable.jaxpr.effects import Effect, effects_of, is_float, precision, rounding_dtype
+from verifiable.jaxpr.effects import (
+    Effect,
+    effects_of,
+    is_float,
+    keys_of,
+    precision,
+    rounding_dtype,
+)
 from verifiable.jaxpr.graph import Graph, uses
 from verifiable.jaxpr.nan_tests import asks_only
 from verifiable.jaxpr.sums import after_trips, narrow_sums
@@ -169,6 +176,9 @@ class Forward:
 
     def _replayed(self, equation: Equation, guard: Fact) -> None:
         """Facts about the outputs of an equation that the verifier replays."""
+        if equation.kind == "sort" and self._permutes(equation):
+            self._permuted(equation, guard)
+            return
         inputs = [self.fact(a) for a in equation.inputs]
         joined = reduce(Fact.join, inputs, CERTAIN)
         floats = [a for a in equation.inputs if is_float(a.dtype)]
@@ -192,7 +202,7 @@ class Forward:
             # Numbers that the type holds are exact, whatever the arithmetic.
             rounds[Effect.CONTINUOUS] = arithmetic and (rounded or bound is None)
             discontinuities = joined.discontinuities
-            if flips.get(effect, False):
+            if flips.get(effect, False) and v in self.graph.readers:
                 self.discontinuities.add(equation.name)
                 discontinuities |= {equation.name}
             fact = replace(joined, discontinuities=discontinuities)
@@ -213,6 +223,22 @@ class Forward:
                 )
             self.facts[v] = fact.under(guard)
 
+    def _permutes(self, equation: Equation) -> bool:
+        """Whether a sort moves its operands alike on every honest device."""
+        exact = all(self.exact(a) for a in keys_of(equation))
+        return exact and Effect.UNDEFINED not in effects_of(equation)
+
+    def _permuted(self, equation: Equation, guard: Fact) -> None:
+        """Facts about the outputs of a sort whose keys are exact."""
+        keys = reduce(Fact.join, (self.fact(a) for a in keys_of(equation)))
+        if keys.sources:
+            self.ties[equation.name] = keys.sources
+            keys = replace(keys, ties=keys.ties | {equation.name})
+        known = all(self.known(a) for a in equation.inputs)
+        for v, atom in zip(equation.outputs, equation.inputs, strict=True):
+            self.facts[v] = replace(self.fact(atom).under(keys), known=known).under(guard)
+            self.bounds[v] = self.bound(atom)
+
     def _commit(self, equation: Equation, proposal: Proposal, guard: Fact) -> None:
         """Make an equation a claim."""
         self.discontinuities -= proposal.covers
@@ -220,9 +246,10 @@ class Forward:
         before = reduce(Fact.join, (self.fact(a) for a in (*proposal.operands, *far)))
         self.claims[equation] = Claimed(proposal, before.under(guard))
         # The committed value is exact; which branch commits to it still depends on the guard.
-        [out] = equation.outputs
-        self.facts[out] = Fact(known=False).under(guard)
-        self.bounds.pop(out, None)
+        for v, source in zip(equation.outputs, proposal.form.moves, strict=True):
+            moved = CERTAIN if source is None else self.fact(equation.inputs[source])
+            self.facts[v] = replace(moved, known=False).under(guard)
+            self.bounds[v] = None if source is None else self.bound(equation.inputs[source])
 
     def _scan(self, equation: Equation, guard: Fact, *, claimable: bool) -> None:
         [body] = equation.bodies

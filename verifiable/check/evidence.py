@@ -8,7 +8,7 @@ types and in float64, and decides
     products           guilty iff  ||(C_i - A_i B) * w||  >  KAPPA sigma_i + spread_i
     integer products   guilty iff  C_i != A_i B
     roundings          guilty iff an element is farther than  KAPPA slack + spread  from the values
-                       that round to it
+                       that round to it; decisions likewise
     outputs            guilty iff the distance of the row exceeds  KAPPA eps ||row|| + spread
 
 with sigma and w of `claims.freivalds`, A_i B itself in place of a projection, and the spread of

@@ -1,6 +1,6 @@
-"""The device's half: a function that also returns the output of every claim.
+"""The device's half: a function that also returns what every claim commits to.
 
-Outputs of claims under `scan` are stacked over its iterations. Every branch of a `cond` returns
+Arrays of claims under `scan` are stacked over its iterations. Every branch of a `cond` returns
 the claims of all branches, zero where they are not its own.
 """
 
@@ -19,13 +19,13 @@ from verifiable.jaxpr.blocks import Array, Block, Env, Equation
 from verifiable.jaxpr.effects import HALF_PRECISION
 
 Given = Mapping[int, Any]
-Emit = Callable[[Claim, Equation, Env, Any], tuple[Array, Any]]
+Emit = Callable[[Claim, Equation, Env, Any], tuple[list[Array], Any]]
 
 
-def honest(claim: Claim, equation: Equation, env: Env, _: Any = None) -> tuple[Array, Array]:
+def honest(claim: Claim, equation: Equation, env: Env, _: Any = None) -> tuple[list[Array], Array]:
     """Evaluate a claimed equation, so that the checked value is the consumed value.
 
-    Returns the output and what is committed to it.
+    Returns its outputs and what is committed.
 
     In types narrower than float32, XLA may keep more digits of a value than its type has while it
     stays inside a compiled program, and it may compute a rounding twice, with different results. An
@@ -35,12 +35,12 @@ def honest(claim: Claim, equation: Equation, env: Env, _: Any = None) -> tuple[A
     narrow = any(v.dtype.name in HALF_PRECISION for v in (*equation.inputs, *equation.outputs))
     if narrow:
         operands = lax.optimization_barrier(list(operands))
-    [out] = interpret.apply(equation, operands)
+    outputs = claim.form.evaluate(equation, operands)
     if claim.transpose is not None:
-        out = _transposed(claim.transpose, out, env)
+        outputs = [_transposed(claim.transpose, outputs[0], env)]
     elif narrow or claim.form.barrier:
-        out = lax.optimization_barrier(out)
-    return out, claim.form.pack(out)
+        outputs = lax.optimization_barrier(outputs)
+    return outputs[: len(equation.outputs)], claim.form.pack(outputs[-1])
 
 
 def _transposed(transpose: Equation, out: Array, env: Env) -> Array:
@@ -69,7 +69,7 @@ def execute(
       block: a block, whose inputs and free variables are in `env`.
       analysis: of the whole function.
       env: values by variable; this function writes to it.
-      emit: `(claim, equation, env, what is given for it) -> (output, what to return for it)`.
+      emit: `(claim, equation, env, what is given for it) -> (outputs, what to return for it)`.
       given: by index of the claim, pytrees that `emit` gets; stacked over the scans around it.
       apply: evaluates an equation that is not a claim and has no bodies.
 
@@ -81,8 +81,8 @@ def execute(
     for equation in block.equations:
         if equation in analysis.by_equation:
             claim = analysis.by_equation[equation]
-            out, found[claim.index] = emit(claim, equation, env, given.get(claim.index))
-            env[equation.outputs[0]] = out
+            outputs, found[claim.index] = emit(claim, equation, env, given.get(claim.index))
+            interpret.write(env, equation.outputs, outputs)
         elif equation.outputs and all(v in env for v in equation.outputs):
             continue  # bound with the claim before it
         elif not any(analysis.claims_in(body) for body in equation.bodies):

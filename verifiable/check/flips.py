@@ -23,13 +23,14 @@ from verifiable.claims.claim import Claim
 from verifiable.policy import Policy
 
 FEW, CLEAR = 8, 4.0
+_MOST = 2**31 - 1  # of `bdtrc`; fewer decisions allow for no more flips
 
 
 def limit(claim: Claim, policy: Policy) -> int:
     """How many decisions of a claim may differ from the verifier's own, over all trips."""
     from scipy.special import bdtrc  # noqa: PLC0415 - slow to load
 
-    n, p = claim.decisions, policy.tie_rate_of(claim, claim.name)
+    n, p = min(claim.decisions, _MOST), policy.tie_rate_of(claim, claim.name)
     if p >= 1:
         return n
     low, high = -1, n  # P(X > high) is zero

@@ -119,6 +119,7 @@ class _Search:
                         self.want((claim.far,))
                     self.reads.add(claim.index)
                 if any(self.wanted(equation)):
+                    self.want(a for a in claim.sources if a is not None)
                     self.reads.add(claim.index)
             elif self.held(equation):
                 continue
@@ -202,8 +203,9 @@ class _Walk:
                     if claim.replays_itself:
                         interpret.replay(equation, env, self.apply)
                     found[claim.index] = self.measure(claim, env, context)
-                if claim.index in self.part.reads:
-                    env[claim.output] = claim.form.unpack(context.claimed[claim.index])
+                if any(v in self.part.variables for v in equation.outputs):
+                    outputs = claim.outputs(context.claimed[claim.index], env)
+                    interpret.write(env, equation.outputs, outputs)
             elif self.part.keyed and analysis.known(equation) and equation.bodies:
                 continue
             elif equation.kind in ("scan", "cond"):

@@ -176,7 +176,8 @@ def _claim(
     equation: Equation, forward: Forward, trips: tuple[int, ...], index: int, group: int
 ) -> Claim:
     found = forward.claims[equation]
-    reader = forward.graph.only_reader(equation.outputs[0])
+    alone = len(equation.outputs) == 1
+    reader = forward.graph.only_reader(equation.outputs[0]) if alone else None
     return Claim(
         index=index,
         equation=equation,

@@ -248,7 +248,8 @@ def check(
                     interpret.replay(equation, env)
                 findings.statistics[claim.index] = _test(claim, context, env, tiles.regions)
                 findings.taken[claim.index] = jnp.ones((), bool)
-            env[equation.outputs[0]] = claim.form.unpack(context.claimed[claim.index])
+            outputs = claim.outputs(context.claimed[claim.index], env)
+            interpret.write(env, equation.outputs, outputs)
         elif equation.kind == "while":
             limit = context.policy.trip_limit
             outputs, findings.stopped[equation.name] = interpret.while_loop(equation, env, limit)

@@ -1,4 +1,4 @@
-"""The descriptor of one claim of a program: which output is committed, and how it is tested."""
+"""The descriptor of one claim of a program: what is committed, and how it is tested."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from typing import Any
 import numpy as np
 
 from verifiable.claims.form import Form
-from verifiable.jaxpr.blocks import Atom, Equation, Var
+from verifiable.jaxpr import interpret
+from verifiable.jaxpr.blocks import Array, Atom, Env, Equation, Var
 from verifiable.policy import NarrowSum
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Claim:
-    """An equation whose output is committed and tested.
+    """An equation that a device commits to.
 
     Attributes:
       index: position in the trace.
-      equation: the claimed equation; it has one output.
-      form: how the output is tested.
+      equation: the claimed equation.
+      form: how what is committed is tested.
       operands: values that the verifier replays for the test.
       far: the operand that is projected, if there is one.
       trips: lengths of the scans around it; leading dimensions of the committed array.
@@ -31,7 +32,7 @@ class Claim:
       discontinuities: names of discontinuous equations before its operands.
       ties: names of comparisons before its operands that flip where these are subnormal.
       loops: names of replayed loops before its operands.
-      transpose: the transpose that alone reads the output, if there is one.
+      transpose: the transpose that alone reads the equation's output, if there is one.
     """
 
     index: int
@@ -60,8 +61,24 @@ class Claim:
 
     @property
     def output(self) -> Var:
-        """The variable that the committed value is bound to."""
+        """The first output of the equation."""
         return self.equation.outputs[0]
+
+    @property
+    def sources(self) -> tuple[Atom | None, ...]:
+        """For each output of the equation, the input that its elements are moved from, if any."""
+        inputs = self.equation.inputs
+        return tuple(None if i is None else inputs[i] for i in self.form.moves)
+
+    def outputs(self, committed: Array, env: Env) -> list[Array]:
+        """The outputs of the equation that a committed array stands for.
+
+        Args:
+          committed: in one iteration of the scans around the claim.
+          env: with the values of `sources`.
+        """
+        sources = [None if a is None else interpret.read(env, a) for a in self.sources]
+        return self.form.outputs(committed, sources)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -85,12 +102,13 @@ class Claim:
 
     @property
     def reads(self) -> Sequence[Atom]:
-        """Values that the test needs, without those whose projection is in the key."""
+        """Values that the test and the outputs need, without those projected in the key."""
         if self.replays_itself:
             return self.equation.inputs
-        if self.far is None or self.form.projected:
-            return self.operands
-        return (*self.operands, self.far)
+        if self.far is not None and not self.form.projected:
+            return (*self.operands, self.far)
+        sources = (a for a in self.sources if a is not None and a not in self.operands)
+        return (*self.operands, *sources)
 
     @property
     def vectors(self) -> str | None:
@@ -122,8 +140,7 @@ class Claim:
     @property
     def row_width(self) -> int:
         """How many elements, or blocks of columns, of a row are tested each by itself."""
-        product = self.form.contraction
-        return product.blocks if product else math.prod(self.output.shape[-1:])
+        return self.form.row_width(self.output.shape)
 
     @property
     def tests(self) -> int:

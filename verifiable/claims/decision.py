@@ -231,7 +231,7 @@ class Comparison(DecisionForm):
         distance = jnp.where((a == b) & jnp.isinf(a), largest, jnp.abs(a - b))
         distance = jnp.minimum(distance, largest)
         allowed = sum(
-            _slack(x, eps, self.dtype) if inexact else jnp.zeros((), a.dtype)
+            slack.of_numbers(x, eps, self.dtype) if inexact else jnp.zeros((), a.dtype)
             for x, inexact in zip((a, b), self.inexact, strict=True)
         )
         return Margins(
@@ -251,7 +251,7 @@ class Comparison(DecisionForm):
 
     def _aligned(self, value: Array) -> Array:
         """An operand with the shape of the output, whose last axis is a row."""
-        return jnp.broadcast_to(_wide(value), self.shape).reshape(_joined(self.shape))
+        return jnp.broadcast_to(slack.widened(value), self.shape).reshape(_joined(self.shape))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -305,17 +305,17 @@ class Sign(DecisionForm):
 
     def margins(self, operands: list[Array], eps: float) -> Margins:
         """The value, within the largest number."""
-        v = _wide(operands[0]).reshape(_joined(self.shape))
+        v = slack.widened(operands[0]).reshape(_joined(self.shape))
         largest = jnp.finfo(v.dtype).max
         return Margins(
             value=jnp.clip(v, -largest, largest),
-            slack=_slack(v, eps, self.dtype),
+            slack=slack.of_numbers(v, eps, self.dtype),
             own=_code(jnp.sign(v)),
         )
 
     def apart(self, mine: list[Array], theirs: list[Array]) -> Array:
         """The largest distance of the value from the replayed one, over |value| + rms."""
-        return _apart(_wide(mine[0]), _wide(theirs[0]), self.dtype)
+        return _apart(slack.widened(mine[0]), slack.widened(theirs[0]), self.dtype)
 
 
 def _joined(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -332,21 +332,8 @@ def _code(sign: Array) -> Array:
     return jnp.where(jnp.isnan(sign), np.int8(_NAN), sign.astype(jnp.int8))
 
 
-def _wide(value: Array) -> Array:
-    """A value in float32, or in float64 if it needs more."""
-    value = jnp.asarray(value)
-    return value.astype(jnp.float64 if value.dtype.itemsize == 8 else jnp.float32)
-
-
-def _slack(value: Array, eps: float, dtype: np.dtype[Any]) -> Array:
-    """The slack of each element; infinities have none, and do not count in the rms."""
-    finite = jnp.isfinite(value)
-    found = slack.slack(jnp.where(finite, value, 0), eps, [dtype], counted=finite)
-    return jnp.where(finite, found, float(jnp.finfo(dtype).tiny))
-
-
 def _apart(mine: Array, theirs: Array, dtype: np.dtype[Any]) -> Array:
-    return slack.apart(mine, theirs, _slack(mine, 1.0, dtype))
+    return slack.apart(mine, theirs, slack.of_numbers(mine, 1.0, dtype))
 
 
 def propose(equation: Equation, view: View) -> Proposal | None:

@@ -10,13 +10,16 @@ output is tested, given
 
 A kind without random vectors and without a far operand defines `mismatch`, `eps_types`,
 `test` and, if it has a tolerance, `deviate`; the defaults serve for the rest. What is committed is
-the output itself, unless the kind defines `pack`, `unpack` and `packed`.
+the output itself, unless the kind defines `pack`, `unpack` and `packed`. An equation with several
+outputs becomes a claim if its outputs follow from one committed array and its inputs: the kind
+defines `moves` and `outputs`, and `evaluate` if no output is what is committed.
 """
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -49,7 +52,7 @@ class Yardstick:
 
 
 class Form(ABC):
-    """How one committed output is tested.
+    """How what is committed of an equation is tested.
 
     Attributes:
       mismatch: code of a failed test, one of `report.REASONS`.
@@ -114,19 +117,57 @@ class Form(ABC):
         del draws
         return 0
 
+    @property
+    def moves(self) -> tuple[int | None, ...]:
+        """For each output of the equation, the index of the input that its elements are moved from.
+
+        None for an output that follows from the committed array alone.
+        """
+        return (None,)
+
+    def evaluate(
+        self, equation: Equation, inputs: Sequence[Array], apply: interpret.Apply = interpret.apply
+    ) -> list[Array]:
+        """The outputs of the equation on a device; the last array returned is what is packed.
+
+        Args:
+          equation: the claimed one.
+          inputs: values of its inputs.
+          apply: evaluates an equation without bodies.
+        """
+        return apply(equation, inputs)
+
     def packed(
         self, shape: tuple[int, ...], dtype: np.dtype[Any]
     ) -> tuple[tuple[int, ...], np.dtype[Any]]:
-        """Shape and type of what is committed to an output of this shape and type."""
+        """Shape and type of what is committed, given those of the equation's first output."""
         return shape, dtype
 
     def pack(self, out: Array) -> Array:
-        """What is committed to an output of the equation."""
+        """What is committed, given the last array of `evaluate`."""
         return out
 
     def unpack(self, claim: Array) -> Array:
         """The output that a committed array stands for; any array, if it is not honest."""
         return claim
+
+    def outputs(self, claim: Array, sources: Sequence[Array | None]) -> list[Array]:
+        """The outputs of the equation that a committed array stands for.
+
+        Args:
+          claim: what was committed, honest or not.
+          sources: for each output, the input that `moves` names.
+        """
+        del sources
+        return [self.unpack(claim)]
+
+    def row_width(self, shape: tuple[int, ...]) -> int:
+        """How many elements, or blocks of columns, of a row are tested each by itself.
+
+        Args:
+          shape: of the equation's first output.
+        """
+        return self.contraction.blocks if self.contraction else math.prod(shape[-1:])
 
     @abstractmethod
     def eps_types(self, rounding_dtypes: frozenset[str]) -> frozenset[str]:
@@ -236,7 +277,7 @@ class Form(ABC):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
-    """What a rule proposes: to commit to the output of an equation.
+    """What a rule proposes: to commit to an equation.
 
     Attributes:
       form: how the output is tested.
@@ -275,12 +316,12 @@ class View(Protocol):
         ...
 
     def claimed(self, equation: Equation) -> bool:
-        """Whether the output of an earlier equation is a claim."""
+        """Whether an earlier equation is a claim."""
         ...
 
 
 class Rule(Protocol):
-    """Decides whether the output of an equation becomes a claim of one kind."""
+    """Decides whether an equation becomes a claim of one kind."""
 
     def __call__(self, equation: Equation, view: View) -> Proposal | None:
         """A proposal, or None if the equation is not a claim of this kind."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from verifiable.claims import chains, decision, product, ragged
+from verifiable.claims import chains, choice, decision, product, ragged
 from verifiable.claims.form import Proposal, Rule, View
 from verifiable.jaxpr.blocks import Equation
 
@@ -19,6 +19,7 @@ TABLE: tuple[tuple[Collection[str] | None, Rule], ...] = (
     (ragged.PRIMITIVES, ragged.propose),
     (chains.STEPS, chains.propose),
     (decision.KINDS, decision.propose),
+    (choice.KINDS, choice.propose),
     (None, chains.propose_operand),
 )
 

@@ -32,8 +32,10 @@ def slack(
     if not value.ndim:
         return slack(value[None], eps, types)[0]
     top = jnp.max(jnp.abs(value), axis=-1, keepdims=True, initial=0)
-    # Squares of values that are divided by the largest neither overflow nor vanish.
+    # Squares of values that are divided by the largest neither overflow nor vanish. Compilers may
+    # multiply by the reciprocal instead, which has to be a normal number.
     top = jnp.where((top > 0) & jnp.isfinite(top), top, 1)
+    top = jnp.minimum(top, jnp.finfo(value.dtype).max / 8)
     square = jnp.square(value / top)
     if counted is None:
         mean = jnp.mean(square, axis=-1, keepdims=True)
@@ -52,3 +54,16 @@ def apart(mine: Array, theirs: Array, unit: Array) -> Array:
     ratio = jnp.abs(mine - theirs) / unit
     ratio = jnp.where(equal, 0, jnp.where(jnp.isnan(ratio), jnp.inf, ratio))
     return jnp.max(ratio, initial=0.0).astype(jnp.float32)
+
+
+def widened(value: Array) -> Array:
+    """A value in float32, or in float64 if it needs more."""
+    value = jnp.asarray(value)
+    return value.astype(jnp.float64 if value.dtype.itemsize == 8 else jnp.float32)
+
+
+def of_numbers(value: Array, eps: float, dtype: np.dtype[Any]) -> Array:
+    """The slack of each element; infinities have only `tiny`, and do not count in the rms."""
+    finite = jnp.isfinite(value)
+    found = slack(jnp.where(finite, value, 0), eps, [dtype], counted=finite)
+    return jnp.where(finite, found, float(jnp.finfo(dtype).tiny))

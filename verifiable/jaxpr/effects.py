@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from verifiable.jaxpr import flatten
-from verifiable.jaxpr.blocks import Equation
+from verifiable.jaxpr.blocks import Atom, Equation
 
 
 class Effect(enum.Enum):
@@ -146,6 +146,12 @@ def precision(equation: Equation) -> str | None:
     bits = equation.params.get("exponent_bits"), equation.params.get("mantissa_bits")
     float32 = equation.outputs[0].dtype.name == "float32"
     return "bfloat16" if float32 and bits == (8, 7) else None
+
+
+def keys_of(equation: Equation) -> tuple[Atom, ...]:
+    """The inputs whose values decide: the keys of a sort, else all of them."""
+    count = equation.params["num_keys"] if equation.kind == "sort" else None
+    return tuple(equation.inputs[:count])
 
 
 def _undefined(equation: Equation) -> bool:

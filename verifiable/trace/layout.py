@@ -31,7 +31,7 @@ class Trace:
     """A pytree of the values that a program's claims are about.
 
     Attributes:
-      values: outputs of the claimed equations, in program order: arrays, or
+      values: what is committed of each claimed equation, in program order: arrays, or
         `jax.ShapeDtypeStruct`s where only shapes and dtypes matter.
     """
 

@@ -38,6 +38,7 @@ def test_an_honest_device_has_more_flips_with_probability_phi(n: int, p: float, 
         eps_types=frozenset({"float32"}),
         narrow_sums=frozenset(),
         own_sums=frozenset(),
+        decisive=0,
     )
     most, p = flips.limit(claim, policy), policy.tie_rate_of(claim)
     assert 0 <= most <= n

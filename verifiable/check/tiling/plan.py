@@ -143,8 +143,10 @@ class _Planner:
                 self._outside(equation)
             elif claim is None:
                 self._replayed(equation)
-            elif claim.index in self.tested:
-                self._claim(claim)
+            else:
+                self._need_whole(a for a in claim.sources if a is not None)
+                if claim.index in self.tested:
+                    self._claim(claim)
         regions = {index: self._region(tiles) for index, tiles in self.tiles.items()}
         return TilingPlan(regions, frozenset(self.inside))
 

@@ -1,0 +1,397 @@
+"""Choices as claims: which elements an `argmax`, `top_k` or `sort` picked on the device, in order.
+
+The replayed values of the verifier differ from the device's in the last bits, and of two that are
+nearly equal, either may be the larger. So the device commits to the indices that it picked, both
+sides go on with these, and the verifier tests them where they stand. Let v be a replayed row (along
+the axis of the choice; with the sign turned round if the largest come first), s its slack
+(`slack`), and i_1, ..., i_k the committed indices. They are accepted iff they are distinct, and
+
+    v[i_p] - s[i_p] <= v[i_q] + s[i_q]      for all p < q
+    v[i_p] - s[i_p] <= v[j] + s[j]          for all p, and all j that were not picked
+
+which holds iff the choice is right, up to ties, for some row within the slack of v. So a device
+whose row is within the slack of the verifier's always passes, and a cheat can choose only where
+elements are so close. (Comparing neighbours would not do: a row of small steps could be turned
+round.) The test uses no randomness.
+
+A sort may have several keys: a key decides where those before it are equal for certain, which
+inexact numbers never are. Keys that all honest devices compute alike have no slack. Elements that
+are equal in all keys, such as a mask of infinities, keep their order if the primitive promises so.
+From a row with NaN, the choice must be the verifier's own, or the test shows nothing.
+
+Other outputs of the equation follow: the elements at these indices, of the verifier's own row. The
+indices are committed in the smallest unsigned type that holds them all. One beyond the row, or
+picked twice, is out of range.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from verifiable.claims import slack
+from verifiable.claims.form import Form, Proposal, View, Yardstick
+from verifiable.claims.statistic import Deviation, Statistic, deviation, first
+from verifiable.jaxpr import interpret
+from verifiable.jaxpr.blocks import Array, Equation
+from verifiable.jaxpr.effects import FLOATS, Effect, effects_of, keys_of
+
+KINDS = frozenset({"argmax", "argmin", "sort", "top_k"})
+
+
+class Picked(NamedTuple):
+    """How a committed choice fits the replayed rows; arrays (rows, picked) unless said otherwise.
+
+    Attributes:
+      value: what comes later minus the largest before it: negative if it is out of order, the
+        largest number if the order is certain. In the first column, the least that was not picked
+        minus the largest that was.
+      slack: of the two together.
+      index: the indices, within the row.
+      valid: (rows,), whether the indices are distinct and in range.
+      absent: (rows,), whether a key is NaN.
+    """
+
+    value: Array
+    slack: Array
+    index: Array
+    valid: Array
+    absent: Array
+
+
+class _Run(NamedTuple):
+    """The largest number of a run so far, its slack, and whether a run began."""
+
+    largest: Array
+    slack: Array
+    begins: Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChoiceForm(Form):
+    """The form of a choice.
+
+    Attributes:
+      kind: the primitive.
+      shape: of its operands.
+      axis: along which it chooses.
+      count: how many it picks of each row.
+      keys: types of the operands that decide.
+      inexact: of each key, whether honest devices compute it with other rounding.
+      stable: whether equal elements keep their order.
+      dtype: of an output of indices.
+      operands: how many there are; all are sorted along.
+    """
+
+    mismatch: ClassVar[str] = "decision-mismatch"
+    shifts: ClassVar[bool] = False
+
+    kind: str
+    shape: tuple[int, ...]
+    axis: int
+    count: int
+    keys: tuple[np.dtype[Any], ...]
+    inexact: tuple[bool, ...]
+    stable: bool
+    dtype: np.dtype[Any]
+    operands: int
+
+    @property
+    def observes(self) -> bool:
+        """The values that decide are not committed."""
+        return any(self.inexact)
+
+    def eps_types(self, rounding_dtypes: frozenset[str]) -> frozenset[str]:
+        """Types that the keys were rounded to."""
+        return rounding_dtypes if any(self.inexact) else frozenset()
+
+    @property
+    def decisions(self) -> int:
+        """Pairs that were picked, and each with what was not.
+
+        Of k elements in order, each is about k times as close to the next as to the typical size.
+        """
+        if not any(self.inexact):
+            return 0
+        rows = math.prod(self.shape) // self.length
+        return rows * self.count * (self.count + 1) // 2
+
+    @property
+    def length(self) -> int:
+        """Elements in a row."""
+        return self.shape[self.axis]
+
+    @property
+    def moves(self) -> tuple[int | None, ...]:
+        """A sort moves its operands, `top_k` its only one; the other outputs are indices."""
+        if self.kind == "sort":
+            return tuple(range(self.operands))
+        return (0, None) if self.kind == "top_k" else (None,)
+
+    def evaluate(
+        self, equation: Equation, inputs: Sequence[Array], apply: interpret.Apply = interpret.apply
+    ) -> list[Array]:
+        """The outputs; a sort takes positions along, as its last operand."""
+        if self.kind != "sort":
+            return apply(equation, inputs)
+        positions = lax.broadcasted_iota(jnp.int32, self.shape, self.axis)
+        return self._sorted([*inputs, positions], self.axis)
+
+    def packed(
+        self, shape: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        """The indices along the axis, or without it where one is picked."""
+        before, after = self.shape[: self.axis], self.shape[self.axis + 1 :]
+        middle = () if self._single else (self.count,)
+        return (*before, *middle, *after), np.min_scalar_type(self.length - 1)
+
+    def pack(self, out: Array) -> Array:
+        """The indices in the smallest type."""
+        return out.astype(np.min_scalar_type(self.length - 1))
+
+    def unpack(self, claim: Array) -> Array:
+        """The indices along the axis, int32; those beyond the row are its last."""
+        index = jnp.minimum(claim, self.length - 1).astype(jnp.int32)
+        return jnp.expand_dims(index, self.axis) if self._single else index
+
+    def outputs(self, claim: Array, sources: Sequence[Array | None]) -> list[Array]:
+        """The indices, or the elements at them."""
+        index = self.unpack(claim)
+        given = index.squeeze(self.axis) if self._single else index
+        return [
+            given.astype(self.dtype)
+            if source is None
+            else jnp.take_along_axis(source, index, self.axis, mode="promise_in_bounds")
+            for source in sources
+        ]
+
+    def row_width(self, shape: tuple[int, ...]) -> int:
+        """Each index that was picked is tested by itself."""
+        return self.count
+
+    def test(self, operands: list[Array], claim: Array, yardstick: Yardstick) -> Statistic:
+        """Test a committed choice; runs under `jax.enable_x64`.
+
+        Args:
+          operands: the keys, as the verifier replayed them.
+          claim: the committed indices.
+          yardstick: eps is the slack as a fraction of |value| + rms.
+
+        Returns:
+          `worst` is the largest distance by which an element is out of order, as a fraction of the
+          slack; `row` counts over all axes but that of the choice.
+        """
+        found = self.picked(operands, claim, yardstick.eps)
+        ratio = jnp.maximum(-found.value, 0) / found.slack
+        by_row = jnp.max(ratio, axis=-1, initial=0.0)
+        by_row = jnp.where(found.absent, 0, by_row)
+        by_row = jnp.where(found.valid, by_row, jnp.inf).astype(jnp.float64)
+        worst, true = jnp.max(by_row, initial=0.0), jnp.ones((), bool)
+        shown = found.valid & ~found.absent
+
+        def as_own() -> Array:
+            equal = jnp.all(found.index == self._own(operands), axis=-1)
+            return jnp.all(~found.absent | equal)
+
+        return Statistic(
+            worst=worst,
+            row=first(by_row == worst),
+            passed=jnp.all(by_row <= 1.0),
+            finite_claim=true,
+            in_range=jnp.all(found.valid),
+            finite_operands=lax.cond(jnp.any(found.absent), as_own, lambda: true),
+            ties=jnp.sum(jnp.abs(found.value) <= found.slack, dtype=jnp.int32),
+            flips=jnp.sum((found.value < 0) & shown[:, None], dtype=jnp.int32),
+        )
+
+    def deviate(self, operands: list[Array], claim: Array, yardstick: Yardstick) -> Deviation:
+        """Of each index that was picked, how far it is from being out of order, and the slack."""
+        found = self.picked(operands, claim, yardstick.eps)
+        valid = jnp.broadcast_to(found.valid[:, None], found.value.shape)
+        value = jnp.where(found.absent[:, None], jnp.nan, found.value)
+        low, high = jnp.where(valid, 0.0, jnp.inf), jnp.where(valid, jnp.inf, -jnp.inf)
+        scale = found.slack / yardstick.eps if yardstick.eps else found.slack
+        return deviation(value, low, high, found.slack, scale)
+
+    def apart(self, mine: list[Array], theirs: list[Array]) -> Array:
+        """The largest distance of a key from the replayed one, over |value| + rms."""
+        rows = [[slack.widened(self._rows(x)) for x in keys] for keys in (mine, theirs)]
+        every = zip(*rows, self.keys, self.inexact, strict=True)
+        each = [slack.apart(a, b, slack.of_numbers(a, 1.0, t)) for a, b, t, flag in every if flag]
+        return jnp.max(jnp.stack(each))
+
+    def room(self, operands: list[Array], far: Array | None, out: Array, eps: float) -> Array:
+        """One where another index would pass, else zero: a choice has no derivative."""
+        found = self.picked(operands, self.pack(out), eps)
+        return (jnp.abs(found.value) <= found.slack).astype(jnp.float32)
+
+    def picked(self, operands: list[Array], claim: Array, eps: float) -> Picked:
+        """How a committed choice fits the replayed keys; see `Picked`."""
+        index = self._rows(self.unpack(claim))
+        rows, positions = len(index), lax.iota(jnp.int32, self.length)
+        inside = claim <= self.length - 1
+        inside = self._rows(jnp.expand_dims(inside, self.axis) if self._single else inside)
+        if self.count == 1:
+            taken = positions == index
+        else:
+            taken = jnp.zeros((rows, self.length), bool)
+            taken = taken.at[jnp.arange(rows)[:, None], index].set(True)
+        keys = [self._rows(jnp.asarray(x)) for x in operands]
+        absent = [jnp.any(jnp.isnan(k), axis=-1) for k in keys if k.dtype.name in FLOATS]
+        value, allowed, run = self._in_order(keys, index, eps)
+        if self.count < self.length:
+            rest, more = self._rest(keys[0], taken, index[:, -1:], run, eps)
+            value = jnp.concatenate([rest, value[:, 1:]], axis=1)
+            allowed = jnp.concatenate([more, allowed[:, 1:]], axis=1)
+        return Picked(
+            value=value,
+            slack=allowed,
+            index=index,
+            valid=jnp.all(inside, axis=-1) & (jnp.sum(taken, axis=-1) == self.count),
+            absent=jnp.any(jnp.stack([*absent, jnp.zeros(rows, bool)]), axis=0),
+        )
+
+    def _in_order(
+        self, keys: list[Array], index: Array, eps: float
+    ) -> tuple[Array, Array, _Run | None]:
+        """Value and slack of `Picked`, with an empty first column, and the run of the last key."""
+        wide = jnp.float64 if any(k.dtype == jnp.float64 for k in keys) else jnp.float32
+        worst = float(jnp.finfo(wide).max)
+        # Whether an element is equal to the one before it in every key so far.
+        same = jnp.broadcast_to(jnp.arange(self.count) > 0, index.shape)
+        value, allowed = jnp.full(index.shape, worst, wide), jnp.full(index.shape, _TINY, wide)
+        run = None
+        for key, inexact, dtype in zip(keys, self.inexact, self.keys, strict=True):
+            if not inexact:
+                here = jnp.take_along_axis(key, index, 1)
+                before = jnp.roll(here, 1, axis=1)
+                value = jnp.where(same & (here < before), -worst, value)
+                same &= here == before
+                continue
+            number = self._oriented(key).astype(wide)
+            here, own = (
+                jnp.take_along_axis(x, index, 1)
+                for x in (number, slack.of_numbers(number, eps, dtype))
+            )
+            run = lax.associative_scan(_later, _Run(here, own, ~same), axis=1)
+            before, other = (jnp.roll(x, 1, axis=1) for x in (run.largest, run.slack))
+            equal = same & (here == before) & jnp.isinf(here)
+            value = jnp.where(same & ~equal, _distance(here, before), value)
+            allowed = jnp.where(same & ~equal, jnp.minimum(own + other, worst), allowed)
+            same = equal
+        if self.stable:
+            value = jnp.where(same & (index < jnp.roll(index, 1, axis=1)), -worst, value)
+        return value, allowed, run
+
+    def _rest(
+        self, key: Array, taken: Array, last: Array, run: _Run | None, eps: float
+    ) -> tuple[Array, Array]:
+        """Value and slack of the first column of `Picked`: what was not picked."""
+        number = self._oriented(key)
+        own = slack.of_numbers(number, eps, self.keys[0])
+        if run is None:
+            raise AssertionError("only a sort, which picks all, has exact keys")
+        largest, other = run.largest[:, -1:], run.slack[:, -1:]
+        worst = float(jnp.finfo(number.dtype).max)
+        left = jnp.where(taken, jnp.inf, number)
+        least = jnp.min(left, axis=-1, keepdims=True)
+        least_slack = jnp.min(
+            jnp.where(~taken & (number == least), own, jnp.inf), axis=-1, keepdims=True
+        )
+        positions = lax.iota(jnp.int32, self.length)
+        equal = ~taken & (number == largest) & jnp.isinf(largest)
+        skipped = jnp.any(equal & (positions < last), axis=-1, keepdims=True)
+        value = jnp.where((least == largest) & jnp.isinf(least), worst, _distance(least, largest))
+        return jnp.where(skipped, -worst, value), jnp.minimum(least_slack + other, worst)
+
+    def _oriented(self, key: Array) -> Array:
+        """A key as a number, such that the least come first."""
+        number = slack.widened(key)
+        return number if self.kind in ("argmin", "sort") else -number
+
+    def _own(self, operands: list[Array]) -> Array:
+        """The verifier's own choice, as rows."""
+        keys = [self._rows(jnp.asarray(x)) for x in operands]
+        if self.kind == "sort":
+            positions = lax.broadcasted_iota(jnp.int32, keys[0].shape, 1)
+            return self._sorted([*keys, positions], 1)[-1]
+        if self.kind == "top_k":
+            return lax.top_k(keys[0], self.count)[1].astype(jnp.int32)
+        pick = lax.argmax if self.kind == "argmax" else lax.argmin
+        return pick(keys[0], 1, jnp.int32)[:, None]
+
+    def _sorted(self, values: list[Array], axis: int) -> list[Array]:
+        keys = len(self.keys)
+        return list(lax.sort(values, dimension=axis, is_stable=self.stable, num_keys=keys))
+
+    def _rows(self, value: Array) -> Array:
+        """(rows, elements), the elements along the axis of the choice."""
+        value = jnp.moveaxis(value, self.axis, -1)
+        return value.reshape(math.prod(value.shape[:-1]), value.shape[-1])
+
+    @property
+    def _single(self) -> bool:
+        """Whether the axis is dropped."""
+        return self.kind in ("argmax", "argmin")
+
+
+_TINY = float(np.finfo(np.float32).tiny)
+
+
+def _later(before: _Run, after: _Run) -> _Run:
+    """Two neighbouring parts of rows joined; a run that begins forgets what was before."""
+    forget = after.begins | (after.largest >= before.largest)
+    return _Run(
+        jnp.where(forget, after.largest, before.largest),
+        jnp.where(forget, after.slack, before.slack),
+        before.begins | after.begins,
+    )
+
+
+def _distance(a: Array, b: Array) -> Array:
+    """a - b, at most the largest number; infinities are far from all but themselves."""
+    largest = float(jnp.finfo(a.dtype).max)
+    return jnp.where(a == b, 0, jnp.clip(a - b, -largest, largest))
+
+
+def propose(equation: Equation, view: View) -> Proposal | None:
+    """Claim a choice among floats that honest devices round apart; see `form.Rule`.
+
+    Also a sort that lets devices choose the order of equal keys.
+    """
+    kind, params, outputs = equation.kind, equation.params, equation.outputs
+    keys = keys_of(equation)
+    inexact = tuple(not view.exact(a) for a in keys)
+    effects = effects_of(equation)
+    flips = any(inexact) and Effect.DISCONTINUOUS in effects
+    if not flips and Effect.UNDEFINED not in effects:
+        return None
+    rounded = [a.dtype.name for a, flag in zip(keys, inexact, strict=True) if flag]
+    if not FLOATS.issuperset(rounded) or any(a.dtype.kind == "c" for a in keys):
+        return None
+    if kind == "top_k" and not view.graph.readers.get(outputs[1]):
+        return None  # the values alone are continuous
+    shape = equation.inputs[0].shape
+    axis = {"sort": "dimension", "top_k": "axis"}.get(kind)
+    axis = params["axes"][0] if axis is None else params[axis]
+    count = {"sort": shape[axis], "top_k": params.get("k")}.get(kind, 1)
+    if not count:
+        return None
+    form = ChoiceForm(
+        kind=kind,
+        shape=shape,
+        axis=axis,
+        count=count,
+        keys=tuple(a.dtype for a in keys),
+        inexact=inexact,
+        stable=params.get("is_stable", True),
+        dtype=outputs[-1].dtype,
+        operands=len(equation.inputs),
+    )
+    return Proposal(form=form, operands=keys, covers=frozenset({equation.name}))
