@@ -39,15 +39,23 @@ class OneUnit:
         """Take one claim of those that `run`, from `one_unit`, can be wrong in."""
         self._bench, self._claim, self._run = bench, claim, run
 
-    def __call__(self, params: Any, inputs: Inputs, seed: int) -> Answer:
-        """Answer and trace; the seed chooses iteration, row and direction."""
+    def __call__(self, params: Any, inputs: Inputs, seed: int) -> Answer | None:
+        """Answer and trace; the seed chooses iteration, row and direction.
+
+        None if the product is in a branch that was not taken, so that nothing is wrong.
+        """
         rng, claim = np.random.default_rng(seed), self._claim
         trip = np.zeros(claim.trips, np.float32)
         trip[tuple(int(rng.integers(n)) for n in claim.trips)] = 1
         row = np.uint32(rng.integers(claim.form.tests))
         slope = rng.standard_normal(claim.output.shape)
         with jax.enable_x64(True):
-            outputs, found = self._run(params, inputs, claim.index, trip, row, slope)
+            (_, right), (outputs, found) = (
+                self._run(params, inputs, claim.index, here, row, slope)
+                for here in (0 * trip, trip)
+            )
+        if np.array_equal(right[claim.index], found[claim.index], equal_nan=True):
+            return None
         values = tuple(found[c.index] for c in self._bench.program.claims)
         return self._bench.program.unflatten(outputs), Trace(values=values)
 

@@ -147,17 +147,21 @@ def cheated(bench: Bench, jobs: int, *, hidden: bool = False) -> dict[str, Cheat
             other, others = replace(subject.params, inputs)
             tried(cheat, tested.run(inner(other), *first, *others))
         for unit in units:
-            tried("one unit", unit(params, given, job), always=True)
+            answer = unit(params, given, job)
+            if answer is not None:
+                tried("one unit", answer, always=True)
         tried("near-ties", ties(params, given))
         if choice is not None:
             tried("one choice", choice(params, given, job))
         if not hidden:
             given = (tested.subject.draw(rng)[0], *inputs)
-            hiding = [
+            hiding: list[tuple[str, Answer | None]] = [
                 ("decoy, then int8 weights", tested.run(inner(cheats.int8(subject.params)), *given))
             ]
             hiding += [("decoy, then one unit", unit(params, given, job)) for unit in units]
             for cheat, answer in hiding:
+                if answer is None:
+                    continue
                 always = cheat.endswith("one unit")
                 tried(cheat, cheats.planted(given, answer, job), always=always)
     return found

@@ -166,6 +166,7 @@ def test_one_unit_is_wrong_by_its_kappa_in_one_row():
     _, honest = bench.run(params, *inputs)
     for unit, index in zip(forged.one_unit(bench), (0, 2), strict=True):
         answer = unit(params, inputs, 5)
+        assert answer is not None
         rows = np.any(np.asarray(answer[1].values[index] != honest.values[index]), -1)
         assert rows.sum() == 1
         report = bench.check(inputs, answer)
@@ -173,6 +174,17 @@ def test_one_unit_is_wrong_by_its_kappa_in_one_row():
         # The statistic of a row at kappa has expectation kappa sqrt(t / L).
         expected = forged.KAPPA * (16 / bench.program.bound.limit) ** 0.5
         assert expected / 2 < report.worst < expected * 2
+
+
+def test_one_unit_in_a_branch_that_is_not_taken_is_no_cheat():
+    def fn(p, x, taken):
+        return jax.lax.cond(taken, lambda: x @ p, lambda: x)
+
+    w, [x] = Weights(4).matrix(64, 64), normals(32, 64)(np.random.default_rng(6))
+    bench = cheats.Bench.of(Subject(fn=fn, params=w, draw=lambda _: (x, np.bool_(True))))
+    [unit] = forged.one_unit(bench)
+    assert unit(w, (x, np.bool_(True)), 1) is not None
+    assert unit(w, (x, np.bool_(False)), 1) is None
 
 
 def test_near_ties_go_the_other_way_and_nothing_else_does():
