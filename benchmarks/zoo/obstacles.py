@@ -231,7 +231,7 @@ def zero_points() -> Subject:
         for layer in p["layers"]:
             least = jnp.min(x, -1, keepdims=True)
             scale = (jnp.max(x, -1, keepdims=True) - least) / 255
-            zero = jnp.clip(jnp.round(-least / scale), 0, 255)
+            zero = jnp.clip(jnp.round(-least / scale), 0, 255).astype(jnp.uint8)
             levels = jnp.clip(jnp.round(x / scale) + zero, 0, 255).astype(jnp.uint8)
             centred = levels.astype(jnp.int32) - zero.astype(jnp.int32)
             kernel = layer["levels"].astype(jnp.int32) - layer["zero"].astype(jnp.int32)
