@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from verifiable.challenge import Challenge
-from verifiable.check import replay, schedule, settings
+from verifiable.check import known, replay, schedule, settings
 from verifiable.check.near_ties import NearTies
 from verifiable.check.outputs import compare
 from verifiable.check.replay import Findings
@@ -41,15 +41,25 @@ class CompiledSetup:
 
     program: Specification
 
-    def arrays(self, params: Any, challenge: Challenge) -> dict[str, Array]:
-        """The arrays of a key by name: random vectors, projections, and kept parameters."""
+    def arrays(self, params: Any, challenge: Challenge, *, moves: bool = True) -> dict[str, Array]:
+        """The arrays of a key by name: random vectors, projections, and kept parameters.
+
+        Args:
+          params: the parameters.
+          challenge: for the random vectors.
+          moves: whether what only a second look needs is among them (`known`).
+        """
         with jax.enable_x64(True):
             vectors = {
                 name: jnp.asarray(freivalds.vectors(challenge, name, self.program.policy.draws))
                 for name in self._sets
             }
-            residual = self._compiled(list(self.program.function.constants), params, vectors)
-        return by_name({"vectors": vectors, "residual": residual})
+            constants = list(self.program.function.constants)
+            residual = self._compiled(constants, params, vectors)
+            found = {"vectors": vectors, "residual": residual}
+            if moves and jax.tree.leaves(self.shapes["moves"]):
+                found["moves"] = self._compiled_moves(constants, params, vectors, residual)
+        return by_name(found)
 
     @cached_property
     def shapes(self) -> dict[str, Any]:
@@ -58,7 +68,9 @@ class CompiledSetup:
             vectors = {n: freivalds.vectors_shape(n, self.program.policy.draws) for n in self._sets}
             constants = list(self.program.function.constants)
             residual = jax.eval_shape(self._residual, constants, self.program.params, vectors)
-        return {"vectors": vectors, "residual": residual}
+            analysis = self.program.analysis
+            moves = known.shapes(analysis.frame, analysis)
+        return {"vectors": vectors, "residual": residual, "moves": moves}
 
     @cached_property
     def _sets(self) -> list[str]:
@@ -70,19 +82,33 @@ class CompiledSetup:
     def _compiled(self) -> Callable[..., replay.Residual]:
         return jax.jit(self._residual)
 
+    @cached_property
+    def _compiled_moves(self) -> Callable[..., known.Moves]:
+        return jax.jit(self._moves)
+
     def _residual(
         self, constants: Sequence[Array], params: Any, vectors: dict[str, Array]
     ) -> replay.Residual:
+        program, analysis = self.program, self.program.analysis
         with jax.enable_x64(True):
-            leaves = [*constants, *jax.tree.leaves(params)]
-            env: Env = dict(zip(self.program.function.block.inputs, leaves, strict=False))
-            return replay.setup(
-                self.program.analysis.frame,
-                self.program.analysis,
-                env,
-                vectors,
-                self.program.policy,
-            )
+            env = self._env(constants, params)
+            return replay.setup(analysis.frame, analysis, env, vectors, program.policy)
+
+    def _moves(
+        self,
+        constants: Sequence[Array],
+        params: Any,
+        vectors: dict[str, Array],
+        residual: replay.Residual,
+    ) -> known.Moves:
+        program, analysis = self.program, self.program.analysis
+        with jax.enable_x64(True):
+            env = self._env(constants, params)
+            return known.moves(analysis.frame, analysis, env, vectors, program.policy, residual)
+
+    def _env(self, constants: Sequence[Array], params: Any) -> Env:
+        leaves = [*constants, *jax.tree.leaves(params)]
+        return dict(zip(self.program.function.block.inputs, leaves, strict=False))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

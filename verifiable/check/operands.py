@@ -28,7 +28,7 @@ from verifiable.jaxpr.blocks import Array, Atom, Block, Env, Equation, Var
 from verifiable.jaxpr.graph import uses
 
 Measure = Callable[[Claim, Env, Context], Any]
-Alter = Callable[[Array, str], Array]
+Alter = Callable[[Array, str, Array | None], Array]
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -158,7 +158,7 @@ def measure(
     env: Env,
     measure: Measure,
     apply: interpret.Apply = interpret.apply,
-    alter: Alter = lambda value, _: value,
+    alter: Alter = lambda value, *_: value,
 ) -> dict[int, Any]:
     """Evaluate a part of a program, and measure its claims.
 
@@ -169,7 +169,8 @@ def measure(
       env: values by variable; this function writes to it.
       measure: `(claim, env, context) -> pytree`; the operands of the claim are in `env`.
       apply: evaluates an equation without bodies.
-      alter: `(value, name) -> value`, applied to inexact values that the key holds.
+      alter: `(value, name, change) -> value`, applied to inexact values that the key holds; the
+        last one as in `known`, if the context has it.
 
     Returns:
       What `measure` returned by index of the claim, stacked over the trips of the scans around it;
@@ -177,7 +178,7 @@ def measure(
     """
     walk = _Walk(part, measure, apply, alter)
     if part.keyed:
-        walk.enter(part.analysis.frame, env)
+        walk.enter(part.analysis.frame, context, env)
     return walk.block(block, context, env)
 
 
@@ -188,11 +189,12 @@ class _Walk:
     apply: interpret.Apply
     alter: Alter
 
-    def enter(self, frame: Frame, env: Env) -> None:
+    def enter(self, frame: Frame, context: Context, env: Env) -> None:
         """Alter the inexact values that the key holds for a frame."""
-        for i, v in enumerate(frame.kept):
+        changes = context.changes or [None] * len(frame.kept)
+        for i, (v, change) in enumerate(zip(frame.kept, changes, strict=True)):
             if not self.part.analysis.facts[v].exact:
-                env[v] = self.alter(env[v], f"kept/{frame.depth}/{i}")
+                env[v] = self.alter(env[v], f"kept/{frame.depth}/{i}", change)
 
     def block(self, block: Block, context: Context, env: Env) -> dict[int, Any]:
         analysis, found = self.part.analysis, {}
@@ -241,7 +243,7 @@ class _Walk:
             here = replace(context, claimed=claimed)
             if frame is not None:
                 here = here.inside(frame, residual, inner)
-                self.enter(frame, inner)
+                self.enter(frame, here, inner)
             found = self.block(body, here, inner)
             return interpret.read_all(inner, wanted), found
 
@@ -329,6 +331,7 @@ def _apart(method: str, claim: Claim, env: Env, context: Context) -> Any:
         context.claimed[claim.index],
         projection,
         vectors,
+        context.moves.get(claim.index),
     )
     eps = context.policy.eps_of(claim, claim.name)
     with jax.disable_jit(False):
@@ -337,8 +340,8 @@ def _apart(method: str, claim: Claim, env: Env, context: Context) -> Any:
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _compiled(form: Form, method: str, eps: float, limit: float, arrays: Any) -> Any:
-    read, far, value, projection, vectors = arrays
-    yardstick = Yardstick(eps=eps, limit=limit, vectors=vectors, projection=projection)
+    read, far, value, projection, vectors, moves = arrays
+    yardstick = Yardstick(eps=eps, limit=limit, vectors=vectors, projection=projection, moves=moves)
     if far is not None:
         yardstick = replace(yardstick, projection=form.project(far, yardstick))
     return getattr(form, method)(read, value, yardstick)

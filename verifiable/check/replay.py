@@ -8,7 +8,7 @@ pure JAX functions that run under `jax.enable_x64`, and return statistics, never
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -30,6 +30,7 @@ from verifiable.policy import Policy
 
 _ANY = Strategy()
 Residual = dict[str, Any]  # kept: [array], projected: [pytree], children: [Residual]
+Measure = Callable[[Frame, Env, Any], Residual]
 
 
 class Findings(NamedTuple):
@@ -70,27 +71,69 @@ def setup(
     Returns:
       Values to keep, projections, and the same for each scan, stacked over its iterations.
     """
+
+    def measure(frame: Frame, env: Env, _: Any) -> Residual:
+        projected = [
+            _project(c, env, yardstick(c, vectors, policy)) for c in projecting(frame, policy)
+        ]
+        return {"kept": [env[v] for v in frame.kept], "projected": projected}
+
+    return known(frame, analysis, env, measure)
+
+
+def known(
+    frame: Frame,
+    analysis: Analysis,
+    env: Env,
+    measure: Measure,
+    apply: interpret.Apply = interpret.apply,
+    extra: Any = None,
+) -> Residual:
+    """Evaluate the known part of a block, and measure it and that of the scans inside it.
+
+    Args:
+      frame: the known part.
+      analysis: of the whole function.
+      env: values of constants and parameters; this function writes to it.
+      measure: `(frame, env, extra of the frame) -> what is wanted of it`, by name.
+      apply: evaluates an equation without bodies.
+      extra: arrays for `measure`, in the form of a residual.
+    """
     children: list[Residual] = []
     for equation in frame.steps:
         if equation in frame.children:
-            children.append(
-                _setup_scan(equation, frame.children[equation], analysis, env, vectors, policy)
-            )
+            below = None if extra is None else extra["children"][len(children)]
+            child = frame.children[equation]
+            children.append(_known_scan(equation, child, analysis, env, measure, apply, below))
         else:
-            interpret.replay(equation, env)
-    projected: list[Any] = []
-    for claims in frame.projected.values():
-        # Where weights are subnormal, the smallest tolerance asks for the largest projection.
-        claim = min(claims, key=lambda c: policy.eps_of(c, c.name))
-        projected.append(_project(claim, env, _yardstick(claim, vectors, policy)))
-    return {"kept": [env[v] for v in frame.kept], "projected": projected, "children": children}
+            interpret.replay(equation, env, apply)
+    return {**measure(frame, env, extra), "children": children}
 
 
-def _yardstick(
-    claim: Claim, vectors: Mapping[str, Array], policy: Policy, limit: float = 0.0
+def projecting(frame: Frame, policy: Policy) -> list[Claim]:
+    """Of the claims that share a projection of a frame, the one whose yardstick makes it.
+
+    Where weights are subnormal, the smallest tolerance asks for the largest projection.
+    """
+    return [
+        min(claims, key=lambda c: policy.eps_of(c, c.name)) for claims in frame.projected.values()
+    ]
+
+
+def yardstick(
+    claim: Claim,
+    vectors: Mapping[str, Array],
+    policy: Policy,
+    limit: float = 0.0,
+    projection: Any = None,
 ) -> Yardstick:
-    g = None if claim.vectors is None else vectors[claim.vectors]
-    return Yardstick(eps=policy.eps_of(claim, claim.name), limit=limit, vectors=g)
+    """What a claim is tested against, besides its operands; see `form.Yardstick`."""
+    return Yardstick(
+        eps=policy.eps_of(claim, claim.name),
+        limit=limit,
+        vectors=None if claim.vectors is None else vectors[claim.vectors],
+        projection=projection,
+    )
 
 
 def _project(claim: Claim, env: Env, yardstick: Yardstick) -> Any:
@@ -99,24 +142,27 @@ def _project(claim: Claim, env: Env, yardstick: Yardstick) -> Any:
     return claim.form.project(interpret.read(env, claim.far), yardstick)
 
 
-def _setup_scan(
+def _known_scan(
     equation: Equation,
     frame: Frame,
     analysis: Analysis,
     env: Env,
-    vectors: Mapping[str, Array],
-    policy: Policy,
+    measure: Measure,
+    apply: interpret.Apply,
+    extra: Any,
 ) -> Residual:
     carried, scanned, stacked = _slots(equation, analysis)
     wanted = list(itertools.compress(equation.bodies[0].outputs, carried + stacked))
 
-    def step(inner: Env, _: Any) -> tuple[list[Array], Residual]:
-        residual = setup(frame, analysis, inner, vectors, policy)
+    def step(inner: Env, extra: Any) -> tuple[list[Array], Residual]:
+        residual = known(frame, analysis, inner, measure, apply, extra)
         return interpret.read_all(inner, wanted), residual
 
-    outputs, residual = interpret.scan(equation, env, step, carried=carried, scanned=scanned)
-    known = list(itertools.compress(equation.outputs, carried + stacked))
-    interpret.write(env, known, outputs)
+    outputs, residual = interpret.scan(
+        equation, env, step, extra=extra, carried=carried, scanned=scanned
+    )
+    variables = list(itertools.compress(equation.outputs, carried + stacked))
+    interpret.write(env, variables, outputs)
     return residual
 
 
@@ -143,6 +189,9 @@ class Context:
       strategy: for the sizes of the tiles; see `tiling`.
       projections: of known operands, by index of the claim.
       children: known part and residual of each scan.
+      moves: how far other rounding moves known far operands, by index of the claim; in a second
+        look only (`known`).
+      changes: the same of what the key keeps for the frame; none or one for each.
     """
 
     analysis: Analysis
@@ -154,10 +203,12 @@ class Context:
     strategy: Strategy
     projections: Mapping[int, Any] = field(default_factory=dict)
     children: Mapping[Equation, tuple[Frame, Residual]] = field(default_factory=dict)
+    moves: Mapping[int, Array | None] = field(default_factory=dict)
+    changes: Sequence[Array | None] = ()
 
     def yardstick(self, claim: Claim, env: Env) -> Yardstick:
         """The yardstick of a claim, whose far operand the key has projected or `env` holds."""
-        found = _yardstick(claim, self.vectors, self.policy, self.limit)
+        found = yardstick(claim, self.vectors, self.policy, self.limit)
         projection = self.projections.get(claim.index)
         if projection is None:
             projection = _project(claim, env, found)
@@ -166,14 +217,22 @@ class Context:
     def inside(self, frame: Frame, residual: Residual, env: Env) -> Context:
         """The context of a frame's block; binds in `env` what the key keeps for it."""
         interpret.write(env, frame.kept, residual["kept"])
-        shared = zip(frame.projected.values(), residual["projected"], strict=True)
-        own = {c.index: projection for claims, projection in shared for c in claims}
+        own: dict[int, Any] = {}
+        for claims, projection in zip(frame.projected.values(), residual["projected"], strict=True):
+            own |= {c.index: projection for c in claims}
         below = zip(frame.children.values(), residual["children"], strict=True)
-        return replace(
+        inside = replace(
             self,
             projections={**self.projections, **own},
             children=dict(zip(frame.children, below, strict=True)),
         )
+        moves = residual.get("moves")
+        if moves is None:
+            return inside
+        moved = dict(self.moves)
+        for claims, move in zip(frame.projected.values(), moves["projected"], strict=True):
+            moved |= {c.index: move for c in claims}
+        return replace(inside, moves=moved, changes=moves["kept"])
 
 
 def begin(

@@ -42,7 +42,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from verifiable.check import flips, operands, replay
+from verifiable.check import flips, known, operands, replay
+from verifiable.check.known import SIZES, WIDEN
 from verifiable.check.specification import Specification
 from verifiable.check.trees import by_name
 from verifiable.claims.statistic import Deviation, Statistic
@@ -52,14 +53,11 @@ from verifiable.jaxpr.perturb import Noise, in_float64
 
 FEW = 8
 MANY = 64
-WIDEN = 4.0
 CLEAR = 4.0
 HEAVY = 8.0
 VISIBLE = 2.0**-6
 WITHIN = 32.0
 MOST = 2**14  # rows that MANY replays decide
-
-SIZES = ((1.0, 0.0), (WIDEN, 0.0), (0.0, 1.0), (0.0, WIDEN))  # independent, coherent
 
 
 class Look(NamedTuple):
@@ -112,7 +110,8 @@ class SecondLook:
             draw = functools.partial(self._draw(target, part), given)
             own = np.asarray(draw(np.uint32(0), np.float32(0), np.float32(0)))
             distance = np.minimum(distances(wide, wide.expected), distances(wide, own))
-            found = decide(distance, wide.limit, wide.scale, functools.partial(changes, draw, own))
+            moves = functools.partial(changes, draw, own, moves=wide.moves)
+            found = decide(distance, wide.limit, wide.scale, moves)
             claim = None if output else self.program.claims[index]
             if claim is not None and claim.decisions and not found.wrong:
                 found = recount(distance > 0, own, self.program.flip_limits[index], draw)
@@ -174,7 +173,7 @@ class SecondLook:
     ) -> Array:
         losses = dict(self.program.policy.losses)
         noise = Noise(seed=seed, independent=independent, coherent=coherent, losses=losses)
-        return self._deviation(target, part, given, noise.apply, noise.known).expected
+        return self._deviation(target, part, given, noise.apply, known.alter(noise)).expected
 
     def _deviation(
         self,
@@ -182,7 +181,7 @@ class SecondLook:
         part: operands.Part,
         given: Any,
         apply: interpret.Apply,
-        alter: operands.Alter = lambda value, _: value,
+        alter: operands.Alter = lambda value, *_: value,
     ) -> Deviation:
         """The deviation of a claim or output, over all trips of the scans around it."""
         program = self.program
@@ -197,6 +196,7 @@ class SecondLook:
     ) -> tuple[Env, dict[int, Any]]:
         names, structure = list(by_name(self.key)), jax.tree.structure(self.key)
         key = jax.tree.unflatten(structure, [given["key"][name] for name in names])
+        key = {**key, "residual": known.merged(key["residual"], key["moves"])}
         env, context = replay.begin(self.program, key, given["inputs"], given["values"])
         block = self.program.function.block
         return env, operands.measure(block, part, context, env, measure, *how)
@@ -251,7 +251,11 @@ def moved(draw: Callable[..., Array], first: int = 0) -> Iterator[tuple[Sizes, R
 
 
 def changes(
-    draw: Callable[..., Array], own: Rows, rows: Rows, first: int = 0
+    draw: Callable[..., Array],
+    own: Rows,
+    rows: Rows,
+    first: int = 0,
+    moves: Rows | None = None,
 ) -> Iterator[tuple[Sizes, Rows]]:
     """The size of each perturbation, and the norm of the change of each of some rows.
 
@@ -260,10 +264,13 @@ def changes(
       own: the expectation without perturbation.
       rows: indices.
       first: seed of the first draw.
+      moves: what other rounding of projected operands adds, of all rows (`Deviation.moves`).
     """
-    for sizes, found in moved(draw, first):
+    for m, (sizes, found) in enumerate(moved(draw, first)):
         with np.errstate(invalid="ignore", over="ignore"):
             change = np.linalg.norm(found[rows] - own[rows], axis=-1)
+            if moves is not None:
+                change = change + moves[rows, m % moves.shape[1]]
         yield sizes, np.where(np.isnan(change), np.inf, change)
 
 

@@ -38,7 +38,7 @@ from verifiable.jaxpr.effects import is_float
 from verifiable.jaxpr.perturb import Noise
 
 Place = tuple[str, int]  # "claim" or "output", and its index
-Setup = Callable[[], dict[str, Array]]
+Setup = Callable[..., dict[str, Array]]
 
 REPLAYS = 8
 _ENOUGH = 0.5  # of the limit: a worse measure has to be explained
@@ -147,7 +147,9 @@ def _attempt(
     def replayed(watch: Watch) -> Findings:
         check = replace(program.compiled_check, strategy=_PLAIN)
         with _op_by_op(watch):
-            return jax.device_get(check.statistics(replace(run, key=setup()))[0])
+            return jax.device_get(
+                check.statistics(replace(run, key={**run.key, **setup(moves=False)}))[0]
+            )
 
     replays = [measures(replayed(Watch(noise=noise))) for noise in (None, *_noises(program))]
     for place, mine in suspects.items():

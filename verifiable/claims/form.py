@@ -43,12 +43,15 @@ class Yardstick:
       limit: L of `freivalds`, the quantile that the statistic of a random test must not exceed.
       vectors: the random vectors that `Form.vectors` names; None if it names none.
       projection: what `Form.project` returned for the far operand; None if there is none.
+      moves: what `Form.moved` returned for other roundings of it, (replays,); None if it is exact
+        or is moved itself.
     """
 
     eps: float
     limit: float = 0.0
     vectors: Array | None = None
     projection: Any = None
+    moves: Array | None = None
 
 
 class Form(ABC):
@@ -184,6 +187,18 @@ class Form(ABC):
 
     def project(self, far: Array, yardstick: Yardstick) -> Any:
         """What the test needs of the far operand, as a pytree; runs under `jax.enable_x64`."""
+        raise NotImplementedError("only a form with a far operand projects it")
+
+    def moved(self, far: Array, yardstick: Yardstick) -> Array:
+        """How far the projection of another rounding of the far operand may move a row.
+
+        Args:
+          far: the other rounding.
+          yardstick: its projection is of the far operand itself.
+
+        Returns:
+          float64 (), for `Deviation.moves`; runs under `jax.enable_x64`.
+        """
         raise NotImplementedError("only a form with a far operand projects it")
 
     @abstractmethod

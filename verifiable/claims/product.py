@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
-from verifiable.claims import freivalds, nonfinite
+from verifiable.claims import exposure, freivalds, nonfinite
 from verifiable.claims.contraction import Contraction
 from verifiable.claims.convolution import Convolution
 from verifiable.claims.dot_general import DotGeneral, ragged_rows
@@ -156,6 +156,10 @@ class Product(Form):
         """See `freivalds.project`."""
         return freivalds.project(self.projected_maps, far, yardstick.vectors, eps=yardstick.eps)
 
+    def moved(self, far: Array, yardstick: Yardstick) -> Array:
+        """See `exposure.moved`."""
+        return exposure.moved(self.projected_maps, far, yardstick.projection, yardstick.vectors)
+
     def test(self, operands: list[Array], claim: Array, yardstick: Yardstick) -> Statistic:
         """See `freivalds.test`."""
         near, projection = self.rows_and_projection(operands, yardstick.projection)
@@ -195,12 +199,20 @@ class Product(Form):
         # The powers of two depend on the operands, and would differ between replays.
         unit: Any = 1.0 if applied.top is None else applied.top * projection.scale
         claimed = unit * (applied.product + rho)
+        moves = None
+        if yardstick.moves is not None:
+            heights = exposure.heights(yardstick.projection.norms)
+            tall = yardstick.projection._replace(norms=heights)
+            _, tall = self.rows_and_projection(operands, tall)
+            exposed = exposure.exposure(self.maps, near, tall.norms, applied.top)
+            moves = (unit * exposed)[..., None] * yardstick.moves
         return deviation(
             unit * applied.product,
             claimed,
             claimed,
             unit * math.sqrt(yardstick.limit) * _finite_or(sigma, finite, energy, yardstick.eps),
             unit * jnp.sqrt(energy * g.shape[-1]),
+            moves,
         )
 
     def deviate_exactly(

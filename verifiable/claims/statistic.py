@@ -71,6 +71,8 @@ class Deviation(NamedTuple):
       high: float64 (rows, k), the most; for products and outputs the same.
       limit: float64 (rows,).
       scale: float64 (rows,), the typical norm of a row of `expected`.
+      moves: float64 (rows, m), how far other rounding of what the key has projected may move it, in
+        m replays in turn.
     """
 
     expected: Array
@@ -78,14 +80,23 @@ class Deviation(NamedTuple):
     high: Array
     limit: Array
     scale: Array
+    moves: Array
 
 
-def deviation(expected: Array, low: Array, high: Array, limit: Array, scale: Array) -> Deviation:
+def deviation(
+    expected: Array,
+    low: Array,
+    high: Array,
+    limit: Array,
+    scale: Array,
+    moves: Array | None = None,
+) -> Deviation:
     """A `Deviation` from arrays with any dimensions of rows, the columns last."""
     rows = limit.size
     expected, low, high = (x.reshape((rows, -1)).astype(jnp.float64) for x in (expected, low, high))
     limit, scale = (x.reshape(rows).astype(jnp.float64) for x in (limit, scale))
-    return Deviation(expected, low, high, limit, scale)
+    moved = jnp.zeros((rows, 1)) if moves is None else moves.reshape((rows, -1))
+    return Deviation(expected, low, high, limit, scale, moved.astype(jnp.float64))
 
 
 def summary(rows: RowStatistics) -> Statistic:

@@ -76,11 +76,18 @@ class Noise:
             for i, (y, loss) in enumerate(zip(outputs, lost, strict=True))
         ]
 
-    def known(self, value: Array, name: str) -> Array:
-        """Move a value that a device computes from the parameters itself, such as a table."""
+    def known(self, value: Array, name: str, least: Array | None = None) -> Array:
+        """Move a value that a device computes from the parameters itself, such as a table.
+
+        Args:
+          value: of any type; only floats are moved.
+          name: of the value.
+          least: what a device may lose at least, besides the rounding of a last operation.
+        """
         if not is_float(value.dtype):
             return value
-        return self.moved(value, self.losses["function"] * _unit(value) * jnp.abs(value), name)
+        loss = self.losses["function"] * _unit(value) * jnp.abs(value)
+        return self.moved(value, loss if least is None else jnp.maximum(loss, least), name)
 
     def moved(self, y: Array, loss: Array, name: str) -> Array:
         """`y` plus at most `loss` times the two factors; what is not finite stays as it is."""

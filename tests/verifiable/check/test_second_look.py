@@ -253,7 +253,7 @@ def test_distances_are_zero_where_the_verifier_is_not_finite_and_infinite_where_
     low = np.array([[1.0, 2.0], [np.nan, 2.0], [np.inf, 0.0], [1.0, 1.0]])
     high = np.array([[1.0, 5.0], [np.nan, 2.0], [np.inf, 0.0], [1.0, 1.0]])
     expected = np.array([[4.0, 3.0], [1.0, 1.0], [1.0, 1.0], [np.inf, 1.0]])
-    found = Deviation(expected, low, high, np.ones(4), np.ones(4))
+    found = Deviation(expected, low, high, np.ones(4), np.ones(4), np.zeros((4, 1)))
     assert second_look.distances(found, expected).tolist() == [3.0, np.inf, np.inf, 0.0]
 
 
