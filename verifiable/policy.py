@@ -153,7 +153,8 @@ class Policy:
         fraction of its 2-norm.
       narrow_sum: c; a row of a product of K terms that a device may add up in a type of unit
         roundoff u has at least eps = c u sqrt(K), for K up to 16,384.
-      narrow_replayed: c of what follows such a product or sum that is replayed.
+      narrow_replayed: c of what follows such a product or sum that is replayed; of a rounding, for
+        each element; the row as a whole is held to half of it.
       trip_limit: a replayed `while` loop that runs longer is indeterminate.
       tie_rate: the probability that a decision of an honest device is not the verifier's own, in
         units of its eps (`check.flips`).
@@ -242,6 +243,20 @@ class Policy:
             return min(eps, 2.0**-24 * (_GLUE + math.sqrt(tested.decisive)))
         return eps
 
+    def row_eps_of(self, tested: Tested, name: str | None = None) -> float:
+        """Tolerance of a row as a whole behind narrow sums, in units of its 2-norm; else zero.
+
+        The worst element of many is off by twice what the worst row is (measured on devices that
+        accumulate in the narrow type), so it is half of the tolerance of an element.
+
+        Raises:
+          ValueError: the policy names no tolerance for one of its types.
+        """
+        if not tested.narrow_sums:
+            return 0.0
+        half = self.eps_of(tested, name) / 2
+        return half if name in self.calibrated else max(half, *_of_types(self.eps, tested))
+
     def tie_rate_of(self, tested: Tested, name: str | None = None) -> float:
         """The probability that a decision of a claim of that name is not the verifier's own.
 
@@ -273,10 +288,14 @@ class Policy:
 
     def _largest(self, table: tuple[tuple[str, float], ...], tested: Tested) -> float:
         """The largest tolerance of the types of what is tested and of its sums."""
-        types = [_find(table, t) for t in tested.eps_types]
+        types = _of_types(table, tested)
         own = [self.narrow_sum * _typical_loss(s) for s in tested.own_sums]
         replayed = [self.narrow_replayed * _typical_loss(s) for s in tested.narrow_sums]
         return max([*types, *(min(x, _LARGEST_SUM) for x in (*own, *replayed))], default=0.0)
+
+
+def _of_types(table: tuple[tuple[str, float], ...], tested: Tested) -> list[float]:
+    return [_find(table, t) for t in tested.eps_types]
 
 
 def _typical_loss(s: NarrowSum) -> float:

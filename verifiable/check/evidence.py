@@ -36,7 +36,16 @@ from verifiable import trace as traces
 from verifiable.challenge import secret
 from verifiable.check import settings
 from verifiable.check.accused import Accused, accused_of
-from verifiable.check.second_look import MANY, SIZES, Rows, Sizes, changes, decide, distances
+from verifiable.check.second_look import (
+    MANY,
+    SIZES,
+    Rows,
+    Sizes,
+    as_wholes,
+    changes,
+    decide,
+    distances,
+)
 from verifiable.check.specification import Specification
 from verifiable.check.trees import parameter_root
 from verifiable.claims import freivalds
@@ -262,12 +271,17 @@ class _Trial:
                 self.row(self.centre(arguments, given, apply))
                 for apply in (interpret.apply, in_float64)
             ]
+            distance = np.minimum(*(distances(c, c.expected) for c in centres))
+            moves = functools.partial(self.changes, arguments, given, accused.replays_inexactly)
             found = decide(
-                np.minimum(*(distances(c, c.expected) for c in centres)),
+                distance,
                 np.maximum(*(c.limit for c in centres)),
                 np.minimum(*(c.scale for c in centres)),
-                functools.partial(self.changes, arguments, given, accused.replays_inexactly),
+                moves,
             )
+            if not (found.wrong or e.output):
+                claim = self.accused.claim
+                found = as_wholes(found, distance, centres[1], moves, claim, program, KAPPA)
         verb = "shown to be wrong" if found.wrong else "not shown to be wrong"
         where = f"row {e.row}" if e.output else f"trip {e.trip}, row {e.row}"
         return Judgement(

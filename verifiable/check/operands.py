@@ -333,15 +333,18 @@ def _apart(method: str, claim: Claim, env: Env, context: Context) -> Any:
         vectors,
         context.moves.get(claim.index),
     )
-    eps = context.policy.eps_of(claim, claim.name)
+    policy = context.policy
+    eps = policy.eps_of(claim, claim.name), policy.row_eps_of(claim, claim.name)
     with jax.disable_jit(False):
         return _compiled(claim.form, method, eps, context.limit, arrays)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _compiled(form: Form, method: str, eps: float, limit: float, arrays: Any) -> Any:
+def _compiled(form: Form, method: str, eps: tuple[float, float], limit: float, arrays: Any) -> Any:
     read, far, value, projection, vectors, moves = arrays
-    yardstick = Yardstick(eps=eps, limit=limit, vectors=vectors, projection=projection, moves=moves)
+    yardstick = Yardstick(
+        eps=eps[0], row_eps=eps[1], limit=limit, vectors=vectors, projection=projection, moves=moves
+    )
     if far is not None:
         yardstick = replace(yardstick, projection=form.project(far, yardstick))
     return getattr(form, method)(read, value, yardstick)

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from verifiable.check.cancellation import Cancellation
 from verifiable.check.tiling.evaluate import over_rows
+from verifiable.claims.extremes import tiny
 from verifiable.claims.statistic import Deviation, deviation, first
 from verifiable.jaxpr.blocks import Array
 from verifiable.jaxpr.effects import is_float
@@ -118,7 +119,7 @@ def _compare_rows(
         equal = jnp.all(theirs == mine, axis=-1)
         true = jnp.ones(equal.shape, bool)
         return jnp.where(equal, 0.0, jnp.inf), true, true
-    floor = float(jnp.finfo(mine.dtype).tiny)
+    floor = tiny(mine.dtype)
     if mine.dtype in (jnp.float64, jnp.complex128):
         finite = jnp.all(jnp.isfinite(theirs), axis=-1)
         # Divided by the largest element, squares neither overflow nor vanish.
@@ -147,7 +148,7 @@ def deviate(theirs: Array, mine: Array, eps: float, terms: Array | None = None) 
         wrong = jnp.any((theirs != mine).reshape(rows), axis=-1)
         distance, zero = jnp.where(wrong, jnp.inf, 0.0), jnp.zeros(wrong.shape)
         return deviation(zero, distance, distance, zero, zero + 1)
-    floor = float(jnp.finfo(theirs.dtype).tiny)
+    floor = tiny(theirs.dtype)
     wide = jnp.complex128 if jnp.iscomplexobj(mine) else jnp.float64
     theirs, mine = (x.reshape(rows).astype(wide) for x in (theirs, mine))
     norms = _norms(mine)

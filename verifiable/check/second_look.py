@@ -46,6 +46,7 @@ from verifiable.check import flips, known, operands, replay
 from verifiable.check.known import SIZES, WIDEN
 from verifiable.check.specification import Specification
 from verifiable.check.trees import by_name
+from verifiable.claims.claim import Claim
 from verifiable.claims.statistic import Deviation, Statistic
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Env
@@ -113,6 +114,8 @@ class SecondLook:
             moves = functools.partial(changes, draw, own, moves=wide.moves)
             found = decide(distance, wide.limit, wide.scale, moves)
             claim = None if output else self.program.claims[index]
+            if claim is not None and not found.wrong:
+                found = as_wholes(found, distance, wide, moves, claim, self.program)
             if claim is not None and claim.decisions and not found.wrong:
                 found = recount(distance > 0, own, self.program.flip_limits[index], draw)
         trips, width = (1, 1) if claim is None else (math.prod(claim.trips), claim.row_width)
@@ -272,6 +275,45 @@ def changes(
             if moves is not None:
                 change = change + moves[rows, m % moves.shape[1]]
         yield sizes, np.where(np.isnan(change), np.inf, change)
+
+
+def as_wholes(
+    found: Look,
+    distance: Rows,
+    elements: Deviation,
+    changes: Changes,
+    claim: Claim,
+    program: Specification,
+    factor: float = 1.0,
+) -> Look:
+    """Look at the rows of a claim as wholes, if they are tested besides their elements.
+
+    Args:
+      found: of the elements, of which none is shown wrong.
+      distance: of each element.
+      elements: of whole rows.
+      changes: of elements by index.
+      claim: of the elements.
+      program: of the claim.
+      factor: times the tolerance.
+
+    Returns:
+      What is found of a row as a whole, named by its first element, or `found`.
+    """
+    row_eps, width = program.policy.row_eps_of(claim, claim.name), claim.row_width
+    if not (row_eps and claim.form.rows_too and len(distance)):
+        return found
+
+    def of_rows(rows: Rows) -> Iterator[tuple[Sizes, Rows]]:
+        for sizes, change in changes((rows[:, None] * width + np.arange(width)).reshape(-1)):
+            yield sizes, np.linalg.norm(change.reshape(-1, width), axis=-1)
+
+    with np.errstate(over="ignore"):
+        norms = np.linalg.norm(elements.expected.reshape(-1, width), axis=-1)
+        total = np.linalg.norm(distance.reshape(-1, width), axis=-1)
+    limit = factor * claim.form.row_slack(norms, width, row_eps)
+    whole = decide(total, limit, norms, of_rows)
+    return whole._replace(row=whole.row * width) if whole.excess > found.excess else found
 
 
 def recount(flipped: Rows, own: Rows, most: int, draw: Callable[..., Array]) -> Look:

@@ -7,11 +7,12 @@ element:
 
     q is in f([v - slack, v + slack]),        slack = eps (|v| + rms(row of v)) + tiny.
 
-(`slack`). A device whose v is within
-the slack of the verifier's always passes. A q that passes is the rounding of a value within the
-slack: a cheat can change only elements that are so close to a tie, and by one step. The test uses
-no randomness. The contraction after the rounding is tested with q, the operand that the device
-used.
+(`slack`). A device whose v is within the slack of the verifier's always passes. A q that passes is
+the rounding of a value within the slack: a cheat can change only elements that are so close to a
+tie, and by one step. The test uses no randomness. The contraction after the rounding is tested with
+q, the operand that the device used. Behind sums that a device may add up in a narrow type, eps
+allows for the worst of many elements; there the 2-norm of the distances of a row is also held to
+row_eps of the norm of the row, so that no device moves all of a row as far as one element.
 
 f is a chain of steps, each with a literal or no second operand: casts to narrower floats or to
 integers, `round`, `floor`, `ceil`, `clamp`, `max`, `min`. The test computes the closed interval of
@@ -29,6 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from verifiable.claims.extremes import tiny
 from verifiable.claims.form import Form, Yardstick
 from verifiable.claims.slack import apart, slack
 from verifiable.claims.statistic import Deviation, Statistic, deviation, first
@@ -105,6 +107,7 @@ class Rounding(Form):
     """
 
     mismatch: ClassVar[str] = "rounding-mismatch"
+    rows_too: ClassVar[bool] = True
 
     steps: tuple[RoundingStep, ...]
     source: np.dtype[Any]
@@ -142,6 +145,10 @@ class Rounding(Form):
         ratio = jnp.where(exists & ~jnp.isnan(ratio) & ~jnp.isnan(q), ratio, jnp.inf)
         ratio = jnp.where(own, ratio, 0).astype(jnp.float64)
         by_row = jnp.max(ratio, axis=-1, initial=0.0)
+        if yardstick.row_eps:
+            whole = _norms(short) / self.row_slack(_norms(v), v.shape[-1], yardstick.row_eps)
+            whole = jnp.where(jnp.isnan(whole), jnp.inf, whole)
+            by_row = jnp.maximum(by_row, jnp.where(own[:, 0], whole, 0))
         worst = jnp.max(by_row, initial=0.0)
         return Statistic(
             worst=worst,
@@ -151,6 +158,10 @@ class Rounding(Form):
             in_range=jnp.ones((), bool),
             finite_operands=jnp.all(own),
         )
+
+    def row_slack(self, norms: Any, width: int, row_eps: float) -> Any:
+        """row_eps of the 2-norm, and `tiny` an element."""
+        return row_eps * norms + math.sqrt(width) * max(tiny(t) for t in self._floats)
 
     def retest(self, operands: list[Array], claim: Array, yardstick: Yardstick) -> Statistic:
         """The test; a row that is NaN in all of operand and claim leaves nothing to choose."""
@@ -183,8 +194,12 @@ class Rounding(Form):
 
     def slack(self, value: Array, eps: float) -> Array:
         """How far a device's value may be from the verifier's; see `slack`."""
-        types = [self.source, *(s.dtype for s in self.steps if s.kind == "narrow")]
-        return slack(value, eps, types)
+        return slack(value, eps, self._floats)
+
+    @property
+    def _floats(self) -> list[Any]:
+        """Types of the value and of what it is narrowed to."""
+        return [self.source, *(s.dtype for s in self.steps if s.kind == "narrow")]
 
     @property
     def observes(self) -> bool:
@@ -252,6 +267,10 @@ class Rounding(Form):
         low, high = self.extremes(value, min(kappa, 1.0) * self.slack(value, eps))
         wanted = jnp.where(shift < 0, low, jnp.where(shift > 0, high, out.astype(low.dtype)))
         return wanted.astype(out.dtype)
+
+
+def _norms(x: Array) -> Array:
+    return jnp.linalg.norm(x.astype(jnp.float64), axis=-1)
 
 
 def _middle(x: Array, dtype: Any, direction: int) -> Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
@@ -11,6 +12,8 @@ import pytest
 from jax import lax
 
 from verifiable import challenge, policy, program
+from verifiable.claims.form import Yardstick
+from verifiable.claims.rounding import Rounding
 from verifiable.claims.standalone import verify_dot_general
 from verifiable.policy import NarrowSum, Policy
 from verifiable.report import Verdict
@@ -217,3 +220,56 @@ def test_a_sum_that_starts_anew_in_every_iteration_does_not_grow():
 
     compiled = program.compile(fn, STREAM, TOKENS)
     assert compiled.claims[0].narrow_sums == {NarrowSum("bfloat16", 64)}
+
+
+# --------------------------------------------------------------------------- rows as wholes
+
+
+def attended(w: Any, x: Any) -> Any:
+    """Attention in bfloat16, whose replayed sum over all tokens a device may add up narrowly."""
+    q, k, v = ((x @ w[n]).reshape(64, 2, 32) for n in range(3))
+    weights = jnp.exp(jnp.tanh(jnp.einsum("thd,shd->hts", q, k).astype(jnp.float32)))
+    weights = (weights / weights.sum(-1, keepdims=True)).astype(BF16)
+    return jnp.einsum("hts,shd->htd", weights, v).transpose(1, 0, 2).reshape(64, 64) @ w[3]
+
+
+@pytest.mark.parametrize("share", [0.9, 0.5])
+def test_shrinking_every_attention_output_is_not_accepted(share: float):
+    """Cheat: each element is moved by a share of its slack, towards zero."""
+    w = (RNG.standard_normal((4, 64, 64)) / 8).astype(BF16)
+    x = RNG.standard_normal((64, 64)).astype(BF16)
+    made = program.compile(attended, w, x, self_test=False)
+    key = made.setup(w, SECRET)
+    y, trace = jax.device_get(jax.jit(made.execute)(w, x))
+    assert made.check(key, x, y=y, trace=trace).worst < 0.25
+    [place] = [c.index for c in made.claims if c.form.rows_too and c.shape == (2, 64, 32)]
+    claim, values = made.claims[place], list(trace.values)
+    eps = made.tolerances[claim.name]
+    assert made.policy.row_eps_of(claim, claim.name) == eps / 2
+    out = values[place].astype(np.float32)
+    room = eps * (np.abs(out) + np.sqrt(np.square(out).mean(-1, keepdims=True)))
+    values[place] = (out - share * np.sign(out) * room).astype(BF16)
+    joined = values[place].transpose(1, 0, 2).reshape(64, 64)
+    y = values[-1] = np.asarray(jnp.asarray(joined) @ w[3])
+    report = made.check(key, x, y=y, trace=values)
+    assert report.results[place].worst > 3 * share
+    assert report.verdict is not Verdict.ACCEPT
+    assert report.results[place].reason in ("rounding-mismatch", "ill-conditioned")
+
+
+@pytest.mark.parametrize("dtype", [BF16, F16], ids=str)
+@pytest.mark.parametrize(("terms", "lanes"), [(64, 1), (512, 1), (512, 8), (4096, 1)])
+def test_rows_added_up_narrowly_reach_half_of_the_limit(dtype: Any, terms: int, lanes: int):
+    rng = np.random.default_rng(terms)
+    a = np.exp(rng.standard_normal((8, terms)))
+    a = (a / a.sum(-1, keepdims=True)).astype(dtype)
+    b = rng.standard_normal((terms, 24)).astype(dtype)
+    value = a.astype(np.float32) @ b.astype(np.float32)
+    form = Rounding(steps=(), source=dtype, dtype=dtype)
+    eps = policy.DEFAULT.narrow_replayed * UNIT[dtype] * np.sqrt(terms)
+    given = Yardstick(eps=eps, row_eps=eps / 2)
+    with jax.enable_x64(True):
+        found = form.test([jnp.asarray(value)], jnp.asarray(added_up(a, b, dtype, lanes)), given)
+        assert float(found.worst) <= 0.5
+        moved = jnp.asarray(value * (1 - 1.1 * eps / 2), dtype)
+        assert not form.test([jnp.asarray(value)], moved, given).passed
