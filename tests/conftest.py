@@ -50,11 +50,6 @@ def _memory_of_a_module() -> Iterator[None]:
     memory.free_compiled_programs()
 
 
-@pytest.fixture(scope="module")
-def quick_compilation() -> None:
-    """Nothing: all tests compile quickly. For modules that were written before."""
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Compile what a test and its fixtures run without optimisations, unless it is marked."""

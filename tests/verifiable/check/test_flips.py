@@ -21,8 +21,6 @@ from verifiable.check import flips
 from verifiable.policy import Calibration, Measured, Policy
 from verifiable.report import Report, Verdict
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 ROWS, WIDTH = 64, 128
 POLICY = Policy(draws=1)
 

@@ -19,8 +19,6 @@ from verifiable.errors import SteerableChoice
 from verifiable.policy import Policy
 from verifiable.report import Verdict
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 RNG = np.random.default_rng(63)
 ROWS, INNER, COLUMNS = 6, 24, 1100
 W = (RNG.standard_normal((INNER, COLUMNS)) / 5).astype(np.float32)

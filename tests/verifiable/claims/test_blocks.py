@@ -17,8 +17,6 @@ from verifiable.claims.contraction import BLOCK
 from verifiable.policy import Policy
 from verifiable.report import Verdict
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 RNG = np.random.default_rng(61)
 ROWS, INNER, COLUMNS = 4, 32, 1100  # two blocks, and what is left
 W = (RNG.standard_normal((INNER, COLUMNS)) / 6).astype(np.float32)
