@@ -167,7 +167,9 @@ def test_one_unit_is_wrong_by_its_kappa_in_one_row():
     for unit, index in zip(forged.one_unit(bench), (0, 2), strict=True):
         answer = unit(params, inputs, 5)
         assert answer is not None
-        rows = np.any(np.asarray(answer[1].values[index] != honest.values[index]), -1)
+        wrong, right = (np.asarray(trace.values[index]) for trace in (answer[1], honest))
+        # Both devices are compiled, and may round apart.
+        rows = np.linalg.norm(wrong - right, axis=-1) > 1e-5 * np.linalg.norm(right, axis=-1)
         assert rows.sum() == 1
         report = bench.check(inputs, answer)
         assert report.claim == bench.program.claims[index].name

@@ -111,7 +111,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "another file": (lambda: b"{}" * 30, "not an accusation"),
     "another version": (lambda: played().file[:22] + b"9" + played().file[23:], "version '9'"),
     "truncated head": (lambda: played().file[:40], "truncated"),
-    "truncated evidence": (lambda: played().file[:-40], "another length"),
+    "truncated evidence": (lambda: played().file[:-40], "was cut or extended"),
     "another proof": (lambda: played().file[:-32] + bytes(32), "root"),
     "weights not installed": (
         lambda: changed(loader="minilm"),

@@ -64,7 +64,7 @@ PRIMITIVES: Mapping[Effect, frozenset[str]] = {
     Effect.CONTINUOUS: _names("""
         acos acosh add add_any asin asinh atan atanh bessel_i0e bessel_i1e cbrt cholesky complex
         conj conv_general_dilated cos cosh cumlogsumexp cumprod cumsum digamma div dot_general erf
-        erf_inv erfc exp exp2 expm1 fft integer_pow lgamma log log1p logistic mul pow
+        erf_inv erfc exp exp2 expm1 fft integer_pow lgamma log log1p logistic mul polynomial pow
         ragged_dot_general reduce_prod reduce_sum reduce_window_sum regularized_incomplete_beta
         rsqrt scatter-add scatter_add scatter-mul scatter_mul sin sinh sqrt square sub tan tanh
         triangular_solve

@@ -7,6 +7,8 @@ Given exact operands, a device may lose some unit roundoffs u of the result's ty
                                       c u for sine and cosine, whose arguments are reduced; in
                                       float16 and bfloat16, which devices evaluate in float32 and
                                       round, no more than arithmetic
+    polynomial   c u |p|(|x|)         of coefficients and arguments by their magnitudes, c of a
+                                      function
     sum          what additions cut off (`_added_up`); of running sums and scatters u sum |s_k|,
                  s_k the sums of the first k terms: one addition after another
     product      c u |A| |B|          sums of products, summed in blocks; c u of the largest |y| on
@@ -140,6 +142,10 @@ def losses(
         params = {**equation.params, "preferred_element_type": None}
         [magnitude] = interpret.apply(replace(equation, params=params), [_size(v) for v in values])
         return [losses["product"] * _unit(outputs[0]) * magnitude]
+    if kind == "polynomial":
+        # Its terms may cancel.
+        [magnitude] = interpret.apply(equation, [jnp.abs(v) for v in values])
+        return [losses["function"] * _unit(outputs[0]) * magnitude]
     found: list[Array | None] = []
     for y, unmoved in zip(outputs, exact, strict=True):
         size = jnp.abs(y)
