@@ -305,7 +305,7 @@ def _wrong(bench: Bench, trace: Trace) -> list[Any]:
     if jnp.issubdtype(wrong.dtype, jnp.floating):
         row[0] += np.asarray(max(np.linalg.norm(row.astype(np.float64)), 1.0), wrong.dtype)
     else:
-        row[0] += np.asarray(1 if row[0] < 1 else -1, wrong.dtype)
+        row[0] = row[0] + 1 if row[0] < 1 else row[0] - 1
     values[index] = wrong
     return values
 

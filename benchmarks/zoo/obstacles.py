@@ -213,15 +213,15 @@ def float8() -> Subject:
 
 def zero_points() -> Subject:
     """uint8 activations and int8 weights, both with a zero point, multiplied as int32."""
-    w = Weights(190)
+    w, width = Weights(190), 2 * WIDTH
     rng = np.random.default_rng(190)
     params = {
         "layers": [
             {
-                "levels": jnp.asarray(rng.integers(-128, 128, (WIDTH, WIDTH)), jnp.int8),
-                "zero": jnp.asarray(rng.integers(-8, 8, WIDTH), jnp.int8),
-                "scale": jnp.abs(w.vector(WIDTH, around=1.0)) / 600,
-                "b": w.vector(WIDTH),
+                "levels": jnp.asarray(rng.integers(-128, 128, (width, width)), jnp.int8),
+                "zero": jnp.asarray(rng.integers(-8, 8, width), jnp.int8),
+                "scale": jnp.abs(w.vector(width, around=1.0)) / 850,
+                "b": w.vector(width),
             }
             for _ in range(4)
         ]
@@ -239,7 +239,7 @@ def zero_points() -> Subject:
             x = x + jnp.tanh(y.astype(jnp.float32) * scale * layer["scale"] + layer["b"])
         return x
 
-    return Subject(fn=fn, params=params, draw=VECTORS)
+    return Subject(fn=fn, params=params, draw=normals(ROWS, width))
 
 
 def sharded() -> Subject:
