@@ -37,6 +37,13 @@ class Run:
     y: Any = field(repr=False)
     claims: tuple[np.ndarray, ...] = field(repr=False)
 
+    @classmethod
+    def of(cls, fn: Any, params: Any, *inputs: Any, policy: Policy) -> Run:
+        compiled = program.compile(fn, params, *inputs, policy=policy)
+        y, trace = jax.device_get(jax.jit(compiled.execute)(params, *inputs))
+        key = compiled.setup(params, challenge.secret(SECRET_SEED))
+        return cls(compiled, key, inputs, y, trace.values)
+
     def check(self, y: Any, trace: Any, inputs: Any = None) -> Report:
         return self.program.check(
             self.key, *(self.inputs if inputs is None else inputs), y=y, trace=trace
@@ -101,10 +108,7 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], Any, tuple[Any, ...]]] = {
 @functools.cache
 def honest(name: str) -> Run:
     fn, params, inputs = FUNCTIONS[name]
-    compiled = program.compile(fn, params, *inputs, policy=POLICY)
-    y, trace = jax.device_get(jax.jit(compiled.execute)(params, *inputs))
-    key = compiled.setup(params, challenge.secret(SECRET_SEED))
-    return Run(compiled, key, inputs, y, trace.values)
+    return Run.of(fn, params, *inputs, policy=POLICY)
 
 
 def put(array: Any, position: Any, value: Any) -> np.ndarray:

@@ -22,7 +22,8 @@ from collections.abc import Iterable
 from verifiable.claims.claim import Claim
 from verifiable.policy import Policy
 
-FEW, CLEAR = 8, 4.0
+FEW = 8  # replays, after which a clear case ends a second look
+CLEAR = 4.0  # spreads beyond the limit
 _MOST = 2**31 - 1  # of `bdtrc`; fewer decisions allow for no more flips
 
 

@@ -43,6 +43,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from verifiable.check import flips, known, operands, replay
+from verifiable.check.flips import CLEAR, FEW
 from verifiable.check.known import SIZES, WIDEN
 from verifiable.check.specification import Specification
 from verifiable.check.trees import by_name
@@ -52,9 +53,7 @@ from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Env
 from verifiable.jaxpr.perturb import Noise, in_float64
 
-FEW = 8
 MANY = 64
-CLEAR = 4.0
 HEAVY = 8.0
 VISIBLE = 2.0**-6
 WITHIN = 32.0

@@ -162,31 +162,24 @@ class Product(Form):
 
     def test(self, operands: list[Array], claim: Array, yardstick: Yardstick) -> Statistic:
         """See `freivalds.test`."""
-        near, projection = self.rows_and_projection(operands, yardstick.projection)
-        return freivalds.test(
-            self.maps,
-            near,
-            projection,
-            claim,
-            yardstick.vectors,
-            eps=yardstick.eps,
-            limit=yardstick.limit,
-        )
+        return self._by(freivalds.test, operands, claim, yardstick)
 
     def retest(self, operands: list[Array], claim: Array, yardstick: Yardstick) -> Statistic:
         """See `nonfinite.retest`."""
         if self.exact:
             return self.test(operands, claim, yardstick)
+        return self._by(nonfinite.retest, operands, claim, yardstick)
+
+    def _by(
+        self,
+        test: Callable[..., Statistic],
+        operands: list[Array],
+        claim: Array,
+        yardstick: Yardstick,
+    ) -> Statistic:
         near, projection = self.rows_and_projection(operands, yardstick.projection)
-        return nonfinite.retest(
-            self.maps,
-            near,
-            projection,
-            claim,
-            yardstick.vectors,
-            eps=yardstick.eps,
-            limit=yardstick.limit,
-        )
+        eps, limit = yardstick.eps, yardstick.limit
+        return test(self.maps, near, projection, claim, yardstick.vectors, eps=eps, limit=limit)
 
     def deviate(self, operands: list[Array], claim: Array, yardstick: Yardstick) -> Deviation:
         """A (B r) and C r of each row, and sigma sqrt(L)."""

@@ -6,7 +6,6 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -17,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from verifiable import Submission, challenge, parameter_root, program, trace
+from tests.helpers.runs import Run
+from verifiable import Submission, parameter_root, trace
 from verifiable.check.evidence import evidence_of, verify_evidence
 from verifiable.claims.choice import ChoiceForm
 from verifiable.claims.form import Yardstick
@@ -240,16 +240,12 @@ def chooses(w: Any, x: Any) -> Any:
 
 
 @functools.cache
-def made() -> SimpleNamespace:
-    compiled = program.compile(chooses, W, X, policy=POLICY)
-    key = compiled.setup(W, challenge.secret(bytes(32)))
-    y, run = jax.device_get(jax.jit(compiled.execute)(W, X))
-    return SimpleNamespace(program=compiled, key=key, y=y, values=run.values)
+def made() -> Run:
+    return Run.of(chooses, W, X, policy=POLICY)
 
 
 def checked(values: Any, y: Any = None) -> Report:
-    c = made()
-    return c.program.check(c.key, X, y=c.y if y is None else y, trace=tuple(values))
+    return made().check(made().y if y is None else y, tuple(values))
 
 
 def named(kind: str, which: int = 0) -> int:
@@ -268,7 +264,7 @@ def test_every_choice_is_a_claim_and_nothing_is_left_behind_one():
 
 def test_honest_devices_are_accepted_and_return_the_plain_answer():
     c = made()
-    report = checked(c.values)
+    report = checked(c.claims)
     assert report.verdict is Verdict.ACCEPT, report
     plain = jax.device_get(jax.jit(chooses)(W, X))
     jax.tree.map(np.testing.assert_array_equal, c.y, plain)
@@ -316,11 +312,11 @@ CHEATS: dict[str, tuple[str, int, Tamper, str]] = {
 def test_cheats_are_rejected(name: str):
     kind, which, tamper, reason = CHEATS[name]
     index = named(kind, which)
-    values = [np.array(v) for v in made().values]
+    values = [np.array(v) for v in made().claims]
     if not values[index].ndim:
         values[index] = values[index][None]
     tamper(values[index])
-    values[index] = values[index].reshape(made().values[index].shape)
+    values[index] = values[index].reshape(made().claims[index].shape)
     report = checked(values)
     assert (report.verdict, report.reason) == (Verdict.REJECT, reason), report
     assert report.claim == made().program.claims[index].name
@@ -329,7 +325,7 @@ def test_cheats_are_rejected(name: str):
 def test_a_choice_beyond_the_slack_is_evidence():
     """Cheat: an element that is not the largest, in one column of one iteration."""
     c, index = made(), named("argmax")
-    values = [np.array(v) for v in c.values]
+    values = [np.array(v) for v in c.claims]
     values[index][1, 2] = (values[index][1, 2] + 1) % ROWS
     changed = trace.Trace(values=tuple(values))
     committed = trace.commit(c.y, changed).commitment

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from jax import lax
 
 import verifiable as vf
-from verifiable import challenge, program, trace
+from tests.helpers.runs import Run
+from verifiable import challenge, trace
 from verifiable.check.evidence import evidence_of, verify_evidence
 from verifiable.claims.decision import COMPARISONS, Comparison, DecisionForm, Sign
 from verifiable.claims.form import Yardstick
@@ -174,22 +175,18 @@ def decides(w: Any, x: Any) -> Any:
 
 
 @functools.cache
-def made() -> SimpleNamespace:
-    compiled = program.compile(decides, W, X, policy=POLICY)
-    key = compiled.setup(W, challenge.secret(bytes(32)))
-    y, run = jax.device_get(jax.jit(compiled.execute)(W, X))
-    return SimpleNamespace(program=compiled, key=key, y=y, values=run.values)
+def made() -> Run:
+    return Run.of(decides, W, X, policy=POLICY)
 
 
 def checked(values: Any, y: Any = None) -> Report:
-    c = made()
-    return c.program.check(c.key, X, y=c.y if y is None else y, trace=tuple(values))
+    return made().check(made().y if y is None else y, tuple(values))
 
 
 def named(kind: str) -> int:
     """Index of the last claim of a primitive that was made on the honest run."""
     c = made()
-    pairs = zip(c.program.claims, c.values, strict=True)
+    pairs = zip(c.program.claims, c.claims, strict=True)
     decisions = [(c, v) for c, v in pairs if isinstance(c.form, DecisionForm) and v.any()]
     return [claim.index for claim, _ in decisions if claim.primitive == kind][-1]
 
@@ -205,7 +202,7 @@ def test_every_choice_of_floats_is_a_claim_and_nothing_is_left_behind_one():
 
 def test_honest_devices_are_accepted_and_return_the_plain_answer():
     c = made()
-    assert checked(c.values).verdict is Verdict.ACCEPT
+    assert checked(c.claims).verdict is Verdict.ACCEPT
     plain = jax.jit(decides)(W, X)
     jax.tree.map(np.testing.assert_array_equal, c.y, jax.device_get(plain))
     with jax.disable_jit():
@@ -217,7 +214,7 @@ def test_honest_devices_are_accepted_and_return_the_plain_answer():
 def flipped(kind: str, mask: int = 0xFF) -> Callable[[], Any]:
     def cheat() -> Any:
         index = named(kind)
-        values = list(made().values)
+        values = list(made().claims)
         values[index] = values[index] ^ np.uint8(mask)
         return index, values
 
@@ -227,7 +224,7 @@ def flipped(kind: str, mask: int = 0xFF) -> Callable[[], Any]:
 def coded(code: int) -> Callable[[], Any]:
     def cheat() -> Any:
         index = named("sign")
-        values = [np.array(v) for v in made().values]
+        values = [np.array(v) for v in made().claims]
         values[index][2, 3] = code
         return index, values
 

@@ -94,9 +94,17 @@ def test_what_the_tables_call_continuous_has_no_jump(name: str):
         assert (effect == Effect.DISCONTINUOUS) == jump
 
 
+def polynomial(x: Any) -> Any:
+    return getattr(lax, "polynomial")(x, [1.0, 2.0, 3.0])  # noqa: B009
+
+
+NEWER = [(polynomial, (Effect.CONTINUOUS,))] if hasattr(lax, "polynomial") else []
+
+
 @pytest.mark.parametrize(
     ("function", "effects"),
     [
+        *NEWER,
         (lambda x: lax.top_k(x, 2), (Effect.EXACT, Effect.DISCONTINUOUS)),
         (lax.sort, (Effect.EXACT,)),
         (lambda x: lax.sort((x, x), num_keys=1), (Effect.DISCONTINUOUS,) * 2),
