@@ -1,7 +1,7 @@
 """The command `verifiable`: play the demo, judge its evidence, and plan replication and audits.
 
     verifiable demo [--text TEXT ...] [--precision f32|bf16|f16|w8a8] [--evidence FILE] [--json]
-    verifiable evidence FILE [--json]
+    verifiable evidence FILE [--job MODULE:FUNCTION] [--json]
     verifiable plan --bad FRACTION --error PROBABILITY [--stake AMOUNT ...] [--json]
     verifiable --version
 
@@ -88,11 +88,22 @@ def build_app() -> "typer.Typer":
 
     @app.command()
     def evidence(
-        file: Annotated[Path, typer.Argument(help="Evidence that `verifiable demo` wrote.")],
+        file: Annotated[
+            Path,
+            typer.Argument(help="What `Evidence.encode` returned, or `verifiable demo` wrote."),
+        ],
+        job: Annotated[
+            str | None,
+            typer.Option(
+                metavar="MODULE:FUNCTION",
+                help="Your function that returns the job: (program, params, inputs). The file of "
+                "the demo names its own.",
+            ),
+        ] = None,
         json_: Annotated[bool, as_json] = False,
     ) -> None:
         """Judge evidence with nothing but the model: status 0 if a run is shown to be wrong."""
-        raise typer.Exit(run_evidence(file, as_json=json_))
+        raise typer.Exit(run_evidence(file, job=job, as_json=json_))
 
     @app.command()
     def plan(
@@ -233,31 +244,61 @@ def run_demo(
     return 0 if summaries and all(summary.right for summary in summaries) else 1
 
 
-def run_evidence(file: Path, *, as_json: bool) -> int:
-    """Judge a file of evidence, print the judgement, and return the exit status."""
+def run_evidence(file: Path, *, job: str | None = None, as_json: bool) -> int:
+    """Judge a file of evidence, print the judgement, and return the exit status.
+
+    Args:
+      file: encoded evidence, or an accusation of the demo, which names its own job.
+      job: `MODULE:FUNCTION` of the job that encoded evidence is about.
+      as_json: print one JSON object instead of text.
+    """
     from rich.console import Console  # noqa: PLC0415 - an optional dependency
 
     from protocols.demo import display  # noqa: PLC0415 - needs rich
 
     notes = Console(stderr=True)
     with display.progress_bar(notes, hidden=as_json or not notes.is_terminal) as advance:
-        from protocols.demo.accusation import Accusation, judge  # noqa: PLC0415 - loads JAX
-        from protocols.demo.scenes.scene import Counter, prepare  # noqa: PLC0415 - loads JAX
+        from protocols import judging  # noqa: PLC0415 - loads JAX
+        from protocols.demo import accusation  # noqa: PLC0415 - the same
+        from protocols.demo.scenes.scene import Counter, prepare  # noqa: PLC0415 - the same
+        from verifiable.check import evidence  # noqa: PLC0415 - the same
 
-        counter = Counter(total=3)
+        counter = Counter(total=3 if job is None else 2)
         try:
-            accusation = Accusation.read(file)
-            advance(counter.start("load the model"))
-            model = accusation.load()
-            advance(counter.start("compile the program"))
-            job = prepare(model, accusation.texts)
-            advance(counter.start("judge"))
-            judged = judge(accusation, job)
+            data = judging.read(file)
+            _require_one_job(file, job, alone=data.startswith(evidence.MAGIC))
+            if job is None:
+                accused = accusation.Accusation.decode(data)
+                advance(counter.start("load the model"))
+                model = accused.load()
+                advance(counter.start("compile the program"))
+                demo = prepare(model, accused.texts)
+                advance(counter.start("judge"))
+                about: dict[str, Any] = {"model": model.name, "texts": len(demo.texts)}
+                judged = accusation.judge(accused, demo)
+            else:
+                advance(counter.start("load the job"))
+                own = judging.JudgedJob.load(job)
+                about = {"job": job}
+                advance(counter.start("judge"))
+                judged = judging.judge(data, own)
         except (OSError, ImportError, ValueError, VerificationError) as error:
             return fail(error)
-    found = {"model": model.name, "texts": len(job.texts)} | display.judged_dict(judged)
-    show(found, display.judged_text(judged), as_json=as_json)
+    show(about | display.judged_dict(judged), display.judged_text(judged), as_json=as_json)
     return 0 if judged.judgement.guilty else 1
+
+
+def _require_one_job(file: Path, job: str | None, *, alone: bool) -> None:
+    """Raise ValueError unless a job is named by the file or by the option, and not by both."""
+    if alone and job is None:
+        raise ValueError(
+            f"{file} holds evidence alone: say with --job MODULE:FUNCTION which job it is about"
+        )
+    if job is not None and not alone:
+        raise ValueError(
+            f"{file} holds no encoded evidence; if the demo wrote it, it names its own job: leave "
+            "--job out"
+        )
 
 
 def run_plan(

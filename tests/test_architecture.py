@@ -40,8 +40,9 @@ PROTOCOLS = {
     "settlement": "events identities messages",
     "contracts": "settlement",
     "simulation": "",
-    "demo": "contracts identities messages replicated settlement",
-    "cli": "demo",
+    "judging": "",
+    "demo": "contracts identities judging messages replicated settlement",
+    "cli": "demo judging",
 }
 
 MOST_ROOT_MODULES = 14

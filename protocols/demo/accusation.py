@@ -2,7 +2,7 @@
 
     file   magic, the length of the head, the head, the evidence
     head   CBOR [loader, precision, [text, ...]]: what names the job
-    judge  loads the model that the head names, compiles it for the texts, and decides
+    judge  loads the model that the head names, compiles it for the texts, and decides (`judging`)
 
 The head says where to look, and proves nothing: the judge compares program and parameters that the
 evidence names with its own. Every length is compared with a limit before anything is parsed. A
@@ -13,16 +13,17 @@ guilty judgement is about the worker that signed the commitment for this job
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final, Self
 
+from protocols import judging
 from protocols.demo import models
 from protocols.demo.devices import DemoJob
 from protocols.demo.models import Encoder, in_precision
 from protocols.demo.models.precision import PRECISIONS
 from protocols.demo.scenes.scene import MOST_TEXTS
+from protocols.judging import MOST_BYTES, Judged, JudgedJob
 from verifiable import encoding
-from verifiable.check.evidence import Evidence, Judgement, evidence_of, verify_evidence
+from verifiable.check.evidence import Evidence, evidence_of, verify_evidence
 from verifiable.errors import MalformedEncoding
 from verifiable.report import Report
 from verifiable.submission import Submission
@@ -33,9 +34,6 @@ MAGIC: Final = (KIND + b"1").ljust(32, b"\0")
 
 MOST_HEAD: Final = 2**18
 """The most bytes of a head."""
-
-MOST_BYTES: Final = 2**28
-"""The most bytes of a file."""
 
 LOADERS: Final = ("minilm", "small_transformer")
 """Functions of `models` that a head may name; they are called without arguments."""
@@ -129,17 +127,6 @@ class Accusation:
         evidence = data[start + size :]
         return cls(loader=loader, precision=precision, texts=tuple(texts), evidence=evidence)
 
-    @classmethod
-    def read(cls, path: Path) -> Self:
-        """Read a file, of which no more is loaded than an accusation may have.
-
-        Raises:
-          OSError: it cannot be read.
-          MalformedEncoding: see `decode`.
-        """
-        with path.open("rb") as file:
-            return cls.decode(file.read(MOST_BYTES + 1))
-
     def load(self) -> Encoder:
         """The model that the head names.
 
@@ -149,47 +136,17 @@ class Accusation:
         return in_precision(getattr(models, self.loader)(), self.precision)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
-    """An accusation that was judged.
-
-    Attributes:
-      root: of the accused trace, 32 bytes.
-      claim: name of the accused claim or output.
-      trip: iteration of the scans around it.
-      row: its row.
-      judgement: what the judge found.
-    """
-
-    root: bytes
-    claim: str
-    trip: int
-    row: int
-    judgement: Judgement
-
-
 def judge(accusation: Accusation, job: DemoJob) -> Judged:
-    """Judge an accusation without key, challenge, or anything of its accuser.
-
-    Args:
-      accusation: as received.
-      job: the judge's own, for the model and texts of the accusation.
+    """Judge an accusation by the judge's own job, for the model and texts of the accusation.
 
     Raises:
       ValueError: the evidence is about another program or other parameters.
       VerificationError: it is malformed, or opens what was not committed to.
     """
-    program = job.program
-    evidence = Evidence.decode(accusation.evidence, program)
-    found = verify_evidence(evidence, program, job.model.params, *job.inputs)
-    accused = (program.outputs if evidence.output else program.claims)[evidence.index]
-    return Judged(
-        root=evidence.commitment.root,
-        claim=accused.name,
-        trip=evidence.trip,
-        row=evidence.row,
-        judgement=found,
+    own = JudgedJob(
+        name=job.model.name, program=job.program, params=job.model.params, inputs=job.inputs
     )
+    return judging.judge(accusation.evidence, own)
 
 
 def convicts(job: DemoJob, report: Report, submission: Submission) -> bool:

@@ -22,13 +22,13 @@ from rich.text import Text
 from protocols.demo.cells import finite, marked, megabytes, milliseconds, ratio_text, scope
 
 if TYPE_CHECKING:
-    from protocols.demo.accusation import Judged
     from protocols.demo.devices import DemoJob
     from protocols.demo.scenes.check import CheckSummary
     from protocols.demo.scenes.evidence import EvidenceSummary
     from protocols.demo.scenes.scene import Progress
     from protocols.demo.scenes.settlement import SettlementSummary
     from protocols.demo.scenes.vote import VoteSummary
+    from protocols.judging import Judged
     from protocols.settlement.verdicts import VerdictRecord
 
 
@@ -250,6 +250,7 @@ def judged_dict(judged: Judged) -> dict[str, Any]:
 def judged_text(judged: Judged) -> Iterator[RenderableType]:
     """Draw one judgement."""
     yield Text.assemble(("accused trace ", "dim"), judged.root.hex())
+    yield Text.assemble(("accused value ", "dim"), judged.claim)
     guilty = judged.judgement.guilty
     who = "guilty is who signed this root for this job" if guilty else "nobody is guilty"
     yield Text(

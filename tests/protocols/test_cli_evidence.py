@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from protocols import cli
+from protocols import cli, judging
 from protocols.demo import display, models
 from protocols.demo.accusation import Accusation
 from protocols.demo.devices import DemoJob
@@ -99,8 +100,71 @@ def test_what_is_not_shown_is_status_1(small, tmp_path):
     path.write_bytes(made.encode())
     result = run("evidence", path)
     assert result.exit_code == 1
-    assert f"{claim}, trip 0" in result.stdout
+    assert claim in result.stdout and ", trip 0" in result.stdout
     assert "nobody is guilty" in " ".join(result.stdout.split())
+
+
+JOB = """
+import functools
+from tests.protocols import test_cli_evidence as tests
+def mine():
+    job = tests.job()
+    return job.program, job.model.params, job.inputs
+def other():
+    job = tests.prepare(tests.job().model, ("much longer than the others",))
+    return job.program, job.model.params, job.inputs
+def pair():
+    return mine()[:2]
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The current folder, with encoded evidence and a module of the judge's."""
+    (tmp_path / "cheat.evidence").write_bytes(Accusation.decode(played().file).evidence)
+    (tmp_path / "of_the_judge.py").write_text(JOB)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield tmp_path
+    sys.modules.pop("of_the_judge", None)
+
+
+def test_evidence_alone_is_judged_by_a_job_that_the_judge_names(folder):
+    result = run("evidence", "cheat.evidence", "--job", "of_the_judge:mine", "--json")
+    assert result.exit_code == 0
+    found = json.loads(result.stdout)
+    assert (found["guilty"], found["job"]) == (True, "of_the_judge:mine")
+    assert found["claim"] == played().outcomes[0].judged.claim
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "--job MODULE:FUNCTION"),
+        (("--job", "of_the_judge"), "MODULE:FUNCTION"),
+        (("--job", "no_such_module:mine"), "no_such_module"),
+        (("--job", "of_the_judge:absent"), "has no function absent"),
+        (("--job", "of_the_judge:pair"), "must return (program, params, inputs)"),
+        (("--job", "of_the_judge:other"), "the evidence is about program"),
+    ],
+)
+def test_a_job_that_cannot_be_judged_is_one_line_of_error(folder, arguments, message):
+    result = run("evidence", "cheat.evidence", *arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("error: ") and message in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_file_that_names_its_job_takes_no_other(folder):
+    (folder / "demo").write_bytes(played().file)
+    result = run("evidence", "demo", "--job", "of_the_judge:mine")
+    assert result.exit_code == 2 and "leave --job out" in result.stderr
+
+
+def test_no_more_is_read_than_a_file_may_have(folder, monkeypatch):
+    monkeypatch.setattr(judging, "MOST_BYTES", 100)
+    result = run("evidence", "cheat.evidence", "--job", "of_the_judge:mine")
+    assert result.exit_code == 2 and "at most 100 bytes" in result.stderr
 
 
 def changed(**change: object) -> bytes:

@@ -124,11 +124,13 @@ class Evidence:
 
         Raises:
           MalformedEncoding: not evidence about a claim or output of this program.
+          ValueError: it is about another program.
           TypeError: `data` is not bytes.
         """
         require_type("data", data, bytes)
         if len(data) < _HEADER or data[:32] != MAGIC:
             raise MalformedEncoding(f"the evidence does not start with the header {MAGIC!r}")
+        _require_own("program", data[32:64], program.id)
         place = data[136:_HEADER]
         if place[0] > 1:
             raise MalformedEncoding("the first byte of a place must be 0, a claim, or 1, an output")
@@ -141,11 +143,11 @@ class Evidence:
             leaves.append(data[start : start + size])
             start += size
         rest = data[start:]
-        if start > len(data) or len(rest) % 32 or len(rest) > 32 * 64 * max(len(leaves), 1):
+        if start > len(data) or len(rest) % 32 or len(rest) > 32 * 64 * len(leaves):
             raise MalformedEncoding(
                 f"the evidence has {len(data)} bytes, of which header and leaves need {start} and "
-                "the rest must be digests of 32 bytes: (a) it was cut or extended, or (b) it is "
-                "about another program"
+                f"the rest must be at most {64 * len(leaves)} digests of 32 bytes: it was cut or "
+                "extended"
             )
         proof = tuple(rest[i : i + 32] for i in range(0, len(rest), 32))
         return cls(
@@ -160,14 +162,20 @@ class Evidence:
         )
 
 
+def _require_own(name: str, theirs: bytes, mine: bytes) -> None:
+    """Require that evidence is about the judge's own program or parameters."""
+    if theirs != mine:
+        raise ValueError(f"the evidence is about {name} {theirs.hex()}, not {mine.hex()}")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """What a judge found.
+    """What a judge found; equal for equal evidence, whatever names the judge's functions have.
 
     Attributes:
       guilty: whether the device is shown to be wrong.
       excess: distance of the row over its limit and spread; infinite where it must be equal.
-      message: the finding in words, with the name of the claim or output.
+      message: the finding in words, with the place as the evidence names it.
     """
 
     guilty: bool
@@ -236,10 +244,8 @@ def verify_evidence(
       TypeError: an argument is of another type.
     """
     require_type("evidence", evidence, Evidence)
-    for name, mine in (("program", program.id), ("parameters", parameter_root(params))):
-        theirs = getattr(evidence, name)
-        if theirs != mine:
-            raise ValueError(f"the evidence is about {name} {theirs.hex()}, not {mine.hex()}")
+    _require_own("program", evidence.program, program.id)
+    _require_own("parameters", evidence.parameters, parameter_root(params))
     program.require_normal(params)
     with settings.neutral(compiled=True):
         # Before float64 is enabled, so that 64-bit arrays become those that JAX makes of them.
@@ -258,12 +264,14 @@ class _Trial:
     def judge(self) -> Judgement:
         program, e = self.accused.program, self.evidence
         given = self.opened()
+        trip = "" if e.output else f", trip {e.trip}"
+        place = f"{'output' if e.output else 'claim'} {e.index}{trip}, row {e.row}"
         accused = program.judged(self.inputs)[e.output][e.index]
         if accused.discontinuities or accused.loops:
             return Judgement(
                 guilty=False,
                 excess=0.0,
-                message=f"{accused.name}: discontinuous or unbounded glue before it may explain it",
+                message=f"{place}: discontinuous or unbounded glue before it may explain it",
             )
         with jax.enable_x64(True):
             arguments = self.accused.arguments(self.params, self.inputs)
@@ -283,11 +291,10 @@ class _Trial:
                 claim = self.accused.claim
                 found = as_wholes(found, distance, centres[1], moves, claim, program, KAPPA)
         verb = "shown to be wrong" if found.wrong else "not shown to be wrong"
-        where = f"row {e.row}" if e.output else f"trip {e.trip}, row {e.row}"
         return Judgement(
             guilty=found.wrong,
             excess=found.excess,
-            message=f"{accused.name}, {where}: {verb}, at {found.excess:.3g} of what rounding does",
+            message=f"{place}: {verb}, at {found.excess:.3g} of what rounding does",
         )
 
     def opened(self) -> dict[int, np.ndarray[Any, Any]]:

@@ -83,6 +83,8 @@ class Equation:
       bodies: for `scan` the body; for `cond` the branches; for `while` the predicate and the body.
       name: scopes of the user's program and the primitive, unique within the flattened function.
       origin: JAX's own equation.
+      number: position in `Block.walk` of the whole function; unlike the name, it follows from the
+        id of the program.
     """
 
     kind: str
@@ -92,6 +94,7 @@ class Equation:
     bodies: tuple[Block, ...]
     name: str
     origin: Any
+    number: int = 0
 
 
 @dataclass(eq=False, slots=True)

@@ -46,6 +46,8 @@ def flatten(closed: Any) -> Function:
     constant_vars = tuple(builder.constants)
     block = Block(constant_vars + inputs, equations, outputs)
     _drop_dead(block)
+    for number, equation in enumerate(block.walk()):
+        equation.number = number
     return Function(block, tuple(builder.constants.values()))
 
 

@@ -18,7 +18,9 @@ Given exact operands, a device may lose some unit roundoffs u of the result's ty
 `Noise` adds up to such a loss to every inexact result: for each element by itself, or with one sign
 for all elements of an equation, as a biased library or truncation does. It is a hash of a seed, the
 equation, the position and the value itself, so a replay is a pure function of its seed, and the
-iterations of a loop differ. Moves and selections stay exact.
+iterations of a loop differ. An equation enters by its number, not by its name: programs with the
+same id draw the same, however their functions and scopes are called. Moves and selections stay
+exact.
 
 `in_float64` evaluates an equation in double precision instead.
 """
@@ -74,7 +76,7 @@ class Noise:
         """The results of an equation without bodies, of which the inexact ones are moved."""
         lost = losses(equation, values, outputs, self.losses)
         return [
-            y if loss is None else self.moved(y, loss, f"{equation.name}/{i}")
+            y if loss is None else self.moved(y, loss, f"{equation.number}/{i}")
             for i, (y, loss) in enumerate(zip(outputs, lost, strict=True))
         ]
 

@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from protocols.demo.accusation import Accusation, Judged, judge
+from protocols.demo.accusation import Accusation, judge
 from protocols.demo.cheats.computations import int4, with_kernels
 from protocols.demo.devices import HONEST, DemoJob, Device
 from protocols.demo.scenes.scene import Counter, Progress, prepare
+from protocols.judging import Judged
 from verifiable import challenge
 from verifiable.check.evidence import evidence_of
 from verifiable.report import Verdict

@@ -167,6 +167,39 @@ def test_the_honest_are_not_framed(name: str, data: st.DataObject):
     assert found.excess < 0.5
 
 
+def respelled(w: Any, x: Any) -> Any:
+    """`layers` with other scopes, calls and names."""
+
+    @jax.jit
+    def first(y: Any) -> Any:
+        with jax.named_scope("first"):
+            return jnp.tanh(normalized(y) @ w[0])
+
+    @jax.checkpoint
+    def then(y: Any) -> Any:
+        return jax.named_scope("then")(lambda z: z @ w[1])(y)
+
+    return jax.named_call(jax.jit(normalized), name="last")(then(first(x)))
+
+
+def test_a_judge_who_spells_the_program_otherwise_judges_alike():
+    """Close to the limit, where every perturbed replay counts."""
+    program, _, honest = made("layers")
+    other = vf.compile(respelled, W, X, policy=POLICY)
+    assert other.id == program.id
+    assert not {c.name for c in other.claims} & {c.name for c in program.claims}
+    for index, output in ((0, False), (1, False), (0, True)):
+        y, values = honest.y, list(honest.trace.values)
+        for change in (0.0, 1e-4, 0.1):
+            if output:
+                y = put(honest.y, (3, 3), honest.y[3, 3] + change)
+            else:
+                value = honest.trace.values[index]
+                values[index] = put(value, (3, 3), value[3, 3] + change)
+            e = against(submitted(program, y, values), index, 3, program=program, output=output)
+            assert verify_evidence(e, program, W, X) == verify_evidence(e, other, W, X)
+
+
 @functools.cache
 def other_device() -> Any:
     """A device whose every inexact operation is off by what a device may lose, compiled."""
@@ -198,8 +231,11 @@ def test_evidence_about_something_else_is_refused():
     program, _, _ = made("layers")
     good = accused("layers", False, 0, 3)
     other, _, _ = made("scanned")
-    with pytest.raises(ValueError, match="about program"):
+    both = f"about program {program.id.hex()}, not {other.id.hex()}"
+    with pytest.raises(ValueError, match=both):
         verify_evidence(good, other, W, X)
+    with pytest.raises(ValueError, match=both):
+        Evidence.decode(good.encode(), other)
     with pytest.raises(ValueError, match="about parameters"):
         verify_evidence(good, program, W + 1, X)
     for tampered in (
