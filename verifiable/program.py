@@ -203,10 +203,10 @@ class Program(Specification):
         problem = misnamed(submission, key.header, parameters)
         received = problem or receive(self, submission.y, submission.trace)
         if isinstance(received, Problem):
-            return refuse(received, coverage=self.coverage, bound=self.bound)
+            return refuse(received)
         problem = uncommitted(self, received, commitment)
         if problem is not None:
-            return refuse(problem, coverage=self.coverage, bound=self.bound)
+            return refuse(problem)
         return self._judge(key, tuple(inputs), received, corridor)
 
     @neutral()
@@ -242,7 +242,7 @@ class Program(Specification):
         received = receive(self, y, trace)
         if isinstance(received, Problem):
             self.conform_inputs(inputs)
-            return refuse(received, coverage=self.coverage, bound=self.bound)
+            return refuse(received)
         return self._judge(key, inputs, received, corridor)
 
     def statistics(

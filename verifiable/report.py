@@ -263,9 +263,9 @@ class Report:
       message: what was wrong, where there is more to say than the code.
       claim: name of the first claim or output that was not accepted.
       worst: largest statistic as a fraction of its limit, over everything tested.
-      results: what became of each claim, then of each output.
-      coverage: what was checked, replayed, and discontinuous.
-      bound: what a pass proves of the floating-point claims; None if there are none.
+      results: what became of each claim, then of each output; none if nothing was checked.
+      coverage: what was checked, replayed, and discontinuous; zero if nothing was checked.
+      bound: what a pass proves of the floating-point claims; None if none was tested.
       y: the verifier's own replayed output, the canonical answer; None if nothing was replayed.
       corridor: what the tolerance leaves to a cheat, with the margin of this run, if it was asked
         for; an answer within it could have been turned without failing the check.
@@ -343,11 +343,17 @@ class Report:
             rows.append((r.name, r.verdict.value, r.reason, worst, *place, jumps))
         cells = ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows]
         body = "".join(f"<tr>{row}</tr>" for row in cells)
-        share = f"checked by claim {self.coverage.share:.1%}, worst ratio {self.worst:.3g}"
+        worst = f", worst ratio {self.worst:.3g}" if self.results else ""
         return (
             f'<p><b style="color:{colour}">{escape(head)}</b> {escape(self.message)}</p>'
-            f"<p>{share}</p><table>{body}</table>"
+            f"<p>{self._checked}{worst}</p><table>{body}</table>"
         )
+
+    @property
+    def _checked(self) -> str:
+        share = self.coverage.share
+        shares = f"checked by claim {share:.1%} of the arithmetic, replayed {1 - share:.1%}"
+        return shares if self.results else "nothing was checked"
 
     def __str__(self) -> str:
         """The report as a table."""
@@ -355,17 +361,13 @@ class Report:
         for c in self.results:
             row = "" if c.row is None else str(c.row)
             rows.append((c.name, c.verdict.value, c.reason, f"{c.worst:.3g}", str(c.trip), row))
-        lines = [
-            f"{self.verdict.value}: {self.reason}" + (f" at {self.claim}" if self.claim else "")
-        ]
+        where = f" at {self.claim}" if self.claim else ""
+        lines = [f"{self.verdict.value}: {self.reason}{where}"]
         if self.message:
             lines.append(self.message)
         if self.results:
             lines.append(table(rows))
-        lines.append(
-            f"checked by claim {self.coverage.share:.1%} of the arithmetic, "
-            f"replayed {1 - self.coverage.share:.1%}"
-        )
+        lines.append(self._checked)
         ties, flips = (sum(getattr(r, name) for r in self.results) for name in ("ties", "flips"))
         if ties:
             lines.append(f"near-ties {ties}, of which {flips} are decided in another way")
@@ -378,11 +380,9 @@ class Report:
             )
         if self.near_ties:
             lines.append(f"{len(self.near_ties)} choices are near-ties of their claim")
-        if self.corridor is not None:
-            state = "within-corridor" if self.corridor.within else "outside of the corridor"
-            lines.append(
-                f"{state}: margin {self.corridor.margin:.3g}, reach {self.corridor.reach:.3g}"
-            )
+        if (c := self.corridor) is not None:
+            state = "within-corridor" if c.within else "outside of the corridor"
+            lines.append(f"{state}: margin {c.margin:.3g}, reach {c.reach:.3g}")
         return "\n".join(lines)
 
 

@@ -475,6 +475,21 @@ def test_the_key_holds_no_weight_and_nothing_cheap_to_rebuild() -> None:
     assert "constant 0" in str(case.program)
 
 
+def test_the_text_says_what_each_kind_of_claim_is() -> None:
+    def fn(p: Any, x: Any) -> Any:
+        h = x @ p["square"]
+        return jnp.where(h > 0, h, 0.5 * h).argmax(-1), jnp.round(jnp.tanh(h)).astype(jnp.int8)
+
+    lines = str(program.compile(fn, PARAMS, X)).splitlines()
+    for kinds, meaning in (
+        ("dot_general", "product, tested with random vectors"),
+        ("round", "committed rounding"),
+        ("argmax", "committed decision, bits or indices"),
+    ):
+        [line] = [line for line in lines if meaning in line]
+        assert kinds in line.split(":")[0].split(", ")
+
+
 def test_report_prints_what_was_covered(model: Case) -> None:
     report = model.check()
     text = str(report)

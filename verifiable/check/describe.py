@@ -20,12 +20,17 @@ from verifiable.report import table
 
 _SHOWN = 8  # largest values that the key keeps, and names in a warning
 _VISIBLE = 0.1  # share of the arithmetic behind discontinuities that is worth a warning
+_MEANINGS = {  # of a kind of claim, by `Form.mismatch`
+    "claim-mismatch": "product, tested with random vectors against its replayed operands",
+    "rounding-mismatch": "committed rounding, of a value within the slack of the verifier's own",
+    "decision-mismatch": "committed decision, bits or indices: right, or close to a tie",
+}
 
 
 def text(
     program_id: bytes, found: Analysis, outputs: Sequence[Output], kept: Mapping[str, int]
 ) -> str:
-    """The table of claims, what is behind discontinuities, and the largest values in the key.
+    """The claims and what each kind is, what discontinuities precede, and what the key keeps.
 
     Args:
       program_id: 32 bytes.
@@ -41,6 +46,10 @@ def text(
         rows.append((c.name, c.primitive, shape, c.dtype.name, f"{c.work / total:.1%}", before))
     rows.append(("(replayed)", "", "", "", f"{found.replayed / total:.1%}", ""))
     parts = [f"program {program_id.hex()}", table(rows)]
+    for code, meaning in _MEANINGS.items():
+        of_kind = {c.primitive for c in found.by_equation.values() if c.form.mismatch == code}
+        if of_kind:
+            parts.append(f"{', '.join(sorted(of_kind))}: a {meaning}")
     if found.discontinuities:
         lines = [("discontinuity", "arithmetic behind it", "outputs behind it")]
         for name in found.discontinuities:

@@ -65,21 +65,18 @@ class WorstTrip(NamedTuple):
     trip: int
 
 
-def refuse(problem: Problem, *, coverage: Coverage, bound: Bound | None) -> Report:
-    """The report that rejects what cannot be a run of the program.
+def refuse(problem: Problem) -> Report:
+    """The report that rejects what cannot be a run of the program: nothing of it is checked.
 
     Args:
       problem: what `receive`, `uncommitted` or `misnamed` found.
-      coverage: what the check would have covered.
-      bound: what a pass would prove of the floating-point claims.
     """
     return Report(
         verdict=Verdict.REJECT,
         reason=problem.reason,
         message=problem.message,
         claim=problem.where,
-        coverage=coverage,
-        bound=bound,
+        coverage=Coverage(checked=0, replayed=0),
     )
 
 
