@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Self
 
@@ -26,6 +26,7 @@ from verifiable.check.second_look import SecondLook
 from verifiable.check.specification import Specification
 from verifiable.check.trees import by_name
 from verifiable.claims import freivalds
+from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Env
 from verifiable.key import VerifierKey, require_arrays
 from verifiable.trace import Trace
@@ -41,13 +42,21 @@ class CompiledSetup:
 
     program: Specification
 
-    def arrays(self, params: Any, challenge: Challenge, *, moves: bool = True) -> dict[str, Array]:
+    def arrays(
+        self,
+        params: Any,
+        challenge: Challenge,
+        *,
+        moves: bool = True,
+        apply: interpret.Apply | None = None,
+    ) -> dict[str, Array]:
         """The arrays of a key by name: random vectors, projections, and kept parameters.
 
         Args:
           params: the parameters.
           challenge: for the random vectors.
           moves: whether what only a second look needs is among them (`known`).
+          apply: evaluates an equation without bodies, not compiled; None to compile.
         """
         with jax.enable_x64(True):
             vectors = {
@@ -55,7 +64,9 @@ class CompiledSetup:
                 for name in self._sets
             }
             constants = list(self.program.function.constants)
-            residual = self._compiled(constants, params, vectors)
+            residual = (self._residual if apply else self._compiled)(
+                constants, params, vectors, *filter(None, [apply])
+            )
             found = {"vectors": vectors, "residual": residual}
             if moves and jax.tree.leaves(self.shapes["moves"]):
                 found["moves"] = self._compiled_moves(constants, params, vectors, residual)
@@ -87,12 +98,16 @@ class CompiledSetup:
         return jax.jit(self._moves)
 
     def _residual(
-        self, constants: Sequence[Array], params: Any, vectors: dict[str, Array]
+        self,
+        constants: Sequence[Array],
+        params: Any,
+        vectors: dict[str, Array],
+        apply: interpret.Apply = interpret.apply,
     ) -> replay.Residual:
         program, analysis = self.program, self.program.analysis
         with jax.enable_x64(True):
             env = self._env(constants, params)
-            return replay.setup(analysis.frame, analysis, env, vectors, program.policy)
+            return replay.setup(analysis.frame, analysis, env, vectors, program.policy, apply)
 
     def _moves(
         self,
@@ -154,13 +169,17 @@ class CompiledCheck:
     strategy: Strategy
 
     def statistics(
-        self, arguments: CheckArguments, tested: Iterable[int] | None = None
+        self,
+        arguments: CheckArguments,
+        tested: Iterable[int] | None = None,
+        apply: interpret.Apply = interpret.apply,
     ) -> tuple[Findings, list[Array]]:
         """Measure a run; a pure JAX function.
 
         Args:
           arguments: with the shapes and dtypes of the program.
           tested: indices of the claims to test; all by default.
+          apply: evaluates an equation without bodies.
 
         Returns:
           The findings, and the leaves of the replayed output.
@@ -180,6 +199,7 @@ class CompiledCheck:
                 tested=range(len(arguments.values)) if tested is None else tested,
                 strategy=self.strategy,
             )
+            context = replace(context, apply=apply)
             own, findings = replay.check(self.program.function.block, context, env)
             for i, output in enumerate(self.program.outputs):
                 theirs, eps = arguments.outputs[i], self.program.tolerances[output.name]

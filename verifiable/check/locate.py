@@ -9,7 +9,7 @@ that differ by more.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,7 +42,7 @@ class Inconclusive(Exception):
 
 @dataclass(slots=True, eq=False)
 class Watch:
-    """Follows the evaluation of equations one by one.
+    """Evaluates equations without bodies one by one, and records some: an `interpret.Apply`.
 
     Attributes:
       noise: moves inexact results; None to change nothing.
@@ -54,7 +54,7 @@ class Watch:
     recorded: Records = field(default_factory=dict)
     steps: int = field(default_factory=lambda: MOST_STEPS)
 
-    def __call__(self, equation: Equation, env: Env, outputs: list[Array]) -> list[Array]:
+    def __call__(self, equation: Equation, values: Sequence[Array]) -> list[Array]:
         """The results of an equation, moved by the noise.
 
         Raises:
@@ -63,11 +63,11 @@ class Watch:
         self.steps -= 1
         if self.steps < 0:
             raise Inconclusive
-        if self.noise is not None and not equation.bodies:
-            values = interpret.read_all(env, equation.inputs)
-            outputs = self.noise.results(equation, values, outputs)
+        apply = interpret.apply if self.noise is None else self.noise.apply
+        outputs = apply(equation, values)
         if equation in self.recorded:
-            read = {a: env[a] for a in uses(equation) if isinstance(a, Var)}
+            pairs = zip(equation.inputs, values, strict=True)
+            read = {a: x for a, x in pairs if isinstance(a, Var)}
             self.recorded[equation].append((read, outputs))
         return outputs
 
@@ -88,6 +88,9 @@ class Level:
 def levels(program: Specification, claim: Claim | None, output: int) -> list[Level]:
     """The glue before a claim or an output: of its own block, then of the blocks around it.
 
+    The bodies of replayed scans and branches are levels of their own, before the block that holds
+    them.
+
     Args:
       program: the compiled function.
       claim: the claim; None for an output.
@@ -102,15 +105,20 @@ def levels(program: Specification, claim: Claim | None, output: int) -> list[Lev
             return False
         return not analysis.known(equation) or bool(analysis.rebuilt.intersection(equation.outputs))
 
-    def level(block: Block, targets: Iterable[Atom]) -> Level:
+    def around(block: Block, targets: Iterable[Atom]) -> Iterator[Level]:
         targets = tuple(targets)
-        return Level([e for e in _before(block, targets) if replayed(e)], targets)
+        equations = [e for e in _before(block, targets) if replayed(e)]
+        for equation in equations:
+            for body in equation.bodies:
+                yield from around(body, body.outputs)
+        yield Level([e for e in equations if not e.bodies], targets)
 
     if claim is None:
-        return [level(block, block.outputs[output : output + 1])]
+        return list(around(block, block.outputs[output : output + 1]))
     return [
-        level(inner, claim.reads if equation is claim.equation else uses(equation))
+        level
         for inner, equation in reversed(_path(block, claim.equation))
+        for level in around(inner, claim.reads if equation is claim.equation else uses(equation))
     ]
 
 

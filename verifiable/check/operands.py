@@ -232,9 +232,6 @@ class _Walk:
         if not any(slots[:count] + stacked) and self.part.claims.isdisjoint(inside):
             return {}
         wanted = list(itertools.compress(body.outputs, slots[:count] + stacked))
-        if not equation.params["length"]:  # JAX does not evaluate it op by op
-            interpret.write(env, equation.outputs, interpret.without_trips(equation, env))
-            return self.absent(inside, context)
         frame, residual = context.children[equation] if self.part.keyed else (None, None)
         claimed = {i: context.claimed[i] for i in inside if i in context.claimed}
 

@@ -57,7 +57,12 @@ class Findings(NamedTuple):
 
 
 def setup(
-    frame: Frame, analysis: Analysis, env: Env, vectors: Mapping[str, Array], policy: Policy
+    frame: Frame,
+    analysis: Analysis,
+    env: Env,
+    vectors: Mapping[str, Array],
+    policy: Policy,
+    apply: interpret.Apply = interpret.apply,
 ) -> Residual:
     """Evaluate the known part of a block.
 
@@ -67,6 +72,7 @@ def setup(
       env: values of constants and parameters; this function writes to it.
       vectors: random vectors by label.
       policy: for the tolerances.
+      apply: evaluates an equation without bodies.
 
     Returns:
       Values to keep, projections, and the same for each scan, stacked over its iterations.
@@ -78,7 +84,7 @@ def setup(
         ]
         return {"kept": [env[v] for v in frame.kept], "projected": projected}
 
-    return known(frame, analysis, env, measure)
+    return known(frame, analysis, env, measure, apply)
 
 
 def known(
@@ -193,6 +199,7 @@ class Context:
       moves: how far other rounding moves known far operands, by index of the claim; in a second
         look only (`known`).
       changes: the same of what the key keeps for the frame; none or one for each.
+      apply: evaluates an equation without bodies, of those that `check` replays.
     """
 
     analysis: Analysis
@@ -206,6 +213,7 @@ class Context:
     children: Mapping[Equation, tuple[Frame, Residual]] = field(default_factory=dict)
     moves: Mapping[int, Array | None] = field(default_factory=dict)
     changes: Sequence[Array | None] = ()
+    apply: interpret.Apply = interpret.apply
 
     def yardstick(self, claim: Claim, env: Env) -> Yardstick:
         """The yardstick of a claim, whose far operand the key has projected or `env` holds."""
@@ -291,7 +299,7 @@ def check(
     Returns:
       Values of the wanted atoms, and the findings.
     """
-    analysis = context.analysis
+    analysis, apply = context.analysis, context.apply
     findings = Findings({}, {}, {}, {})
     wanted = block.outputs if wanted is None else wanted
     tiles = plan(block, analysis, wanted, context.strategy, context.tested)
@@ -300,25 +308,25 @@ def check(
             continue
         if analysis.known(equation):
             if analysis.rebuilt.intersection(equation.outputs):
-                interpret.replay(equation, env)
+                interpret.replay(equation, env, apply)
         elif equation in analysis.by_equation:
             claim = analysis.by_equation[equation]
             if claim.index in context.tested:
                 if claim.replays_itself:
-                    interpret.replay(equation, env)
+                    interpret.replay(equation, env, apply)
                 findings.statistics[claim.index] = _test(claim, context, env, tiles.regions)
                 findings.taken[claim.index] = jnp.ones((), bool)
             outputs = claim.outputs(context.claimed[claim.index], env)
             interpret.write(env, equation.outputs, outputs)
         elif equation.kind == "while":
-            limit = context.policy.trip_limit
-            outputs, findings.stopped[equation.name] = interpret.while_loop(equation, env, limit)
+            limit, name = context.policy.trip_limit, equation.name
+            outputs, findings.stopped[name] = interpret.while_loop(equation, env, limit, apply)
             interpret.write(env, equation.outputs, outputs)
         elif equation.bodies:
             several = _check_scan if equation.kind == "scan" else _check_switch
             findings.update(several(equation, context, env))
         else:
-            interpret.replay(equation, env)
+            interpret.replay(equation, env, apply)
     return interpret.read_all(env, wanted), findings
 
 
@@ -346,15 +354,9 @@ def _check_scan(equation: Equation, context: Context, env: Env) -> Findings:
         return check(body, here.inside(frame, residual, inner), inner, wanted)
 
     outputs, findings = interpret.scan(
-        equation,
-        env,
-        step,
-        extra=(residual, claimed),
-        carried=carried,
-        scanned=scanned,
+        equation, env, step, extra=(residual, claimed), carried=carried, scanned=scanned
     )
-    unknown = list(itertools.compress(equation.outputs, carried + stacked))
-    interpret.write(env, unknown, outputs)
+    interpret.write(env, list(itertools.compress(equation.outputs, carried + stacked)), outputs)
     # One flag a loop, however many scans are around it: branches must return the same shapes.
     stopped = {name: jnp.any(flags) for name, flags in findings.stopped.items()}
     return findings._replace(stopped=stopped)

@@ -25,14 +25,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from verifiable.check import locate
+from verifiable.check import execute, locate
 from verifiable.check.compiled import CheckArguments
 from verifiable.check.locate import Inconclusive, Watch
 from verifiable.check.replay import Findings
 from verifiable.check.schedule import Strategy
 from verifiable.check.second_look import WIDEN
 from verifiable.errors import Miscompiled
-from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array
 from verifiable.jaxpr.effects import is_float
 from verifiable.jaxpr.perturb import Noise
@@ -113,7 +112,7 @@ def require_right(program: Any, params: Any, setup: Setup, key: Mapping[str, Arr
     for attempt, scale in enumerate(_SCALES):
         try:
             found = _attempt(program, params, setup, key, np.random.default_rng(attempt), scale)
-        except Exception:  # noqa: S112 - such as a scan of no iterations, which JAX runs compiled only
+        except Inconclusive:
             continue
         if found is not None:
             raise found
@@ -130,14 +129,18 @@ def _attempt(
     scale: float,
 ) -> Miscompiled | None:
     inputs = jax.tree.map(lambda s: random_array(s, rng, scale), program.inputs)
-    with _op_by_op(Watch()):
-        y, trace = program.execute(params, *inputs)
-    _require_finite((y, trace))
+    with _op_by_op():
+        env = program.bind(params, inputs)
+        outputs, found = execute.execute(
+            program.function.block, program.analysis, env, apply=Watch()
+        )
+    values = [found[c.index] for c in program.claims]
+    _require_finite((outputs, values))
     run = CheckArguments(
         key=dict(key),
         inputs=program.conform_inputs(inputs),
-        outputs=tuple(jax.tree.leaves(y)),
-        values=tuple(trace.values),
+        outputs=tuple(outputs),
+        values=tuple(values),
     )
     measured = measures(program.compiled_check.measure(run)[0])
     suspects = {place: m for place, m in measured.items() if m.suspect}
@@ -146,10 +149,9 @@ def _attempt(
 
     def replayed(watch: Watch) -> Findings:
         check = replace(program.compiled_check, strategy=_PLAIN)
-        with _op_by_op(watch):
-            return jax.device_get(
-                check.statistics(replace(run, key={**run.key, **setup(moves=False)}))[0]
-            )
+        with _op_by_op():
+            key = run.key | setup(moves=False, apply=watch)
+            return jax.device_get(check.statistics(replace(run, key=key), apply=watch)[0])
 
     replays = [measures(replayed(Watch(noise=noise))) for noise in (None, *_noises(program))]
     for place, mine in suspects.items():
@@ -159,18 +161,22 @@ def _attempt(
     return None
 
 
+@contextmanager
+def _op_by_op() -> Generator[None, None, None]:
+    """Without compilation. What has no such evaluation proves nothing; other errors are ours."""
+    try:
+        with jax.disable_jit():
+            yield
+    except (NotImplementedError, jax.errors.JaxRuntimeError) as error:
+        raise Inconclusive from error
+
+
 def _noises(program: Any) -> Iterator[Noise]:
     """Half move each element by itself, half all of an equation with one sign."""
     losses = dict(program.policy.losses)
     for i in range(REPLAYS):
         sizes = np.float32(WIDEN * (i % 2)), np.float32(WIDEN * (1 - i % 2))
         yield Noise(seed=jnp.uint32(i), independent=sizes[0], coherent=sizes[1], losses=losses)
-
-
-@contextmanager
-def _op_by_op(watch: Watch) -> Generator[None, None, None]:
-    with jax.disable_jit(), interpret.watched(watch):
-        yield
 
 
 def _located(

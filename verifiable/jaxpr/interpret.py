@@ -2,16 +2,13 @@
 
 An environment binds variables to values. `evaluate` and `replay` compute exactly what the function
 computes, unless the caller replaces `apply`, which evaluates one equation without bodies; `scan`
-and `switch` let the caller replace the bodies of an equation. `watched` shows a caller every
-equation that `replay` evaluates.
+and `switch` let the caller replace the bodies of an equation.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -21,19 +18,6 @@ from jax import lax
 
 from verifiable.jaxpr import flatten
 from verifiable.jaxpr.blocks import Array, Atom, Block, Env, Equation, Literal, Var
-
-Watching = Callable[[Equation, Env, list[Array]], list[Array]]
-_watching: ContextVar[Watching | None] = ContextVar("watching", default=None)
-
-
-@contextmanager
-def watched(watch: Watching) -> Generator[None, None, None]:
-    """In this thread, let `watch(equation, env, outputs)` return the results of each replay."""
-    token = _watching.set(watch)
-    try:
-        yield
-    finally:
-        _watching.reset(token)
 
 
 def read(env: Env, atom: Atom) -> Array:
@@ -68,9 +52,7 @@ def evaluate(block: Block, env: Env, apply: Apply = apply) -> list[Array]:
 
 def replay(equation: Equation, env: Env, apply: Apply = apply) -> None:
     """Evaluate one equation, including its bodies."""
-    if equation.kind == "scan" and not equation.params["length"]:
-        outputs = without_trips(equation, env)
-    elif equation.kind == "scan":
+    if equation.kind == "scan":
         [body] = equation.bodies
         outputs = scan(equation, env, lambda inner, _: (evaluate(body, inner, apply), ()))[0]
     elif equation.kind == "cond":
@@ -80,15 +62,7 @@ def replay(equation: Equation, env: Env, apply: Apply = apply) -> None:
         outputs, _ = while_loop(equation, env, apply=apply)
     else:
         outputs = apply(equation, read_all(env, equation.inputs))
-    watch = _watching.get()
-    write(env, equation.outputs, outputs if watch is None else watch(equation, env, outputs))
-
-
-def without_trips(equation: Equation, env: Env) -> list[Array]:
-    """Outputs of a `scan` of length 0, which JAX does not evaluate op by op."""
-    count = equation.params["num_carry"]
-    stacks = [jnp.zeros(v.shape, v.dtype) for v in equation.outputs[count:]]
-    return [*read_all(env, equation.inputs[:count]), *stacks]
+    write(env, equation.outputs, outputs)
 
 
 def scan(
@@ -133,15 +107,42 @@ def scan(
         outputs = list(outputs)
         return outputs[: len(carry_vars)], (outputs[len(carry_vars) :], stack)
 
-    final, (stacks, more) = lax.scan(
-        step,
-        init,
-        (slices, extra),
-        length=params["length"],
-        reverse=params["reverse"],
-        unroll=params["unroll"],
-    )
+    final, (stacks, more) = _iterated(step, init, (slices, extra), params)
     return [*final, *stacks], more
+
+
+Step = Callable[[Any, Any], tuple[Any, Any]]
+
+
+def _iterated(step: Step, init: Any, slices: Any, params: Mapping[str, Any]) -> tuple[Any, Any]:
+    """`lax.scan`, also op by op.
+
+    There, JAX compiles a slice for each iteration and a stack of as many arrays, and it has no scan
+    of length 0.
+    """
+    length, reverse = params["length"], params["reverse"]
+    if not jax.config.jax_disable_jit:
+        unroll = params["unroll"]
+        return lax.scan(step, init, slices, length=length, reverse=reverse, unroll=unroll)
+
+    def one(i: int) -> Any:
+        return jax.tree.map(lambda x: lax.dynamic_index_in_dim(x, i, keepdims=False), slices)
+
+    if not length:
+        each = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), slices)
+        _, stacks = jax.eval_shape(step, init, each)
+        return init, jax.tree.map(lambda s: jnp.zeros((0, *s.shape), s.dtype), stacks)
+    carry, found = init, [()] * length
+    for i in reversed(range(length)) if reverse else range(length):
+        carry, found[i] = step(carry, one(i))
+    return carry, jax.tree.map(lambda *ys: _stacked(ys), *found)
+
+
+def _stacked(values: Sequence[Array]) -> Array:
+    traced = any(isinstance(y, jax.core.Tracer) for y in values)
+    if traced or jnp.issubdtype(values[0].dtype, jax.dtypes.extended):
+        return jnp.stack(values)
+    return jnp.asarray(np.stack([np.asarray(y) for y in values]))
 
 
 def switch(equation: Equation, env: Env, branches: Sequence[Callable[[], Any]]) -> Any:
@@ -275,8 +276,8 @@ def _limited_scan(
         return (outputs[:count], budget), outputs[count:]
 
     inputs = read_all(env, equation.inputs)
-    params = {k: equation.params[k] for k in ("length", "reverse", "unroll")}
-    (carry, budget), stacks = lax.scan(step, (inputs[:count], budget), inputs[count:], **params)
+    start = inputs[:count], budget
+    (carry, budget), stacks = _iterated(step, start, inputs[count:], equation.params)
     return [*carry, *stacks], budget
 
 

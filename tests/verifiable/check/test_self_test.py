@@ -48,6 +48,10 @@ def before_a_scan(w: Any, x: Any) -> Any:
     return lax.scan(lambda c, _: (jnp.tanh(c * scale @ w), None), x, length=2)[0]
 
 
+def after_a_scan(w: Any, x: Any) -> Any:
+    return lax.scan(lambda c, _: (jnp.sin(c * 0.5), None), x, length=3)[0] @ w
+
+
 def branching(w: Any, x: Any) -> Any:
     return lax.cond(x[0, 0] > -9, lambda: jnp.sin(x) @ w, lambda: x @ w.T)
 
@@ -87,7 +91,9 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
 
 @pytest.mark.parametrize(
-    "fn", [straight, scanned, output, before_a_scan, branching, chosen], ids=lambda f: f.__name__
+    "fn",
+    [straight, scanned, output, before_a_scan, after_a_scan, branching, chosen],
+    ids=lambda f: f.__name__,
 )
 def test_a_planted_miscompilation_is_named_with_both_values(
     fn: Any, planted: Callable[[str], None]
@@ -174,6 +180,23 @@ def no_iterations(w: Any, x: Any) -> Any:
 def test_a_run_that_proves_nothing_is_no_error(fn: Any, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(locate, "MOST_STEPS", 200)
     compiled(fn, W, X).setup(W, SECRET)
+
+
+@pytest.mark.parametrize("error", [NotImplementedError, jax.errors.JaxRuntimeError, KeyError])
+def test_only_what_cannot_be_evaluated_op_by_op_proves_nothing(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch
+):
+    def failing(*_: Any) -> Any:
+        raise error("of the test")
+
+    monkeypatch.setattr(locate.Watch, "__call__", failing)
+    one = compiled(straight, W, X)
+    if error is KeyError:
+        with pytest.raises(KeyError, match="of the test"):
+            one.setup(W, SECRET)
+        assert not one.tested
+    else:
+        assert one.setup(W, SECRET).nbytes
 
 
 @pytest.mark.parametrize(
