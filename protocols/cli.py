@@ -258,47 +258,14 @@ def run_evidence(file: Path, *, job: str | None = None, as_json: bool) -> int:
 
     notes = Console(stderr=True)
     with display.progress_bar(notes, hidden=as_json or not notes.is_terminal) as advance:
-        from protocols import judging  # noqa: PLC0415 - loads JAX
-        from protocols.demo import accusation  # noqa: PLC0415 - the same
-        from protocols.demo.scenes.scene import Counter, prepare  # noqa: PLC0415 - the same
-        from verifiable.check import evidence  # noqa: PLC0415 - the same
+        from protocols.demo.accusation import judge_file  # noqa: PLC0415 - loads JAX
 
-        counter = Counter(total=3 if job is None else 2)
         try:
-            data = judging.read(file)
-            _require_one_job(file, job, alone=data.startswith(evidence.MAGIC))
-            if job is None:
-                accused = accusation.Accusation.decode(data)
-                advance(counter.start("load the model"))
-                model = accused.load()
-                advance(counter.start("compile the program"))
-                demo = prepare(model, accused.texts)
-                advance(counter.start("judge"))
-                about: dict[str, Any] = {"model": model.name, "texts": len(demo.texts)}
-                judged = accusation.judge(accused, demo)
-            else:
-                advance(counter.start("load the job"))
-                own = judging.JudgedJob.load(job)
-                about = {"job": job}
-                advance(counter.start("judge"))
-                judged = judging.judge(data, own)
+            about, judged = judge_file(file, job, advance)
         except (OSError, ImportError, ValueError, VerificationError) as error:
             return fail(error)
     show(about | display.judged_dict(judged), display.judged_text(judged), as_json=as_json)
     return 0 if judged.judgement.guilty else 1
-
-
-def _require_one_job(file: Path, job: str | None, *, alone: bool) -> None:
-    """Raise ValueError unless a job is named by the file or by the option, and not by both."""
-    if alone and job is None:
-        raise ValueError(
-            f"{file} holds evidence alone: say with --job MODULE:FUNCTION which job it is about"
-        )
-    if job is not None and not alone:
-        raise ValueError(
-            f"{file} holds no encoded evidence; if the demo wrote it, it names its own job: leave "
-            "--job out"
-        )
 
 
 def run_plan(

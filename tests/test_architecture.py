@@ -42,7 +42,7 @@ PROTOCOLS = {
     "simulation": "",
     "judging": "",
     "demo": "contracts identities judging messages replicated settlement",
-    "cli": "demo judging",
+    "cli": "demo",
 }
 
 MOST_ROOT_MODULES = 14

@@ -12,7 +12,9 @@ guilty judgement is about the worker that signed the commitment for this job
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final, Self
 
 from protocols import judging
@@ -20,9 +22,10 @@ from protocols.demo import models
 from protocols.demo.devices import DemoJob
 from protocols.demo.models import Encoder, in_precision
 from protocols.demo.models.precision import PRECISIONS
-from protocols.demo.scenes.scene import MOST_TEXTS
+from protocols.demo.scenes.scene import MOST_TEXTS, Counter, Progress, prepare
 from protocols.judging import MOST_BYTES, Judged, JudgedJob
 from verifiable import encoding
+from verifiable.check import evidence
 from verifiable.check.evidence import Evidence, evidence_of, verify_evidence
 from verifiable.errors import MalformedEncoding
 from verifiable.report import Report
@@ -147,6 +150,52 @@ def judge(accusation: Accusation, job: DemoJob) -> Judged:
         name=job.model.name, program=job.program, params=job.model.params, inputs=job.inputs
     )
     return judging.judge(accusation.evidence, own)
+
+
+def judge_file(
+    path: Path, name: str | None, advance: Callable[[Progress], None]
+) -> tuple[dict[str, Any], Judged]:
+    """Judge a file: encoded evidence about a named job, or an accusation, which names its own.
+
+    Args:
+      path: of the file.
+      name: `MODULE:FUNCTION` of the job; None for an accusation.
+      advance: shows progress.
+
+    Returns:
+      What says which job it is, and what the judge found.
+
+    Raises:
+      OSError: the file cannot be read.
+      ImportError: there is no such module, or the weights are not installed.
+      ValueError: no job or two are named, there is no such function, or the evidence is about
+        another program or other parameters.
+      VerificationError: it is malformed, or opens what was not committed to.
+    """
+    data = judging.read(path)
+    alone = data.startswith(evidence.MAGIC)
+    if alone and name is None:
+        raise ValueError(
+            f"{path} holds evidence alone: say with --job MODULE:FUNCTION which job it is about"
+        )
+    if name is not None and not alone:
+        raise ValueError(
+            f"{path} holds no encoded evidence; if the demo wrote it, it names its own job: leave "
+            "--job out"
+        )
+    counter = Counter(total=2 if alone else 3)
+    if name is not None:
+        advance(counter.start("load the job"))
+        own = JudgedJob.load(name)
+        advance(counter.start("judge"))
+        return {"job": name}, judging.judge(data, own)
+    accusation = Accusation.decode(data)
+    advance(counter.start("load the model"))
+    model = accusation.load()
+    advance(counter.start("compile the program"))
+    job = prepare(model, accusation.texts)
+    advance(counter.start("judge"))
+    return {"model": model.name, "texts": len(job.texts)}, judge(accusation, job)
 
 
 def convicts(job: DemoJob, report: Report, submission: Submission) -> bool:

@@ -477,13 +477,15 @@ def test_the_key_holds_no_weight_and_nothing_cheap_to_rebuild() -> None:
 
 def test_the_text_says_what_each_kind_of_claim_is() -> None:
     def fn(p: Any, x: Any) -> Any:
-        h = x @ p["square"]
-        return jnp.where(h > 0, h, 0.5 * h).argmax(-1), jnp.round(jnp.tanh(h)).astype(jnp.int8)
+        h = x @ p
+        narrow = jnp.tanh(h).astype(jnp.bfloat16) @ p.astype(jnp.bfloat16)
+        return jnp.where(h > 0, h, 0.5 * h).argmax(-1), narrow
 
-    lines = str(program.compile(fn, PARAMS, X)).splitlines()
+    shapes = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((64, 64), (32, 64))]
+    lines = str(program.compile(fn, *shapes)).splitlines()
     for kinds, meaning in (
         ("dot_general", "product, tested with random vectors"),
-        ("round", "committed rounding"),
+        ("convert_element_type", "committed rounding"),
         ("argmax", "committed decision, bits or indices"),
     ):
         [line] = [line for line in lines if meaning in line]

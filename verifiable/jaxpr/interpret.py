@@ -121,7 +121,7 @@ def _iterated(step: Step, init: Any, slices: Any, params: Mapping[str, Any]) -> 
     of length 0.
     """
     length, reverse = params["length"], params["reverse"]
-    if not jax.config.jax_disable_jit:
+    if not jax.config.jax_disable_jit:  # pyright: ignore[reportAttributeAccessIssue]
         unroll = params["unroll"]
         return lax.scan(step, init, slices, length=length, reverse=reverse, unroll=unroll)
 
@@ -139,10 +139,10 @@ def _iterated(step: Step, init: Any, slices: Any, params: Mapping[str, Any]) -> 
 
 
 def _stacked(values: Sequence[Array]) -> Array:
-    traced = any(isinstance(y, jax.core.Tracer) for y in values)
-    if traced or jnp.issubdtype(values[0].dtype, jax.dtypes.extended):
+    try:
+        return jnp.asarray(np.stack([np.asarray(y) for y in values]))
+    except TypeError:  # being traced, or random keys
         return jnp.stack(values)
-    return jnp.asarray(np.stack([np.asarray(y) for y in values]))
 
 
 def switch(equation: Equation, env: Env, branches: Sequence[Callable[[], Any]]) -> Any:
