@@ -148,7 +148,7 @@ WRONG: dict[str, Callable[[], Any]] = {
     "table of scores": lambda: checked(corridor.margin)(jnp.ones((2, 3))),
     "integer scores": lambda: checked(corridor.margin)(jnp.arange(3)),
     "one vector for many": lambda: projected(g=np.ones(6)),
-    "vectors of float32": lambda: statistic_of(g=np.ones((6, 5), np.float32)),
+    "vectors of float16": lambda: statistic_of(g=np.ones((6, 5), np.float16)),
     "signed vectors": lambda: statistic_of("int8", g=np.ones((6, 1), np.int64)),
     "list for the near operand": lambda: statistic_of(near=[1.0, 2.0]),
     "far operand of float32": lambda: weights(np.ones((4, 6), np.float32)),

@@ -333,6 +333,7 @@ def check(
 def _test(claim: Claim, context: Context, env: Env, regions: Mapping[int, Region]) -> Statistic:
     out = context.claimed[claim.index]
     given = context.yardstick(claim, env)
+    given = claim.form.cheapened(given) if context.strategy.cheap_first else given
     region = regions.get(claim.index)
     if region is None:
         return claim.form.test(interpret.read_all(env, claim.operands), out, given)

@@ -54,6 +54,8 @@ class Strategy:
         transposed copies, and one of few heads is too little work for XLA to spread over threads;
         0 for tiles of rows only.
       parts: number of programs that each test a part of the claims, at the same time.
+      cheap_first: whether products are tested in float32, and in float64 only where that leaves a
+        claim undecided.
 
     Raises:
       ValueError: no programs, or a negative size.
@@ -63,6 +65,7 @@ class Strategy:
     tile_bytes: int = 2**20
     column_bytes: int = 2**20
     parts: int = 1
+    cheap_first: bool = True
 
     def __post_init__(self) -> None:
         """Require at least one program and sizes that are not negative."""

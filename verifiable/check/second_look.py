@@ -123,7 +123,7 @@ class SecondLook:
         return found._replace(row=row, trip=trip)
 
     def retest(self, arguments: Any, index: int) -> Statistic:
-        """Test a claim again that is not finite, or whose operands are not: `Form.retest`.
+        """Test a claim again that is not finite, not its operands, or undecided: `Form.retest`.
 
         Args:
           arguments: `compiled.CheckArguments` of the run.

@@ -12,8 +12,9 @@ A failed test of an inexact claim or output only accuses. In the order of execut
 be rejected is looked at again (`second_look`), until one is shown wrong; those that rounding before
 them explains are indeterminate, `ill-conditioned`.
 
-A claim that is not finite, or whose operands are not, is first tested again (`Form.retest`): which
-of its rows overflow on honest devices, or are NaN on all of them, is not asked of every run.
+A claim that is not finite, whose operands are not, or that a cheap test left undecided
+(`Form.cheapened`), is first tested again (`Form.retest`): in float64, and with regard to which rows
+overflow on honest devices, or are NaN on all of them. That is not asked of every run.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from verifiable.check.receive import Problem
 from verifiable.check.replay import Findings
 from verifiable.check.second_look import Look
 from verifiable.claims.claim import Claim
-from verifiable.claims.statistic import Statistic, conditions
+from verifiable.claims.statistic import Statistic, conditions, retested
 from verifiable.report import Bound, ClaimResult, Corridor, Coverage, Report, Verdict
 
 # Failures that other rounding of the replayed operands may explain.
@@ -240,9 +241,7 @@ def _judge_claim(findings: Findings, claim: Claim, retest: Callable[[int], Stati
     found, taken = findings.statistics[claim.index], findings.taken[claim.index].reshape(-1)
     measured = _worst_trip(found, taken, claim.form.mismatch)
     if measured.reason in _RETESTED:
-        again = retest(claim.index)
-        pairs = zip(again, found, strict=True)
-        found = Statistic(*(np.where(taken, a.reshape(-1), b.reshape(-1)) for a, b in pairs))
+        found = retested(found, retest(claim.index), taken)
         measured = _worst_trip(found, taken, claim.form.mismatch)
     return measured
 

@@ -163,13 +163,17 @@ class Contraction(ABC):
         (batch..., rows...). It equals `apply` with one draw.
         """
 
+    @property
+    def normalizes(self) -> bool:
+        """Whether `weigh` multiplies the near operand by the norms, and `normalize` divides."""
+        return False
+
     def normalize(self, image: Array, norms: Array) -> Array:
         """A projection in the form that `apply` takes after `weigh`, given ||B_k: * w||.
 
         The two leave the product of near operand and projection as it is.
         """
-        del norms
-        return image
+        return image / jnp.where(norms == 0, 1.0, norms) if self.normalizes else image
 
     def weigh(self, near: Array, norms: Array) -> tuple[Array, Array]:
         """The near operand for `apply`, and sum_k A_ik^2 norms_k^2 as (batch..., rows...).

@@ -106,15 +106,14 @@ class DotGeneral(Contraction):
             return self.apply(near, values)[..., 0]
         return self._contracted_sums(self._scale_near(near, values))
 
-    def normalize(self, image: Array, norms: Array) -> Array:
-        """See `Contraction.normalize`."""
-        if self.blocks > 1:
-            return image
-        return image / jnp.where(norms == 0, 1.0, norms)
+    @property
+    def normalizes(self) -> bool:
+        """See `Contraction.normalizes`: in blocks, no one product serves the norms of all."""
+        return self.blocks == 1
 
     def weigh(self, near: Array, norms: Array) -> tuple[Array, Array]:
         """See `Contraction.weigh`."""
-        if self.blocks > 1:  # a norm for each block: no one product serves them all
+        if not self.normalizes:
             return near, self.near_sums(near * near, norms * norms)
         scaled = self._scale_near(near, norms)
         return scaled, self._contracted_sums(scaled * scaled)

@@ -209,8 +209,15 @@ class Form(ABC):
     def test(self, operands: list[Array], claim: Array, yardstick: Yardstick) -> Statistic:
         """Test what was committed against replayed operands; runs under `jax.enable_x64`."""
 
+    def cheapened(self, yardstick: Yardstick) -> Yardstick:
+        """The yardstick of a cheaper test that decides only what is clear; by default, of this one.
+
+        What it leaves undecided has no finite operands in the statistic, and `retest` decides it.
+        """
+        return yardstick
+
     def retest(self, operands: list[Array], claim: Array, yardstick: Yardstick) -> Statistic:
-        """Test once more a claim whose test found numbers that are not finite.
+        """Test once more a claim whose test found numbers that are not finite, or was undecided.
 
         A kind that must tell rows that are NaN on every device from others does so here, so that
         `test` need not. Arguments as of `test`; runs under `jax.enable_x64`.

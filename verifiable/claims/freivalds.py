@@ -35,9 +35,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Float64, Shaped, UInt64
+from jaxtyping import Float, Float32, Float64, Shaped, UInt64
 
 from verifiable.challenge import Challenge
+from verifiable.claims import single
 from verifiable.claims.contraction import Contraction
 from verifiable.claims.extremes import power_of_two, subnormal, tiny
 from verifiable.claims.statistic import RowStatistics, Statistic, summary
@@ -49,26 +50,30 @@ WEIGHT_FLOOR = 2.0**-12
 
 Vectors: TypeAlias = Float64[Any, "columns draws"] | UInt64[Any, "columns draws"]
 """Random vectors over the columns of B: normals for floats, residues for integers."""
+Rounded: TypeAlias = Float32[Any, "columns draws"]
+"""Normals in the type of a projection of `single.narrowed`."""
 
 
 class Projection(NamedTuple):
     """The projection of the far operand B, which the test uses in place of B.
 
+    It is float64, or in float32 for a cheap form of the test (`single`).
+
     Attributes:
-      image: `B r`, for `dot_general` over floats each row divided by its norm: float64, or
-        residues as uint64 for integers; (batch..., contracted..., blocks * draws).
-      weights: w, float64 (batch, columns).
-      norms: ||B_k: * w||, with what flushing costs, float64 (batch..., contracted..., blocks).
-      floor: what flushing may add to a row of C or take from one of A, float64 (batch,).
+      image: `B r`, for `dot_general` over floats each row divided by its norm; residues as uint64
+        for integers; (batch..., contracted..., blocks * draws).
+      weights: w, (batch, columns).
+      norms: ||B_k: * w||, with what flushing costs, (batch..., contracted..., blocks).
+      floor: what flushing may add to a row of C or take from one of A, (batch,).
       scale: the power of two that B was divided by, float64 (), if a type is float64; else None.
 
     For integers, only the image is set.
     """
 
-    image: Float64[Any, "*sums draws"] | UInt64[Any, "*sums draws"]
-    weights: Float64[Any, "batch columns"] | None = None
-    norms: Float64[Any, "*sums 1"] | None = None
-    floor: Float64[Any, " batch"] | None = None
+    image: Float[Any, "*sums draws"] | UInt64[Any, "*sums draws"]
+    weights: Float[Any, "batch columns"] | None = None
+    norms: Float[Any, "*sums 1"] | None = None
+    floor: Float[Any, " batch"] | None = None
     scale: Float64[Any, ""] | None = None
 
 
@@ -76,13 +81,13 @@ class Applied(NamedTuple):
     """The share of the near operand A in a test; see `additive` for sums over parts of it.
 
     Attributes:
-      product: A (B r), float64, or residues as uint64 for integers; (batch..., rows..., draws).
-      energy: sum_k A_ik^2 ||B_k: * w||^2, float64 (batch..., rows...); None for integers.
+      product: A (B r) in the type of the projection; (batch..., rows..., draws).
+      energy: sum_k A_ik^2 ||B_k: * w||^2, (batch..., rows...); None for integers.
       top: the power of two that A was divided by, float64 (), if a type is float64; else None.
     """
 
-    product: Float64[Any, "*rows draws"] | UInt64[Any, "*rows draws"]
-    energy: Float64[Any, "*rows"] | None = None
+    product: Float[Any, "*rows draws"] | UInt64[Any, "*rows draws"]
+    energy: Float[Any, "*rows"] | None = None
     top: Float64[Any, ""] | None = None
 
 
@@ -192,7 +197,7 @@ def test(
     near: Shaped[Any, "*near"],
     projection: Projection,
     out: Shaped[Any, "*out"],
-    g: Vectors,
+    g: Vectors | Rounded,
     *,
     eps: float,
     limit: float,
@@ -229,7 +234,7 @@ def apply(
       ValueError: the projection is of integers, the contraction of floats.
     """
     image, norms = projection.image, projection.norms
-    wide = near.astype(jnp.float64)
+    wide = near.astype(jnp.float64 if contraction.exact else image.dtype)
     if contraction.exact:
         product = field.apply_linear(
             lambda limbs: contraction.apply(wide, limbs),
@@ -280,7 +285,7 @@ def compare(
     applied: Applied,
     projection: Projection,
     out: Shaped[Any, "*out"],
-    g: Vectors,
+    g: Vectors | Rounded,
     *,
     eps: float,
     limit: float,
@@ -289,7 +294,7 @@ def compare(
     """The rest of a test: compare a claimed output with the share of the near operand.
 
     Rows can be tested in any portions, since each is decided by itself. Arguments as of `test`.
-    What is not finite is decided by `nonfinite.retest`.
+    What is not finite, or undecided in float32, is decided by `nonfinite.retest`.
 
     Returns:
       Statistics of the rows, (batch..., rows...).
@@ -297,6 +302,8 @@ def compare(
     if contraction.exact:
         return _compare_exact(contraction, applied.product, out, g, field)
     rho, energy, sigma, theirs = deviations(contraction, applied, projection, out, g, eps)
+    if rho.dtype == jnp.float32:
+        return by_row(contraction, single.decide(rho, sigma, eps, limit))
     own = jnp.isfinite(energy)
     found = RowStatistics(
         ratio=ratios(rho, sigma, limit, own),
@@ -367,7 +374,7 @@ def deviations(
     weights, floor, energy = projection.weights, projection.floor, applied.energy
     if weights is None or floor is None or energy is None:
         raise ValueError("a projection of integers cannot test floats")
-    claimed = out.astype(jnp.float64)
+    claimed = out.astype(applied.product.dtype)
     if applied.top is not None:
         theirs = contraction.out_sums((~jnp.isfinite(claimed)).astype(jnp.float64)) == 0
         # Without the barrier, XLA would divide by the product of the two, which may vanish.
@@ -380,7 +387,7 @@ def deviations(
         claim = contraction.out_sums(claimed * claimed)
         theirs = jnp.isfinite(claim)
     rho = contraction.fold(claimed, g) - applied.product
-    # If the floor overflows, every honest product has vanished.
-    floor = jnp.minimum(floor, 2.0**1000)
+    if floor.dtype == jnp.float64:  # if the floor overflows, every honest product has vanished
+        floor = jnp.minimum(floor, 2.0**1000)
     sigma = eps * jnp.sqrt(energy + claim) + by_batch(contraction, floor, energy)
     return rho, energy, sigma, theirs

@@ -119,6 +119,19 @@ def first(flags: Array) -> Array:
     return jnp.min(jnp.where(flags, indices, jnp.int32(size)), initial=size)
 
 
+def retested(before: Statistic, again: Statistic, taken: Array) -> Statistic:
+    """A statistic after a second test of the claim, by trip; untaken branches keep the first.
+
+    Args:
+      before: over all trips of the scans around the claim, as numpy arrays.
+      again: of the second test.
+      taken: whether the claim's branch was taken, by trip.
+    """
+    flags = np.reshape(taken, -1)
+    pairs = zip(again, before, strict=True)
+    return Statistic(*(np.where(flags, np.reshape(a, -1), np.reshape(b, -1)) for a, b in pairs))
+
+
 def conditions(statistic: Statistic, mismatch: str) -> tuple[tuple[str, Array], ...]:
     """The conditions of acceptance, in the order of judgement, each with the code of its failure.
 
