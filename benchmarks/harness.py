@@ -104,7 +104,18 @@ class Benchmark(Protocol):
 
 def names() -> list[str]:
     """Return the names of all benchmarks, sorted; the other modules are helpers."""
-    own = {"harness", "tables", "boinc", "devices", "cheats", "forged", "trials", "zoo", "__main__"}
+    own = {
+        "harness",
+        "tables",
+        "boinc",
+        "devices",
+        "cheats",
+        "forged",
+        "trials",
+        "zoo",
+        "noise",
+        "__main__",
+    }
     return sorted(m.name for m in pkgutil.iter_modules([str(HERE)]) if m.name not in own)
 
 

@@ -7,6 +7,8 @@ vectors) says that the row passes with probability at most P(chi2_t <= L / kappa
 is Clopper and Pearson's at 99.9 %: its lower end above the bound would refute the bound, and for
 kappa <= 1 an upper end below 1 - phi would refute completeness.
 
+*Float32 first* (`noise`): what its rounding adds, and whether it decides as float64 does.
+
 *What slips through.* Calibrated on trained weights (`largest_eps` of products, `largest_slack` of
 roundings, in units of |v| + rms), a row is caught with probability 1 - 1e-9 from
 ||delta * w|| = kappa sigma on. `worst_row` is kappa sigma / ||C * w||, the largest over all rows of
@@ -37,6 +39,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks import noise
 from benchmarks.harness import RESULTS, Row, clopper_pearson
 from protocols.demo import models
 from verifiable import challenge, program
@@ -60,12 +63,13 @@ RENEWED = 16
 
 
 def rows(quick: bool) -> Iterator[Row]:
-    """Measure deviations, wrong integers, what slips through, the attack, then honest runs."""
+    """Measure deviations, float32, integers, what slips through, the attack, honest runs."""
     trials = 300 if quick else 2_000
     found = list(deviations(trials))
     yield from found
     if not quick:
         plot(found, RESULTS / "soundness.svg")
+    yield from noise.rows(quick)
     yield from integers(trials)
     yield from slips(quick)
     yield from attacks(5 if quick else 100)

@@ -31,7 +31,7 @@ NOISE = 0.4  # of an entry of rho, in units of u sqrt(max(K, n)) s_i
 _MARGIN = 1.5  # half of eps over the noise
 _LONGEST = 2**20  # terms of a sum: the error of a sum of squares stays below a sixteenth
 _UNIT = 2.0**30  # of scales; larger where a weight would be below 1 in this unit
-_LEAST, _MOST = 2.0**-36, 2.0**60  # scales of rows, in these units
+_LEAST, _MOST = 2.0**-20, 2.0**60  # scales of rows, in these units
 _LEAST_NORM = 2.0**-100  # of a row of B, in these units
 
 
