@@ -33,14 +33,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Say what the mark is for."""
+    """Say what the mark is for, and what holds for all tests."""
+    compilation.everything = config.option.optimised
     config.addinivalue_line("markers", "optimised: compile as users do; for bits and tolerances")
 
 
 def pytest_collection_finish() -> None:
-    """Leave what the imports made out of every later collection: it lives as long as the run."""
+    """Leave what the imports made out of every later collection: it lives as long as the run.
+
+    Tracing makes many objects that soon go by their counts: collections are worth it less often.
+    """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -54,5 +59,4 @@ def _memory_of_a_module() -> Iterator[None]:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Compile what a test and its fixtures run without optimisations, unless it is marked."""
     if "jax" in sys.modules:
-        marked = item.get_closest_marker("optimised") is not None
-        compilation.optimise(on=marked or item.config.option.optimised)
+        compilation.optimise(on=item.get_closest_marker("optimised") is not None)

@@ -7,16 +7,31 @@ floats may be others.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 # The emitters of fused operations take more than half of the time; XLA's earlier ones emit the same
 # operations. Code is cut into up to 32 parts for threads, which costs a third of what is left.
 _QUICK = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 1}
 
+# Whether all tests compile as users do (`--optimised`).
+everything = False
+
+
+@contextmanager
+def without_optimisations() -> Iterator[None]:
+    """Compile a part of an optimised test without optimisations: what is not about bits."""
+    optimise(on=False)
+    try:
+        yield
+    finally:
+        optimise(on=True)
+
 
 def optimise(*, on: bool) -> None:
     """Let XLA optimise what is compiled from now on, as for users, or not."""
+    on = on or everything
     import jax  # noqa: PLC0415 - many tests need no JAX
     from jax._src import compiler  # noqa: PLC0415
 

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from jax import lax
 
+from tests.helpers import compilation
 from tests.helpers.looks import first_look_only
 from tests.helpers.programs import FEW, PARAMS, RNG, ROWS, SECRET, WIDTH, Case, X, weights
 from verifiable import challenge, errors, program
@@ -117,31 +118,39 @@ def run(p: Any, x: Any, steps: list[Callable[[Any, Any], Any]]) -> Any:
 @settings(max_examples=2, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.permutations(STEPS), st.data())
 def test_random_programs(steps: Any, data: st.DataObject) -> None:
-    """Every step, in any order; one long program compiles faster than many short ones."""
+    """Every step, in any order; one long program compiles faster than many short ones.
+
+    The bits of runs are those of users' compilers; `--optimised` compiles the check so, too.
+    """
     for part in (steps[:5], steps[5:]):
         case = Case(functools.partial(run, steps=part), PARAMS, X)
         plain = jax.jit(case.fn)(PARAMS, X)
         jax.tree.map(np.testing.assert_array_equal, case.y, plain)
-        assert case.check().verdict is Verdict.ACCEPT, case.check()
-        y, trace = case.op_by_op()
-        report = case.check(y, trace)
-        # The last bits may decide the argmax of a near-tie: never a reject.
-        assert report.verdict is not Verdict.REJECT, report
-        if np.array_equal(y["answer"], case.y["answer"]):
-            assert report.verdict is Verdict.ACCEPT, report
-        for claim in case.program.claims:
-            # One element of a row moves by much more than 100 times what the row may deviate.
-            position = data.draw(st.integers(0, int(np.prod(claim.shape)) - 1))
+        with compilation.without_optimisations():
+            judge_random_program(case, data)
 
-            def bump(c: Any, position: int = position) -> None:
-                c.reshape(-1)[position] += 30.0
 
-            with first_look_only() if claim.index else nullcontext():
-                report = case.check(claims=case.changed(claim.index, bump))
-            assert report.verdict is not Verdict.ACCEPT
-            if not claim.discontinuities:
-                assert report.verdict is Verdict.REJECT, report
-                assert report.worst > 100
+def judge_random_program(case: Case, data: st.DataObject) -> None:
+    assert case.check().verdict is Verdict.ACCEPT, case.check()
+    y, trace = case.op_by_op()
+    report = case.check(y, trace)
+    # The last bits may decide the argmax of a near-tie: never a reject.
+    assert report.verdict is not Verdict.REJECT, report
+    if np.array_equal(y["answer"], case.y["answer"]):
+        assert report.verdict is Verdict.ACCEPT, report
+    for claim in case.program.claims:
+        # One element of a row moves by much more than 100 times what the row may deviate.
+        position = data.draw(st.integers(0, int(np.prod(claim.shape)) - 1))
+
+        def bump(c: Any, position: int = position) -> None:
+            c.reshape(-1)[position] += 30.0
+
+        with first_look_only() if claim.index else nullcontext():
+            report = case.check(claims=case.changed(claim.index, bump))
+        assert report.verdict is not Verdict.ACCEPT
+        if not claim.discontinuities:
+            assert report.verdict is Verdict.REJECT, report
+            assert report.worst > 100
 
 
 # What a device may send instead of a trace.
