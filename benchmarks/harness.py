@@ -114,6 +114,7 @@ def names() -> list[str]:
         "trials",
         "zoo",
         "noise",
+        "evms",
         "__main__",
     }
     return sorted(m.name for m in pkgutil.iter_modules([str(HERE)]) if m.name not in own)

@@ -1,0 +1,1 @@
+"""Mutated calls of the contract, and another EVM to make them in."""
