@@ -23,12 +23,13 @@ from protocols.settlement.submission import (
     require_open,
     verify_certificate,
 )
-from protocols.settlement.votes import Vote
+from protocols.settlement.votes import Vote, decode_version, vote_of
 from verifiable import bls, encoding
 from verifiable.errors import MalformedEncoding
 
 VERSION: Final = 1
 _KIND: Final = "attempt justification"
+_BROKEN: Final = "broken report"
 _MAX_SIZE: Final = 2**18  # more than the reports of 256 members take
 
 
@@ -168,3 +169,27 @@ class BrokenReport:
         """
         self.report.verify(committee)
         self.lock.verify(committee)
+
+    def encode(self) -> bytes:
+        """The one encoding of this evidence."""
+        sides = [
+            x for v in (self.report, self.lock) for x in (v.statement.message, v.signature.encoded)
+        ]
+        return encoding.encode([_BROKEN, VERSION, self.report.member, *sides])
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """Read evidence.
+
+        Raises:
+          MalformedEncoding: not the encoding of any (InvalidPoint for a malformed signature).
+          SettlementError: no-conflict.
+        """
+        match decode_version(_BROKEN, data):
+            case [int(member), bytes(told), bytes(sign_told), bytes(done), bytes(sign_done)]:
+                return cls(
+                    report=vote_of(LockReport, member, told, sign_told),
+                    lock=vote_of(Lock, member, done, sign_done),
+                )
+            case _:
+                raise MalformedEncoding("expected a report and a lock of one member")

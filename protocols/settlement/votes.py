@@ -71,7 +71,7 @@ class Vote(Generic[S]):
         fields = decode_version(f"{kind.KIND} vote", data)
         match fields:
             case [int(member), bytes(statement), bytes(signature)]:
-                return _vote(kind, member, statement, signature)
+                return vote_of(kind, member, statement, signature)
             case _:
                 raise MalformedEncoding(f"expected a vote on a statement of the kind {kind.KIND}")
 
@@ -149,7 +149,7 @@ class Equivocation(Generic[S]):
         match fields:
             case [int(member), bytes(a), bytes(sign_a), bytes(b), bytes(sign_b)]:
                 return Equivocation(
-                    first=_vote(kind, member, a, sign_a), second=_vote(kind, member, b, sign_b)
+                    first=vote_of(kind, member, a, sign_a), second=vote_of(kind, member, b, sign_b)
                 )
             case _:
                 raise MalformedEncoding(f"expected two votes on statements of the kind {kind.KIND}")
@@ -176,7 +176,8 @@ def decode_version(kind: str, data: bytes, version: int = VERSION) -> list[Any]:
             raise MalformedEncoding(f"expected version {version} of the kind {kind!r}")
 
 
-def _vote(kind: type[S], member: int, statement: bytes, signature: bytes) -> Vote[S]:
+def vote_of(kind: type[S], member: int, statement: bytes, signature: bytes) -> Vote[S]:
+    """The vote of decoded fields. Raises MalformedEncoding."""
     if type(member) is not int or not 0 <= member < MAX_MEMBERS:
         raise MalformedEncoding(
             f"a member must have a number from 0 to {MAX_MEMBERS - 1}, got {member!r}"

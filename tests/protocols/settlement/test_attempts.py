@@ -7,6 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from protocols.settlement.attempts import BrokenReport, Justification
 from protocols.settlement.signer import (
@@ -45,6 +47,7 @@ from tests.helpers.committees import (
     submission,
     vote,
 )
+from verifiable import encoding
 from verifiable.bls import BadSignature
 from verifiable.errors import MalformedEncoding, VerificationError
 
@@ -309,18 +312,71 @@ def locked_in(attempt: int, choice: bytes = STATEMENT.digest, member: int = 0) -
     return vote(FOUR, member, HEAD.attempt(Lock, attempt, choice))
 
 
+BROKEN = (
+    BrokenReport(report=told(0), lock=locked_in(0)),
+    BrokenReport(report=told(0, 2, 1, STATEMENT.digest), lock=locked_in(1)),
+    BrokenReport(report=told(0, 2, 1, STATEMENT.digest), lock=locked_in(0, OTHER_STATEMENT.digest)),
+)
+
+
 def test_a_hidden_lock_convicts():
-    for evidence in (
-        BrokenReport(report=told(0), lock=locked_in(0)),
-        BrokenReport(report=told(0, 2, 1, STATEMENT.digest), lock=locked_in(1)),
-        BrokenReport(
-            report=told(0, 2, 1, STATEMENT.digest), lock=locked_in(0, OTHER_STATEMENT.digest)
-        ),
-    ):
+    for evidence in BROKEN:
         evidence.verify(FOUR)
+        assert BrokenReport.decode(evidence.encode()) == evidence
         forged = replace(evidence, lock=replace(evidence.lock, signature=told(0).signature))
         with pytest.raises(BadSignature):
             forged.verify(FOUR)
+
+
+def broken(**changes: Any) -> bytes:
+    """An encoding of evidence with fields changed, or several in place of one."""
+    fields = dict(zip("kind version member told by done also".split(), FIELDS, strict=True))
+    return encoding.encode([*(fields | changes).values()])
+
+
+FIELDS: list[Any] = encoding.decode(BROKEN[0].encode(), max_size=2048)
+
+# What a stranger sends in place of evidence.
+NOT_BROKEN: dict[str, bytes] = {
+    "another kind": broken(kind="report equivocation"),
+    "another version": broken(version=2),
+    "a version that is no number": broken(version=True),
+    "a member beyond 255": broken(member=256),
+    "a member that is no number": broken(member=False),
+    "the lock first": broken(told=FIELDS[5], done=FIELDS[3]),
+    "a report cut short": broken(told=FIELDS[3][:-1]),
+    "no signature": broken(also=b""),
+    "an infinite signature": broken(also=b"\xc0" + bytes(95)),
+    "one field more": broken(more=0),
+    "bytes after the end": broken() + b"\0",
+    "a long head": b"\x98\x07" + broken()[1:],
+    "a megabyte": broken(told=bytes(2**20)),
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("name", NOT_BROKEN)
+def test_evidence_that_is_none_is_malformed(name: str):
+    assert BrokenReport.decode(broken()) == BROKEN[0]
+    with pytest.raises(MalformedEncoding):
+        BrokenReport.decode(NOT_BROKEN[name])
+
+
+@settings(max_examples=150)
+@given(st.sampled_from(BROKEN), st.data())
+def test_mutated_evidence_convicts_nobody(evidence: BrokenReport, data: st.DataObject):
+    """Whatever is changed, another encoding is refused, or is of what this member signed."""
+    raw = bytearray(evidence.encode())
+    for _ in range(data.draw(st.integers(1, 2))):
+        at = data.draw(st.integers(0, len(raw)))
+        raw[at : at + data.draw(st.integers(0, 2))] = data.draw(st.binary(max_size=2))
+    try:
+        read = BrokenReport.decode(bytes(raw))
+        assert read.encode() == bytes(raw)
+        read.verify(FOUR)
+    except VerificationError:
+        return
+    assert read == evidence
 
 
 HONEST_PAIRS = {
