@@ -10,8 +10,9 @@
                       Blame, Conclude
 
 `state` defines the values, `step` handles events, `phases` moves a job from one phase to the next,
-and `ballots` decides on the ballots that stand. `runs` makes messages of runs, and `audit` audits a
-ballot: they need JAX, and are imported by their own names. Rules: specs/replicated.md.
+and `ballots` decides on the ballots that stand. `runs` makes messages of runs, `audit` audits a
+ballot, and `mismatch` shows a false answer to others: they need JAX, and are imported by their own
+names. Rules: specs/replicated.md.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 An honest trace says nothing about a revealed value that is not its y, and the vote counts revealed
 values. So an audit compares the two itself, whatever else it finds: two colluders that reveal a
 false value over honest traces are rejected, and convicted, since the opened leaves of y show the
-difference to anybody. An upload that the worker did not sign is no answer to the audit: it is
+difference to anybody (`mismatch`). An upload that its worker did not sign answers no audit: it is
 refused, and gives no verdict. Needs JAX. Rules: specs/replicated.md.
 """
 

@@ -45,6 +45,11 @@ def answer_of(form: AnswerForm, y: Any) -> bytes:
       TypeError: a leaf is not an array, or has no canonical bytes.
     """
     data = b"".join(map(tensor_bytes, tree_util.tree_leaves(y)))
+    return answer_value(form, data)
+
+
+def answer_value(form: AnswerForm, data: bytes) -> bytes:
+    """What a reveal holds of an answer with these canonical bytes."""
     return data if form is AnswerForm.BYTES else tagged_hash("answer bytes", data)
 
 

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from protocols.identities import Identity
 from protocols.messages import (
@@ -22,22 +24,33 @@ from protocols.messages import (
     Reason,
     Reveal,
     RevealRequest,
+    Signed,
     TraceRequest,
+    UnknownWorker,
     Upload,
     sign,
 )
 from protocols.replicated import AskReveal, Audit, Blame, Conclude, Dispatch, Phase, order
 from protocols.replicated.audit import AuditFinding, Auditor, audited
+from protocols.replicated.mismatch import AnswerMismatch, NoMismatch, answer_leaves
 from protocols.replicated.orders import trace_request
 from protocols.replicated.runs import answer_of, input_digest, reveal_of
 from tests.helpers.jobs import JOB, TOLERANCE, Run, rules
 from verifiable import challenge, program
+from verifiable import trace as traces
 from verifiable.encoding import tagged_hash, tensor_bytes
+from verifiable.errors import (
+    MalformedEncoding,
+    MalformedProof,
+    RootMismatch,
+    VerificationError,
+)
 from verifiable.key import VerifierKey
 from verifiable.policy import Policy
 from verifiable.program import Program
 from verifiable.report import Verdict
 from verifiable.submission import Submission
+from verifiable.trace import Opening
 from verifiable.voting.quorum import FixedSize
 
 RNG = np.random.default_rng(5)
@@ -252,3 +265,138 @@ def test_every_task_that_concerns_a_worker_has_an_order():
     (end,) = run.all(Conclude)
     assert order(job, end) == run.end.decision
     assert run.end.decision.coordinator == job.coordinator
+
+
+# ------------------------------------------------------------------- evidence of an answer mismatch
+
+REGISTERED = {identity.id: identity for identity in IDS}
+
+
+def ballot(reveal: Reveal, by: Ed25519PrivateKey | None = None) -> Signed[Reveal]:
+    return sign(reveal, (by or SIGNER[reveal.worker]).sign)
+
+
+@pytest.mark.parametrize("form", AnswerForm)
+def test_anybody_is_shown_a_false_value_without_key_parameters_or_inputs(form: AnswerForm):
+    job, made = asked(form), compiled()[0]
+    evidence = AnswerMismatch.of(job, ballot(lying(BOB, job)), ran(), made)
+    read = AnswerMismatch.decode(evidence.encode(), made.layout)
+    assert read == evidence
+    assert read.verify(made, REGISTERED).worker == BOB
+    with pytest.raises(ValueError, match="is the answer"):
+        AnswerMismatch.of(job, ballot(honest(BOB, job)), ran(), made)
+    with pytest.raises(ValueError, match="not what the reveal commits to"):
+        AnswerMismatch.of(job, ballot(lying(BOB, job)), ran(cheat=True), made)
+
+
+def opened(sent: Submission) -> Opening:
+    """The leaves of y of another run."""
+    committed = traces.commit(sent.y, sent.trace)
+    return committed.open(answer_leaves(compiled()[0].layout))
+
+
+def accused(
+    job: Job, reveal: Reveal, opening: Opening | None = None, **more: Any
+) -> AnswerMismatch:
+    """Evidence that an accuser made up."""
+    return AnswerMismatch(
+        job=job, reveal=ballot(reveal, **more).encode(), opening=opening or opened(ran())
+    )
+
+
+def one_leaf_more(opening: Opening) -> Opening:
+    return dataclasses.replace(opening, leaves=(*opening.leaves, opening.leaves[-1]))
+
+
+def cut(opening: Opening, **change: tuple[bytes, ...]) -> Opening:
+    return dataclasses.replace(opening, **change)
+
+
+# What an accuser shows of an honest worker, or makes up, and why the judge refuses it.
+FRAMES: dict[str, tuple[type[Exception], Any]] = {
+    "the worker's own answer": (NoMismatch, lambda j: accused(j, honest(BOB, j))),
+    "the answer of another run": (
+        RootMismatch,
+        lambda j: accused(j, honest(BOB, j), opened(ran(cheat=True))),
+    ),
+    "a false value that it did not sign": (
+        InvalidSignature,
+        lambda j: accused(j, lying(BOB, j), by=SIGNER[CAROL]),
+    ),
+    "a worker that is not registered": (
+        UnknownWorker,
+        lambda j: accused(j, dataclasses.replace(lying(BOB, j), worker=bytes(32)), by=KEYS[0]),
+    ),
+    "a reveal for another job": (
+        NoMismatch,
+        lambda j: accused(j, dataclasses.replace(lying(BOB, j), job=bytes(32))),
+    ),
+    "a reveal for another epoch": (
+        NoMismatch,
+        lambda j: accused(j, dataclasses.replace(lying(BOB, j), epoch=j.epoch + 1)),
+    ),
+    "the job with the other form of answers": (
+        NoMismatch,
+        lambda j: dataclasses.replace(
+            accused(j, honest(BOB, j)), job=dataclasses.replace(j, answer=AnswerForm.BYTES)
+        ),
+    ),
+    "a job for another program": (
+        NoMismatch,
+        lambda j: accused(
+            dataclasses.replace(j, program=bytes(32)),
+            lying(BOB, dataclasses.replace(j, program=bytes(32))),
+        ),
+    ),
+    "a trace of another size": (
+        MalformedProof,
+        lambda j: accused(j, dataclasses.replace(lying(BOB, j), trace_size=10**6)),
+    ),
+    "another root": (
+        RootMismatch,
+        lambda j: accused(j, dataclasses.replace(lying(BOB, j), trace_root=bytes(32))),
+    ),
+    "no leaves": (
+        MalformedProof,
+        lambda j: accused(j, lying(BOB, j), cut(opened(ran()), leaves=(), proof=())),
+    ),
+    "a leaf more": (
+        MalformedProof,
+        lambda j: accused(j, lying(BOB, j), one_leaf_more(opened(ran()))),
+    ),
+    "no proof": (MalformedProof, lambda j: accused(j, lying(BOB, j), cut(opened(ran()), proof=()))),
+    "a leaf cut short": (
+        MalformedEncoding,
+        lambda j: accused(
+            j,
+            lying(BOB, j),
+            cut(opened(ran()), leaves=(*opened(ran()).leaves[:-1], opened(ran()).leaves[-1][:-1])),
+        ),
+    ),
+    "a boolean that is none": (
+        MalformedEncoding,
+        lambda j: accused(
+            j, lying(BOB, j), cut(opened(ran()), leaves=(b"\2" * 128, *opened(ran()).leaves[1:]))
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FRAMES)
+def test_no_evidence_is_made_of_an_honest_worker(name: str):
+    error, make = FRAMES[name]
+    with pytest.raises(error):
+        make(asked()).verify(compiled()[0], REGISTERED)
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_hostile_evidence_raises_nothing_else_and_convicts_nobody(data: st.DataObject):
+    job, made = asked(), compiled()[0]
+    raw = bytearray(accused(job, honest(BOB, job)).encode())
+    for _ in range(data.draw(st.integers(0, 3))):
+        at = data.draw(st.integers(0, len(raw)) | st.integers(0, 600))
+        raw[at : at + data.draw(st.integers(0, 2))] = data.draw(st.binary(max_size=2))
+    for hostile in (bytes(raw), bytes(raw) + bytes(2**20), bytes(raw)[:-1]):
+        with pytest.raises(VerificationError):
+            AnswerMismatch.decode(hostile, made.layout).verify(made, REGISTERED)
