@@ -19,7 +19,7 @@ PACKAGES = ("verifiable", "protocols")
 # Root modules and folders of `verifiable`: each imports only what stands before it.
 ORDER = (
     "_version errors encoding field report policy merkle challenge trace key submission "
-    "jaxpr claims check program freivalds"
+    "jaxpr claims check program family freivalds"
 ).split()
 
 # Beside them, what each may import of the others.

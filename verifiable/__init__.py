@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         challenge,
         encoding,
         errors,
+        family,
         freivalds,
         key,
         merkle,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
         voting,
     )
     from verifiable.check.evidence import Evidence, evidence_of, verify_evidence
+    from verifiable.family import Family, compile_family
     from verifiable.key import VerifierKey
     from verifiable.policy import Policy
     from verifiable.program import Program, compile, parameter_root
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Commitment",
     "Evidence",
+    "Family",
     "Policy",
     "Program",
     "Report",
@@ -57,9 +60,11 @@ __all__ = [
     "bls",
     "challenge",
     "compile",
+    "compile_family",
     "encoding",
     "errors",
     "evidence_of",
+    "family",
     "freivalds",
     "key",
     "merkle",
@@ -76,6 +81,7 @@ __all__ = [
 _HOMES = {
     "Commitment": "trace",
     "Evidence": "check.evidence",
+    "Family": "family",
     "Policy": "policy",
     "Program": "program",
     "Report": "report",
@@ -83,13 +89,14 @@ _HOMES = {
     "Verdict": "report",
     "VerifierKey": "key",
     "compile": "program",
+    "compile_family": "family",
     "evidence_of": "check.evidence",
     "parameter_root": "program",
     "verify_evidence": "check.evidence",
 }
 _MODULES = frozenset(
-    "audits bls challenge check claims encoding errors field freivalds jaxpr key merkle policy "
-    "program report submission trace voting".split()
+    "audits bls challenge check claims encoding errors family field freivalds jaxpr key merkle "
+    "policy program report submission trace voting".split()
 )
 
 

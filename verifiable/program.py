@@ -28,7 +28,6 @@ import jax
 
 from verifiable import policy as policies
 from verifiable import trace as traces
-from verifiable._version import __version__
 from verifiable.challenge import Challenge
 from verifiable.check import calibration, corridor, describe, partition, program_id, schedule
 from verifiable.check import execute as prover
@@ -38,14 +37,14 @@ from verifiable.check.near_ties import warn_of_steerable_choices
 from verifiable.check.receive import Problem, ReceivedArrays, misnamed, receive, uncommitted
 from verifiable.check.replay import Findings
 from verifiable.check.schedule import Strategy
-from verifiable.check.self_test import require_right
 from verifiable.check.settings import neutral, require_threads
+from verifiable.check.setup import make_key
 from verifiable.check.specification import Specification
 from verifiable.check.trees import RootMemory, abstract, parameter_root
 from verifiable.check.verdict import judge, refuse
 from verifiable.errors import require_type
 from verifiable.jaxpr import flatten
-from verifiable.key import KeyHeader, VerifierKey
+from verifiable.key import VerifierKey
 from verifiable.policy import Policy
 from verifiable.report import Corridor, Report
 from verifiable.submission import Submission
@@ -140,7 +139,6 @@ class Program(Specification):
     def _executed(self) -> Callable[..., tuple[Any, Trace]]:
         return jax.jit(self.execute)
 
-    @neutral()
     def setup(self, params: Any, challenge: Challenge) -> VerifierKey:
         """Make the verifier key: everything that the check needs of the parameters.
 
@@ -153,20 +151,7 @@ class Program(Specification):
           TypeError: a leaf is not an array, or `challenge` is not a `Challenge`.
           ValueError: another tree, shape or dtype, or a parameter that is compared is subnormal.
         """
-        require_type("challenge", challenge, Challenge)
-        params = self.conform_params(params)
-        self.require_normal(params)
-        header = KeyHeader(
-            program=self.id,
-            policy=self.policy.id,
-            parameters=parameter_root(params),
-            challenge=challenge.id,
-            version=__version__,
-        )
-        arrays = functools.partial(self._compiled_setup.arrays, params, challenge)
-        key = VerifierKey(header, arrays())
-        require_right(self, params, arrays, key.arrays)
-        return key
+        return make_key([self], params, challenge, name=self.id)
 
     @neutral()
     def verify(
@@ -259,11 +244,12 @@ class Program(Specification):
     @cached_property
     def compiled_check(self) -> CompiledCheck:
         """The compiled measurements of `check`."""
-        shapes = self._compiled_setup.shapes
-        return CompiledCheck(program=self, key=shapes, strategy=self.strategy)
+        key = self.compiled_setup.layout
+        return CompiledCheck(program=self, key=key, strategy=self.strategy)
 
     @cached_property
-    def _compiled_setup(self) -> CompiledSetup:
+    def compiled_setup(self) -> CompiledSetup:
+        """The compiled evaluation of `setup`, and the layout of its keys."""
         return CompiledSetup(program=self)
 
     def _judge(

@@ -8,9 +8,10 @@ return numbers and decide nothing; `verdict` decides.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, Self
 
 import jax
@@ -18,18 +19,20 @@ import jax.numpy as jnp
 
 from verifiable.challenge import Challenge
 from verifiable.check import known, replay, schedule, settings
+from verifiable.check.key_layout import KeyLayout
 from verifiable.check.near_ties import NearTies
 from verifiable.check.outputs import compare
 from verifiable.check.replay import Findings
 from verifiable.check.schedule import Packed, Strategy
 from verifiable.check.second_look import SecondLook
 from verifiable.check.specification import Specification
-from verifiable.check.trees import by_name
 from verifiable.claims import freivalds
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Env
 from verifiable.key import VerifierKey, require_arrays
 from verifiable.trace import Trace
+
+Vectors = dict[str, Array]  # by label
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -47,6 +50,7 @@ class CompiledSetup:
         params: Any,
         challenge: Challenge,
         *,
+        have: Mapping[str, Array] = MappingProxyType({}),
         moves: bool = True,
         apply: interpret.Apply | None = None,
     ) -> dict[str, Array]:
@@ -55,33 +59,48 @@ class CompiledSetup:
         Args:
           params: the parameters.
           challenge: for the random vectors.
+          have: arrays of a key of the same parameters, challenge and policy, which are not made
+            again.
           moves: whether what only a second look needs is among them (`known`).
           apply: evaluates an equation without bodies, not compiled; None to compile.
         """
+        layout = self.layout
+        missing = [name for name in layout.names if name not in have]
         with jax.enable_x64(True):
-            vectors = {
-                name: jnp.asarray(freivalds.vectors(challenge, name, self.program.policy.draws))
-                for name in self._sets
-            }
+            found = dict(have)
+            for label in self._sets:
+                if f"vectors/{label}" in missing:
+                    drawn = freivalds.vectors(challenge, label, self.program.policy.draws)
+                    found[f"vectors/{label}"] = jnp.asarray(drawn)
+            vectors = {label: found[f"vectors/{label}"] for label in self._sets}
             constants = list(self.program.function.constants)
-            residual = (self._residual if apply else self._compiled)(
-                constants, params, vectors, *filter(None, [apply])
-            )
-            found = {"vectors": vectors, "residual": residual}
-            if moves and jax.tree.leaves(self.shapes["moves"]):
-                found["moves"] = self._compiled_moves(constants, params, vectors, residual)
-        return by_name(found)
+            of_moves = [name for name in missing if name.startswith("moves/")]
+            wanted = tuple(n for n in missing if n not in found and n not in of_moves)
+            if wanted and apply is None:
+                found |= self._compiled(wanted, constants, params, vectors)
+            elif wanted:
+                found |= self._residual(wanted, constants, params, vectors, apply)
+            if moves and of_moves:
+                residual = layout.as_tree(found | dict.fromkeys(of_moves))["residual"]
+                found |= self._compiled_moves(tuple(of_moves), constants, params, vectors, residual)
+        return {name: found[name] for name in layout.names if name in found}
 
     @cached_property
-    def shapes(self) -> dict[str, Any]:
-        """Shapes and dtypes of the key of a secret challenge, as the tree that a check reads."""
+    def layout(self) -> KeyLayout:
+        """Shapes, dtypes and names of the arrays of a key."""
         with jax.enable_x64(True):
             vectors = {n: freivalds.vectors_shape(n, self.program.policy.draws) for n in self._sets}
             constants = list(self.program.function.constants)
-            residual = jax.eval_shape(self._residual, constants, self.program.params, vectors)
-            analysis = self.program.analysis
+            policy, analysis = self.program.policy, self.program.analysis
+
+            def setup(constants: Any, params: Any, vectors: Vectors) -> replay.Residual:
+                env = self._env(constants, params)
+                return replay.setup(analysis.frame, analysis, env, vectors, policy)
+
+            residual = jax.eval_shape(setup, constants, self.program.params, vectors)
             moves = known.shapes(analysis.frame, analysis)
-        return {"vectors": vectors, "residual": residual, "moves": moves}
+        tree = {"vectors": vectors, "residual": residual, "moves": moves}
+        return KeyLayout.of(self.program, tree)
 
     @cached_property
     def _sets(self) -> list[str]:
@@ -90,36 +109,42 @@ class CompiledSetup:
         return sorted({c.vectors for c in claims if c.vectors is not None})
 
     @cached_property
-    def _compiled(self) -> Callable[..., replay.Residual]:
-        return jax.jit(self._residual)
+    def _compiled(self) -> Callable[..., dict[str, Array]]:
+        return jax.jit(self._residual, static_argnums=0)
 
     @cached_property
-    def _compiled_moves(self) -> Callable[..., known.Moves]:
-        return jax.jit(self._moves)
+    def _compiled_moves(self) -> Callable[..., dict[str, Array]]:
+        return jax.jit(self._moves, static_argnums=0)
 
     def _residual(
         self,
+        wanted: Sequence[str],
         constants: Sequence[Array],
         params: Any,
-        vectors: dict[str, Array],
+        vectors: Vectors,
         apply: interpret.Apply = interpret.apply,
-    ) -> replay.Residual:
-        program, analysis = self.program, self.program.analysis
+    ) -> dict[str, Array]:
+        program, layout = self.program, self.layout
         with jax.enable_x64(True):
-            env = self._env(constants, params)
-            return replay.setup(analysis.frame, analysis, env, vectors, program.policy, apply)
+            env, analysis = self._env(constants, params), program.analysis
+            residual = replay.setup(analysis.frame, analysis, env, vectors, program.policy, apply)
+        named = layout.by_name(layout.tree | {"residual": residual})
+        return {name: named[name] for name in wanted}
 
     def _moves(
         self,
+        wanted: Sequence[str],
         constants: Sequence[Array],
         params: Any,
-        vectors: dict[str, Array],
+        vectors: Vectors,
         residual: replay.Residual,
-    ) -> known.Moves:
-        program, analysis = self.program, self.program.analysis
+    ) -> dict[str, Array]:
+        program, layout = self.program, self.layout
         with jax.enable_x64(True):
-            env = self._env(constants, params)
-            return known.moves(analysis.frame, analysis, env, vectors, program.policy, residual)
+            env, analysis = self._env(constants, params), program.analysis
+            moves = known.moves(analysis.frame, analysis, env, vectors, program.policy, residual)
+        named = layout.by_name(layout.tree | {"moves": moves})
+        return {name: named[name] for name in wanted}
 
     def _env(self, constants: Sequence[Array], params: Any) -> Env:
         leaves = [*constants, *jax.tree.leaves(params)]
@@ -160,12 +185,12 @@ class CompiledCheck:
 
     Attributes:
       program: the compiled function.
-      key: shapes and dtypes of the key, from `CompiledSetup.shapes`.
+      key: the layout of a key, from `CompiledSetup.layout`.
       strategy: how the check is compiled; it changes no verdict.
     """
 
     program: Specification
-    key: dict[str, Any] = field(repr=False)
+    key: KeyLayout = field(repr=False)
     strategy: Strategy
 
     def statistics(
@@ -187,10 +212,9 @@ class CompiledCheck:
         Raises:
           ValueError: the key has other arrays than the program's.
         """
-        require_arrays(arguments.key, self._key_arrays)  # runs once per trace, not once per call
+        require_arrays(arguments.key, self.key.arrays)  # runs once per trace, not once per call
         with settings.neutral(), jax.enable_x64(True):
-            names, structure = list(self._key_arrays), jax.tree.structure(self.key)
-            key = jax.tree.unflatten(structure, [arguments.key[name] for name in names])
+            key = self.key.as_tree(arguments.key)
             env, context = replay.begin(
                 self.program,
                 key,
@@ -248,8 +272,3 @@ class CompiledCheck:
             findings = findings._replace(stopped={}, outputs={})
         with jax.enable_x64(True):
             return schedule.pack(findings), mine if last else None
-
-    @cached_property
-    def _key_arrays(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shapes and dtypes of the key's arrays by name."""
-        return by_name(self.key)

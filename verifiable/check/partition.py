@@ -23,6 +23,10 @@ from verifiable.jaxpr.graph import uses
 # Primitives that cost no arithmetic.
 _MOVES = PRIMITIVES[Effect.EXACT] - {"max", "min", "reduce_max"}
 
+# What decides a projection: the far operand, what else of the product it depends on
+# (`Form.projects`), and the label of the vectors.
+Projected = tuple[Var, Hashable, str | None]
+
 
 @dataclass(slots=True, eq=False)
 class Frame:
@@ -40,7 +44,7 @@ class Frame:
     steps: list[Equation] = field(default_factory=list)
     children: dict[Equation, Frame] = field(default_factory=dict)
     kept: list[Var] = field(default_factory=list)
-    projected: dict[Hashable, list[Claim]] = field(default_factory=dict)
+    projected: dict[Projected, list[Claim]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -266,7 +270,7 @@ class _Split:
                     self.build(body, frame)
             elif equation in self.by_equation:
                 claim = self.by_equation[equation]
-                if claim.far is not None and claim.form.projected:
+                if isinstance(claim.far, Var) and claim.form.projected:
                     uses_of = self.deepest((claim.far,)).projected
                     # One projection serves all products with a weight that need the same of it.
                     same = claim.far, claim.form.projects, claim.vectors

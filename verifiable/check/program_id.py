@@ -62,22 +62,35 @@ def program_id(
 
 def _function(function: Function, analysis: Analysis | None = None) -> bytes:
     numbers: dict[Var, int] = {}
-    constants = [
-        tagged_hash("constant", c.dtype.name.encode(), encode(list(c.shape)), tensor_bytes(c))
-        for c in function.constants
-    ]
+    constants = [constant_digest(c) for c in function.constants]
     body = _block(function.block, numbers, analysis)
     return tagged_hash("function", encode([body, constants]))
 
 
-def _block(block: Block, numbers: dict[Var, int], analysis: Analysis | None) -> bytes:
+def constant_digest(value: Any) -> bytes:
+    """32 bytes that name a constant by type, shape and content."""
+    head = encode(list(value.shape))
+    return tagged_hash("constant", value.dtype.name.encode(), head, tensor_bytes(value))
+
+
+def equation_digest(equation: Equation, known: Mapping[Var, bytes]) -> bytes:
+    """32 bytes that name what an equation computes, without what is claimed.
+
+    Args:
+      equation: of a flattened function.
+      known: 32 bytes that name each variable that it reads.
+    """
+    return _equation(equation, dict(known), None)
+
+
+def _block(block: Block, numbers: dict[Var, Any], analysis: Analysis | None) -> bytes:
     parts = [encode([_define(v, numbers) for v in block.inputs])]
     parts += [_equation(e, numbers, analysis) for e in block.equations]
     parts.append(encode([_atom(a, numbers) for a in block.outputs]))
     return tagged_hash("block", *parts)
 
 
-def _equation(equation: Equation, numbers: dict[Var, int], analysis: Analysis | None) -> bytes:
+def _equation(equation: Equation, numbers: dict[Var, Any], analysis: Analysis | None) -> bytes:
     params = {k: equation.params[k] for k in sorted(equation.params)}
     inputs = [_atom(a, numbers) for a in equation.inputs]
     bodies = [_block(b, numbers, analysis) for b in equation.bodies]
@@ -88,7 +101,7 @@ def _equation(equation: Equation, numbers: dict[Var, int], analysis: Analysis | 
     return tagged_hash("equation", encode(content))
 
 
-def _define(var: Var, numbers: dict[Var, int]) -> list[Any]:
+def _define(var: Var, numbers: dict[Var, Any]) -> list[Any]:
     numbers[var] = len(numbers)
     return [numbers[var], list(var.shape), _type_name(var)]
 
@@ -107,7 +120,7 @@ def _type_name(var: Var) -> str:
     return name if version == 1 else f"{name} {version}"
 
 
-def _atom(atom: Atom, numbers: dict[Var, int]) -> Any:
+def _atom(atom: Atom, numbers: dict[Var, Any]) -> Any:
     if isinstance(atom, Var):
         return numbers[atom]
     return [atom.dtype.name, bytes(tensor_bytes(atom.value))]

@@ -44,9 +44,9 @@ import numpy as np
 
 from verifiable.check import flips, known, operands, replay
 from verifiable.check.flips import CLEAR, FEW
+from verifiable.check.key_layout import KeyLayout
 from verifiable.check.known import SIZES, WIDEN
 from verifiable.check.specification import Specification
-from verifiable.check.trees import by_name
 from verifiable.claims.claim import Claim
 from verifiable.claims.statistic import Deviation, Statistic
 from verifiable.jaxpr import interpret
@@ -82,11 +82,11 @@ class SecondLook:
 
     Attributes:
       program: the compiled function.
-      key: shapes and dtypes of the key, as the tree that a check reads.
+      key: the layout of a key.
     """
 
     program: Specification
-    key: Any = field(repr=False)
+    key: KeyLayout = field(repr=False)
     _parts: dict[tuple[str, int], operands.Part] = field(default_factory=dict, repr=False)
     _compiled: dict[tuple[str, int], Callable[..., Array]] = field(default_factory=dict, repr=False)
     _retests: dict[int, Callable[..., Statistic]] = field(default_factory=dict, repr=False)
@@ -196,8 +196,7 @@ class SecondLook:
     def _measured(
         self, part: operands.Part, given: Any, measure: operands.Measure, *how: Any
     ) -> tuple[Env, dict[int, Any]]:
-        names, structure = list(by_name(self.key)), jax.tree.structure(self.key)
-        key = jax.tree.unflatten(structure, [given["key"][name] for name in names])
+        key = self.key.as_tree(given["key"])
         key = {**key, "residual": known.merged(key["residual"], key["moves"])}
         env, context = replay.begin(self.program, key, given["inputs"], given["values"])
         block = self.program.function.block

@@ -74,10 +74,9 @@ def is_deleted(x: Any) -> bool:
     return type(x) in array_types() and bool(x.is_deleted())
 
 
-def by_name(tree: Any) -> dict[str, Any]:
-    """Leaves of a tree by path, such as `residual/projected/0/image`."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {"/".join(str(_part(p)) for p in path): leaf for path, leaf in leaves}
+def parts(path: Any) -> list[Any]:
+    """The keys, indices and names of a path of JAX's, such as `["residual", "kept", 0]`."""
+    return [_part(p) for p in path]
 
 
 def _part(entry: Any) -> Any:

@@ -167,8 +167,8 @@ def test_parameters_as_they_are_cost_nothing():
 
 def test_the_key_grows_by_a_few_numbers():
     key = compiled("weights in a scan").setup(np.stack([W, W]), SECRET)
-    moves = {name: a.shape for name, a in key.arrays.items() if name.startswith("moves")}
-    assert moves == {"moves/children/0/projected/0": (2, 8)}
+    [(name, move)] = [item for item in key.arrays.items() if item[0].startswith("moves/")]
+    assert (name.split("/")[1], move.shape) == ("projected", (2, 8))
     key = compiled("vector that the key keeps").setup((W, W), SECRET)
     assert [a.shape for name, a in key.arrays.items() if name.startswith("moves")] == [()]
 

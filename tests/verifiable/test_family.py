@@ -1,0 +1,186 @@
+"""A family: one function at several shapes, one key; and what must not pass for another's."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import verifiable as vf
+from tests.helpers.runs import POLICY
+from verifiable.report import Verdict
+
+WIDTH, LONGEST, WORDS = 32, 32, 64
+SECRET = vf.challenge.secret(bytes(range(32)))
+LENGTHS = (8, 12)
+RNG = np.random.default_rng(7)
+
+
+def drawn(*shape: int) -> np.ndarray:
+    return (RNG.standard_normal(shape) / np.sqrt(shape[-2])).astype(np.float32)
+
+
+@functools.cache
+def parameters() -> Any:
+    return jax.device_put(
+        {
+            "words": drawn(WORDS, WIDTH),
+            "places": drawn(LONGEST, WIDTH),
+            "layers": {"qkv": drawn(2, WIDTH, 3 * WIDTH), "up": drawn(2, WIDTH, WIDTH)},
+            "head": drawn(WIDTH, WORDS),
+        }
+    )
+
+
+def model(p: Any, tokens: Any) -> Any:
+    """Causal attention under a scan; places are counted and looked up, as in most models."""
+    length = tokens.shape[-1]
+    mask = jnp.where(jnp.tril(jnp.ones((length, length), bool)), 0.0, -jnp.inf)
+    x = p["words"][tokens] + p["places"][:length]
+
+    def layer(x: Any, w: Any) -> Any:
+        q, k, v = jnp.split(x @ w["qkv"], 3, axis=-1)
+        scores = jax.nn.softmax(jnp.einsum("bqd,bkd->bqk", q, k) / 6 + mask)
+        x = x + jnp.tanh(scores @ v @ w["up"])
+        return x, None
+
+    x, _ = jax.lax.scan(layer, x, p["layers"])
+    return x @ p["head"]
+
+
+def tokens(length: int, seed: int = 0) -> Any:
+    return np.random.default_rng(seed).integers(0, WORDS, (2, length)).astype(np.int32)
+
+
+@functools.cache
+def family() -> vf.Family:
+    shapes = ((jax.ShapeDtypeStruct((2, n), np.int32),) for n in LENGTHS)
+    return vf.compile_family(model, parameters(), *shapes, policy=POLICY)
+
+
+@functools.cache
+def key() -> vf.VerifierKey:
+    return family().setup(parameters(), SECRET)
+
+
+def verified(x: Any, params: Any = None, held: Any = None) -> vf.Report:
+    sent = family().prove(parameters() if params is None else params, x)
+    root = vf.parameter_root(parameters())
+    if params is not None:  # claims to have run the right ones
+        sent = vf.Submission(
+            y=sent.y,
+            trace=sent.trace,
+            commitment=sent.commitment,
+            program=sent.program,
+            parameters=root,
+        )
+    return family().verify(held or key(), x, sent, commitment=sent.commitment, parameters=root)
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_honest_runs_of_every_member_are_accepted_with_one_key(length: int):
+    report = verified(tokens(length))
+    assert report.verdict is Verdict.ACCEPT, report
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_other_weights_are_rejected_at_every_length(length: int):
+    other = parameters() | {"head": parameters()["head"].at[3].multiply(1.01)}
+    assert verified(tokens(length), other).verdict is Verdict.REJECT
+
+
+def test_the_key_holds_once_what_members_share():
+    alone = [m.setup(parameters(), SECRET) for m in family().members]
+    shared = alone[0].arrays.keys() & alone[1].arrays.keys()
+    assert {name.split("/")[0] for name in shared} == {"vectors", "kept", "projected"}
+    assert sum(alone[0].arrays[name].nbytes for name in shared) > 0.8 * alone[0].nbytes
+    union = alone[0].arrays | alone[1].arrays
+    assert key().nbytes == sum(a.nbytes for a in union.values())
+    for member, own in zip(family().members, alone, strict=True):
+        part = family().part(key(), member)
+        assert (part.header, part.arrays.keys()) == (own.header, own.arrays.keys())
+        for name, array in own.arrays.items():
+            np.testing.assert_array_equal(np.asarray(part.arrays[name]), np.asarray(array))
+
+
+def test_what_differs_between_members_has_another_name():
+    """Places of eight and of twelve tokens come from one table, and are not the same value."""
+    layouts = [m.compiled_setup.layout.arrays for m in family().members]
+    for name in layouts[0].keys() & layouts[1].keys():
+        assert layouts[0][name] == layouts[1][name]
+    assert layouts[0].keys() - layouts[1].keys()
+
+
+def test_the_file_of_a_family_is_read_back(tmp_path: Any):
+    key().save(tmp_path / "key")
+    held = vf.VerifierKey.load(tmp_path / "key")
+    assert held.header == key().header
+    assert verified(tokens(LENGTHS[1]), held=held).verdict is Verdict.ACCEPT
+
+
+def test_the_id_binds_the_members_in_any_order():
+    a, b = ((jax.ShapeDtypeStruct((2, n), np.int32),) for n in LENGTHS)
+
+    def made(*shapes: Any) -> bytes:
+        return vf.compile_family(model, parameters(), *shapes, policy=POLICY).id
+
+    assert made(a, b) == made(b, a) == family().id
+    assert len({family().id, made(a), made(b), *(m.id for m in family().members)}) == 5
+
+
+# --------------------------------------------------------------------------- what does not fit
+
+
+def test_a_run_of_another_length_is_rejected():
+    sent = family().prove(parameters(), tokens(LENGTHS[1]))
+    report = family().verify(
+        key(), tokens(LENGTHS[0]), sent, commitment=sent.commitment, parameters=sent.parameters
+    )
+    assert (report.verdict, report.reason) == (Verdict.REJECT, "other-program")
+
+
+def test_keys_of_others_are_refused():
+    first, second = family().members
+    with pytest.raises(ValueError, match="the key was made for program"):
+        family().part(first.setup(parameters(), SECRET), first)
+    with pytest.raises(ValueError, match="the key was made for program"):
+        first.check(key(), tokens(LENGTHS[0]), y=None, trace=None)
+    with pytest.raises(ValueError, match="the key was made for program"):
+        second.check(family().part(key(), first), tokens(LENGTHS[1]), y=None, trace=None)
+    alone = vf.compile_family(model, parameters(), (tokens(LENGTHS[0]),), policy=POLICY)
+    with pytest.raises(ValueError, match="no member"):
+        alone.part(key(), second)
+    with pytest.raises(TypeError, match="key must be"):
+        family().part("key", first)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_key_that_lacks_an_array_is_refused():
+    arrays = dict(key().arrays)
+    del arrays[next(name for name in arrays if name.startswith("projected/"))]
+    with pytest.raises(ValueError, match="lacks"):
+        verified(tokens(LENGTHS[0]), held=vf.VerifierKey(key().header, arrays))
+
+
+@pytest.mark.parametrize(
+    ("shapes", "error", "message"),
+    [
+        ((), ValueError, "one member at least"),
+        ((tokens(8),), TypeError, "must be a tuple"),
+        (((tokens(8),), (tokens(8, 1),)), ValueError, "two members have the same inputs"),
+    ],
+)
+def test_families_that_make_no_sense_are_refused(shapes: Any, error: Any, message: str):
+    with pytest.raises(error, match=message):
+        vf.compile_family(model, parameters(), *shapes, policy=POLICY, self_test=False)
+
+
+def test_another_shape_is_refused_with_those_that_fit():
+    with pytest.raises(ValueError, match=r"int32\[2,8\].*int32\[2,12\].*not for \(int32\[2,9\]\)"):
+        family().prove(parameters(), tokens(9))
+    with pytest.raises(TypeError, match="the submission is missing"):
+        family().verify(key(), commitment=None)  # pyright: ignore[reportArgumentType]
+    assert "int32[2,8]" in str(family())
