@@ -49,7 +49,7 @@ class KeyHeader:
     """What a key was made for.
 
     Attributes:
-      program: 32-byte program id.
+      program: 32-byte id of the program or family.
       policy: 32-byte policy id.
       parameters: 32-byte Merkle root of the parameters.
       challenge: 32-byte id of the challenge; keys of one challenge retire together.
@@ -102,8 +102,8 @@ class VerifierKey:
 
     Attributes:
       header: what it was made for.
-      arrays: by name; `vectors/...`, `residual/kept/...`, `residual/projected/...` and, for scans,
-        `residual/children/...` (specs/program.md, section 7).
+      arrays: by name; `vectors/...`, `kept/...`, `projected/...` and `moves/...` (specs/program.md,
+        section 7).
     """
 
     header: KeyHeader

@@ -107,6 +107,7 @@ class _Definitions:
         constants = program.function.constants
         self.analysis = program.analysis
         self.program = program.id
+        self.numbers = {e: i for i, e in enumerate(program.function.block.walk())}
         self.by_variable = {
             v: constant_digest(constants[i])
             if i < len(constants)
@@ -155,7 +156,7 @@ class _Definitions:
         return constant_digest(atom.value) if isinstance(atom, Literal) else self.by_variable[atom]
 
     def _carried(self, equation: Equation, index: int) -> bytes:
-        return self._digest("of a loop", self.program, equation.name, index)
+        return self._digest("of a loop", self.program, self.numbers[equation], index)
 
     @staticmethod
     def _digest(*content: Any) -> bytes:
