@@ -397,5 +397,4 @@ def _test_untaken(out: Array, trips: tuple[int, ...]) -> Statistic:
         return jax.vmap(lambda x: _test_untaken(x, trips[1:]))(out)
     zero = out.reshape(-1) == 0
     passed, true = jnp.all(zero), jnp.ones((), bool)
-    worst = jnp.where(passed, 0.0, jnp.inf)
-    return Statistic(worst, first(~zero), passed, true, true, true)
+    return Statistic(jnp.where(passed, 0.0, jnp.inf), first(~zero), passed, true, true, true)
