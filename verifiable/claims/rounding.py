@@ -32,10 +32,10 @@ from jax import lax
 
 from verifiable.claims.extremes import tiny
 from verifiable.claims.form import Form, Yardstick
-from verifiable.claims.slack import apart, slack
+from verifiable.claims.slack import apart, rms, slack
 from verifiable.claims.statistic import Deviation, Statistic, deviation, first
 from verifiable.jaxpr.blocks import Array, Equation
-from verifiable.jaxpr.effects import FLOAT8
+from verifiable.jaxpr.effects import FLOAT8, HALF_PRECISION
 
 Interval = tuple[Array, Array, Array]  # low, high, and whether any value is in it
 
@@ -137,7 +137,8 @@ class Rounding(Form):
         """
         v, q = self._by_rows(*operands, claim)
         q = self.standard(q, v)
-        own = jnp.all(jnp.isfinite(v), axis=-1, keepdims=True)
+        top, root = rms(v)
+        own = jnp.isfinite(root) | (not v.shape[-1])
         low, high, exists = self.preimage(q)
         short = jnp.maximum(jnp.maximum(low - v, v - high), 0)
         ratio = short / self.slack(v, yardstick.eps)
@@ -146,7 +147,10 @@ class Rounding(Form):
         # XLA takes several times as long over the maximum of what it widens first.
         by_row = jnp.max(jnp.where(own, ratio, 0), axis=-1, initial=0.0).astype(jnp.float64)
         if yardstick.row_eps:
-            whole = _norms(short) / self.row_slack(_norms(v), v.shape[-1], yardstick.row_eps)
+            norms = math.sqrt(v.shape[-1]) * top * root
+            most = self.row_slack(norms, v.shape[-1], yardstick.row_eps)
+            most = jnp.minimum(most, jnp.finfo(v.dtype).max)  # an infinite one would allow for all
+            whole = jnp.sqrt(jnp.sum(jnp.square(short / most), axis=-1)).astype(jnp.float64)
             whole = jnp.where(jnp.isnan(whole), jnp.inf, whole)
             by_row = jnp.maximum(by_row, jnp.where(own[:, 0], whole, 0))
         worst = jnp.max(by_row, initial=0.0)
@@ -221,7 +225,12 @@ class Rounding(Form):
         """The closed interval of values that the chain takes to each element, in type `wide`."""
         low = high = claim
         exists = jnp.ones(claim.shape, bool)
-        for step in reversed(self.steps):
+        steps = list(self.steps)
+        half = self.dtype.name in HALF_PRECISION and claim.dtype == jnp.float32
+        if half and steps and steps[-1].dtype == self.dtype:
+            steps.pop()
+            low, high = halfway(claim, self.dtype)
+        for step in reversed(steps):
             low, high, valid = step.back(low, high)
             exists = exists & valid
         return low, high, exists
@@ -269,8 +278,28 @@ class Rounding(Form):
         return wanted.astype(out.dtype)
 
 
-def _norms(x: Array) -> Array:
-    return jnp.linalg.norm(x.astype(jnp.float64), axis=-1)
+def halfway(x: Array, dtype: Any) -> tuple[Array, Array]:
+    """The middles between each value of float16 or bfloat16 and its two neighbours.
+
+    A middle is half of the narrow type's last bit away, which is an addition to the value's bits
+    in float32. The results are those of `_middle`, in a fraction of the time.
+
+    Args:
+      x: values of the narrow type as float32.
+      dtype: the narrow type.
+    """
+    half = jnp.int32(2 ** (22 - jnp.finfo(dtype).nmant))
+    size = jnp.abs(x)
+    bits = lax.bitcast_convert_type(size, jnp.int32)
+    outer, inner = (lax.bitcast_convert_type(b, jnp.float32) for b in (bits + half, bits - half))
+    if dtype == jnp.float16:  # its subnormal numbers are normal ones of float32
+        least, step = float(jnp.finfo(dtype).tiny), float(jnp.finfo(dtype).smallest_subnormal) / 2
+        outer = jnp.where(size < least, size + step, outer)
+        inner = jnp.where(size <= least, size - step, inner)
+        inner = jnp.where(jnp.isinf(size), 65520.0, inner)
+    inner = jnp.where(size == 0, -outer, inner)
+    outer = jnp.where(jnp.isinf(size), size, outer)
+    return jnp.where(x < 0, -outer, inner), jnp.where(x < 0, -inner, outer)
 
 
 def _middle(x: Array, dtype: Any, direction: int) -> Array:

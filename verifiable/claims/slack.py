@@ -31,6 +31,19 @@ def slack(
     """
     if not value.ndim:
         return slack(value[None], eps, types)[0]
+    least = max(tiny(t) for t in types if t is not None)
+    top, root = rms(value, counted)
+    # A sum that overflows would allow for everything.
+    size = jnp.minimum(jnp.abs(value) + top * root, jnp.finfo(value.dtype).max)
+    return eps * size + least
+
+
+def rms(value: Array, counted: Array | None = None) -> tuple[Array, Array]:
+    """The root of the mean square of each row as a product; arguments as of `slack`.
+
+    Returns:
+      A finite size of the row, and the root in this unit, which is finite iff the row is; (..., 1).
+    """
     top = jnp.max(jnp.abs(value), axis=-1, keepdims=True, initial=0)
     # Squares of values that are divided by the largest neither overflow nor vanish. Compilers may
     # multiply by the reciprocal instead, which has to be a normal number.
@@ -42,10 +55,7 @@ def slack(
     else:
         count = jnp.sum(counted, axis=-1, keepdims=True, dtype=value.dtype)
         mean = jnp.sum(square, axis=-1, keepdims=True) / jnp.maximum(count, 1)
-    least = max(tiny(t) for t in types if t is not None)
-    # A sum that overflows would allow for everything.
-    size = jnp.minimum(jnp.abs(value) + top * jnp.sqrt(mean), jnp.finfo(value.dtype).max)
-    return eps * size + least
+    return top, jnp.sqrt(mean)
 
 
 def apart(mine: Array, theirs: Array, unit: Array) -> Array:
