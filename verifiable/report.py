@@ -2,7 +2,6 @@
 
 *accept*: everything was checked and passed. *reject*: a commitment, a proof or a test shows a
 wrong answer. *indeterminate*: nothing was shown either way; reschedule, never blame.
-
 Every reason is one of `REASONS`, a stable code.
 """
 
@@ -59,6 +58,7 @@ REASONS: dict[str, str] = {
     "discontinuous-glue": "a failure that last-bit differences before a discontinuity can explain",
     "ill-conditioned": "a failure that other rounding of what the verifier replays can explain",
     "nonfinite-operand": "the verifier's own operands are not finite",
+    "undefined-operand": "a failure where an index or a size is none that the operation defines",
     "nonfinite-output": "the verifier's own output is not finite",
     "trip-limit": "a replayed loop ran longer than the policy allows",
 }

@@ -1,4 +1,4 @@
-"""The text of a program: its claims, what stays indeterminate, and what its key keeps.
+"""The text of a program: its claims, what is replayed or stays indeterminate, what its key keeps.
 
 A wrong claim or output behind a discontinuity is indeterminate, never rejected. So the text lists
 the discontinuities with the share of the arithmetic behind them, and `warn` warns of a large one.
@@ -50,6 +50,10 @@ def text(
         of_kind = {c.primitive for c in found.by_equation.values() if c.form.mismatch == code}
         if of_kind:
             parts.append(f"{', '.join(sorted(of_kind))}: a {meaning}")
+    if found.products:
+        lines = [("replayed product", "share", "because")]
+        lines += [(name, f"{n / total:.1%}", why) for name, (n, why) in found.products.items()]
+        parts.append(table(lines))
     if found.discontinuities:
         lines = [("discontinuity", "arithmetic behind it", "outputs behind it")]
         for name in found.discontinuities:

@@ -10,12 +10,14 @@ the key, or rebuilt in the check from other values in the key if they are smalle
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from verifiable.check.dataflow import CERTAIN, Fact, Forward
+from verifiable.claims import registry
 from verifiable.claims.claim import Claim
-from verifiable.claims.product import linear_maps
+from verifiable.claims.product import CONTRACTIONS
+from verifiable.claims.registry import operations
 from verifiable.jaxpr.blocks import Atom, Block, Equation, Literal, Var
 from verifiable.jaxpr.effects import PRIMITIVES, REBUILT, Effect
 from verifiable.jaxpr.graph import uses
@@ -56,22 +58,26 @@ class Analysis:
       by_equation: claims, in the order of the trace.
       frame: the known part.
       rebuilt: known variables that the check computes again.
+      unread: equations that nothing in the check reads, such as a gather whose product is a claim.
       loops: replayed `while` equations outside of other such loops.
       discontinuities: names of equations where a last-bit difference may flip a value.
       ties: by name of a comparison of exact floats, the inputs that these were moved from.
       checked: operations of claimed contractions.
       replayed: operations that the check replays.
+      products: by name of a replayed product, its operations and why it is no claim.
     """
 
     facts: dict[Var, Fact]
     by_equation: dict[Equation, Claim]
     frame: Frame
     rebuilt: set[Var]
+    unread: set[Equation]
     loops: set[Equation]
     discontinuities: tuple[str, ...]
     ties: Mapping[str, frozenset[Var]]
     checked: int
     replayed: int
+    products: Mapping[str, tuple[int, str]]
 
     @property
     def trace_bytes(self) -> int:
@@ -114,7 +120,7 @@ class Analysis:
                 own = claim.form.check_cost(draws)
                 costs.append((own + replayed // 2) * math.prod(claim.trips))
                 replayed = 0
-            elif not equation.bodies and not self.known(equation):
+            elif not (equation.bodies or self.known(equation) or equation in self.unread):
                 replayed += work(equation)
         return costs
 
@@ -133,7 +139,8 @@ def analyse(block: Block, known_inputs: int, draws: int) -> Analysis:
     """
     forward = Forward.over(block, known_inputs, draws)
     claims = {c.equation: c for c in _number(block, forward, ())}
-    split = _Split(forward.facts, claims)
+    unread = _unread(block, forward, claims)
+    split = _Split(forward.facts, claims, unread)
     frame = Frame()
     split.build(block, frame)
     split.demand_block(block)
@@ -146,12 +153,41 @@ def analyse(block: Block, known_inputs: int, draws: int) -> Analysis:
         by_equation=claims,
         frame=frame,
         rebuilt=split.rebuilt,
+        unread=unread,
         loops={e for e in loops if e not in inside},
         discontinuities=tuple(sorted(forward.discontinuities)),
         ties=forward.ties,
         checked=checked,
-        replayed=_replayed(block, forward, claims, 1),
+        replayed=_replayed(block, forward, claims, unread, 1),
+        products={
+            e.name: (n, "it is in a loop" if e in inside else registry.obstacle(e, forward))
+            for e, n in _products(block, 1)
+            if not (e in claims or e in unread or forward.outputs_known(e))
+        },
     )
+
+
+def _products(block: Block, trips: int) -> Iterator[tuple[Equation, int]]:
+    """The products of a block, with their operations in all iterations around them."""
+    for equation in block.equations:
+        if equation.kind in CONTRACTIONS:
+            yield equation, trips * operations(equation)
+        for body in equation.bodies:
+            yield from _products(body, trips * equation.params.get("length", 1))
+
+
+def _unread(block: Block, forward: Forward, claims: Mapping[Equation, Claim]) -> set[Equation]:
+    """The equations whose outputs only claims read, for whose tests they are not needed."""
+    needed = {a for claim in claims.values() for a in claim.reads}
+    unread: set[Equation] = set()
+    for equation in reversed(list(block.walk())):
+        if equation in claims or equation.bodies or forward.outputs_known(equation):
+            continue
+        readers = [r for v in equation.outputs for r in forward.graph.readers.get(v, ())]
+        read = not readers or any(r not in unread and r not in claims for r in readers)
+        if not read and needed.isdisjoint(equation.outputs):
+            unread.add(equation)
+    return unread
 
 
 def _number(
@@ -201,26 +237,32 @@ def _claim(
 
 def work(equation: Equation) -> int:
     """Arithmetic operations of a first-order equation: 2mnk for a contraction, else its size."""
-    form = linear_maps(equation)
-    if form is not None:
-        return form.work
+    product = operations(equation)
+    if product:
+        return product
     if equation.kind in _MOVES:
         return 0
     return max(v.size for v in (*equation.inputs, *equation.outputs))
 
 
-def _replayed(block: Block, forward: Forward, claims: Mapping[Equation, Claim], trips: int) -> int:
+def _replayed(
+    block: Block,
+    forward: Forward,
+    claims: Mapping[Equation, Claim],
+    unread: Collection[Equation],
+    trips: int,
+) -> int:
     """Operations that the check replays, counting one iteration of each `while`."""
     total = 0
     for equation in block.equations:
         claim = claims.get(equation)
-        if claim is not None and claim.work:
+        if equation in unread or (claim is not None and claim.work):
             continue
         if equation.outputs and forward.outputs_known(equation):
             continue
         if equation.bodies:
             inner = trips * equation.params.get("length", 1)
-            total += sum(_replayed(b, forward, claims, inner) for b in equation.bodies)
+            total += sum(_replayed(b, forward, claims, unread, inner) for b in equation.bodies)
         else:
             total += trips * work(equation)
     return total
@@ -232,6 +274,7 @@ class _Split:
 
     facts: dict[Var, Fact]
     by_equation: dict[Equation, Claim]
+    unread: Collection[Equation]
     home: dict[Var, Frame] = field(default_factory=dict)
     producer: dict[Var, Equation] = field(default_factory=dict)
     rebuilt: set[Var] = field(default_factory=set)
@@ -286,6 +329,8 @@ class _Split:
         """Find the known values that the check of a block reads."""
         for equation in block.equations:
             if equation.outputs and all(self.facts[v].known for v in equation.outputs):
+                continue
+            if equation in self.unread:
                 continue
             if equation.kind == "scan":
                 self.demand_scan(equation)

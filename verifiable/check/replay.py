@@ -304,7 +304,7 @@ def check(
     wanted = block.outputs if wanted is None else wanted
     tiles = plan(block, analysis, wanted, context.strategy, context.tested)
     for equation in block.equations:
-        if equation in tiles.inside:
+        if equation in tiles.inside or equation in analysis.unread:
             continue
         if analysis.known(equation):
             if analysis.rebuilt.intersection(equation.outputs):

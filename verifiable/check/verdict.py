@@ -4,6 +4,7 @@ Every claim and output gets its own verdict:
 
     not finite, out of range, or over its limit   reject, unless discontinuous glue can explain it
     the verifier's own operands not finite        indeterminate
+    a result that devices may choose              indeterminate
     everything passed                             accept
 
 One rejected claim rejects the run; otherwise one indeterminate claim makes it indeterminate.
@@ -215,7 +216,7 @@ def _result(
     reason, worst, row, trip = measured
     if reason == "ok":
         verdict = Verdict.ACCEPT
-    elif reason in ("nonfinite-operand", "nonfinite-output"):
+    elif reason in ("nonfinite-operand", "nonfinite-output", "undefined-operand"):
         verdict = Verdict.INDETERMINATE
     elif reason == "claim-range":
         verdict = Verdict.REJECT  # no operand explains what no accumulator can reach

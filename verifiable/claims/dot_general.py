@@ -1,4 +1,4 @@
-"""`dot_general` as a contraction, and the rows of `ragged_dot`."""
+"""`dot_general` as a contraction."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from verifiable.claims.contraction import BLOCK, Contraction, dot, spread
-from verifiable.jaxpr.blocks import Array, Atom, Equation
+from verifiable.jaxpr.blocks import Array, Equation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,38 +227,3 @@ def _by_blocks(values: Array, vectors: Array) -> Array:
         return found
     last = dot(rest, vectors[: rest.shape[-1]], ((rest.ndim - 1,), (0,)), ((), ()))
     return jnp.concatenate([found, last[..., None, :]], axis=-2)
-
-
-def ragged_rows(equation: Equation, near: int) -> DotGeneral | None:
-    """The rows of a `ragged_dot`, each a product of its own with the matrix of its group.
-
-    None for another mode of `ragged_dot_general`, or if `near` is not the rows.
-    """
-    params = equation.params
-    dims = params["ragged_dot_dimension_numbers"]
-    plain = (
-        tuple(map(tuple, dims.dot_dimension_numbers[0])) == ((1,), (1,))
-        and tuple(map(tuple, dims.dot_dimension_numbers[1])) == ((), ())
-        and tuple(dims.lhs_ragged_dimensions) == (0,)
-        and tuple(dims.rhs_group_dimensions) == (0,)
-    )
-    if near != 0 or not plain or len(equation.inputs) != 3:
-        return None
-    lhs, rhs, _ = equation.inputs
-    return _rows_by_matrices(lhs.shape[0], lhs, rhs, equation.outputs[0])
-
-
-def _rows_by_matrices(batch: int, lhs: Atom, rhs: Atom, out: Atom) -> DotGeneral:
-    """A batch of products of one row with a matrix: (batch, K) by (batch, K, n) -> (batch, n)."""
-    _, contracted, columns = rhs.shape
-    return DotGeneral(
-        near=0,
-        shapes=((batch, contracted), (batch, contracted, columns), (batch, columns)),
-        dtypes=(lhs.dtype, rhs.dtype, out.dtype),
-        batch=batch,
-        contracted=contracted,
-        rows=1,
-        columns=columns,
-        contracting=((1,), (1,)),
-        batching=((0,), (0,)),
-    )

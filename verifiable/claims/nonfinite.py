@@ -41,6 +41,20 @@ def retest(
 
     Arguments as of `freivalds.test`; runs under `jax.enable_x64`.
     """
+    return summary(rows(contraction, near, projection, out, g, eps=eps, limit=limit))
+
+
+def rows(
+    contraction: Contraction,
+    near: Shaped[Any, "*near"],
+    projection: Projection,
+    out: Shaped[Any, "*out"],
+    g: Vectors,
+    *,
+    eps: float,
+    limit: float,
+) -> RowStatistics:
+    """The statistics of rows that `retest` sums up."""
     applied = freivalds.apply(contraction, near, projection)
     rho, energy, sigma, theirs = freivalds.deviations(contraction, applied, projection, out, g, eps)
     decided = jnp.isfinite(energy) & (theirs | ~_overflows(contraction, applied, projection))
@@ -50,7 +64,7 @@ def retest(
         in_range=jnp.ones(decided.shape, bool),
         finite_operands=decided | _absent(contraction, energy, projection, out),
     )
-    return summary(freivalds.by_row(contraction, found))
+    return freivalds.by_row(contraction, found)
 
 
 def _absent(contraction: Contraction, energy: Array, projection: Any, out: Array) -> Array:

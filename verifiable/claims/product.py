@@ -17,10 +17,16 @@ from jax import lax
 from verifiable.claims import exposure, freivalds, nonfinite, single
 from verifiable.claims.contraction import Contraction
 from verifiable.claims.convolution import Convolution
-from verifiable.claims.dot_general import DotGeneral, ragged_rows
+from verifiable.claims.dot_general import DotGeneral
 from verifiable.claims.form import Form, Proposal, View, Yardstick
 from verifiable.claims.freivalds import Projection
-from verifiable.claims.statistic import Deviation, Statistic, deviation
+from verifiable.claims.statistic import (
+    Deviation,
+    RowStatistics,
+    Statistic,
+    deviation,
+    summary,
+)
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Equation
 from verifiable.jaxpr.effects import rounding_dtype
@@ -29,7 +35,7 @@ from verifiable.jaxpr.perturb import in_float64
 CONTRACTIONS: Mapping[str, Callable[[Equation, int], Contraction | None]] = {
     "dot_general": DotGeneral.of,
     "conv_general_dilated": Convolution.of,
-    "ragged_dot_general": ragged_rows,
+    "ragged_dot_general": lambda *_: None,  # of rows and chosen matrices (`ragged`)
 }
 Bounds = tuple[int, int]
 
@@ -152,17 +158,31 @@ class Product(Form):
         [near] = operands
         return [near, far] if self.near == 0 else [far, near]
 
+    def far_of(self, far: Array) -> Array:
+        """The far operand, as `projected_maps` takes it."""
+        return far
+
+    def seen(self, out: Array) -> Array:
+        """An output of the equation, as `maps` has it."""
+        return out
+
+    def unseen(self, out: Array) -> Array:
+        """An output of `maps`, as the equation has it."""
+        return out
+
     def project(self, far: Array, yardstick: Yardstick) -> Projection:
         """See `freivalds.project`."""
-        return freivalds.project(self.projected_maps, far, yardstick.vectors, eps=yardstick.eps)
+        far, g = self.far_of(far), yardstick.vectors
+        return freivalds.project(self.projected_maps, far, g, eps=yardstick.eps)
 
     def moved(self, far: Array, yardstick: Yardstick) -> Array:
         """See `exposure.moved`."""
-        return exposure.moved(self.projected_maps, far, yardstick.projection, yardstick.vectors)
+        far, g = self.far_of(far), yardstick.vectors
+        return exposure.moved(self.projected_maps, far, yardstick.projection, g)
 
     def test(self, operands: list[Array], claim: Array, yardstick: Yardstick) -> Statistic:
         """See `freivalds.test`."""
-        return self._by(freivalds.test, operands, claim, yardstick)
+        return summary(self.rows(operands, claim, yardstick, again=False))
 
     def cheapened(self, yardstick: Yardstick) -> Yardstick:
         """In float32, where that is fine enough; see `single`."""
@@ -178,18 +198,19 @@ class Product(Form):
         """See `nonfinite.retest`."""
         if self.exact:
             return self.test(operands, claim, yardstick)
-        return self._by(nonfinite.retest, operands, claim, yardstick)
+        return summary(self.rows(operands, claim, yardstick, again=True))
 
-    def _by(
-        self,
-        test: Callable[..., Statistic],
-        operands: list[Array],
-        claim: Array,
-        yardstick: Yardstick,
-    ) -> Statistic:
+    def rows(
+        self, operands: list[Array], claim: Array, yardstick: Yardstick, *, again: bool
+    ) -> RowStatistics:
+        """The statistics that `test` sums up, or `retest` if it is done again."""
         near, projection = self.rows_and_projection(operands, yardstick.projection)
+        maps, out, g = self.maps, self.seen(claim), yardstick.vectors
         eps, limit = yardstick.eps, yardstick.limit
-        return test(self.maps, near, projection, claim, yardstick.vectors, eps=eps, limit=limit)
+        if again:
+            return nonfinite.rows(maps, near, projection, out, g, eps=eps, limit=limit)
+        applied = freivalds.apply(maps, near, projection)
+        return freivalds.compare(maps, applied, projection, out, g, eps=eps, limit=limit)
 
     def deviate(self, operands: list[Array], claim: Array, yardstick: Yardstick) -> Deviation:
         """A (B r) and C r of each row, and sigma sqrt(L)."""
@@ -197,7 +218,7 @@ class Product(Form):
         g: Array = yardstick.vectors
         applied = freivalds.apply(self.maps, near, projection)
         rho, energy, sigma, finite = freivalds.deviations(
-            self.maps, applied, projection, claim, g, yardstick.eps
+            self.maps, applied, projection, self.seen(claim), g, yardstick.eps
         )
         # The powers of two depend on the operands, and would differ between replays.
         unit: Any = 1.0 if applied.top is None else applied.top * projection.scale
@@ -229,14 +250,14 @@ class Product(Form):
         """||(C_i - A_i B) * w|| and sigma_i of each row; of integers, infinity or zero and zero."""
         form, inputs = self.maps, self.inputs(operands, far)
         if self.exact:
-            different = claim != interpret.apply(equation, inputs)[0]
+            different = self.seen(claim != interpret.apply(equation, inputs)[0])
             wrong = form.out_sums(different.astype(jnp.float64)) > 0
             zero = jnp.zeros(wrong.shape)
             distance = jnp.where(wrong, jnp.inf, 0.0)
             return deviation(zero, distance, distance, zero, zero + 1)
-        [product] = in_float64(equation, inputs)
+        product, claim = (self.seen(x) for x in (*in_float64(equation, inputs), claim))
         ones = jnp.ones((form.width, 1), jnp.float64)
-        narrow = jnp.asarray(far).astype(form.dtypes[form.far])
+        narrow = self.far_of(jnp.asarray(far)).astype(form.dtypes[form.far])
         projection = freivalds.project(self.projected_maps, narrow, ones, eps=eps)
         near, projection = self.rows_and_projection(operands, projection)
         applied = freivalds.apply(form, near, projection)
@@ -271,9 +292,9 @@ class Product(Form):
         self, operands: list[Array], far: Array | None, out: Array, eps: float
     ) -> ProductRoom | tuple[()]:
         """See `room_of`; empty for integers."""
-        return (
-            () if self.exact else room_of(self.maps, *self.room_operands(operands, far), out, eps)
-        )
+        if self.exact:
+            return ()
+        return room_of(self.maps, *self.room_operands(operands, far), self.seen(out), eps)
 
     def room_operands(self, operands: list[Array], far: Array | None) -> tuple[Array, Array | None]:
         """The near and far operand, as `maps` takes them."""
@@ -283,17 +304,17 @@ class Product(Form):
     def reach(self, room: ProductRoom, slope: Array, kappa: float) -> Array:
         """sum_i kappa sigma_i ||slope_i / w||, by the Cauchy-Schwarz inequality."""
         form = self.maps
-        steepness = form.scale_out(slope, _inverse(room.weights))
+        steepness = form.scale_out(self.seen(slope), _inverse(room.weights))
         norms = jnp.sqrt(form.out_sums(steepness * steepness))
         return kappa * jnp.sum(room.sigma * norms)
 
     def steepest(self, room: ProductRoom, slope: Array, kappa: float) -> Array:
         """delta with delta_i * w = -kappa sigma_i u_i, u_i the direction of slope_i / w."""
         form, inverse = self.maps, _inverse(room.weights)
-        steepness = form.scale_out(slope, inverse)
+        steepness = form.scale_out(self.seen(slope), inverse)
         norms = jnp.sqrt(form.out_sums(steepness * steepness))
         size = -kappa * room.sigma / jnp.where(norms == 0, 1, norms)
-        return form.scale_out(steepness, inverse) * form.over_rows(size)
+        return self.unseen(form.scale_out(steepness, inverse) * form.over_rows(size))
 
     def shifted(
         self, operands: list[Array], out: Array, shift: Array, eps: float, kappa: float

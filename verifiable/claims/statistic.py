@@ -31,6 +31,7 @@ class Statistic(NamedTuple):
       finite_operands: bool (), whether the verifier's own operands are finite.
       ties: int32 (), decisions whose operands are within their slack of a tie.
       flips: int32 (), decisions that are not the verifier's own.
+      defined: bool (), whether no row failed whose result devices may choose.
     """
 
     worst: Array
@@ -41,6 +42,7 @@ class Statistic(NamedTuple):
     finite_operands: Array
     ties: Array = np.int32(0)
     flips: Array = np.int32(0)
+    defined: Array = np.bool_(True)
 
 
 class RowStatistics(NamedTuple):
@@ -144,6 +146,7 @@ def conditions(statistic: Statistic, mismatch: str) -> tuple[tuple[str, Array], 
         ("claim-range", statistic.in_range),
         (mismatch, statistic.passed & (statistic.worst <= 1.0)),
         ("nonfinite-operand", statistic.finite_operands),
+        ("undefined-operand", statistic.defined),
     )
 
 
@@ -151,6 +154,6 @@ def judge(statistic: Statistic, mismatch: str) -> tuple[Verdict, str]:
     """Verdict and reason code of one statistic; accepted only if every condition holds."""
     for reason, holds in conditions(statistic, mismatch):
         if not bool(holds):
-            unclear = reason == "nonfinite-operand"
+            unclear = reason in ("nonfinite-operand", "undefined-operand")
             return Verdict.INDETERMINATE if unclear else Verdict.REJECT, reason
     return Verdict.ACCEPT, "ok"

@@ -142,7 +142,8 @@ def losses(
         # In the type of the magnitudes, which are real and, of narrow types, wider: |A| |B| must
         # not overflow where A B does not.
         params = {**equation.params, "preferred_element_type": None}
-        [magnitude] = interpret.apply(replace(equation, params=params), [_size(v) for v in values])
+        sizes = [*(_size(v) for v in values[:2]), *values[2:]]  # beside the operands: of groups
+        [magnitude] = interpret.apply(replace(equation, params=params), sizes)
         return [losses["product"] * _unit(outputs[0]) * magnitude]
     if kind == "polynomial":
         # Its terms may cancel.

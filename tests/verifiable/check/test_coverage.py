@@ -57,6 +57,14 @@ def routed(p: Any, x: Any) -> Any:
     return jnp.zeros_like(out).at[order].set(out, unique_indices=True)
 
 
+def gathered(p: Any, x: Any) -> Any:
+    """The same by gathered matrices, of the two best experts."""
+    scores, best = lax.top_k(jax.nn.softmax((x @ p["router"])[:, :EXPERTS]), 2)
+    hidden = jax.nn.gelu(jnp.einsum("td,tkdf->tkf", x, p["up"][best]))
+    out = jnp.einsum("tkf,tkfd->tkd", hidden, p["down"][best])
+    return jnp.sum(out * scores[..., None], 1)
+
+
 def integer_experts(p: Any, x: Any, sizes: Any) -> Any:
     return lax.ragged_dot(x, p, sizes, preferred_element_type=jnp.int32)
 
@@ -93,6 +101,7 @@ def annotated(p: Any, x: Any) -> Any:
 MODELS = (
     Model("rows by groups", experts, EXPERT, (X, SIZES)),
     Model("a layer of experts", routed, {"router": W, "up": EXPERT, "down": EXPERT * 2}),
+    Model("gathered experts", gathered, {"router": W, "up": EXPERT, "down": EXPERT * 2}),
     Model(
         "integer rows by groups",
         integer_experts,
@@ -112,7 +121,7 @@ MODELS = (
 
 def off(values: np.ndarray) -> None:
     """Another value in one element, by more than any tolerance."""
-    element = values[3, 4:5]
+    element = values.reshape(-1, values.shape[-1])[3, 4:5]
     wrong = element.astype(np.float64) * 1.5 + 1
     np.copyto(element, wrong.astype(values.dtype), casting="unsafe")
 
@@ -130,7 +139,9 @@ def test_products_are_claims(model: Model):
     assert (report.verdict, report.reason) == (Verdict.REJECT, "claim-mismatch")
 
 
-@pytest.mark.parametrize("name", ["rows by groups", "float8_e4m3fn", "zero points"])
+@pytest.mark.parametrize(
+    "name", ["rows by groups", "gathered experts", "float8_e4m3fn", "zero points"]
+)
 def test_a_judge_convicts_what_is_wrong(name: str):
     [model] = [m for m in MODELS if m.name == name]
     case = Case(model.fn, model.params, *model.inputs)
@@ -167,6 +178,41 @@ def test_rows_of_no_group_are_zero():
     wrong[-1, 0] = 1e-3
     report = case.check(claims=[wrong])
     assert (report.verdict, report.reason) == (Verdict.REJECT, "claim-mismatch")
+
+
+def chosen(p: Any, x: Any, which: Any) -> Any:
+    """Rows by groups, or by gathered matrices, of sizes and indices that are given."""
+    sizes, index = which
+    by_groups = lax.ragged_dot(x, p, sizes)
+    promised = p.at[index].get(mode="promise_in_bounds")
+    return by_groups, jnp.einsum("td,tdf->tf", x, promised)
+
+
+def test_what_devices_may_choose_is_never_rejected():
+    """Sizes and indices that the operations do not define; those of other rows are tested."""
+    index = np.arange(ROWS, dtype=np.int32) % EXPERTS
+    case = Case(chosen, EXPERT, X, (SIZES, index))
+    groups, gathered = case.trace.values
+
+    def reason(sizes: Any, index: Any, claims: Any) -> tuple[Any, str]:
+        y = tuple(claims)
+        report = case.program.check(case.key, X, (sizes, index), y=y, trace=claims)
+        return report.verdict, report.reason
+
+    undefined = (Verdict.INDETERMINATE, "undefined-operand")
+    assert reason(SIZES, index, [groups, gathered])[0] is Verdict.ACCEPT
+    largest = np.iinfo(np.int32).max
+    for sizes in ([-1, 12, 13, 5], [8, 9, 8, 8], [largest, largest, 8, 2]):
+        assert reason(np.array(sizes, np.int32), index, [groups, gathered]) == undefined
+    beyond = index.copy()
+    beyond[7] = EXPERTS
+    beyond[9] = -EXPERTS - 1
+    assert reason(SIZES, beyond, [groups, gathered]) == undefined
+    wrong = np.array(gathered)
+    wrong[8] *= 2
+    mismatch = (Verdict.REJECT, "claim-mismatch")
+    assert reason(SIZES, beyond, [groups, wrong]) == mismatch
+    assert reason(SIZES, index, [np.array(groups) * 2, gathered]) == mismatch
 
 
 def test_numbers_beyond_float8_decide_nothing():

@@ -1,0 +1,293 @@
+"""Products with gathered matrices as claims: `einsum("td,tdf->tf", x, w[expert])`.
+
+Where a parameter w is a stack of matrices and an operand of a `dot_general` is w[index], moved or
+cast, each place of the index has a product of its own (`chosen`). The gather is not replayed: the
+verifier replays the index, and gathers the projection of w with it.
+
+What an index beyond the stack means is left to JAX. The same gather, of the numbers 0, 1, 2, ... in
+place of matrices, says which one each place has: with `mode="clip"` and in a `dynamic_slice` the
+nearest, with `mode="fill"` one of the filling, NaN or a matrix more in the stack. Of indices that
+are promised to be in bounds and are not, devices may compute anything.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.lax import GatherScatterMode
+
+from verifiable.claims.chosen import Arrangement, Chosen, ChosenProduct, Places, as_sizes, layout
+from verifiable.claims.form import Proposal, View
+from verifiable.jaxpr.blocks import Array, Atom, Equation, Var
+from verifiable.jaxpr.effects import is_float
+
+_MODES = (
+    GatherScatterMode.CLIP,
+    GatherScatterMode.FILL_OR_DROP,
+    GatherScatterMode.PROMISE_IN_BOUNDS,
+)
+_SAME = frozenset({"convert_element_type", "copy", "copy_p", "stop_gradient"})
+
+
+class Stack(NamedTuple):
+    """A value that is made of the matrices of a stack.
+
+    Attributes:
+      choice: the `gather` or `dynamic_slice`.
+      labels: of each dimension of the value, the dimension of the stack that it is, as int, or the
+        dimension of the index, as text; None for one of length one that is neither.
+      casts: types that the matrices were cast to, in order.
+    """
+
+    choice: Equation
+    labels: tuple[int | str | None, ...]
+    casts: tuple[np.dtype[Any], ...] = ()
+
+
+def stack_of(atom: Atom, view: View) -> Stack | None:
+    """How a value is made of a known stack; None if it is not, or by what rounds or computes."""
+    equation = view.graph.producers.get(atom) if isinstance(atom, Var) else None
+    if equation is None or view.claimed(equation) or not view.exact(equation.outputs[0]):
+        return None
+    if equation.kind in ("gather", "dynamic_slice"):
+        return _chosen(equation) if view.known(equation.inputs[0]) else None
+    before = stack_of(equation.inputs[0], view) if equation.inputs else None
+    if before is None:
+        return None
+    labels, params = before.labels, equation.params
+    if equation.kind == "transpose":
+        return before._replace(labels=tuple(labels[d] for d in params["permutation"]))
+    if equation.kind in _SAME:
+        cast = (atom.dtype,) if equation.kind == "convert_element_type" else ()
+        return before._replace(casts=before.casts + cast)
+    if equation.kind in ("reshape", "squeeze", "expand_dims", "broadcast_in_dim"):
+        longer = [d for d, n in enumerate(atom.shape) if n != 1]
+        lengths = [(x, n) for x, n in zip(labels, equation.inputs[0].shape, strict=True) if n != 1]
+        # Only dimensions of length one may come or go.
+        if [n for _, n in lengths] != [atom.shape[d] for d in longer]:
+            return None
+        kept = dict(zip(longer, (x for x, _ in lengths), strict=True))
+        return before._replace(labels=tuple(kept.get(d) for d in range(len(atom.shape))))
+    return None
+
+
+def _chosen(equation: Equation) -> Stack | None:
+    """The output of a `gather` or `dynamic_slice` of whole matrices; None if they are cut."""
+    stack, params = equation.inputs[0], equation.params
+    sizes = as_sizes(params["slice_sizes"])
+    whole = [n == m for n, m in zip(sizes, stack.shape, strict=True)]
+    if any(n != 1 and not all_ for n, all_ in zip(sizes, whole, strict=True)):
+        return None
+    if equation.kind == "dynamic_slice":
+        return Stack(equation, tuple(d if w else None for d, w in enumerate(whole)))
+    if params["mode"] not in _MODES:
+        return None
+    numbers = params["dimension_numbers"]
+    gone = {*numbers.collapsed_slice_dims, *numbers.operand_batching_dims}
+    left = [d if whole[d] else None for d in range(len(sizes)) if d not in gone]
+    offsets = dict(zip(numbers.offset_dims, left, strict=True))
+    index = iter(range(len(equation.inputs[1].shape)))
+    rank = len(equation.outputs[0].shape)
+    labels = [offsets[d] if d in offsets else f"index {next(index)}" for d in range(rank)]
+    return Stack(equation, tuple(labels))
+
+
+def _stacked(equation: Equation) -> tuple[int, ...]:
+    """The dimensions of the stack along which matrices are chosen."""
+    stack, params = equation.inputs[0], equation.params
+    gone: set[int] = set()
+    if equation.kind == "gather":
+        numbers = params["dimension_numbers"]
+        gone = {*numbers.collapsed_slice_dims, *numbers.operand_batching_dims}
+    sizes = as_sizes(params["slice_sizes"])
+    return tuple(d for d, n in enumerate(stack.shape) if d in gone or sizes[d] != n)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatheredProduct(ChosenProduct):
+    """The form of such a product; its operands are the rows and the indices.
+
+    Attributes:
+      choice: the `gather` or `dynamic_slice`.
+      casts: types that the matrices are cast to, in order.
+      order: dimensions of the index, in the order of those of the places.
+      batches: products in a batch of each matrix, which has a part of its own for each.
+      gathered_layout: of the far operand, as (places, K, n).
+      filling: what the elements of a matrix beyond the stack are; None if they are NaN, or if there
+        is no such matrix.
+    """
+
+    choice: Equation
+    casts: tuple[np.dtype[Any], ...]
+    order: tuple[int, ...]
+    batches: int
+    gathered_layout: Arrangement
+    filling: float | int | None
+
+    def chosen(self, operands: list[Array]) -> Chosen:
+        """The matrix that each index stands for."""
+        numbers, inside = self._numbers(operands[1:])
+        mode = self.choice.params.get("mode", GatherScatterMode.CLIP)
+        if mode == GatherScatterMode.FILL_OR_DROP:
+            beyond = -1 if self.filling is None else self.matrices // self.batches - 1
+            numbers = jnp.where(inside, numbers, beyond)
+        settled = jnp.asarray(mode != GatherScatterMode.PROMISE_IN_BOUNDS)
+        numbers, defined = (
+            x.transpose(self.order).reshape(-1) for x in (numbers, inside | settled)
+        )
+        part = jnp.arange(self.batches)
+        index = jnp.where(numbers[:, None] < 0, -1, numbers[:, None] * self.batches + part)
+        return Chosen(index.reshape(-1), jnp.repeat(defined, self.batches))
+
+    def _numbers(self, indices: list[Array]) -> tuple[Array, Array]:
+        """The number of the nearest matrix of each index, and whether it is in bounds."""
+        stack, params = self.choice.inputs[0], self.choice.params
+        dims = _stacked(self.choice)
+        shape = [n if d in dims else 1 for d, n in enumerate(stack.shape)]
+        numbers = jnp.arange(math.prod(shape), dtype=jnp.int32).reshape(shape)
+        ones = (1,) * len(shape)
+        if self.choice.kind == "dynamic_slice":
+            found = lax.dynamic_slice(numbers, [jnp.asarray(i) for i in indices], ones).reshape(())
+            return found, jnp.ones((), bool)
+        [index] = indices
+        index = jnp.asarray(index)
+        near, beyond = (
+            lax.gather(numbers, index, params["dimension_numbers"], ones, mode=mode, fill_value=-1)
+            for mode in (GatherScatterMode.CLIP, GatherScatterMode.FILL_OR_DROP)
+        )
+        shape = index.shape[:-1]
+        return near.reshape(shape), beyond.reshape(shape) >= 0
+
+    def far_of(self, far: Array) -> Array:
+        """The stack, as (matrices, K, n), with the matrix of the filling."""
+        found = self.far_layout.of(far)
+        if self.filling is not None:
+            more = jnp.full((self.batches, *found.shape[1:]), self.filling, found.dtype)
+            found = jnp.concatenate([found, more])
+        if found.dtype == jnp.float64:  # in double precision, as everything around it
+            return found
+        for dtype in self.casts:
+            found = found.astype(dtype)
+        return found
+
+    @property
+    def projects(self) -> Hashable:
+        """The stack, as it is projected."""
+        return self.far_layout, self.casts, self.filling, self.projected_maps.far_side
+
+    def inputs(self, operands: list[Array], far: Array | None) -> list[Array | None]:
+        """The rows, and the gathered matrices."""
+        index = self.chosen(operands).index
+        found = self.far_of(jnp.asarray(far))[jnp.maximum(index, 0)]
+        if self.filling is None and is_float(found.dtype):
+            found = jnp.where((index >= 0)[:, None, None], found, jnp.asarray(jnp.nan, found.dtype))
+        gathered = self.gathered_layout.back(found)
+        return [operands[0], gathered] if self.side == 0 else [gathered, operands[0]]
+
+
+def _filling(equation: Equation) -> float | int | None:
+    """What elements beyond the stack are filled with; None if they are not."""
+    params, dtype = equation.params, equation.inputs[0].dtype
+    if params.get("mode") != GatherScatterMode.FILL_OR_DROP:
+        return None
+    value = params["fill_value"]
+    if value is None and is_float(dtype):
+        return math.nan
+    if value is None:
+        info = np.iinfo(dtype)
+        return int(info.min if jnp.issubdtype(dtype, jnp.signedinteger) else info.max)
+    return float(value) if is_float(dtype) else int(value)
+
+
+def form_of(equation: Equation, side: int, view: View) -> GatheredProduct | None:
+    """The form of a `dot_general` whose far operand is gathered; None if it is no such product.
+
+    Args:
+      equation: a `dot_general`.
+      side: index of its near operand.
+      view: of the program.
+    """
+    near, far, out = equation.inputs[side], equation.inputs[1 - side], equation.outputs[0]
+    stack = stack_of(far, view)
+    if stack is None or view.known(far):
+        return None
+    filling, labels, known = _filling(stack.choice), stack.labels, stack.choice.inputs[0]
+    absent = filling is not None and math.isnan(filling)
+    if absent and not is_float(near.dtype):
+        return None
+    if filling and not absent and is_float(known.dtype):
+        return None  # among weights, its size would count
+    (contracting, beside), (batching, along) = (
+        [as_sizes(dims[i]) for i in (1 - side, side)]
+        for dims in equation.params["dimension_numbers"]
+    )
+    if not all(isinstance(labels[d], int) for d in contracting):
+        return None  # products are summed over the index
+    # Dimensions have names: those of the far operand its own, which the near one shares where they
+    # are paired.
+    paired = dict(zip((*beside, *along), (*contracting, *batching), strict=True))
+    near_dims = [("far", paired[d]) if d in paired else ("near", d) for d in range(len(near.shape))]
+    far_dims = [("far", d) for d in range(len(far.shape))]
+    rest = [d for d in range(len(far.shape)) if d not in contracting]
+    chosen = [d for d in rest if not isinstance(labels[d], int)]
+    parts = [("far", d) for d in rest if d not in chosen and d in batching]
+    columns = [("far", d) for d in rest if d not in chosen and d not in batching]
+    rows = [d for d in near_dims if d[0] == "near"]
+    terms = [("far", d) for d in contracting]
+    places = [("far", d) for d in chosen] + parts
+    free = [d for d in far_dims if d[1] in rest and d[1] not in batching]
+    out_dims = [("far", d) for d in batching] + (rows + free if side == 0 else free + rows)
+    moved = {labels[d]: ("far", d) for d in range(len(labels))}
+    stack_dims = [moved.get(d, ("stack", d)) for d in range(len(known.shape))]
+    stacked = [("stack", d) for d in _stacked(stack.choice)]
+    units = [d for d in stack_dims if d[0] == "stack" and d not in stacked]
+    sizes = {
+        d: n
+        for dims, atom in ((near_dims, near), (far_dims, far), (stack_dims, known))
+        for d, n in zip(dims, atom.shape, strict=True)
+    }
+    near_layout = layout(near_dims, (places, rows, terms), sizes)
+    far_layout = layout(stack_dims, (stacked + parts, terms, columns + units), sizes)
+    gathered_layout = layout(far_dims, (places, terms, columns), sizes)
+    bounds = [view.bound(a) for a in (near, far)]
+    maps = Places.of_layouts(near_layout, gathered_layout, (near, far, out), bounds)
+    if not maps.checkable:
+        return None
+    batches = math.prod(sizes[d] for d in parts)
+    extra = filling is not None and not absent
+    axes = [x for x in (labels[d] for d in chosen) if isinstance(x, str)]
+    index = [f"index {j}" for j in range(len(stack.choice.inputs[1].shape) - 1)]
+    index = index if stack.choice.kind == "gather" else []
+    return GatheredProduct(
+        maps=maps,
+        far_known=True,
+        side=side,
+        matrices=far_layout.shape[0] + (batches if extra else 0),
+        near_layout=near_layout,
+        far_layout=far_layout,
+        out_layout=layout(out_dims, (places, rows, columns), sizes),
+        gathered_layout=gathered_layout,
+        absent=math.nan if absent else 0.0,
+        choice=stack.choice,
+        casts=stack.casts,
+        order=tuple(index.index(x) for x in axes + [x for x in index if x not in axes]),
+        batches=batches,
+        filling=filling if extra else None,
+    )
+
+
+def propose(equation: Equation, view: View) -> Proposal | None:
+    """Claim a product with gathered matrices whose check costs less; see `form.Rule`."""
+    for side in (0, 1):
+        form = form_of(equation, side, view)
+        if form is not None and form.check_cost(1 if form.exact else view.draws) < form.work:
+            choice = form.choice
+            operands = (equation.inputs[side], *choice.inputs[1:])
+            return Proposal(form=form, operands=operands, far=choice.inputs[0])
+    return None
