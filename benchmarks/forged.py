@@ -81,7 +81,7 @@ def _one_row_wrong(bench: Bench, claims: Sequence[Claim]) -> Callable[..., Any]:
         room = form.room(operands, far, out, compiled.tolerances[claim.name])
         chosen = jnp.arange(room.sigma.size).reshape(room.sigma.shape) == row
         shift = form.steepest(room, slope, 1.01 * KAPPA)
-        shift = shift * form.maps.over_rows(chosen.astype(jnp.float64)) * here
+        shift = shift * form.unseen(form.maps.over_rows(chosen.astype(jnp.float64))) * here
         return (out.astype(jnp.float64) + shift).astype(out.dtype)
 
     def emit(claim: Claim, equation: Any, env: Any, given: Any) -> tuple[list[Array], Array]:

@@ -67,9 +67,11 @@ DECISIONS = {
     ),
     "leaky-relu-cnn": "<= 0.1",
 }
-COVERED = dict.fromkeys(("moe-ragged", "float8", "zero-points", "sharded"), ">= 0.9")
+COVERED = dict.fromkeys(
+    ("moe-ragged", "moe-gathered", "float8", "zero-points", "sharded"), ">= 0.9"
+)
 NONE_LEFT = dict.fromkeys(
-    "leaky-relu-cnn mamba moe-ragged temperature top-k top-p softcap".split(), "== 0"
+    "leaky-relu-cnn mamba moe-ragged moe-gathered temperature top-k top-p softcap".split(), "== 0"
 )
 
 QUICK = ("gru", "gcn")
