@@ -1,7 +1,8 @@
 """The tables of `README.md`, made from the checked-in results, so that no figure is typed by hand.
 
 First one table of all verdicts; then for each result its claim, machine, date, command and
-versions, and one table for cases that have the same measures.
+versions, and one table for cases that have the same measures. Of a result with more than MOST
+cases the page shows totals (`TOTALS`) and what missed its bar; the file holds the others.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import Any
 from benchmarks.harness import HERE, RESULTS, parse_bar, quantity
 
 README = HERE / "README.md"
+MOST = 200
+TOTALS = ("all ", "honest", "second look")  # how the names of their cases begin
 BEGIN, END = "<!-- results: made by `python -m benchmarks report` -->", "<!-- /results -->"
 
 
@@ -47,6 +50,14 @@ def section(result: Mapping[str, Any]) -> str:
     cases: dict[str, dict[str, Mapping[str, Any]]] = {}
     for row in result["rows"]:
         cases.setdefault(row["case"], {})[row["measure"]] = row
+    if len(cases) > MOST:
+        shown = {name: rows for name, rows in cases.items() if _shown(name, rows)}
+        lines += [
+            f"{len(shown)} of {len(cases)} cases: totals, and those that missed a bar. "
+            f"`results/{result['name']}.json` holds all.",
+            "",
+        ]
+        cases = shown
     for measures, group in itertools.groupby(cases.items(), key=lambda item: tuple(item[1])):
         lines += [
             "| case | " + " | ".join(m.replace("_", " ") for m in measures) + " |",
@@ -56,6 +67,11 @@ def section(result: Mapping[str, Any]) -> str:
             lines.append(f"| {case} | " + " | ".join(map(_cell, values.values())) + " |")
         lines.append("")
     return "\n".join(lines)
+
+
+def _shown(case: str, rows: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether the page shows a case of a large result."""
+    return case.startswith(TOTALS) or any(row["holds"] is False for row in rows.values())
 
 
 def _cell(row: Mapping[str, Any]) -> str:

@@ -32,6 +32,18 @@ def test_the_report_shows_claim_provenance_values_and_bars():
     assert "| four | 2 s (≤ 3 s: holds) |" in text
 
 
+def test_a_page_shows_totals_of_a_large_result_and_what_missed_its_bar():
+    many = [Row(f"case {i}", "share", 0.0, "1", "<= 1") for i in range(tables.MOST)]
+    missed = Row("case that misses", "share", 2.0, "1", "<= 1")
+    total = Row("all cases", "share", 0.5, "1", "<= 1")
+    text = tables.section(_result(*many, missed, total))
+    assert "2 of 202 cases" in text
+    assert "| case that misses | 2 (≤ 1: **missed**) |" in text
+    assert "| all cases |" in text
+    assert "case 7" not in text
+    assert "case 7" in tables.section(_result(*many))
+
+
 def test_the_page_begins_with_all_verdicts():
     page = tables.render(f"{tables.BEGIN}{tables.END}", [_result(GOOD), _result(BAD, name="other")])
     overview, first, *_ = page.split("###")
