@@ -76,10 +76,11 @@ class CompiledSetup:
             constants = list(self.program.function.constants)
             of_moves = [name for name in missing if name.startswith("moves/")]
             wanted = tuple(n for n in missing if n not in found and n not in of_moves)
+            given = constants, params, vectors
             if wanted and apply is None:
-                found |= self._compiled(wanted, constants, params, vectors)
-            elif wanted:
-                found |= self._residual(wanted, constants, params, vectors, apply)
+                found |= self._compiled(wanted, *given)
+            elif wanted and apply is not None:
+                found |= self._residual(wanted, *given, apply)
             if moves and of_moves:
                 residual = layout.as_tree(found | dict.fromkeys(of_moves))["residual"]
                 found |= self._compiled_moves(tuple(of_moves), constants, params, vectors, residual)
