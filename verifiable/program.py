@@ -270,9 +270,9 @@ class Program(Specification):
             *self.judged(arguments.inputs),
             coverage=self.coverage,
             bound=self.bound,
-            look=functools.partial(again.look, arguments),
-            retest=functools.partial(again.retest, arguments),
+            again=again.on(arguments),
             flips=self.flip_limits,
+            most=self.most_flips,
             y=mine,
             corridor=corridor,
         )

@@ -89,6 +89,15 @@ class Accused:
             return self.test(read, far, context.claimed[claim.index])
 
     @cached_property
+    def compiled(self) -> Callable[..., Deviation]:
+        """`deviation` with `measure`, compiled as a device compiles it, in the program's types."""
+
+        def compiled(arguments: Any, given: Any) -> Deviation:
+            return self.deviation(arguments, given, self.measure, interpret.apply)
+
+        return jax.jit(compiled)
+
+    @cached_property
     def perturbed(self) -> Callable[..., Array]:
         """What the operands lead to in a perturbed replay, compiled."""
         losses = dict(self.program.policy.losses)

@@ -12,7 +12,7 @@ types and in float64, and decides
     outputs            guilty iff the distance of the row exceeds  KAPPA eps ||row|| + spread
 
 with sigma and w of `claims.freivalds`, A_i B itself in place of a projection, and the spread of
-`check.second_look`. The spread of a product is estimated with DRAWS vectors. These and the seeds of
+`check.spread`. The spread of a product is estimated with DRAWS vectors. These and the seeds of
 the perturbations follow from the root of the commitment, the program, and the place: an accuser
 has nothing to choose but the row. KAPPA is far above 1, the largest deviation of an honest device,
 so that the rounding of a judge's own machine decides only about wrong rows close to the limit.
@@ -36,17 +36,9 @@ from verifiable import trace as traces
 from verifiable.challenge import secret
 from verifiable.check import settings
 from verifiable.check.accused import Accused, accused_of
-from verifiable.check.second_look import (
-    MANY,
-    SIZES,
-    Rows,
-    Sizes,
-    as_wholes,
-    changes,
-    decide,
-    distances,
-)
+from verifiable.check.known import SIZES
 from verifiable.check.specification import Specification
+from verifiable.check.spread import MANY, Rows, Sizes, as_wholes, changes, decide, distances
 from verifiable.check.trees import parameter_root
 from verifiable.claims import freivalds
 from verifiable.claims.statistic import Deviation
@@ -275,18 +267,16 @@ class _Trial:
             )
         with jax.enable_x64(True):
             arguments = self.accused.arguments(self.params, self.inputs)
-            centres = [
-                self.row(self.centre(arguments, given, apply))
-                for apply in (interpret.apply, in_float64)
-            ]
-            distance = np.minimum(*(distances(c, c.expected) for c in centres))
+            centres = [self.centre(arguments, given, f) for f in (interpret.apply, in_float64)]
+            far = distances(centres[1], centres[1].expected) > centres[1].limit
+            whole = not e.output and self.accused.claim.form.rows_too
+            if accused.replays_inexactly and (whole or far.any()):
+                # A compiler may have put factors together whose product overflows or vanishes.
+                centres.append(self.row(self.accused.compiled(arguments, given)))
+            distance = np.min([distances(c, c.expected) for c in centres], axis=0)
             moves = functools.partial(self.changes, arguments, given, accused.replays_inexactly)
-            found = decide(
-                distance,
-                np.maximum(*(c.limit for c in centres)),
-                np.minimum(*(c.scale for c in centres)),
-                moves,
-            )
+            limit, scale = np.max([c.limit for c in centres[:2]], axis=0), centres[1].scale
+            found = decide(distance, limit, np.minimum(centres[0].scale, scale), moves)
             if not (found.wrong or e.output):
                 claim = self.accused.claim
                 found = as_wholes(found, distance, centres[1], moves, claim, program, KAPPA)
@@ -307,9 +297,13 @@ class _Trial:
         return {i: found[i].reshape(t.shape) for i, t in tensors.items()}
 
     def row(self, found: Deviation) -> Deviation:
-        """The accused row: one of a product or output, the elements of one of a rounding."""
+        """The accused row: one of a product or output, the elements of one of a rounding.
+
+        Its limit is KAPPA times the tolerance.
+        """
         chosen = self.chosen(len(found.limit))
-        return Deviation(*(np.asarray(x)[chosen] for x in found))
+        found = Deviation(*(np.asarray(x)[chosen] for x in found))
+        return found._replace(limit=KAPPA * found.limit)
 
     def chosen(self, rows: int) -> slice:
         """The accused row among those of a `Deviation`."""
@@ -323,10 +317,9 @@ class _Trial:
         return slice(start, start + width)
 
     def centre(self, arguments: list[Any], given: Any, apply: interpret.Apply) -> Deviation:
-        """The deviation itself, not projected, with KAPPA times the tolerance as its limit."""
+        """The deviation itself, not projected, evaluated op by op."""
         with jax.disable_jit():
-            found = self.accused.deviation(arguments, given, self.accused.measure, apply)
-        return found._replace(limit=KAPPA * found.limit)
+            return self.row(self.accused.deviation(arguments, given, self.accused.measure, apply))
 
     def changes(
         self, arguments: list[Any], given: Any, inexact: bool, rows: Rows

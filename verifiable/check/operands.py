@@ -313,6 +313,11 @@ def retest(claim: Claim, env: Env, context: Context) -> Statistic:
     return _apart("retest", claim, env, context)
 
 
+def unfounded(claim: Claim, env: Env, context: Context) -> Array:
+    """Which rows have numbers although the operands leave none: a `Measure`."""
+    return _apart("unfounded", claim, env, context)
+
+
 def _apart(method: str, claim: Claim, env: Env, context: Context) -> Any:
     """A method of the claim's form.
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from verifiable.check.cancellation import Cancellation
 from verifiable.check.tiling.evaluate import over_rows
-from verifiable.claims.extremes import tiny
+from verifiable.claims.extremes import power_of_two, tiny
 from verifiable.claims.statistic import Deviation, deviation, first
 from verifiable.jaxpr.blocks import Array
 from verifiable.jaxpr.effects import is_float
@@ -151,11 +151,17 @@ def deviate(theirs: Array, mine: Array, eps: float, terms: Array | None = None) 
     floor = tiny(theirs.dtype)
     wide = jnp.complex128 if jnp.iscomplexobj(mine) else jnp.float64
     theirs, mine = (x.reshape(rows).astype(wide) for x in (theirs, mine))
-    norms = _norms(mine)
-    scale = norms if terms is None else _at_least(norms, _norms(terms.reshape(rows)))
+    norms = _scaled_norms(mine)
+    scale = norms if terms is None else _at_least(norms, _scaled_norms(terms.reshape(rows)))
     if jnp.iscomplexobj(mine):
         theirs, mine = (jnp.concatenate([x.real, x.imag], axis=-1) for x in (theirs, mine))
     return deviation(mine, theirs, theirs, eps * scale + floor, norms)
+
+
+def unfounded(theirs: Array, mine: Array) -> Array:
+    """Numbers of an output where the replayed one has none; bool (rows, columns)."""
+    rows = (math.prod(mine.shape[:-1]), math.prod(mine.shape[-1:]))
+    return (jnp.isfinite(theirs) & ~jnp.isfinite(mine)).reshape(rows)
 
 
 def _at_least(norms: Array, least: Array) -> Array:
@@ -167,3 +173,9 @@ def _norms(x: Array) -> Array:
     """2-norms of rows. Of a narrower type, in double precision, they are finite if the row is."""
     squares = jnp.square(x.real) + jnp.square(x.imag) if jnp.iscomplexobj(x) else jnp.square(x)
     return jnp.sqrt(jnp.sum(squares, axis=-1))
+
+
+def _scaled_norms(x: Array) -> Array:
+    """2-norms of rows of double precision, whose squares neither overflow nor vanish."""
+    top = power_of_two(jnp.max(jnp.abs(x), axis=-1, initial=0.0))
+    return top * _norms(x / top[:, None])

@@ -27,10 +27,10 @@ import numpy as np
 
 from verifiable.check import execute, locate
 from verifiable.check.compiled import CheckArguments
+from verifiable.check.known import WIDEN
 from verifiable.check.locate import Inconclusive, Watch
 from verifiable.check.replay import Findings
 from verifiable.check.schedule import Strategy
-from verifiable.check.second_look import WIDEN
 from verifiable.claims.statistic import retested
 from verifiable.errors import Miscompiled
 from verifiable.jaxpr.blocks import Array

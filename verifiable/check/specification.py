@@ -148,6 +148,11 @@ class Specification:
         """How many decisions may differ from the verifier's own, by index of the claim."""
         return {c.index: flips.limit(c, self.policy) for c in self.claims if c.decisions}
 
+    @cached_property
+    def most_flips(self) -> int:
+        """How many decisions of all claims together may differ from the verifier's own."""
+        return flips.total([c for c in self.claims if c.decisions], self.policy)
+
     def judged(self, inputs: tuple[Any, ...]) -> tuple[Sequence[Claim], Sequence[Output]]:
         """Claims and outputs; comparisons of subnormal inputs are discontinuities of this job."""
         leaves = jax.tree.leaves(inputs)

@@ -15,7 +15,9 @@ them explains are indeterminate, `ill-conditioned`.
 
 A claim that is not finite, whose operands are not, or that a cheap test left undecided
 (`Form.cheapened`), is first tested again (`Form.retest`): in float64, and with regard to which rows
-overflow on honest devices, or are NaN on all of them. That is not asked of every run.
+overflow on honest devices, or are NaN on all of them. That is not asked of every run. What is left
+undecided is looked at too, where nothing else is wrong (`_sheltered`): numbers that no device has
+there, and decisions by which a cheat makes what is not finite, are rejected.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ import numpy as np
 from verifiable.check.outputs import Output, OutputStatistic
 from verifiable.check.receive import Problem
 from verifiable.check.replay import Findings
-from verifiable.check.second_look import Look
+from verifiable.check.spread import Again, Look
 from verifiable.claims.claim import Claim
 from verifiable.claims.statistic import Statistic, conditions, retested
 from verifiable.report import Bound, ClaimResult, Corridor, Coverage, Report, Verdict
@@ -89,9 +91,9 @@ def judge(
     *,
     coverage: Coverage,
     bound: Bound | None,
-    look: Callable[[int, bool], Look],
-    retest: Callable[[int], Statistic],
+    again: Again,
     flips: Mapping[int, int],
+    most: int = 2**31,
     y: Any = None,
     corridor: Corridor | None = None,
 ) -> Report:
@@ -103,9 +105,9 @@ def judge(
       outputs: of the program.
       coverage: what the check covers.
       bound: what a pass proves of the floating-point claims.
-      look: looks at a claim of this index again, or, if the second argument is true, at an output.
-      retest: tests a claim of this index again that is not finite, or whose operands are not.
+      again: looks at claims and outputs again.
       flips: how many decisions may differ from the verifier's own, by index of the claim.
+      most: how many of all claims together.
       y: the replayed output.
       corridor: what the tolerance leaves to a cheat; the report has it with the margin of y.
     """
@@ -113,7 +115,10 @@ def judge(
     results = [
         _counted(
             _result(
-                c.name, _judge_claim(findings, c, retest), c.discontinuities, c.loops & stopped
+                c.name,
+                _judge_claim(findings, c, again.retest),
+                c.discontinuities,
+                c.loops & stopped,
             ),
             findings.statistics[c.index],
             flips.get(c.index),
@@ -127,7 +132,7 @@ def judge(
     # In the order of execution: claims of one scan by iteration first.
     places = [(c.group, r.trip, c.index) for c, r in zip(claims, results, strict=False)]
     places += [(len(claims), 0, i) for i in range(len(outputs))]
-    _look_again(results, places, claims, outputs, look)
+    _look_again(results, places, claims, outputs, again, stopped, most)
     verdict, reason, where = _overall(results, places, stopped)
     if corridor is not None:
         corridor = replace(corridor, margin=float(corridor.answer(y)))
@@ -163,7 +168,9 @@ def _look_again(
     places: Sequence[tuple[int, int, int]],
     claims: Sequence[Claim],
     outputs: Sequence[Output],
-    look: Callable[[int, bool], Look],
+    again: Again,
+    stopped: frozenset[str],
+    most: int,
 ) -> None:
     """Replace what failed and is not shown wrong; stop at what is."""
     accused = [i for i, r in enumerate(results) if r.verdict is Verdict.REJECT]
@@ -177,7 +184,7 @@ def _look_again(
             # Not looked at: the run is wrong already, and this alone shows nothing.
             results[i] = replace(result, verdict=Verdict.INDETERMINATE)
         else:
-            found = look(i - len(claims) if output else i, output)
+            found = again.look(i - len(claims) if output else i, output)
             shown = found.wrong
             if shown:
                 results[i] = replace(result, row=found.row, trip=found.trip)
@@ -185,6 +192,77 @@ def _look_again(
                 results[i] = replace(
                     result, verdict=Verdict.INDETERMINATE, reason="ill-conditioned"
                 )
+    if shown:
+        return
+    for i in sorted(range(len(results)), key=lambda i: places[i]):
+        tested = (*claims, *outputs)[i]
+        undecided = results[i].reason in ("nonfinite-operand", "nonfinite-output")
+        if undecided and not (tested.discontinuities or tested.loops & stopped):
+            found = _sheltered(results, i, claims, tested, again)
+            if found is not None:
+                place, result = found
+                results[place] = result
+                return
+    _recount(results, claims, again, most)
+
+
+def _sheltered(
+    results: Sequence[ClaimResult],
+    i: int,
+    claims: Sequence[Claim],
+    tested: Claim | Output,
+    again: Again,
+) -> tuple[int, ClaimResult] | None:
+    """What a value that is not finite may not shelter, and where: a result that rejects.
+
+    Numbers where no device has any; and, among the decisions and roundings before, one that no
+    device commits to, with which a cheat makes what is not finite.
+    """
+    output = isinstance(tested, Output)
+    index = i - len(claims) if output else i
+    found = again.unfounded(index, output)
+    if not found.wrong and not output and tested.form.rows_too:
+        found = again.look(index, output)  # the numbers beside what is not finite
+    if found.wrong:
+        reason = "output-mismatch" if output else tested.form.mismatch
+        return i, _rejected(results[i], reason, found)
+    before = again.reads(index, output)
+    for claim in claims:
+        flipped = results[claim.index].flips or (claim.form.rows_too and claim.index in before)
+        if flipped and not claim.discontinuities and claim.replays_inexactly:
+            found = again.look(claim.index, output=False, strict=True)
+            if found.wrong:
+                reason = "decision-ties" if claim.decisions else claim.form.mismatch
+                return claim.index, _rejected(results[claim.index], reason, found)
+    return None
+
+
+def _rejected(result: ClaimResult, reason: str, found: Look) -> ClaimResult:
+    verdict, worst = Verdict.REJECT, max(result.worst, found.excess)
+    return replace(
+        result, verdict=verdict, reason=reason, worst=worst, row=found.row, trip=found.trip
+    )
+
+
+def _recount(results: list[ClaimResult], claims: Sequence[Claim], again: Again, most: int) -> None:
+    """Hold the flips of all claims to what they may be together."""
+    counted = [
+        c.index
+        for c in claims
+        if results[c.index].flips
+        and results[c.index].verdict is Verdict.ACCEPT
+        and not c.discontinuities
+    ]
+    count = sum(results[i].flips or 0 for i in counted)
+    if count <= most:
+        return
+    wrong = again.recount(counted, most)
+    results[counted[0]] = replace(
+        results[counted[0]],
+        verdict=Verdict.REJECT if wrong else Verdict.INDETERMINATE,
+        reason="decision-ties" if wrong else "ill-conditioned",
+        worst=count / max(most, 0.5),
+    )
 
 
 def _overall(

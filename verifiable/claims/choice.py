@@ -29,7 +29,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -37,40 +37,13 @@ from jax import lax
 
 from verifiable.claims import slack
 from verifiable.claims.form import Form, Proposal, View, Yardstick
-from verifiable.claims.statistic import Deviation, Statistic, deviation, first
+from verifiable.claims.order import TINY, Picked, Run, distance, later
+from verifiable.claims.statistic import Deviation, Statistic, deviation, first, strictly
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Equation
 from verifiable.jaxpr.effects import FLOATS, Effect, effects_of, keys_of
 
 KINDS = frozenset({"argmax", "argmin", "sort", "top_k"})
-
-
-class Picked(NamedTuple):
-    """How a committed choice fits the replayed rows; arrays (rows, picked) unless said otherwise.
-
-    Attributes:
-      value: what comes later minus the largest before it: negative if it is out of order, the
-        largest number if the order is certain. In the first column, the least that was not picked
-        minus the largest that was.
-      slack: of the two together.
-      index: the indices, within the row.
-      valid: (rows,), whether the indices are distinct and in range.
-      absent: (rows,), whether a key is NaN.
-    """
-
-    value: Array
-    slack: Array
-    index: Array
-    valid: Array
-    absent: Array
-
-
-class _Run(NamedTuple):
-    """The largest number of a run so far, its slack, and whether a run began."""
-
-    largest: Array
-    slack: Array
-    begins: Array
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,7 +166,6 @@ class ChoiceForm(Form):
         by_row = jnp.where(found.absent, 0, by_row)
         by_row = jnp.where(found.valid, by_row, jnp.inf).astype(jnp.float64)
         worst, true = jnp.max(by_row, initial=0.0), jnp.ones((), bool)
-        shown = found.valid & ~found.absent
 
         def as_own() -> Array:
             equal = jnp.all(found.index == self._own(operands), axis=-1)
@@ -207,15 +179,20 @@ class ChoiceForm(Form):
             in_range=jnp.all(found.valid),
             finite_operands=lax.cond(jnp.any(found.absent), as_own, lambda: true),
             ties=jnp.sum(jnp.abs(found.value) <= found.slack, dtype=jnp.int32),
-            flips=jnp.sum((found.value < 0) & shown[:, None], dtype=jnp.int32),
+            flips=jnp.sum(
+                (found.value < 0) & (found.valid & ~found.absent)[:, None], dtype=jnp.int32
+            ),
         )
 
     def deviate(self, operands: list[Array], claim: Array, yardstick: Yardstick) -> Deviation:
         """Of each index that was picked, how far it is from being out of order, and the slack."""
         found = self.picked(operands, claim, yardstick.eps)
-        valid = jnp.broadcast_to(found.valid[:, None], found.value.shape)
         value = jnp.where(found.absent[:, None], jnp.nan, found.value)
-        low, high = jnp.where(valid, 0.0, jnp.inf), jnp.where(valid, jnp.inf, -jnp.inf)
+        other = self.stable & (value == 0) & (found.index != self._own(operands))
+        low, high = strictly(value, 0 * value, jnp.inf, ~other)
+        low, high = (
+            jnp.where(found.valid[:, None], x, y) for x, y in ((low, jnp.inf), (high, -jnp.inf))
+        )
         scale = found.slack / yardstick.eps if yardstick.eps else found.slack
         return deviation(value, low, high, found.slack, scale)
 
@@ -228,8 +205,8 @@ class ChoiceForm(Form):
 
     def room(self, operands: list[Array], far: Array | None, out: Array, eps: float) -> Array:
         """One where another index would pass, else zero: a choice has no derivative."""
-        found = self.picked(operands, self.pack(out), eps)
-        return (jnp.abs(found.value) <= found.slack).astype(jnp.float32)
+        value, allowed, *_ = self.picked(operands, self.pack(out), eps)
+        return (jnp.abs(value) <= allowed).astype(jnp.float32)
 
     def picked(self, operands: list[Array], claim: Array, eps: float) -> Picked:
         """How a committed choice fits the replayed keys; see `Picked`."""
@@ -259,13 +236,13 @@ class ChoiceForm(Form):
 
     def _in_order(
         self, keys: list[Array], index: Array, eps: float
-    ) -> tuple[Array, Array, _Run | None]:
+    ) -> tuple[Array, Array, Run | None]:
         """Value and slack of `Picked`, with an empty first column, and the run of the last key."""
         wide = jnp.float64 if any(k.dtype == jnp.float64 for k in keys) else jnp.float32
         worst = float(jnp.finfo(wide).max)
         # Whether an element is equal to the one before it in every key so far.
         same = jnp.broadcast_to(jnp.arange(self.count) > 0, index.shape)
-        value, allowed = jnp.full(index.shape, worst, wide), jnp.full(index.shape, _TINY, wide)
+        value, allowed = jnp.full(index.shape, worst, wide), jnp.full(index.shape, TINY, wide)
         run = None
         for key, inexact, dtype in zip(keys, self.inexact, self.keys, strict=True):
             if not inexact:
@@ -279,10 +256,10 @@ class ChoiceForm(Form):
                 jnp.take_along_axis(x, index, 1)
                 for x in (number, slack.of_numbers(number, eps, dtype))
             )
-            run = lax.associative_scan(_later, _Run(here, own, ~same), axis=1)
+            run = lax.associative_scan(later, Run(here, own, ~same), axis=1)
             before, other = (jnp.roll(x, 1, axis=1) for x in (run.largest, run.slack))
             equal = same & (here == before) & jnp.isinf(here)
-            value = jnp.where(same & ~equal, _distance(here, before), value)
+            value = jnp.where(same & ~equal, distance(here, before), value)
             allowed = jnp.where(same & ~equal, jnp.minimum(own + other, worst), allowed)
             same = equal
         if self.stable:
@@ -290,7 +267,7 @@ class ChoiceForm(Form):
         return value, allowed, run
 
     def _rest(
-        self, key: Array, taken: Array, last: Array, run: _Run | None, eps: float
+        self, key: Array, taken: Array, last: Array, run: Run | None, eps: float
     ) -> tuple[Array, Array]:
         """Value and slack of the first column of `Picked`: what was not picked."""
         number = self._oriented(key)
@@ -307,7 +284,7 @@ class ChoiceForm(Form):
         positions = lax.iota(jnp.int32, self.length)
         equal = ~taken & (number == largest) & jnp.isinf(largest)
         skipped = jnp.any(equal & (positions < last), axis=-1, keepdims=True)
-        value = jnp.where((least == largest) & jnp.isinf(least), worst, _distance(least, largest))
+        value = jnp.where((least == largest) & jnp.isinf(least), worst, distance(least, largest))
         return jnp.where(skipped, -worst, value), jnp.minimum(least_slack + other, worst)
 
     def _oriented(self, key: Array) -> Array:
@@ -339,25 +316,6 @@ class ChoiceForm(Form):
     def _single(self) -> bool:
         """Whether the axis is dropped."""
         return self.kind in ("argmax", "argmin")
-
-
-_TINY = float(np.finfo(np.float32).tiny)
-
-
-def _later(before: _Run, after: _Run) -> _Run:
-    """Two neighbouring parts of rows joined; a run that begins forgets what was before."""
-    forget = after.begins | (after.largest >= before.largest)
-    return _Run(
-        jnp.where(forget, after.largest, before.largest),
-        jnp.where(forget, after.slack, before.slack),
-        before.begins | after.begins,
-    )
-
-
-def _distance(a: Array, b: Array) -> Array:
-    """a - b, at most the largest number; infinities are far from all but themselves."""
-    largest = float(jnp.finfo(a.dtype).max)
-    return jnp.where(a == b, 0, jnp.clip(a - b, -largest, largest))
 
 
 def propose(equation: Equation, view: View) -> Proposal | None:

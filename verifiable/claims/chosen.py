@@ -232,9 +232,18 @@ class ChosenProduct(Product):
         found = Product.deviate_exactly(self, equation, operands, far, claim, eps)
         return self._undecided(operands, found)
 
+    def unfounded(self, operands: list[Array], claim: Array, yardstick: Yardstick) -> Array:
+        """See `Product.unfounded`; devices may choose what is in some rows."""
+        found = Product.unfounded(self, operands, claim, yardstick)
+        return found & self._defined(operands)
+
     def _undecided(self, operands: list[Array], found: Deviation) -> Deviation:
-        defined = jnp.repeat(self.chosen(operands).defined, self.maps.rows)
-        return found._replace(expected=jnp.where(defined[:, None], found.expected, jnp.nan))
+        expected = jnp.where(self._defined(operands), found.expected, jnp.nan)
+        return found._replace(expected=expected)
+
+    def _defined(self, operands: list[Array]) -> Array:
+        """Whether devices may not choose a row's result; (rows, 1)."""
+        return jnp.repeat(self.chosen(operands).defined, self.maps.rows)[:, None]
 
 
 def layout(

@@ -210,6 +210,11 @@ class Contraction(ABC):
         They belong to the longest dimension of rows; None if there is none that can be cut.
         """
 
+    def near_rows(self, near: Array) -> Array | None:
+        """Near operand as (rows, contracted); None if its elements belong to several rows."""
+        del near
+        return None
+
     def in_blocks(self) -> Self:
         """The contraction with its columns in blocks, if it is wide and can be cut."""
         return self

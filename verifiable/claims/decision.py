@@ -36,7 +36,7 @@ from jax import lax
 
 from verifiable.claims import slack
 from verifiable.claims.form import Form, Proposal, View, Yardstick
-from verifiable.claims.statistic import Deviation, Statistic, deviation, first
+from verifiable.claims.statistic import Deviation, Statistic, deviation, first, strictly
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Equation
 from verifiable.jaxpr.effects import FLOATS, Effect, effects_of, is_float
@@ -140,8 +140,14 @@ class DecisionForm(Form):
         decided, valid = self.read(claim)
         low, high = self.interval(decided)
         possible = valid & (self.finite(decided) | jnp.isnan(found.value))
+        low, high = strictly(found.value, low, high, decided == found.own)
         low, high = jnp.where(possible, low, jnp.inf), jnp.where(possible, high, -jnp.inf)
         return deviation(found.value, low, high, found.slack, found.slack / yardstick.eps)
+
+    def unfounded(self, operands: list[Array], claim: Array, yardstick: Yardstick) -> Array:
+        """Decisions of NaN that are not the verifier's own."""
+        found = self.margins(operands, yardstick.eps)
+        return (jnp.isnan(found.value) & (self.read(claim)[0] != found.own)).reshape(-1, 1)
 
     def smooth(self, equation: Equation, inputs: list[Array], operands: list[Array]) -> Array:
         """The decision as a number; it does not move with its operands."""

@@ -169,6 +169,12 @@ class DotGeneral(Contraction):
             return spread(wide, self.shapes[2], (*rows, *columns))
         return spread(values, self.shapes[2], (*batch, *rows))
 
+    def near_rows(self, near: Array) -> Array:
+        """See `Contraction.near_rows`."""
+        side = self.near
+        order = (*self.batching[side], *self._free(side), *self.contracting[side])
+        return lax.transpose(near, order).reshape(self.batch * self.rows, self.contracted)
+
     def in_blocks(self) -> Self:
         """See `Contraction.in_blocks`: without batch dimensions, a float product can be cut."""
         if self.exact or self.batching[0] or self.columns <= BLOCK:

@@ -245,7 +245,8 @@ def apply(
         return Applied(product)
     if norms is None:
         raise ValueError("a projection of integers cannot test floats")
-    top = power_of_two(jnp.max(jnp.abs(wide))) if _doubles(contraction) else None
+    sizes = jnp.where(jnp.isfinite(wide), jnp.abs(wide), 0.0)
+    top = power_of_two(jnp.max(sizes)) if _doubles(contraction) else None
     wide = wide if top is None else wide / top
     wide, energy = contraction.weigh(wide, norms)
     return Applied(contraction.apply(wide, image), energy, top)

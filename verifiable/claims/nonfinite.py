@@ -9,6 +9,9 @@ not, the claim is tested once more, outside the compiled check:
                where B_k: is zero. Every element of C_i is then NaN, on every device. A claim that
                is NaN throughout that row is accepted.
 
+If B is finite, a row of A that holds a NaN or an infinity leaves no number in that row of C. A
+claim that has one there is *unfounded* (`check.second_look`).
+
 By the Cauchy-Schwarz inequality, |C_ij| w_j <= sqrt(K energy_i), and so are all partial sums. A
 row may overflow if this reaches half of the largest number, which leaves room for rounding.
 """
@@ -65,6 +68,29 @@ def rows(
         finite_operands=decided | _absent(contraction, energy, projection, out),
     )
     return freivalds.by_row(contraction, found)
+
+
+def unfounded(
+    contraction: Contraction,
+    near: Shaped[Any, "*near"],
+    projection: Projection,
+    out: Shaped[Any, "*out"],
+) -> Array:
+    """Elements of A that are not finite in a row for which the claim holds a number.
+
+    Arguments as of `freivalds.test`; runs under `jax.enable_x64`.
+
+    Returns:
+      (rows, contracted); (1, 1) of integers, or if elements of A belong to several rows, as in a
+      convolution.
+    """
+    rows = None if contraction.exact else contraction.near_rows(~jnp.isfinite(near))
+    if rows is None:
+        return jnp.zeros((1, 1), bool)
+    norms: Any = projection.norms
+    numbers = contraction.out_sums(jnp.isfinite(out).astype(jnp.float64)) > 0
+    numbers = jnp.any(numbers.reshape(rows.shape[0], -1), axis=-1, keepdims=True)
+    return rows & numbers & jnp.all(jnp.isfinite(norms))
 
 
 def _absent(contraction: Contraction, energy: Array, projection: Any, out: Array) -> Array:

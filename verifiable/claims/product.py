@@ -239,6 +239,11 @@ class Product(Form):
             moves,
         )
 
+    def unfounded(self, operands: list[Array], claim: Array, yardstick: Yardstick) -> Array:
+        """See `nonfinite.unfounded`."""
+        near, projection = self.rows_and_projection(operands, yardstick.projection)
+        return nonfinite.unfounded(self.maps, near, projection, self.seen(claim))
+
     def deviate_exactly(
         self,
         equation: Equation,

@@ -33,9 +33,9 @@ from jax import lax
 from verifiable.claims.extremes import tiny
 from verifiable.claims.form import Form, Yardstick
 from verifiable.claims.slack import apart, rms, slack
-from verifiable.claims.statistic import Deviation, Statistic, deviation, first
+from verifiable.claims.statistic import Deviation, Statistic, deviation, first, strictly
 from verifiable.jaxpr.blocks import Array, Equation
-from verifiable.jaxpr.effects import FLOAT8, HALF_PRECISION
+from verifiable.jaxpr.effects import FLOAT8, HALF_PRECISION, is_float
 
 Interval = tuple[Array, Array, Array]  # low, high, and whether any value is in it
 
@@ -185,8 +185,11 @@ class Rounding(Form):
     def deviate(self, operands: list[Array], claim: Array, yardstick: Yardstick) -> Deviation:
         """Each element, the interval of values that round to the claim, and the slack."""
         v, q = (x.astype(self.wide) for x in (*operands, claim))
-        low, high, exists = self.preimage(self.standard(q, v))
-        slack = self.slack(v, yardstick.eps)
+        q = self.standard(q, v)
+        low, high, exists = self.preimage(q)
+        finite = jnp.isfinite(v)
+        slack = self.slack(jnp.where(finite, v, 0), yardstick.eps, counted=finite)
+        low, high = strictly(v, low, high, self.forward(v) == q)
         low, high = jnp.where(exists, low, jnp.inf), jnp.where(exists, high, -jnp.inf)
         return deviation(v, low, high, slack, slack / yardstick.eps)
 
@@ -196,9 +199,20 @@ class Rounding(Form):
             return claim
         return jnp.where(jnp.isnan(claim), jnp.copysign(jnp.inf, value), claim)
 
-    def slack(self, value: Array, eps: float) -> Array:
+    def slack(self, value: Array, eps: float, counted: Array | None = None) -> Array:
         """How far a device's value may be from the verifier's; see `slack`."""
-        return slack(value, eps, self._floats)
+        return slack(value, eps, self._floats, counted)
+
+    def unfounded(self, operands: list[Array], claim: Array, yardstick: Yardstick) -> Array:
+        """Elements that are numbers where the value is NaN or infinite, and does not round to one.
+
+        What NaN becomes as an integer is left to the device.
+        """
+        v, q = (x.astype(self.wide) for x in (*operands, claim))
+        low, high, exists = self.preimage(self.standard(q, v))
+        outside = jnp.isinf(v) & ~(exists & (v >= low) & (v <= high))
+        number = jnp.isnan(v) & ~jnp.isnan(q)
+        return (outside | (number & is_float(self.dtype))).reshape(-1, 1)
 
     @property
     def _floats(self) -> list[Any]:

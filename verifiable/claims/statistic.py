@@ -101,6 +101,27 @@ def deviation(
     return Deviation(expected, low, high, limit, scale, moved.astype(jnp.float64))
 
 
+def strictly(value: Array, low: Array, high: Array, own: Array) -> tuple[Array, Array]:
+    """Intervals that leave out a value at the end of one, if what was committed is not its own.
+
+    At a tie, both results are within a tolerance. But a value that no rounding moves, such as an
+    exact zero, has one result on every device (`spread.decide` without limits).
+
+    Args:
+      value: of each element.
+      low: lower end of the closed interval that leads to what was committed.
+      high: upper end.
+      own: whether the value itself leads to it.
+    """
+    value, low, high = (jnp.asarray(x, jnp.float64) for x in (value, low, high))
+    tied = ~own & (value >= low) & (value <= high)
+    above = jnp.maximum(jnp.nextafter(value, jnp.inf), value + jnp.finfo(jnp.float64).tiny)
+    below = jnp.minimum(jnp.nextafter(value, -jnp.inf), value - jnp.finfo(jnp.float64).tiny)
+    downwards = tied & (value == high) & (value != low)
+    low = jnp.where(tied & ~downwards, above, low)
+    return low, jnp.where(downwards, below, jnp.maximum(low, high))
+
+
 def summary(rows: RowStatistics) -> Statistic:
     """The statistic of all rows: every condition must hold in each row; the worst row is named."""
     ratio = rows.ratio.reshape(-1)

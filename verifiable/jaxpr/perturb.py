@@ -4,9 +4,10 @@ Given exact operands, a device may lose some unit roundoffs u of the result's ty
 
     arithmetic   c u |y|              add, multiply, square root, casts to fewer digits
     function     c u |y|              divisions, exponentials and other functions of a library;
-                                      c u for sine and cosine, whose arguments are reduced; in
-                                      float16 and bfloat16, which devices evaluate in float32 and
-                                      round, no more than arithmetic
+                                      c u for those whose arguments are reduced, and where |y| is
+                                      less; of steep ones, what the last bit of the argument does;
+                                      in float16 and bfloat16, which devices evaluate in float32
+                                      and round, no more than arithmetic
     polynomial   c u |p|(|x|)         of coefficients and arguments by their magnitudes, c of a
                                       function
     sum          what additions cut off (`_added_up`); of running sums and scatters u sum |s_k|,
@@ -47,7 +48,8 @@ _ARITHMETIC = frozenset(
 _SUMS = frozenset("cumsum reduce_sum reduce_window_sum scatter-add scatter_add".split())
 _PRODUCTS = frozenset("conv_general_dilated dot_general ragged_dot_general".split())
 _SOLVERS = frozenset("cholesky fft triangular_solve".split())
-_REDUCED = frozenset({"cos", "sin"})
+_REDUCED = frozenset({"cos", "digamma", "lgamma", "sin", "tan"})
+_STEEP = frozenset({"acos", "acosh", "digamma", "lgamma", "tan"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,9 +161,23 @@ def losses(
             size = jnp.maximum(size, 1)
         name = "product" if kind in _SOLVERS else "function"
         c = losses["arithmetic" if kind in _ARITHMETIC else name]
-        if y.dtype.name in HALF_PRECISION and name == "function":
+        half = y.dtype.name in HALF_PRECISION
+        if half and name == "function":
             c = min(c, losses["arithmetic"])
-        found.append(None if unmoved else c * _unit(y) * size)
+        loss = c * _unit(y) * size
+        if kind in _STEEP and not half:
+            loss = jnp.maximum(loss, _beside(equation, values[0], y))
+        found.append(None if unmoved else loss)
+    return found
+
+
+def _beside(equation: Equation, x: Array, y: Array) -> Array:
+    """How far the result of a function is from those of the numbers beside its argument."""
+    found = jnp.zeros_like(y)
+    for end in (-jnp.inf, jnp.inf):
+        [other] = interpret.apply(equation, [lax.nextafter(x, jnp.full_like(x, end))])
+        change = jnp.abs(other - y)
+        found = jnp.maximum(found, jnp.where(jnp.isfinite(change), change, 0))
     return found
 
 

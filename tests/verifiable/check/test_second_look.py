@@ -15,8 +15,9 @@ from jax import lax
 
 from tests.helpers.runs import ACCEPT, INDETERMINATE, REJECT, SECRET_SEED, put
 from verifiable import challenge, program
-from verifiable.check import second_look
-from verifiable.check.second_look import FEW, MANY, decide
+from verifiable.check import second_look, spread
+from verifiable.check.flips import FEW
+from verifiable.check.spread import MANY, decide
 from verifiable.claims.statistic import Deviation
 from verifiable.policy import Policy
 
@@ -163,7 +164,7 @@ def test_a_row_of_noise_hides_no_cheat():
     assert (report.verdict, report.results[0].row) == (REJECT, 14)
 
 
-def never(*_: Any) -> second_look.Look:
+def never(*_: Any) -> spread.Look:
     raise AssertionError("looked at a claim whose operands are exact")
 
 
@@ -221,7 +222,7 @@ def test_the_accept_path_does_not_know_of_it():
 # ------------------------------------------------------------------------------- the decision
 
 
-def judged(distance: Any, changes: Any, scale: float = 1e6) -> second_look.Look:
+def judged(distance: Any, changes: Any, scale: float = 1e6) -> spread.Look:
     """`decide` on rows with a limit of 1."""
     full = np.ones(len(distance))
     return decide(np.asarray(distance, float), full, scale * full, changes)
@@ -254,7 +255,7 @@ def test_distances_are_zero_where_the_verifier_is_not_finite_and_infinite_where_
     high = np.array([[1.0, 5.0], [np.nan, 2.0], [np.inf, 0.0], [1.0, 1.0]])
     expected = np.array([[4.0, 3.0], [1.0, 1.0], [1.0, 1.0], [np.inf, 1.0]])
     found = Deviation(expected, low, high, np.ones(4), np.ones(4), np.zeros((4, 1)))
-    assert second_look.distances(found, expected).tolist() == [3.0, np.inf, np.inf, 0.0]
+    assert spread.distances(found, expected).tolist() == [3.0, np.inf, np.inf, 0.0]
 
 
 def test_a_visible_spread_decides_nothing():
@@ -282,7 +283,7 @@ def test_many_replays_keep_what_few_have_not_acquitted():
     distance[[2, 5]] = 2.0, 6.5
     found = judged(distance, changes(*np.ones(10)))
     assert (found.wrong, found.row) == (True, 5)
-    with mock.patch.object(second_look, "MOST", 3):
+    with mock.patch.object(spread, "MOST", 3):
         assert judged(distance, changes(*np.ones(10))) == found
         tails = np.where(np.arange(10) == 5, 6.0, 1.0)  # the worst of few, explained by many
         late = lambda rows: (  # noqa: E731

@@ -31,7 +31,7 @@ from tests.helpers.runs import (
 from verifiable import challenge, program
 from verifiable.check.outputs import Output, OutputStatistic
 from verifiable.check.replay import Findings
-from verifiable.check.second_look import Look
+from verifiable.check.spread import Again, Look
 from verifiable.check.verdict import judge
 from verifiable.claims.statistic import Statistic
 from verifiable.report import REASONS, Coverage
@@ -135,7 +135,7 @@ def a_claim(
         discontinuities=frozenset(glue),
         loops=frozenset(loops),
         group=index,
-        form=SimpleNamespace(mismatch="claim-mismatch"),
+        form=SimpleNamespace(mismatch="claim-mismatch", rows_too=False),
         replays_inexactly=inexact,
     )
 
@@ -150,8 +150,20 @@ NOTHING = Coverage(checked=0, replayed=0)
 
 def alone(findings: Findings) -> Any:
     """Arguments of `judge` for exact claims, of which a test that is repeated finds the same."""
-    retest = findings.statistics.__getitem__
-    return {"coverage": NOTHING, "bound": None, "look": never, "retest": retest, "flips": {}}
+    again = looking(retest=findings.statistics.__getitem__)
+    return {"coverage": NOTHING, "bound": None, "again": again, "flips": {}}
+
+
+def looking(**changes: Any) -> Again:
+    """Looks that find nothing: no numbers that no device has, and no other claims before it."""
+    found: dict[str, Any] = {
+        "look": never,
+        "retest": never,
+        "recount": never,
+        "unfounded": lambda *_: Look(False, 0, 0, 0.0),
+        "reads": lambda *_: frozenset(),
+    }
+    return Again(**found | changes)
 
 
 bits = st.booleans()
@@ -243,9 +255,8 @@ def test_a_failed_test_of_inexact_operands_only_accuses(found: list[tuple[bool, 
         looked.append(index)
         return Look(found[index][2], 7, 3, 2.0)
 
-    report = judge(
-        findings, claims, [], coverage=NOTHING, bound=None, look=look, retest=never, flips={}
-    )
+    again = looking(look=look)
+    report = judge(findings, claims, [], coverage=NOTHING, bound=None, again=again, flips={})
     failed = [i for i, (passed, *_) in enumerate(found) if not passed]
     wrong = [i for i in failed if found[i][2] or not found[i][1]]
     first = wrong[0] if wrong else len(found)

@@ -1,0 +1,229 @@
+"""The decision of a second look: what other rounding explains.
+
+Given the distance of each row from what it should be, its limit, and its changes in perturbed
+replays, `decide` says whether a row is shown wrong, as `second_look` states it; `as_wholes` does so
+of rows whose elements are tested one by one. `turned` counts decisions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from verifiable.check.flips import CLEAR, FEW
+from verifiable.check.known import SIZES, WIDEN
+from verifiable.check.specification import Specification
+from verifiable.claims.claim import Claim
+from verifiable.claims.statistic import Deviation, Statistic
+from verifiable.jaxpr.blocks import Array
+
+MANY = 64
+HEAVY = 8.0
+VISIBLE = 2.0**-6
+WITHIN = 32.0
+MOST = 2**14  # rows that MANY replays decide
+
+
+class Look(NamedTuple):
+    """What a second look found.
+
+    Attributes:
+      wrong: whether a row is shown to be wrong.
+      row: the row with the largest excess, or, if none is beyond its limit, the nearest to it.
+      trip: the iteration that it belongs to, counted over the scans around the claim.
+      excess: its distance over limit and spread.
+    """
+
+    wrong: bool
+    row: int
+    trip: int
+    excess: float
+
+
+class Again(NamedTuple):
+    """Looks at a run again: methods of `second_look.SecondLook`, without its arguments.
+
+    Attributes:
+      look: at a claim or output that failed.
+      retest: of a claim that is not finite, or whose operands are not.
+      recount: of the flips of several claims.
+      unfounded: whether a claim or output has numbers where no replay has any.
+      reads: indices of the claims that a claim or output is replayed from.
+    """
+
+    look: Callable[..., Look]
+    retest: Callable[[int], Statistic]
+    recount: Callable[[Sequence[int], int], bool]
+    unfounded: Callable[[int, bool], Look]
+    reads: Callable[[int, bool], frozenset[int]]
+
+
+Rows = np.ndarray[Any, Any]
+Sizes = tuple[float, float]  # of a perturbation: independent, coherent
+Changes = Callable[[Rows], Iterator[tuple[Sizes, Rows]]]
+
+
+def norms_of(rows: Rows) -> Rows:
+    """2-norms along the last axis, whose squares neither overflow nor vanish."""
+    top = np.max(np.abs(rows), axis=-1, initial=0.0, keepdims=True)
+    top = np.where((top > 0) & np.isfinite(top), top, 1.0)
+    return top[..., 0] * np.linalg.norm(rows / top, axis=-1)
+
+
+def distances(found: Deviation, expected: Rows) -> Rows:
+    """The distance of each row of a claim from other operands' expectation.
+
+    Zero where this is not finite, and decides nothing; infinite where the claim is not finite.
+    """
+    with np.errstate(invalid="ignore", over="ignore"):
+        short = np.maximum(np.maximum(found.low - expected, expected - found.high), 0)
+        norms = norms_of(short)
+    norms = np.where(np.isnan(norms), np.inf, norms)
+    return np.where(np.isfinite(expected).all(axis=-1), norms, 0.0)
+
+
+def moved(draw: Callable[..., Array], first: int = 0) -> Iterator[tuple[Sizes, Rows]]:
+    """The size of each perturbation, and what it makes of the expectation; MANY of them.
+
+    Args:
+      draw: `(seed, independent, coherent) -> expectation of all rows`.
+      first: seed of the first draw.
+    """
+    for m in range(MANY):
+        independent, coherent = SIZES[m % len(SIZES)]
+        seed = np.uint32((first + m) % 2**32)
+        found = draw(seed, np.float32(independent), np.float32(coherent))
+        yield SIZES[m % len(SIZES)], np.asarray(found)
+
+
+def changes(
+    draw: Callable[..., Array],
+    own: Rows,
+    rows: Rows,
+    first: int = 0,
+    moves: Rows | None = None,
+) -> Iterator[tuple[Sizes, Rows]]:
+    """The size of each perturbation, and the norm of the change of each of some rows.
+
+    Args:
+      draw: `(seed, independent, coherent) -> expectation of all rows`.
+      own: the expectation without perturbation.
+      rows: indices.
+      first: seed of the first draw.
+      moves: what other rounding of projected operands adds, of all rows (`Deviation.moves`).
+    """
+    for m, (sizes, found) in enumerate(moved(draw, first)):
+        with np.errstate(invalid="ignore", over="ignore"):
+            change = norms_of(found[rows] - own[rows])
+            if moves is not None:
+                change = change + moves[rows, m % moves.shape[1]]
+        yield sizes, np.where(np.isnan(change), np.inf, change)
+
+
+def as_wholes(
+    found: Look,
+    distance: Rows,
+    elements: Deviation,
+    changes: Changes,
+    claim: Claim,
+    program: Specification,
+    factor: float = 1.0,
+) -> Look:
+    """Look at the rows of a claim as wholes, if they are tested besides their elements.
+
+    Args:
+      found: of the elements, of which none is shown wrong.
+      distance: of each element.
+      elements: of whole rows.
+      changes: of elements by index.
+      claim: of the elements.
+      program: of the claim.
+      factor: times the tolerance.
+
+    Returns:
+      What is found of a row as a whole, named by its first element, or `found`.
+    """
+    row_eps, width = program.policy.row_eps_of(claim, claim.name), claim.row_width
+    if not (row_eps and claim.form.rows_too and len(distance)):
+        return found
+
+    def of_rows(rows: Rows) -> Iterator[tuple[Sizes, Rows]]:
+        for sizes, change in changes((rows[:, None] * width + np.arange(width)).reshape(-1)):
+            yield sizes, norms_of(change.reshape(-1, width))
+
+    with np.errstate(over="ignore"):
+        norms = norms_of(elements.expected.reshape(-1, width))
+        total = norms_of(distance.reshape(-1, width))
+    limit = factor * claim.form.row_slack(norms, width, row_eps)
+    whole = decide(total, limit, norms, of_rows)
+    return whole._replace(row=whole.row * width) if whole.excess > found.excess else found
+
+
+def turned(own: Rows, draw: Callable[..., Array]) -> Iterator[float]:
+    """How many decisions each perturbation turns round, in multiples of those at honest size.
+
+    Args:
+      own: what decides, without perturbation.
+      draw: as of `moved`.
+    """
+    for sizes, found in moved(draw):
+        yield np.count_nonzero(np.sign(found) != np.sign(own)) * (WIDEN / max(sizes))
+
+
+def decide(distance: Rows, limit: Rows, scale: Rows, changes: Changes) -> Look:
+    """Whether a row is beyond its limit by more than other rounding explains.
+
+    Args:
+      distance: of each row, without perturbation; the least of all centres.
+      limit: of each row.
+      scale: of each row.
+      changes: of rows by index, the size of each perturbation and the change of each row; MANY of
+        them, read as needed.
+    """
+    rows = np.flatnonzero(distance > limit)
+    if not rows.size:
+        with np.errstate(invalid="ignore"):
+            within = np.nan_to_num(distance / limit, nan=0.0)
+        worst = int(np.argmax(within)) if within.size else 0
+        return Look(False, worst, 0, float(np.max(within, initial=0.0)))
+    distance, limit, scale = distance[rows], limit[rows], scale[rows]
+    seen: dict[float, list[Rows]] = {}
+    spread = np.zeros_like(limit)
+    excess = np.zeros_like(limit)
+    kept = np.arange(rows.size)
+    for count, (sizes, change) in enumerate(changes(rows), start=1):
+        change = change[kept]  # noqa: PLW2901 - of all rows before
+        seen.setdefault(max(sizes), []).append(change)
+        spread = np.maximum(spread, change * (WIDEN / max(sizes)))
+        if count not in (FEW, MANY):
+            continue
+        explained = spread > np.maximum(VISIBLE * scale, WITHIN * limit)
+        if count == MANY:  # the median of a few says nothing
+            explained |= _heavy(seen.values(), limit)
+        with np.errstate(invalid="ignore"):
+            excess = np.nan_to_num(distance / (limit + spread), nan=0.0, posinf=np.inf)
+        excess = np.where(explained, np.minimum(excess, 1.0), excess)
+        clear = (distance > limit + CLEAR * spread) & (excess > 1.0)
+        if clear.any() or not (excess > 1.0).any():
+            break
+        if count == FEW:  # No other row can be shown wrong any more.
+            few = np.flatnonzero(excess > 1.0)
+            few = np.sort(few[np.argsort(-excess[few], kind="stable")[:MOST]])
+            distance, limit, scale, spread, excess, kept = (
+                x[few] for x in (distance, limit, scale, spread, excess, kept)
+            )
+            seen = {size: [x[few] for x in draws] for size, draws in seen.items()}
+    rows = rows[kept]
+    worst = int(np.argmax(excess))
+    return Look(bool(excess[worst] > 1.0), int(rows[worst]), 0, float(excess[worst]))
+
+
+def _heavy(seen: Iterable[list[Rows]], limit: Rows) -> Rows:
+    """Where the largest change is far from the typical one, so that a larger one may exist."""
+    heavy = np.zeros(limit.shape, bool)
+    for draws in seen:
+        largest, median = np.max(draws, axis=0), np.median(draws, axis=0)
+        heavy |= (largest > HEAVY * median) & (largest > VISIBLE * limit)
+    return heavy
