@@ -11,17 +11,8 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import settings
 
 from tests.helpers import compilation, memory
-from verifiable import program
-
-# Timings never decide a test.
-settings.register_profile("verifiable", deadline=None)
-settings.load_profile("verifiable")
-
-# Hundreds of programs would each be tested; `test_self_test.py` says which are.
-program.compile.__kwdefaults__["self_test"] = False
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,6 +27,18 @@ def pytest_configure(config: pytest.Config) -> None:
     """Say what the mark is for, and what holds for all tests."""
     compilation.everything = config.option.optimised
     config.addinivalue_line("markers", "optimised: compile as users do; for bits and tolerances")
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        return  # The process that only hands out tests starts them earlier without these imports.
+    from hypothesis import settings  # noqa: PLC0415
+
+    from verifiable import program  # noqa: PLC0415
+
+    # Timings never decide a test.
+    settings.register_profile("verifiable", deadline=None)
+    settings.load_profile("verifiable")
+    # Hundreds of programs would each be tested; `test_self_test.py` says which are.
+    program.compile.__kwdefaults__["self_test"] = False
+    compilation.share_contexts()
 
 
 def pytest_collection_finish() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -53,32 +54,35 @@ def cyclic() -> Any:
     return loop
 
 
+def deep() -> Any:
+    return functools.reduce(lambda inner, _: [inner], range(100_000), [])
+
+
 def shared(depth: int) -> Any:
     """A list that is small in memory, and has 2^depth leaves as a tree."""
     return functools.reduce(lambda inner, _: [inner, inner], range(depth), A)
 
 
-DEEP: Any = functools.reduce(lambda inner, _: [inner], range(100_000), [])
-
-OBJECTS: dict[str, Any] = {
-    "null": None,
-    "a number": 1.0,
-    "text": "42",
-    "a class": dict,
-    "a function": len,
-    "a generator": (x for x in ()),
-    "an object whose attributes raise": Raises(),
-    "an object that says it is an array": Impostor(),
-    "a subclass of arrays": A.view(Subclass),
-    "a deleted array": deleted(),
-    "a list that holds itself": cyclic(),
-    "a list nested 100,000 deep": DEEP,
-    "a list of 2^200 leaves": shared(200),
-    "a list of a million arrays": [A] * 10**6,
-    "a map of a million arrays": dict.fromkeys(map(str, range(10**6)), A),
-    "a map with keys that cannot be compared": {Unequal(): A, "b": A},
-    "a map with keys that cannot be sorted": {1: A, "b": A},
-    "an array of objects": A.astype(object),
-    "random keys": jax.random.key(0),
-    "a shape": jax.eval_shape(lambda: A),
+# Made for the test that sends it: some are large.
+OBJECTS: dict[str, Callable[[], Any]] = {
+    "null": lambda: None,
+    "a number": lambda: 1.0,
+    "text": lambda: "42",
+    "a class": lambda: dict,
+    "a function": lambda: len,
+    "a generator": lambda: (x for x in ()),
+    "an object whose attributes raise": Raises,
+    "an object that says it is an array": Impostor,
+    "a subclass of arrays": lambda: A.view(Subclass),
+    "a deleted array": deleted,
+    "a list that holds itself": cyclic,
+    "a list nested 100,000 deep": deep,
+    "a list of 2^200 leaves": lambda: shared(200),
+    "a list of a million arrays": lambda: [A] * 10**6,
+    "a map of a million arrays": lambda: dict.fromkeys(map(str, range(10**6)), A),
+    "a map with keys that cannot be compared": lambda: {Unequal(): A, "b": A},
+    "a map with keys that cannot be sorted": lambda: {1: A, "b": A},
+    "an array of objects": lambda: A.astype(object),
+    "random keys": lambda: jax.random.key(0),
+    "a shape": lambda: jax.eval_shape(lambda: A),
 }

@@ -6,6 +6,8 @@ import ctypes
 import gc
 import sys
 
+from tests.helpers import compilation
+
 
 def forget_results() -> None:
     """Empty the `functools` caches of test modules and helpers that use JAX."""
@@ -23,6 +25,7 @@ def free_compiled_programs() -> None:
     import jax  # noqa: PLC0415 - many tests need no JAX
 
     jax.clear_caches()
+    compilation.forget_contexts()
     gc.collect()
     # XLA compiles on many threads, and glibc keeps what each of them has freed.
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)

@@ -52,7 +52,7 @@ def test_an_honest_submission_is_accepted():
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("name", OBJECTS)
 def test_any_object_is_rejected_soon(name: str, place: str):
-    sent = dataclasses.replace(honest(), **PLACES[place](honest(), OBJECTS[name]))
+    sent = dataclasses.replace(honest(), **PLACES[place](honest(), OBJECTS[name]()))
     start = time.perf_counter()
     for report in (
         PROGRAM.verify(key(), X, sent, commitment=sent.commitment),

@@ -43,7 +43,7 @@ PLACES: dict[str, Any] = {
 @pytest.mark.parametrize("name", OBJECTS)
 def test_any_object_is_refused_soon(name: str, place: str):
     committed = HONEST.commit()
-    y, claims = PLACES[place](OBJECTS[name])
+    y, claims = PLACES[place](OBJECTS[name]())
     start = time.perf_counter()
     with pytest.raises(MalformedEncoding) as caught:
         verify(committed.commitment, y, claims, layout=committed.layout)
