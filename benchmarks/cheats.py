@@ -284,11 +284,14 @@ class Spread:
     """What honest devices answer to one job.
 
     Attributes:
-      y: the leaves of the answer of the first device.
-      moved: of each float leaf, the largest norm of a difference between devices.
-      agreed: of each other leaf, where all devices agree.
+      answers: of each leaf, the answers of all devices, stacked.
+      y: the leaves of the answer; each element of the first device on which it is finite.
+      moved: of each leaf, the largest norm of a difference between y and a device, over elements
+        that are finite on it.
+      agreed: of each leaf, where all devices agree.
     """
 
+    answers: list[Any]
     y: list[Any]
     moved: list[float]
     agreed: list[Any]
@@ -296,30 +299,47 @@ class Spread:
     @classmethod
     def of(cls, answers: Sequence[Any]) -> Spread:
         """From the answers of honest devices."""
-        leaves = [[np.asarray(x) for x in jax.tree.leaves(y)] for y in answers]
-        first, others = leaves[0], leaves[1:]
-        moved = [max((_norm(o[i], x) for o in others), default=0.0) for i, x in enumerate(first)]
-        agreed = [np.logical_and.reduce([o[i] == x for o in others]) for i, x in enumerate(first)]
-        return cls(y=first, moved=moved, agreed=agreed)
+        leaves = zip(*([np.asarray(x) for x in jax.tree.leaves(y)] for y in answers), strict=True)
+        stacked = [np.stack(each) for each in leaves]
+        y: list[Any] = []
+        for each in stacked:
+            first = np.argmax(np.isfinite(each), axis=0)[None]
+            y.append(np.take_along_axis(each, first, axis=0)[0])
+        moved = [
+            max(np.linalg.norm(_apart(z, x, each).ravel()) for z in each)
+            for x, each in zip(y, stacked, strict=True)
+        ]
+        agreed = [np.all(each == each[0], axis=0) for each in stacked]
+        return cls(answers=stacked, y=y, moved=[float(d) for d in moved], agreed=agreed)
+
+    def apart(self, y: Any) -> list[Any]:
+        """How far each leaf of an answer is from the honest one, by element; see `_apart`."""
+        parts = zip(jax.tree.leaves(y), self.y, self.answers, strict=True)
+        return [_apart(np.asarray(z), x, each) for z, x, each in parts]
 
     def changed(self, y: Any) -> bool:
         """Whether a cheat changes the answer, as the module's docstring defines it."""
-        for x, z, moved, agreed in zip(
-            self.y, jax.tree.leaves(y), self.moved, self.agreed, strict=True
+        for x, apart, moved, agreed in zip(
+            self.y, self.apart(y), self.moved, self.agreed, strict=True
         ):
             if jnp.issubdtype(x.dtype, jnp.inexact):
-                if not _norm(np.asarray(z), x) <= SPREADS * moved:
+                if not np.linalg.norm(apart.ravel()) <= SPREADS * moved:
                     return True
-            elif np.any((np.asarray(z) != x) & agreed):
+            elif np.any((apart != 0) & agreed):
                 return True
         return False
 
 
-def _norm(a: Any, b: Any) -> float:
-    if not jnp.issubdtype(b.dtype, jnp.inexact):
-        return 0.0
-    wide = np.complex128 if np.iscomplexobj(b) else np.float64
-    return float(np.linalg.norm((a.astype(wide) - b.astype(wide)).ravel()))
+def _apart(z: Any, x: Any, answers: Any) -> Any:
+    """Differences of z and x, float64 or complex128.
+
+    Where one of them is not finite: zero if some honest device answers the same, else infinite.
+    """
+    wide = np.complex128 if np.iscomplexobj(x) else np.float64
+    z, x, answers = z.astype(wide), x.astype(wide), answers.astype(wide)
+    same = np.any((answers == z) | (np.isnan(answers) & np.isnan(z)), axis=0)
+    with np.errstate(invalid="ignore"):
+        return np.where(np.isfinite(z) & np.isfinite(x), z - x, np.where(same, 0, np.inf))
 
 
 def spread(bench: Bench, inputs: Inputs, runs: int) -> Spread:
@@ -335,11 +355,9 @@ def within_corridor(bench: Bench, inputs: Inputs, honest: Spread, y: Any) -> boo
 
     The scalar answer of the corridor is the part of y along the cheat's own change.
     """
-    pairs = list(zip(jax.tree.leaves(y), honest.y, strict=True))
-    real = [jnp.issubdtype(x.dtype, jnp.floating) for _, x in pairs]
     change = [
-        np.asarray(z, np.float64) - x.astype(np.float64) if floats else None
-        for (z, x), floats in zip(pairs, real, strict=True)
+        apart if jnp.issubdtype(x.dtype, jnp.floating) else None
+        for x, apart in zip(honest.y, honest.apart(y), strict=True)
     ]
     size = float(np.sqrt(sum(np.sum(d * d) for d in change if d is not None)))
     if not (np.isfinite(size) and size > 0):

@@ -266,6 +266,18 @@ def test_an_answer_has_changed_if_a_choice_differs_or_a_number_leaves_the_spread
     assert spread.changed((floats * np.nan, choices))
 
 
+def test_an_answer_that_overflows_on_some_honest_devices_is_compared_with_the_others():
+    first = np.array([1, np.inf, np.nan, 4, -np.inf], np.float32)
+    other = np.array([1 + 1e-6, np.inf, np.nan, np.inf, -np.inf], np.float32)
+    for spread in (cheats.Spread.of([(first,), (other,)]), cheats.Spread.of([(other,), (first,)])):
+        assert not spread.changed((first,))
+        assert not spread.changed((other,))
+        for place, value in ((0, 1.1), (0, np.inf), (1, 9), (2, 9), (3, 5), (3, -np.inf), (4, 0)):
+            wrong = first.copy()
+            wrong[place] = value
+            assert spread.changed((wrong,))
+
+
 # ------------------------------------------------------------------------------------------ zoo
 
 
