@@ -3,8 +3,8 @@
 A `VerificationError` is the prover's fault: data that a device sent, or failed to send, does not
 verify. It carries both sides as fields. A mistake of the caller is an ordinary `ValueError` or
 `TypeError`. Bytes received from a device raise a `VerificationError` and nothing else. If the
-compiler errs, `Miscompiled` blames neither. `SteerableChoice` is a warning
-of `compile` to the program's author.
+compiler errs, `Miscompiled` blames neither. `SteerableChoice`, `CoarseTolerance` and
+`IndeterminateWarning` are warnings of `compile` to the program's author.
 
     VerificationError
     ├── MalformedEncoding      bytes that are too long, not canonical, or not of the format
@@ -47,6 +47,10 @@ def require_exact_type(argument: str, value: Any, kind: type[T]) -> T:
 
 class SteerableChoice(UserWarning):
     """A program chooses from a claim whose tolerance decides most of the choices."""
+
+
+class CoarseTolerance(UserWarning):
+    """A product has a tolerance within which weights of fewer bits pass."""
 
 
 class Miscompiled(RuntimeError):

@@ -153,8 +153,7 @@ class Policy:
         fraction of its 2-norm.
       narrow_sum: c; a row of a product of K terms that a device may add up in a type of unit
         roundoff u has at least eps = c u sqrt(K), for K up to 16,384.
-      narrow_replayed: c of what follows such a product or sum that is replayed; of a rounding, for
-        each element; the row as a whole is held to half of it.
+      narrow_replayed: c of what follows such a product or sum that is replayed.
       trip_limit: a replayed `while` loop that runs longer is indeterminate.
       tie_rate: the probability that a decision of an honest device is not the verifier's own, in
         units of its eps (`check.flips`).
@@ -205,7 +204,7 @@ class Policy:
     def id(self) -> bytes:
         """32 bytes that name every number of the policy."""
         numbers: list[Any] = [
-            "weighted-columns-in-blocks",  # the scale of freivalds
+            "weighted-columns-in-blocks, rows of roundings",  # what eps is a fraction of
             self.draws,
             self.phi.hex(),
             [[name, eps.hex()] for name, eps in sorted(self.eps)],
@@ -242,20 +241,6 @@ class Policy:
         if tested.decisive and set(tested.eps_types) == {"float32"}:
             return min(eps, 2.0**-24 * (_GLUE + math.sqrt(tested.decisive)))
         return eps
-
-    def row_eps_of(self, tested: Tested, name: str | None = None) -> float:
-        """Tolerance of a row as a whole behind narrow sums, in units of its 2-norm; else zero.
-
-        The worst element of many is off by twice what the worst row is (measured on devices that
-        accumulate in the narrow type), so it is half of the tolerance of an element.
-
-        Raises:
-          ValueError: the policy names no tolerance for one of its types.
-        """
-        if not tested.narrow_sums:
-            return 0.0
-        half = self.eps_of(tested, name) / 2
-        return half if name in self.calibrated else max(half, *_of_types(self.eps, tested))
 
     def tie_rate_of(self, tested: Tested, name: str | None = None) -> float:
         """The probability that a decision of a claim of that name is not the verifier's own.

@@ -33,7 +33,6 @@ from verifiable.check import calibration, corridor, describe, partition, program
 from verifiable.check import execute as prover
 from verifiable.check.compiled import CheckArguments, CompiledCheck, CompiledSetup
 from verifiable.check.corridor import Answer
-from verifiable.check.near_ties import warn_of_steerable_choices
 from verifiable.check.receive import Problem, ReceivedArrays, misnamed, receive, uncommitted
 from verifiable.check.replay import Findings
 from verifiable.check.schedule import Strategy
@@ -42,6 +41,7 @@ from verifiable.check.setup import make_key
 from verifiable.check.specification import Specification
 from verifiable.check.trees import RootMemory, abstract, parameter_root
 from verifiable.check.verdict import judge, refuse
+from verifiable.check.warn import warned
 from verifiable.errors import require_type
 from verifiable.jaxpr import flatten
 from verifiable.key import VerifierKey
@@ -87,7 +87,7 @@ class Program(Specification):
             )
         other = replace(self, policy=policy)
         other.require_policy()
-        return other
+        return warned(other)
 
     @neutral()
     def prove(self, params: Any, *inputs: Any) -> Submission:
@@ -358,7 +358,8 @@ def compile(
       TypeError: `fn` is not callable, a leaf is not an array, or a primitive has no canonical form.
       ValueError: the policy has no tolerance for a dtype that is needed.
 
-    Warns `IndeterminateWarning` if over a tenth of the arithmetic is behind discontinuities.
+    Warns `IndeterminateWarning` if over a tenth of the arithmetic is behind discontinuities, and
+    `SteerableChoice` and `CoarseTolerance` where tolerances leave much to a cheat.
     """
     if not callable(fn):
         raise TypeError(f"fn must be a function, got {type(fn).__name__}: compile(fn, params, ...)")
@@ -382,5 +383,4 @@ def compile(
     )
     compiled.require_policy()
     describe.warn(found)
-    warn_of_steerable_choices(compiled)
-    return compiled
+    return warned(compiled)

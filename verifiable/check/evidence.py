@@ -278,8 +278,7 @@ class _Trial:
             limit, scale = np.max([c.limit for c in centres[:2]], axis=0), centres[1].scale
             found = decide(distance, limit, np.minimum(centres[0].scale, scale), moves)
             if not (found.wrong or e.output):
-                claim = self.accused.claim
-                found = as_wholes(found, distance, centres[1], moves, claim, program, KAPPA)
+                found = as_wholes(found, distance, centres[1], moves, self.accused.claim)
         verb = "shown to be wrong" if found.wrong else "not shown to be wrong"
         return Judgement(
             guilty=found.wrong,

@@ -1,24 +1,28 @@
-"""Near-ties: choices that the tolerance of a claim could have decided.
+"""Near-ties: choices that tolerances could have decided.
 
-An `argmax` of claimed logits is exact as a computation; the logits are not. A test lets block J of
-row i deviate by ||D_iJ * w_J|| = kappa sigma_iJ (`freivalds`). So the gap between columns a and b
-can be closed by a deviation of
+An `argmax` of claimed logits is exact as a computation; the logits are not. A test lets column a of
+a row move by kappa room_a, and the roundings before it by spare_a (`leeway`). So the gap between
+columns a and b can be closed by a deviation of
 
-    kappa = gap / (sigma_iJ sqrt(1 / w_a^2 + 1 / w_b^2))      a and b in one block (Cauchy-Schwarz),
-    kappa = gap / (sigma_iJ / w_a + sigma_iI / w_b)           a in block J, b in block I,
+    kappa = (gap - spare_a - spare_b) / sqrt(room_a^2 + room_b^2)   in one block (Cauchy-Schwarz),
+    kappa = (gap - spare_a - spare_b) / (room_a + room_b)           in two blocks, or rows,
 
 and a row is a near-tie if this is at most `Bound.kappa`, what passes with probability 1e-9, for one
 other column. A report lists the near-ties of every `argmax`, `argmin` and `top_k` (between what is
-chosen and what is not) whose operand is a claimed product with parameters, or a function of it that
-keeps the order of a row: casts, shifts and positive factors of whole rows (a temperature is taken
-to be positive), `tanh`, `softmax`, slices of rows. What else is chosen from is not listed: sampled
-noise, masks, a `sort`.
+chosen and what is not) whose operand follows from a claimed product with parameters
+
+  - by what keeps the order of a row: casts, shifts and positive factors of whole rows (a
+    temperature is taken to be positive), `tanh`, `softmax`, slices of rows; also out of a scan;
+  - by any arithmetic on single elements in the same block (`glue`): biases, scales, masks, noise.
+    It is evaluated for logits that are moved up and down as far as they can be, and room and spare
+    are what this makes of them.
+
+What else is chosen from is not listed, such as a `sort`.
 """
 
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -28,44 +32,54 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from verifiable.check.glue import Glue, between
+from verifiable.check.leeway import Head, applied, heads, inverse, leeway, moves, sigma_of
 from verifiable.check.replay import Context
 from verifiable.check.second_look import SecondLook
 from verifiable.check.specification import Specification
 from verifiable.check.tiling import evaluate
-from verifiable.claims import freivalds
 from verifiable.claims.claim import Claim
 from verifiable.claims.dot_general import DotGeneral
 from verifiable.claims.freivalds import Applied
-from verifiable.claims.product import CHOICES, CONTRACTIONS
-from verifiable.errors import SteerableChoice
 from verifiable.jaxpr import interpret
-from verifiable.jaxpr.blocks import Array, Atom, Env, Literal, Var
+from verifiable.jaxpr.blocks import Array, Atom, Env, Equation, Literal, Var
 from verifiable.jaxpr.graph import Graph
 from verifiable.report import NearTie, Report, Verdict
 
 TILE = 2**22  # bytes
-COARSE = 2.0**-12  # an eps above it leaves most positions of a language model to a cheat
 
 _MOVES = frozenset(
-    "broadcast_in_dim convert_element_type copy dynamic_slice optimization_barrier reshape slice "
-    "squeeze stop_gradient transpose".split()
+    "convert_element_type copy dynamic_slice optimization_barrier reshape slice squeeze "
+    "stop_gradient".split()
 )
 _RISING = frozenset("cbrt erf exp exp2 expm1 log log1p logistic sqrt tanh".split())
 _ALONG = frozenset({"add", "sub", "mul", "div"})
+_NUMBERS = {"argmax": 1, "argmin": 1}
 
 
 class Choice(NamedTuple):
     """A choice from the rows of a claim.
 
     Attributes:
-      claim: index of the claim.
+      head: the claimed product.
+      equation: that chooses.
       number: how many elements are chosen.
       largest: whether the largest are, else the smallest.
+      glue: from the product to what is chosen from; None if that keeps the order of its rows.
+      axis: along which is chosen.
     """
 
-    claim: int
+    head: Head
+    equation: Equation
     number: int
     largest: bool
+    glue: Glue | None = None
+    axis: int = -1
+
+    @property
+    def claim(self) -> int:
+        """Index of the product."""
+        return self.head.claim.index
 
 
 class Closest(NamedTuple):
@@ -76,12 +90,14 @@ class Closest(NamedTuple):
       chosen: a chosen column.
       other: one that is not chosen.
       rooms: how far a deviation of one sigma moves each of the two, (trips..., rows, 2).
+      row: the row of the claim.
     """
 
     kappa: Array
     chosen: Array
     other: Array
     rooms: Array
+    row: Array
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -100,7 +116,7 @@ class NearTies:
     @cached_property
     def choices(self) -> tuple[Choice, ...]:
         """What is chosen from claims, in the order of the program."""
-        return tuple(dict.fromkeys(_choices(self.program)))
+        return tuple(choices(self.program))
 
     def noted(self, report: Report, arguments: Any) -> Report:
         """The report with its near-ties, unless it rejects.
@@ -109,75 +125,73 @@ class NearTies:
           report: on a run.
           arguments: `compiled.CheckArguments` of the run.
         """
-        bound = self.program.bound
-        if not self.choices or bound is None or report.verdict is Verdict.REJECT:
+        if not self.choices or report.verdict is Verdict.REJECT:
             return report
-        kappa = bound.kappa()
-        found = [tie for choice in self.choices for tie in self._of(choice, arguments, kappa)]
-        return replace(report, near_ties=tuple(found))
+        found = [tie for choice in self.choices for tie in self._of(choice, arguments)]
+        return replace(report, near_ties=tuple(dict.fromkeys(found)))
 
     def closest(self, choice: Choice, arguments: Any) -> Closest:
         """What could be turned most easily of a choice, as numpy arrays."""
 
         def measure(claim: Claim, env: Env, context: Context) -> Closest:
-            return _closest(choice, claim, env, context)
+            del claim
+            if choice.glue is None:
+                return _of_rows(choice, env, context)
+            return _behind(choice, choice.glue, env, context, max(self.kappa, 1.0))
 
         if choice not in self._compiled:
-            self._compiled[choice] = self.look.measurement(choice.claim, measure)
+            at = None if choice.glue is None else choice.equation
+            index, beside = choice.claim, choice.head.indices
+            self._compiled[choice] = self.look.measurement(index, measure, beside, at)
         return Closest(*(np.asarray(x) for x in self._compiled[choice](arguments)))
 
-    def _of(self, choice: Choice, arguments: Any, kappa: float) -> Iterator[NearTie]:
-        claim, found = self.program.claims[choice.claim], self.closest(choice, arguments)
+    @cached_property
+    def kappa(self) -> float:
+        """The deviation that passes with probability 1e-9; zero without products of floats."""
+        return 0.0 if self.program.bound is None else self.program.bound.kappa()
+
+    def _of(self, choice: Choice, arguments: Any) -> Iterator[NearTie]:
+        claim, found = choice.head.claim, self.closest(choice, arguments)
         rows = found.kappa.shape[-1]
         each, chosen, other = (x.reshape(-1) for x in found[:3])
+        row = found.row.reshape(-1)
         # Rows of a branch that was not taken are all zero.
-        for i in np.flatnonzero((each <= kappa) & (chosen != other)).tolist():
+        for i in np.flatnonzero((each <= self.kappa) & (chosen != other)).tolist():
             yield NearTie(
                 claim=claim.name,
                 trip=i // rows,
-                row=i % rows,
+                row=int(row[i]),
                 chosen=int(chosen[i]),
                 other=int(other[i]),
                 kappa=float(each[i]),
             )
 
 
-def warn_of_steerable_choices(program: Specification) -> None:
-    """Warn if a choice is made from a wide claim whose tolerance decides most of its rows."""
+def choices(program: Specification) -> Iterator[Choice]:
+    """The choices of a program that are made from claimed products with parameters."""
     graph = Graph.of(program.function.block)
-    reaching = graph.reaching(CHOICES, CONTRACTIONS)
-    for claim in program.claims:
-        product = claim.form.contraction
-        if product is None or product.blocks == 1 or claim.output not in reaching:
+    every = list(heads(program))
+    by_claim = {head.claim: head for head in every}
+    for equation in program.function.block.walk():
+        count = _NUMBERS.get(equation.kind, equation.params.get("k", 0))
+        if equation.kind not in {*_NUMBERS, "top_k"} or not count:
             continue
-        eps = program.tolerances[claim.name]
-        if eps > COARSE:
-            warnings.warn(
-                f"a choice is made from {claim.name}, {claim.dtype.name}[{product.columns}] with "
-                f"tolerance {eps:.2g}, which can turn most choices from {product.columns} columns: "
-                "compute it in float32 (preferred_element_type=jnp.float32, and the operands "
-                "rounded just before)",
-                SteerableChoice,
-                stacklevel=3,
-            )
-
-
-def _choices(program: Specification) -> Iterator[Choice]:
-    block = program.function.block
-    graph = Graph.of(block)
-    for equation in block.walk():
-        kinds = {"argmax": 1, "argmin": 1, "top_k": equation.params.get("k", 0)}
-        count = kinds.get(equation.kind, 0)
-        if not count:
+        operand, largest = equation.inputs[0], equation.kind != "argmin"
+        last = len(operand.shape) - 1
+        axis = equation.params.get("axes", (equation.params.get("axis", last),))[0] % (last + 1)
+        source = _source(operand, graph, program) if axis == last else None
+        head = None if source is None else by_claim.get(source)
+        if head is not None and head.form.near == 0 and operand.shape[-1] == head.form.columns:
+            if head.form.columns > count:
+                yield Choice(head, equation, count, largest)
             continue
-        [operand, *_] = equation.inputs
-        claim = _source(operand, graph, program)
-        axis = equation.params.get("axes", (len(operand.shape) - 1,))[0]
-        form = None if claim is None else claim.form.contraction
-        if claim is None or not isinstance(form, DotGeneral) or not claim.form.projected:
-            continue
-        if form.batch == 1 and not form.exact and operand.shape[axis] == form.columns > count:
-            yield Choice(claim.index, count, equation.kind != "argmin")
+        for head in every:
+            block = head.block
+            if block is None or equation not in block.equations:
+                continue
+            glue = between(block, head.claim.output, operand, program.analysis.by_equation)
+            if glue is not None and operand.shape[axis] > count:
+                yield Choice(head, equation, count, largest, glue, axis)
 
 
 def _source(atom: Atom, graph: Graph, program: Specification) -> Claim | None:
@@ -190,6 +204,8 @@ def _source(atom: Atom, graph: Graph, program: Specification) -> Claim | None:
         if claim is not None and claim.form.contraction is not None:
             return claim
         if equation.kind in _MOVES | _RISING:
+            if atom.shape[-1:] != equation.inputs[0].shape[-1:]:
+                return None  # other columns
             atom = equation.inputs[0]
         elif equation.kind == "scan":
             place = equation.outputs.index(atom)
@@ -225,27 +241,69 @@ def _negative(atom: Atom) -> bool:
     return isinstance(atom, Literal) and bool(np.all(np.asarray(atom.value) < 0))
 
 
-def _closest(choice: Choice, claim: Claim, env: Env, context: Context) -> Closest:
-    """The closest choices of a claim: a `Measure` of `check.operands`."""
-    form: Any = claim.form.contraction
-    given, wide = context.yardstick(claim, env), _wide(claim)
-    applied = freivalds.apply(form, interpret.read(env, claim.near), given.projection)
-    inverse = (1 / given.projection.weights).reshape(form.columns).astype(wide)
-    unit = 1.0 if applied.top is None else applied.top * given.projection.scale
+def _of_rows(choice: Choice, env: Env, context: Context) -> Closest:
+    """The closest choices from the rows of a claim, in tiles."""
+    head, form = choice.head, choice.head.form
+    given, wide = context.yardstick(head.claim, env), _wide(head.claim)
+    columns = inverse(head, given.projection)
+    out = form.rows_of(context.claimed[choice.claim]).reshape(form.rows, form.columns)
 
-    def tile(values: Array, product: Array, energy: Array) -> Closest:
-        some = _matrix(form, values.shape[0])
-        part = Applied(product, energy, applied.top)
-        _, _, sigma, _ = freivalds.deviations(
-            some, part, given.projection, values, given.vectors, given.eps
-        )
-        sigma = (sigma * unit).reshape(-1, form.blocks).astype(wide)
+    def tile(values: Array, moved: Array, *parts: Any) -> Closest:
+        rows = values.shape[0]
+        sigma = jnp.zeros((rows, 1))
+        if not form.exact:
+            sigma = sigma_of(_matrix(form, rows), Applied(parts[0], parts[1], top), values, given)
+        each = jnp.repeat(sigma, form.width, axis=-1)[:, : form.columns]
+        room, spare = (x.astype(wide) for x in (each * columns, moved[:, None] * columns))
         values = values.astype(wide) if choice.largest else -values.astype(wide)
-        return closest(values, sigma, inverse, choice.number, form.width)
+        block = lax.iota(jnp.int32, form.columns) // form.width
+        return closest(values, room, spare, block, choice.number)
 
-    out = form.rows_of(context.claimed[claim.index]).reshape(form.rows, form.columns)
-    parts: Any = [x.reshape(form.rows, *x.shape[x.ndim - n :]) for x, n in _shared(form, applied)]
-    return evaluate.over_rows(tile, out, *parts, tile_bytes=TILE)
+    parts: list[Array] = []
+    top = None
+    if not form.exact:
+        part = applied(head, env, given)
+        top = part.top
+        parts = [x.reshape(form.rows, *x.shape[x.ndim - n :]) for x, n in _shared(form, part)]
+    found = evaluate.over_rows(tile, out, moves(head, env, context), *parts, tile_bytes=TILE)
+    return found._replace(row=lax.iota(jnp.int32, form.rows))
+
+
+def _behind(choice: Choice, glue: Glue, env: Env, context: Context, kappa: float) -> Closest:
+    """The closest choices behind glue: the logits are moved, and what becomes of them compared."""
+    head, form = choice.head, choice.head.form
+    claimed = context.claimed[choice.claim]
+    limits, wide = leeway(head, env, context), _wide(head.claim)
+    each = jnp.repeat(limits.sigma, form.width, axis=-1)[:, : form.columns]
+    columns = limits.inverse
+
+    def rows(x: Array) -> Array:
+        moved = jnp.moveaxis(x, choice.axis, -1)
+        return moved.reshape(-1, moved.shape[-1])
+
+    def change(by: Array) -> Array:
+        by = jnp.ceil(by) if form.exact else by
+        by, logits = form.as_output(by), claimed.astype(jnp.float64)
+        ends = [rows(glue.moved(env, logits + way * by)).astype(wide) for way in (1, -1)]
+        far = [jnp.abs(x - own) for x in ends]
+        return functools.reduce(jnp.maximum, [jnp.where(jnp.isnan(x), 0, x) for x in far])
+
+    own = rows(interpret.read(env, glue.end)).astype(wide)
+    numbers = jnp.arange(form.rows * form.columns).reshape(form.rows, form.columns)
+    label = rows(glue.labelled(env, form.as_output(numbers)))
+    spare = change(limits.moves[:, None] * columns)
+    room = jnp.zeros_like(spare) if form.exact else change(kappa * each * columns) / kappa
+    room, spare = (jnp.where(label < 0, 0, x) for x in (room, spare))
+    values = own if choice.largest else -own
+    # Each row has tests of its own, whatever is chosen from together.
+    block = label // form.columns * form.blocks + label % form.columns // form.width
+    found = closest(values, room, spare, block, choice.number)
+    chosen, other = (
+        jnp.take_along_axis(label, x[:, None], -1)[:, 0] for x in (found.chosen, found.other)
+    )
+    row = jnp.where(chosen < 0, other, chosen) // form.columns
+    least = jnp.where((chosen < 0) & (other < 0), jnp.inf, found.kappa)
+    return Closest(least, chosen % form.columns, other % form.columns, found.rooms, row)
 
 
 def _wide(claim: Claim) -> Any:
@@ -271,33 +329,36 @@ def _matrix(form: DotGeneral, rows: int) -> DotGeneral:
     )
 
 
-def closest(values: Array, sigma: Array, inverse: Array, count: int, width: int) -> Closest:
+def closest(values: Array, room: Array, spare: Array, block: Array, count: int) -> Closest:
     """What is turned most easily in each row, if the `count` largest values are chosen.
 
     Args:
       values: (rows, columns).
-      sigma: of each block, (rows, blocks).
-      inverse: 1 / w, (columns,).
+      room: how far a deviation of one sigma moves each, (rows, columns).
+      spare: how far the roundings before move each, (rows, columns).
+      block: number of the block of each, (columns,) or (rows, columns).
       count: how many are chosen.
-      width: columns of a block.
     """
     rows, columns = values.shape
-    block = lax.iota(jnp.int32, columns) // width
-    each = jnp.broadcast_to(sigma[:, :, None], (*sigma.shape, width)).reshape(rows, -1)
-    room = each[:, :columns] * inverse
+    block = jnp.broadcast_to(block, values.shape)
     top, chosen = _largest(values, count)
-    at = jnp.take_along_axis(room, chosen, axis=-1)
+    at, slack, home = (jnp.take_along_axis(x, chosen, axis=-1) for x in (room, spare, block))
     # The chosen one with the least margin, for deviations of unit size, if several are chosen.
-    weakest = jnp.argmin(top - at, axis=-1, keepdims=True)
-    top, at, first = (jnp.take_along_axis(x, weakest, axis=-1) for x in (top, at, chosen))
-    together = jnp.where(block == first // width, jnp.sqrt(at * at + room * room), at + room)
+    weakest = jnp.argmin(top - at - slack, axis=-1, keepdims=True)
+    top, at, slack, home, first = (
+        jnp.take_along_axis(x, weakest, axis=-1) for x in (top, at, slack, home, chosen)
+    )
+    together = jnp.where(block == home, jnp.sqrt(at * at + room * room), at + room)
     column = lax.iota(jnp.int32, columns)
     taken = functools.reduce(jnp.logical_or, [column == chosen[:, i : i + 1] for i in range(count)])
-    kappa = jnp.where(taken | (together <= 0), jnp.inf, (top - values) / together)
+    gap = jnp.maximum(top - values - slack - spare, 0)
+    # Equal infinities, such as masked ones, cannot be told apart, and are not moved.
+    kappa = jnp.where(gap > 0, gap / together, 0)
+    kappa = jnp.where(taken | jnp.isnan(kappa) | jnp.isinf(values), jnp.inf, kappa)
     least = jnp.min(kappa, axis=-1, keepdims=True)
     other = _place(kappa == least)
     rooms = jnp.concatenate([at, jnp.take_along_axis(room, other, axis=-1)], axis=-1)
-    return Closest(least[:, 0], first[:, 0], other[:, 0], rooms)
+    return Closest(least[:, 0], first[:, 0], other[:, 0], rooms, jnp.zeros(rows, jnp.int32))
 
 
 def _largest(values: Array, count: int) -> tuple[Array, Array]:

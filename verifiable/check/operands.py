@@ -29,6 +29,9 @@ from verifiable.jaxpr.graph import uses
 
 Measure = Callable[[Claim, Env, Context], Any]
 Alter = Callable[[Array, str, Array | None], Array]
+Place = tuple[Equation, Claim]
+
+PLACE = -1  # index of what is measured at a place
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -41,9 +44,12 @@ class Part:
       variables: all that are needed: evaluated here, held by the key, or given.
       reads: indices of the claims whose values are read.
       keyed: whether a key holds the known values that are not rebuilt.
+      place: an equation, outside of branches, before which a claim is measured once more; then
+        nothing else is measured.
     """
 
     analysis: Analysis
+    place: Place | None = None
     claims: frozenset[int]
     variables: frozenset[Var]
     reads: frozenset[int]
@@ -66,6 +72,7 @@ def needed(
     outputs: Iterable[Atom] = (),
     *,
     keyed: bool = True,
+    place: Place | None = None,
 ) -> Part:
     """What the operands of some claims, and some outputs, need.
 
@@ -75,8 +82,9 @@ def needed(
       claims: indices of claims.
       outputs: outputs of the block.
       keyed: whether a key holds the known values that are not rebuilt; else they are evaluated.
+      place: see `Part`.
     """
-    search = _Search(analysis, frozenset(claims), keyed, set(), set())
+    search = _Search(analysis, frozenset(claims), keyed, place and place[0], set(), set())
     search.want(outputs)
     before = -1
     while len(search.variables) != before:  # a carry may need another carry
@@ -88,6 +96,7 @@ def needed(
         variables=frozenset(search.variables),
         reads=frozenset(search.reads),
         keyed=keyed,
+        place=place,
     )
 
 
@@ -96,6 +105,7 @@ class _Search:
     analysis: Analysis
     claims: frozenset[int]
     keyed: bool
+    place: Equation | None
     variables: set[Var]
     reads: set[int]
 
@@ -112,6 +122,8 @@ class _Search:
     def block(self, block: Block) -> None:
         for equation in reversed(block.equations):
             claim = self.analysis.by_equation.get(equation)
+            if equation is self.place:
+                self.want(equation.inputs)
             if claim is not None:
                 if claim.index in self.claims:
                     self.want(claim.reads)
@@ -197,14 +209,17 @@ class _Walk:
                 env[v] = self.alter(env[v], f"kept/{frame.depth}/{i}", change)
 
     def block(self, block: Block, context: Context, env: Env) -> dict[int, Any]:
-        analysis, found = self.part.analysis, {}
+        analysis, found, place = self.part.analysis, {}, self.part.place
         for equation in block.equations:
+            if place is not None and equation is place[0]:
+                found[PLACE] = self.measure(place[1], env, context)
             claim = analysis.by_equation.get(equation)
             if claim is not None:
                 if claim.index in self.part.claims:
                     if claim.replays_itself:
                         interpret.replay(equation, env, self.apply)
-                    found[claim.index] = self.measure(claim, env, context)
+                    if place is None:
+                        found[claim.index] = self.measure(claim, env, context)
                 if any(v in self.part.variables for v in equation.outputs):
                     outputs = claim.outputs(context.claimed[claim.index], env)
                     interpret.write(env, equation.outputs, outputs)
@@ -229,7 +244,10 @@ class _Walk:
         slots = [self.part.evaluates(v) for v in body.inputs]
         stacked = [self.part.evaluates(v) for v in equation.outputs[count:]]
         inside = [c.index for c in self.part.analysis.claims_in(body)]
-        if not any(slots[:count] + stacked) and self.part.claims.isdisjoint(inside):
+        idle = self.part.claims.isdisjoint(inside)
+        if self.part.place is not None:
+            idle = self.part.place[0] not in body.walk()
+        if idle and not any(slots[:count] + stacked):
             return {}
         wanted = list(itertools.compress(body.outputs, slots[:count] + stacked))
         frame, residual = context.children[equation] if self.part.keyed else (None, None)
@@ -336,17 +354,15 @@ def _apart(method: str, claim: Claim, env: Env, context: Context) -> Any:
         context.moves.get(claim.index),
     )
     policy = context.policy
-    eps = policy.eps_of(claim, claim.name), policy.row_eps_of(claim, claim.name)
+    eps = policy.eps_of(claim, claim.name)
     with jax.disable_jit(False):
         return _compiled(claim.form, method, eps, context.limit, arrays)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _compiled(form: Form, method: str, eps: tuple[float, float], limit: float, arrays: Any) -> Any:
+def _compiled(form: Form, method: str, eps: float, limit: float, arrays: Any) -> Any:
     read, far, value, projection, vectors, moves = arrays
-    yardstick = Yardstick(
-        eps=eps[0], row_eps=eps[1], limit=limit, vectors=vectors, projection=projection, moves=moves
-    )
+    yardstick = Yardstick(eps=eps, limit=limit, vectors=vectors, projection=projection, moves=moves)
     if far is not None:
         yardstick = replace(yardstick, projection=form.project(far, yardstick))
     return getattr(form, method)(read, value, yardstick)

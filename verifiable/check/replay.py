@@ -136,7 +136,6 @@ def yardstick(
     """What a claim is tested against, besides its operands; see `form.Yardstick`."""
     return Yardstick(
         eps=policy.eps_of(claim, claim.name),
-        row_eps=policy.row_eps_of(claim, claim.name),
         limit=limit,
         vectors=None if claim.vectors is None else vectors[claim.vectors],
         projection=projection,

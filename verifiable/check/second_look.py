@@ -36,7 +36,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,9 +58,10 @@ from verifiable.check.spread import (
     moved,
     turned,
 )
+from verifiable.claims.claim import Claim
 from verifiable.claims.statistic import Deviation, Statistic
 from verifiable.jaxpr import interpret
-from verifiable.jaxpr.blocks import Array, Env
+from verifiable.jaxpr.blocks import Array, Env, Equation
 from verifiable.jaxpr.perturb import Noise, in_float64
 from verifiable.jaxpr.ranges import Watched
 
@@ -114,7 +115,7 @@ class SecondLook:
             )
             claim = None if output else self.program.claims[index]
             if claim is not None and not (found.wrong or strict):
-                found = as_wholes(found, distance, wide, moves, claim, self.program)
+                found = as_wholes(found, distance, wide, moves, claim)
             if claim is not None and claim.decisions and not (found.wrong or strict):
                 most, flipped = self.program.flip_limits[index], distance > 0
                 count = int(np.count_nonzero(flipped))
@@ -212,26 +213,40 @@ class SecondLook:
             self._retests[index] = self.measurement(index, operands.retest)
         return Statistic(*(np.asarray(x) for x in self._retests[index](arguments)))
 
-    def measurement(self, index: int, measure: operands.Measure) -> Callable[[Any], Any]:
+    def measurement(
+        self,
+        index: int,
+        measure: operands.Measure,
+        beside: Iterable[int] = (),
+        at: Equation | None = None,
+    ) -> Callable[[Any], Any]:
         """A function of a run that measures one claim on its own, compiled.
 
         Args:
           index: of the claim.
           measure: what of it; see `operands.measure`.
+          beside: indices of other claims, whose operands `measure` reads too.
+          at: a later equation before which it is measured, whose inputs are read too.
 
         Returns:
           A function of `compiled.CheckArguments`.
         """
-        target = ("claim", index)
+        program, place = self.program, at and (at, self.program.claims[index])
+        block, every = program.function.block, {index, *beside}
+        part = operands.needed(block, program.analysis, every, place=place)
+
+        def chosen(claim: Claim, env: Env, context: replay.Context) -> Any:
+            return measure(claim, env, context) if claim.index == index else None
 
         def measured(given: Any) -> Any:
-            return self._measured(self._part(target), given, measure)[1][index]
+            found = self._measured(part, given, chosen)[1]
+            return found[index if at is None else operands.PLACE]
 
         run = jax.jit(measured)
 
         def call(arguments: Any) -> Any:
             with jax.enable_x64(True):
-                return run(self._given(target, arguments)[1])
+                return run(_read(part, arguments))
 
         return call
 
@@ -296,12 +311,8 @@ class SecondLook:
     def _given(self, target: tuple[str, int], arguments: Any) -> tuple[operands.Part, Any]:
         """The part of a claim or output, and what it is evaluated on."""
         part, (kind, index) = self._part(target), target
-        return part, {
-            "key": arguments.key,
-            "inputs": jax.tree.leaves(arguments.inputs),
-            "values": {i: jnp.asarray(arguments.values[i]) for i in sorted(part.reads)},
-            "output": jnp.asarray(arguments.outputs[index]) if kind == "output" else None,
-        }
+        output = jnp.asarray(arguments.outputs[index]) if kind == "output" else None
+        return part, _read(part, arguments) | {"output": output}
 
     def _part(self, target: tuple[str, int]) -> operands.Part:
         if target not in self._parts:
@@ -310,3 +321,12 @@ class SecondLook:
             claims, outputs = ([index], []) if kind == "claim" else ([], [block.outputs[index]])
             self._parts[target] = operands.needed(block, analysis, claims, outputs)
         return self._parts[target]
+
+
+def _read(part: operands.Part, arguments: Any) -> dict[str, Any]:
+    """What a part is evaluated on."""
+    return {
+        "key": arguments.key,
+        "inputs": jax.tree.leaves(arguments.inputs),
+        "values": {i: jnp.asarray(arguments.values[i]) for i in sorted(part.reads)},
+    }

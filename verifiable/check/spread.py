@@ -14,8 +14,8 @@ import numpy as np
 
 from verifiable.check.flips import CLEAR, FEW
 from verifiable.check.known import SIZES, WIDEN
-from verifiable.check.specification import Specification
 from verifiable.claims.claim import Claim
+from verifiable.claims.rounding import row_limit
 from verifiable.claims.statistic import Deviation, Statistic
 from verifiable.jaxpr.blocks import Array
 
@@ -123,13 +123,7 @@ def changes(
 
 
 def as_wholes(
-    found: Look,
-    distance: Rows,
-    elements: Deviation,
-    changes: Changes,
-    claim: Claim,
-    program: Specification,
-    factor: float = 1.0,
+    found: Look, distance: Rows, elements: Deviation, changes: Changes, claim: Claim
 ) -> Look:
     """Look at the rows of a claim as wholes, if they are tested besides their elements.
 
@@ -139,25 +133,26 @@ def as_wholes(
       elements: of whole rows.
       changes: of elements by index.
       claim: of the elements.
-      program: of the claim.
-      factor: times the tolerance.
 
     Returns:
       What is found of a row as a whole, named by its first element, or `found`.
     """
-    row_eps, width = program.policy.row_eps_of(claim, claim.name), claim.row_width
-    if not (row_eps and claim.form.rows_too and len(distance)):
+    width = claim.row_width
+    if not (claim.form.rows_too and len(distance)):
         return found
 
-    def of_rows(rows: Rows) -> Iterator[tuple[Sizes, Rows]]:
-        for sizes, change in changes((rows[:, None] * width + np.arange(width)).reshape(-1)):
-            yield sizes, norms_of(change.reshape(-1, width))
+    def norms(values: Rows, limit: Rows) -> Rows:
+        with np.errstate(over="ignore", invalid="ignore"):
+            return norms_of((values / limit).reshape(-1, width))
 
-    with np.errstate(over="ignore"):
-        norms = norms_of(elements.expected.reshape(-1, width))
-        total = norms_of(distance.reshape(-1, width))
-    limit = factor * claim.form.row_slack(norms, width, row_eps)
-    whole = decide(total, limit, norms, of_rows)
+    def of_rows(rows: Rows) -> Iterator[tuple[Sizes, Rows]]:
+        places = (rows[:, None] * width + np.arange(width)).reshape(-1)
+        for sizes, change in changes(places):
+            yield sizes, norms(change, elements.limit[places])
+
+    total, scale = (norms(x, elements.limit) for x in (distance, elements.scale))
+    limit = np.full(len(total), row_limit(width))
+    whole = decide(total, limit, scale, of_rows)
     return whole._replace(row=whole.row * width) if whole.excess > found.excess else found
 
 

@@ -104,7 +104,7 @@ class DotGeneral(Contraction):
         """See `Contraction.near_sums`."""
         if self.blocks > 1:
             return self.apply(near, values)[..., 0]
-        return self._contracted_sums(self._scale_near(near, values))
+        return self.contracted_sums(self._scale_near(near, values))
 
     @property
     def normalizes(self) -> bool:
@@ -116,9 +116,9 @@ class DotGeneral(Contraction):
         if not self.normalizes:
             return near, self.near_sums(near * near, norms * norms)
         scaled = self._scale_near(near, norms)
-        return scaled, self._contracted_sums(scaled * scaled)
+        return scaled, self.contracted_sums(scaled * scaled)
 
-    def _contracted_sums(self, near: Array) -> Array:
+    def contracted_sums(self, near: Array) -> Array:
         """Sums over the contracted dimensions of a near operand -> (batch..., rows...)."""
         side = self.near
         sums = jnp.sum(near, axis=self.contracting[side])
@@ -186,6 +186,13 @@ class DotGeneral(Contraction):
         _, rows, columns = self._out_axes()
         moved = lax.transpose(out, (*rows, *columns)) if rows > columns else out
         return moved.reshape(*self._sizes(self.near, self._free(self.near)), self.columns)
+
+    def as_output(self, values: Array) -> Array:
+        """The inverse of `rows_of`: values (rows, columns) in the shape of the output."""
+        _, rows, columns = self._out_axes()
+        order = (*rows, *columns)
+        shaped = values.reshape([self.shapes[2][d] for d in order])
+        return lax.transpose(shaped, sorted(range(len(order)), key=lambda i: order[i]))
 
     def row_axes(self) -> tuple[int, int, int] | None:
         """See `Contraction.row_axes`."""

@@ -40,7 +40,6 @@ class Yardstick:
 
     Attributes:
       eps: tolerance, in the units of the form; zero if the claim must be exact.
-      row_eps: tolerance of a row as a whole, as a fraction of its 2-norm; zero if there is none.
       limit: L of `freivalds`, the quantile that the statistic of a random test must not exceed.
       vectors: the random vectors that `Form.vectors` names; None if it names none.
       projection: what `Form.project` returned for the far operand; None if there is none.
@@ -49,7 +48,6 @@ class Yardstick:
     """
 
     eps: float
-    row_eps: float = 0.0
     limit: float = 0.0
     vectors: Array | None = None
     projection: Any = None
@@ -64,7 +62,7 @@ class Form(ABC):
       barrier: whether the device needs an optimisation barrier: without it, the compiler may
         compute the committed value a second time with other rounding.
       shifts: whether the output can be moved by a little, or turned round, as far as `room` says.
-      rows_too: whether rows are tested as wholes besides their elements (`Yardstick.row_eps`).
+      rows_too: whether rows are tested as wholes besides their elements (`rounding.row_limit`).
       observes: whether calibration compares the values of the operands, which a trace does not
         show; the kind then defines `apart`.
     """
@@ -243,16 +241,6 @@ class Form(ABC):
         """
         del operands, claim, yardstick
         return jnp.zeros((1, 1), bool)
-
-    def row_slack(self, norms: Any, width: int, row_eps: float) -> Any:
-        """How far a row of elements may be off as a whole, of a form that tests both.
-
-        Args:
-          norms: 2-norms of replayed rows.
-          width: elements of a row.
-          row_eps: see `Yardstick`.
-        """
-        raise NotImplementedError("only a form that tests elements tests their rows too")
 
     def deviate_exactly(
         self,

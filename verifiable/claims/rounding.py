@@ -10,9 +10,15 @@ element:
 (`slack`). A device whose v is within the slack of the verifier's always passes. A q that passes is
 the rounding of a value within the slack: a cheat can change only elements that are so close to a
 tie, and by one step. The test uses no randomness. The contraction after the rounding is tested with
-q, the operand that the device used. Behind sums that a device may add up in a narrow type, eps
-allows for the worst of many elements; there the 2-norm of the distances of a row is also held to
-row_eps of the norm of the row, so that no device moves all of a row as far as one element.
+q, the operand that the device used.
+
+The slack allows for the worst of many elements; moved to its end in all of them, a row could turn
+what is chosen from the product. So with d_k the distance of v_k from the values that round to q_k,
+a row of n elements is also held to
+
+    sum_k (d_k / slack_k)^2 <= 1 + n SHARE^2.
+
+A device whose values are all within SHARE of the slack always passes.
 
 f is a chain of steps, each with a literal or no second operand: casts to narrower floats or to
 integers, `round`, `floor`, `ceil`, `clamp`, `max`, `min`. The test computes the closed interval of
@@ -30,12 +36,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from verifiable.claims.extremes import tiny
 from verifiable.claims.form import Form, Yardstick
 from verifiable.claims.slack import apart, rms, slack
 from verifiable.claims.statistic import Deviation, Statistic, deviation, first, strictly
 from verifiable.jaxpr.blocks import Array, Equation
 from verifiable.jaxpr.effects import FLOAT8, HALF_PRECISION, is_float
+
+SHARE = 0.25
+"""Of the slack: how far all elements of a row may be off at once."""
 
 Interval = tuple[Array, Array, Array]  # low, high, and whether any value is in it
 
@@ -145,14 +153,9 @@ class Rounding(Form):
         # A distance divided by an infinite slack is zero or not a number.
         ratio = jnp.where(exists & ~jnp.isnan(ratio) & ~jnp.isnan(q), ratio, jnp.inf)
         # XLA takes several times as long over the maximum of what it widens first.
-        by_row = jnp.max(jnp.where(own, ratio, 0), axis=-1, initial=0.0).astype(jnp.float64)
-        if yardstick.row_eps:
-            norms = math.sqrt(v.shape[-1]) * top * root
-            most = self.row_slack(norms, v.shape[-1], yardstick.row_eps)
-            most = jnp.minimum(most, jnp.finfo(v.dtype).max)  # an infinite one would allow for all
-            whole = jnp.sqrt(jnp.sum(jnp.square(short / most), axis=-1)).astype(jnp.float64)
-            whole = jnp.where(jnp.isnan(whole), jnp.inf, whole)
-            by_row = jnp.maximum(by_row, jnp.where(own[:, 0], whole, 0))
+        ratio = jnp.where(own, ratio, 0)
+        whole = jnp.sqrt(jnp.sum(ratio * ratio, axis=-1)) / row_limit(v.shape[-1])
+        by_row = jnp.maximum(jnp.max(ratio, axis=-1, initial=0.0), whole).astype(jnp.float64)
         worst = jnp.max(by_row, initial=0.0)
         return Statistic(
             worst=worst,
@@ -162,10 +165,6 @@ class Rounding(Form):
             in_range=jnp.ones((), bool),
             finite_operands=jnp.all(own),
         )
-
-    def row_slack(self, norms: Any, width: int, row_eps: float) -> Any:
-        """row_eps of the 2-norm, and `tiny` an element."""
-        return row_eps * norms + math.sqrt(width) * max(tiny(t) for t in self._floats)
 
     def retest(self, operands: list[Array], claim: Array, yardstick: Yardstick) -> Statistic:
         """The test; a row that is NaN in all of operand and claim leaves nothing to choose."""
@@ -285,11 +284,18 @@ class Rounding(Form):
     def shifted(
         self, operands: list[Array], out: Array, shift: Array, eps: float, kappa: float
     ) -> Array:
-        """The extremes of the slack, or of kappa of it."""
+        """The extremes of kappa of the slack that all elements of a row may have at once."""
         value = operands[0].astype(self.wide)
-        low, high = self.extremes(value, min(kappa, 1.0) * self.slack(value, eps))
+        width = max(math.prod(value.shape[-1:]), 1)
+        most = min(kappa, 1.0) * min(row_limit(width) / math.sqrt(width), 1.0)
+        low, high = self.extremes(value, most * self.slack(value, eps))
         wanted = jnp.where(shift < 0, low, jnp.where(shift > 0, high, out.astype(low.dtype)))
         return wanted.astype(out.dtype)
+
+
+def row_limit(width: int) -> float:
+    """The largest 2-norm of the distances of a row of elements, each in units of its slack."""
+    return math.sqrt(1 + width * SHARE**2)
 
 
 def halfway(x: Array, dtype: Any) -> tuple[Array, Array]:

@@ -37,12 +37,20 @@ def twins(w: Any, gap: float, other: int = 1000) -> Any:
     return w
 
 
+SCALE = np.linspace(1, 1 + 1e-7, COLUMNS, dtype=np.float32)
+
 CHOICES: dict[str, Any] = {
     "argmax": lambda w, x: jnp.argmax(x @ w, -1),
     "top_k": lambda w, x: lax.top_k(x @ w, 1)[1],
     "argmin": lambda w, x: jnp.argmin(-(x @ w), -1),
     "temperature": lambda w, x: jnp.argmax(jax.nn.softmax((x @ w) / 0.7), -1),
     "softcap": lambda w, x: jnp.argmax(30 * jnp.tanh((x @ w) / 30), -1),
+    "transposed": lambda w, x: jnp.argmax((x @ w).T, 0),
+    "a slice of columns": lambda w, x: jnp.argmax((x @ w)[:, 3:] * 1.0, -1) + 3,
+    "a scale and a bias": lambda w, x: jnp.argmax((x @ w) * SCALE + 1e-6 * SCALE, -1),
+    "a mask": lambda w, x: jnp.argmax(jnp.where(SCALE > 9, -jnp.inf, x @ w), -1),
+    "an added mask": lambda w, x: jnp.argmax(jnp.tanh(x @ w) - 1e9 * (SCALE > 9), -1),
+    "noise": lambda w, x: jnp.argmax((x @ w) / 0.5 + jnp.sin(x[:, :1] * 1e-9), -1),
     "rows of a scan": lambda w, x: lax.scan(lambda c, r: (c, jnp.argmax(r @ w, -1)), 0, x[:, None])[
         1
     ],
@@ -74,27 +82,26 @@ def test_other_choices_are_not():
     assert report.near_ties == ()
 
 
-def plainly(values: Any, sigma: Any, inverse: Any, width: int, a: int, b: int) -> float:
+def plainly(values: Any, room: Any, spare: Any, width: int, a: int, b: int) -> float:
     """The formula of the text for two columns."""
-    rooms = [sigma[j // width] * inverse[j] for j in (a, b)]
-    room = np.hypot(*rooms) if a // width == b // width else sum(rooms)
-    return float((values[a] - values[b]) / room)
+    both = np.hypot(room[a], room[b]) if a // width == b // width else room[a] + room[b]
+    return float(max(values[a] - values[b] - spare[a] - spare[b], 0) / both)
 
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_kappa_is_the_formula_of_the_text(count: int):
     rng = np.random.default_rng(count)
     values = rng.standard_normal((5, 14))
-    sigma, inverse = rng.uniform(0.1, 1, (5, 3)), rng.uniform(0.5, 2, 14)
+    room, spare = rng.uniform(0.1, 1, (5, 14)), rng.uniform(0, 0.05, (5, 14))
+    block = np.arange(14) // 6
     with jax.enable_x64(True):
-        found = near_ties.closest(*map(jnp.asarray, (values, sigma, inverse)), count, 6)
-        kappa, chosen, other = (np.asarray(x) for x in found[:3])
+        arrays = map(jnp.asarray, (values, room, spare, block))
+        kappa, chosen, other = (np.asarray(x) for x in near_ties.closest(*arrays, count)[:3])
     for i in range(5):
         top = np.argsort(-values[i])[:count]
         rest = [j for j in range(14) if j not in top]
-        rooms = sigma[i, np.arange(14) // 6] * inverse
-        weakest = top[np.argmin((values[i] - rooms)[top])]
-        each = [plainly(values[i], sigma[i], inverse, 6, weakest, j) for j in rest]
+        weakest = top[np.argmin((values[i] - room[i] - spare[i])[top])]
+        each = [plainly(values[i], room[i], spare[i], 6, weakest, j) for j in rest]
         assert chosen[i] == weakest
         assert other[i] == rest[int(np.argmin(each))]
         np.testing.assert_allclose(kappa[i], min(each), rtol=1e-12)

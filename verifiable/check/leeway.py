@@ -1,0 +1,157 @@
+"""How far a device may move the columns of a claimed product without failing a test.
+
+Two tolerances add up. A test lets block J of row i deviate by ||D_iJ * w_J|| = kappa sigma_iJ
+(`freivalds`), so column j moves by
+
+    kappa room_ij,     room_ij = sigma_iJ / w_j.
+
+Before it, an operand that was rounded may be anything that passes as the rounding of the verifier's
+own value. If element k of row i moves by at most m_ik, column j moves by
+
+    spare_ij = sum_k m_ik |B_kj|  <=  ||m_i|| ||B_:j||  <=  ||m_i|| / w_j        (Cauchy-Schwarz)
+
+and, in an integer product, by at most sum_k m_ik max |B|. The elements of the operand may follow
+from the rounded values by other arithmetic on elements (`glue`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from verifiable.check.glue import Glue, between
+from verifiable.check.replay import Context
+from verifiable.check.specification import Specification
+from verifiable.claims import freivalds
+from verifiable.claims.claim import Claim
+from verifiable.claims.dot_general import DotGeneral
+from verifiable.claims.form import Yardstick
+from verifiable.claims.freivalds import Applied, Projection
+from verifiable.claims.rounding import Rounding
+from verifiable.jaxpr import interpret
+from verifiable.jaxpr.blocks import Array, Block, Env
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Head:
+    """A claimed product with parameters, and the roundings that lead to its operand.
+
+    Attributes:
+      claim: the product.
+      form: its contraction.
+      block: the block that computes it; None inside of a branch.
+      roundings: claims of roundings, each with the glue from its output to the operand.
+    """
+
+    claim: Claim
+    form: DotGeneral
+    block: Block | None
+    roundings: tuple[tuple[Claim, Glue], ...]
+
+    @property
+    def indices(self) -> frozenset[int]:
+        """Of the claims of the roundings."""
+        return frozenset(claim.index for claim, _ in self.roundings)
+
+
+class Leeway(NamedTuple):
+    """How far the columns of a product may be moved.
+
+    Attributes:
+      sigma: of each block of each row, float64 (rows, blocks).
+      inverse: 1 / w of each column, or one, float64 (columns,).
+      moves: `spare` of each row before it is multiplied by `inverse`, float64 (rows,).
+    """
+
+    sigma: Array
+    inverse: Array
+    moves: Array
+
+
+def heads(program: Specification) -> Iterator[Head]:
+    """The products with parameters from whose rows something can be chosen."""
+    analysis = program.analysis
+    blocks = {e: b for b in _blocks(program.function.block) for e in b.equations}
+    for claim in program.claims:
+        form = claim.form.contraction
+        if not isinstance(form, DotGeneral) or not claim.form.projected or form.batch > 1:
+            continue
+        if len(claim.operands) > 1:
+            continue
+        block = blocks.get(claim.equation)
+        found: list[tuple[Claim, Glue]] = []
+        for other in program.claims:
+            if block is None or not isinstance(other.form, Rounding):
+                continue
+            if blocks.get(other.equation) is block:
+                glue = between(block, other.output, claim.near, analysis.by_equation)
+                found += [] if glue is None else [(other, glue)]
+        yield Head(claim=claim, form=form, block=block, roundings=tuple(found))
+
+
+def _blocks(block: Block) -> Iterator[Block]:
+    """A block and the bodies of the scans inside of it."""
+    yield block
+    for equation in block.equations:
+        if equation.kind == "scan" and equation.params["length"]:
+            yield from _blocks(equation.bodies[0])
+
+
+def applied(head: Head, env: Env, given: Yardstick) -> Applied:
+    """The share of the operand in the test of the product, given its yardstick."""
+    return freivalds.apply(head.form, interpret.read(env, head.claim.near), given.projection)
+
+
+def moves(head: Head, env: Env, context: Context) -> Array:
+    """`Leeway.moves`; the operands of the roundings are in `env`."""
+    form, total = head.form, jnp.zeros(head.form.rows)
+    for claim, glue in head.roundings:
+        rounding: Any = claim.form
+        value = interpret.read(env, claim.near).astype(rounding.wide)
+        slack = rounding.slack(value, context.policy.eps_of(claim, claim.name))
+        ends = (*rounding.extremes(value, slack), rounding.forward(value))
+        low, high, own = (glue.moved(env, x).astype(jnp.float64) for x in ends)
+        change = jnp.maximum(jnp.abs(high - own), jnp.abs(low - own))
+        # What is beyond all numbers on one side only is tested there, not here.
+        change = jnp.where(jnp.isfinite(change), change, 0)
+        if form.exact:
+            total += form.contracted_sums(change).reshape(-1) * form.extents[form.far]
+        else:
+            total += jnp.sqrt(form.contracted_sums(change * change)).reshape(-1)
+    return total
+
+
+def sigma_of(form: DotGeneral, part: Applied, values: Array, given: Yardstick) -> Array:
+    """`Leeway.sigma` of some rows of a product of floats.
+
+    Args:
+      form: of these rows.
+      part: share of the operand in their test.
+      values: the claimed rows.
+      given: the yardstick of the claim.
+    """
+    projection: Projection = given.projection
+    unit: Any = 1.0 if part.top is None else part.top * projection.scale
+    vectors: Any = given.vectors
+    _, _, sigma, _ = freivalds.deviations(form, part, projection, values, vectors, given.eps)
+    return (sigma * unit).reshape(-1, form.blocks)
+
+
+def leeway(head: Head, env: Env, context: Context) -> Leeway:
+    """How far the columns of a product may be moved, in all rows."""
+    form, given = head.form, context.yardstick(head.claim, env)
+    sigma = jnp.zeros((form.rows, 1))
+    if not form.exact:
+        out, part = context.claimed[head.claim.index], applied(head, env, given)
+        sigma = sigma_of(form, part, out, given)
+    return Leeway(sigma, inverse(head, given.projection), moves(head, env, context))
+
+
+def inverse(head: Head, projection: Projection) -> Array:
+    """`Leeway.inverse`."""
+    if head.form.exact or projection.weights is None:
+        return jnp.ones(head.form.columns)
+    return (1 / projection.weights).reshape(head.form.columns)
