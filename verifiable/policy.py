@@ -204,7 +204,7 @@ class Policy:
     def id(self) -> bytes:
         """32 bytes that name every number of the policy."""
         numbers: list[Any] = [
-            "weighted-columns-in-blocks, rows of roundings",  # what eps is a fraction of
+            "weighted-columns-in-blocks-and-rows-of-roundings",  # what is held to a tolerance
             self.draws,
             self.phi.hex(),
             [[name, eps.hex()] for name, eps in sorted(self.eps)],

@@ -84,7 +84,7 @@ def test_the_order_of_a_table_says_nothing():
 def test_the_id_of_the_text():
     """Every number by its exact value, so that no two tolerances print the same."""
     base = [
-        "weighted-columns-in-blocks",
+        "weighted-columns-in-blocks-and-rows-of-roundings",
         16,
         (1e-9).hex(),
         [["float32", (0.25).hex()], ["float64", (0.125).hex()]],
