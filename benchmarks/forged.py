@@ -22,7 +22,7 @@ from benchmarks.cheats import Bench
 from benchmarks.devices import QUICK, Answer
 from benchmarks.zoo.subject import Inputs
 from verifiable.check import execute, near_ties
-from verifiable.check.leeway import Head
+from verifiable.check.leeway import LastProduct
 from verifiable.claims.claim import Claim
 from verifiable.claims.decision import COMPARISONS
 from verifiable.claims.slack import slack
@@ -183,7 +183,7 @@ class SteeredRounding:
       rounding: the one that is moved.
     """
 
-    def __init__(self, compiled: Program, head: Head, rounding: Claim):
+    def __init__(self, compiled: Program, head: LastProduct, rounding: Claim):
         """Make the cheat for one product and rounding, of equal shape; see `of`."""
         self._compiled, self.head, self.rounding = compiled, head, rounding
         self._towards = jax.jit(self._run_towards, compiler_options=QUICK)

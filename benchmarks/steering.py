@@ -9,6 +9,10 @@ every one of them; `random` the share of positions that pass with a random token
 Operands and outputs: `bf16 -> f32` rounds states and weights and adds up in float32. With logits in
 bfloat16 no test can tell one of the best tokens from another: `compile` warns, and the row has no
 bar.
+
+*Roundings.* The states are normalised again in a type, rounded to the operands of the head, and
+moved towards the second token (`forged.SteeredRounding`), each element to a share of its slack that
+a row as a whole may have. `changed` is the share of tokens that this changes, if it passes.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.cheats import steered
+from benchmarks.forged import SteeredRounding
 from benchmarks.harness import Row
 from protocols.demo import models
 from protocols.demo.models import networks
@@ -34,8 +39,10 @@ from verifiable.check.compiled import CheckArguments
 from verifiable.check.replay import Context
 from verifiable.claims import freivalds
 from verifiable.claims.claim import Claim
+from verifiable.claims.rounding import SHARE
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Env
+from verifiable.report import Verdict
 from verifiable.submission import Submission
 from verifiable.trace import Trace
 
@@ -62,6 +69,68 @@ def rows(quick: bool) -> Iterator[Row]:
     hidden = jnp.concatenate(found)
     for name, (operands, out, bar) in TYPES.items():
         yield from _measure(model, hidden, name, operands, out, bar, 1 if quick else KEYS)
+    for name in ROUNDED:
+        yield from _rounded(model, hidden, name)
+
+
+def _normalised(dtype: Any, hidden: Any) -> Any:
+    """States divided by their root mean square, computed in a type."""
+    x = hidden.astype(dtype)
+    return x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True)).astype(dtype)
+
+
+def choose_rounded(dtype: Any, params: Any, hidden: Any) -> Any:
+    """The most likely token, from a norm in a type that is rounded to bfloat16."""
+    return choose(jnp.bfloat16, jnp.float32, params["embedding"], _normalised(dtype, hidden))
+
+
+def choose_quantised(dtype: Any, params: Any, hidden: Any) -> Any:
+    """The most likely token, from a norm in a type, quantised to int8 like the weights."""
+    x = _normalised(dtype, hidden).astype(jnp.float32)
+    unit = jnp.max(jnp.abs(x), axis=-1, keepdims=True) / 127
+    q = jnp.clip(jnp.round(x / unit), -127, 127).astype(jnp.int8)
+    dims = (((1,), (1,)), ((), ()))
+    whole = jax.lax.dot_general(q, params["levels"], dims, preferred_element_type=jnp.int32)
+    return jnp.argmax(whole.astype(jnp.float32) * unit * params["scale"], axis=-1)
+
+
+ROUNDED: dict[str, tuple[Any, Any, str | None]] = {
+    "f32, rounded to bf16": (choose_rounded, jnp.float32, "<= 0.01"),
+    "f32, W8A8": (choose_quantised, jnp.float32, "<= 0.01"),
+    "bf16, kept": (choose_rounded, jnp.bfloat16, None),
+    "bf16, W8A8": (choose_quantised, jnp.bfloat16, None),
+}
+
+
+def _rounded(model: Any, hidden: Any, name: str) -> Iterator[Row]:
+    """What moving the rounded operand of the head does, within what passes for certain."""
+    fn, dtype, bar = ROUNDED[name]
+    embedding, case = model.params["embedding"], f"{model.name} {name}"
+    scale = jnp.max(jnp.abs(embedding), axis=-1) / 127
+    levels = jnp.round(embedding / scale[:, None]).astype(jnp.int8)
+    params = {"embedding": embedding, "levels": levels, "scale": scale}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", category=UserWarning)
+        compiled = program.compile(functools.partial(fn, dtype), params, hidden, self_test=False)
+    sent, key = compiled.prove(params, hidden), compiled.setup(params, challenge.secret())
+    honest = compiled.check(key, hidden, y=sent.y, trace=sent.trace).require()
+    cheat = SteeredRounding.of(compiled)
+    if cheat is None:
+        raise AssertionError(f"nothing is rounded before the choice of {name}")
+    y, trace = cheat(params, (hidden,), sent.trace, SHARE * 0.95)
+    report = compiled.check(key, hidden, y=y, trace=trace)
+    changed = set(np.flatnonzero(np.asarray(y) != np.asarray(sent.y)).tolist())
+    missed = changed - {tie.row for tie in report.near_ties}
+    yield Row(case, "accepted", int(report.verdict is Verdict.ACCEPT), "1")
+    yield Row(case, "changed", len(changed) / len(hidden), "1", bar)
+    yield Row(case, "changed_unreported", len(missed), "1", "<= 0")
+    yield Row(case, "near_ties", len(honest.near_ties) / len(hidden), "1")
+    y, trace = cheat(params, (hidden,), sent.trace, 0.95)
+    report = compiled.check(key, hidden, y=y, trace=trace)
+    changed = set(np.flatnonzero(np.asarray(y) != np.asarray(sent.y)).tolist())
+    case = f"{case}, all of the slack"
+    yield Row(case, "accepted", int(report.verdict is Verdict.ACCEPT), "1")
+    yield Row(case, "changed", len(changed) / len(hidden), "1")
 
 
 def states(model: Any, name: str) -> Any:

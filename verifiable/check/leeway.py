@@ -36,7 +36,7 @@ from verifiable.jaxpr.blocks import Array, Block, Env
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Head:
+class LastProduct:
     """A claimed product with parameters, and the roundings that lead to its operand.
 
     Attributes:
@@ -71,7 +71,7 @@ class Leeway(NamedTuple):
     moves: Array
 
 
-def heads(program: Specification) -> Iterator[Head]:
+def heads(program: Specification) -> Iterator[LastProduct]:
     """The products with parameters from whose rows something can be chosen."""
     analysis = program.analysis
     blocks = {e: b for b in _blocks(program.function.block) for e in b.equations}
@@ -89,7 +89,7 @@ def heads(program: Specification) -> Iterator[Head]:
             if blocks.get(other.equation) is block:
                 glue = between(block, other.output, claim.near, analysis.by_equation)
                 found += [] if glue is None else [(other, glue)]
-        yield Head(claim=claim, form=form, block=block, roundings=tuple(found))
+        yield LastProduct(claim=claim, form=form, block=block, roundings=tuple(found))
 
 
 def _blocks(block: Block) -> Iterator[Block]:
@@ -100,12 +100,12 @@ def _blocks(block: Block) -> Iterator[Block]:
             yield from _blocks(equation.bodies[0])
 
 
-def applied(head: Head, env: Env, given: Yardstick) -> Applied:
+def applied(head: LastProduct, env: Env, given: Yardstick) -> Applied:
     """The share of the operand in the test of the product, given its yardstick."""
     return freivalds.apply(head.form, interpret.read(env, head.claim.near), given.projection)
 
 
-def moves(head: Head, env: Env, context: Context) -> Array:
+def moves(head: LastProduct, env: Env, context: Context) -> Array:
     """`Leeway.moves`; the operands of the roundings are in `env`."""
     form, total = head.form, jnp.zeros(head.form.rows)
     for claim, glue in head.roundings:
@@ -140,7 +140,7 @@ def sigma_of(form: DotGeneral, part: Applied, values: Array, given: Yardstick) -
     return (sigma * unit).reshape(-1, form.blocks)
 
 
-def leeway(head: Head, env: Env, context: Context) -> Leeway:
+def leeway(head: LastProduct, env: Env, context: Context) -> Leeway:
     """How far the columns of a product may be moved, in all rows."""
     form, given = head.form, context.yardstick(head.claim, env)
     sigma = jnp.zeros((form.rows, 1))
@@ -150,7 +150,7 @@ def leeway(head: Head, env: Env, context: Context) -> Leeway:
     return Leeway(sigma, inverse(head, given.projection), moves(head, env, context))
 
 
-def inverse(head: Head, projection: Projection) -> Array:
+def inverse(head: LastProduct, projection: Projection) -> Array:
     """`Leeway.inverse`."""
     if head.form.exact or projection.weights is None:
         return jnp.ones(head.form.columns)

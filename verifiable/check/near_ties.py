@@ -33,7 +33,7 @@ import numpy as np
 from jax import lax
 
 from verifiable.check.glue import Glue, between
-from verifiable.check.leeway import Head, applied, heads, inverse, leeway, moves, sigma_of
+from verifiable.check.leeway import LastProduct, applied, heads, inverse, leeway, moves, sigma_of
 from verifiable.check.replay import Context
 from verifiable.check.second_look import SecondLook
 from verifiable.check.specification import Specification
@@ -69,7 +69,7 @@ class Choice(NamedTuple):
       axis: along which is chosen.
     """
 
-    head: Head
+    head: LastProduct
     equation: Equation
     number: int
     largest: bool

@@ -22,6 +22,12 @@ from verifiable.report import Verdict
 ROWS, INNER, COLUMNS = 8, 96, 600
 RNG = np.random.default_rng(64)
 W = RNG.standard_normal((INNER, COLUMNS)).astype(np.float32)
+NEAR = 5  # rows with a second column almost as good as the best
+for i in range(NEAR):
+    x = X[i].astype(np.float32) / np.sqrt(np.mean(X[i].astype(np.float32) ** 2))
+    away = RNG.standard_normal(INNER).astype(np.float32)
+    away -= (away @ x + 0.1) / (x @ x) * x
+    W[:, 100 * i + 7] = W[:, int(np.argmax(x @ W))] + away
 SCALE = np.abs(W).max(0) / 127
 PARAMS = {"w": W, "levels": np.rint(W / SCALE).astype(np.int8), "scale": SCALE}
 X = RNG.standard_normal((ROWS, INNER)).astype(jnp.bfloat16)
@@ -82,7 +88,7 @@ def test_a_row_moved_to_the_end_of_its_slack_is_rejected(name: str):
     """Cheat: each rounded element within its slack, all of them towards the runner-up."""
     run = case(name)
     y, report = steered(name, 0.9)
-    assert np.sum(y != np.asarray(run.sent.y)) > ROWS / 2
+    assert np.sum(y != np.asarray(run.sent.y)) > ROWS / 4
     assert (report.verdict, report.reason) == (Verdict.REJECT, "rounding-mismatch")
     assert report.claim == run.cheat.rounding.name
 
@@ -91,7 +97,7 @@ def test_a_row_moved_to_the_end_of_its_slack_is_rejected(name: str):
 def test_choices_that_the_rest_of_the_slack_turns_are_near_ties(name: str):
     """Cheat: the same within what is left to a row as a whole."""
     run = case(name)
-    y, report = steered(name, 0.15 if name != "float32" else 0.9)
+    y, report = steered(name, 0.2 if name != "float32" else 0.9)
     assert report.verdict is Verdict.ACCEPT, report
     changed = set(np.flatnonzero(y != np.asarray(run.sent.y)).tolist())
     assert changed or name == "float32"
@@ -108,7 +114,7 @@ def test_honest_devices_are_accepted(name: str):
         assert report.verdict is Verdict.ACCEPT, report
         assert report.worst < 0.5
     # Where only last bits are rounded away, few choices hang on them.
-    assert name != "float32" or len(report.near_ties) < ROWS / 2
+    assert name != "float32" or len(report.near_ties) < ROWS
 
 
 def test_coarse_roundings_before_a_choice_warn_at_compile():

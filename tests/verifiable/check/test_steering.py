@@ -136,13 +136,13 @@ def test_a_calibrated_tolerance_is_looser_than_the_default_for_a_reason_only(nam
         assert calibrated[m.name] <= max(default[m.name], 4 * m.worst)
 
 
-def test_a_tolerance_of_a_quarter_lets_the_answer_be_turned():
-    """What the calibration of bfloat16 once allowed; the cheats above must not be straw men."""
+def test_a_tolerance_of_nine_tenths_lets_the_answer_be_turned():
+    """A quarter of it, in all of a row, was once allowed in bfloat16; the cheats above must not be straw men."""
     c = case("bf16")
     policy = c.programs["calibrated"].policy
     roundings = {x.name for x in c.programs["default"].claims if isinstance(x.form, Rounding)}
     loose = tuple(
-        replace(m, eps=0.25) if m.name in roundings else m for m in policy.calibration.measured
+        replace(m, eps=0.9) if m.name in roundings else m for m in policy.calibration.measured
     )
     wide = replace(policy, calibration=replace(policy.calibration, measured=loose))
     compiled = c.programs["default"].with_policy(wide)
