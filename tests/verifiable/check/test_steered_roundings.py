@@ -22,6 +22,7 @@ from verifiable.report import Verdict
 ROWS, INNER, COLUMNS = 8, 96, 600
 RNG = np.random.default_rng(64)
 W = RNG.standard_normal((INNER, COLUMNS)).astype(np.float32)
+X = RNG.standard_normal((ROWS, INNER)).astype(jnp.bfloat16)
 NEAR = 5  # rows with a second column almost as good as the best
 for i in range(NEAR):
     x = X[i].astype(np.float32) / np.sqrt(np.mean(X[i].astype(np.float32) ** 2))
@@ -30,7 +31,6 @@ for i in range(NEAR):
     W[:, 100 * i + 7] = W[:, int(np.argmax(x @ W))] + away
 SCALE = np.abs(W).max(0) / 127
 PARAMS = {"w": W, "levels": np.rint(W / SCALE).astype(np.int8), "scale": SCALE}
-X = RNG.standard_normal((ROWS, INNER)).astype(jnp.bfloat16)
 SECRET = challenge.secret(b"tests of steering by roundings  ")
 FEW = Policy(draws=8)
 

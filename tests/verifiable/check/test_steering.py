@@ -137,7 +137,7 @@ def test_a_calibrated_tolerance_is_looser_than_the_default_for_a_reason_only(nam
 
 
 def test_a_tolerance_of_nine_tenths_lets_the_answer_be_turned():
-    """A quarter of it, in all of a row, was once allowed in bfloat16; the cheats above must not be straw men."""
+    """Calibration once allowed as much of each row in bfloat16; the cheats are no straw men."""
     c = case("bf16")
     policy = c.programs["calibrated"].policy
     roundings = {x.name for x in c.programs["default"].claims if isinstance(x.form, Rounding)}
