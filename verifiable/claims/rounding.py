@@ -145,7 +145,7 @@ class Rounding(Form):
         """
         v, q = self._by_rows(*operands, claim)
         q = self.standard(q, v)
-        top, root = rms(v)
+        _, root = rms(v)
         own = jnp.isfinite(root) | (not v.shape[-1])
         low, high, exists = self.preimage(q)
         short = jnp.maximum(jnp.maximum(low - v, v - high), 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +16,7 @@ from jax import lax
 
 from benchmarks.forged import SteeredRounding
 from verifiable import challenge, program
+from verifiable.claims import rounding
 from verifiable.errors import CoarseTolerance, SteerableChoice
 from verifiable.policy import Policy
 from verifiable.report import Verdict
@@ -30,7 +32,12 @@ for i in range(NEAR):
     away -= (away @ x + 0.1) / (x @ x) * x
     W[:, 100 * i + 7] = W[:, int(np.argmax(x @ W))] + away
 SCALE = np.abs(W).max(0) / 127
-PARAMS = {"w": W, "levels": np.rint(W / SCALE).astype(np.int8), "scale": SCALE}
+PARAMS = {
+    "w": W,
+    "levels": np.rint(W / SCALE).astype(np.int8),
+    "scale": SCALE,
+    "gain": np.ones(INNER, jnp.bfloat16),
+}
 SECRET = challenge.secret(b"tests of steering by roundings  ")
 FEW = Policy(draws=8)
 
@@ -49,6 +56,12 @@ def rounded(dtype: Any, p: Any, x: Any) -> Any:
     return jnp.argmax(dot(q, p["w"].astype(jnp.bfloat16), jnp.float32), -1)
 
 
+def residual(p: Any, x: Any) -> Any:
+    """A norm in float32 and a hundredth of a branch in bfloat16, and logits like `rounded`."""
+    q = norm(x.astype(jnp.float32)) + (x * p["gain"]).astype(jnp.float32) / 100
+    return jnp.argmax(dot(q.astype(jnp.bfloat16), p["w"].astype(jnp.bfloat16), jnp.float32), -1)
+
+
 def w8a8(p: Any, x: Any) -> Any:
     """A norm in bfloat16, and logits from levels in int8, with one scale a row and a column."""
     h = norm(x).astype(jnp.float32)
@@ -59,6 +72,7 @@ def w8a8(p: Any, x: Any) -> Any:
 
 
 HEADS: dict[str, Any] = {
+    "residual": residual,
     "bfloat16": functools.partial(rounded, jnp.bfloat16),
     "float32": functools.partial(rounded, jnp.float32),
     "w8a8": w8a8,
@@ -83,14 +97,32 @@ def steered(name: str, share: float) -> tuple[Any, Any]:
     return y, run.made.check(run.key, X, y=y, trace=trace)
 
 
-@pytest.mark.parametrize("name", ["bfloat16", "w8a8"])
-def test_a_row_moved_to_the_end_of_its_slack_is_rejected(name: str):
-    """Cheat: each rounded element within its slack, all of them towards the runner-up."""
+@pytest.mark.parametrize("name", ["residual", "bfloat16", "w8a8"])
+def test_a_row_moved_to_the_end_of_its_slack_is_not_accepted(name: str):
+    """Cheat: each rounded element within its slack, all of them towards the runner-up.
+
+    Rounding moves a norm in bfloat16 by a fifth of the slack, and four times as much may explain
+    the row; it moves a small branch in bfloat16 by much less than its slack, and the row is shown
+    to be wrong.
+    """
     run = case(name)
     y, report = steered(name, 0.9)
     assert np.sum(y != np.asarray(run.sent.y)) > ROWS / 4
-    assert (report.verdict, report.reason) == (Verdict.REJECT, "rounding-mismatch")
     assert report.claim == run.cheat.rounding.name
+    if name == "residual":
+        assert (report.verdict, report.reason) == (Verdict.REJECT, "rounding-mismatch")
+    else:
+        assert (report.verdict, report.reason) == (Verdict.INDETERMINATE, "ill-conditioned")
+
+
+def test_elements_by_themselves_do_not_show_a_steered_row(monkeypatch: pytest.MonkeyPatch):
+    """The same cheat passes where rows are not held as wholes."""
+    run = case("residual")
+    y, trace = jax.device_get(run.cheat(PARAMS, (X,), run.sent.trace, 0.9))
+    monkeypatch.setattr(rounding, "row_limit", lambda width: np.inf)
+    fresh = replace(run.made, policy=run.made.policy)  # compiles its check anew
+    report = fresh.check(run.key, X, y=y, trace=trace)
+    assert (report.verdict, report.worst < 1) == (Verdict.ACCEPT, True)
 
 
 @pytest.mark.parametrize("name", HEADS)
