@@ -197,7 +197,7 @@ def decide(distance: Rows, limit: Rows, scale: Rows, changes: Changes) -> Look:
         explained = spread > np.maximum(VISIBLE * scale, WITHIN * limit)
         if count == MANY:  # the median of a few says nothing
             explained |= _heavy(seen.values(), limit)
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", divide="ignore"):
             excess = np.nan_to_num(distance / (limit + spread), nan=0.0, posinf=np.inf)
         excess = np.where(explained, np.minimum(excess, 1.0), excess)
         clear = (distance > limit + CLEAR * spread) & (excess > 1.0)

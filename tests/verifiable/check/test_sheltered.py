@@ -83,6 +83,42 @@ def test_a_tie_that_no_rounding_moves_launders_nothing(decision: int, behind: st
     assert report.reason in ("claim-mismatch", "decision-ties", "output-mismatch"), report
 
 
+# What a cheat makes not finite in a row of zeros, of the claim h and its squared norm n.
+MADE: dict[str, Callable[[Any, Any], Any]] = {
+    "a root below zero": lambda h, n: jnp.where(n > 0, jnp.sqrt(n - 1e-3) + h, h),
+    "an arc cosine beyond one": lambda h, n: jnp.where(n > 0, jnp.arccos(2 / (1 + 9 * n)) + h, h),
+    "an overflow": lambda h, n: jnp.where(n > 0, jnp.exp(99 / (1 + n)) * h, h),
+    "a rounding": lambda h, n: h + jnp.where(n > 0, 0, jnp.log(0.5 + jnp.floor(h * 3))),
+}
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_what_a_cheat_makes_not_finite_shelters_no_numbers(name: str):
+    """Cheat: an exact tie is decided or rounded the other way, before made-up numbers."""
+
+    def fn(w: Any, x: Any) -> Any:
+        h = x @ w[0]
+        n = jnp.sum(h * h, -1, keepdims=True)
+        return jnp.tanh(MADE[name](h, n)) @ w[1]
+
+    x = NOISE.copy()
+    x[EMPTY] = 0
+    case = made(fn, x)
+    assert checked(case, case.y, case.values).verdict is ACCEPT
+    values = [v.copy() for v in case.values]
+    if name == "a rounding":
+        [place] = [
+            i for i, v in enumerate(values) if v.dtype == np.float32 and (v == np.floor(v)).all()
+        ]
+        values[place][EMPTY] = -1
+    else:
+        [place] = [i for i, v in enumerate(values) if v.dtype == np.uint8]
+        values[place][EMPTY] ^= 1
+    y = np.array(case.y)
+    y[EMPTY] = values[-1][EMPTY] = 7
+    assert checked(case, y, values).verdict is REJECT
+
+
 def test_a_tie_that_rounding_moves_is_not_rejected():
     """Honest: the device's value is on the other side of zero, where the logarithm exists."""
 
