@@ -4,7 +4,7 @@ The replayed values of the verifier differ from the device's in the last bits, a
 nearly equal, either may be the larger. So the device commits to the indices that it picked, both
 sides go on with these, and the verifier tests them where they stand. Let v be a replayed row (along
 the axis of the choice; with the sign turned round if the largest come first), s its slack
-(`slack`), and i_1, ..., i_k the committed indices. They are accepted iff they are distinct, and
+(`glue`), and i_1, ..., i_k the committed indices. They are accepted iff they are distinct, and
 
     v[i_p] - s[i_p] <= v[i_q] + s[i_q]      for all p < q
     v[i_p] - s[i_p] <= v[j] + s[j]          for all p, and all j that were not picked
@@ -29,21 +29,53 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from verifiable.claims import slack
+from verifiable.claims import glue, order, slack
 from verifiable.claims.form import Form, Proposal, View, Yardstick
-from verifiable.claims.order import TINY, Picked, Run, distance, later
-from verifiable.claims.statistic import Deviation, Statistic, deviation, first, strictly
+from verifiable.claims.glue import Glue
+from verifiable.claims.statistic import Deviation, Statistic, deviation, first
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Equation
 from verifiable.jaxpr.effects import FLOATS, Effect, effects_of, keys_of
 
 KINDS = frozenset({"argmax", "argmin", "sort", "top_k"})
+
+
+# What is out of order by less than this part of the slack is no flip: honest devices may be so far
+# off. In types of few digits, two units in the last place are half of it.
+NEAR = 1 / 4
+NEAR_IF_COARSE = 1 / 2
+COARSE = 2.0**-12  # an eps above it is that of float16 or bfloat16
+
+
+class Picked(NamedTuple):
+    """How a committed choice fits the replayed rows; arrays (rows, picked) unless said otherwise.
+
+    Attributes:
+      value: of the pair that says most, what comes later minus what comes before (`order`).
+      slack: of the two together.
+      index: the indices, within the row.
+      valid: (rows,), whether the indices are distinct and in range.
+      absent: (rows,), whether a key is NaN.
+      near: the part of the slack below which nothing is a flip.
+    """
+
+    value: Array
+    slack: Array
+    index: Array
+    valid: Array
+    absent: Array
+    near: float
+
+    @property
+    def beyond(self) -> Array:
+        """The value, of which so much is cut off that it is negative for a flip."""
+        return self.value + self.near * self.slack
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +90,7 @@ class ChoiceForm(Form):
       keys: types of the operands that decide.
       inexact: of each key, whether honest devices compute it with other rounding.
       stable: whether equal elements keep their order.
+      glue: before each key, as far as it can be followed.
       dtype: of an output of indices.
       operands: how many there are; all are sorted along.
     """
@@ -74,6 +107,7 @@ class ChoiceForm(Form):
     stable: bool
     dtype: np.dtype[Any]
     operands: int
+    glue: tuple[Glue | None, ...] = ()
 
     @property
     def observes(self) -> bool:
@@ -86,14 +120,8 @@ class ChoiceForm(Form):
 
     @property
     def decisions(self) -> int:
-        """Pairs that were picked, and each with what was not.
-
-        Of k elements in order, each is about k times as close to the next as to the typical size.
-        """
-        if not any(self.inexact):
-            return 0
-        rows = math.prod(self.shape) // self.length
-        return rows * self.count * (self.count + 1) // 2
+        """One for each index that is picked."""
+        return math.prod(self.shape) // self.length * self.count if any(self.inexact) else 0
 
     @property
     def length(self) -> int:
@@ -152,7 +180,7 @@ class ChoiceForm(Form):
         """Test a committed choice; runs under `jax.enable_x64`.
 
         Args:
-          operands: the keys, as the verifier replayed them.
+          operands: the keys and the leaves of their glue, as the verifier replayed them.
           claim: the committed indices.
           yardstick: eps is the slack as a fraction of |value| + rms.
 
@@ -166,9 +194,10 @@ class ChoiceForm(Form):
         by_row = jnp.where(found.absent, 0, by_row)
         by_row = jnp.where(found.valid, by_row, jnp.inf).astype(jnp.float64)
         worst, true = jnp.max(by_row, initial=0.0), jnp.ones((), bool)
+        shown = found.valid & ~found.absent
 
         def as_own() -> Array:
-            equal = jnp.all(found.index == self._own(operands), axis=-1)
+            equal = jnp.all(found.index == self._own(operands[: len(self.keys)]), axis=-1)
             return jnp.all(~found.absent | equal)
 
         return Statistic(
@@ -179,34 +208,32 @@ class ChoiceForm(Form):
             in_range=jnp.all(found.valid),
             finite_operands=lax.cond(jnp.any(found.absent), as_own, lambda: true),
             ties=jnp.sum(jnp.abs(found.value) <= found.slack, dtype=jnp.int32),
-            flips=jnp.sum(
-                (found.value < 0) & (found.valid & ~found.absent)[:, None], dtype=jnp.int32
-            ),
+            flips=jnp.sum((found.beyond < 0) & shown[:, None], dtype=jnp.int32),
         )
 
     def deviate(self, operands: list[Array], claim: Array, yardstick: Yardstick) -> Deviation:
         """Of each index that was picked, how far it is from being out of order, and the slack."""
         found = self.picked(operands, claim, yardstick.eps)
-        value = jnp.where(found.absent[:, None], jnp.nan, found.value)
-        other = self.stable & (value == 0) & (found.index != self._own(operands))
-        low, high = strictly(value, 0 * value, jnp.inf, ~other)
-        low, high = (
-            jnp.where(found.valid[:, None], x, y) for x, y in ((low, jnp.inf), (high, -jnp.inf))
-        )
+        valid = jnp.broadcast_to(found.valid[:, None], found.value.shape)
+        value = jnp.where(found.absent[:, None], jnp.nan, found.beyond)
+        low, high = jnp.where(valid, 0.0, jnp.inf), jnp.where(valid, jnp.inf, -jnp.inf)
         scale = found.slack / yardstick.eps if yardstick.eps else found.slack
-        return deviation(value, low, high, found.slack, scale)
+        return deviation(value, low, high, (1 - found.near) * found.slack, scale)
 
     def apart(self, mine: list[Array], theirs: list[Array]) -> Array:
-        """The largest distance of a key from the replayed one, over |value| + rms."""
-        rows = [[slack.widened(self._rows(x)) for x in keys] for keys in (mine, theirs)]
-        every = zip(*rows, self.keys, self.inexact, strict=True)
-        each = [slack.apart(a, b, slack.of_numbers(a, 1.0, t)) for a, b, t, flag in every if flag]
+        """The largest distance of a key from the replayed one, in units of its slack."""
+        own = self._keys(mine, glue.SMALL), self._keys(theirs, glue.SMALL)
+        each = [
+            slack.apart(a.value, b.value, a.slack / glue.SMALL)
+            for a, b in zip(*own, strict=True)
+            if a.slack is not None
+        ]
         return jnp.max(jnp.stack(each))
 
     def room(self, operands: list[Array], far: Array | None, out: Array, eps: float) -> Array:
         """One where another index would pass, else zero: a choice has no derivative."""
-        value, allowed, *_ = self.picked(operands, self.pack(out), eps)
-        return (jnp.abs(value) <= allowed).astype(jnp.float32)
+        found = self.picked(operands, self.pack(out), eps)
+        return (jnp.abs(found.value) <= found.slack).astype(jnp.float32)
 
     def picked(self, operands: list[Array], claim: Array, eps: float) -> Picked:
         """How a committed choice fits the replayed keys; see `Picked`."""
@@ -219,78 +246,35 @@ class ChoiceForm(Form):
         else:
             taken = jnp.zeros((rows, self.length), bool)
             taken = taken.at[jnp.arange(rows)[:, None], index].set(True)
-        keys = [self._rows(jnp.asarray(x)) for x in operands]
-        absent = [jnp.any(jnp.isnan(k), axis=-1) for k in keys if k.dtype.name in FLOATS]
-        value, allowed, run = self._in_order(keys, index, eps)
-        if self.count < self.length:
-            rest, more = self._rest(keys[0], taken, index[:, -1:], run, eps)
-            value = jnp.concatenate([rest, value[:, 1:]], axis=1)
-            allowed = jnp.concatenate([more, allowed[:, 1:]], axis=1)
+        keys = self._keys(operands, eps)
+        absent = [jnp.any(jnp.isnan(k.value), axis=-1) for k in keys if k.dtype.name in FLOATS]
+        found = order.pairs(keys, index, taken, stable=self.stable)
         return Picked(
-            value=value,
-            slack=allowed,
+            value=found.value,
+            slack=found.slack,
             index=index,
             valid=jnp.all(inside, axis=-1) & (jnp.sum(taken, axis=-1) == self.count),
             absent=jnp.any(jnp.stack([*absent, jnp.zeros(rows, bool)]), axis=0),
+            near=NEAR_IF_COARSE if eps > COARSE else NEAR,
         )
 
-    def _in_order(
-        self, keys: list[Array], index: Array, eps: float
-    ) -> tuple[Array, Array, Run | None]:
-        """Value and slack of `Picked`, with an empty first column, and the run of the last key."""
-        wide = jnp.float64 if any(k.dtype == jnp.float64 for k in keys) else jnp.float32
-        worst = float(jnp.finfo(wide).max)
-        # Whether an element is equal to the one before it in every key so far.
-        same = jnp.broadcast_to(jnp.arange(self.count) > 0, index.shape)
-        value, allowed = jnp.full(index.shape, worst, wide), jnp.full(index.shape, TINY, wide)
-        run = None
-        for key, inexact, dtype in zip(keys, self.inexact, self.keys, strict=True):
-            if not inexact:
-                here = jnp.take_along_axis(key, index, 1)
-                before = jnp.roll(here, 1, axis=1)
-                value = jnp.where(same & (here < before), -worst, value)
-                same &= here == before
-                continue
-            number = self._oriented(key).astype(wide)
-            here, own = (
-                jnp.take_along_axis(x, index, 1)
-                for x in (number, slack.of_numbers(number, eps, dtype))
-            )
-            run = lax.associative_scan(later, Run(here, own, ~same), axis=1)
-            before, other = (jnp.roll(x, 1, axis=1) for x in (run.largest, run.slack))
-            equal = same & (here == before) & jnp.isinf(here)
-            value = jnp.where(same & ~equal, distance(here, before), value)
-            allowed = jnp.where(same & ~equal, jnp.minimum(own + other, worst), allowed)
-            same = equal
-        if self.stable:
-            value = jnp.where(same & (index < jnp.roll(index, 1, axis=1)), -worst, value)
-        return value, allowed, run
-
-    def _rest(
-        self, key: Array, taken: Array, last: Array, run: Run | None, eps: float
-    ) -> tuple[Array, Array]:
-        """Value and slack of the first column of `Picked`: what was not picked."""
-        number = self._oriented(key)
-        own = slack.of_numbers(number, eps, self.keys[0])
-        if run is None:
-            raise AssertionError("only a sort, which picks all, has exact keys")
-        largest, other = run.largest[:, -1:], run.slack[:, -1:]
-        worst = float(jnp.finfo(number.dtype).max)
-        left = jnp.where(taken, jnp.inf, number)
-        least = jnp.min(left, axis=-1, keepdims=True)
-        least_slack = jnp.min(
-            jnp.where(~taken & (number == least), own, jnp.inf), axis=-1, keepdims=True
-        )
-        positions = lax.iota(jnp.int32, self.length)
-        equal = ~taken & (number == largest) & jnp.isinf(largest)
-        skipped = jnp.any(equal & (positions < last), axis=-1, keepdims=True)
-        value = jnp.where((least == largest) & jnp.isinf(least), worst, distance(least, largest))
-        return jnp.where(skipped, -worst, value), jnp.minimum(least_slack + other, worst)
-
-    def _oriented(self, key: Array) -> Array:
-        """A key as a number, such that the least come first."""
-        number = slack.widened(key)
-        return number if self.kind in ("argmin", "sort") else -number
+    def _keys(self, operands: list[Array], eps: float) -> list[order.Key]:
+        """The keys by rows, such that the least come first, with their slack."""
+        count = len(self.keys)
+        known = self.glue or (None,) * count
+        bounds = glue.bounds(known, operands[count:], eps)
+        found: list[order.Key] = []
+        for key, bound, inexact, dtype in zip(
+            operands[:count], bounds, self.inexact, self.keys, strict=True
+        ):
+            value, own = self._rows(jnp.asarray(key)), None
+            if inexact:
+                value = slack.widened(value)
+                rows = None if bound is None else self._rows(bound)
+                own = glue.slack_of(value, eps, dtype, rows)
+            value = value if self.kind in ("argmin", "sort") else -value
+            found.append(order.Key(value, own, dtype))
+        return found
 
     def _own(self, operands: list[Array]) -> Array:
         """The verifier's own choice, as rows."""
@@ -341,6 +325,7 @@ def propose(equation: Equation, view: View) -> Proposal | None:
     count = {"sort": shape[axis], "top_k": params.get("k")}.get(kind, 1)
     if not count:
         return None
+    known = tuple(glue.before(a, view) for a in keys)
     form = ChoiceForm(
         kind=kind,
         shape=shape,
@@ -351,5 +336,7 @@ def propose(equation: Equation, view: View) -> Proposal | None:
         stable=params.get("is_stable", True),
         dtype=outputs[-1].dtype,
         operands=len(equation.inputs),
+        glue=known,
     )
-    return Proposal(form=form, operands=keys, covers=frozenset({equation.name}))
+    operands = (*keys, *glue.read_by(known))
+    return Proposal(form=form, operands=operands, covers=frozenset({equation.name}))

@@ -34,8 +34,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from verifiable.claims import slack
+from verifiable.claims import glue, slack
 from verifiable.claims.form import Form, Proposal, View, Yardstick
+from verifiable.claims.glue import Glue
 from verifiable.claims.statistic import Deviation, Statistic, deviation, first, strictly
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Equation
@@ -185,12 +186,14 @@ class Comparison(DecisionForm):
       shape: of the output.
       dtype: of the operands.
       inexact: of each operand, whether honest devices compute it with other rounding.
+      glue: before each inexact operand, as far as it can be followed.
     """
 
     kind: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     inexact: tuple[bool, ...]
+    glue: tuple[Glue | None, ...] = (None, None)
 
     @property
     def decisions(self) -> int:
@@ -231,15 +234,12 @@ class Comparison(DecisionForm):
 
     def margins(self, operands: list[Array], eps: float) -> Margins:
         """See the class."""
-        a, b = (self._aligned(x) for x in self._both(operands))
+        a, b = (self._aligned(slack.widened(x)) for x in self._both(operands))
         own = COMPARISONS[self.kind](a, b)
         largest = jnp.finfo(a.dtype).max
         distance = jnp.where((a == b) & jnp.isinf(a), largest, jnp.abs(a - b))
         distance = jnp.minimum(distance, largest)
-        allowed = sum(
-            slack.of_numbers(x, eps, self.dtype) if inexact else jnp.zeros((), a.dtype)
-            for x, inexact in zip((a, b), self.inexact, strict=True)
-        )
+        allowed = sum(self._slacks(operands, eps))
         return Margins(
             value=jnp.where(own, distance, -distance),
             slack=jnp.broadcast_to(jnp.minimum(allowed, largest), distance.shape),
@@ -247,17 +247,36 @@ class Comparison(DecisionForm):
         )
 
     def apart(self, mine: list[Array], theirs: list[Array]) -> Array:
-        """The largest distance of an operand from the replayed one, over |value| + rms."""
-        pairs = zip(self._both(mine), self._both(theirs), self.inexact, strict=True)
-        each = [(self._aligned(a), self._aligned(b)) for a, b, inexact in pairs if inexact]
-        return jnp.max(jnp.stack([_apart(a, b, self.dtype) for a, b in each]))
+        """The largest distance of an operand from the replayed one, in units of its slack."""
+        pairs = zip(self._both(mine), self._both(theirs), strict=True)
+        units = [x / glue.SMALL for x in self._slacks(mine, glue.SMALL)]
+        aligned = [[self._aligned(slack.widened(x)) for x in pair] for pair in pairs]
+        each = [
+            slack.apart(a, b, unit)
+            for (a, b), unit, inexact in zip(aligned, units, self.inexact, strict=True)
+            if inexact
+        ]
+        return jnp.max(jnp.stack(each))
+
+    def _slacks(self, operands: list[Array], eps: float) -> list[Array]:
+        """The slack of both operands, aligned; zero if one is exact."""
+        both, leaves = self._both(operands), glue.leaves_of(self.glue, operands)
+        aligned = [self._aligned(slack.widened(x)) for x in both]
+        bounds = glue.bounds(self.glue, leaves, eps)
+        return [
+            glue.slack_of(x, eps, self.dtype, None if bound is None else self._aligned(bound))
+            if inexact
+            else jnp.zeros((), x.dtype)
+            for x, bound, inexact in zip(aligned, bounds, self.inexact, strict=True)
+        ]
 
     def _both(self, operands: list[Array]) -> list[Array]:
-        return operands if len(operands) == 2 else [*operands, np.zeros((), self.dtype)]
+        keys = glue.keys_of(self.glue, operands)
+        return keys if len(keys) == 2 else [*keys, np.zeros((), self.dtype)]
 
     def _aligned(self, value: Array) -> Array:
         """An operand with the shape of the output, whose last axis is a row."""
-        return jnp.broadcast_to(slack.widened(value), self.shape).reshape(_joined(self.shape))
+        return jnp.broadcast_to(value, self.shape).reshape(_joined(self.shape))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,10 +286,12 @@ class Sign(DecisionForm):
     Attributes:
       shape: of the output.
       dtype: of operand and output.
+      glue: before the operand, as far as it can be followed.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+    glue: tuple[Glue | None, ...] = (None,)
 
     @property
     def decisions(self) -> int:
@@ -311,17 +332,26 @@ class Sign(DecisionForm):
 
     def margins(self, operands: list[Array], eps: float) -> Margins:
         """The value, within the largest number."""
-        v = slack.widened(operands[0]).reshape(_joined(self.shape))
+        v = self._value(operands)
         largest = jnp.finfo(v.dtype).max
         return Margins(
             value=jnp.clip(v, -largest, largest),
-            slack=slack.of_numbers(v, eps, self.dtype),
+            slack=self._slack(operands, eps),
             own=_code(jnp.sign(v)),
         )
 
     def apart(self, mine: list[Array], theirs: list[Array]) -> Array:
-        """The largest distance of the value from the replayed one, over |value| + rms."""
-        return _apart(slack.widened(mine[0]), slack.widened(theirs[0]), self.dtype)
+        """The largest distance of the value from the replayed one, in units of its slack."""
+        unit = self._slack(mine, glue.SMALL) / glue.SMALL
+        return slack.apart(self._value(mine), self._value(theirs), unit)
+
+    def _value(self, operands: list[Array]) -> Array:
+        return slack.widened(operands[0]).reshape(_joined(self.shape))
+
+    def _slack(self, operands: list[Array], eps: float) -> Array:
+        [bound] = glue.bounds(self.glue, glue.leaves_of(self.glue, operands), eps)
+        bound = None if bound is None else bound.reshape(_joined(self.shape))
+        return glue.slack_of(self._value(operands), eps, self.dtype, bound)
 
 
 def _joined(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -338,10 +368,6 @@ def _code(sign: Array) -> Array:
     return jnp.where(jnp.isnan(sign), np.int8(_NAN), sign.astype(jnp.int8))
 
 
-def _apart(mine: Array, theirs: Array, dtype: np.dtype[Any]) -> Array:
-    return slack.apart(mine, theirs, slack.of_numbers(mine, 1.0, dtype))
-
-
 def propose(equation: Equation, view: View) -> Proposal | None:
     """Claim a comparison or sign of floats that honest devices round apart; see `form.Rule`."""
     dtype, [out] = equation.inputs[0].dtype, equation.outputs
@@ -349,12 +375,15 @@ def propose(equation: Equation, view: View) -> Proposal | None:
     flips = Effect.DISCONTINUOUS in effects_of(equation) and any(inexact)
     if not flips or dtype.name not in FLOATS:
         return None
+    known = tuple(glue.before(a, view) for a in equation.inputs)
     if equation.kind == "sign":
-        form = Sign(shape=out.shape, dtype=dtype)
+        form = Sign(shape=out.shape, dtype=dtype, glue=known[:1])
     elif out.dtype == np.bool_:
         kind = equation.kind if equation.kind in COMPARISONS else "ne"
         both = (*inexact, False)[:2]  # a cast compares with zero
-        form = Comparison(kind=kind, shape=out.shape, dtype=dtype, inexact=both)
+        known = (*known, None)[:2]
+        form = Comparison(kind=kind, shape=out.shape, dtype=dtype, inexact=both, glue=known)
     else:
         return None
-    return Proposal(form=form, operands=equation.inputs, covers=frozenset({equation.name}))
+    operands = (*equation.inputs, *glue.read_by(known))
+    return Proposal(form=form, operands=operands, covers=frozenset({equation.name}))

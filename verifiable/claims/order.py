@@ -1,57 +1,173 @@
-"""Whether elements are in order, up to ties: the arithmetic of `choice`."""
+"""How a committed choice fits the verifier's own row, pair by pair.
+
+Let v be a row, least first, s the slack of each element, and i_1, ..., i_k the indices that were
+picked. A choice is right for some row within the slack of v iff
+
+    v[i_p] - s[i_p] <= v[i_q] + s[i_q]      for all p < q
+    v[i_p] - s[i_p] <= v[j] + s[j]          for all p, and all j that were not picked.
+
+Of all pairs of an index i_q, one is reported: the one that fails, if any does, else the one that is
+closest to it. Elements that are equal in the verifier's row are in the order of their indices, if
+the choice is stable: the others are out of order by as little as a number can be.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
+from verifiable.claims.extremes import tiny
 from verifiable.jaxpr.blocks import Array
 
 
-class Picked(NamedTuple):
-    """How a committed choice fits the replayed rows; arrays (rows, picked) unless said otherwise.
+class Key(NamedTuple):
+    """What decides on the order, by rows.
 
     Attributes:
-      value: what comes later minus the largest before it: negative if it is out of order, the
-        largest number if the order is certain. In the first column, the least that was not picked
-        minus the largest that was.
+      value: (rows, elements), the least first.
+      slack: of each element; None of a key that all honest devices compute alike.
+      dtype: in the program.
+    """
+
+    value: Array
+    slack: Array | None
+    dtype: np.dtype[Any]
+
+
+class Pairs(NamedTuple):
+    """Of each index that was picked, the pair that says most; arrays (rows, picked).
+
+    Attributes:
+      value: what comes later minus what comes before: negative if it is out of order, the largest
+        number if the order is certain.
       slack: of the two together.
-      index: the indices, within the row.
-      valid: (rows,), whether the indices are distinct and in range.
-      absent: (rows,), whether a key is NaN.
     """
 
     value: Array
     slack: Array
-    index: Array
-    valid: Array
-    absent: Array
 
 
-class Run(NamedTuple):
-    """The largest number of a run so far, its slack, and whether a run began."""
+class _Run(NamedTuple):
+    """Of a run of picked elements so far, which are the largest, and whether it began here."""
 
-    largest: Array
-    slack: Array
+    least: Array  # the largest value less its slack
+    least_at: Array
+    most: Array  # the largest value
+    most_at: Array
     begins: Array
 
 
-TINY = float(np.finfo(np.float32).tiny)
+def pairs(keys: Sequence[Key], index: Array, taken: Array, *, stable: bool) -> Pairs:
+    """How indices fit rows of keys.
+
+    Args:
+      keys: the first decides, unless it is equal for certain.
+      index: (rows, picked), in order.
+      taken: (rows, elements), which were picked; there is one key if not all are.
+      stable: whether equal elements must be in the order of their indices.
+    """
+    found = _in_order(keys, index, stable=stable)
+    if index.shape[1] == taken.shape[1]:
+        return found
+    rest = _before_rest(keys[0], index, taken)
+    nearer = rest.value / rest.slack < found.value / found.slack
+    return Pairs(*(jnp.where(nearer, a, b) for a, b in zip(rest, found, strict=True)))
 
 
-def later(before: Run, after: Run) -> Run:
+def _in_order(keys: Sequence[Key], index: Array, *, stable: bool) -> Pairs:
+    """Each index with those that were picked before it."""
+    wide = jnp.float64 if any(k.value.dtype == jnp.float64 for k in keys) else jnp.float32
+    worst, count = float(jnp.finfo(wide).max), index.shape[1]
+    value = jnp.full(index.shape, worst, wide)
+    allowed = jnp.full(index.shape, tiny(np.float32), wide)
+    # Whether an element is equal for certain to the one before it in every key so far, and whether
+    # it is equal to an earlier one in the verifier's row.
+    same = jnp.broadcast_to(jnp.arange(count) > 0, index.shape)
+    tied, tied_at, unit = jnp.zeros_like(same), index, float(tiny(np.float32))
+    for key in keys:
+        here = jnp.take_along_axis(key.value, index, 1)
+        other = jnp.take_along_axis(key.value, tied_at, 1)
+        value = jnp.where(tied & (here < other), -unit, value)
+        tied &= here == other
+        if key.slack is None:
+            before = jnp.roll(here, 1, axis=1)
+            value = jnp.where(same & (here < before), -worst, value)
+            same &= here == before
+            continue
+        here, own = here.astype(wide), jnp.take_along_axis(key.slack, index, 1).astype(wide)
+        run = lax.associative_scan(_later, _Run(here - own, index, here, index, ~same), axis=1)
+        least, least_at, most, most_at, _ = (jnp.roll(x, 1, axis=1) for x in run)
+        fails = least > here + own
+        at = jnp.where(fails, least_at, most_at)
+        before, theirs = (
+            jnp.take_along_axis(x, at, 1).astype(wide) for x in (key.value, key.slack)
+        )
+        equal = same & (here == most)
+        certain = equal & jnp.isinf(here)
+        decides = same & ~certain
+        unit = float(tiny(key.dtype))
+        distance = jnp.where(equal, unit, _distance(here, before))
+        value = jnp.where(decides, distance, value)
+        allowed = jnp.where(decides, jnp.minimum(own + theirs, worst), allowed)
+        tied = jnp.where(decides, equal, tied)
+        tied_at = jnp.where(decides, most_at, tied_at)
+        same = certain
+    if stable:
+        value = jnp.where(same & (index < jnp.roll(index, 1, axis=1)), -worst, value)
+        value = jnp.where(tied & (index < tied_at), -unit, value)
+    return Pairs(value, jnp.maximum(allowed, unit))
+
+
+def _before_rest(key: Key, index: Array, taken: Array) -> Pairs:
+    """Each index with those that were not picked."""
+    number, own = key.value, _of(key)
+    worst, unit = float(jnp.finfo(number.dtype).max), float(tiny(key.dtype))
+    here, mine = (jnp.take_along_axis(x, index, 1) for x in (number, own))
+    least, least_at = _least(number, taken)
+    nearest, nearest_at = _least(number + own, taken)
+    fails = here - mine > nearest
+    at = jnp.where(fails, nearest_at, least_at)
+    after, theirs = (jnp.take_along_axis(x, at, 1) for x in (number, own))
+    equal, skips = here == least, least_at < index
+    value = jnp.where(equal, jnp.where(skips, -unit, unit), _distance(after, here))
+    certain = jnp.where(skips, -worst, worst)
+    value = jnp.where(equal & jnp.isinf(here), certain, value)
+    return Pairs(value, jnp.maximum(jnp.minimum(mine + theirs, worst), unit))
+
+
+def _of(key: Key) -> Array:
+    if key.slack is None:
+        raise AssertionError("only a sort, which picks all, has exact keys")
+    return key.slack
+
+
+def _least(value: Array, taken: Array) -> tuple[Array, Array]:
+    """The least of each row that was not picked, and its first index, (rows, 1)."""
+    left = jnp.where(taken, jnp.inf, value)
+    least = jnp.min(left, axis=-1, keepdims=True)
+    columns = value.shape[-1]
+    at = jnp.where(~taken & (left == least), lax.iota(jnp.int32, columns), columns - 1)
+    return least, jnp.min(at, axis=-1, keepdims=True)
+
+
+def _later(before: _Run, after: _Run) -> _Run:
     """Two neighbouring parts of rows joined; a run that begins forgets what was before."""
-    forget = after.begins | (after.largest >= before.largest)
-    return Run(
-        jnp.where(forget, after.largest, before.largest),
-        jnp.where(forget, after.slack, before.slack),
+    least = after.begins | (after.least >= before.least)
+    most = after.begins | (after.most >= before.most)
+    return _Run(
+        jnp.where(least, after.least, before.least),
+        jnp.where(least, after.least_at, before.least_at),
+        jnp.where(most, after.most, before.most),
+        jnp.where(most, after.most_at, before.most_at),
         before.begins | after.begins,
     )
 
 
-def distance(a: Array, b: Array) -> Array:
+def _distance(a: Array, b: Array) -> Array:
     """a - b, at most the largest number; infinities are far from all but themselves."""
     largest = float(jnp.finfo(a.dtype).max)
     return jnp.where(a == b, 0, jnp.clip(a - b, -largest, largest))
