@@ -23,9 +23,9 @@ from benchmarks.devices import QUICK, Answer
 from benchmarks.zoo.subject import Inputs
 from verifiable.check import execute, near_ties
 from verifiable.check.leeway import LastProduct
+from verifiable.claims.choice import ChoiceForm
 from verifiable.claims.claim import Claim
-from verifiable.claims.decision import COMPARISONS
-from verifiable.claims.slack import slack
+from verifiable.claims.decision import COMPARISONS, DecisionForm
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Env, Equation, Var
 from verifiable.program import Program
@@ -132,7 +132,7 @@ class NearTies:
         eps = self._bench.program.tolerances
 
         def emit(claim: Claim, equation: Equation, env: Env, _: Any) -> Any:
-            moved = _against(equation, env, eps.get(claim.name, 0.0))
+            moved = _against(claim, equation, env, eps.get(claim.name, 0.0))
             return decided(claim, equation, env, moved)
 
         return _execute(self._bench.program, params, inputs, emit, {})
@@ -268,38 +268,40 @@ def decided(claim: Claim, equation: Equation, env: Env, moved: dict[Any, Array])
     return results, committed
 
 
-def _against(equation: Equation, env: Env, eps: float) -> dict[Any, Array]:
+def _against(claim: Claim, equation: Equation, env: Env, eps: float) -> dict[Any, Array]:
     """Operands of a decision, moved by almost their slack against what they say."""
-    step = NEARLY * eps
+    form: Any = claim.form
     atoms: Sequence[Any] = equation.inputs
+    if not isinstance(form, DecisionForm | ChoiceForm):
+        return {}
+    room = form.slacks(interpret.read_all(env, claim.operands), eps)
     inexact = [isinstance(a, Var) and jnp.issubdtype(a.dtype, jnp.floating) for a in atoms]
     if equation.kind in COMPARISONS and len(atoms) == 2 and atoms[0] is not atoms[1]:
         a, b = (interpret.read(env, x) for x in atoms)
         toward = jnp.where(b >= a, 1, -1)
-        pairs = zip(atoms, (a, b), (toward, -toward), inexact, strict=True)
-        return {x: _moved(v, step, way) for x, v, way, moves in pairs if moves}
+        pairs = zip(atoms, (a, b), room, (toward, -toward), inexact, strict=True)
+        return {x: _moved(v, far, way) for x, v, far, way, moves in pairs if moves}
     if not inexact[0]:
         return {}
     value = interpret.read(env, atoms[0])
     if equation.kind == "sign":
-        return {atoms[0]: _moved(value, step, -jnp.sign(value))}
+        return {atoms[0]: _moved(value, room[0], -jnp.sign(value))}
     if equation.kind == "top_k":
         count = equation.params["k"]
         least = jnp.min(lax.top_k(value, count)[0], -1, keepdims=True)
-        return {atoms[0]: _moved(value, step, jnp.where(value >= least, -1, 1))}
+        return {atoms[0]: _moved(value, room[0], jnp.where(value >= least, -1, 1))}
     if equation.kind in CHOICES:
         axes, sign = equation.params["axes"], -1 if equation.kind == "argmin" else 1
         best = jnp.max(sign * value, axes[0], keepdims=True)
-        return {atoms[0]: _moved(value, step, jnp.where(sign * value >= best, -sign, sign))}
+        return {atoms[0]: _moved(value, room[0], jnp.where(sign * value >= best, -sign, sign))}
     return {}
 
 
-def _moved(value: Array, eps: float, way: Array) -> Array:
-    """A value moved by its slack at this tolerance, up or down; infinities stay."""
-    finite = jnp.isfinite(value)
-    wide = jnp.where(finite, value, 0).astype(jnp.promote_types(value.dtype, jnp.float32))
-    room = slack(wide, eps, [value.dtype], counted=finite)
-    return jnp.where(finite, (wide + way * room).astype(value.dtype), value)
+def _moved(value: Array, room: Array, way: Array) -> Array:
+    """A value moved by almost its slack, up or down; infinities stay."""
+    wide = value.astype(jnp.promote_types(value.dtype, jnp.float32))
+    room = NEARLY * (room.reshape(value.shape) if room.size == value.size else room)
+    return jnp.where(jnp.isfinite(value), (wide + way * room).astype(value.dtype), value)
 
 
 def _execute(compiled: Program, params: Any, inputs: Inputs, emit: Any, given: Any) -> Any:

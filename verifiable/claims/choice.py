@@ -4,7 +4,7 @@ The replayed values of the verifier differ from the device's in the last bits, a
 nearly equal, either may be the larger. So the device commits to the indices that it picked, both
 sides go on with these, and the verifier tests them where they stand. Let v be a replayed row (along
 the axis of the choice; with the sign turned round if the largest come first), s its slack
-(`glue`), and i_1, ..., i_k the committed indices. They are accepted iff they are distinct, and
+(`origin`), and i_1, ..., i_k the committed indices. They are accepted iff they are distinct, and
 
     v[i_p] - s[i_p] <= v[i_q] + s[i_q]      for all p < q
     v[i_p] - s[i_p] <= v[j] + s[j]          for all p, and all j that were not picked
@@ -35,9 +35,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from verifiable.claims import glue, order, slack
+from verifiable.claims import order, origin, slack
 from verifiable.claims.form import Form, Proposal, View, Yardstick
-from verifiable.claims.glue import Glue
+from verifiable.claims.origin import Origin
 from verifiable.claims.statistic import Deviation, Statistic, deviation, first
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Equation
@@ -45,12 +45,12 @@ from verifiable.jaxpr.effects import FLOATS, Effect, effects_of, keys_of
 
 KINDS = frozenset({"argmax", "argmin", "sort", "top_k"})
 
-
-# What is out of order by less than this part of the slack is no flip: honest devices may be so far
-# off. In types of few digits, two units in the last place are half of it.
-NEAR = 1 / 4
-NEAR_IF_COARSE = 1 / 2
+# What is out of order by less than this part of the slack is no flip. In float32, rounding is
+# within a quarter of it. In types of few digits it is not, but in long choices within the other.
+NEAR = 1 / 64
+NEAR_IF_LONG = 1 / 2
 COARSE = 2.0**-12  # an eps above it is that of float16 or bfloat16
+SHORT = 8  # indices of a row; all pairs of so few are decisions
 
 
 class Picked(NamedTuple):
@@ -90,7 +90,7 @@ class ChoiceForm(Form):
       keys: types of the operands that decide.
       inexact: of each key, whether honest devices compute it with other rounding.
       stable: whether equal elements keep their order.
-      glue: before each key, as far as it can be followed.
+      origins: the glue before each key, as far as it can be followed.
       dtype: of an output of indices.
       operands: how many there are; all are sorted along.
     """
@@ -107,7 +107,7 @@ class ChoiceForm(Form):
     stable: bool
     dtype: np.dtype[Any]
     operands: int
-    glue: tuple[Glue | None, ...] = ()
+    origins: tuple[Origin | None, ...] = ()
 
     @property
     def observes(self) -> bool:
@@ -120,8 +120,9 @@ class ChoiceForm(Form):
 
     @property
     def decisions(self) -> int:
-        """One for each index that is picked."""
-        return math.prod(self.shape) // self.length * self.count if any(self.inexact) else 0
+        """One for each pair of indices of a row, and each with the rest; one an index of many."""
+        each = self.count * (self.count + 1) // 2 if self.count <= SHORT else self.count
+        return math.prod(self.shape) // self.length * each if any(self.inexact) else 0
 
     @property
     def length(self) -> int:
@@ -220,11 +221,21 @@ class ChoiceForm(Form):
         scale = found.slack / yardstick.eps if yardstick.eps else found.slack
         return deviation(value, low, high, (1 - found.near) * found.slack, scale)
 
+    def slacks(self, operands: list[Array], eps: float) -> list[Array]:
+        """The slack of each key, in its shape; zero if it is exact."""
+        before, after = self.shape[: self.axis], self.shape[self.axis + 1 :]
+        return [
+            jnp.zeros(self.shape, jnp.float32)
+            if key.slack is None
+            else jnp.moveaxis(key.slack.reshape(*before, *after, self.length), -1, self.axis)
+            for key in self._keys(operands, eps)
+        ]
+
     def apart(self, mine: list[Array], theirs: list[Array]) -> Array:
         """The largest distance of a key from the replayed one, in units of its slack."""
-        own = self._keys(mine, glue.SMALL), self._keys(theirs, glue.SMALL)
+        own = self._keys(mine, origin.SMALL), self._keys(theirs, origin.SMALL)
         each = [
-            slack.apart(a.value, b.value, a.slack / glue.SMALL)
+            slack.apart(a.value, b.value, a.slack / origin.SMALL)
             for a, b in zip(*own, strict=True)
             if a.slack is not None
         ]
@@ -255,14 +266,14 @@ class ChoiceForm(Form):
             index=index,
             valid=jnp.all(inside, axis=-1) & (jnp.sum(taken, axis=-1) == self.count),
             absent=jnp.any(jnp.stack([*absent, jnp.zeros(rows, bool)]), axis=0),
-            near=NEAR_IF_COARSE if eps > COARSE else NEAR,
+            near=NEAR_IF_LONG if eps > COARSE and self.count > SHORT else NEAR,
         )
 
     def _keys(self, operands: list[Array], eps: float) -> list[order.Key]:
         """The keys by rows, such that the least come first, with their slack."""
         count = len(self.keys)
-        known = self.glue or (None,) * count
-        bounds = glue.bounds(known, operands[count:], eps)
+        known = self.origins or (None,) * count
+        bounds = origin.bounds(known, operands[count:], eps)
         found: list[order.Key] = []
         for key, bound, inexact, dtype in zip(
             operands[:count], bounds, self.inexact, self.keys, strict=True
@@ -271,7 +282,7 @@ class ChoiceForm(Form):
             if inexact:
                 value = slack.widened(value)
                 rows = None if bound is None else self._rows(bound)
-                own = glue.slack_of(value, eps, dtype, rows)
+                own = origin.slack_of(value, eps, dtype, rows)
             value = value if self.kind in ("argmin", "sort") else -value
             found.append(order.Key(value, own, dtype))
         return found
@@ -325,7 +336,7 @@ def propose(equation: Equation, view: View) -> Proposal | None:
     count = {"sort": shape[axis], "top_k": params.get("k")}.get(kind, 1)
     if not count:
         return None
-    known = tuple(glue.before(a, view) for a in keys)
+    known = tuple(origin.before(a, view) for a in keys)
     form = ChoiceForm(
         kind=kind,
         shape=shape,
@@ -336,7 +347,7 @@ def propose(equation: Equation, view: View) -> Proposal | None:
         stable=params.get("is_stable", True),
         dtype=outputs[-1].dtype,
         operands=len(equation.inputs),
-        glue=known,
+        origins=known,
     )
-    operands = (*keys, *glue.read_by(known))
+    operands = (*keys, *origin.read_by(known))
     return Proposal(form=form, operands=operands, covers=frozenset({equation.name}))

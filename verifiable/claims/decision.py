@@ -34,9 +34,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from verifiable.claims import glue, slack
+from verifiable.claims import origin, slack
 from verifiable.claims.form import Form, Proposal, View, Yardstick
-from verifiable.claims.glue import Glue
+from verifiable.claims.origin import Origin
 from verifiable.claims.statistic import Deviation, Statistic, deviation, first, strictly
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Equation
@@ -186,14 +186,14 @@ class Comparison(DecisionForm):
       shape: of the output.
       dtype: of the operands.
       inexact: of each operand, whether honest devices compute it with other rounding.
-      glue: before each inexact operand, as far as it can be followed.
+      origins: the glue before each inexact operand, as far as it can be followed.
     """
 
     kind: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     inexact: tuple[bool, ...]
-    glue: tuple[Glue | None, ...] = (None, None)
+    origins: tuple[Origin | None, ...] = (None, None)
 
     @property
     def decisions(self) -> int:
@@ -239,7 +239,7 @@ class Comparison(DecisionForm):
         largest = jnp.finfo(a.dtype).max
         distance = jnp.where((a == b) & jnp.isinf(a), largest, jnp.abs(a - b))
         distance = jnp.minimum(distance, largest)
-        allowed = sum(self._slacks(operands, eps))
+        allowed = sum(self.slacks(operands, eps))
         return Margins(
             value=jnp.where(own, distance, -distance),
             slack=jnp.broadcast_to(jnp.minimum(allowed, largest), distance.shape),
@@ -249,7 +249,7 @@ class Comparison(DecisionForm):
     def apart(self, mine: list[Array], theirs: list[Array]) -> Array:
         """The largest distance of an operand from the replayed one, in units of its slack."""
         pairs = zip(self._both(mine), self._both(theirs), strict=True)
-        units = [x / glue.SMALL for x in self._slacks(mine, glue.SMALL)]
+        units = [x / origin.SMALL for x in self.slacks(mine, origin.SMALL)]
         aligned = [[self._aligned(slack.widened(x)) for x in pair] for pair in pairs]
         each = [
             slack.apart(a, b, unit)
@@ -258,20 +258,20 @@ class Comparison(DecisionForm):
         ]
         return jnp.max(jnp.stack(each))
 
-    def _slacks(self, operands: list[Array], eps: float) -> list[Array]:
-        """The slack of both operands, aligned; zero if one is exact."""
-        both, leaves = self._both(operands), glue.leaves_of(self.glue, operands)
+    def slacks(self, operands: list[Array], eps: float) -> list[Array]:
+        """The slack of both operands, by rows of the output; zero if one is exact."""
+        both, leaves = self._both(operands), origin.leaves_of(self.origins, operands)
         aligned = [self._aligned(slack.widened(x)) for x in both]
-        bounds = glue.bounds(self.glue, leaves, eps)
+        bounds = origin.bounds(self.origins, leaves, eps)
         return [
-            glue.slack_of(x, eps, self.dtype, None if bound is None else self._aligned(bound))
+            origin.slack_of(x, eps, self.dtype, None if bound is None else self._aligned(bound))
             if inexact
             else jnp.zeros((), x.dtype)
             for x, bound, inexact in zip(aligned, bounds, self.inexact, strict=True)
         ]
 
     def _both(self, operands: list[Array]) -> list[Array]:
-        keys = glue.keys_of(self.glue, operands)
+        keys = origin.keys_of(self.origins, operands)
         return keys if len(keys) == 2 else [*keys, np.zeros((), self.dtype)]
 
     def _aligned(self, value: Array) -> Array:
@@ -286,12 +286,12 @@ class Sign(DecisionForm):
     Attributes:
       shape: of the output.
       dtype: of operand and output.
-      glue: before the operand, as far as it can be followed.
+      origins: the glue before the operand, as far as it can be followed.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    glue: tuple[Glue | None, ...] = (None,)
+    origins: tuple[Origin | None, ...] = (None,)
 
     @property
     def decisions(self) -> int:
@@ -336,22 +336,23 @@ class Sign(DecisionForm):
         largest = jnp.finfo(v.dtype).max
         return Margins(
             value=jnp.clip(v, -largest, largest),
-            slack=self._slack(operands, eps),
+            slack=self.slacks(operands, eps)[0],
             own=_code(jnp.sign(v)),
         )
 
     def apart(self, mine: list[Array], theirs: list[Array]) -> Array:
         """The largest distance of the value from the replayed one, in units of its slack."""
-        unit = self._slack(mine, glue.SMALL) / glue.SMALL
+        unit = self.slacks(mine, origin.SMALL)[0] / origin.SMALL
         return slack.apart(self._value(mine), self._value(theirs), unit)
 
     def _value(self, operands: list[Array]) -> Array:
         return slack.widened(operands[0]).reshape(_joined(self.shape))
 
-    def _slack(self, operands: list[Array], eps: float) -> Array:
-        [bound] = glue.bounds(self.glue, glue.leaves_of(self.glue, operands), eps)
+    def slacks(self, operands: list[Array], eps: float) -> list[Array]:
+        """The slack of the value, by rows."""
+        [bound] = origin.bounds(self.origins, origin.leaves_of(self.origins, operands), eps)
         bound = None if bound is None else bound.reshape(_joined(self.shape))
-        return glue.slack_of(self._value(operands), eps, self.dtype, bound)
+        return [origin.slack_of(self._value(operands), eps, self.dtype, bound)]
 
 
 def _joined(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -375,15 +376,15 @@ def propose(equation: Equation, view: View) -> Proposal | None:
     flips = Effect.DISCONTINUOUS in effects_of(equation) and any(inexact)
     if not flips or dtype.name not in FLOATS:
         return None
-    known = tuple(glue.before(a, view) for a in equation.inputs)
+    known = tuple(origin.before(a, view) for a in equation.inputs)
     if equation.kind == "sign":
-        form = Sign(shape=out.shape, dtype=dtype, glue=known[:1])
+        form = Sign(shape=out.shape, dtype=dtype, origins=known[:1])
     elif out.dtype == np.bool_:
         kind = equation.kind if equation.kind in COMPARISONS else "ne"
         both = (*inexact, False)[:2]  # a cast compares with zero
         known = (*known, None)[:2]
-        form = Comparison(kind=kind, shape=out.shape, dtype=dtype, inexact=both, glue=known)
+        form = Comparison(kind=kind, shape=out.shape, dtype=dtype, inexact=both, origins=known)
     else:
         return None
-    operands = (*equation.inputs, *glue.read_by(known))
+    operands = (*equation.inputs, *origin.read_by(known))
     return Proposal(form=form, operands=operands, covers=frozenset({equation.name}))

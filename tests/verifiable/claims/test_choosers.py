@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from jax import lax
 
 from benchmarks.devices import EACH, INDEPENDENT
-from tests.helpers.glue import last_claim, off_by_a_bit
+from tests.helpers.last_claim import last_claim, off_by_a_bit
 from verifiable.check import flips
 from verifiable.policy import Policy
 

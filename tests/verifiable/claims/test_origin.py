@@ -12,9 +12,9 @@ import pytest
 from jax import lax
 
 from benchmarks.devices import EACH, INDEPENDENT
-from tests.helpers.glue import last_claim, off_by_a_bit
+from tests.helpers.last_claim import last_claim, off_by_a_bit
 from verifiable.check import flips
-from verifiable.claims import choice, glue
+from verifiable.claims import choice, origin
 from verifiable.policy import Policy
 
 RNG = np.random.default_rng(7)
@@ -101,9 +101,9 @@ def test_honest_devices_are_within_the_bound(name: str, dtype: Any):
     x = np.asarray(RNG.standard_normal((4, 48)) * 2, dtype)
     fn = HONEST[name]
     run = last_claim(lambda x: fn(x) > 0.1, x)
-    assert run.form.glue[0] is not None
+    assert run.form.origins[0] is not None
     own = run.operands[0].astype(jnp.float32)
-    [bound, _] = glue.bounds(run.form.glue, run.operands[2:], run.eps)
+    [bound, _] = origin.bounds(run.form.origins, run.operands[2:], run.eps)
     assert bound is not None
     for seed, way in enumerate((INDEPENDENT, EACH, EACH)):
         theirs = run.operands_of(off_by_a_bit(seed, way))[0].astype(jnp.float32)
@@ -161,3 +161,20 @@ def test_elements_that_rounding_may_change_are_no_flips_while_they_are_as_near_a
     other = np.array(run.own)
     other[0, :24] = np.roll(other[0, :24], 12)
     assert flips_of(run, other) == 12
+
+
+@pytest.mark.parametrize(("dtype", "steps"), [(np.float32, 64), (jnp.bfloat16, 1)])
+def test_what_a_cheat_may_put_in_another_order_without_a_flip(dtype: Any, steps: int):
+    """Cheat: the second best, a unit in the last place of bfloat16 or 64 of float32 behind."""
+    unit = float(jnp.finfo(dtype).eps)
+    x = np.asarray([[1.0, 1 + steps * unit, 0.5, 0.25]], dtype)
+    one = last_claim(lambda x: jnp.argmax(x * 0.75, -1), x)
+    assert flips_of(one, one.own) == 0
+    assert flips_of(one, np.uint8([0])) == 1
+    few = last_claim(lambda x: lax.top_k(x * 0.75, 2)[1], x)
+    assert flips_of(few, few.own[:, ::-1]) == 1
+    many = last_claim(lambda x: lax.top_k(jnp.tile(x, 4) * 0.75, 9)[1], x)
+    assert flips_of(many, many.own) == 0
+    other = np.array(many.own)
+    other[0, 3:5] = other[0, 4:2:-1]  # of four that are best, and four that are second
+    assert flips_of(many, other) == (1 if dtype == np.float32 else 0)

@@ -55,7 +55,7 @@ _FOLLOWED = _MOVES | _RISING | _SUMS | _SAME | _FUNCTIONS | _ABSOLUTE | {"add", 
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Glue:
+class Origin:
     """The glue before one value.
 
     Attributes:
@@ -98,33 +98,33 @@ class Glue:
         return _bound(bounds, self.value, _read(env, self.value, wide))
 
 
-def before(atom: Atom, view: View) -> Glue | None:
+def before(atom: Atom, view: View) -> Origin | None:
     """The glue before a value; None if it cannot be followed at all."""
     search = _Followed(view, {}, [])
     search.visit(atom)
     if not search.equations:
         return None
     leaves = tuple(search.leaves)
-    return Glue(atom, tuple(search.equations), leaves, tuple(search.leaves[v] for v in leaves))
+    return Origin(atom, tuple(search.equations), leaves, tuple(search.leaves[v] for v in leaves))
 
 
-def read_by(several: Sequence[Glue | None]) -> tuple[Var, ...]:
+def read_by(several: Sequence[Origin | None]) -> tuple[Var, ...]:
     """The leaves of the glue before some values, one after the other: operands after these."""
     return tuple(v for one in several if one is not None for v in one.leaves)
 
 
-def keys_of(several: Sequence[Glue | None], operands: list[Array]) -> list[Array]:
+def keys_of(several: Sequence[Origin | None], operands: list[Array]) -> list[Array]:
     """The values themselves, of operands with the leaves after them."""
     return operands[: len(operands) - len(read_by(several))]
 
 
-def leaves_of(several: Sequence[Glue | None], operands: list[Array]) -> list[Array]:
+def leaves_of(several: Sequence[Origin | None], operands: list[Array]) -> list[Array]:
     """The leaves, of operands with these after the values."""
     return operands[len(operands) - len(read_by(several)) :]
 
 
 def bounds(
-    several: Sequence[Glue | None], leaves: Sequence[Array], eps: float
+    several: Sequence[Origin | None], leaves: Sequence[Array], eps: float
 ) -> list[Array | None]:
     """The bounds of some values, each None if its glue is."""
     found: list[Array | None] = []
