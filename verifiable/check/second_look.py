@@ -19,9 +19,10 @@ the unperturbed replay, the limit of the row is widened by
 Where glue is smooth both are the same; at a cliff, such as a variance clipped at zero, the larger
 perturbation reaches it although an honest one seldom does. A row is shown wrong iff its distance
 from all centres is greater than limit_i + spread_i, the spread is not a visible part of the row
-(at most 2^-6 of its scale, or 32 limit_i), and, among MANY, not heavy-tailed (the largest change at
-most 8 times the median, or below 2^-6 of the limit). After FEW replays the look ends if no row is
-shown wrong so far, or one is beyond limit_i + 4 spread_i; otherwise MANY decide.
+(at most 2^-6 of its scale, or 32 limit_i), and, among MANY, not heavy-tailed (of each size, of
+independent and of coherent ones: the largest change at most 8 times the median, or below 2^-6 of
+the limit). After FEW replays the look ends if no row is shown wrong so far, or one is beyond
+limit_i + 4 spread_i; otherwise MANY decide.
 
 A claim whose decisions differ too often is looked at in the same way: its flips are compared with
 those of perturbed replays (`flips`).

@@ -184,13 +184,13 @@ def decide(distance: Rows, limit: Rows, scale: Rows, changes: Changes) -> Look:
         worst = int(np.argmax(within)) if within.size else 0
         return Look(False, worst, 0, float(np.max(within, initial=0.0)))
     distance, limit, scale = distance[rows], limit[rows], scale[rows]
-    seen: dict[float, list[Rows]] = {}
+    seen: dict[Sizes, list[Rows]] = {}
     spread = np.zeros_like(limit)
     excess = np.zeros_like(limit)
     kept = np.arange(rows.size)
     for count, (sizes, change) in enumerate(changes(rows), start=1):
         change = change[kept]  # noqa: PLW2901 - of all rows before
-        seen.setdefault(max(sizes), []).append(change)
+        seen.setdefault(sizes, []).append(change)
         spread = np.maximum(spread, change * (WIDEN / max(sizes)))
         if count not in (FEW, MANY):
             continue

@@ -17,7 +17,7 @@ from tests.helpers.runs import ACCEPT, INDETERMINATE, REJECT, SECRET_SEED, put
 from verifiable import challenge, program
 from verifiable.check import second_look, spread
 from verifiable.check.flips import FEW
-from verifiable.check.spread import MANY, decide
+from verifiable.check.spread import MANY, SIZES, decide
 from verifiable.claims.statistic import Deviation
 from verifiable.policy import Policy
 
@@ -275,6 +275,26 @@ def test_a_heavy_tail_decides_nothing():
     assert not judged([22.0], some(3)).wrong
     assert judged([2.0], some(MANY)).wrong
     assert not judged([2.0], some(MANY - 1)).wrong
+
+
+def test_coherent_changes_far_above_independent_ones_are_no_heavy_tail():
+    """Many products in a row: one sign for each moves a row ten times as far as random signs.
+
+    Now and then the coherent ones cancel, and the median of both kinds together is near the small
+    ones.
+    """
+
+    def both(_: Any) -> Any:
+        for m in range(MANY):
+            independent, coherent = SIZES[m % len(SIZES)]
+            cancels = m >= 3 * MANY // 4
+            yield (
+                (independent, coherent),
+                np.array([0.02 * independent + (0.03 if cancels else 0.21) * coherent]),
+            )
+
+    assert judged([3.0], both).wrong
+    assert not judged([1.8], both).wrong
 
 
 def test_many_replays_keep_what_few_have_not_acquitted():
