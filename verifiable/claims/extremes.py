@@ -13,8 +13,11 @@ from verifiable.jaxpr.effects import FLOAT8
 
 def power_of_two(x: Array) -> Array:
     """The power of two at or below a number, as float64; one unless it is positive and finite."""
-    exponent = jnp.frexp(jnp.where((x > 0) & jnp.isfinite(x), x, 1.0))[1] - 1
-    return jnp.ldexp(jnp.ones((), jnp.float64), jnp.clip(exponent, -1000, 1000))
+    # By the bits: newer versions of JAX expand `frexp` late, outside of where 64 bits are enabled.
+    usable = jnp.where((x > 0) & jnp.isfinite(x), x, 1.0).astype(jnp.float64)
+    exponent = lax.bitcast_convert_type(usable, jnp.uint64) >> jnp.uint64(52)
+    nearest = jnp.clip(exponent, jnp.uint64(1023 - 1000), jnp.uint64(1023 + 1000))
+    return lax.bitcast_convert_type(nearest << jnp.uint64(52), jnp.float64)
 
 
 def tiny(dtype: Any) -> float:
