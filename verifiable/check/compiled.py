@@ -91,14 +91,8 @@ class CompiledSetup:
         """Shapes, dtypes and names of the arrays of a key."""
         with jax.enable_x64(True):
             vectors = {n: freivalds.vectors_shape(n, self.program.policy.draws) for n in self._sets}
-            constants = list(self.program.function.constants)
-            policy, analysis = self.program.policy, self.program.analysis
-
-            def setup(constants: Any, params: Any, vectors: Vectors) -> replay.Residual:
-                env = self._env(constants, params)
-                return replay.setup(analysis.frame, analysis, env, vectors, policy)
-
-            residual = jax.eval_shape(setup, constants, self.program.params, vectors)
+            constants, analysis = list(self.program.function.constants), self.program.analysis
+            residual = jax.eval_shape(self._setup, constants, self.program.params, vectors)
             moves = known.shapes(analysis.frame, analysis)
         tree = {"vectors": vectors, "residual": residual, "moves": moves}
         return KeyLayout.of(self.program, tree)
@@ -125,12 +119,20 @@ class CompiledSetup:
         vectors: Vectors,
         apply: interpret.Apply = interpret.apply,
     ) -> dict[str, Array]:
-        program, layout = self.program, self.layout
+        found = self._setup(constants, params, vectors, apply)
+        return self._named(wanted, residual=found)
+
+    def _setup(
+        self,
+        constants: Sequence[Array],
+        params: Any,
+        vectors: Vectors,
+        apply: interpret.Apply = interpret.apply,
+    ) -> replay.Residual:
+        program, analysis = self.program, self.program.analysis
         with jax.enable_x64(True):
-            env, analysis = self._env(constants, params), program.analysis
-            residual = replay.setup(analysis.frame, analysis, env, vectors, program.policy, apply)
-        named = layout.by_name(layout.tree | {"residual": residual})
-        return {name: named[name] for name in wanted}
+            env = self._env(constants, params)
+            return replay.setup(analysis.frame, analysis, env, vectors, program.policy, apply)
 
     def _moves(
         self,
@@ -140,11 +142,15 @@ class CompiledSetup:
         vectors: Vectors,
         residual: replay.Residual,
     ) -> dict[str, Array]:
-        program, layout = self.program, self.layout
+        program, analysis = self.program, self.program.analysis
         with jax.enable_x64(True):
-            env, analysis = self._env(constants, params), program.analysis
-            moves = known.moves(analysis.frame, analysis, env, vectors, program.policy, residual)
-        named = layout.by_name(layout.tree | {"moves": moves})
+            env = self._env(constants, params)
+            found = known.moves(analysis.frame, analysis, env, vectors, program.policy, residual)
+        return self._named(wanted, moves=found)
+
+    def _named(self, wanted: Sequence[str], **branch: Any) -> dict[str, Array]:
+        """Some arrays of a branch of the layout's tree, by name."""
+        named = self.layout.by_name(self.layout.tree | branch)
         return {name: named[name] for name in wanted}
 
     def _env(self, constants: Sequence[Array], params: Any) -> Env:

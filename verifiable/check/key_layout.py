@@ -107,7 +107,6 @@ class _Definitions:
         constants = program.function.constants
         self.analysis = program.analysis
         self.program = program.id
-        self.numbers = {e: i for i, e in enumerate(program.function.block.walk())}
         self.by_variable = {
             v: constant_digest(constants[i])
             if i < len(constants)
@@ -142,7 +141,7 @@ class _Definitions:
             if not self.analysis.facts[v].known:
                 continue
             if i < equation.params["num_carry"]:
-                self.by_variable[v] = self._carried(equation, i)
+                self.by_variable[v] = self._looped("carried", equation, i)
             else:
                 self.by_variable[v] = self._digest("slice", self._atom(atom))
 
@@ -150,13 +149,13 @@ class _Definitions:
         """Digests of the known results of an equation of which something is not known."""
         for i, v in enumerate(equation.outputs):
             if self.analysis.facts[v].known:
-                self.by_variable[v] = self._carried(equation, i)
+                self.by_variable[v] = self._looped("of a loop", equation, i)
 
     def _atom(self, atom: Atom) -> bytes:
         return constant_digest(atom.value) if isinstance(atom, Literal) else self.by_variable[atom]
 
-    def _carried(self, equation: Equation, index: int) -> bytes:
-        return self._digest("of a loop", self.program, self.numbers[equation], index)
+    def _looped(self, kind: str, equation: Equation, index: int) -> bytes:
+        return self._digest(kind, self.program, equation.number, index)
 
     @staticmethod
     def _digest(*content: Any) -> bytes:

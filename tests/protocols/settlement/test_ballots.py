@@ -18,6 +18,7 @@ import pytest
 
 from protocols.settlement.ballots import MAX_STEP, NO_LOCK, Locked, MemberBallot, required_choice
 from protocols.settlement.statements import SettlementError
+from tests.helpers.rule_breakers import ForgetsLocks
 
 EPOCH, OTHER, ROTATION = (bytes([i]) * 32 for i in (1, 2, 3))
 """Two statements of the next epoch, and a rotation: what follows is one of them."""
@@ -206,15 +207,6 @@ def test_two_epochs_and_a_rotation(request: pytest.FixtureRequest):
         pytest.skip("takes 5 s: --exhaustive explores three choices")
     setting = Setting((1, 1, 1), 1, (EPOCH, OTHER, ROTATION), 2)
     assert all(len(setting.decided(world)) <= 1 for world in setting.reachable())
-
-
-class ForgetsLocks(MemberBallot):
-    """Prepares any choice in a later attempt: the highest lock prescribes none."""
-
-    __slots__ = ()
-
-    def prepare(self, attempt: int, choice: bytes, locks: Iterable[Locked]) -> MemberBallot:
-        return MemberBallot.prepare(self, attempt, choice, [NO_LOCK])
 
 
 class StaysInItsAttempt(MemberBallot):

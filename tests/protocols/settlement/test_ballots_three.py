@@ -21,6 +21,7 @@ import pytest
 
 from protocols.settlement.ballots import NO_LOCK, Locked, MemberBallot
 from protocols.settlement.statements import SettlementError
+from tests.helpers.rule_breakers import ForgetsLocks
 
 CHOICES = tuple(bytes([i]) * 32 for i in (1, 2, 3))
 """A statement of the epoch, a rotation, and another statement."""
@@ -309,15 +310,6 @@ def test_three_attempts(
     assert explored(3, **setting) == states
 
 
-class AnyChoice(MemberBallot):
-    """Prepares any choice in a later attempt: the highest lock prescribes none."""
-
-    __slots__ = ()
-
-    def prepare(self, attempt: int, choice: bytes, locks: Iterable[Locked]) -> MemberBallot:
-        return MemberBallot.prepare(self, attempt, choice, [NO_LOCK])
-
-
 class TwoChoices(MemberBallot):
     """Prepares two choices in one attempt."""
 
@@ -327,7 +319,7 @@ class TwoChoices(MemberBallot):
         return MemberBallot.prepare(replace(self, prepared=None), attempt, choice, locks)
 
 
-@pytest.mark.parametrize("rules", [AnyChoice, TwoChoices], ids=lambda r: r.__name__)
+@pytest.mark.parametrize("rules", [ForgetsLocks, TwoChoices], ids=lambda r: r.__name__)
 def test_the_arrays_show_what_a_missing_rule_allows(rules: type[MemberBallot]):
     """Two decisions; or a decision, and as high a lock of another choice: no attempt follows."""
     made = Exploration(2, rules)

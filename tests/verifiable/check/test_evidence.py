@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from jax import lax
 
 import verifiable as vf
+from tests.helpers import accusations
 from tests.helpers.runs import REJECT, SMALL, put, quantised
 from verifiable import challenge, trace
 from verifiable.check import execute
-from verifiable.check.accused import accused_of
 from verifiable.check.evidence import Evidence, evidence_of, verify_evidence
 from verifiable.errors import MalformedEncoding, VerificationError
 from verifiable.jaxpr.perturb import Noise
@@ -102,18 +102,8 @@ def against(
     trip: int = 0,
 ) -> Evidence:
     """Evidence against any run, by default of the program `layers`."""
-    program = program or made("layers")[0]
-    committed = trace.commit(run.y, run.trace)
-    return Evidence(
-        program=program.id,
-        parameters=run.parameters,
-        commitment=run.commitment,
-        output=output,
-        index=index,
-        trip=trip,
-        row=row,
-        opening=committed.open(accused_of(program, output, index).leaves),
-    )
+    own = program or made("layers")[0]
+    return accusations.against(own, run, index=index, row=row, output=output, trip=trip)
 
 
 CHEATS = [  # program, index of the claim, or of the output if negative; position; change

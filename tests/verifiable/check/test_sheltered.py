@@ -12,11 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.helpers.accusations import against
 from tests.helpers.runs import ACCEPT, INDETERMINATE, REJECT, SECRET_SEED
 from verifiable import challenge, program
-from verifiable import trace as traces
-from verifiable.check.accused import accused_of
-from verifiable.check.evidence import Evidence, verify_evidence
+from verifiable.check.evidence import verify_evidence
 from verifiable.policy import Policy
 from verifiable.report import Report
 
@@ -198,17 +197,7 @@ def test_factors_that_a_compiler_puts_together_frame_nobody(name: str):
     sent = compiled.prove(W, x)
     report = compiled.check(key, x, y=sent.y, trace=sent.trace)
     assert report.verdict is not REJECT
-    committed = traces.commit(sent.y, sent.trace)
-    frame = Evidence(
-        program=compiled.id,
-        parameters=sent.parameters,
-        commitment=sent.commitment,
-        output=False,
-        index=0,
-        trip=0,
-        row=0,
-        opening=committed.open(accused_of(compiled, output=False, index=0).leaves),
-    )
+    frame = against(compiled, sent)
     assert not verify_evidence(frame, compiled, W, x).guilty
 
 

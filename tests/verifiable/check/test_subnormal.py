@@ -11,10 +11,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from tests.helpers.accusations import against
 from tests.helpers.programs import FEW, PARAMS, Case, X
-from verifiable import challenge, program, trace
+from verifiable import challenge, program
 from verifiable.check import evidence
-from verifiable.check.accused import accused_of
 from verifiable.check.subnormal import ambiguous
 from verifiable.jaxpr.blocks import Var
 from verifiable.report import Verdict
@@ -59,17 +59,7 @@ def test_evidence_frames_no_device_that_keeps_subnormal_numbers():
         compiled = program.compile(gated, params, x, policy=FEW)
         for normal in (1e-300, 0.0):  # what keeping and what flushing leads to
             sent = compiled.prove(params, np.where(x == x[0, 0], normal, x))
-            committed = trace.commit(sent.y, sent.trace)
-            accused = evidence.Evidence(
-                program=compiled.id,
-                parameters=sent.parameters,
-                commitment=sent.commitment,
-                output=False,
-                index=0,
-                trip=0,
-                row=0,
-                opening=committed.open(accused_of(compiled, False, 0).leaves),
-            )
+            accused = against(compiled, sent)
             assert not evidence.verify_evidence(accused, compiled, params, x).guilty
 
 
