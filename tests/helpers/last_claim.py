@@ -1,4 +1,4 @@
-"""The decision or choice at the end of a small function, evaluated op by op, not compiled."""
+"""The decision or choice at the end of a small function: evaluated op by op, tested compiled."""
 
 from __future__ import annotations
 
@@ -64,9 +64,13 @@ def last_claim(fn: Callable[..., Any], *inputs: Any) -> SimpleNamespace:
         keys = operands[: len(equation.inputs)]
         return form.pack(form.evaluate(equation, keys)[-1])
 
+    @jax.jit
+    def test(operands: list[Array], claim: Array) -> Any:
+        return form.test(operands, claim, Yardstick(eps=eps))
+
     def judged(claim: Any) -> Any:
         with jax.enable_x64(True):
-            return form.test(operands, jnp.asarray(claim), Yardstick(eps=eps))
+            return test(operands, jnp.asarray(claim))
 
     operands = operands_of()
     return SimpleNamespace(

@@ -77,6 +77,15 @@ class Picked(NamedTuple):
         """The value, of which so much is cut off that it is negative for a flip."""
         return self.value + self.near * self.slack
 
+    @property
+    def flipped(self) -> Array:
+        """Whether it is negative.
+
+        Not read from the sum: equal elements differ by the least normal number, of which a compiled
+        sum leaves a subnormal one, which is flushed to zero.
+        """
+        return self.value < -self.near * self.slack
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChoiceForm(Form):
@@ -209,7 +218,7 @@ class ChoiceForm(Form):
             in_range=jnp.all(found.valid),
             finite_operands=lax.cond(jnp.any(found.absent), as_own, lambda: true),
             ties=jnp.sum(jnp.abs(found.value) <= found.slack, dtype=jnp.int32),
-            flips=jnp.sum((found.beyond < 0) & shown[:, None], dtype=jnp.int32),
+            flips=jnp.sum(found.flipped & shown[:, None], dtype=jnp.int32),
         )
 
     def deviate(self, operands: list[Array], claim: Array, yardstick: Yardstick) -> Deviation:
