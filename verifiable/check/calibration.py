@@ -24,7 +24,7 @@ import functools
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -80,17 +80,10 @@ def calibrate(
         require_type(f"samples[{n}]", inputs, (tuple, list))
         _require_finite(f"sample {n}", inputs)
 
-    # Rounding of the verifier's own float32 would count as a deviation.
-    program = replace(program, strategy=replace(program.strategy, cheap_first=False))
-    observe = functools.partial(_observe, program)
-
-    def op_by_op(*args: Any) -> Any:
-        with jax.disable_jit():
-            return observe(*args)
-
-    own: list[Executor] = [jax.jit(observe), op_by_op]
+    if not program.calibrating:
+        program.calibrating.append(_Compiled.of(program))
+    [(program, own, compare)] = program.calibrating
     every = [*own, *executors]
-    compare = jax.jit(functools.partial(_before, program))
     found: list[dict[str, float]] = []
     flipped: dict[str, float] = {}
     key = None
@@ -125,6 +118,32 @@ def calibrate(
             samples=len(samples), executors=len(every), factor=factor, measured=tuple(measured)
         ),
     )
+
+
+class _Compiled(NamedTuple):
+    """What every calibration of a program compiles.
+
+    Attributes:
+      program: checks without float32 of its own, whose rounding would count as a deviation.
+      own: runs it, compiled and op by op; see `_observe`.
+      compare: `_before`.
+    """
+
+    program: Any
+    own: tuple[Executor, Executor]
+    compare: Callable[..., dict[str, Array]]
+
+    @classmethod
+    def of(cls, program: Any) -> _Compiled:
+        program = replace(program, strategy=replace(program.strategy, cheap_first=False))
+        observe = functools.partial(_observe, program)
+
+        def op_by_op(*args: Any) -> Any:
+            with jax.disable_jit():
+                return observe(*args)
+
+        compare = jax.jit(functools.partial(_before, program))
+        return cls(program, (jax.jit(observe), op_by_op), compare)
 
 
 def _require_finite(what: str, tree: Any) -> None:

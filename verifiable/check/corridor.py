@@ -49,6 +49,9 @@ from verifiable.trace import Trace
 
 Answer = Callable[[Any], Any]
 
+_KEPT = 4
+"""For how many answers a program keeps what was compiled."""
+
 
 def margin(scores: Float[Any, " classes"]) -> Float[Any, ""]:
     """The largest score minus the second largest: what has to be overcome to change an argmax.
@@ -98,18 +101,31 @@ def _run(
     answer: Answer,
     kappa: float,
 ) -> Any:
+    """Compiled for the first job, and again only for another answer."""
+    known, key = program.steered, (what, id(answer))
+    if key not in known:
+        for oldest in list(known)[: len(known) + 1 - _KEPT]:
+            known.pop(oldest, None)
+        known[key] = jax.jit(functools.partial(_traced, what, program, answer))
+    with jax.enable_x64(True):
+        return known[key](params, inputs, kappa)
+
+
+def _traced(
+    what: Callable[..., Any],
+    program: Specification,
+    answer: Answer,
+    params: Any,
+    inputs: Any,
+    kappa: float,
+) -> Any:
     def value(outputs: list[Array]) -> Array:
         return jnp.asarray(answer(program.unflatten(outputs)))
 
-    def run(params: Any, inputs: Any) -> Any:
-        env = program.bind(params, inputs)
-        block, analysis = program.function.block, program.analysis
-        slopes = functools.partial(_slopes, block, analysis, dict(env), program.tolerances, value)
-        return what(_Slopes(*slopes(), limits), block, analysis, env, program.tolerances, kappa)
-
-    limits = program.flip_limits
-    with jax.enable_x64(True):
-        return jax.jit(run)(params, inputs)
+    env = program.bind(params, inputs)
+    block, analysis, eps = program.function.block, program.analysis, program.tolerances
+    slopes = _slopes(block, analysis, dict(env), eps, value)
+    return what(_Slopes(*slopes, program.flip_limits), block, analysis, env, eps, kappa)
 
 
 class _Slopes(NamedTuple):

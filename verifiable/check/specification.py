@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -140,6 +140,19 @@ class Specification:
         """What judges of a claim or output need, by whether it is an output and its index.
 
         Filled by `check.accused`.
+        """
+        return {}
+
+    @cached_property
+    def calibrating(self) -> list[Any]:
+        """What calibrations have compiled. Filled by `check.calibration`."""
+        return []
+
+    @cached_property
+    def steered(self) -> dict[tuple[Any, int], Callable[..., Any]]:
+        """What corridor and attack have compiled, by the identity of the answer function.
+
+        Filled by `check.corridor`.
         """
         return {}
 

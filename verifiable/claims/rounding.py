@@ -287,7 +287,7 @@ class Rounding(Form):
         """The extremes of kappa of the slack that all elements of a row may have at once."""
         value = operands[0].astype(self.wide)
         width = max(math.prod(value.shape[-1:]), 1)
-        most = min(kappa, 1.0) * min(row_limit(width) / math.sqrt(width), 1.0)
+        most = jnp.minimum(kappa, 1.0) * min(row_limit(width) / math.sqrt(width), 1.0)
         low, high = self.extremes(value, most * self.slack(value, eps))
         wanted = jnp.where(shift < 0, low, jnp.where(shift > 0, high, out.astype(low.dtype)))
         return wanted.astype(out.dtype)

@@ -110,6 +110,16 @@ def test_further_executors_take_part():
     assert policy.calibrated[name] > 2 * c.policy.calibrated[name]
 
 
+def test_another_calibration_compiles_nothing(monkeypatch: pytest.MonkeyPatch):
+    c = calibrated()
+
+    def never(*_: Any, **__: Any) -> Any:
+        raise AssertionError("compiled again")
+
+    monkeypatch.setattr(jax, "jit", never)
+    assert c.before.calibrate(PARAMS, SAMPLES[:1]).calibration.samples == 1
+
+
 def test_the_table_names_every_claim_with_its_spread():
     c = calibrated()
     text = str(c.policy.calibration)

@@ -97,18 +97,8 @@ def case(name: str) -> SimpleNamespace:
 
 
 @functools.cache
-def attack(name: str) -> Callable[[float], Any]:
-    """The attack by kappa, compiled once; roundings need a number when they are compiled."""
-
-    def run(kappa: float) -> Any:
-        return case(name).program.attack(PARAMS, X, answer=answer, kappa=kappa)
-
-    return run if name in ("integers", "narrow") else jax.jit(run)
-
-
-@functools.cache
 def attacked(name: str, kappa: float) -> Any:
-    return attack(name)(kappa)
+    return case(name).program.attack(PARAMS, X, answer=answer, kappa=kappa)
 
 
 def reach(name: str, kappa: float) -> float:
@@ -168,6 +158,27 @@ def test_outside_of_the_corridor_the_attack_is_always_rejected(name: str):
         key = c.program.setup(PARAMS, challenge.secret())
         report = c.program.check(key, X, y=y, trace=trace)
         assert (report.verdict, report.reason) == (Verdict.REJECT, "claim-mismatch")
+
+
+def test_another_job_is_not_compiled_again(monkeypatch: pytest.MonkeyPatch):
+    """Only another answer is, and a program keeps the last few."""
+    compiled = program.compile(lambda p, x: x @ p["up"], PARAMS, X)
+
+    def first(y: Any) -> Any:
+        traced.append("first")
+        return y[0, 0]
+
+    traced: list[str] = []
+    found = compiled.corridor(PARAMS, X, answer=first, kappa=1.0)
+    count = len(traced)
+    twice = compiled.corridor(PARAMS, 2 * X, answer=first, kappa=2.0)
+    assert len(traced) == count
+    assert twice.reach == pytest.approx(4 * found.reach)
+    monkeypatch.setattr(corridor, "_KEPT", 1)
+    compiled.corridor(PARAMS, X, answer=lambda y: y[0, 1])
+    assert len(compiled.steered) == 1
+    compiled.corridor(PARAMS, X, answer=first)
+    assert len(traced) > count
 
 
 def test_the_shares_are_derivatives_times_tolerances():

@@ -73,21 +73,22 @@ def case(name: str) -> SimpleNamespace:
     fn = functools.partial(encode, DOTS[name])
     compiled = program.compile(fn, PARAMS, X)
     policy = compiled.calibrate(PARAMS, [(X,), (OTHER,)])
+    device = jax.jit(compiled.execute)
+    honest, other = (jax.device_get(device(PARAMS, x)) for x in (X, OTHER))
+    away = honest[0] - other[0]
     return SimpleNamespace(
         programs={"default": compiled, "calibrated": compiled.with_policy(policy)},
-        honest=np.asarray(jax.jit(fn)(PARAMS, X)),
-        other=np.asarray(jax.jit(fn)(PARAMS, OTHER)),
+        honest=honest[0],
+        other=other[0],
+        run_of_other=other,
+        # How much nearer an answer is to the honest one than to the other input's.
+        towards=lambda y: y @ away,
     )
-
-
-def towards(c: Any) -> Callable[[Any], Any]:
-    """How much nearer an answer is to the honest one than to the other input's."""
-    return lambda y: y @ (c.honest - c.other)
 
 
 def steered(compiled: program.Program, c: Any, kappa: float) -> tuple[Any, Verdict]:
     """The cheat's answer, and what comes of it."""
-    y, trace = compiled.attack(PARAMS, X, answer=towards(c), kappa=kappa)
+    y, trace = compiled.attack(PARAMS, X, answer=c.towards, kappa=kappa)
     key = compiled.setup(PARAMS, challenge.secret(bytes(range(32))))
     return np.asarray(y), compiled.check(key, X, y=y, trace=trace).verdict
 
@@ -120,9 +121,9 @@ def test_an_answer_steered_further_is_rejected(name: str, policy: str):
     c = case(name)
     compiled = c.programs[policy]
     key = compiled.setup(PARAMS, challenge.secret(bytes(range(32))))
-    runs = [jax.device_get(jax.jit(compiled.execute)(PARAMS, OTHER))]
+    runs = [c.run_of_other]
     if name != "w8a8":  # integer products leave nothing, and roundings one step
-        runs.append(compiled.attack(PARAMS, X, answer=towards(c), kappa=100.0))
+        runs.append(compiled.attack(PARAMS, X, answer=c.towards, kappa=100.0))
     for y, trace in runs:
         report = compiled.check(key, X, y=y, trace=trace)
         assert report.verdict is Verdict.REJECT, report
