@@ -12,7 +12,16 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.helpers import compilation, memory
+from tests.helpers import bytecode, compilation, memory, moves
+
+# Files that take longest, in their order: last, one would keep one process busy and no other.
+LONGEST = (
+    "test_frameworks test_check test_sheltered test_cli test_evaluate test_self_test test_steering "
+    "test_program test_rounding test_narrow_sums test_vote test_evidence test_coverage test_choice "
+    "test_activations test_second_look test_verdicts test_perturb test_calibration test_known "
+    "test_origin test_decoding test_schedule test_decision test_cancellation test_settings "
+    "test_models test_contract_agrees test_processes test_corridor test_architecture test_contract"
+).split()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -25,20 +34,34 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Say what the mark is for, and what holds for all tests."""
+    bytecode.keep(config)
     compilation.everything = config.option.optimised
     config.addinivalue_line("markers", "optimised: compile as users do; for bits and tolerances")
     if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
         return  # The process that only hands out tests starts them earlier without these imports.
+    gc.disable()  # What imports make stays.
     from hypothesis import settings  # noqa: PLC0415
+    from hypothesis.internal import entropy  # noqa: PLC0415
 
     from verifiable import program  # noqa: PLC0415
 
     # Timings never decide a test.
     settings.register_profile("verifiable", deadline=None)
     settings.load_profile("verifiable")
+    # No test draws from numpy's global generator, which each example would seed and restore.
+    entropy.NP_RANDOM = object()
     # Hundreds of programs would each be tested; `test_self_test.py` says which are.
     program.compile.__kwdefaults__["self_test"] = False
     compilation.share_contexts()
+    compilation.share_programs()
+    if not compilation.everything:
+        moves.by_numpy()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files; the processes take the files in this order."""
+    rank = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
 
 
 def pytest_collection_finish() -> None:
@@ -49,6 +72,7 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
+    gc.enable()
 
 
 @pytest.fixture(scope="module", autouse=True)

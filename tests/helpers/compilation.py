@@ -7,6 +7,8 @@ floats may be others. JAX's own work for a program is made smaller too, with the
 from __future__ import annotations
 
 import functools
+import hashlib
+import io
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +24,10 @@ _EARLIER_EMITTERS = {"xla_cpu_use_fusion_emitters": False}
 everything = False
 
 _contexts = threading.local()
+
+# Single operations are kept for other files: so many bytes of bytecode, a tenth of a megabyte each.
+_SMALL, _MOST = 2000, 2000
+_programs: dict[tuple[int, bytes, bytes], Any] = {}
 
 
 def share_contexts() -> None:
@@ -49,6 +55,43 @@ def forget_contexts() -> None:
     """Let go of the contexts, which keep the constants of all that was lowered in them."""
     global _contexts  # noqa: PLW0603 - those of all threads at once
     _contexts = threading.local()
+
+
+def share_programs() -> None:
+    """Compile the same HLO with the same options once, until `forget_programs`.
+
+    Tests trace one function again and again: for another policy, key, judge or simulated device.
+    """
+    from jax._src import compiler  # noqa: PLC0415 - many tests need no JAX
+
+    compile_and_load = compiler.backend_compile_and_load
+
+    @functools.wraps(compile_and_load)
+    def shared(
+        backend: Any, module: Any, devices: Any, options: Any, host_callbacks: Any, **more: Any
+    ) -> Any:
+        def compiled() -> Any:
+            return compile_and_load(backend, module, devices, options, host_callbacks, **more)
+
+        if host_callbacks or more or everything:
+            return compiled()
+        written = io.BytesIO()
+        module.operation.write_bytecode(written)
+        text = written.getvalue()
+        key = len(text), hashlib.sha256(text).digest(), options.SerializeAsString()
+        if key not in _programs:
+            _programs[key] = compiled()
+        return _programs[key]
+
+    compiler.backend_compile_and_load = shared
+
+
+def forget_programs() -> None:
+    """Let go of what `share_programs` holds, except some single operations."""
+    kept = {key: program for key, program in _programs.items() if key[0] <= _SMALL}
+    _programs.clear()
+    if len(kept) <= _MOST:
+        _programs.update(kept)
 
 
 @contextmanager

@@ -26,6 +26,7 @@ def free_compiled_programs() -> None:
 
     jax.clear_caches()
     compilation.forget_contexts()
+    compilation.forget_programs()
     gc.collect()
     # XLA compiles on many threads, and glibc keeps what each of them has freed.
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)

@@ -1,0 +1,120 @@
+"""Moves data op by op with numpy: JAX compiles a program for each shape, 10 ms and more each time.
+
+Broadcasts, slices and their like have one result, and so have conversions that lose nothing. All
+that computes is left to JAX, and so is what has no such form: tracers, random keys, weak types.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+Move = Callable[..., Any]
+
+
+def broadcast_in_dim(x: Any, *, shape: Any, broadcast_dimensions: Any, sharding: Any) -> Any:
+    ones = [1] * len(shape)
+    for size, dimension in zip(x.shape, broadcast_dimensions, strict=True):
+        ones[dimension] = size
+    return None if sharding else np.broadcast_to(x.reshape(ones), shape)
+
+
+def concatenate(*arrays: Any, dimension: int) -> Any:
+    return np.concatenate(arrays, dimension)
+
+
+def convert_element_type(x: Any, *, new_dtype: Any, weak_type: bool, sharding: Any) -> Any:
+    if weak_type or sharding or not np.can_cast(x.dtype, new_dtype):
+        return None
+    if jnp.issubdtype(x.dtype, jnp.floating):
+        with np.errstate(invalid="ignore"):
+            subnormal = (x != 0) & (np.abs(x) < jnp.finfo(x.dtype).tiny)
+        if subnormal.any():  # XLA flushes it.
+            return None
+    return x.astype(new_dtype)
+
+
+def dynamic_slice(x: Any, *starts: Any, slice_sizes: Sequence[int]) -> Any:
+    ends = zip(starts, x.shape, slice_sizes, strict=True)
+    first = [min(max(int(start), 0), whole - size) for start, whole, size in ends]
+    return x[tuple(slice(a, a + n) for a, n in zip(first, slice_sizes, strict=True))]
+
+
+def iota(*, dtype: Any, shape: Sequence[int], dimension: int, sharding: Any) -> Any:
+    along = [n if i == dimension else 1 for i, n in enumerate(shape)]
+    steps = np.arange(math.prod(along)).astype(dtype)
+    return None if sharding else np.broadcast_to(steps.reshape(along), shape)
+
+
+def reshape(x: Any, *, new_sizes: Any, dimensions: Any, sharding: Any) -> Any:
+    return None if dimensions or sharding else x.reshape(new_sizes)
+
+
+def cut(x: Any, *, start_indices: Any, limit_indices: Any, strides: Any) -> Any:
+    steps = strides or [1] * x.ndim
+    return x[tuple(map(slice, start_indices, limit_indices, steps))]
+
+
+def squeeze(x: Any, *, dimensions: Any) -> Any:
+    return x.squeeze(tuple(dimensions))
+
+
+def stage(x: Any) -> Any:
+    return x
+
+
+def transpose(x: Any, *, permutation: Any) -> Any:
+    return x.transpose(permutation)
+
+
+MOVES: dict[str, Move] = {
+    f.__name__: f
+    for f in (
+        *(broadcast_in_dim, concatenate, convert_element_type, dynamic_slice, iota, reshape),
+        *(squeeze, stage, transpose),
+    )
+} | {"slice": cut}
+
+
+def by_numpy() -> None:
+    """Evaluate these primitives with numpy from now on, where JAX has them."""
+    for name, move in MOVES.items():
+        primitive = getattr(lax, f"{name}_p", None)
+        if primitive is not None:
+            primitive.def_impl(functools.partial(moved, move, primitive.impl))
+    lax.optimization_barrier_p.def_impl(functools.partial(held, lax.optimization_barrier_p.impl))
+
+
+def moved(move: Move, otherwise: Callable[..., Any], *operands: Any, **params: Any) -> Any:
+    """The array that a primitive returns, by numpy or else by JAX."""
+    if all(map(_plain, operands)) and not (jax.config.jax_debug_nans or jax.config.jax_debug_infs):
+        found = move(*map(np.asarray, operands), **params)
+        if found is not None and jax.dtypes.canonicalize_dtype(found.dtype) == found.dtype:
+            return jax.device_put(np.array(found))
+    return otherwise(*operands, **params)
+
+
+def held(otherwise: Callable[..., Any], *operands: Any) -> Any:
+    """What a barrier returns: op by op, there is nothing that it keeps apart."""
+    arrays = all(isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer) for x in operands)
+    return list(operands) if arrays else otherwise(*operands)
+
+
+def _plain(x: Any) -> bool:
+    """Whether numpy holds what JAX computes with."""
+    if isinstance(x, jax.Array):
+        return not (
+            isinstance(x, jax.core.Tracer)
+            or jnp.issubdtype(x.dtype, jax.dtypes.extended)
+            or x.weak_type
+            or x.committed
+            or jax.dtypes.canonicalize_dtype(x.dtype) != x.dtype
+        )
+    return type(x) is np.ndarray and jax.dtypes.canonicalize_dtype(x.dtype) == x.dtype
