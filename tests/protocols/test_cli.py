@@ -31,7 +31,7 @@ from verifiable.check.evidence import Judgement
 from verifiable.report import Verdict
 from verifiable.voting import VoteOutcome
 
-SMALL = functools.cache(functools.partial(models.small_transformer, 3, width=128, layers=2))
+SMALL = functools.cache(functools.partial(models.small_transformer, 3, width=64, layers=1))
 TEXTS = ["--text", "the cat sat on the mat", "--text", "rain tomorrow"]
 
 
@@ -50,12 +50,12 @@ def small(monkeypatch):
 
 @pytest.fixture
 def shallow(monkeypatch):
-    """Two of the six layers of the trained encoder, which differ in nothing but their weights."""
+    """One of the six layers of the trained encoder, which differ in nothing but their weights."""
 
     def minilm() -> models.Encoder:
-        params = {k: v for k, v in full.trained.items() if k[:5] != "layer" or int(k[5:]) < 2}
-        encode = functools.partial(networks.encode, heads=full.heads, layers=2)
-        return dataclasses.replace(full, trained=params, params=params, encode=encode, layers=2)
+        params = {k: v for k, v in full.trained.items() if k[:5] != "layer" or int(k[5:]) < 1}
+        encode = functools.partial(networks.encode, heads=full.heads, layers=1)
+        return dataclasses.replace(full, trained=params, params=params, encode=encode, layers=1)
 
     full = models.minilm()
     monkeypatch.setattr(models, "minilm", minilm)

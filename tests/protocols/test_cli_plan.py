@@ -70,7 +70,8 @@ def answer(given: dict[str, Any], *flags: str) -> dict[str, Any] | str:
     assert result.stderr.startswith("error: ")
     assert result.stderr.count("\n") == 1 and len(result.stderr) < 300
     # It names an option of the command line, and none of Python's names.
-    assert any(f"--{name.replace('_', '-')} " in result.stderr for name in given)
+    names = (*given, *DEFAULTS)
+    assert any(f"--{name.replace('_', '-')} " in result.stderr for name in names)
     assert not any(name in result.stderr for name in DEFAULTS if "_" in name)
     return result.stderr
 
@@ -86,6 +87,7 @@ def answer(given: dict[str, Any], *flags: str) -> dict[str, Any] | str:
 @example(GIVEN | {"run_cost": 1e308}, ("--json",))
 @example(GIVEN | {"run_cost": 1e100, "audit_cost": 1e-100}, ("--json",))
 @example(GIVEN | {"availability": 0.0}, ())
+@example(GIVEN | {"probation": 1001}, ())  # more than the lifetime by default
 @example(GIVEN | {"availability": 5e-324}, ())
 @example(GIVEN | {"window": 10**400}, ())
 @example(GIVEN | {"outstanding": 2**53, "stake": 1e100, "gain": 1e100}, ("--rational",))

@@ -74,6 +74,12 @@ def made(name: str) -> tuple[vf.Program, vf.VerifierKey, vf.Submission]:
     return program, key, jax.device_get(program.prove(W, X))
 
 
+@functools.cache
+def judge_of(name: str) -> vf.Program:
+    """The program as somebody else has compiled it."""
+    return vf.compile(PROGRAMS[name], W, X, policy=POLICY)
+
+
 def submitted(program: vf.Program, y: Any, values: Any) -> vf.Submission:
     """A cheat's submission: committed to as it is."""
     claimed = trace.Trace(values=tuple(values))
@@ -132,7 +138,7 @@ def test_what_was_rejected_is_convicted(name: str, index: int, position: Any, ch
     report = program.verify(key, X, cheat, commitment=cheat.commitment)
     assert report.verdict is REJECT
     sent = evidence_of(program, report, cheat).encode()
-    judge = vf.compile(PROGRAMS[name], W, X, policy=POLICY)
+    judge = judge_of(name)
     received = Evidence.decode(sent, judge)
     assert received.encode() == sent
     found = verify_evidence(received, judge, W, X)

@@ -41,34 +41,38 @@ def model(p, x):
     return {"states": x, "sum": jnp.sum(x, axis=-1)}
 
 
-COMPILED = program.compile(model, PARAMS, X, policy=FEW)
-Y, TRACE = jax.jit(COMPILED.execute)(PARAMS, X)
-KEY = COMPILED.setup(PARAMS, SECRET)
-EVERY = {s: replace(COMPILED, strategy=s) for s in schedule.candidates(COMPILED.strategy)}
+@functools.cache
+def made() -> SimpleNamespace:
+    """The program, an honest run and a key."""
+    compiled = program.compile(model, PARAMS, X, policy=FEW)
+    y, trace = jax.jit(compiled.execute)(PARAMS, X)
+    every = {s: replace(compiled, strategy=s) for s in schedule.candidates(compiled.strategy)}
+    key = compiled.setup(PARAMS, SECRET)
+    return SimpleNamespace(compiled=compiled, y=y, trace=trace, key=key, every=every)
 
 
-def changed(index, value):
+def changed(trace, index, value):
     """The trace with one element of a claim replaced."""
-    claims = [np.array(c) for c in TRACE.values]
+    claims = [np.array(c) for c in trace.values]
     claims[index].reshape(-1)[5] = value
     return Trace(values=tuple(claims))
 
 
 RUNS = {
-    "honest": (Y, TRACE),
-    "one element of the first claim": (Y, changed(0, 3.0)),
-    "one element inside the scan": (Y, changed(1, 3.0)),
-    "not a number": (Y, changed(0, np.nan)),
-    "infinite inside the scan": (Y, changed(1, np.inf)),
-    "another output": (jax.tree.map(lambda a: a + 1, Y), TRACE),
-    "a claim too few": (Y, Trace(values=TRACE.values[:1])),
+    "honest": lambda y, trace: (y, trace),
+    "one element of the first claim": lambda y, trace: (y, changed(trace, 0, 3.0)),
+    "one element inside the scan": lambda y, trace: (y, changed(trace, 1, 3.0)),
+    "not a number": lambda y, trace: (y, changed(trace, 0, np.nan)),
+    "infinite inside the scan": lambda y, trace: (y, changed(trace, 1, np.inf)),
+    "another output": lambda y, trace: (jax.tree.map(lambda a: a + 1, y), trace),
+    "a claim too few": lambda y, trace: (y, Trace(values=trace.values[:1])),
 }
 
 
 @pytest.mark.parametrize("run", RUNS)
 def test_the_same_verdicts_whatever_the_strategy(run):
-    y, trace = RUNS[run]
-    reports = [p.check(KEY, X, y=y, trace=trace) for p in EVERY.values()]
+    y, trace = RUNS[run](made().y, made().trace)
+    reports = [p.check(made().key, X, y=y, trace=trace) for p in made().every.values()]
     assert len(reports) > 1
     outcomes = {(r.verdict, r.reason, r.claim, tuple(c.reason for c in r.results)) for r in reports}
     assert len(outcomes) == 1
@@ -76,17 +80,18 @@ def test_the_same_verdicts_whatever_the_strategy(run):
 
 
 def test_a_strategy_changes_neither_ids_nor_keys():
-    assert {other.id for other in EVERY.values()} == {COMPILED.id}
+    compiled, mine = made().compiled, made().key
+    assert {other.id for other in made().every.values()} == {compiled.id}
     unlike = Strategy(save_memory=True, tile_bytes=999, column_bytes=99, parts=3)
-    key = replace(COMPILED, strategy=unlike).setup(PARAMS, SECRET)
-    assert key.header == KEY.header
-    assert key.arrays.keys() == KEY.arrays.keys()
+    key = replace(compiled, strategy=unlike).setup(PARAMS, SECRET)
+    assert key.header == mine.header
+    assert key.arrays.keys() == mine.arrays.keys()
     for name, array in key.arrays.items():
-        np.testing.assert_array_equal(array, KEY.arrays[name])
+        np.testing.assert_array_equal(array, mine.arrays[name])
 
 
 def test_the_default_depends_on_scans():
-    assert not COMPILED.strategy.save_memory
+    assert not made().compiled.strategy.save_memory
     assert program.compile(lambda p, x: x @ p["first"], PARAMS, X, policy=FEW).strategy.save_memory
     chosen = Strategy(save_memory=True)
     assert program.compile(model, PARAMS, X, policy=FEW, strategy=chosen).strategy == chosen
@@ -111,7 +116,7 @@ def test_tuning_measures_every_strategy_and_keeps_the_fastest():
 def test_tuning_refuses_the_key_of_another_program():
     other = program.compile(lambda p, x: x @ p["first"], PARAMS, X, policy=FEW)
     with pytest.raises(ValueError, match="the key was made for program"):
-        other.tune(KEY, X, y=X, trace=[X])
+        other.tune(made().key, X, y=X, trace=[X])
 
 
 def test_the_fastest_is_the_one_that_took_least(monkeypatch):
