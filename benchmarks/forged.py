@@ -197,6 +197,7 @@ class SteeredRounding:
                 if (
                     claim.output.shape == choice.head.claim.near.shape
                     and choice.head.form.near == 0
+                    and choice.head.alone
                 ):
                     return cls(compiled, choice.head, claim)
         return None

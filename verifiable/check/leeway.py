@@ -11,13 +11,14 @@ own value. If element k of row i moves by at most m_ik, column j moves by
     spare_ij = sum_k m_ik |B_kj|  <=  ||m_i|| ||B_:j||  <=  ||m_i|| / w_j        (Cauchy-Schwarz)
 
 and, in an integer product, by at most sum_k m_ik max |B|. The elements of the operand may follow
-from the rounded values by other arithmetic on elements (`glue`).
+from the rounded values by other arithmetic on elements (`glue`). In a batch of products, or with
+chosen matrices, each row has the w of its own matrix.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -52,6 +53,28 @@ class LastProduct:
     roundings: tuple[tuple[Claim, Glue], ...]
 
     @property
+    def alone(self) -> bool:
+        """Whether all rows meet one matrix."""
+        return self.form.batch == 1 and len(self.claim.operands) == 1
+
+    @property
+    def rows(self) -> int:
+        """Rows of all products of a batch."""
+        return self.form.batch * self.form.rows
+
+    def as_output(self, values: Array) -> Array:
+        """Values (rows, columns) in the shape of the claim."""
+        product: Any = self.claim.form
+        return product.unseen(self.form.as_output(values))
+
+    def near_and_projection(
+        self, operands: list[Array], projection: Projection
+    ) -> tuple[Array, Projection]:
+        """The rows, and the projection of the matrix of each; see `Product`."""
+        product: Any = self.claim.form
+        return product.rows_and_projection(operands, projection)
+
+    @property
     def indices(self) -> frozenset[int]:
         """Of the claims of the roundings."""
         return frozenset(claim.index for claim, _ in self.roundings)
@@ -62,7 +85,7 @@ class Leeway(NamedTuple):
 
     Attributes:
       sigma: of each block of each row, float64 (rows, blocks).
-      inverse: 1 / w of each column, or one, float64 (columns,).
+      inverse: 1 / w of each column, or one, float64 (rows or 1, columns).
       moves: `spare` of each row before it is multiplied by `inverse`, float64 (rows,).
     """
 
@@ -77,9 +100,7 @@ def heads(program: Specification) -> Iterator[LastProduct]:
     blocks = {e: b for b in _blocks(program.function.block) for e in b.equations}
     for claim in program.claims:
         form = claim.form.contraction
-        if not isinstance(form, DotGeneral) or not claim.form.projected or form.batch > 1:
-            continue
-        if len(claim.operands) > 1:
+        if not isinstance(form, DotGeneral) or not claim.form.projected:
             continue
         block = blocks.get(claim.equation)
         found: list[tuple[Claim, Glue]] = []
@@ -107,7 +128,11 @@ def applied(head: LastProduct, env: Env, given: Yardstick) -> Applied:
 
 def moves(head: LastProduct, env: Env, context: Context) -> Array:
     """`Leeway.moves`; the operands of the roundings are in `env`."""
-    form, total = head.form, jnp.zeros(head.form.rows)
+    form, total = head.form, jnp.zeros(head.rows)
+    given, [_, *chosen] = (
+        context.yardstick(head.claim, env),
+        interpret.read_all(env, head.claim.operands),
+    )
     for claim, glue in head.roundings:
         rounding: Any = claim.form
         value = interpret.read(env, claim.near).astype(rounding.wide)
@@ -117,6 +142,7 @@ def moves(head: LastProduct, env: Env, context: Context) -> Array:
         change = jnp.maximum(jnp.abs(high - own), jnp.abs(low - own))
         # What is beyond all numbers on one side only is tested there, not here.
         change = jnp.where(jnp.isfinite(change), change, 0)
+        change, _ = head.near_and_projection([change, *chosen], given.projection)
         if form.exact:
             total += form.contracted_sums(change).reshape(-1) * form.extents[form.far]
         else:
@@ -143,15 +169,19 @@ def sigma_of(form: DotGeneral, part: Applied, values: Array, given: Yardstick) -
 def leeway(head: LastProduct, env: Env, context: Context) -> Leeway:
     """How far the columns of a product may be moved, in all rows."""
     form, given = head.form, context.yardstick(head.claim, env)
-    sigma = jnp.zeros((form.rows, 1))
+    operands = interpret.read_all(env, head.claim.operands)
+    near, projection = head.near_and_projection(operands, given.projection)
+    sigma = jnp.zeros((head.rows, 1))
     if not form.exact:
-        out, part = context.claimed[head.claim.index], applied(head, env, given)
-        sigma = sigma_of(form, part, out, given)
-    return Leeway(sigma, inverse(head, given.projection), moves(head, env, context))
+        product: Any = head.claim.form
+        out, part = context.claimed[head.claim.index], freivalds.apply(form, near, projection)
+        sigma = sigma_of(form, part, product.seen(out), replace(given, projection=projection))
+    columns = jnp.repeat(inverse(head, projection), form.rows if form.batch > 1 else 1, axis=0)
+    return Leeway(sigma, columns, moves(head, env, context))
 
 
 def inverse(head: LastProduct, projection: Projection) -> Array:
-    """`Leeway.inverse`."""
+    """1 / w of each column, or one, float64 (products of a batch, columns)."""
     if head.form.exact or projection.weights is None:
-        return jnp.ones(head.form.columns)
-    return (1 / projection.weights).reshape(head.form.columns)
+        return jnp.ones((head.form.batch, head.form.columns))
+    return (1 / projection.weights).reshape(head.form.batch, head.form.columns)

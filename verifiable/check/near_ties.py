@@ -181,7 +181,8 @@ def choices(program: Specification) -> Iterator[Choice]:
         axis = equation.params.get("axes", (equation.params.get("axis", last),))[0] % (last + 1)
         source = _source(operand, graph, program) if axis == last else None
         head = None if source is None else by_claim.get(source)
-        if head is not None and head.form.near == 0 and operand.shape[-1] == head.form.columns:
+        plain = head is not None and head.alone and head.form.near == 0
+        if plain and head is not None and operand.shape[-1] == head.form.columns:
             if head.form.columns > count:
                 yield Choice(head, equation, count, largest)
             continue
@@ -216,7 +217,9 @@ def _source(atom: Atom, graph: Graph, program: Specification) -> Claim | None:
             first, second = equation.inputs
             if _whole_rows(second, graph) and not _negative(second):
                 atom = first
-            elif equation.kind in ("add", "mul") and _whole_rows(first, graph):
+            elif equation.kind not in ("add", "mul") or _negative(first):
+                return None
+            elif _whole_rows(first, graph):
                 atom = second
             else:
                 return None
@@ -283,14 +286,14 @@ def _behind(choice: Choice, glue: Glue, env: Env, context: Context, kappa: float
 
     def change(by: Array) -> Array:
         by = jnp.ceil(by) if form.exact else by
-        by, logits = form.as_output(by), claimed.astype(jnp.float64)
+        by, logits = head.as_output(by), claimed.astype(jnp.float64)
         ends = [rows(glue.moved(env, logits + way * by)).astype(wide) for way in (1, -1)]
         far = [jnp.abs(x - own) for x in ends]
         return functools.reduce(jnp.maximum, [jnp.where(jnp.isnan(x), 0, x) for x in far])
 
     own = rows(interpret.read(env, glue.end)).astype(wide)
-    numbers = jnp.arange(form.rows * form.columns).reshape(form.rows, form.columns)
-    label = rows(glue.labelled(env, form.as_output(numbers)))
+    numbers = jnp.arange(head.rows * form.columns).reshape(head.rows, form.columns)
+    label = rows(glue.labelled(env, head.as_output(numbers)))
     spare = change(limits.moves[:, None] * columns)
     room = jnp.zeros_like(spare) if form.exact else change(kappa * each * columns) / kappa
     room, spare = (jnp.where(label < 0, 0, x) for x in (room, spare))

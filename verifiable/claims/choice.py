@@ -293,7 +293,7 @@ class ChoiceForm(Form):
                 rows = None if bound is None else self._rows(bound)
                 own = origin.slack_of(value, eps, dtype, rows)
             value = value if self.kind in ("argmin", "sort") else -value
-            found.append(order.Key(value, own, dtype))
+            found.append(order.Key(value, own, dtype, self.kind == "top_k"))
         return found
 
     def _own(self, operands: list[Array]) -> Array:

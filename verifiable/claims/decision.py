@@ -42,6 +42,12 @@ from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Equation
 from verifiable.jaxpr.effects import FLOATS, Effect, effects_of, is_float
 
+
+def _in_total_order(primitive: Any) -> Callable[[Array, Array], Array]:
+    """A comparison of a total order of floats, in which NaN is beyond infinity."""
+    return lambda a, b: primitive.bind(jnp.asarray(a), jnp.asarray(b))
+
+
 COMPARISONS: dict[str, Callable[[Array, Array], Array]] = {
     "eq": operator.eq,
     "ne": operator.ne,
@@ -49,6 +55,8 @@ COMPARISONS: dict[str, Callable[[Array, Array], Array]] = {
     "le": operator.le,
     "gt": operator.gt,
     "ge": operator.ge,
+    "lt_to": _in_total_order(lax.lt_to_p),
+    "le_to": _in_total_order(lax.le_to_p),
 }
 
 # A cast to booleans compares with zero.
@@ -178,8 +186,9 @@ class DecisionForm(Form):
 class Comparison(DecisionForm):
     """The form of a comparison.
 
-    The value that decides is b - a for `lt` and `le`, a - b for `gt` and `ge`, |a - b| for `ne` and
-    -|a - b| for `eq`: true stands for numbers from zero up, false for numbers up to zero.
+    The value that decides is b - a for `lt`, `le`, `lt_to` and `le_to`, a - b for `gt` and `ge`,
+    |a - b| for `ne` and -|a - b| for `eq`: true stands for numbers from zero up, false for numbers
+    up to zero.
 
     Attributes:
       kind: name of the comparison.

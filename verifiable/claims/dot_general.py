@@ -188,9 +188,11 @@ class DotGeneral(Contraction):
         return moved.reshape(*self._sizes(self.near, self._free(self.near)), self.columns)
 
     def as_output(self, values: Array) -> Array:
-        """The inverse of `rows_of`: values (rows, columns) in the shape of the output."""
-        _, rows, columns = self._out_axes()
-        order = (*rows, *columns)
+        """The inverse of `rows_of`: values (rows, columns) in the shape of the output.
+
+        With batch dimensions, the rows of all products, one after the other.
+        """
+        order = [axis for axes in self._out_axes() for axis in axes]
         shaped = values.reshape([self.shapes[2][d] for d in order])
         return lax.transpose(shaped, sorted(range(len(order)), key=lambda i: order[i]))
 

@@ -8,11 +8,13 @@ picked. A choice is right for some row within the slack of v iff
 
 Of all pairs of an index i_q, one is reported: the one that fails, if any does, else the one that is
 closest to it. Elements that are equal in the verifier's row are in the order of their indices, if
-the choice is stable: the others are out of order by as little as a number can be.
+the choice is stable: the others are out of order by as little as a number can be. Zero and minus
+zero may be in any order: `top_k` puts zero first, and a device may find either to be the larger.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -31,11 +33,13 @@ class Key(NamedTuple):
       value: (rows, elements), the least first.
       slack: of each element; None of a key that all honest devices compute alike.
       dtype: in the program.
+      signed: whether zero and minus zero are told apart.
     """
 
     value: Array
     slack: Array | None
     dtype: np.dtype[Any]
+    signed: bool = False
 
 
 class Pairs(NamedTuple):
@@ -113,6 +117,9 @@ def _in_order(keys: Sequence[Key], index: Array, *, stable: bool) -> Pairs:
         distance = jnp.where(equal, unit, _distance(here, before))
         value = jnp.where(decides, distance, value)
         allowed = jnp.where(decides, jnp.minimum(own + theirs, worst), allowed)
+        if key.signed:
+            signs = (jnp.take_along_axis(jnp.signbit(key.value), x, 1) for x in (index, most_at))
+            equal &= functools.reduce(jnp.equal, signs)
         tied = jnp.where(decides, equal, tied)
         tied_at = jnp.where(decides, most_at, tied_at)
         same = certain
@@ -133,6 +140,11 @@ def _before_rest(key: Key, index: Array, taken: Array) -> Pairs:
     at = jnp.where(fails, nearest_at, least_at)
     after, theirs = (jnp.take_along_axis(x, at, 1) for x in (number, own))
     equal, skips = here == least, least_at < index
+    if key.signed:
+        minus = jnp.signbit(number)
+        others = (_least(number, taken | (minus != sign)) for sign in (True, False))
+        alike = [jnp.where(jnp.signbit(here), *pair) for pair in zip(*others, strict=True)]
+        skips = (alike[0] == here) & (alike[1] < index)
     value = jnp.where(equal, jnp.where(skips, -unit, unit), _distance(after, here))
     certain = jnp.where(skips, -worst, worst)
     value = jnp.where(equal & jnp.isinf(here), certain, value)

@@ -71,8 +71,8 @@ PRIMITIVES: Mapping[Effect, frozenset[str]] = {
     """),
     # Casts are here, or exact, or narrow: their types decide.
     Effect.DISCONTINUOUS: _names("""
-        argmax argmin ceil convert_element_type eq floor ge gt le lt ne reduce_precision round sign
-        sort top_k
+        argmax argmin ceil convert_element_type eq floor ge gt le le_to lt lt_to ne reduce_precision
+        round sign sort top_k
     """),
 }
 
@@ -94,9 +94,9 @@ REBUILT = (PRIMITIVES[Effect.EXACT] | PRIMITIVES[Effect.CONTINUOUS]) - _names(""
     scatter-max scatter-min scatter-mul scatter_add scatter_max scatter_min scatter_mul sort
     triangular_solve
 """) | _names("""
-    bitcast_convert_type convert_element_type eq floor ge gt le lt ne random_bits random_fold_in
-    random_seed random_split random_unwrap random_wrap rem round shift_left shift_right_arithmetic
-    shift_right_logical sign threefry2x32
+    bitcast_convert_type convert_element_type eq floor ge gt le le_to lt lt_to ne random_bits
+    random_fold_in random_seed random_split random_unwrap random_wrap rem round shift_left
+    shift_right_arithmetic shift_right_logical sign threefry2x32
 """)
 
 

@@ -43,6 +43,7 @@ CHOICES: dict[str, Any] = {
     "argmax": lambda w, x: jnp.argmax(x @ w, -1),
     "top_k": lambda w, x: lax.top_k(x @ w, 1)[1],
     "argmin": lambda w, x: jnp.argmin(-(x @ w), -1),
+    "a negative scale": lambda w, x: jnp.argmin(-2.0 * (x @ w), -1),
     "temperature": lambda w, x: jnp.argmax(jax.nn.softmax((x @ w) / 0.7), -1),
     "softcap": lambda w, x: jnp.argmax(30 * jnp.tanh((x @ w) / 30), -1),
     "transposed": lambda w, x: jnp.argmax((x @ w).T, 0),
@@ -50,6 +51,9 @@ CHOICES: dict[str, Any] = {
     "a scale and a bias": lambda w, x: jnp.argmax((x @ w) * SCALE + 1e-6 * SCALE, -1),
     "a mask": lambda w, x: jnp.argmax(jnp.where(SCALE > 9, -jnp.inf, x @ w), -1),
     "an added mask": lambda w, x: jnp.argmax(jnp.tanh(x @ w) - 1e9 * (SCALE > 9), -1),
+    "chosen matrices": lambda w, x: jnp.argmax(
+        jax.vmap(lambda row, i: row @ jnp.stack([w, w])[i])(x, (x[:, 0] > 0).astype(jnp.int32)), -1
+    ),
     "noise": lambda w, x: jnp.argmax((x @ w) / 0.5 + jnp.sin(x[:, :1] * 1e-9), -1),
     "rows of a scan": lambda w, x: lax.scan(lambda c, r: (c, jnp.argmax(r @ w, -1)), 0, x[:, None])[
         1

@@ -31,10 +31,20 @@ def beams(x: Any) -> Any:
     return lax.top_k(scores.reshape(-1), 3)[1] // x.shape[-1]
 
 
+STEPS = np.linspace(-0.9, 0.9, 8, dtype=np.float32)
+
+
+def masked(x: Any) -> Any:
+    """Zeros of both signs among what is chosen: `top_k` puts zero before minus zero."""
+    return lax.top_k(jnp.tanh(x) * (jnp.arange(8) % 3 > 0), 8)[1]
+
+
 PROGRAMS: dict[str, Callable[..., Any]] = {
     "routing": routed,
+    "masked": masked,
     "beam search": beams,
     "median": lambda x: jnp.tanh(x) > jnp.median(jnp.tanh(x), axis=-1, keepdims=True) + 0.01,
+    "steps": lambda x: jnp.searchsorted(STEPS, jnp.tanh(x), method="compare_all"),
     "quantile": lambda x: jnp.exp(x) > jnp.quantile(jnp.exp(x), 0.3, axis=-1, keepdims=True),
 }
 
@@ -53,7 +63,7 @@ def test_honest_devices_pass_and_one_other_choice_does_not(name: str, seed: int)
         assert bool(found.passed & found.in_range)
         assert int(found.flips) <= flips.limit(run.claim, Policy())
     other = np.array(run.own)
-    if name in ("median", "quantile"):
+    if name in ("median", "quantile", "steps"):
         other[0] ^= 0xFF
     else:
         least = np.argmin(np.asarray(run.operands[0]), -1)

@@ -53,7 +53,7 @@ def expected(kind: str, rows: list[list[float]], decided: list[Any], eps: float)
     found: list[float] = []
     for values, c in zip(zip(*rows, strict=True), decided, strict=True):
         if any(math.isnan(v) for v in values):
-            own = kind == "ne" if kind != "sign" else 2
+            own = bool(COMPARISONS[kind](*values)) if kind != "sign" else 2
             found.append(0.0 if c == own else NAN)
             continue
         slack = sum(slack_of(row, v, eps) for row, v in zip(rows, values, strict=True))
@@ -64,7 +64,7 @@ def expected(kind: str, rows: list[list[float]], decided: list[Any], eps: float)
             found.append(ratio(abs(v), slack, equal=c == own) if allowed else INF)
         else:
             a, b = values
-            own = COMPARISONS[kind](a, b)
+            own = bool(COMPARISONS[kind](a, b))
             distance = INF if a == b and math.isinf(a) else abs(a - b)
             found.append(ratio(distance, slack, equal=c == own))
     return found
