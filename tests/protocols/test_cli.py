@@ -32,7 +32,7 @@ from verifiable.report import Verdict
 from verifiable.voting import VoteOutcome
 
 SMALL = functools.cache(functools.partial(models.small_transformer, 3, width=64, layers=1))
-TEXTS = ["--text", "the cat sat on the mat", "--text", "rain tomorrow"]
+TEXTS = ["--text", "the cat sat on the bed", "--text", "rain tomorrow"]
 
 
 @pytest.fixture
@@ -50,10 +50,15 @@ def small(monkeypatch):
 
 @pytest.fixture
 def shallow(monkeypatch):
-    """One of the six layers of the trained encoder, which differ in nothing but their weights."""
+    """One of the six layers of the trained encoder, which differ in nothing but their weights.
+
+    Of 30,522 words, it has the 5,000 most frequent.
+    """
 
     def minilm() -> models.Encoder:
         params = {k: v for k, v in full.trained.items() if k[:5] != "layer" or int(k[5:]) < 1}
+        words = params["embeddings"]["words"][:5000]
+        params["embeddings"] = params["embeddings"] | {"words": words}
         encode = functools.partial(networks.encode, heads=full.heads, layers=1)
         return dataclasses.replace(full, trained=params, params=params, encode=encode, layers=1)
 
