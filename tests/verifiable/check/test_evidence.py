@@ -137,6 +137,8 @@ def test_what_was_rejected_is_convicted(name: str, index: int, position: Any, ch
     cheat = submitted(program, y, values)
     report = program.verify(key, X, cheat, commitment=cheat.commitment)
     assert report.verdict is REJECT
+    with pytest.raises(ValueError, match="not what its commitment binds"):
+        evidence_of(program, report, replace(cheat, y=cheat.y + 1))
     sent = evidence_of(program, report, cheat).encode()
     judge = judge_of(name)
     received = Evidence.decode(sent, judge)
@@ -245,6 +247,28 @@ def test_evidence_about_something_else_is_refused():
     ):
         with pytest.raises(VerificationError):
             verify_evidence(tampered, program, W, X)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"program": b""}, {"parameters": bytearray(32)}, {"commitment": None}, {"opening": ()}),
+        *({"output": 1}, {"index": -1}, {"index": 2**32}, {"trip": 2**64}, {"row": 0.0}),
+    ],
+    ids=str,
+)
+def test_evidence_that_has_no_bytes_cannot_be_made(change: dict[str, Any]):
+    with pytest.raises(MalformedEncoding):
+        replace(accused("layers", False, 0, 3), **change)
+
+
+def test_a_place_is_a_claim_or_an_output():
+    program, _, _ = made("layers")
+    sent = bytearray(accused("layers", True, 0, 3).encode())
+    assert sent[136] == 1
+    sent[136] = 2
+    with pytest.raises(MalformedEncoding, match="first byte of a place"):
+        Evidence.decode(bytes(sent), program)
 
 
 @given(data=st.data())
