@@ -61,6 +61,31 @@ CHOICES: dict[str, Any] = {
 }
 
 
+# Whether the rows that are compared are those of the claim, seen through a scan or not.
+SOURCES: dict[str, tuple[Any, bool]] = {
+    "a product": (lambda w, x: jnp.argmax(x @ w, -1), True),
+    "what a scan stacks": (
+        lambda w, x: jnp.argmax(lax.scan(lambda c, r: (c, r @ w), 0, x[:, None])[1], -1),
+        True,
+    ),
+    "what a scan carries": (
+        lambda w, x: jnp.argmax(
+            lax.scan(lambda c, _: (jnp.tanh(c @ w[:, :INNER]), None), x, length=2)[0], -1
+        ),
+        False,
+    ),
+    "the input": (lambda w, x: (jnp.argmax(x, -1), x @ w), False),
+}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_choices_are_followed_back_to_a_claim(name: str):
+    fn, found = SOURCES[name]
+    shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in (W, X)]
+    made = program.compile(fn, *shapes, policy=FEW, self_test=False)
+    assert [c.glue is None for c in near_ties.choices(made)] == [True] * found
+
+
 def checked(fn: Any, w: Any) -> Any:
     made = program.compile(fn, w, X, policy=FEW, self_test=False)
     key, sent = made.setup(w, SECRET), made.prove(w, X)
