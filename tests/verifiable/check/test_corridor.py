@@ -315,3 +315,17 @@ def test_a_branch_near_a_tie_is_within_every_corridor():
     apart[0, 1] = 1.0
     far = c.program.corridor(PARAMS, apart, answer=first)
     assert dict(far.shares)[c.name] == 0
+
+
+def test_a_choice_without_a_derivative_is_within_where_another_index_would_pass():
+    def chooses(p: Any, x: Any) -> Any:
+        best = jnp.argmax(jnp.tanh(x[:4] @ p["up"] / 20), -1)
+        return p["stack"][0][best % WIDTH] @ p["stack"][1]
+
+    compiled = program.compile(chooses, PARAMS, X, self_test=False)
+    best = int(np.argmax(X[0] @ PARAMS["up"]))
+    tied = PARAMS["up"].copy()
+    tied[:, best - 1] = tied[:, best]
+    for up, within in ((PARAMS["up"], False), (tied, True)):
+        found = compiled.corridor(PARAMS | {"up": up}, X, answer=first, kappa=1.0)
+        assert np.isinf(found.reach) == within, found
