@@ -45,6 +45,7 @@ REASONS: dict[str, str] = {
     "claim-mismatch": "a claim is not the product of its operands",
     "rounding-mismatch": "a committed rounding is not that of the value before it",
     "decision-mismatch": "a committed decision is not that of the values before it",
+    "lookup-mismatch": "a committed row is not that of the parameter table",
     "decision-ties": "more decisions differ from the verifier's own than rounding explains",
     "claim-untaken": "a claim of a branch that was not taken is not zero",
     "commitment-mismatch": "answer and trace are not what was committed to",

@@ -248,6 +248,9 @@ class Forward:
         # The committed value is exact; which branch commits to it still depends on the guard.
         for v, source in zip(equation.outputs, proposal.form.moves, strict=True):
             moved = CERTAIN if source is None else self.fact(equation.inputs[source])
+            if proposal.form.copies is not None:
+                copied = self.fact(equation.inputs[proposal.form.copies])
+                moved = replace(moved, sources=copied.sources)
             self.facts[v] = replace(moved, known=False).under(guard)
             self.bounds[v] = None if source is None else self.bound(equation.inputs[source])
 

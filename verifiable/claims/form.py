@@ -130,6 +130,11 @@ class Form(ABC):
         """
         return (None,)
 
+    @property
+    def copies(self) -> int | None:
+        """Index of the input whose elements the output holds, if they are committed as they are."""
+        return None
+
     def evaluate(
         self, equation: Equation, inputs: Sequence[Array], apply: interpret.Apply = interpret.apply
     ) -> list[Array]:

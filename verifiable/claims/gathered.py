@@ -4,10 +4,8 @@ Where a parameter w is a stack of matrices and an operand of a `dot_general` is 
 cast, each place of the index has a product of its own (`chosen`). The gather is not replayed: the
 verifier replays the index, and gathers the projection of w with it.
 
-What an index beyond the stack means is left to JAX. The same gather, of the numbers 0, 1, 2, ... in
-place of matrices, says which one each place has: with `mode="clip"` and in a `dynamic_slice` the
-nearest, with `mode="fill"` one of the filling, NaN or a matrix more in the stack. Of indices that
-are promised to be in bounds and are not, devices may compute anything.
+An index beyond the stack stands for the nearest matrix, or for one of the filling (`slices`): for
+NaN, or for a matrix more in the stack.
 """
 
 from __future__ import annotations
@@ -19,19 +17,14 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jax.lax import GatherScatterMode
 
+from verifiable.claims import slices
 from verifiable.claims.chosen import Arrangement, Chosen, ChosenProduct, Places, as_sizes, layout
 from verifiable.claims.form import Proposal, View
 from verifiable.jaxpr.blocks import Array, Atom, Equation, Var
 from verifiable.jaxpr.effects import is_float
 
-_MODES = (
-    GatherScatterMode.CLIP,
-    GatherScatterMode.FILL_OR_DROP,
-    GatherScatterMode.PROMISE_IN_BOUNDS,
-)
 _SAME = frozenset({"convert_element_type", "copy", "copy_p", "stop_gradient"})
 
 
@@ -55,8 +48,9 @@ def stack_of(atom: Atom, view: View) -> Stack | None:
     equation = view.graph.producers.get(atom) if isinstance(atom, Var) else None
     if equation is None or view.claimed(equation) or not view.exact(equation.outputs[0]):
         return None
-    if equation.kind in ("gather", "dynamic_slice"):
-        return _chosen(equation) if view.known(equation.inputs[0]) else None
+    if equation.kind in slices.KINDS:
+        labels = slices.labels_of(equation) if view.known(equation.inputs[0]) else None
+        return None if labels is None else Stack(equation, labels)
     before = stack_of(equation.inputs[0], view) if equation.inputs else None
     if before is None:
         return None
@@ -75,38 +69,6 @@ def stack_of(atom: Atom, view: View) -> Stack | None:
         kept = dict(zip(longer, (x for x, _ in lengths), strict=True))
         return before._replace(labels=tuple(kept.get(d) for d in range(len(atom.shape))))
     return None
-
-
-def _chosen(equation: Equation) -> Stack | None:
-    """The output of a `gather` or `dynamic_slice` of whole matrices; None if they are cut."""
-    stack, params = equation.inputs[0], equation.params
-    sizes = as_sizes(params["slice_sizes"])
-    whole = [n == m for n, m in zip(sizes, stack.shape, strict=True)]
-    if any(n != 1 and not all_ for n, all_ in zip(sizes, whole, strict=True)):
-        return None
-    if equation.kind == "dynamic_slice":
-        return Stack(equation, tuple(d if w else None for d, w in enumerate(whole)))
-    if params["mode"] not in _MODES:
-        return None
-    numbers = params["dimension_numbers"]
-    gone = {*numbers.collapsed_slice_dims, *numbers.operand_batching_dims}
-    left = [d if whole[d] else None for d in range(len(sizes)) if d not in gone]
-    offsets = dict(zip(numbers.offset_dims, left, strict=True))
-    index = iter(range(len(equation.inputs[1].shape)))
-    rank = len(equation.outputs[0].shape)
-    labels = [offsets[d] if d in offsets else f"index {next(index)}" for d in range(rank)]
-    return Stack(equation, tuple(labels))
-
-
-def _stacked(equation: Equation) -> tuple[int, ...]:
-    """The dimensions of the stack along which matrices are chosen."""
-    stack, params = equation.inputs[0], equation.params
-    gone: set[int] = set()
-    if equation.kind == "gather":
-        numbers = params["dimension_numbers"]
-        gone = {*numbers.collapsed_slice_dims, *numbers.operand_batching_dims}
-    sizes = as_sizes(params["slice_sizes"])
-    return tuple(d for d, n in enumerate(stack.shape) if d in gone or sizes[d] != n)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,8 +94,8 @@ class GatheredProduct(ChosenProduct):
 
     def chosen(self, operands: list[Array]) -> Chosen:
         """The matrix that each index stands for."""
-        numbers, inside = self._numbers(operands[1:])
-        mode = self.choice.params.get("mode", GatherScatterMode.CLIP)
+        numbers, inside = slices.picked(self.choice, operands[1:])
+        mode = slices.mode_of(self.choice)
         if mode == GatherScatterMode.FILL_OR_DROP:
             beyond = -1 if self.filling is None else self.matrices // self.batches - 1
             numbers = jnp.where(inside, numbers, beyond)
@@ -144,25 +106,6 @@ class GatheredProduct(ChosenProduct):
         part = jnp.arange(self.batches)
         index = jnp.where(numbers[:, None] < 0, -1, numbers[:, None] * self.batches + part)
         return Chosen(index.reshape(-1), jnp.repeat(defined, self.batches))
-
-    def _numbers(self, indices: list[Array]) -> tuple[Array, Array]:
-        """The number of the nearest matrix of each index, and whether it is in bounds."""
-        stack, params = self.choice.inputs[0], self.choice.params
-        dims = _stacked(self.choice)
-        shape = [n if d in dims else 1 for d, n in enumerate(stack.shape)]
-        numbers = jnp.arange(math.prod(shape), dtype=jnp.int32).reshape(shape)
-        ones = (1,) * len(shape)
-        if self.choice.kind == "dynamic_slice":
-            found = lax.dynamic_slice(numbers, [jnp.asarray(i) for i in indices], ones).reshape(())
-            return found, jnp.ones((), bool)
-        [index] = indices
-        index = jnp.asarray(index)
-        near, beyond = (
-            lax.gather(numbers, index, params["dimension_numbers"], ones, mode=mode, fill_value=-1)
-            for mode in (GatherScatterMode.CLIP, GatherScatterMode.FILL_OR_DROP)
-        )
-        shape = index.shape[:-1]
-        return near.reshape(shape), beyond.reshape(shape) >= 0
 
     def far_of(self, far: Array) -> Array:
         """The stack, as (matrices, K, n), with the matrix of the filling."""
@@ -191,20 +134,6 @@ class GatheredProduct(ChosenProduct):
         return [operands[0], gathered] if self.side == 0 else [gathered, operands[0]]
 
 
-def _filling(equation: Equation) -> float | int | None:
-    """What elements beyond the stack are filled with; None if they are not."""
-    params, dtype = equation.params, equation.inputs[0].dtype
-    if params.get("mode") != GatherScatterMode.FILL_OR_DROP:
-        return None
-    value = params["fill_value"]
-    if value is None and is_float(dtype):
-        return math.nan
-    if value is None:
-        info = np.iinfo(dtype)
-        return int(info.min if jnp.issubdtype(dtype, jnp.signedinteger) else info.max)
-    return float(value) if is_float(dtype) else int(value)
-
-
 def form_of(equation: Equation, side: int, view: View) -> GatheredProduct | None:
     """The form of a `dot_general` whose far operand is gathered; None if it is no such product.
 
@@ -217,7 +146,7 @@ def form_of(equation: Equation, side: int, view: View) -> GatheredProduct | None
     stack = stack_of(far, view)
     if stack is None or view.known(far):
         return None
-    filling, labels, known = _filling(stack.choice), stack.labels, stack.choice.inputs[0]
+    filling, labels, known = slices.filling(stack.choice), stack.labels, stack.choice.inputs[0]
     absent = filling is not None and math.isnan(filling)
     if absent and not is_float(near.dtype):
         return None
@@ -245,7 +174,7 @@ def form_of(equation: Equation, side: int, view: View) -> GatheredProduct | None
     out_dims = [("far", d) for d in batching] + (rows + free if side == 0 else free + rows)
     moved = {labels[d]: ("far", d) for d in range(len(labels))}
     stack_dims = [moved.get(d, ("stack", d)) for d in range(len(known.shape))]
-    stacked = [("stack", d) for d in _stacked(stack.choice)]
+    stacked = [("stack", d) for d in slices.stacked(stack.choice)]
     units = [d for d in stack_dims if d[0] == "stack" and d not in stacked]
     sizes = {
         d: n

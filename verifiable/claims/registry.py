@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 
-from verifiable.claims import chains, choice, decision, gathered, product, ragged
+from verifiable.claims import chains, choice, decision, gathered, lookup, product, ragged
 from verifiable.claims.form import Proposal, Rule, View
 from verifiable.jaxpr.blocks import Equation
 
@@ -19,6 +19,7 @@ TABLE: tuple[tuple[Collection[str] | None, Rule], ...] = (
     ({"dot_general"}, gathered.propose),
     (product.CONTRACTIONS.keys() - ragged.PRIMITIVES, product.propose),
     (ragged.PRIMITIVES, ragged.propose),
+    (lookup.KINDS, lookup.propose),
     (chains.STEPS, chains.propose),
     (decision.KINDS, decision.propose),
     (choice.KINDS, choice.propose),

@@ -18,11 +18,13 @@ class Graph:
       block: the outermost block.
       producers: the equation that computes a variable; inputs of blocks have none.
       readers: the equations that read a variable directly, and None for a block that returns it.
+      trips: how often a variable is bound in one run, not counting loops and branches.
     """
 
     block: Block
     producers: dict[Var, Equation] = field(default_factory=dict)
     readers: dict[Var, list[Equation | None]] = field(default_factory=dict)
+    trips: dict[Var, int] = field(default_factory=dict)
     _reaching: dict[tuple[frozenset[str], frozenset[str]], set[Var]] = field(default_factory=dict)
 
     @staticmethod
@@ -32,12 +34,14 @@ class Graph:
         graph._add(block)
         return graph
 
-    def _add(self, block: Block) -> None:
+    def _add(self, block: Block, trips: int = 1) -> None:
+        self.trips.update(dict.fromkeys(block.inputs, trips))
         for equation in block.equations:
             self.producers.update(dict.fromkeys(equation.outputs, equation))
+            self.trips.update(dict.fromkeys(equation.outputs, trips))
             self._read(equation.inputs, equation)
             for body in equation.bodies:
-                self._add(body)
+                self._add(body, trips * equation.params.get("length", 1))
         self._read(block.outputs, None)
 
     def _read(self, atoms: Iterable[Atom], reader: Equation | None) -> None:
