@@ -363,9 +363,8 @@ class Report:
             row = "" if c.row is None else str(c.row)
             rows.append((c.name, c.verdict.value, c.reason, f"{c.worst:.3g}", str(c.trip), row))
         where = f" at {self.claim}" if self.claim else ""
-        lines = [f"{self.verdict.value}: {self.reason}{where}"]
-        if self.message:
-            lines.append(self.message)
+        head = f"{self.verdict.value}: {self.reason}{where}"
+        lines = [head, self.message] if self.message else [head]
         if self.results:
             lines.append(table(rows))
         lines.append(self._checked)
