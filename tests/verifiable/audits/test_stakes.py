@@ -87,6 +87,8 @@ def test_many_cheats_before_the_first_is_settled() -> None:
     many = replace(one, outstanding=100)
     assert one.least_stake == pytest.approx(19.0)
     assert many.least_stake == pytest.approx(100 * 2 / (1 - 0.9**100) - 100)
+    never = Terms(gain=2.0, reward=1.0, cost=0.5, audit_rate=1e-200, detection=1e-200)
+    assert never.least_stake == math.inf
     rng = np.random.default_rng(1)
     caught = (rng.random((20_000, 100)) < one.audit_rate).any(axis=1)
 

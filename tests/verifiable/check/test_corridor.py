@@ -329,3 +329,18 @@ def test_a_choice_without_a_derivative_is_within_where_another_index_would_pass(
     for up, within in ((PARAMS["up"], False), (tied, True)):
         found = compiled.corridor(PARAMS | {"up": up}, X, answer=first, kappa=1.0)
         assert np.isinf(found.reach) == within, found
+
+
+def test_there_is_no_corridor_through_a_convolution_of_integers():
+    def fn(p: Any, x: Any) -> Any:
+        q = jnp.clip(jnp.round(jnp.tanh(x) * 127), -127, 127).astype(jnp.int8)
+        image, kernel = q.reshape(1, 3, ROWS, 32), p.reshape(64, 3, 4, 4)
+        out = lax.conv_general_dilated(
+            image, kernel, (1, 1), "SAME", preferred_element_type=jnp.int32
+        )
+        return out.astype(jnp.float32)[0, 0]
+
+    levels = INT8.reshape(-1)[: 64 * 3 * 4 * 4]
+    compiled = program.compile(fn, levels, X, self_test=False)
+    with pytest.raises(ValueError, match="no corridor through the integer convolution"):
+        compiled.corridor(levels, X, answer=first)

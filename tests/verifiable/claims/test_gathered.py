@@ -26,9 +26,18 @@ def times(matrices: Callable[[Any, Any], Any], form: str = "td,tdf->tf") -> Call
     return lambda w, x, index: jnp.einsum(form, x, matrices(w, index))
 
 
+def filled(w: Any, index: Any, fill: Any = None) -> Any:
+    """With what JAX fills by default, unless it is given."""
+    dims = lax.GatherDimensionNumbers(
+        offset_dims=(1, 2), collapsed_slice_dims=(0,), start_index_map=(0,)
+    )
+    sizes = (1, *w.shape[1:])
+    return lax.gather(w, index[:, None], dims, sizes, mode="fill", fill_value=fill)
+
+
 def integers(fill: int | None) -> Callable[..., Any]:
     def fn(w: Any, x: Any, index: Any) -> Any:
-        found = w.at[index].get(mode="fill", fill_value=fill)
+        found = filled(w, index, fill)
         dims = (((1,), (1,)), ((0,), (0,)))
         levels = jnp.clip(jnp.round(x), -127, 127).astype(jnp.int8)
         return lax.dot_general(levels, found, dims, preferred_element_type=jnp.int32)
@@ -43,7 +52,7 @@ def one(w: Any, x: Any, index: Any) -> Any:
 CASES: dict[str, tuple[Callable[..., Any], bool]] = {
     "by row": (times(lambda w, i: w[i]), True),
     "one for all rows": (one, True),
-    "not a number beyond the stack": (times(lambda w, i: w.at[i].get(mode="fill")), True),
+    "not a number beyond the stack": (times(filled), True),
     "zero beyond the stack": (
         times(lambda w, i: w.at[i].get(mode="fill", fill_value=0.0)),
         True,

@@ -212,3 +212,9 @@ def test_a_tree_is_over_digests(digests: Any):
 def test_a_tree_proves_only_what_it_has(message: str, mistake: Callable[[Tree], Any]):
     with pytest.raises(ValueError, match=message):
         mistake(tree(BLAKE3, 7))
+
+
+def test_no_leaves_are_a_subtree_and_a_tree_prints_its_root():
+    whole = tree(BLAKE3, 7)
+    assert whole.subtree_root(2, 2) == tree(BLAKE3, 0).root
+    assert repr(whole) == f"Tree({BLAKE3.name}, size=7, root={whole.root.hex()})"

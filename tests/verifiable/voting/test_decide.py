@@ -273,6 +273,8 @@ def test_the_stated_drag_can_be_reached() -> None:
     decision = vote([0, 1, 2, 9, 9], agreement=plane)
     assert decision.canonical == 9
     assert decision.radius(2) == reach <= delta * 2 / 1
+    with pytest.raises(ValueError, match="must not be negative, got -1"):
+        decision.radius(-1)
 
 
 def test_one_ballot_cannot_veto_wherever_it_stands() -> None:
