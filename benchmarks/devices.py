@@ -149,9 +149,16 @@ def inexact(effect: Effect, x: Array) -> bool:
 def elementwise(equation: Equation) -> bool:
     """Whether each element of a float32 or narrower result comes from one of each operand."""
     [out, *others] = equation.outputs
-    same = all(x.shape in (out.shape, ()) for x in equation.inputs)
+    same = all(_spread(x.shape, out.shape) for x in equation.inputs)
     real = jnp.issubdtype(out.dtype, jnp.floating) and out.dtype != jnp.float64
     return not others and real and same and equation.kind not in _TOGETHER
+
+
+def _spread(shape: tuple[int, ...], out: tuple[int, ...]) -> bool:
+    """Whether an operand has an element for each of the result, or one for a whole dimension."""
+    return not shape or (
+        len(shape) == len(out) and all(a in (b, 1) for a, b in zip(shape, out, strict=True))
+    )
 
 
 _TOGETHER = frozenset(

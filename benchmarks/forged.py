@@ -28,6 +28,7 @@ from verifiable.claims.claim import Claim
 from verifiable.claims.decision import COMPARISONS, DecisionForm
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Env, Equation, Var
+from verifiable.jaxpr.perturb import in_float64
 from verifiable.program import Program
 from verifiable.trace import Trace
 
@@ -188,6 +189,7 @@ class SteeredRounding:
         self._compiled, self.head, self.rounding = compiled, head, rounding
         self._towards = jax.jit(self._run_towards, compiler_options=QUICK)
         self._moved = jax.jit(self._run_moved, compiler_options=QUICK)
+        self._nearest = jax.jit(self._run_nearest, compiler_options=QUICK)
 
     @classmethod
     def of(cls, compiled: Program) -> SteeredRounding | None:
@@ -211,11 +213,22 @@ class SteeredRounding:
           sent: an honest trace, which says what is chosen and what comes second.
           share: of the slack of each element.
         """
+        found = self._moved(params, inputs, self._way(params, inputs, sent), np.float32(share))
+        return _answer(self._compiled, found)
+
+    def neighbours(self, params: Any, inputs: Inputs, sent: Trace) -> Answer:
+        """The same of a device that rounds the last operation to either neighbour of its result.
+
+        Arguments as above.
+        """
+        way = self._way(params, inputs, sent)
+        with jax.enable_x64(True):
+            return _answer(self._compiled, self._nearest(params, inputs, way))
+
+    def _way(self, params: Any, inputs: Inputs, sent: Trace) -> Array:
         logits = np.asarray(sent.values[self.head.claim.index])
         second, first = np.moveaxis(np.argsort(logits, axis=-1)[..., -2:], -1, 0)
-        way = self._towards(params, inputs, first, second)
-        found = self._moved(params, inputs, way, np.float32(share))
-        return _answer(self._compiled, found)
+        return self._towards(params, inputs, first, second)
 
     def _run_towards(self, params: Any, inputs: Inputs, first: Array, second: Array) -> Array:
         """What the second column adds to the product, less what the first does: (rows, K)."""
@@ -250,6 +263,22 @@ class SteeredRounding:
             return [out], out
 
         return self._execute(params, inputs, emit, {moved.index: way})
+
+    def _run_nearest(self, params: Any, inputs: Inputs, way: Array) -> Any:
+        def emit(claim: Claim, equation: Equation, env: Env, given: Any) -> Any:
+            results, committed = execute.honest(claim, equation, env)
+            if claim.index != self.rounding.index:
+                return results, committed
+            own, [exact] = (
+                results[0],
+                in_float64(equation, interpret.read_all(env, equation.inputs)),
+            )
+            short = (own < exact) & (given > 0) | (own > exact) & (given < 0)
+            step = jnp.where(given > 0, jnp.inf, -jnp.inf).astype(own.dtype)
+            out = jnp.where(short, lax.nextafter(own, step), own)
+            return [out], out
+
+        return self._execute(params, inputs, emit, {self.rounding.index: way})
 
     def _execute(self, params: Any, inputs: Inputs, emit: Any, given: Any) -> Any:
         return _execute(self._compiled, params, inputs, emit, given)

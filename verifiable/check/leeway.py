@@ -135,8 +135,9 @@ def moves(head: LastProduct, env: Env, context: Context) -> Array:
     )
     for claim, glue in head.roundings:
         rounding: Any = claim.form
-        value = interpret.read(env, claim.near).astype(rounding.wide)
-        slack = rounding.slack(value, context.policy.eps_of(claim, claim.name))
+        operands = interpret.read_all(env, claim.operands)
+        value = operands[0].astype(rounding.wide)
+        slack = rounding.slack_of(operands, context.policy.eps_of(claim, claim.name))
         ends = (*rounding.extremes(value, slack), rounding.forward(value))
         low, high, own = (glue.moved(env, x).astype(jnp.float64) for x in ends)
         change = jnp.maximum(jnp.abs(high - own), jnp.abs(low - own))

@@ -2,7 +2,8 @@
 
 Given the distance of each row from what it should be, its limit, and its changes in perturbed
 replays, `decide` says whether a row is shown wrong, as `second_look` states it; `as_wholes` does so
-of rows whose elements are tested one by one. `turned` counts decisions.
+of rows whose elements are tested one by one. `allowance` says whether a row that is not shown wrong
+is accepted: a device's rounding moves it as far. `turned` counts decisions.
 """
 
 from __future__ import annotations
@@ -15,15 +16,20 @@ import numpy as np
 from verifiable.check.flips import CLEAR, FEW
 from verifiable.check.known import SIZES, WIDEN
 from verifiable.claims.claim import Claim
-from verifiable.claims.rounding import row_limit
+from verifiable.claims.rounding import Rounding, row_limit
 from verifiable.claims.statistic import Deviation, Statistic
 from verifiable.jaxpr.blocks import Array
+
+Sizes = tuple[float, float]  # of a perturbation: independent, coherent
 
 MANY = 64
 HEAVY = 8.0
 VISIBLE = 2.0**-6
 WITHIN = 32.0
 MOST = 2**14  # rows that MANY replays decide
+DEVICE: tuple[Sizes, ...] = ((1.0, 0.0), (0.5, 0.5))
+"""Each element off by up to its loss to either side; all of an equation to one, as a device that
+truncates."""
 
 
 class Look(NamedTuple):
@@ -34,12 +40,14 @@ class Look(NamedTuple):
       row: the row with the largest excess, or, if none is beyond its limit, the nearest to it.
       trip: the iteration that it belongs to, counted over the scans around the claim.
       excess: its distance over limit and spread.
+      allowed: whether rounding of the honest size moves all rows as far, so that they are accepted.
     """
 
     wrong: bool
     row: int
     trip: int
     excess: float
+    allowed: bool = False
 
 
 class Again(NamedTuple):
@@ -61,7 +69,6 @@ class Again(NamedTuple):
 
 
 Rows = np.ndarray[Any, Any]
-Sizes = tuple[float, float]  # of a perturbation: independent, coherent
 Changes = Callable[[Rows], Iterator[tuple[Sizes, Rows]]]
 
 
@@ -84,18 +91,21 @@ def distances(found: Deviation, expected: Rows) -> Rows:
     return np.where(np.isfinite(expected).all(axis=-1), norms, 0.0)
 
 
-def moved(draw: Callable[..., Array], first: int = 0) -> Iterator[tuple[Sizes, Rows]]:
+def moved(
+    draw: Callable[..., Array], first: int = 0, every: Sequence[Sizes] = SIZES
+) -> Iterator[tuple[Sizes, Rows]]:
     """The size of each perturbation, and what it makes of the expectation; MANY of them.
 
     Args:
       draw: `(seed, independent, coherent) -> expectation of all rows`.
       first: seed of the first draw.
+      every: sizes, which take turns.
     """
     for m in range(MANY):
-        independent, coherent = SIZES[m % len(SIZES)]
+        independent, coherent = sizes = every[m % len(every)]
         seed = np.uint32((first + m) % 2**32)
         found = draw(seed, np.float32(independent), np.float32(coherent))
-        yield SIZES[m % len(SIZES)], np.asarray(found)
+        yield sizes, np.asarray(found)
 
 
 def changes(
@@ -104,6 +114,7 @@ def changes(
     rows: Rows,
     first: int = 0,
     moves: Rows | None = None,
+    every: Sequence[Sizes] = SIZES,
 ) -> Iterator[tuple[Sizes, Rows]]:
     """The size of each perturbation, and the norm of the change of each of some rows.
 
@@ -113,8 +124,9 @@ def changes(
       rows: indices.
       first: seed of the first draw.
       moves: what other rounding of projected operands adds, of all rows (`Deviation.moves`).
+      every: sizes, which take turns.
     """
-    for m, (sizes, found) in enumerate(moved(draw, first)):
+    for m, (sizes, found) in enumerate(moved(draw, first, every)):
         with np.errstate(invalid="ignore", over="ignore"):
             change = norms_of(found[rows] - own[rows])
             if moves is not None:
@@ -154,6 +166,50 @@ def as_wholes(
     limit = np.full(len(total), row_limit(width))
     whole = decide(total, limit, scale, of_rows)
     return whole._replace(row=whole.row * width) if whole.excess > found.excess else found
+
+
+def allowance(
+    found: Look, distance: Rows, elements: Deviation, changes: Changes, claim: Claim
+) -> Look:
+    """Whether rows beyond a limit are no further off than a device's rounding moves them.
+
+    A row is, if its norm is at most that of some replay's change, and its largest element too; of
+    an operand of a product that decides, no element may be beyond its limit.
+
+    Args:
+      found: what is beyond its limits, none of it shown wrong.
+      distance: of each element.
+      elements: of whole rows.
+      changes: of elements by index, as rounding of the size of a device's moves them.
+      claim: of the elements.
+
+    Returns:
+      `found`, or the row that is furthest off, in units of what it is moved by.
+    """
+    form, width = claim.form, claim.row_width
+    # What is beyond the limits that the glue of a row gives may be beyond those alone.
+    if not (claim.narrow and isinstance(form, Rounding) and form.origin is None):
+        return found
+    limits = elements.limit.reshape(-1, width)
+    off = distance.reshape(-1, width) / limits
+    both = np.stack([norms_of(off) / row_limit(width), np.max(off, axis=-1)])
+    rows = np.flatnonzero((both > 1.0).any(axis=0))
+    beyond = bool((both[1] > 1.0).any())
+    if rows.size > MOST or (beyond and form.decides):
+        return found
+    if not rows.size:
+        return found._replace(excess=1.0, allowed=True)
+    places = (rows[:, None] * width + np.arange(width)).reshape(-1)
+    most = np.ones((2, rows.size))
+    for _, change in changes(places):
+        moved = change.reshape(-1, width) / limits[rows]
+        most = np.maximum(most, [norms_of(moved) / row_limit(width), np.max(moved, axis=-1)])
+    excess = np.max(both[:, rows] / most, axis=0)
+    visible = VISIBLE * norms_of(elements.scale.reshape(-1, width)[rows] / limits[rows])
+    noise = WIDEN * most[0] > np.maximum(visible / row_limit(width), WITHIN)
+    worst = int(np.argmax(excess))
+    allowed = bool(excess[worst] <= 1.0 and not noise.any())
+    return Look(False, int(rows[worst]) * width, 0, float(excess[worst]), allowed)
 
 
 def turned(own: Rows, draw: Callable[..., Array]) -> Iterator[float]:

@@ -188,6 +188,10 @@ def _look_again(
             shown = found.wrong
             if shown:
                 results[i] = replace(result, row=found.row, trip=found.trip)
+            elif found.allowed:
+                results[i] = replace(
+                    result, verdict=Verdict.ACCEPT, reason="ok", worst=found.excess
+                )
             else:
                 results[i] = replace(
                     result, verdict=Verdict.INDETERMINATE, reason="ill-conditioned"

@@ -12,6 +12,7 @@ import numpy as np
 from verifiable.claims.form import Form
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Atom, Env, Equation, Var
+from verifiable.jaxpr.effects import HALF_PRECISION
 from verifiable.policy import NarrowSum
 
 
@@ -104,7 +105,7 @@ class Claim:
     def reads(self) -> Sequence[Atom]:
         """Values that the test and the outputs need, without those projected in the key."""
         if self.replays_itself:
-            return self.equation.inputs
+            return (*self.equation.inputs, *(a for a in self.operands if a is not self.output))
         if self.far is not None and not self.form.projected:
             return (*self.operands, self.far)
         sources = (a for a in self.sources if a is not None and a not in self.operands)
@@ -136,6 +137,11 @@ class Claim:
     def replays_inexactly(self) -> bool:
         """Whether the verifier's operands may differ from the device's in rounding."""
         return bool(self.rounding_dtypes and self.eps_types)
+
+    @property
+    def narrow(self) -> bool:
+        """Whether its operands were computed in a type of 16 bits since they were last exact."""
+        return bool(self.rounding_dtypes & HALF_PRECISION)
 
     @property
     def row_width(self) -> int:

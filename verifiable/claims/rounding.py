@@ -16,9 +16,12 @@ The slack allows for the worst of many elements; moved to its end in all of them
 what is chosen from the product. So with d_k the distance of v_k from the values that round to q_k,
 a row of n elements is also held to
 
-    sum_k (d_k / slack_k)^2 <= 1 + n SHARE^2.
+    sum_k (d_k / slack_k)^2 <= max(1, n SHARE^2).
 
-A device whose values are all within SHARE of the slack always passes.
+A device whose values are all within SHARE of the slack always passes. Behind arithmetic in narrow
+types, which may move a row further, a second look accepts what a device's rounding moves as far
+(`check.spread.allowance`). Rows of the operand of a product that decides are held to what their own
+glue does to them, where it can be followed (`rows`).
 
 f is a chain of steps, each with a literal or no second operand: casts to narrower floats or to
 integers, `round`, `floor`, `ceil`, `clamp`, `max`, `min`. The test computes the closed interval of
@@ -36,7 +39,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from verifiable.claims import rows
 from verifiable.claims.form import Form, Yardstick
+from verifiable.claims.origin import Origin
 from verifiable.claims.slack import apart, rms, slack
 from verifiable.claims.statistic import Deviation, Statistic, deviation, first, strictly
 from verifiable.jaxpr.blocks import Array, Equation
@@ -112,6 +117,8 @@ class Rounding(Form):
       steps: from the value that is rounded to the one that is committed.
       source: type of the value that is rounded.
       dtype: type of the committed value.
+      decides: whether something is chosen from the next product.
+      origin: the glue before the value, if its rows are held to what it does to them (`rows`).
     """
 
     mismatch: ClassVar[str] = "rounding-mismatch"
@@ -120,6 +127,8 @@ class Rounding(Form):
     steps: tuple[RoundingStep, ...]
     source: np.dtype[Any]
     dtype: np.dtype[Any]
+    decides: bool = False
+    origin: Origin | None = None
 
     def eps_types(self, rounding_dtypes: frozenset[str]) -> frozenset[str]:
         """Types that the value before the rounding was rounded to."""
@@ -135,7 +144,8 @@ class Rounding(Form):
         """Test a committed rounding; runs under `jax.enable_x64`.
 
         Args:
-          operands: the value before the rounding, as the verifier replayed it.
+          operands: the value before the rounding, as the verifier replayed it, then the leaves of
+            `origin`.
           claim: the committed value.
           yardstick: eps is the slack as a fraction of |value| + rms.
 
@@ -143,19 +153,34 @@ class Rounding(Form):
           `worst` is the largest distance of a value from the interval that rounds to the claim, as
           a fraction of the slack; `row` counts over all axes but the last.
         """
-        v, q = self._by_rows(*operands, claim)
+        v, q = self._by_rows(operands[0], claim)
         q = self.standard(q, v)
         _, root = rms(v)
         own = jnp.isfinite(root) | (not v.shape[-1])
         low, high, exists = self.preimage(q)
+        slack, most = self.slack(v, yardstick.eps), row_limit(v.shape[-1])
+        found = last = None
+        if self.origin is not None:
+            found, last = self._followed(operands, v)
+            v = found.value
+            low, high = (low, high) if self.steps else halfway(q, self.dtype)
+            alone, together = found.bounds()
+            slack = jnp.maximum(slack, alone + together)
+            alone, together = (jnp.linalg.norm(x / slack, axis=-1) for x in (alone, together))
+            most = jnp.maximum(most, alone) + together
         short = jnp.maximum(jnp.maximum(low - v, v - high), 0)
-        ratio = short / self.slack(v, yardstick.eps)
+        ratio = short / slack
         # A distance divided by an infinite slack is zero or not a number.
         ratio = jnp.where(exists & ~jnp.isnan(ratio) & ~jnp.isnan(q), ratio, jnp.inf)
         # XLA takes several times as long over the maximum of what it widens first.
         ratio = jnp.where(own, ratio, 0)
-        whole = jnp.sqrt(jnp.sum(ratio * ratio, axis=-1)) / row_limit(v.shape[-1])
-        by_row = jnp.maximum(jnp.max(ratio, axis=-1, initial=0.0), whole).astype(jnp.float64)
+        whole = jnp.sqrt(jnp.sum(ratio * ratio, axis=-1)) / most
+        by_row = jnp.maximum(jnp.max(ratio, axis=-1, initial=0.0), whole)
+        if found is not None:
+            by_row = jnp.maximum(
+                by_row, jnp.where(own[:, 0], rows.excess(found, low, high, q, last), 0)
+            )
+        by_row = by_row.astype(jnp.float64)
         worst = jnp.max(by_row, initial=0.0)
         return Statistic(
             worst=worst,
@@ -168,11 +193,22 @@ class Rounding(Form):
 
     def retest(self, operands: list[Array], claim: Array, yardstick: Yardstick) -> Statistic:
         """The test; a row that is NaN in all of operand and claim leaves nothing to choose."""
-        v, q = self._by_rows(*operands, claim)
+        v, q = self._by_rows(operands[0], claim)
         own = jnp.all(jnp.isfinite(v), axis=-1)
         absent = jnp.all(jnp.isnan(v) & jnp.isnan(q), axis=-1)
         found = self.test(operands, claim, yardstick)
         return found._replace(finite_operands=jnp.all(own | absent))
+
+    def _followed(self, operands: list[Array], value: Array) -> tuple[rows.RowErrors, Array | None]:
+        """The value in float32 with its errors, and the last operation's own loss if that rounds.
+
+        Where it cannot be followed, as derivatives at zero are infinite, it is the replayed one.
+        """
+        if self.origin is None:
+            raise AssertionError("only glue that is followed has errors")
+        found = rows.errors(self.origin, operands[1:], rounded=bool(self.steps))
+        found = found.reshaped(value.shape).where_finite(value)
+        return found, None if self.steps else rows.ulp(found.value, self.dtype)
 
     def _by_rows(self, *arrays: Array) -> list[Array]:
         """Arrays as (rows, elements), in type `wide`."""
@@ -183,7 +219,7 @@ class Rounding(Form):
 
     def deviate(self, operands: list[Array], claim: Array, yardstick: Yardstick) -> Deviation:
         """Each element, the interval of values that round to the claim, and the slack."""
-        v, q = (x.astype(self.wide) for x in (*operands, claim))
+        v, q = (x.astype(self.wide) for x in (operands[0], claim))
         q = self.standard(q, v)
         low, high, exists = self.preimage(q)
         finite = jnp.isfinite(v)
@@ -202,12 +238,23 @@ class Rounding(Form):
         """How far a device's value may be from the verifier's; see `slack`."""
         return slack(value, eps, self._floats, counted)
 
+    def slack_of(self, operands: list[Array], eps: float) -> Array:
+        """The same, given all operands: at least what the glue before the value may lose."""
+        value = operands[0].astype(self.wide)
+        allowed = self.slack(value, eps)
+        if self.origin is None:
+            return allowed
+        found, last = self._followed(operands, value)
+        bound = sum(found.bounds(), jnp.abs(found.value - value))
+        bound = bound if last is None else bound + last
+        return jnp.maximum(allowed, bound)
+
     def unfounded(self, operands: list[Array], claim: Array, yardstick: Yardstick) -> Array:
         """Elements that are numbers where the value is NaN or infinite, and does not round to one.
 
         What NaN becomes as an integer is left to the device.
         """
-        v, q = (x.astype(self.wide) for x in (*operands, claim))
+        v, q = (x.astype(self.wide) for x in (operands[0], claim))
         low, high, exists = self.preimage(self.standard(q, v))
         outside = jnp.isinf(v) & ~(exists & (v >= low) & (v <= high))
         number = jnp.isnan(v) & ~jnp.isnan(q)
@@ -225,7 +272,7 @@ class Rounding(Form):
 
     def apart(self, mine: list[Array], theirs: list[Array]) -> Array:
         """The largest distance of two values before the rounding, over |value| + rms."""
-        [a], [b] = ([x.astype(self.wide) for x in values] for values in (mine, theirs))
+        a, b = (values[0].astype(self.wide) for values in (mine, theirs))
         return apart(a, b, self.slack(a, 1.0))
 
     def forward(self, value: Array) -> Array:
@@ -295,7 +342,7 @@ class Rounding(Form):
 
 def row_limit(width: int) -> float:
     """The largest 2-norm of the distances of a row of elements, each in units of its slack."""
-    return math.sqrt(1 + width * SHARE**2)
+    return max(1.0, SHARE * math.sqrt(width))
 
 
 def halfway(x: Array, dtype: Any) -> tuple[Array, Array]:
