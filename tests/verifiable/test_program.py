@@ -264,6 +264,12 @@ def test_wrong_model_and_wrong_input(model: Case) -> None:
     assert (report.reason, report.claim) == ("claim-mismatch", model.program.claims[0].name)
 
 
+def test_an_output_without_elements_is_accepted() -> None:
+    case = Case(lambda p, x: (x @ p["square"], jnp.tanh(x @ p["other"])[:0]), PARAMS, X)
+    assert case.y[1].size == 0
+    assert case.check().verdict is Verdict.ACCEPT
+
+
 def test_callers_mistakes(model: Case) -> None:
     other = program.compile(lambda p, x: three(p, x) + 1, PARAMS, X, policy=FEW)
     with pytest.raises(ValueError, match="the key was made for program"):
