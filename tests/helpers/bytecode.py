@@ -21,7 +21,10 @@ def keep(config: pytest.Config) -> None:
     cache = getattr(config, "cache", None)
     told = sys.dont_write_bytecode and sys.pycache_prefix is None
     if told and cache is not None and not Path(cache_from_source(pytest.__file__)).exists():
-        folder = str(cache.mkdir("bytecode"))
+        try:
+            folder = str(cache.mkdir("bytecode"))
+        except OSError:
+            return  # A checkout that is only read has no cache.
         sys.dont_write_bytecode, sys.pycache_prefix = False, folder
         os.environ["PYTHONPYCACHEPREFIX"] = folder
         os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
