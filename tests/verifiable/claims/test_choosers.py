@@ -44,7 +44,9 @@ PROGRAMS: dict[str, Callable[..., Any]] = {
     "masked": masked,
     "beam search": beams,
     "median": lambda x: jnp.tanh(x) > jnp.median(jnp.tanh(x), axis=-1, keepdims=True) + 0.01,
-    "steps": lambda x: jnp.searchsorted(STEPS, jnp.tanh(x), method="compare_all"),
+    "steps": lambda x: jnp.sum(
+        lax.lt_to_p.bind(*jnp.broadcast_arrays(STEPS, jnp.tanh(x)[..., None])), -1
+    ),
     "quantile": lambda x: jnp.exp(x) > jnp.quantile(jnp.exp(x), 0.3, axis=-1, keepdims=True),
 }
 
