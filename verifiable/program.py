@@ -29,7 +29,7 @@ import jax
 from verifiable import policy as policies
 from verifiable import trace as traces
 from verifiable.challenge import Challenge
-from verifiable.check import calibration, corridor, describe, partition, program_id, schedule
+from verifiable.check import calibration, corridor, describe, program_id, schedule, tables
 from verifiable.check import execute as prover
 from verifiable.check.compiled import CheckArguments, CompiledCheck, CompiledSetup
 from verifiable.check.corridor import Answer
@@ -369,7 +369,7 @@ def compile(
     params, inputs = abstract("params", params), abstract("inputs", inputs)
     function, y = flatten.trace(fn, params, *inputs)
     known = len(function.constants) + len(jax.tree.leaves(params))
-    found = partition.analyse(function.block, known, policy.draws)
+    found = tables.analyse(function, known, policy.draws)
     compiled = Program(
         policy=policy,
         params=params,

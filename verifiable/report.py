@@ -46,6 +46,7 @@ REASONS: dict[str, str] = {
     "rounding-mismatch": "a committed rounding is not that of the value before it",
     "decision-mismatch": "a committed decision is not that of the values before it",
     "lookup-mismatch": "a committed row is not that of the parameter table",
+    "table-mismatch": "a committed table is not the one that parameters and constants lead to",
     "decision-ties": "more decisions differ from the verifier's own than rounding explains",
     "claim-untaken": "a claim of a branch that was not taken is not zero",
     "commitment-mismatch": "answer and trace are not what was committed to",
@@ -393,8 +394,7 @@ def _finite(x: float) -> float | None:
 def table(rows: list[tuple[str, ...]]) -> str:
     """Rows as text in aligned columns; the first row is the header."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [
-        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
+    padded = ([c.ljust(w) for c, w in zip(row, widths, strict=True)] for row in rows)
+    lines = ["  ".join(row).rstrip() for row in padded]
     lines.insert(1, "  ".join("-" * w for w in widths))
     return "\n".join(lines)

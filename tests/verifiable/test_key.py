@@ -98,7 +98,10 @@ def test_no_weight_of_a_claimed_contraction_is_in_the_key(run: Run):
     claimed = values((p["up"], p["layers"]["w"], p["kernel"]))
     assert len(claimed) == WIDTH * WIDTH * 4 + 64 * TOKENS * 9
     assert not held & claimed
-    assert {c.primitive for c in run.program.claims} == {"dot_general", "conv_general_dilated"}
+    assert {c.primitive for c in run.program.claims if c.work} == {
+        "dot_general",
+        "conv_general_dilated",
+    }
     # The search would find them if they were there.
     assert held >= values((p["scale"], p["layers"]["b"], p["thin"]))
 
@@ -135,7 +138,8 @@ def test_what_is_cheap_to_rebuild_is_not_kept(run: Run):
             assert array.size <= largest
             assert array.shape not in ((TOKENS, TOKENS), (TOKENS, WIDTH))
     from_parameters = sum(a.nbytes for a in (p["table"], p["scale"], p["layers"]["b"], p["thin"]))
-    assert sum(run.program.kept.values()) == from_parameters
+    table = 4 * WIDTH  # of `linspace`
+    assert sum(run.program.kept.values()) == from_parameters + table
 
 
 def test_arrays_that_the_function_closes_over_count_as_parameters():

@@ -171,7 +171,8 @@ class Forward:
             return
         # A device computes known values itself. It commits to one only where it may honestly differ
         # from the coordinator's by more than rounding.
-        if not self.outputs_known(equation) or proposal.covers & self.discontinuities:
+        jumps, table = proposal.covers & self.discontinuities, proposal.form.of_known
+        if jumps or table or not self.outputs_known(equation):
             self._commit(equation, proposal, guard)
 
     def _replayed(self, equation: Equation, guard: Fact) -> None:

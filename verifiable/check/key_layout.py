@@ -79,6 +79,8 @@ def _name(program: Specification, known: Mapping[Var, bytes], path: Sequence[Any
     what, i, *fields = rest
     if what == "kept":
         content = [trips, known[frame.kept[i]]]
+        if first == "moves" and frame.kept[i] in frame.tables:
+            what = "table"
     else:
         content = [trips, *_projection(program, known, frame, i)]
     digest = tagged_hash("array of a key", encode([what, *content])).hex()[:_DIGITS]

@@ -9,7 +9,8 @@ numbers of each value that is not exact:
     far operand    of each replay, the operator norm of the change of its image (`Product.moved`):
                    no row of the product changes by more than this times the norm of A_i;
     kept value     the largest change of an element, in units of |value| + rms of its row, over all
-                   replays, those of larger size divided by it.
+                   replays, those of larger size divided by it;
+    table          the same of each element, against which a claim is tested (`claims.table`).
 
 Parameters and constants, moved or widened, are exact: they have none, and cost nothing.
 """
@@ -29,6 +30,7 @@ from verifiable.check.partition import Analysis, Frame
 from verifiable.claims.claim import Claim
 from verifiable.claims.form import Yardstick
 from verifiable.claims.slack import slack
+from verifiable.claims.table import size
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Env, Var
 from verifiable.jaxpr.effects import is_float
@@ -46,8 +48,9 @@ def shapes(frame: Frame, analysis: Analysis, trips: tuple[int, ...] = ()) -> Mov
     """Shapes and dtypes of `moves`, stacked over the scans around the frame."""
     far = jax.ShapeDtypeStruct((*trips, COUNT), jnp.float64)
     kept = jax.ShapeDtypeStruct(trips, jnp.float64)
+    tables = {v: jax.ShapeDtypeStruct((*trips, *v.shape), jnp.float32) for v in frame.tables}
     return {
-        "kept": [kept if _inexact(v, analysis) else None for v in frame.kept],
+        "kept": [tables.get(v, kept) if _inexact(v, analysis) else None for v in frame.kept],
         "projected": [
             far if _moved(claims[0], analysis) else None for claims in frame.projected.values()
         ],
@@ -79,9 +82,15 @@ def moves(
 
     def measure(frame: Frame, env: Env, own: replay.Residual) -> Moves:
         kept = zip(frame.kept, own["kept"], strict=True)
+
+        def changed(v: Var, moved: Array, value: Array) -> Array:
+            if v in frame.tables:
+                return _change(moved, value, _table_size(value)).astype(jnp.float32)
+            return jnp.max(_change(moved, value, _size(value)), initial=0.0)
+
         projected = zip(replay.projecting(frame, policy), own["projected"], strict=True)
         return {
-            "kept": [_change(env[v], x) if _inexact(v, analysis) else None for v, x in kept],
+            "kept": [changed(v, env[v], x) if _inexact(v, analysis) else None for v, x in kept],
             "projected": [
                 _far_change(c, env, replay.yardstick(c, vectors, policy, projection=p))
                 if _moved(c, analysis)
@@ -125,7 +134,12 @@ def alter(noise: Noise) -> Callable[[Array, str, Array | None], Array]:
     """Moves a value that the key holds, by what `moves` found or its last operation may lose."""
 
     def altered(value: Array, name: str, change: Array | None) -> Array:
-        return noise.known(value, name, None if change is None else change * _size(value))
+        if change is None:
+            return noise.known(value, name)
+        # Of a table, each element has its own.
+        return noise.known(
+            value, name, change * (_table_size(value) if change.ndim else _size(value))
+        )
 
     return altered
 
@@ -146,11 +160,14 @@ def _far_change(claim: Claim, env: Env, yardstick: Yardstick) -> Array:
     return claim.form.moved(interpret.read(env, claim.far), yardstick)
 
 
-def _change(moved: Array, value: Array) -> Array:
+def _change(moved: Array, value: Array, size: Array) -> Array:
     wide = jnp.complex128 if jnp.iscomplexobj(value) else jnp.float64
-    ratio = jnp.abs(moved.astype(wide) - value.astype(wide)) / _size(value)
-    ratio = jnp.where(jnp.isnan(ratio), 0.0, ratio)  # infinite either way
-    return jnp.max(ratio, initial=0.0)
+    ratio = jnp.abs(moved.astype(wide) - value.astype(wide)) / size
+    return jnp.where(jnp.isnan(ratio), 0.0, ratio)  # infinite either way
+
+
+def _table_size(value: Array) -> Array:
+    return size(value.astype(jnp.float64), value.dtype)
 
 
 def _size(value: Array) -> Array:

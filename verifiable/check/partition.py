@@ -12,18 +12,15 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
+from verifiable.check import arithmetic
 from verifiable.check.dataflow import CERTAIN, Fact, Forward
 from verifiable.claims import registry
 from verifiable.claims.claim import Claim
-from verifiable.claims.product import CONTRACTIONS
-from verifiable.claims.registry import operations
 from verifiable.jaxpr.blocks import Atom, Block, Equation, Literal, Var
-from verifiable.jaxpr.effects import PRIMITIVES, REBUILT, Effect
+from verifiable.jaxpr.effects import REBUILT
 from verifiable.jaxpr.graph import uses
-
-# Primitives that cost no arithmetic.
-_MOVES = PRIMITIVES[Effect.EXACT] - {"max", "min", "reduce_max"}
 
 # What decides a projection: the far operand, what else of the product it depends on
 # (`Form.projects`), and the label of the vectors.
@@ -40,6 +37,7 @@ class Frame:
       children: frames of these scans.
       kept: variables whose values go into the key.
       projected: claims whose projection goes into the key, those together that share one.
+      tables: of each kept variable that is a table (`tables`), its claims.
     """
 
     depth: int = 0
@@ -47,6 +45,20 @@ class Frame:
     children: dict[Equation, Frame] = field(default_factory=dict)
     kept: list[Var] = field(default_factory=list)
     projected: dict[Projected, list[Claim]] = field(default_factory=dict)
+    tables: dict[Var, list[Claim]] = field(default_factory=dict)
+
+    def moves(self, found: Mapping[str, Any]) -> dict[int, Any]:
+        """How far other rounding moves what the claims are tested with, by index of the claim.
+
+        Args:
+          found: of `known.moves`, for this frame.
+        """
+        moved: dict[int, Any] = {}
+        for claims, move in zip(self.projected.values(), found["projected"], strict=True):
+            moved |= {c.index: move for c in claims}
+        for v, claims in self.tables.items():
+            moved |= {c.index: found["kept"][self.kept.index(v)] for c in claims}
+        return moved
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -121,7 +133,7 @@ class Analysis:
                 costs.append((own + replayed // 2) * math.prod(claim.trips))
                 replayed = 0
             elif not (equation.bodies or self.known(equation) or equation in self.unread):
-                replayed += work(equation)
+                replayed += arithmetic.work(equation)
         return costs
 
     def loops_in(self, block: Block) -> list[Equation]:
@@ -158,22 +170,13 @@ def analyse(block: Block, known_inputs: int, draws: int) -> Analysis:
         discontinuities=tuple(sorted(forward.discontinuities)),
         ties=forward.ties,
         checked=checked,
-        replayed=_replayed(block, forward, claims, unread, 1),
+        replayed=arithmetic.replayed(block, forward, claims, unread, 1),
         products={
             e.name: (n, "it is in a loop" if e in inside else registry.obstacle(e, forward))
-            for e, n in _products(block, 1)
+            for e, n in arithmetic.products(block, 1)
             if not (e in claims or e in unread or forward.outputs_known(e))
         },
     )
-
-
-def _products(block: Block, trips: int) -> Iterator[tuple[Equation, int]]:
-    """The products of a block, with their operations in all iterations around them."""
-    for equation in block.equations:
-        if equation.kind in CONTRACTIONS:
-            yield equation, trips * operations(equation)
-        for body in equation.bodies:
-            yield from _products(body, trips * equation.params.get("length", 1))
 
 
 def _unread(block: Block, forward: Forward, claims: Mapping[Equation, Claim]) -> set[Equation]:
@@ -233,39 +236,6 @@ def _claim(
         loops=found.before.loops,
         transpose=reader if reader is not None and reader.kind == "transpose" else None,
     )
-
-
-def work(equation: Equation) -> int:
-    """Arithmetic operations of a first-order equation: 2mnk for a contraction, else its size."""
-    product = operations(equation)
-    if product:
-        return product
-    if equation.kind in _MOVES:
-        return 0
-    return max(v.size for v in (*equation.inputs, *equation.outputs))
-
-
-def _replayed(
-    block: Block,
-    forward: Forward,
-    claims: Mapping[Equation, Claim],
-    unread: Collection[Equation],
-    trips: int,
-) -> int:
-    """Operations that the check replays, counting one iteration of each `while`."""
-    total = 0
-    for equation in block.equations:
-        claim = claims.get(equation)
-        if equation in unread or (claim is not None and claim.work):
-            continue
-        if equation.outputs and forward.outputs_known(equation):
-            continue
-        if equation.bodies:
-            inner = trips * equation.params.get("length", 1)
-            total += sum(_replayed(b, forward, claims, unread, inner) for b in equation.bodies)
-        else:
-            total += trips * work(equation)
-    return total
 
 
 @dataclass(slots=True, eq=False)
@@ -342,7 +312,10 @@ class _Split:
             elif equation.kind == "while":
                 self.demand(uses(equation))
             elif equation in self.by_equation:
-                self.demand(self.by_equation[equation].reads)
+                claim = self.by_equation[equation]
+                if claim.form.of_known:
+                    self.keep(claim)
+                self.demand(claim.reads)
             else:
                 self.demand(equation.inputs)
 
@@ -369,6 +342,16 @@ class _Split:
             else:
                 self.kept.add(atom)
                 self.home[atom].kept.append(atom)
+
+    def keep(self, claim: Claim) -> None:
+        """Keep a table, even where it is rebuilt for others: the key says how far it may be off."""
+        for atom in claim.operands:
+            if isinstance(atom, Var):
+                frame = self.home[atom]
+                frame.tables.setdefault(atom, []).append(claim)
+                if atom not in self.kept:
+                    self.kept.add(atom)
+                    frame.kept.append(atom)
 
     def worth_rebuilding(self, var: Var, equation: Equation) -> bool:
         if equation.bodies or equation.kind not in REBUILT:

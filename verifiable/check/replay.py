@@ -195,8 +195,8 @@ class Context:
       strategy: for the sizes of the tiles; see `tiling`.
       projections: of known operands, by index of the claim.
       children: known part and residual of each scan.
-      moves: how far other rounding moves known far operands, by index of the claim; in a second
-        look only (`known`).
+      moves: how far other rounding moves known far operands and tables, by index of the claim; in
+        a second look, or where there are tables (`known`).
       changes: the same of what the key keeps for the frame; none or one for each.
       apply: evaluates an equation without bodies, of those that `check` replays.
     """
@@ -220,7 +220,7 @@ class Context:
         projection = self.projections.get(claim.index)
         if projection is None:
             projection = _project(claim, env, found)
-        return replace(found, projection=projection)
+        return replace(found, projection=projection, moves=self.moves.get(claim.index))
 
     def inside(self, frame: Frame, residual: Residual, env: Env) -> Context:
         """The context of a frame's block; binds in `env` what the key keeps for it."""
@@ -237,9 +237,7 @@ class Context:
         moves = residual.get("moves")
         if moves is None:
             return inside
-        moved = dict(self.moves)
-        for claims, move in zip(frame.projected.values(), moves["projected"], strict=True):
-            moved |= {c.index: move for c in claims}
+        moved = {**self.moves, **frame.moves(moves)}
         return replace(inside, moves=moved, changes=moves["kept"])
 
 

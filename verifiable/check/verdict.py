@@ -43,6 +43,7 @@ _LOOKED = frozenset(
         "claim-nonfinite",
         "rounding-mismatch",
         "decision-mismatch",
+        "table-mismatch",
         "decision-ties",
         "output-mismatch",
         "output-nonfinite",

@@ -136,7 +136,7 @@ class Claim:
     @property
     def replays_inexactly(self) -> bool:
         """Whether the verifier's operands may differ from the device's in rounding."""
-        return bool(self.rounding_dtypes and self.eps_types)
+        return bool(self.rounding_dtypes and (self.eps_types or self.form.of_known))
 
     @property
     def narrow(self) -> bool:

@@ -44,7 +44,7 @@ class Yardstick:
       vectors: the random vectors that `Form.vectors` names; None if it names none.
       projection: what `Form.project` returned for the far operand; None if there is none.
       moves: what `Form.moved` returned for other roundings of it, (replays,); None if it is exact
-        or is moved itself.
+        or is moved itself. Of a claim `of_known`, the change of each element (`check.known`).
     """
 
     eps: float
@@ -65,12 +65,15 @@ class Form(ABC):
       rows_too: whether rows are tested as wholes besides their elements (`rounding.row_limit`).
       observes: whether calibration compares the values of the operands, which a trace does not
         show; the kind then defines `apart`.
+      of_known: whether it is of values that depend on parameters only, and the key says how far
+        each element may be off, in place of a tolerance.
     """
 
     mismatch: ClassVar[str]
     barrier: ClassVar[bool] = True
     shifts: ClassVar[bool] = True
     rows_too: ClassVar[bool] = False
+    of_known: ClassVar[bool] = False
 
     @property
     def observes(self) -> bool:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 
-from verifiable.claims import chains, choice, decision, gathered, lookup, product, ragged
+from verifiable.claims import chains, choice, decision, gathered, lookup, product, ragged, table
 from verifiable.claims.form import Proposal, Rule, View
 from verifiable.jaxpr.blocks import Equation
+from verifiable.jaxpr.effects import TABLE as ADDED
 
 # Primitives and the rule for them; None stands for every primitive. The first proposal wins.
 TABLE: tuple[tuple[Collection[str] | None, Rule], ...] = (
@@ -23,6 +24,7 @@ TABLE: tuple[tuple[Collection[str] | None, Rule], ...] = (
     (chains.STEPS, chains.propose),
     (decision.KINDS, decision.propose),
     (choice.KINDS, choice.propose),
+    ({ADDED}, table.propose),
     (None, chains.propose_operand),
 )
 

@@ -45,6 +45,7 @@ class Effect(enum.Enum):
 HALF_PRECISION = frozenset({"float16", "bfloat16"})
 FLOATS = HALF_PRECISION | {"float32", "float64"}
 # Types of operands only: no device adds or multiplies in them, or flushes their subnormal numbers.
+TABLE = "table"  # of an equation that `check.tables` adds: it returns its operand
 FLOAT8 = frozenset({"float8_e4m3fn", "float8_e5m2"})
 
 
@@ -59,7 +60,7 @@ PRIMITIVES: Mapping[Effect, frozenset[str]] = {
         opt_barrier optimization_barrier or pad real reduce_and reduce_max reduce_min reduce_or
         reduce_window_max reduce_window_min reduce_xor reshape rev scatter scatter-max scatter-min
         scatter_max scatter_min select_n slice split
-        squeeze stack stop_gradient tile transpose unstack xor
+        squeeze stack stop_gradient table tile transpose unstack xor
     """),
     Effect.CONTINUOUS: _names("""
         acos acosh add add_any asin asinh atan atanh bessel_i0e bessel_i1e cbrt cholesky complex

@@ -45,10 +45,23 @@ def flatten(closed: Any) -> Function:
     outputs = builder.inline(jaxpr, consts, env, equations, "")
     constant_vars = tuple(builder.constants)
     block = Block(constant_vars + inputs, equations, outputs)
+    tidy(block)
+    return Function(block, tuple(builder.constants.values()))
+
+
+def tidy(block: Block) -> None:
+    """Drop equations that nothing depends on from the outermost block, and number the others."""
     _drop_dead(block)
     for number, equation in enumerate(block.walk()):
         equation.number = number
-    return Function(block, tuple(builder.constants.values()))
+
+
+def identity(variable: Var, kind: str, name: str) -> Equation:
+    """An equation of a kind of its own that returns a variable, which is computed only once."""
+    struct = jax.ShapeDtypeStruct(variable.shape, variable.dtype)
+    [eqn] = jax.make_jaxpr(lax.optimization_barrier)(struct).eqns
+    out = Var(variable.shape, variable.dtype)
+    return Equation(kind, {}, (variable,), (out,), (), name, eqn)
 
 
 def shape_dtype(value: Any) -> jax.ShapeDtypeStruct:

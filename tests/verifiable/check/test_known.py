@@ -79,7 +79,7 @@ MIDDLES = (
     Middle(
         "resize by three quarters",
         lambda p, h: jax.image.resize(h, (12, WIDTH), "linear"),
-        ("gt", "ne", "ge", "le"),
+        ("table", "table", "gt", "ne", "ge", "le"),
     ),
     Middle("position buckets", buckets, ("min",)),
     Middle("weights rounded in the graph", quantised, ("round",)),

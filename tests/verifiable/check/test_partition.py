@@ -14,7 +14,7 @@ from jax import lax
 from tests.helpers.contractions import equation_of
 from tests.helpers.programs import FEW, PARAMS, ROWS, Case, X
 from verifiable import program
-from verifiable.check.partition import work
+from verifiable.check.arithmetic import work
 from verifiable.report import Verdict
 
 
