@@ -397,7 +397,8 @@ def test_cheats(cheat: Cheat):
 def test_every_reason_is_produced():
     # `test_submission` has cheats with the reasons that `verify` adds to those of `check`, and
     # `test_second_look` has what is ill-conditioned, `test_flips` too many ties, `test_coverage`
-    # sizes of groups that the operation does not define, `test_tables` other tables.
+    # sizes of groups that the operation does not define, `test_tables` other tables, `test_lookup`
+    # other rows.
     elsewhere = {"commitment-mismatch", "other-program", "other-parameters", "ill-conditioned"}
-    elsewhere |= {"decision-ties", "table-mismatch", "undefined-operand"}
+    elsewhere |= {"decision-ties", "lookup-mismatch", "table-mismatch", "undefined-operand"}
     assert {c.reason for c in CHEATS} | {"ok"} | elsewhere == set(REASONS)
