@@ -27,7 +27,17 @@ CASES: dict[str, tuple[Callable[..., Any], Any]] = {
         np.array([np.nan, np.inf], jnp.bfloat16),
     ),
     "integers": (lambda x: lax.convert_element_type(x, jnp.int32), np.int8([-1, 7])),
-    "a conversion that rounds": (lambda x: lax.convert_element_type(x, jnp.float16), X),
+    "a conversion that rounds": (lambda x: lax.convert_element_type(x, jnp.bfloat16), X / 3),
+    "one that rounds to subnormal numbers": (
+        lambda x: lax.convert_element_type(x, jnp.float16),
+        X * np.float32(1e-5),
+    ),
+    "one that overflows": (lambda x: lax.convert_element_type(x, jnp.float16), X * np.float32(1e5)),
+    "integers that are cut off": (
+        lambda x: lax.convert_element_type(x, jnp.int8),
+        X.view(np.int32),
+    ),
+    "large integers": (lambda x: lax.convert_element_type(x, jnp.float32), X.view(np.int32)),
     "subnormal numbers": (lambda x: lax.convert_element_type(x, jnp.complex64), SUBNORMAL),
     "a slice beyond the end": (lambda x: lax.dynamic_slice(x, (2, -7), (2, 2)), X),
     "positions": (lambda x: lax.broadcasted_iota(x.dtype, (2, 600), 1), X.astype(jnp.bfloat16)),

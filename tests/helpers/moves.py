@@ -1,7 +1,7 @@
 """Moves data op by op with numpy: JAX compiles a program for each shape, 10 ms and more each time.
 
-Broadcasts, slices and their like have one result, and so have conversions that lose nothing. All
-that computes is left to JAX, and so is what has no such form: tracers, random keys, weak types.
+Broadcasts, slices and their like have one result, and so have conversions of most types. All that
+computes is left to JAX, and so is what has no such form: tracers, random keys, weak types.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from jax import lax
 
 Move = Callable[..., Any]
 
+MOST = 2**18  # elements; to compile takes no longer than to copy more
+
 
 def broadcast_in_dim(x: Any, *, shape: Any, broadcast_dimensions: Any, sharding: Any) -> Any:
     ones = [1] * len(shape)
@@ -31,14 +33,28 @@ def concatenate(*arrays: Any, dimension: int) -> Any:
 
 
 def convert_element_type(x: Any, *, new_dtype: Any, weak_type: bool, sharding: Any) -> Any:
-    if weak_type or sharding or not np.can_cast(x.dtype, new_dtype):
+    dtypes = x.dtype.name, np.dtype(new_dtype).name
+    if weak_type or sharding or not (np.can_cast(x.dtype, new_dtype) or dtypes in _ROUNDED):
         return None
-    if jnp.issubdtype(x.dtype, jnp.floating):
-        with np.errstate(invalid="ignore"):
-            subnormal = (x != 0) & (np.abs(x) < jnp.finfo(x.dtype).tiny)
-        if subnormal.any():  # XLA flushes it.
-            return None
-    return x.astype(new_dtype)
+    with np.errstate(all="ignore"):
+        found = x.astype(new_dtype)
+        # XLA flushes what is subnormal.
+        return None if _subnormal(x) or _subnormal(found) else found
+
+
+# Of these, all round to the nearest alike.
+_ROUNDED = {
+    *(("float64", "float32"), ("float32", "float16"), ("float32", "bfloat16")),
+    *(("int32", "float32"), ("uint32", "float32"), ("int64", "float64")),
+    *(("int64", "int32"), ("int32", "int8"), ("int32", "uint8"), ("int64", "uint32")),
+}
+
+
+def _subnormal(x: Any) -> bool:
+    """Whether an array holds subnormal numbers, or none that are numbers."""
+    if not jnp.issubdtype(x.dtype, jnp.inexact):
+        return False
+    return not np.all((x == 0) | (np.abs(x) >= jnp.finfo(x.dtype).tiny))
 
 
 def dynamic_slice(x: Any, *starts: Any, slice_sizes: Sequence[int]) -> Any:
@@ -96,7 +112,7 @@ def moved(move: Move, otherwise: Callable[..., Any], *operands: Any, **params: A
     """The array that a primitive returns, by numpy or else by JAX."""
     if all(map(_plain, operands)) and not (jax.config.jax_debug_nans or jax.config.jax_debug_infs):
         found = move(*map(np.asarray, operands), **params)
-        if found is not None and jax.dtypes.canonicalize_dtype(found.dtype) == found.dtype:
+        if found is not None and _held(found.dtype, jax.config.jax_enable_x64):
             return jax.device_put(np.array(found))
     return otherwise(*operands, **params)
 
@@ -109,12 +125,17 @@ def held(otherwise: Callable[..., Any], *operands: Any) -> Any:
 
 def _plain(x: Any) -> bool:
     """Whether numpy holds what JAX computes with."""
-    if isinstance(x, jax.Array):
-        return not (
-            isinstance(x, jax.core.Tracer)
-            or jnp.issubdtype(x.dtype, jax.dtypes.extended)
-            or x.weak_type
-            or x.committed
-            or jax.dtypes.canonicalize_dtype(x.dtype) != x.dtype
-        )
-    return type(x) is np.ndarray and jax.dtypes.canonicalize_dtype(x.dtype) == x.dtype
+    if not isinstance(x, np.ndarray | jax.Array) or isinstance(x, jax.core.Tracer):
+        return False
+    if x.size > MOST or not _held(x.dtype, jax.config.jax_enable_x64):
+        return False
+    return not (getattr(x, "weak_type", False) or getattr(x, "committed", False))
+
+
+@functools.cache
+def _held(dtype: Any, wide: bool) -> bool:
+    """Whether JAX keeps a type as it is, and numpy has it."""
+    del wide
+    if jnp.issubdtype(dtype, jax.dtypes.extended):
+        return False
+    return jax.dtypes.canonicalize_dtype(dtype) == dtype
