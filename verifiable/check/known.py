@@ -28,6 +28,7 @@ from jax import lax
 from verifiable.check import replay
 from verifiable.check.partition import Analysis, Frame
 from verifiable.claims.claim import Claim
+from verifiable.claims.condensed import restored
 from verifiable.claims.form import Yardstick
 from verifiable.claims.slack import slack
 from verifiable.claims.table import size
@@ -92,7 +93,7 @@ def moves(
         return {
             "kept": [changed(v, env[v], x) if _inexact(v, analysis) else None for v, x in kept],
             "projected": [
-                _far_change(c, env, replay.yardstick(c, vectors, policy, projection=p))
+                _far_change(c, env, replay.yardstick(c, vectors, policy, projection=restored(c, p)))
                 if _moved(c, analysis)
                 else None
                 for c, p in projected

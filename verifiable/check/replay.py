@@ -22,6 +22,7 @@ from verifiable.check.specification import Specification
 from verifiable.check.tiling import evaluate
 from verifiable.check.tiling.plan import Region, plan
 from verifiable.claims.claim import Claim
+from verifiable.claims.condensed import condensed, restored
 from verifiable.claims.form import Yardstick
 from verifiable.claims.statistic import Statistic, first, summary
 from verifiable.jaxpr import interpret
@@ -80,7 +81,8 @@ def setup(
 
     def measure(frame: Frame, env: Env, _: Any) -> Residual:
         projected = [
-            _project(c, env, yardstick(c, vectors, policy)) for c in projecting(frame, policy)
+            condensed(c, _project(c, env, given := yardstick(c, vectors, policy)), given.eps)
+            for c in projecting(frame, policy)
         ]
         return {"kept": [env[v] for v in frame.kept], "projected": projected}
 
@@ -225,9 +227,8 @@ class Context:
     def inside(self, frame: Frame, residual: Residual, env: Env) -> Context:
         """The context of a frame's block; binds in `env` what the key keeps for it."""
         interpret.write(env, frame.kept, residual["kept"])
-        own: dict[int, Any] = {}
-        for claims, projection in zip(frame.projected.values(), residual["projected"], strict=True):
-            own |= {c.index: projection for c in claims}
+        pairs = zip(frame.projected.values(), residual["projected"], strict=True)
+        own = {c.index: restored(c, kept) for claims, kept in pairs for c in claims}
         below = zip(frame.children.values(), residual["children"], strict=True)
         inside = replace(
             self,

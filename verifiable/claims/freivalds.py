@@ -169,12 +169,12 @@ def project(
     if far.dtype == jnp.float64:
         top = power_of_two(jnp.max(jnp.abs(wide)))
         wide = wide / top
-    weights = column_weights(contraction, wide)
+    weights = single.shortened(contraction, column_weights(contraction, wide))
     scaled = contraction.scale_far(wide, weights)
     flushed = contraction.scale_far(subnormal(far) * (tiny(far.dtype) / top), weights)
     ones = jnp.ones((contraction.width, 1), jnp.float64)
     energy = jnp.square(scaled) + contraction.contracted * jnp.square(flushed / eps)
-    norms = jnp.sqrt(contraction.project(energy, ones))
+    norms = single.shortened(contraction, jnp.sqrt(contraction.project(energy, ones)))
     image = contraction.normalize(contraction.project(scaled, g), norms)
     outputs = (contraction.contracted + 1) * jnp.sqrt(jnp.sum(weights * weights, axis=-1))
     floor = outputs * tiny(contraction.dtypes[2]) / top + tiny(

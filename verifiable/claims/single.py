@@ -21,6 +21,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax.numpy as jnp
+from jax import lax
 
 from verifiable.claims.contraction import Contraction
 from verifiable.claims.extremes import power_of_two
@@ -47,6 +48,18 @@ def suffices(contraction: Contraction, eps: float) -> bool:
         return False
     longest = max(contraction.contracted, contraction.width)
     return longest <= _LONGEST and eps / 2 >= _MARGIN * noise(contraction)
+
+
+def shortened(contraction: Contraction, x: Array) -> Array:
+    """Weights or norms with the digits of float32, which keys hold (`condensed`).
+
+    Any weights do, and norms of 24 bits are as good as of 53. Next to columns of norm one, what is
+    smaller than 2^-200 counts as that.
+    """
+    if any(d == jnp.float64 for d in contraction.dtypes):
+        return x
+    x = lax.reduce_precision(x, exponent_bits=11, mantissa_bits=23)
+    return jnp.where(x > 0, jnp.maximum(x, 2.0**-200), x)
 
 
 def narrowed(contraction: Contraction, projection: Any) -> Any:
