@@ -262,7 +262,7 @@ def run_evidence(file: Path, *, job: str | None = None, as_json: bool) -> int:
 
         try:
             about, judged = judge_file(file, job, advance)
-        except (OSError, ImportError, ValueError, VerificationError) as error:
+        except (OSError, ImportError, TypeError, ValueError, VerificationError) as error:
             return fail(error)
     show(about | display.judged_dict(judged), display.judged_text(judged), as_json=as_json)
     return 0 if judged.judgement.guilty else 1

@@ -51,7 +51,7 @@ class JudgedJob:
 
         Raises:
           ImportError: there is no such module, or it cannot be imported.
-          ValueError: there is no such function, or it returns something else.
+          ValueError: there is no such function, it raises, or it returns something else.
         """
         module, _, function = name.partition(":")
         if not (module and function):
@@ -59,16 +59,24 @@ class JudgedJob:
         here = str(Path.cwd())
         if here not in sys.path:
             sys.path.insert(0, here)
-        make = getattr(importlib.import_module(module), function, None)
+        try:
+            make = getattr(importlib.import_module(module), function, None)
+            made = None if make is None else make()
+        except ImportError:
+            raise
+        except Exception as error:
+            raise ValueError(
+                f"{name} raised {type(error).__name__}: {error}; call it in Python to see where"
+            ) from error
         if make is None:
             raise ValueError(f"the module {module} has no function {function}")
-        made = make()
         parts = cast("tuple[Any, ...]", made) if isinstance(made, tuple) else ()
         if len(parts) != 3 or not isinstance(parts[0], Program) or type(parts[2]) is not tuple:
             kinds = ", ".join(type(part).__name__ for part in parts) or type(made).__name__
             raise ValueError(
                 f"{name} must return (program, params, inputs): a compiled Program, its parameters "
-                f"and the tuple of its inputs; it returned {kinds}"
+                f"(of a family, the member for the job's inputs) and the tuple of its inputs; it "
+                f"returned {kinds}"
             )
         return cls(name=name, program=parts[0], params=parts[1], inputs=parts[2])
 

@@ -164,4 +164,5 @@ def require_type(argument: str, value: object, kind: type | tuple[type, ...]) ->
     if not isinstance(value, kind):
         kinds = kind if isinstance(kind, tuple) else (kind,)
         names = " or ".join(k.__name__ for k in kinds)
-        raise TypeError(f"{argument} must be a {names}, got {type(value).__name__}")
+        article = "an" if names[0] in "AEIOUaeiou" else "a"
+        raise TypeError(f"{argument} must be {article} {names}, got {type(value).__name__}")

@@ -121,6 +121,8 @@ class Family:
         """
         if not arguments:
             raise TypeError("the submission is missing: verify(key, *inputs, submission, ...)")
+        require_type("key", key, VerifierKey)
+        require_type("the last argument, the submission,", arguments[-1], Submission)
         member = self.program(*arguments[:-1])
         return member.verify(
             self.part(key, member),

@@ -90,7 +90,7 @@ class KeyHeader:
         if faults:
             raise ValueError(
                 f"{'; '.join(faults)}. Make a key with Program.setup from the program, policy and "
-                "parameters of the job"
+                "parameters of the job; the key of a family is for Family.verify"
             )
 
 

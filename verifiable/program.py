@@ -183,7 +183,7 @@ class Program(Specification):
         if not arguments:
             raise TypeError("the submission is missing: verify(key, *inputs, submission, ...)")
         *inputs, submission = arguments
-        require_type("submission", submission, Submission)
+        require_type("the last argument, the submission,", submission, Submission)
         self._require_key(key, parameters)
         problem = misnamed(submission, key.header, parameters)
         received = problem or receive(self, submission.y, submission.trace)
@@ -347,7 +347,7 @@ def compile(
 
     Args:
       fn: any function of pytrees that JAX can trace. Arrays that it closes over count as
-        parameters.
+        parameters, with the values that they have now.
       params: pytree of arrays or `ShapeDtypeStruct`s: what the coordinator knows beforehand.
       *inputs: pytrees of arrays or `ShapeDtypeStruct`s: what differs from job to job.
       policy: tolerances and limits.

@@ -115,6 +115,11 @@ def other():
     return job.program, job.model.params, job.inputs
 def pair():
     return mine()[:2]
+def broken():
+    raise KeyError("no checkpoint")
+def word():
+    program, params, inputs = mine()
+    return program, params, (*inputs[:-1], "two")
 """
 
 
@@ -146,6 +151,8 @@ def test_evidence_alone_is_judged_by_a_job_that_the_judge_names(folder):
         (("--job", "of_the_judge:absent"), "has no function absent"),
         (("--job", "of_the_judge:pair"), "must return (program, params, inputs)"),
         (("--job", "of_the_judge:other"), "the evidence is about program"),
+        (("--job", "of_the_judge:broken"), "of_the_judge:broken raised KeyError: 'no checkpoint'"),
+        (("--job", "of_the_judge:word"), "is a str, not an array"),
     ],
 )
 def test_a_job_that_cannot_be_judged_is_one_line_of_error(folder, arguments, message):

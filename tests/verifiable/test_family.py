@@ -184,3 +184,18 @@ def test_another_shape_is_refused_with_those_that_fit():
     with pytest.raises(TypeError, match="the submission is missing"):
         family().verify(key(), commitment=None)  # pyright: ignore[reportArgumentType]
     assert "int32[2,8]" in str(family())
+
+
+def test_a_wrong_order_names_the_argument():
+    """Keys are pytrees of arrays: they must not be taken for inputs without a member."""
+    x, none = tokens(LENGTHS[0]), None
+    for arguments, message in (
+        ((x, key(), none), "key must be a VerifierKey"),
+        ((key(), none, x), "the submission, must be a Submission"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            family().verify(*arguments, commitment=none)  # pyright: ignore
+    with pytest.raises(TypeError, match=r"inputs\[0\] must be an array .* got a list"):
+        family().members[0].prove(parameters(), x.tolist())
+    with pytest.raises(TypeError, match="of a family, the one for the job's inputs"):
+        vf.evidence_of(family(), none, none)  # pyright: ignore

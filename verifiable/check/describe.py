@@ -89,7 +89,8 @@ def warn(found: Analysis) -> None:
     warnings.warn(
         f"{behind:.0%} of the arithmetic is behind discontinuities, where a wrong result is "
         f"indeterminate and never rejected: {', '.join(names[:_SHOWN])}{more}; print(program) "
-        "lists them",
+        "lists them. Compute them after the last product, or write them with arithmetic, "
+        "comparisons and roundings, which are checked",
         IndeterminateWarning,
         stacklevel=3,
     )

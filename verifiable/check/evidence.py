@@ -117,9 +117,10 @@ class Evidence:
         Raises:
           MalformedEncoding: not evidence about a claim or output of this program.
           ValueError: it is about another program.
-          TypeError: `data` is not bytes.
+          TypeError: `data` is not bytes, or `program` is not a `Program`.
         """
         require_type("data", data, bytes)
+        _require_program(program)
         if len(data) < _HEADER or data[:32] != MAGIC:
             raise MalformedEncoding(f"the evidence does not start with the header {MAGIC!r}")
         _require_own("program", data[32:64], program.id)
@@ -157,7 +158,18 @@ class Evidence:
 def _require_own(name: str, theirs: bytes, mine: bytes) -> None:
     """Require that evidence is about the judge's own program or parameters."""
     if theirs != mine:
-        raise ValueError(f"the evidence is about {name} {theirs.hex()}, not {mine.hex()}")
+        raise ValueError(
+            f"the evidence is about {name} {theirs.hex()}, not {mine.hex()}: judge it with the "
+            f"{name} of the job that the commitment was signed for"
+        )
+
+
+def _require_program(program: object) -> None:
+    if not isinstance(program, Specification):
+        raise TypeError(
+            f"program must be a Program, got {type(program).__name__}: evidence is about one "
+            "program; of a family, the one for the job's inputs, family.program(*inputs)"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,7 +202,11 @@ def evidence_of(program: Specification, report: Report, submission: Submission) 
     Raises:
       ValueError: the report does not reject a claim or output: what has the wrong shape, or is not
         what was committed to, is no evidence for others.
+      TypeError: an argument is of another type.
     """
+    _require_program(program)
+    require_type("report", report, Report)
+    require_type("submission", submission, Submission)
     names = [*(c.name for c in program.claims), *(o.name for o in program.outputs)]
     result = next((r for r in report.results if r.name == report.claim), None)
     if report.verdict is not Verdict.REJECT or result is None or report.claim not in names:
@@ -236,6 +252,7 @@ def verify_evidence(
       TypeError: an argument is of another type.
     """
     require_type("evidence", evidence, Evidence)
+    _require_program(program)
     _require_own("program", evidence.program, program.id)
     _require_own("parameters", evidence.parameters, parameter_root(params))
     program.require_normal(params)

@@ -135,6 +135,21 @@ def _difference(what: str, expected: Any, given: Any) -> str:
     return "".join(f"; {part}" for part in parts)
 
 
+def _require_arrays_at_leaves(what: str, expected: Any, given: Any) -> None:
+    """Raise TypeError if a tree differs by what it has in place of an array, such as a list."""
+    try:
+        inside = jax.tree.structure(expected).flatten_up_to(given)
+    except (TypeError, ValueError):
+        return
+    leaves = jax.tree_util.tree_leaves_with_path(expected)
+    for (path, a), x in zip(leaves, inside, strict=True):
+        if jax.tree.structure(x) != jax.tree.structure(a):
+            raise TypeError(
+                f"{what}{jax.tree_util.keystr(path)} must be an array of shape {a.shape} and type "
+                f"{a.dtype}, got a {type(x).__name__}: make an array of it, as jnp.asarray does"
+            )
+
+
 def conform(what: str, expected: Any, given: Any) -> Any:
     """Require a tree of the expected shapes and types, and return it as arrays.
 
@@ -155,6 +170,7 @@ def conform(what: str, expected: Any, given: Any) -> Any:
             raise TypeError(
                 f"{what} must be {names[0]}, got {names[1]}: the program was compiled for {want}"
             )
+        _require_arrays_at_leaves(what, expected, given)
         raise ValueError(
             f"{what} have tree {_short(have)}, the program was compiled for {_short(want)}"
             + _difference(what, expected, given)
@@ -165,7 +181,8 @@ def conform(what: str, expected: Any, given: Any) -> Any:
         if (a.shape, a.dtype) != (b.shape, b.dtype):
             raise ValueError(
                 f"{what}{jax.tree_util.keystr(path)} has shape {b.shape} and type {b.dtype}, "
-                f"the program was compiled for {a.shape} and {a.dtype}"
+                f"the program was compiled for {a.shape} and {a.dtype}: convert it, or compile "
+                "another program for it"
             )
         if is_deleted(x):
             raise ValueError(

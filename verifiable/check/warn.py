@@ -33,8 +33,8 @@ def warned(program: P) -> P:
         )
     if coarse:
         warnings.warn(
-            f"{_listed(coarse)}: weights that were rounded to 8 bits, and above 0.05 to 4 bits, "
-            "are within such a tolerance. Ask for sums in float32 "
+            f"{_listed(coarse)}: such a tolerance passes weights that were rounded to 8 bits, and "
+            "above 0.05 to 4 bits too. Ask for sums in float32 "
             "(preferred_element_type=jnp.float32), and round the result",
             CoarseTolerance,
             stacklevel=3,
