@@ -475,7 +475,7 @@ def test_public_challenge(model: Case) -> None:
 
 
 def test_the_key_holds_no_weight_and_nothing_cheap_to_rebuild() -> None:
-    table = weights(100, WIDTH)
+    table = weights(2 * ROWS, WIDTH)  # so small that a lookup would take more bytes
 
     def fn(p: Any, tokens: Any) -> Any:
         mask = jnp.where(jnp.tril(jnp.ones((ROWS, ROWS), bool)), 0.0, -1e9)
