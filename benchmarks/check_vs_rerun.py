@@ -3,12 +3,13 @@
 `seconds_run` is `jax.jit(fn)(params, x)`: no trace, no commitment. `seconds_check` is the whole
 host call `Program.check`: validation of what the device sent, the compiled check, the verdict.
 `ratio_with_commitment` is the run over `Program.verify`, which also hashes the trace: what a
-coordinator pays. The verifier key is made beforehand; 16 draws unless the case says otherwise; the
-strategy is what `Program.tune` prefers, or another within a tenth of it whose temporaries stay
-within their bar. `temporaries` is what XLA allocates for temporaries of the compiled check, of both
-its parts together, as a fraction of its arguments (trace, key and inputs). The exponents are fitted
-to one layer at 128 tokens, from a width of 512 to one of 4096: least squares of log seconds over
-log width.
+coordinator pays. `commitment_cost` is what `verify` takes beyond `check`, called in turn, over
+BLAKE3 alone of the same bytes on all cores (`seconds_hash`). The verifier key is made beforehand;
+16 draws unless the case says otherwise; the strategy is what `Program.tune` prefers, or another
+within a tenth of it whose temporaries stay within their bar. `temporaries` is what XLA allocates
+for temporaries of the compiled check, of both its parts together, as a fraction of its arguments
+(trace, key and inputs). The exponents are fitted to one layer at 128 tokens, from a width of 512 to
+one of 4096: least squares of log seconds over log width.
 
 The ablation measures the same check without one of its parts, in rounds of its own, so that it
 cannot slow the other measures by what it leaves in the caches: `tiles=rows` has tiles of rows but
@@ -34,6 +35,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from blake3 import blake3
 
 from benchmarks.harness import Row, interleaved_medians
 from protocols.demo import models
@@ -50,6 +52,7 @@ CLAIM = (
 )
 
 MOST = 0.25  # of temporaries, as a fraction of the arguments
+COMMITMENT = 1.15  # times hashing alone
 DRAWS = 16
 FEWER_DRAWS = (4, 8)
 WIDTHS = (512, 1024, 2048, 4096)
@@ -178,6 +181,14 @@ class Run:
         s = self.submission
         return _accepted(compiled.verify(self.key, *self.inputs, s, commitment=s.commitment))
 
+    def hash(self) -> list[bytes]:
+        """BLAKE3 of what `verify` hashes, on all cores."""
+        arrays = jax.tree.leaves((self.submission.y, self.submission.trace.values))
+        return [
+            blake3(np.ravel(a).view(np.uint8).data, max_threads=blake3.AUTO).digest()
+            for a in arrays
+        ]
+
     def temporaries(self, compiled: program.Program) -> tuple[float, int]:
         """Temporaries of a compiled check: as a fraction of its arguments, and in bytes."""
         arguments = CheckArguments.of(
@@ -211,13 +222,19 @@ def measure(model: Model, repeats: int, draws: int = DRAWS) -> Iterator[Row]:
         return interleaved_medians({"run": rerun, **calls}, repeats)
 
     checked = beside_run(check=lambda: run.check(compiled))
-    verified = beside_run(verify=lambda: run.verify(compiled))
+    verified = beside_run(
+        check=lambda: run.check(compiled), verify=lambda: run.verify(compiled), hash=run.hash
+    )
+    beyond = verified["verify"] - verified["check"]
     bars = (None, None) if model.least is None else (f">= {model.least}", f"<= {MOST}")
     share, nbytes = run.temporaries(compiled)
     yield Row(model.name, "seconds_run", checked["run"], "s")
     yield Row(model.name, "seconds_check", checked["check"], "s")
     yield Row(model.name, "ratio", checked["run"] / checked["check"], "1", bars[0])
     yield Row(model.name, "ratio_with_commitment", verified["run"] / verified["verify"], "1")
+    yield Row(model.name, "seconds_hash", verified["hash"], "s")
+    cost_bar = None if model.least is None else f"<= {COMMITMENT}"
+    yield Row(model.name, "commitment_cost", beyond / verified["hash"], "1", cost_bar)
     yield Row(model.name, "temporaries", share, "1", bars[1])
     yield Row(model.name, "temporary_bytes", nbytes, "bytes")
     yield Row(model.name, "key_bytes", key.nbytes, "bytes")

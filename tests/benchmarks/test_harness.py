@@ -238,6 +238,7 @@ def test_the_check_is_measured_against_the_run():
     assert rows["ratio"].value == pytest.approx(seconds)
     assert rows["ratio"].holds is False
     assert rows["ratio_with_commitment"].value > 0
+    assert rows["commitment_cost"].holds is not None
     assert rows["trace_bytes"].value > 0
     assert rows["params_bytes"].value == 4 * (12 * 64**2 + 13 * 64 + 2 * 64)
     ablated = {row.case for row in measured} - {"tiny"}
