@@ -29,7 +29,7 @@ BESIDE = {
     "audits": "errors encoding voting",
 }
 
-FOLDERS = "trace jaxpr claims check merkle bls voting audits".split()
+FOLDERS = "report trace jaxpr claims check merkle bls voting audits".split()
 
 # Root modules and folders of `protocols`, and what each may import of the others.
 PROTOCOLS = {

@@ -1,141 +1,15 @@
-"""Verdicts, and the reports that carry them.
-
-*accept*: everything was checked and passed. *reject*: a commitment, a proof or a test shows a
-wrong answer. *indeterminate*: nothing was shown either way; reschedule, never blame.
-Every reason is one of `REASONS`, a stable code.
-"""
+"""Results: what became of one contraction, one claim, and one run."""
 
 from __future__ import annotations
 
-import enum
 import json
-import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from html import escape
 from typing import Any, Self
 
-from verifiable.errors import Rejected, Undecided
-
-
-class Verdict(enum.StrEnum):
-    """One of three values; never a boolean that a caller forgets to test."""
-
-    ACCEPT = "accept"
-    REJECT = "reject"
-    INDETERMINATE = "indeterminate"
-
-    def __bool__(self) -> bool:
-        """A verdict has no truth value: compare it."""
-        raise TypeError("a verdict has three values: compare it with Verdict.ACCEPT")
-
-
-_SHOWN = 8  # claims of a printed corridor
-
-REASONS: dict[str, str] = {
-    "ok": "every claim and output passed",
-    "trace-structure": "the trace is not a sequence of arrays",
-    "claim-missing": "the trace has fewer claims than the program",
-    "claim-extra": "the trace has more claims than the program",
-    "claim-reordered": "the claims are those of the program in another order",
-    "claim-shape": "a claim has another shape than the program gives it",
-    "claim-dtype": "a claim has another dtype than the program gives it",
-    "claim-nonfinite": "a claim is not finite although its operands are",
-    "claim-range": "a claim is not a value that its operation can have, whatever the operands",
-    "claim-mismatch": "a claim is not the product of its operands",
-    "rounding-mismatch": "a committed rounding is not that of the value before it",
-    "decision-mismatch": "a committed decision is not that of the values before it",
-    "lookup-mismatch": "a committed row is not that of the parameter table",
-    "table-mismatch": "a committed table is not the one that parameters and constants lead to",
-    "decision-ties": "more decisions differ from the verifier's own than rounding explains",
-    "claim-untaken": "a claim of a branch that was not taken is not zero",
-    "commitment-mismatch": "answer and trace are not what was committed to",
-    "other-program": "the device ran another program than the job asked for",
-    "other-parameters": "the device ran with other parameters than the job asked for",
-    "output-structure": "the output is another pytree than the program returns",
-    "output-shape": "an output has another shape than the program gives it",
-    "output-dtype": "an output has another dtype than the program gives it",
-    "output-nonfinite": "an output is not finite although the replayed one is",
-    "output-mismatch": "an output is not the one that the claims lead to",
-    "discontinuous-glue": "a failure that last-bit differences before a discontinuity can explain",
-    "ill-conditioned": "a failure that other rounding of what the verifier replays can explain",
-    "nonfinite-operand": "the verifier's own operands are not finite",
-    "undefined-operand": "a failure where an index or a size is none that the operation defines",
-    "nonfinite-output": "the verifier's own output is not finite",
-    "trip-limit": "a replayed loop ran longer than the policy allows",
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bound:
-    """What the floating-point tests of a run prove.
-
-    Attributes:
-      phi: probability that an honest run is rejected by chance.
-      rows: number of rows tested.
-      draws: random vectors a row, t.
-      limit: L = chi2.isf(phi / rows, draws).
-    """
-
-    phi: float
-    rows: int
-    draws: int
-    limit: float
-
-    def acceptance(self, kappa: float) -> float:
-        """P(chi2_t <= L / kappa^2): how often a row that deviates by kappa sigma passes."""
-        from scipy.special import chdtr  # noqa: PLC0415 - slow to load
-
-        return float(chdtr(self.draws, self.limit / kappa**2)) if kappa > 0 else 1.0
-
-    def kappa(self, miss: float = 1e-9) -> float:
-        """The deviation, in units of sigma, that passes with probability `miss`."""
-        if not 0 < miss < 1:
-            raise ValueError(f"a probability lies between 0 and 1, got {miss}")
-        from scipy.special import gammaincinv  # noqa: PLC0415 - slow to load
-
-        return float((self.limit / (2 * gammaincinv(self.draws / 2, miss))) ** 0.5)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Corridor:
-    """How far a cheat can move one scalar answer on one input. Made by `Program.corridor`.
-
-    Attributes:
-      margin: the answer of an honest run; where its sign decides, what a cheat has to overcome.
-      reach: how far it can be moved, to first order.
-      kappa: deviation of a row, in units of sigma, up to which a cheat may go.
-      shares: name and share of the reach of each claim, largest first.
-      answer: the scalar, as a function of the program's output.
-    """
-
-    margin: float
-    reach: float
-    kappa: float
-    shares: tuple[tuple[str, float], ...]
-    answer: Callable[[Any], Any] = field(repr=False, compare=False)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The corridor without the function; a number that is not finite becomes None."""
-        return {
-            "margin": _finite(self.margin),
-            "reach": _finite(self.reach),
-            "kappa": _finite(self.kappa),
-            "within": self.within,
-            "shares": [[name, _finite(share)] for name, share in self.shares],
-        }
-
-    @property
-    def within(self) -> bool:
-        """Whether a cheat could turn the answer's sign."""
-        return not abs(self.margin) > self.reach
-
-    def __str__(self) -> str:
-        """Margin and reach, and the claims that leave most."""
-        state = "within" if self.within else "outside of"
-        rows = [("claim", "reach"), *((n, f"{x:.2e}") for n, x in self.shares[:_SHOWN])]
-        head = f"margin {self.margin:.3g}, {state} the corridor of {self.reach:.3g}"
-        return f"{head} (kappa {self.kappa:.3g})\n{table(rows)}"
+from verifiable.report.freedom import Bound, Corridor, NearTie
+from verifiable.report.reasons import REASONS, Verdict, require
+from verifiable.report.text import finite, table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,14 +52,6 @@ class Result:
         return self
 
 
-def require(verdict: Verdict, reason: str, message: str) -> None:
-    """Raise `Rejected` or `Undecided` unless the verdict is to accept."""
-    if verdict is Verdict.REJECT:
-        raise Rejected(reason, message)
-    if verdict is not Verdict.ACCEPT:
-        raise Undecided(reason, message)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimResult:
     """What became of one claim or output.
@@ -211,28 +77,6 @@ class ClaimResult:
     discontinuities: tuple[str, ...] = ()
     ties: int = 0
     flips: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NearTie:
-    """A choice from a row of a claim that the tolerance could have decided (`check.near_ties`).
-
-    Attributes:
-      claim: its name.
-      trip: iteration, counted over the scans around the claim.
-      row: of the claim in that iteration.
-      chosen: column that was chosen.
-      other: column that is closest to being chosen instead.
-      kappa: deviation of the row, in units of sigma, that turns it: `Bound.acceptance(kappa)` is
-        how often it would pass.
-    """
-
-    claim: str
-    trip: int
-    row: int
-    chosen: int
-    other: int
-    kappa: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -315,9 +159,9 @@ class Report:
             "reason": self.reason,
             "message": self.message,
             "claim": self.claim,
-            "worst": _finite(self.worst),
+            "worst": finite(self.worst),
             "results": [
-                asdict(r) | {"verdict": r.verdict.value, "worst": _finite(r.worst)}
+                asdict(r) | {"verdict": r.verdict.value, "worst": finite(r.worst)}
                 for r in self.results
             ],
             "coverage": asdict(self.coverage) | {"share": self.coverage.share},
@@ -385,16 +229,3 @@ class Report:
             state = "within-corridor" if c.within else "outside of the corridor"
             lines.append(f"{state}: margin {c.margin:.3g}, reach {c.reach:.3g}")
         return "\n".join(lines)
-
-
-def _finite(x: float) -> float | None:
-    return float(x) if math.isfinite(x) else None
-
-
-def table(rows: list[tuple[str, ...]]) -> str:
-    """Rows as text in aligned columns; the first row is the header."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    padded = ([c.ljust(w) for c, w in zip(row, widths, strict=True)] for row in rows)
-    lines = ["  ".join(row).rstrip() for row in padded]
-    lines.insert(1, "  ".join("-" * w for w in widths))
-    return "\n".join(lines)

@@ -1,0 +1,31 @@
+"""Verdicts, and the reports that carry them.
+
+*accept*: everything was checked and passed. *reject*: a commitment, a proof or a test shows a
+wrong answer. *indeterminate*: nothing was shown either way; reschedule, never blame.
+
+    reasons   `Verdict`, and `REASONS`: the stable codes that say why
+    freedom   what a pass leaves to a cheat: `Bound`, `Corridor`, `NearTie`
+    report    what became of a contraction, a claim, and a run: `Result`, `ClaimResult`, `Report`
+    text      numbers and tables as text
+"""
+
+from __future__ import annotations
+
+from verifiable.report.freedom import Bound, Corridor, NearTie
+from verifiable.report.reasons import REASONS, Verdict, require
+from verifiable.report.report import ClaimResult, Coverage, Report, Result
+from verifiable.report.text import table
+
+__all__ = [
+    "REASONS",
+    "Bound",
+    "ClaimResult",
+    "Corridor",
+    "Coverage",
+    "NearTie",
+    "Report",
+    "Result",
+    "Verdict",
+    "require",
+    "table",
+]

@@ -1,0 +1,19 @@
+"""Numbers and tables as a report writes them."""
+
+from __future__ import annotations
+
+import math
+
+
+def finite(x: float) -> float | None:
+    """The number, or None where it is infinite or NaN, for which JSON has no word."""
+    return float(x) if math.isfinite(x) else None
+
+
+def table(rows: list[tuple[str, ...]]) -> str:
+    """Rows as text in aligned columns; the first row is the header."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    padded = ([c.ljust(w) for c, w in zip(row, widths, strict=True)] for row in rows)
+    lines = ["  ".join(row).rstrip() for row in padded]
+    lines.insert(1, "  ".join("-" * w for w in widths))
+    return "\n".join(lines)
