@@ -125,11 +125,19 @@ class VerifierKey:
         """Write the key to a file that only its owner can read; it must not exist yet.
 
         Raises:
-          FileExistsError: there is a file already.
+          FileExistsError: there is a file already; it is left as it is.
           TypeError: a parameter that the key keeps has a type that safetensors has no name for.
         """
         data = self.to_bytes()
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError as error:
+            raise FileExistsError(
+                error.errno,
+                "a key is never written over another file: choose a new path, or remove the file "
+                "once its epoch has ended",
+                os.fspath(path),
+            ) from error
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
 

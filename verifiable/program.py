@@ -142,6 +142,9 @@ class Program(Specification):
     def setup(self, params: Any, challenge: Challenge) -> VerifierKey:
         """Make the verifier key: everything that the check needs of the parameters.
 
+        The first call also tests the compiled check (`check.self_test`), which takes most of its
+        time; the logger `verifiable` tells the steps at level INFO.
+
         Args:
           params: the parameters that the devices are to use.
           challenge: randomness that no device knows when it commits.

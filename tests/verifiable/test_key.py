@@ -338,7 +338,7 @@ def test_what_exists_is_not_overwritten(kind: str, tmp_path: Path):
         path.symlink_to(target)
         if kind == "link":
             target.write_bytes(b"precious")
-    with pytest.raises(FileExistsError):
+    with pytest.raises(FileExistsError, match=r"choose a new path.*key"):
         tiny_key().save(path)
     if kind == "file":
         assert path.read_bytes() == b"precious"

@@ -164,6 +164,24 @@ def test_a_report_can_be_required():
         report(message="because").require()
 
 
+def test_the_ratio_of_an_error_is_the_named_claims_own():
+    """The largest of all belongs to a claim that was not looked at, or to one that follows."""
+    worse = dataclasses.replace(CLAIMS[1], name="next", worst=1e9)
+    with pytest.raises(Rejected, match=r"layer/dot_general\.2: .*ratio 1\.23e\+03\)"):
+        report(worst=1e9, results=(*CLAIMS, worse)).require()
+    with pytest.raises(Undecided, match=r"allows$"):  # a loop that was cut short has no ratio
+        report(verdict=Verdict.INDETERMINATE, reason="trip-limit", claim="while").require()
+
+
+def test_claims_that_were_not_looked_at_are_explained():
+    left = dataclasses.replace(CLAIMS[1], name="next", verdict=Verdict.INDETERMINATE)
+    made = report(results=(*CLAIMS, left, dataclasses.replace(left, reason="ill-conditioned")))
+    text = "not looked at again since the run is wrong already: 1"
+    assert text in str(made)
+    assert text in made.to_html()
+    assert "looked at again" not in str(report()) + report().to_html()
+
+
 def test_a_report_cannot_be_changed_and_does_not_show_the_answer():
     with pytest.raises(dataclasses.FrozenInstanceError):
         report().verdict = Verdict.ACCEPT  # type: ignore[misc]

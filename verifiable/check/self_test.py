@@ -12,10 +12,14 @@ finds the first equation whose compiled value differs.
 
 A run that is not finite, takes too many steps, or cannot be evaluated op by op proves nothing. Then
 other inputs are tried, and at last the test is skipped.
+
+The test takes most of the time of a first `setup`, so its steps are logged, at level INFO.
 """
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -36,6 +40,8 @@ from verifiable.errors import Miscompiled
 from verifiable.jaxpr.blocks import Array
 from verifiable.jaxpr.effects import is_float
 from verifiable.jaxpr.perturb import Noise
+
+_LOG = logging.getLogger(__name__)
 
 Place = tuple[str, int]  # "claim" or "output", and its index
 Setup = Callable[..., dict[str, Array]]
@@ -110,6 +116,7 @@ def require_right(program: Any, params: Any, setup: Setup, key: Mapping[str, Arr
     """
     if not program.self_test or program.strategy in program.tested:
         return
+    began = time.monotonic()
     for attempt, scale in enumerate(_SCALES):
         try:
             found = _attempt(program, params, setup, key, np.random.default_rng(attempt), scale)
@@ -117,7 +124,10 @@ def require_right(program: Any, params: Any, setup: Setup, key: Mapping[str, Arr
             continue
         if found is not None:
             raise found
+        _LOG.info("self-test passed, after %.1f s", time.monotonic() - began)
         break
+    else:
+        _LOG.info("self-test skipped: no random run could be evaluated, or none was finite")
     program.tested.add(program.strategy)
 
 
@@ -129,6 +139,7 @@ def _attempt(
     rng: np.random.Generator,
     scale: float,
 ) -> Miscompiled | None:
+    _LOG.info("self-test of a new program: a random run is evaluated op by op")
     inputs = jax.tree.map(lambda s: random_array(s, rng, scale), program.inputs)
     with _op_by_op():
         env = program.bind(params, inputs)
@@ -144,6 +155,7 @@ def _attempt(
         values=tuple(values),
     )
     check = program.compiled_check
+    _LOG.info("self-test: the check of that run is compiled")
     found, _ = check.measure(run)
     for i, s in found.statistics.items():
         if not np.all(s.finite_operands):  # as a check would: it may be undecided in float32
@@ -159,6 +171,7 @@ def _attempt(
             key = run.key | setup(moves=False, apply=watch)
             return jax.device_get(check.statistics(replace(run, key=key), apply=watch)[0])
 
+    _LOG.info("self-test: the check is evaluated op by op, %d times", 1 + REPLAYS)
     replays = [measures(replayed(Watch(noise=noise))) for noise in (None, *_noises(program))]
     for place, mine in suspects.items():
         others = [r[place] for r in replays]

@@ -55,9 +55,25 @@ REASONS: dict[str, str] = {
     "trip-limit": "a replayed loop ran longer than the policy allows",
 }
 
+OPEN = frozenset(
+    "discontinuous-glue ill-conditioned nonfinite-operand nonfinite-output trip-limit "
+    "undefined-operand".split()
+)
+"""Reasons that show nothing either way; under any other, an indeterminate claim failed a test."""
+
 
 def require(verdict: Verdict, reason: str, message: str) -> None:
-    """Raise `Rejected` or `Undecided` unless the verdict is to accept."""
+    """Require the verdict to accept.
+
+    Args:
+      verdict: on a run, or on one contraction.
+      reason: a code of `REASONS`, kept by the error.
+      message: what was wrong, for the error's text.
+
+    Raises:
+      Rejected: the verdict is to reject.
+      Undecided: it is anything else than to accept.
+    """
     if verdict is Verdict.REJECT:
         raise Rejected(reason, message)
     if verdict is not Verdict.ACCEPT:

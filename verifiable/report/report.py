@@ -8,7 +8,7 @@ from html import escape
 from typing import Any, Self
 
 from verifiable.report.freedom import Bound, Corridor, NearTie
-from verifiable.report.reasons import REASONS, Verdict, require
+from verifiable.report.reasons import OPEN, REASONS, Verdict, require
 from verifiable.report.text import finite, table
 
 
@@ -59,7 +59,8 @@ class ClaimResult:
     Attributes:
       name: of the claim; outputs are called `output`, with their path.
       verdict: of this claim alone.
-      reason: a code of `REASONS`.
+      reason: a code of `REASONS`. Once a claim is shown wrong, later failures that other rounding
+        may explain are not looked at again: they are indeterminate, with the reason of their test.
       worst: largest statistic as a fraction of its limit.
       row: the row that it belongs to.
       trip: the iteration that it belongs to, counted over the scans around the claim.
@@ -107,7 +108,7 @@ class Report:
       verdict: accept, reject or indeterminate.
       reason: a code of `REASONS`.
       message: what was wrong, where there is more to say than the code.
-      claim: name of the first claim or output that was not accepted.
+      claim: name of the first claim or output that has this verdict, if it is not to accept.
       worst: largest statistic as a fraction of its limit, over everything tested.
       results: what became of each claim, then of each output; none if nothing was checked.
       coverage: what was checked, replayed, and discontinuous; zero if nothing was checked.
@@ -145,8 +146,10 @@ class Report:
           Undecided: indeterminate.
         """
         where = f"{self.claim}: " if self.claim else ""
-        what = self.message or f"{REASONS[self.reason]} (worst ratio {self.worst:.3g})"
-        require(self.verdict, self.reason, where + what)
+        # The ratio of the claim that is named: another may be further beyond its own limit.
+        own = [r.worst for r in self.results if (r.name, r.verdict) == (self.claim, self.verdict)]
+        ratio = f" (worst ratio {own[0]:.3g})" if own else ""
+        require(self.verdict, self.reason, where + (self.message or REASONS[self.reason] + ratio))
         return self
 
     def to_dict(self) -> dict[str, Any]:
@@ -189,10 +192,11 @@ class Report:
             rows.append((r.name, r.verdict.value, r.reason, worst, *place, jumps))
         cells = ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows]
         body = "".join(f"<tr>{row}</tr>" for row in cells)
-        worst = f", worst ratio {self.worst:.3g}" if self.results else ""
+        worst = f", worst ratio of all {self.worst:.3g}" if self.results else ""
+        left = f"<p>{self._left}</p>" if self._left else ""
         return (
             f'<p><b style="color:{colour}">{escape(head)}</b> {escape(self.message)}</p>'
-            f"<p>{self._checked}{worst}</p><table>{body}</table>"
+            f"<p>{self._checked}{worst}</p><table>{body}</table>{left}"
         )
 
     @property
@@ -200,6 +204,13 @@ class Report:
         share = self.coverage.share
         shares = f"checked by claim {share:.1%} of the arithmetic, replayed {1 - share:.1%}"
         return shares if self.results else "nothing was checked"
+
+    @property
+    def _left(self) -> str:
+        undecided = (r for r in self.results if r.verdict is Verdict.INDETERMINATE)
+        left = sum(r.reason not in OPEN for r in undecided)
+        what = "failed a test, and not looked at again since the run is wrong already"
+        return f"{what}: {left}" if left else ""
 
     def __str__(self) -> str:
         """The report as a table."""
@@ -212,6 +223,8 @@ class Report:
         lines = [head, self.message] if self.message else [head]
         if self.results:
             lines.append(table(rows))
+        if self._left:
+            lines.append(self._left)
         lines.append(self._checked)
         ties, flips = (sum(getattr(r, name) for r in self.results) for name in ("ties", "flips"))
         if ties:

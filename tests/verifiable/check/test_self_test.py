@@ -132,7 +132,10 @@ def test_the_test_can_be_left_out(planted: Callable[[str], None]):
     assert key.nbytes
 
 
-def test_a_program_is_tested_once_for_each_strategy(monkeypatch: pytest.MonkeyPatch):
+def test_a_program_is_tested_once_for_each_strategy(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level("INFO", "verifiable")
     calls: list[Any] = []
     real = self_test._attempt
     monkeypatch.setattr(
@@ -142,6 +145,9 @@ def test_a_program_is_tested_once_for_each_strategy(monkeypatch: pytest.MonkeyPa
     for p in (one, one, one.with_policy(replace(FEW, phi=1e-8)), replace(one, strategy=Strategy())):
         p.setup(W, challenge.secret())
     assert len(calls) == len(set(calls)) == len({one.strategy, Strategy()})
+    steps = [message.split(",")[0] for message in caplog.messages]
+    assert steps[0] == "self-test of a new program: a random run is evaluated op by op"
+    assert steps.count("self-test passed") == len(calls)
 
 
 def constant_rows(w: Any, x: Any) -> Any:
