@@ -26,15 +26,12 @@ from jax import lax
 from verifiable.check.partition import Analysis
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Atom, Block, Env, Equation, Var
-from verifiable.jaxpr.effects import is_float
+from verifiable.jaxpr.effects import MOVES, is_float
 
 FEW = 32  # a row of more numbers does not cancel as a whole
 
-_MOVES = frozenset(
-    """
-    broadcast_in_dim concatenate convert_element_type copy copy_p dynamic_slice expand_dims gather
-    neg reshape rev slice squeeze stop_gradient transpose
-    """.split()
+_MOVES = MOVES | frozenset(
+    "concatenate convert_element_type dynamic_slice gather neg stop_gradient".split()
 )
 _SUMS = frozenset({"reduce_sum", "cumsum", "reduce_window_sum"})
 _PRODUCTS = frozenset({"dot_general", "conv_general_dilated"})

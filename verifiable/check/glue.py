@@ -18,14 +18,12 @@ import jax.numpy as jnp
 from verifiable.check.tiling.rules import ELEMENTWISE
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Atom, Block, Env, Equation, Var
+from verifiable.jaxpr.effects import MOVES
 from verifiable.jaxpr.graph import uses
 
-_MOVES = frozenset(
-    """
-    broadcast_in_dim concatenate copy copy_p device_put dynamic_slice dynamic_update_slice
-    expand_dims gather opt_barrier optimization_barrier pad reshape rev slice split squeeze tile
-    transpose unstack
-    """.split()
+_MOVES = MOVES | frozenset(
+    "concatenate device_put dynamic_slice dynamic_update_slice gather opt_barrier "
+    "optimization_barrier pad split tile unstack".split()
 )
 # Inputs of these that are moved; of the others, all.
 _MOVED = {

@@ -19,12 +19,9 @@ from jax import lax
 
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Equation, Var
-from verifiable.jaxpr.effects import is_float
+from verifiable.jaxpr.effects import MOVES, is_float
 from verifiable.jaxpr.graph import Graph
 
-_MOVES = frozenset(
-    "broadcast_in_dim copy copy_p expand_dims reshape rev slice squeeze transpose".split()
-)
 _LOGIC = frozenset({"and", "not", "or"})
 _FAR = 1e30  # stands for an infinite difference
 
@@ -53,7 +50,7 @@ def _is_soft(reader: Equation, variable: Var) -> bool:
         return numbers and predicate is variable
     if kind == "convert_element_type":
         return is_float(reader.outputs[0].dtype)
-    return kind in _MOVES | _LOGIC
+    return kind in MOVES | _LOGIC
 
 
 def apply(equation: Equation, values: Sequence[Array]) -> list[Array]:

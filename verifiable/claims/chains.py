@@ -20,7 +20,7 @@ from verifiable.claims.form import Proposal, View
 from verifiable.claims.product import CHOICES, CONTRACTIONS
 from verifiable.claims.rounding import Rounding, RoundingStep
 from verifiable.jaxpr.blocks import Equation, Literal, Var
-from verifiable.jaxpr.effects import FLOAT8, HALF_PRECISION, Effect, effects_of, precision
+from verifiable.jaxpr.effects import FLOAT8, HALF_PRECISION, MOVES, Effect, effects_of, precision
 from verifiable.jaxpr.graph import Graph
 
 STEPS = frozenset("convert_element_type reduce_precision round floor ceil clamp max min".split())
@@ -30,12 +30,7 @@ _TARGETS = HALF_PRECISION | FLOAT8 | {"float32"}
 _INTEGERS = frozenset({"int8", "uint8", "int16", "uint16", "int32", "uint32"})
 
 # Primitives that may stand between the equation that computes a narrow operand and a contraction.
-_MOVES = frozenset(
-    """
-    broadcast_in_dim convert_element_type copy copy_p expand_dims reshape rev slice split squeeze
-    stop_gradient transpose
-    """.split()
-)
+_MOVES = MOVES | {"convert_element_type", "split", "stop_gradient"}
 
 
 class RoundingChain(NamedTuple):

@@ -42,7 +42,7 @@ from verifiable.claims.freivalds import Projection
 from verifiable.claims.statistic import Deviation, Statistic, deviation, first
 from verifiable.field import F61, Field
 from verifiable.jaxpr.blocks import Array, Atom, Equation, Var
-from verifiable.jaxpr.effects import FLOAT8, FLOATS, is_float
+from verifiable.jaxpr.effects import FLOAT8, FLOATS, SPREADS, is_float
 
 KINDS = slices.KINDS
 WORD = 16
@@ -52,9 +52,7 @@ COPIES = 4
 
 _ROWS = 4096  # that are fingerprinted at once
 _TYPES = FLOATS | FLOAT8 | {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
-_MOVES = frozenset(
-    "broadcast_in_dim copy copy_p expand_dims reshape squeeze stop_gradient transpose".split()
-)
+_MOVES = SPREADS | {"stop_gradient", "transpose"}
 
 
 def saves(rows: int, row_bytes: int, gathered: int) -> bool:

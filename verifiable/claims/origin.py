@@ -33,15 +33,12 @@ from verifiable.claims.extremes import tiny
 from verifiable.claims.form import View
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Atom, Env, Equation, Literal, Var
-from verifiable.jaxpr.effects import FLOATS
+from verifiable.jaxpr.effects import FLOATS, MOVES
 
 MOST = 128  # equations that are followed
 SMALL = 2.0**-20  # an eps at which bounds are proportional to it
 
-_MOVES = frozenset(
-    "broadcast_in_dim concatenate copy copy_p dynamic_slice expand_dims gather pad reshape rev "
-    "select_n slice squeeze transpose".split()
-)
+_MOVES = MOVES | {"concatenate", "dynamic_slice", "gather", "pad", "select_n"}
 _RISING = frozenset("clamp cummax cummin max min reduce_max reduce_min sort".split())
 _SUMS = frozenset({"cumsum", "reduce_sum", "reduce_window_sum"})
 _SAME = frozenset({"abs", "convert_element_type", "neg", "optimization_barrier"})

@@ -38,12 +38,11 @@ from jax import lax
 from verifiable.claims.origin import Origin
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Atom, Equation, Var
-from verifiable.jaxpr.effects import HALF_PRECISION, Effect, effects_of
+from verifiable.jaxpr.effects import HALF_PRECISION, SPREADS, Effect, effects_of
 
 BEYOND = 4.0
 SINGLE = 8 * 2.0**-24  # what an operation in float32 loses
 
-_MOVES = frozenset("broadcast_in_dim copy copy_p expand_dims reshape squeeze".split())
 _ALONG = frozenset({"reduce_max", "reduce_min", "reduce_sum"})
 _ALONE = frozenset(
     "abs add convert_element_type div exp integer_pow logistic max min mul neg "
@@ -100,7 +99,7 @@ def _follows(equation: Equation) -> bool:
     if equation.kind in ("reshape", "squeeze"):
         last = first.shape[-1:]
         return last == (1,) or last == equation.outputs[0].shape[-1:]
-    return equation.kind in _MOVES | _ALONE
+    return equation.kind in SPREADS | _ALONE
 
 
 def errors(origin: Origin, leaves: Sequence[Array], *, rounded: bool) -> RowErrors:
@@ -117,7 +116,7 @@ def errors(origin: Origin, leaves: Sequence[Array], *, rounded: bool) -> RowErro
     for number, equation in enumerate(origin.equations):
         given = [_read(found, a) for a in equation.inputs]
         [out] = equation.outputs
-        if equation.kind in _MOVES:
+        if equation.kind in SPREADS:
             found[out] = _moved(equation, given[0], number)
             continue
         last = equation is origin.equations[-1] and not rounded

@@ -44,8 +44,8 @@ class Effect(enum.Enum):
 
 HALF_PRECISION = frozenset({"float16", "bfloat16"})
 FLOATS = HALF_PRECISION | {"float32", "float64"}
-# Types of operands only: no device adds or multiplies in them, or flushes their subnormal numbers.
 TABLE = "table"  # of an equation that `check.tables` adds: it returns its operand
+# Types of operands only: no device adds or multiplies in them, or flushes their subnormal numbers.
 FLOAT8 = frozenset({"float8_e4m3fn", "float8_e5m2"})
 
 
@@ -76,6 +76,13 @@ PRIMITIVES: Mapping[Effect, frozenset[str]] = {
         round sign sort top_k
     """),
 }
+
+# Moves: each element of the result is one of the operand's. A module that follows moves adds to one
+# of these the primitives that its own question allows, such as casts, or those with more operands.
+SPREADS = _names("broadcast_in_dim copy copy_p expand_dims reshape squeeze")
+"""All elements, in their order; some may be repeated."""
+MOVES = SPREADS | _names("rev slice transpose")
+"""All elements or some, in any order."""
 
 # Complex numbers are compared by their real parts first, so a last bit of these may flip a choice.
 _ORDERING = _names("""

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from verifiable.jaxpr.blocks import Atom, Equation, Literal, Var
-from verifiable.jaxpr.effects import FLOATS, is_float
+from verifiable.jaxpr.effects import FLOATS, MOVES, is_float
 from verifiable.jaxpr.sums import terms
 
 
@@ -44,11 +44,11 @@ Producers = Mapping[Var, Equation]
 # Operands of products are rounded to bfloat16 on some devices, unless the program asks for more.
 _OPERAND = 2**8
 
-_MOVES = frozenset(
+_MOVES = MOVES | frozenset(
     """
-    broadcast_in_dim concatenate convert_element_type copy copy_p cummax cummin dynamic_slice
-    dynamic_update_slice expand_dims max min optimization_barrier pad reduce_max reduce_min reshape
-    rev select_n slice sort split squeeze stack stop_gradient tile transpose unstack
+    concatenate convert_element_type cummax cummin dynamic_slice dynamic_update_slice max min
+    optimization_barrier pad reduce_max reduce_min select_n sort split stack stop_gradient tile
+    unstack
     """.split()
 )
 
