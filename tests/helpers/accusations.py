@@ -5,6 +5,7 @@ from __future__ import annotations
 from verifiable import trace
 from verifiable.check.accused import accused_of
 from verifiable.check.evidence import Evidence
+from verifiable.check.specification import Target
 from verifiable.program import Program
 from verifiable.submission import Submission
 
@@ -28,5 +29,5 @@ def against(
         index=index,
         trip=trip,
         row=row,
-        opening=committed.open(accused_of(program, output, index).leaves),
+        opening=committed.open(accused_of(program, Target(output, index)).leaves),
     )

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from verifiable.check import operands, replay
-from verifiable.check.specification import Specification
+from verifiable.check.specification import Specification, Target
 from verifiable.claims.claim import Claim
 from verifiable.claims.statistic import Deviation
 from verifiable.errors import MalformedEncoding
@@ -30,30 +30,30 @@ class Accused:
 
     Attributes:
       program: the judge's.
-      output: whether it is an output; else a claim.
-      index: of the claim or output.
+      target: which one.
     """
 
     program: Specification
-    output: bool
-    index: int
+    target: Target
 
     @property
     def claim(self) -> Claim:
         """The accused claim."""
-        return self.program.claims[self.index]
+        return self.program.claims[self.target.index]
 
     @cached_property
-    def part(self) -> operands.Part:
+    def needs(self) -> operands.Needs:
         """What the accused value is replayed from."""
         block, analysis = self.program.function.block, self.program.analysis
-        claims, outputs = ([], [block.outputs[self.index]]) if self.output else ([self.index], [])
+        output, index = self.target.output, self.target.index
+        claims, outputs = ([], [block.outputs[index]]) if output else ([index], [])
         return operands.needed(block, analysis, claims, outputs, keyed=False)
 
     @cached_property
     def tensors(self) -> frozenset[int]:
         """The accused tensor and those that its operands read, by index in the layout."""
-        return self.part.reads | {self.index + self.output * len(self.program.claims)}
+        output, index = self.target.output, self.target.index
+        return self.needs.reads | {index + output * len(self.program.claims)}
 
     @cached_property
     def leaves(self) -> list[int]:
@@ -67,7 +67,7 @@ class Accused:
         They are arguments of a compiled replay: as constants, XLA would compute with them at once.
         """
         env = self.program.bind(params, inputs)
-        needed = self.part.variables
+        needed = self.needs.variables
         return [env[v] if v in needed else None for v in self.program.function.block.inputs]
 
     @cached_property
@@ -138,22 +138,22 @@ class Accused:
         env = {v: x for v, x in zip(block.inputs, arguments, strict=True) if x is not None}
         claimed = {i: jnp.asarray(x) for i, x in given.items() if i < count}
         context = replay.context_of(program, vectors or {}, claimed)
-        found = operands.measure(block, self.part, context, env, measure, apply)
-        if self.output:
-            theirs = jnp.asarray(given[count + self.index])
-            return program.deviation(self.index, theirs, env)
-        return operands.flattened(found[self.index], self.claim)
+        found = operands.measure(block, self.needs, context, env, measure, apply)
+        output, index = self.target.output, self.target.index
+        if output:
+            return program.deviation(index, jnp.asarray(given[count + index]), env)
+        return operands.flattened(found[index], self.claim)
 
 
-def accused_of(program: Specification, output: bool, index: int) -> Accused:
+def accused_of(program: Specification, target: Target) -> Accused:
     """What judges of a claim or output need; made once, and kept by the program.
 
     Raises:
       MalformedEncoding: there is no such claim or output.
     """
-    if not index < len(program.outputs if output else program.claims):
+    if not target.index < len(program.outputs if target.output else program.claims):
         raise MalformedEncoding("the evidence is about a claim or output that does not exist")
-    found: Accused | None = program.accused.get((output, index))
+    found: Accused | None = program.accused.get(target)
     if found is None:
-        found = program.accused[output, index] = Accused(program, output, index)
+        found = program.accused[target] = Accused(program, target)
     return found

@@ -6,7 +6,7 @@
     narrow_sums      the longest sums in narrow types since it was last exact (`jaxpr.sums`);
     discontinuities  one of these equations flipped because of a last-bit difference;
     sources          inputs of the function that an exact float was moved from;
-    ties             comparisons of exact floats before it, which flip where these are subnormal
+    flushable        comparisons of exact floats before it, which flip where these are subnormal
                      (`subnormal`);
     loops            replayed loops before it, which the verifier may cut short.
 
@@ -51,7 +51,7 @@ class Fact:
     narrow_sums: frozenset[NarrowSum] = frozenset()
     discontinuities: frozenset[str] = NOTHING
     sources: frozenset[Var] = frozenset()
-    ties: frozenset[str] = NOTHING
+    flushable: frozenset[str] = NOTHING
     loops: frozenset[str] = NOTHING
 
     @property
@@ -67,7 +67,7 @@ class Fact:
             self.narrow_sums | other.narrow_sums,
             self.discontinuities | other.discontinuities,
             self.sources | other.sources,
-            self.ties | other.ties,
+            self.flushable | other.flushable,
             self.loops | other.loops,
         )
 
@@ -76,7 +76,7 @@ class Fact:
         return replace(
             self,
             discontinuities=self.discontinuities | other.discontinuities,
-            ties=self.ties | other.ties,
+            flushable=self.flushable | other.flushable,
             loops=self.loops | other.loops,
         )
 
@@ -103,7 +103,7 @@ class Forward:
       claims: by equation.
       discontinuities: names of equations where a last-bit difference may flip a value.
       bounds: of values for which floats are exact; see `jaxpr.integers`.
-      ties: by name of a comparison of exact floats, the inputs that these were moved from.
+      flushable: by name of a comparison of exact floats, the inputs that these were moved from.
     """
 
     graph: Graph
@@ -112,7 +112,7 @@ class Forward:
     claims: dict[Equation, Claimed] = field(default_factory=dict)
     discontinuities: set[str] = field(default_factory=set)
     bounds: dict[Var, integers.FixedPoint | None] = field(default_factory=dict)
-    ties: dict[str, frozenset[Var]] = field(default_factory=dict)
+    flushable: dict[str, frozenset[Var]] = field(default_factory=dict)
 
     @staticmethod
     def over(block: Block, known_inputs: int, draws: int) -> Forward:
@@ -210,8 +210,8 @@ class Forward:
             if rounded or effect not in moves or not is_float(v.dtype):
                 fact = replace(fact, sources=frozenset())
             if joined.sources and effect is Effect.DISCONTINUOUS and not rounded:
-                self.ties[equation.name] = joined.sources
-                fact = replace(fact, ties=fact.ties | {equation.name})
+                self.flushable[equation.name] = joined.sources
+                fact = replace(fact, flushable=fact.flushable | {equation.name})
             if not rounds.get(effect, arithmetic):
                 fact = replace(fact, rounding_dtypes=NOTHING, narrow_sums=frozenset())
             elif effect not in (Effect.EXACT, Effect.UNDEFINED):
@@ -233,8 +233,8 @@ class Forward:
         """Facts about the outputs of a sort whose keys are exact."""
         keys = reduce(Fact.join, (self.fact(a) for a in keys_of(equation)))
         if keys.sources:
-            self.ties[equation.name] = keys.sources
-            keys = replace(keys, ties=keys.ties | {equation.name})
+            self.flushable[equation.name] = keys.sources
+            keys = replace(keys, flushable=keys.flushable | {equation.name})
         known = all(self.known(a) for a in equation.inputs)
         for v, atom in zip(equation.outputs, equation.inputs, strict=True):
             self.facts[v] = replace(self.fact(atom).under(keys), known=known).under(guard)

@@ -37,7 +37,7 @@ from verifiable.challenge import secret
 from verifiable.check import settings
 from verifiable.check.accused import Accused, accused_of
 from verifiable.check.known import SIZES
-from verifiable.check.specification import Specification
+from verifiable.check.specification import Specification, Target
 from verifiable.check.spread import MANY, Rows, Sizes, as_wholes, changes, decide, distances
 from verifiable.check.trees import parameter_root
 from verifiable.claims import freivalds
@@ -130,7 +130,7 @@ class Evidence:
         output, index = bool(place[0]), int.from_bytes(place[1:5], "big")
         leaves: list[bytes] = []
         start = _HEADER
-        for leaf in accused_of(program, output, index).leaves:
+        for leaf in accused_of(program, Target(output, index)).leaves:
             rows = program.layout.rows_of(leaf)
             size = (rows.stop - rows.start) * program.layout.tensors[rows.tensor].row_bytes
             leaves.append(data[start : start + size])
@@ -225,7 +225,7 @@ def evidence_of(program: Specification, report: Report, submission: Submission) 
         index=index,
         trip=result.trip,
         row=result.row or 0,
-        opening=committed.open(accused_of(program, output, index).leaves),
+        opening=committed.open(accused_of(program, Target(output, index)).leaves),
     )
 
 
@@ -259,7 +259,7 @@ def verify_evidence(
     with settings.neutral(compiled=True):
         # Before float64 is enabled, so that 64-bit arrays become those that JAX makes of them.
         params, inputs = program.conform_params(params), program.conform_inputs(inputs)
-        accused = accused_of(program, evidence.output, evidence.index)
+        accused = accused_of(program, Target(evidence.output, evidence.index))
         return _Trial(accused, evidence, params, inputs).judge()
 
 

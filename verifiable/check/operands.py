@@ -29,13 +29,13 @@ from verifiable.jaxpr.graph import uses
 
 Measure = Callable[[Claim, Env, Context], Any]
 Alter = Callable[[Array, str, Array | None], Array]
-Place = tuple[Equation, Claim]
+Later = tuple[Equation, Claim]
 
-PLACE = -1  # index of what is measured at a place
+LATER = -1  # index of what is measured before a later equation
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Part:
+class Needs:
     """What some claims and outputs need of a program.
 
     Attributes:
@@ -44,12 +44,12 @@ class Part:
       variables: all that are needed: evaluated here, held by the key, or given.
       reads: indices of the claims whose values are read.
       keyed: whether a key holds the known values that are not rebuilt.
-      place: an equation, outside of branches, before which a claim is measured once more; then
+      later: an equation, outside of branches, before which a claim is measured once more; then
         nothing else is measured.
     """
 
     analysis: Analysis
-    place: Place | None = None
+    later: Later | None = None
     claims: frozenset[int]
     variables: frozenset[Var]
     reads: frozenset[int]
@@ -72,8 +72,8 @@ def needed(
     outputs: Iterable[Atom] = (),
     *,
     keyed: bool = True,
-    place: Place | None = None,
-) -> Part:
+    later: Later | None = None,
+) -> Needs:
     """What the operands of some claims, and some outputs, need.
 
     Args:
@@ -82,21 +82,21 @@ def needed(
       claims: indices of claims.
       outputs: outputs of the block.
       keyed: whether a key holds the known values that are not rebuilt; else they are evaluated.
-      place: see `Part`.
+      later: see `Needs`.
     """
-    search = _Search(analysis, frozenset(claims), keyed, place and place[0], set(), set())
+    search = _Search(analysis, frozenset(claims), keyed, later and later[0], set(), set())
     search.want(outputs)
     before = -1
     while len(search.variables) != before:  # a carry may need another carry
         before = len(search.variables)
         search.block(block)
-    return Part(
+    return Needs(
         analysis=analysis,
         claims=search.claims,
         variables=frozenset(search.variables),
         reads=frozenset(search.reads),
         keyed=keyed,
-        place=place,
+        later=later,
     )
 
 
@@ -105,7 +105,7 @@ class _Search:
     analysis: Analysis
     claims: frozenset[int]
     keyed: bool
-    place: Equation | None
+    later: Equation | None
     variables: set[Var]
     reads: set[int]
 
@@ -122,7 +122,7 @@ class _Search:
     def block(self, block: Block) -> None:
         for equation in reversed(block.equations):
             claim = self.analysis.by_equation.get(equation)
-            if equation is self.place:
+            if equation is self.later:
                 self.want(equation.inputs)
             if claim is not None:
                 if claim.index in self.claims:
@@ -165,7 +165,7 @@ class _Search:
 
 def measure(
     block: Block,
-    part: Part,
+    needs: Needs,
     context: Context,
     env: Env,
     measure: Measure,
@@ -176,7 +176,7 @@ def measure(
 
     Args:
       block: the outermost block; its inputs that are needed and not held by the key are in `env`.
-      part: from `needed`.
+      needs: from `needed`.
       context: of the check, inside the outermost frame.
       env: values by variable; this function writes to it.
       measure: `(claim, env, context) -> pytree`; the operands of the claim are in `env`.
@@ -188,15 +188,15 @@ def measure(
       What `measure` returned by index of the claim, stacked over the trips of the scans around it;
       zeros where a branch was not taken.
     """
-    walk = _Walk(part, measure, apply, alter)
-    if part.keyed:
-        walk.enter(part.analysis.frame, context, env)
+    walk = _Walk(needs, measure, apply, alter)
+    if needs.keyed:
+        walk.enter(needs.analysis.frame, context, env)
     return walk.block(block, context, env)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Walk:
-    part: Part
+    needs: Needs
     measure: Measure
     apply: interpret.Apply
     alter: Alter
@@ -205,30 +205,30 @@ class _Walk:
         """Alter the inexact values that the key holds for a frame."""
         changes = context.changes or [None] * len(frame.kept)
         for i, (v, change) in enumerate(zip(frame.kept, changes, strict=True)):
-            if not self.part.analysis.facts[v].exact:
+            if not self.needs.analysis.facts[v].exact:
                 env[v] = self.alter(env[v], f"kept/{frame.depth}/{i}", change)
 
     def block(self, block: Block, context: Context, env: Env) -> dict[int, Any]:
-        analysis, found, place = self.part.analysis, {}, self.part.place
+        analysis, found, later = self.needs.analysis, {}, self.needs.later
         for equation in block.equations:
-            if place is not None and equation is place[0]:
-                found[PLACE] = self.measure(place[1], env, context)
+            if later is not None and equation is later[0]:
+                found[LATER] = self.measure(later[1], env, context)
             claim = analysis.by_equation.get(equation)
             if claim is not None:
-                if claim.index in self.part.claims:
+                if claim.index in self.needs.claims:
                     if claim.replays_itself:
                         interpret.replay(equation, env, self.apply)
-                    if place is None:
+                    if later is None:
                         found[claim.index] = self.measure(claim, env, context)
-                if any(v in self.part.variables for v in equation.outputs):
+                if any(v in self.needs.variables for v in equation.outputs):
                     outputs = claim.outputs(context.claimed[claim.index], env)
                     interpret.write(env, equation.outputs, outputs)
-            elif self.part.keyed and analysis.known(equation) and equation.bodies:
+            elif self.needs.keyed and analysis.known(equation) and equation.bodies:
                 continue
             elif equation.kind in ("scan", "cond"):
                 several = self.scan if equation.kind == "scan" else self.switch
                 found |= several(equation, context, env)
-            elif not any(self.part.evaluates(v) for v in equation.outputs):
+            elif not any(self.needs.evaluates(v) for v in equation.outputs):
                 continue
             elif equation.kind == "while":
                 limit = context.policy.trip_limit
@@ -241,16 +241,16 @@ class _Walk:
     def scan(self, equation: Equation, context: Context, env: Env) -> dict[int, Any]:
         [body] = equation.bodies
         count = equation.params["num_carry"]
-        slots = [self.part.evaluates(v) for v in body.inputs]
-        stacked = [self.part.evaluates(v) for v in equation.outputs[count:]]
-        inside = [c.index for c in self.part.analysis.claims_in(body)]
-        idle = self.part.claims.isdisjoint(inside)
-        if self.part.place is not None:
-            idle = self.part.place[0] not in body.walk()
+        slots = [self.needs.evaluates(v) for v in body.inputs]
+        stacked = [self.needs.evaluates(v) for v in equation.outputs[count:]]
+        inside = [c.index for c in self.needs.analysis.claims_in(body)]
+        idle = self.needs.claims.isdisjoint(inside)
+        if self.needs.later is not None:
+            idle = self.needs.later[0] not in body.walk()
         if idle and not any(slots[:count] + stacked):
             return {}
         wanted = list(itertools.compress(body.outputs, slots[:count] + stacked))
-        frame, residual = context.children[equation] if self.part.keyed else (None, None)
+        frame, residual = context.children[equation] if self.needs.keyed else (None, None)
         claimed = {i: context.claimed[i] for i in inside if i in context.claimed}
 
         def step(inner: Env, slices: Any) -> tuple[list[Array], dict[int, Any]]:
@@ -275,9 +275,9 @@ class _Walk:
         return found
 
     def switch(self, equation: Equation, context: Context, env: Env) -> dict[int, Any]:
-        wanted = [self.part.evaluates(v) for v in equation.outputs]
-        inside = [c.index for body in equation.bodies for c in self.part.analysis.claims_in(body)]
-        if not any(wanted) and self.part.claims.isdisjoint(inside):
+        wanted = [self.needs.evaluates(v) for v in equation.outputs]
+        inside = [c.index for body in equation.bodies for c in self.needs.analysis.claims_in(body)]
+        if not any(wanted) and self.needs.claims.isdisjoint(inside):
             return {}
 
         def branch(body: Block) -> tuple[list[Array], dict[int, Any]]:
@@ -298,8 +298,8 @@ class _Walk:
         op by op in double precision, its branches and iterations may have different types.
         """
         found: dict[int, Any] = {}
-        claims = {c.index: c for c in self.part.analysis.by_equation.values()}
-        for index in self.part.claims.intersection(indices):
+        claims = {c.index: c for c in self.needs.analysis.by_equation.values()}
+        for index in self.needs.claims.intersection(indices):
             claim, value = claims[index], context.claimed[index]
             trips = value.shape[: value.ndim - len(claim.output.shape)]
             found[index] = jax.tree.map(

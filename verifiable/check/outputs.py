@@ -33,7 +33,7 @@ class Output:
       narrow_sums: replayed sums in a narrow type since it was last exact.
       replays_inexactly: whether the replayed output may differ from the device's in rounding.
       discontinuities: names of discontinuous equations before it.
-      ties: names of comparisons before it that flip where their operands are subnormal.
+      flushable: names of comparisons before it that flip where their operands are subnormal.
       loops: names of replayed loops before it.
       cancellation: how the terms of the last sums before it are found; None if there are none.
     """
@@ -43,7 +43,7 @@ class Output:
     narrow_sums: frozenset[NarrowSum] = frozenset()
     replays_inexactly: bool
     discontinuities: frozenset[str]
-    ties: frozenset[str] = frozenset()
+    flushable: frozenset[str] = frozenset()
     loops: frozenset[str]
     cancellation: Cancellation | None = None
 

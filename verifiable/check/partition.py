@@ -73,7 +73,7 @@ class Analysis:
       unread: equations that nothing in the check reads, such as a gather whose product is a claim.
       loops: replayed `while` equations outside of other such loops.
       discontinuities: names of equations where a last-bit difference may flip a value.
-      ties: by name of a comparison of exact floats, the inputs that these were moved from.
+      flushable: by name of a comparison of exact floats, the inputs that these were moved from.
       checked: operations of claimed contractions.
       replayed: operations that the check replays.
       products: by name of a replayed product, its operations and why it is no claim.
@@ -86,7 +86,7 @@ class Analysis:
     unread: set[Equation]
     loops: set[Equation]
     discontinuities: tuple[str, ...]
-    ties: Mapping[str, frozenset[Var]]
+    flushable: Mapping[str, frozenset[Var]]
     checked: int
     replayed: int
     products: Mapping[str, tuple[int, str]]
@@ -168,7 +168,7 @@ def analyse(block: Block, known_inputs: int, draws: int) -> Analysis:
         unread=unread,
         loops={e for e in loops if e not in inside},
         discontinuities=tuple(sorted(forward.discontinuities)),
-        ties=forward.ties,
+        flushable=forward.flushable,
         checked=checked,
         replayed=arithmetic.replayed(block, forward, claims, unread, 1),
         products={
@@ -232,7 +232,7 @@ def _claim(
         rounding_dtypes=found.before.rounding_dtypes,
         narrow_sums=found.before.narrow_sums,
         discontinuities=found.before.discontinuities,
-        ties=found.before.ties,
+        flushable=found.before.flushable,
         loops=found.before.loops,
         transpose=reader if reader is not None and reader.kind == "transpose" else None,
     )

@@ -47,7 +47,7 @@ import numpy as np
 
 from verifiable.check import flips, known, operands, outputs, replay
 from verifiable.check.key_layout import KeyLayout
-from verifiable.check.specification import Specification
+from verifiable.check.specification import Specification, Target
 from verifiable.check.spread import (
     DEVICE,
     Again,
@@ -80,10 +80,10 @@ class SecondLook:
 
     program: Specification
     key: KeyLayout = field(repr=False)
-    _parts: dict[tuple[str, int], operands.Part] = field(default_factory=dict, repr=False)
-    _compiled: dict[tuple[str, int], Callable[..., Array]] = field(default_factory=dict, repr=False)
-    _plain: dict[tuple[str, int], Callable[..., Array]] = field(default_factory=dict, repr=False)
-    _numbers: dict[tuple[str, int], tuple[Any, Any]] = field(default_factory=dict, repr=False)
+    _needed: dict[Target, operands.Needs] = field(default_factory=dict, repr=False)
+    _compiled: dict[Target, Callable[..., Array]] = field(default_factory=dict, repr=False)
+    _plain: dict[Target, Callable[..., Array]] = field(default_factory=dict, repr=False)
+    _numbers: dict[Target, tuple[Any, Any]] = field(default_factory=dict, repr=False)
     _retests: dict[int, Callable[..., Statistic]] = field(default_factory=dict, repr=False)
 
     def on(self, arguments: Any) -> Again:
@@ -100,16 +100,15 @@ class SecondLook:
             reads=self.reads,
         )
 
-    def look(self, arguments: Any, index: int, output: bool, *, strict: bool = False) -> Look:
+    def look(self, arguments: Any, target: Target, *, strict: bool = False) -> Look:
         """Look at a claim or output again.
 
         Args:
           arguments: `compiled.CheckArguments` of the run.
-          index: of a claim with a tolerance, or of an output of floats.
-          output: whether it is an output.
+          target: a claim with a tolerance, or an output of floats.
           strict: whether only what other rounding does is allowed, and no tolerance.
         """
-        target = ("output" if output else "claim", index)
+        output, index = target.output, target.index
         with jax.enable_x64(True):
             draw, wide, own, distance = self._centres(target, arguments)
             moves = functools.partial(changes, draw, own, moves=wide.moves)
@@ -141,21 +140,21 @@ class SecondLook:
           most: how many flips they may have.
         """
         with jax.enable_x64(True):
-            found = [self._centres(("claim", i), arguments) for i in indices]
+            found = [self._centres(Target(output=False, index=i), arguments) for i in indices]
             count = sum(int(np.count_nonzero(distance > 0)) for *_, distance in found)
             others = zip(*(turned(own, draw) for draw, _, own, _ in found), strict=True)
             return not flips.explained(count, most, map(sum, others))
 
-    def unfounded(self, arguments: Any, index: int, output: bool) -> Look:
+    def unfounded(self, arguments: Any, target: Target) -> Look:
         """Whether a claim or output has numbers where no replay has any: `Form.unfounded`.
 
         Arguments as of `look`. A row is shown wrong iff it is so for both centres, compiled as a
         device does it, and in MANY perturbed replays, because of the same element.
         """
-        target = ("output" if output else "claim", index)
-        part, given = self._given(target, arguments)
+        output, index = target.output, target.index
+        needs, given = self._given(target, arguments)
         if target not in self._numbers:
-            replayed = functools.partial(self._unfounded, target, part)
+            replayed = functools.partial(self._unfounded, target, needs)
 
             def perturbed(given: Any, *draw: Any) -> Array:
                 return replayed(given, *self._noise(*draw))
@@ -164,7 +163,7 @@ class SecondLook:
         plain, noisy = self._numbers[target]
         with jax.enable_x64(True):
             with jax.disable_jit():
-                rows = np.asarray(self._unfounded(target, part, given, in_float64))
+                rows = np.asarray(self._unfounded(target, needs, given, in_float64))
             rows = rows & np.asarray(plain(given)) if rows.any() else rows
             for _, found in moved(functools.partial(noisy, given)):
                 if not rows.any():
@@ -176,33 +175,33 @@ class SecondLook:
         found = Look(bool(wrong[place]), place * width, 0, np.inf)
         return self._placed(target, found, len(wrong) * width)
 
-    def reads(self, index: int, output: bool) -> frozenset[int]:
+    def reads(self, target: Target) -> frozenset[int]:
         """Indices of the claims that the operands of a claim, or an output, are replayed from."""
-        return self._part(("output" if output else "claim", index)).reads - {index}
+        own = frozenset[int]() if target.output else {target.index}
+        return self._needs(target).reads - own
 
-    def _placed(self, target: tuple[str, int], found: Look, rows: int) -> Look:
+    def _placed(self, target: Target, found: Look, rows: int) -> Look:
         """What was found of a row of a `Deviation`, with its place in a claim or output."""
-        kind, index = target
-        claim = None if kind == "output" else self.program.claims[index]
+        claim = None if target.output else self.program.claims[target.index]
         trips, width = (1, 1) if claim is None else (math.prod(claim.trips), claim.row_width)
         each = max(rows // max(trips * width, 1), 1)
         trip, row = divmod(found.row // width, each)
         return found._replace(row=row, trip=trip)
 
     def _centres(
-        self, target: tuple[str, int], arguments: Any
+        self, target: Target, arguments: Any
     ) -> tuple[Callable[..., Array], Deviation, Rows, Rows]:
         """A draw of perturbed replays; the deviation in float64; expectation, least distance."""
-        part, given = self._given(target, arguments)
-        draw, watched = functools.partial(self._draw(target, part), given), Watched(in_float64)
+        needs, given = self._given(target, arguments)
+        draw, watched = functools.partial(self._draw(target, needs), given), Watched(in_float64)
         with jax.disable_jit():
-            wide = self._deviation(target, part, given, watched)
+            wide = self._deviation(target, needs, given, watched)
         wide = Deviation(*(np.asarray(x) for x in wide))
         own = np.asarray(draw(np.uint32(0), np.float32(0), np.float32(0)))
         distance = np.minimum(distances(wide, wide.expected), distances(wide, own))
         if watched.extreme and (distance > 0).any():
             if target not in self._plain:
-                found = functools.partial(self._deviation, target, part, apply=interpret.apply)
+                found = functools.partial(self._deviation, target, needs, apply=interpret.apply)
                 self._plain[target] = jax.jit(lambda given: found(given).expected)
             plain = np.asarray(self._plain[target](given))
             distance = np.minimum(distance, distances(wide, plain))
@@ -240,34 +239,34 @@ class SecondLook:
         Returns:
           A function of `compiled.CheckArguments`.
         """
-        program, place = self.program, at and (at, self.program.claims[index])
+        program, later = self.program, at and (at, self.program.claims[index])
         block, every = program.function.block, {index, *beside}
-        part = operands.needed(block, program.analysis, every, place=place)
+        needs = operands.needed(block, program.analysis, every, later=later)
 
         def chosen(claim: Claim, env: Env, context: replay.Context) -> Any:
             return measure(claim, env, context) if claim.index == index else None
 
         def measured(given: Any) -> Any:
-            found = self._measured(part, given, chosen)[1]
-            return found[index if at is None else operands.PLACE]
+            found = self._measured(needs, given, chosen)[1]
+            return found[index if at is None else operands.LATER]
 
         run = jax.jit(measured)
 
         def call(arguments: Any) -> Any:
             with jax.enable_x64(True):
-                return run(_read(part, arguments))
+                return run(_read(needs, arguments))
 
         return call
 
-    def _draw(self, target: tuple[str, int], part: operands.Part) -> Callable[..., Array]:
+    def _draw(self, target: Target, needs: operands.Needs) -> Callable[..., Array]:
         if target not in self._compiled:
-            self._compiled[target] = jax.jit(functools.partial(self._perturbed, target, part))
+            self._compiled[target] = jax.jit(functools.partial(self._perturbed, target, needs))
         return self._compiled[target]
 
     def _perturbed(
         self,
-        target: tuple[str, int],
-        part: operands.Part,
+        target: Target,
+        needs: operands.Needs,
         given: Any,
         seed: Array,
         independent: Array,
@@ -275,7 +274,7 @@ class SecondLook:
         product: Array | None = None,
     ) -> Array:
         how = self._noise(seed, independent, coherent, product)
-        return self._deviation(target, part, given, *how).expected
+        return self._deviation(target, needs, given, *how).expected
 
     def _noise(
         self, seed: Array, independent: Array, coherent: Array, product: Array | None = None
@@ -287,60 +286,58 @@ class SecondLook:
         noise = Noise(seed=seed, independent=independent, coherent=coherent, losses=losses)
         return noise.apply, known.alter(noise)
 
-    def _unfounded(
-        self, target: tuple[str, int], part: operands.Part, given: Any, *how: Any
-    ) -> Array:
-        env, found = self._measured(part, given, operands.unfounded, *how)
-        kind, index = target
-        if kind == "claim":
+    def _unfounded(self, target: Target, needs: operands.Needs, given: Any, *how: Any) -> Array:
+        env, found = self._measured(needs, given, operands.unfounded, *how)
+        output, index = target.output, target.index
+        if not output:
             return found[index].reshape(-1, found[index].shape[-1])
         mine = interpret.read(env, self.program.function.block.outputs[index])
         return outputs.unfounded(given["output"], jnp.asarray(mine))
 
     def _deviation(
         self,
-        target: tuple[str, int],
-        part: operands.Part,
+        target: Target,
+        needs: operands.Needs,
         given: Any,
         apply: interpret.Apply,
         alter: operands.Alter = lambda value, *_: value,
     ) -> Deviation:
         """The deviation of a claim or output, over all trips of the scans around it."""
         program = self.program
-        env, found = self._measured(part, given, operands.deviation, apply, alter)
-        kind, index = target
-        if kind == "claim":
+        env, found = self._measured(needs, given, operands.deviation, apply, alter)
+        output, index = target.output, target.index
+        if not output:
             return operands.flattened(found[index], program.claims[index])
         return program.deviation(index, given["output"], env)
 
     def _measured(
-        self, part: operands.Part, given: Any, measure: operands.Measure, *how: Any
+        self, needs: operands.Needs, given: Any, measure: operands.Measure, *how: Any
     ) -> tuple[Env, dict[int, Any]]:
         key = self.key.as_tree(given["key"])
         key = {**key, "residual": known.merged(key["residual"], key["moves"])}
         env, context = replay.begin(self.program, key, given["inputs"], given["values"])
         block = self.program.function.block
-        return env, operands.measure(block, part, context, env, measure, *how)
+        return env, operands.measure(block, needs, context, env, measure, *how)
 
-    def _given(self, target: tuple[str, int], arguments: Any) -> tuple[operands.Part, Any]:
-        """The part of a claim or output, and what it is evaluated on."""
-        part, (kind, index) = self._part(target), target
-        output = jnp.asarray(arguments.outputs[index]) if kind == "output" else None
-        return part, _read(part, arguments) | {"output": output}
+    def _given(self, target: Target, arguments: Any) -> tuple[operands.Needs, Any]:
+        """What a claim or output needs of the program, and the values that are at hand."""
+        needs = self._needs(target)
+        output = jnp.asarray(arguments.outputs[target.index]) if target.output else None
+        return needs, _read(needs, arguments) | {"output": output}
 
-    def _part(self, target: tuple[str, int]) -> operands.Part:
-        if target not in self._parts:
-            kind, index = target
+    def _needs(self, target: Target) -> operands.Needs:
+        if target not in self._needed:
+            output, index = target.output, target.index
             block, analysis = self.program.function.block, self.program.analysis
-            claims, outputs = ([index], []) if kind == "claim" else ([], [block.outputs[index]])
-            self._parts[target] = operands.needed(block, analysis, claims, outputs)
-        return self._parts[target]
+            claims, outputs = ([], [block.outputs[index]]) if output else ([index], [])
+            self._needed[target] = operands.needed(block, analysis, claims, outputs)
+        return self._needed[target]
 
 
-def _read(part: operands.Part, arguments: Any) -> dict[str, Any]:
-    """What a part is evaluated on."""
+def _read(needs: operands.Needs, arguments: Any) -> dict[str, Any]:
+    """The values of a run that a replay starts from."""
     return {
         "key": arguments.key,
         "inputs": jax.tree.leaves(arguments.inputs),
-        "values": {i: jnp.asarray(arguments.values[i]) for i in sorted(part.reads)},
+        "values": {i: jnp.asarray(arguments.values[i]) for i in sorted(needs.reads)},
     }

@@ -35,6 +35,7 @@ from verifiable.check.known import WIDEN
 from verifiable.check.locate import Inconclusive, Watch
 from verifiable.check.replay import Findings
 from verifiable.check.schedule import Strategy
+from verifiable.check.specification import Target
 from verifiable.claims.statistic import retested
 from verifiable.errors import Miscompiled
 from verifiable.jaxpr.blocks import Array
@@ -43,7 +44,6 @@ from verifiable.jaxpr.perturb import Noise
 
 _LOG = logging.getLogger(__name__)
 
-Place = tuple[str, int]  # "claim" or "output", and its index
 Setup = Callable[..., dict[str, Array]]
 
 REPLAYS = 8
@@ -81,13 +81,15 @@ class Measure(NamedTuple):
         )
 
 
-def measures(findings: Findings) -> dict[Place, Measure]:
+def measures(findings: Findings) -> dict[Target, Measure]:
     """What a check measured, by claim and output."""
-    found: dict[Place, Measure] = {}
+    found: dict[Target, Measure] = {}
     for i, s in sorted(findings.statistics.items()):
-        found["claim", i] = _measure(s.worst, s.finite_claim, s.in_range, s.finite_operands)
+        found[Target(output=False, index=i)] = _measure(
+            s.worst, s.finite_claim, s.in_range, s.finite_operands
+        )
     for i, o in sorted(findings.outputs.items()):
-        found["output", i] = _measure(o.worst, o.finite, o.own_finite)
+        found[Target(output=True, index=i)] = _measure(o.worst, o.finite, o.own_finite)
     return found
 
 
@@ -161,7 +163,7 @@ def _attempt(
         if not np.all(s.finite_operands):  # as a check would: it may be undecided in float32
             found.statistics[i] = retested(s, check.second_look.retest(run, i), found.taken[i])
     measured = measures(found)
-    suspects = {place: m for place, m in measured.items() if m.suspect}
+    suspects = {target: m for target, m in measured.items() if m.suspect}
     if not suspects:
         return None
 
@@ -173,10 +175,10 @@ def _attempt(
 
     _LOG.info("self-test: the check is evaluated op by op, %d times", 1 + REPLAYS)
     replays = [measures(replayed(Watch(noise=noise))) for noise in (None, *_noises(program))]
-    for place, mine in suspects.items():
-        others = [r[place] for r in replays]
+    for target, mine in suspects.items():
+        others = [r[target] for r in replays]
         if not mine.explained(others):
-            return _located(program, replayed, place, mine, others[0])
+            return _located(program, replayed, target, mine, others[0])
     return None
 
 
@@ -199,10 +201,10 @@ def _noises(program: Any) -> Iterator[Noise]:
 
 
 def _located(
-    program: Any, replayed: Callable[[Watch], Any], place: Place, mine: Measure, plain: Measure
+    program: Any, replayed: Callable[[Watch], Any], target: Target, mine: Measure, plain: Measure
 ) -> Miscompiled:
-    kind, index = place
-    claim = program.claims[index] if kind == "claim" else None
+    output, index = target.output, target.index
+    claim = None if output else program.claims[index]
     levels = locate.levels(program, claim, index)
     equations = {e for level in levels for e in level.equations}
     watches = [Watch(noise=noise) for noise in (None, *_noises(program))]

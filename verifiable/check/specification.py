@@ -28,6 +28,19 @@ from verifiable.report import Bound, Corridor, Coverage
 from verifiable.trace import Layout, Trace
 
 
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A claim or output of a program that is tested.
+
+    Attributes:
+      output: whether it is an output; else a claim.
+      index: of the claim or output.
+    """
+
+    output: bool
+    index: int
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Specification:
     """A compiled function, as far as both sides know it.
@@ -72,7 +85,7 @@ class Specification:
                 narrow_sums=fact.narrow_sums,
                 replays_inexactly=is_float(x.dtype) and not fact.exact,
                 discontinuities=fact.discontinuities,
-                ties=fact.ties,
+                flushable=fact.flushable,
                 loops=fact.loops,
                 cancellation=cancellation.plan(block, self.analysis, atom),
             )
@@ -136,8 +149,8 @@ class Specification:
         return describe.kept(self.function, self.params, self.analysis)
 
     @cached_property
-    def accused(self) -> dict[tuple[bool, int], Any]:
-        """What judges of a claim or output need, by whether it is an output and its index.
+    def accused(self) -> dict[Target, Any]:
+        """What judges of a claim or output need, by claim or output.
 
         Filled by `check.accused`.
         """
@@ -170,19 +183,25 @@ class Specification:
         """Claims and outputs; comparisons of subnormal inputs are discontinuities of this job."""
         leaves = jax.tree.leaves(inputs)
         variables = self.function.block.inputs[-len(leaves) :] if leaves else ()
-        names = subnormal.ambiguous(self.analysis.ties, variables, leaves)
+        names = subnormal.ambiguous(self.analysis.flushable, variables, leaves)
         if not names:
             return self.claims, self.outputs
         return (
-            [replace(c, discontinuities=c.discontinuities | c.ties & names) for c in self.claims],
-            [replace(o, discontinuities=o.discontinuities | o.ties & names) for o in self.outputs],
+            [
+                replace(c, discontinuities=c.discontinuities | c.flushable & names)
+                for c in self.claims
+            ],
+            [
+                replace(o, discontinuities=o.discontinuities | o.flushable & names)
+                for o in self.outputs
+            ],
         )
 
     def require_normal(self, params: Any) -> None:
         """Raise ValueError if a parameter or constant that is compared holds subnormal numbers."""
         leaves = [*self.function.constants, *jax.tree.leaves(params)]
         variables = self.function.block.inputs[: len(leaves)]
-        flips = subnormal.ambiguous(self.analysis.ties, variables, leaves)
+        flips = subnormal.ambiguous(self.analysis.flushable, variables, leaves)
         if flips:
             raise ValueError(
                 f"{min(flips)} compares parameters below the smallest normal number, which some "

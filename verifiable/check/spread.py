@@ -15,6 +15,7 @@ import numpy as np
 
 from verifiable.check.flips import CLEAR, FEW
 from verifiable.check.known import SIZES, WIDEN
+from verifiable.check.specification import Target
 from verifiable.claims.claim import Claim
 from verifiable.claims.rounding import Rounding, row_limit
 from verifiable.claims.statistic import Deviation, Statistic
@@ -64,8 +65,8 @@ class Again(NamedTuple):
     look: Callable[..., Look]
     retest: Callable[[int], Statistic]
     recount: Callable[[Sequence[int], int], bool]
-    unfounded: Callable[[int, bool], Look]
-    reads: Callable[[int, bool], frozenset[int]]
+    unfounded: Callable[[Target], Look]
+    reads: Callable[[Target], frozenset[int]]
 
 
 Rows = np.ndarray[Any, Any]

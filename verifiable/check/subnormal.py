@@ -20,7 +20,9 @@ import numpy as np
 
 from verifiable.jaxpr.blocks import Var
 
-Ties = Mapping[str, frozenset[Var]]  # by name of a comparison, the variables that it reads from
+Flushable = Mapping[
+    str, frozenset[Var]
+]  # by name of a comparison, the variables that it reads from
 
 _BITS: Mapping[Any, Any] = {
     np.dtype(np.float32): np.uint32,
@@ -34,18 +36,20 @@ def may_flush(dtype: Any) -> bool:
     return dtype in _BITS
 
 
-def ambiguous(ties: Ties, variables: Sequence[Var], values: Sequence[Any]) -> frozenset[str]:
+def ambiguous(
+    flushable: Flushable, variables: Sequence[Var], values: Sequence[Any]
+) -> frozenset[str]:
     """The comparisons that read a value with a subnormal number in it.
 
     Args:
-      ties: comparisons of exact values.
+      flushable: comparisons of exact values.
       variables: inputs of the function.
       values: their values, as arrays.
     """
-    read: Collection[Var] = {v for sources in ties.values() for v in sources}
+    read: Collection[Var] = {v for sources in flushable.values() for v in sources}
     pairs = zip(variables, values, strict=True)
     found = {v for v, value in pairs if v in read and _has_subnormal(value)}
-    return frozenset(name for name, sources in ties.items() if sources & found)
+    return frozenset(name for name, sources in flushable.items() if sources & found)
 
 
 def _has_subnormal(value: Any) -> bool:

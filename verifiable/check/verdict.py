@@ -31,6 +31,7 @@ import numpy as np
 from verifiable.check.outputs import Output, OutputStatistic
 from verifiable.check.receive import Problem
 from verifiable.check.replay import Findings
+from verifiable.check.specification import Target
 from verifiable.check.spread import Again, Look
 from verifiable.claims.claim import Claim
 from verifiable.claims.statistic import Statistic, conditions, retested
@@ -177,15 +178,15 @@ def _look_again(
     accused = [i for i, r in enumerate(results) if r.verdict is Verdict.REJECT]
     shown = False  # that the run is wrong
     for i in sorted(accused, key=lambda i: places[i]):
-        result, output = results[i], i >= len(claims)
-        tested = outputs[i - len(claims)] if output else claims[i]
+        result, target = results[i], _target(i, claims)
+        tested = outputs[target.index] if target.output else claims[i]
         if result.reason not in _LOOKED or not tested.replays_inexactly:
             shown = True
         elif shown:
             # Not looked at: the run is wrong already, and this alone shows nothing.
             results[i] = replace(result, verdict=Verdict.INDETERMINATE)
         else:
-            found = again.look(i - len(claims) if output else i, output)
+            found = again.look(target)
             shown = found.wrong
             if shown:
                 results[i] = replace(result, row=found.row, trip=found.trip)
@@ -223,23 +224,28 @@ def _sheltered(
     Numbers where no device has any; and, among the decisions and roundings before, one that no
     device commits to, with which a cheat makes what is not finite.
     """
-    output = isinstance(tested, Output)
-    index = i - len(claims) if output else i
-    found = again.unfounded(index, output)
-    if not found.wrong and not output and tested.form.rows_too:
-        found = again.look(index, output)  # the numbers beside what is not finite
+    target = _target(i, claims)
+    found = again.unfounded(target)
+    if not found.wrong and isinstance(tested, Claim) and tested.form.rows_too:
+        found = again.look(target)  # the numbers beside what is not finite
     if found.wrong:
-        reason = "output-mismatch" if output else tested.form.mismatch
+        reason = tested.form.mismatch if isinstance(tested, Claim) else "output-mismatch"
         return i, _rejected(results[i], reason, found)
-    before = again.reads(index, output)
+    before = again.reads(target)
     for claim in claims:
         flipped = results[claim.index].flips or (claim.form.rows_too and claim.index in before)
         if flipped and not claim.discontinuities and claim.replays_inexactly:
-            found = again.look(claim.index, output=False, strict=True)
+            found = again.look(Target(output=False, index=claim.index), strict=True)
             if found.wrong:
                 reason = "decision-ties" if claim.decisions else claim.form.mismatch
                 return claim.index, _rejected(results[claim.index], reason, found)
     return None
+
+
+def _target(i: int, claims: Sequence[Claim]) -> Target:
+    """What a result is of: results of outputs follow those of claims."""
+    output = i >= len(claims)
+    return Target(output, i - len(claims) if output else i)
 
 
 def _rejected(result: ClaimResult, reason: str, found: Look) -> ClaimResult:

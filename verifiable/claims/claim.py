@@ -31,7 +31,7 @@ class Claim:
       rounding_dtypes: types that its operands were rounded to since they were last exact.
       narrow_sums: replayed sums in a narrow type that its operands went through since then.
       discontinuities: names of discontinuous equations before its operands.
-      ties: names of comparisons before its operands that flip where these are subnormal.
+      flushable: names of comparisons before its operands that flip where these are subnormal.
       loops: names of replayed loops before its operands.
       transpose: the transpose that alone reads the equation's output, if there is one.
     """
@@ -46,7 +46,7 @@ class Claim:
     rounding_dtypes: frozenset[str]
     narrow_sums: frozenset[NarrowSum]
     discontinuities: frozenset[str]
-    ties: frozenset[str]
+    flushable: frozenset[str]
     loops: frozenset[str]
     transpose: Equation | None = field(repr=False)
 

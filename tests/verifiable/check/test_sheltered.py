@@ -16,6 +16,7 @@ from tests.helpers.accusations import against
 from tests.helpers.runs import ACCEPT, INDETERMINATE, REJECT, SECRET_SEED
 from verifiable import challenge, program
 from verifiable.check.evidence import verify_evidence
+from verifiable.check.specification import Target
 from verifiable.policy import Policy
 from verifiable.report import Report
 
@@ -65,6 +66,14 @@ def test_honest_guards_are_accepted():
     with jax.disable_jit():
         y, trace = case.program.execute(W, case.x)
     assert checked(case, y, trace.values).verdict is ACCEPT
+
+
+def test_an_output_also_reads_the_claim_of_its_own_number():
+    """Or a cheat in it, which makes the output not finite, would not be looked for."""
+    compiled = program.compile(lambda w, x: jnp.tanh(x @ w[0]), W, NOISE, policy=POLICY)
+    look = compiled.compiled_check.second_look
+    assert look.reads(Target(output=True, index=0)) == {0}
+    assert not look.reads(Target(output=False, index=0))
 
 
 @pytest.mark.parametrize("decision", [0, 1])

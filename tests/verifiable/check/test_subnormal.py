@@ -66,7 +66,7 @@ def test_evidence_frames_no_device_that_keeps_subnormal_numbers():
 def test_a_cheat_finds_no_shelter_in_a_comparison_of_normal_numbers():
     """Cheat: another model behind a comparison of inputs that are all normal."""
     case = Case(gated, PARAMS, X)
-    assert case.program.analysis.ties
+    assert case.program.analysis.flushable
     y = -np.asarray(case.y)
     report = case.check(y, (y,))
     assert (report.verdict, report.reason) == (Verdict.REJECT, "claim-mismatch")
@@ -95,8 +95,8 @@ def test_subnormal_numbers_that_nothing_compares_change_nothing():
 )
 def test_ties_are_comparisons_of_inputs_and_parameters(before: Callable[..., Any], ties: Any):
     compiled = program.compile(lambda p, x: before(p, x) @ p["square"], PARAMS, X, policy=FEW)
-    assert {name.rpartition("/")[2] for name in compiled.analysis.ties} == ties
-    assert {name.rpartition("/")[2] for name in compiled.claims[-1].ties} == ties
+    assert {name.rpartition("/")[2] for name in compiled.analysis.flushable} == ties
+    assert {name.rpartition("/")[2] for name in compiled.claims[-1].flushable} == ties
 
 
 def test_parameters_that_are_compared_must_be_normal():

@@ -31,6 +31,7 @@ from tests.helpers.runs import (
 from verifiable import challenge, program
 from verifiable.check.outputs import Output, OutputStatistic
 from verifiable.check.replay import Findings
+from verifiable.check.specification import Target
 from verifiable.check.spread import Again, Look
 from verifiable.check.verdict import judge
 from verifiable.claims.statistic import Statistic
@@ -140,8 +141,8 @@ def a_claim(
     )
 
 
-def never(index: int, output: bool) -> Look:
-    raise AssertionError(f"looked at {index} ({output}), whose operands are exact")
+def never(target: Target) -> Look:
+    raise AssertionError(f"looked at {target}, whose operands are exact")
 
 
 NONE: frozenset[str] = frozenset()
@@ -251,9 +252,9 @@ def test_a_failed_test_of_inexact_operands_only_accuses(found: list[tuple[bool, 
     )
     looked: list[int] = []
 
-    def look(index: int, output: bool) -> Look:
-        looked.append(index)
-        return Look(found[index][2], 7, 3, 2.0)
+    def look(target: Target) -> Look:
+        looked.append(target.index)
+        return Look(found[target.index][2], 7, 3, 2.0)
 
     again = looking(look=look)
     report = judge(findings, claims, [], coverage=NOTHING, bound=None, again=again, flips={})
