@@ -329,7 +329,8 @@ def _holds(dtype: np.dtype[Any], filling: float | None) -> bool:
     if filling is None or math.isnan(filling):
         return True
     with np.errstate(all="ignore"):
-        return bool(np.asarray(filling).astype(dtype) == filling)
+        value = np.asarray(filling)  # A number would take the type that it is compared with.
+        return bool(value.astype(dtype) == value)
 
 
 def _widens(before: np.dtype[Any], after: np.dtype[Any]) -> bool:

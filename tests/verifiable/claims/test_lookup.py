@@ -312,6 +312,38 @@ def test_what_is_no_lookup_keeps_the_table():
     assert not [c for c in made.claims if isinstance(c.form, Lookup)]
 
 
+STORED: dict[str, tuple[Callable[..., Any], str]] = {
+    "integers that were widened": (lambda p, i: p["whole"].astype(jnp.int32)[i], "int8"),
+    "integers as floats": (lambda p, i: p["whole"].astype(jnp.float32)[i], "float32"),
+    "narrowed": (lambda p, i: p["table"].astype(jnp.bfloat16)[i], "bfloat16"),
+    "filled with what the narrow type has": (
+        lambda p, i: where({"table": p["half"].astype(jnp.float32)}, "fill", i, fill_value=7.0),
+        "float16",
+    ),
+    "filled with what only the wide type has": (
+        lambda p, i: where({"table": p["half"].astype(jnp.float32)}, "fill", i, fill_value=7e4),
+        "float32",
+    ),
+    "filled with what the narrow type would round": (
+        lambda p, i: where({"table": p["bfloat"].astype(jnp.float32)}, "fill", i, fill_value=0.1),
+        "float32",
+    ),
+    "bits, true beyond": (lambda p, i: where({"table": p["whole"] > 0}, "fill", i), "bool"),
+    "unsigned, the largest number beyond": (
+        lambda p, i: where({"table": p["whole"].astype(jnp.uint8)}, "fill", i),
+        "uint8",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STORED)
+def test_rows_are_committed_in_the_narrowest_type_that_holds_them_all(name: str):
+    fn, dtype = STORED[name]
+    made = vf.compile(fn, PARAMS, INDEX, policy=FEW)
+    [found] = [c.dtype.name for c in made.claims if isinstance(c.form, Lookup)]
+    assert found == dtype
+
+
 def test_a_table_that_is_also_multiplied_is_shared():
     def tied(p: Any, i: Any) -> Any:
         return jnp.tanh(p["wide"][i]) @ p["wide"].T
