@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import weakref
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from verifiable import merkle
@@ -109,6 +111,7 @@ def abstract_leaf(what: str, path: Any, x: Any) -> jax.ShapeDtypeStruct:
         )
     try:
         found = shape_dtype(x)
+        _require_held(found.dtype)
     except TypeError as error:
         raise TypeError(f"{name} is an array that JAX cannot hold: {error}") from error
     if what == "params" and _SUB_BYTE.fullmatch(found.dtype.name):
@@ -117,6 +120,13 @@ def abstract_leaf(what: str, path: Any, x: Any) -> jax.ShapeDtypeStruct:
             "such as two of int4 in one of uint8, and unpack them in the function"
         )
     return found
+
+
+@functools.cache
+def _require_held(dtype: Any) -> None:
+    """Require a type of JAX's own: numpy also has text, dates, objects and longer floats."""
+    if not jnp.issubdtype(dtype, jax.dtypes.extended):
+        jnp.asarray(np.zeros(0, dtype))
 
 
 def _short(tree: Any) -> str:
