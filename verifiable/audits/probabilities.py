@@ -64,8 +64,6 @@ def miss_probability(population: int, bad: int, audits: int, *, detection: float
     if detection == 1.0 and 0 <= bad <= population and 0 <= audits <= population:
         return math.exp(_log_miss(population, bad, audits))
     least, logs = _log_hypergeometric(population, bad, audits)
-    if detection == 1.0:
-        return math.exp(logs[0]) if least == 0 else 0.0
     found = np.arange(least, least + len(logs))
     return min(1.0, math.fsum(np.exp(logs + found * math.log1p(-detection))))
 
