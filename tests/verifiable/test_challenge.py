@@ -374,3 +374,10 @@ def test_residues_are_uniform_in_their_low_and_high_bits(bits: int):
     high = np.bincount((drawn >> np.uint64(61 - bits)).astype(np.int64), minlength=2**bits)
     for counts in (low, high):
         assert p_values.chisquare(counts) > 1e-3
+
+
+def test_a_seed_for_another_purpose_is_one_of_its_label():
+    made = secret(bytes(32))
+    assert made.derive("audit") == secret(bytes(32)).derive("audit")
+    others = {made.derive("audits"), secret(bytes([1] * 32)).derive("audit"), made.id}
+    assert len(made.derive("audit")) == 32 and made.derive("audit") not in others

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from jax import lax
 from safetensors import safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save, save_file
 
 from verifiable import challenge, program
 from verifiable._version import __version__
@@ -397,6 +397,9 @@ BROKEN: dict[str, Callable[[Path], Any]] = {
     "no challenge": with_metadata(metadata(challenge=None)),
     "a digest that is short": with_metadata(metadata(policy="00" * 31)),
     "a digest that is no number": with_metadata(metadata(parameters="zz" * 32)),
+    "an array of a type that no key holds": with_bytes(
+        save({"kept/0": np.zeros(3, np.complex64)}, metadata()).replace(b"C64", b"I64")
+    ),
     "a folder": lambda path: path.mkdir(mode=0o700),
     "nothing": lambda _path: None,
 }

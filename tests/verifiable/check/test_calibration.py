@@ -59,6 +59,14 @@ def test_every_inexact_claim_and_output_gets_its_own_tolerance():
     assert c.after.tolerances[second.name] == 0
 
 
+def test_a_program_of_integers_has_nothing_to_calibrate():
+    levels = np.ones((2, 64), np.int8)
+    exact = program.compile(
+        lambda w, x: lax.dot(x, w, preferred_element_type=jnp.int32), levels.T, levels
+    )
+    assert exact.calibrate(levels.T, [(levels,)]) is exact.policy
+
+
 def test_a_tolerance_is_the_factor_times_the_worst_or_the_floor():
     c = calibrated()
     for m in c.policy.calibration.measured:

@@ -44,6 +44,10 @@ def test_an_honest_device_has_more_flips_with_probability_phi(n: int, p: float, 
     assert most == 0 or above(most - 1, n, p) > phi * (1 - 1e-6)
 
 
+def test_where_every_decision_may_be_a_tie_all_may_differ():
+    assert flips._quantile(7, 1.0, 1e-9) == 7
+
+
 @pytest.mark.parametrize(
     ("count", "most", "others", "explained"),
     [

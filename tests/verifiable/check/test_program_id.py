@@ -370,6 +370,25 @@ def test_random_numbers_of_an_implementation_that_has_no_name_have_no_id():
         id_of(lambda w, x: x @ w + jax.random.uniform(jax.random.key(0, impl=mine), (128,)))
 
 
+def test_mappings_count_by_what_they_hold_in_any_order():
+    """A parameter of a primitive may be one."""
+    ids = [
+        program_id._canonical(m, "here")
+        for m in ({"a": 1, "b": 2.0}, {"b": 2.0, "a": 1}, {"a": 1, "b": 2}, [["a", 1], ["b", 2.0]])
+    ]
+    assert ids[0] == ids[1]
+    assert ids[0] not in ids[2:]
+
+
+def test_random_numbers_count_by_the_name_of_their_implementation():
+    def implementation(name: str) -> Any:
+        return type("PRNGImpl", (), {"name": name})()
+
+    assert program_id._canonical(implementation("rbg"), "here")[:2] == ["prng", "rbg"]
+    with pytest.raises(TypeError, match="expected random numbers of threefry2x32"):
+        program_id._canonical(implementation("mine"), "here")
+
+
 # ------------------------------------------------------------------------ what does not change it
 
 

@@ -59,6 +59,11 @@ READERS: dict[str, tuple[Callable[[Any], Any], bool]] = {
 }
 
 
+def test_a_value_that_is_a_number_is_not_hard():
+    block = flatten.trace(lambda x: x.astype(jnp.int32), np.ones(2, np.float32))[0].block
+    assert not relaxed.is_hard(block.inputs[-1], Graph.of(block))
+
+
 @pytest.mark.parametrize("name", READERS)
 def test_a_decision_is_hard_where_something_reads_it_that_has_no_derivative(name: str):
     fn, hard = READERS[name]

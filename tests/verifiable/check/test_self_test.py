@@ -266,3 +266,19 @@ def test_a_compiler_that_errs_convicts_no_honest_device(fn: Any, x: Any):
         assert error.equation
         return
     assert one.check(key, x, y=y, trace=trace).verdict is Verdict.ACCEPT
+
+
+@pytest.mark.parametrize(
+    ("compiled", "plain", "perturbed", "found"),
+    [
+        ([1, 5, 3], [1, 2, 3], [[1, 2, 3], [1, 2, 3]], (5, 2)),
+        ([1, 5, 3], [1, 2, 3], [[1, 2, 3], [1, 4, 3]], None),  # rounding decides it too
+        ([True, False], [True, True], [[True, True]], (False, True)),
+        ([1, 2, 3], [1, 2, 3], [[0, 2, 3]], None),
+    ],
+)
+def test_integers_that_rounding_does_not_change_must_be_equal(
+    compiled: Any, plain: Any, perturbed: Any, found: Any
+):
+    arrays = [np.asarray(x) for x in (compiled, plain, *perturbed)]
+    assert locate.differing(arrays[0], arrays[1], arrays[2:]) == found

@@ -240,6 +240,26 @@ def test_a_rejection_counts_more_than_what_is_open():
     ]
 
 
+@pytest.mark.parametrize("glue", [(), ("round",)])
+def test_too_many_flips_behind_a_discontinuity_are_indeterminate(glue: tuple[str, ...]):
+    flipped = statistic()._replace(ties=np.int32(5), flips=np.int32(3))
+    findings = Findings(statistics={0: flipped}, taken={0: np.True_}, stopped={}, outputs={})
+    for most, verdict, reason in (
+        (3, ACCEPT, "ok"),
+        (2, INDETERMINATE if glue else REJECT, "discontinuous-glue" if glue else "decision-ties"),
+    ):
+        again = alone(findings) | {"flips": {0: most}}
+        report = judge(findings, [a_claim(0, glue)], [], **again)
+        assert (report.verdict, report.reason) == (verdict, reason)
+
+
+def test_no_output_without_claims_depends_on_a_sum():
+    leaf = Output(
+        name="o", eps_types=NONE, replays_inexactly=False, discontinuities=NONE, loops=NONE
+    )
+    assert (leaf.decisive, leaf.own_sums) == (0, NONE)
+
+
 @given(st.lists(st.tuples(bits, bits, bits), max_size=6))
 def test_a_failed_test_of_inexact_operands_only_accuses(found: list[tuple[bool, bool, bool]]):
     """Passed, inexact, shown wrong by a second look: in order, until one is shown wrong."""

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from jax import lax
 
 from tests.helpers.runs import Run
-from verifiable import Submission, parameter_root, trace
+from verifiable import Submission, parameter_root, program, trace
 from verifiable.check.evidence import evidence_of, verify_evidence
 from verifiable.claims.choice import ChoiceForm
 from verifiable.claims.form import Yardstick
@@ -355,3 +355,16 @@ def test_calibration_measures_the_keys():
     assert all(m.worst < 2.0**-16 for m in found.values())
     rounds = np.float32([[1.0, 2.0, 3.0]]), np.float32([[1.0, 2.0, 3.0]]) * (1 + 2.0**-12)
     assert 2.0**-14 < FORM_OF_THREE.apart([rounds[0]], [rounds[1]]) < 2.0**-12
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [
+        lambda x: lax.top_k(jnp.sin(x), 0)[1],
+        lambda x: jnp.sort(lax.complex(jnp.sin(x), x)),
+        lambda x: lax.top_k(jnp.sin(x), 3)[0],
+    ],
+)
+def test_what_chooses_nothing_or_complex_numbers_is_no_choice(fn: Callable[[Any], Any]):
+    compiled = program.compile(lambda _, x: fn(x), W, X, policy=POLICY)
+    assert not [c for c in compiled.claims if isinstance(c.form, ChoiceForm)]

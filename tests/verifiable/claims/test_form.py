@@ -53,6 +53,12 @@ def test_the_defaults_are_those_of_a_kind_without_randomness():
     assert (FORM.contraction, FORM.check_cost(16), FORM.unit(2.0, 16)) == (None, 0, 1.0)
     with pytest.raises(NotImplementedError, match="far operand"):
         FORM.project(X, Yardstick(eps=0.0))
+    with pytest.raises(NotImplementedError, match="tolerance"):
+        FORM.deviate([X], X, Yardstick(eps=0.0))
+    with pytest.raises(NotImplementedError, match="observes"):
+        FORM.apart([X], [X])
+    assert FORM.projects is FORM
+    assert not np.any(FORM.unfounded([X], X, Yardstick(eps=0.0)))
 
 
 def test_by_default_a_claim_leaves_nothing_to_a_cheat():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -218,3 +219,45 @@ def test_what_jax_cannot_trace_is_the_callers_mistake():
         flatten.trace(float, X)
     with pytest.raises(TypeError):
         flatten.trace(jnp.sin, "text")
+
+
+def test_what_is_no_array_is_the_callers_mistake():
+    with pytest.raises(TypeError, match="only arrays are supported"):
+        flatten.trace(lambda x: (x, lax.create_token()), X)
+
+
+# ------------------------------------------------------------------- what versions of JAX differ in
+
+
+def test_the_parts_of_an_array_are_slices_in_every_version():
+    """Newer versions have a primitive for it."""
+    equation = SimpleNamespace(
+        primitive=SimpleNamespace(name="unstack"),
+        params={"axis": 1},
+        invars=[SimpleNamespace(aval=jax.ShapeDtypeStruct(X.shape, X.dtype))],
+    )
+    callee = flatten._callee(equation)
+    parts = jax.core.eval_jaxpr(callee.jaxpr, callee.consts, X)
+    assert_same_bits(parts, list(np.asarray(X).T))
+
+
+def test_newer_versions_group_the_operands_of_a_scan():
+    groups = SimpleNamespace(unpack=lambda: ((1, 2), (3,), (4, 5, 6)))
+    assert flatten._scan_groups({"ft_in": groups}) == (2, 1)
+    assert flatten._scan_groups({"num_consts": 2, "num_carry": 1}) == (2, 1)
+
+
+def test_a_parameter_without_a_jaxpr_applies_no_operation():
+    assert flatten.single_operation({"axes": (0,)}) is None
+
+
+def test_a_body_that_asks_the_mesh_inside_a_call_is_not_entered():
+    mesh = jax.make_mesh((1,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))
+    spec = jax.sharding.PartitionSpec("i")
+
+    @partial(jax.shard_map, mesh=mesh, in_specs=spec, out_specs=spec)
+    def fn(x: Any) -> Any:
+        return jax.jit(lambda y: y + lax.axis_index("i"))(x)
+
+    function, _ = flatten.trace(fn, X)
+    assert [e.kind for e in function.block.equations] == ["shard_map"]

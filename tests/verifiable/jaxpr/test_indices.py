@@ -52,6 +52,10 @@ CASES: dict[str, tuple[Callable[..., Any], bool]] = {
         lambda x, i: scattered(x, lax.iota(np.int32, 7)[:, None], 1, "clip"),
         False,
     ),
+    "a counter or another row": (
+        lambda x, i: scattered(x, jnp.where(x[:, :1] > 0, lax.iota(np.int32, 6)[:, None], 5), 1),
+        False,
+    ),
     "a counter that wraps": (
         lambda x, i: scattered(jnp.zeros((300, 5)), lax.iota(np.int8, 300)[:, None], 1),
         False,

@@ -77,6 +77,7 @@ def test_bounds_of_integers(fn: Callable[..., Any], shape: Any, expected: int | 
         (lambda x: (jnp.arange(8) + 0.5) * 0.25 - 0.5, FixedPoint(7 * 2 + 1 + 4, 3)),
         (lambda x: jnp.floor((jnp.arange(8) + 0.5) * 0.25), FixedPoint(2)),
         (lambda x: ((jnp.arange(8) + 0.5) * 0.25).astype(jnp.int32), FixedPoint(2)),
+        (lambda x: ((jnp.arange(8) + 0.5) * 0.25).astype(bool), FixedPoint(1)),
         (lambda x: lax.clamp(-0.5, x.astype(jnp.float32) * 0.25, 0.5), FixedPoint(2, 2)),
         (lambda x: (x.astype(jnp.float32) + 0.5) / 8.0, FixedPoint(257, 4)),
         (lambda x: x.astype(jnp.float32) / 3.0, None),

@@ -77,3 +77,25 @@ def test_a_while_that_never_ends_is_stopped():
     run = jax.jit(lambda x: interpret.while_loop(equation, bound(function, (x,)), 1000))
     assert bool(run(1.0)[1])
     assert not bool(run(np.nan)[1])
+
+
+@pytest.mark.parametrize("trips", [3, 4])
+def test_a_loop_in_a_branch_counts_towards_the_limit(trips: int):
+    def fn(n: Any) -> Any:
+        def branch(c: Any) -> Any:
+            return lax.cond(c[0] == 1, partial(lax.while_loop, more, next_), lambda c: c, next_(c))
+
+        def more(c: Any) -> Any:
+            return c[1] < 3
+
+        def next_(c: Any) -> Any:
+            return c[0] + 1, c[1] + 1
+
+        return lax.while_loop(lambda c: c[1] < n, branch, (0, 0))
+
+    function, _ = flatten.trace(fn, 0)
+    [equation] = function.block.equations
+    run = jax.jit(lambda n: interpret.while_loop(equation, bound(function, (n,)), trips))
+    (_, count), stopped = run(trips)  # The inner loop makes one of the trips.
+    assert (int(count), bool(stopped)) == (trips, False)
+    assert bool(run(trips + 1)[1])

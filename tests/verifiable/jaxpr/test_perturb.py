@@ -81,6 +81,16 @@ CANCELLING: dict[str, tuple[Any, Any, float]] = {  # some results vanish, their 
         1,
     ),
 }
+CANCELLING["scattered sum"] = (
+    lambda x: jnp.zeros(2).at[np.array([0, 0, 0, 1])].add(x, mode="drop"),
+    np.array([1000, -1000, 0.5, 700], np.float32),
+    1000,
+)
+CANCELLING["complex sum"] = (
+    lambda x: x.reshape(2, 3).sum(1),
+    np.array([1000 + 1000j, -1000 - 1000j, 0.5, 700, 0, 0], np.complex64),
+    500,
+)
 if hasattr(lax, "polynomial"):  # a primitive of newer versions of JAX
     CANCELLING["polynomial"] = (
         lambda x: getattr(lax, "polynomial")(x, [1.0, -2.0, 1.0]),  # noqa: B009
@@ -179,6 +189,11 @@ def test_what_is_not_finite_stays_so():
     assert moved[0, 0] == np.inf
     assert moved[0, 1] == -np.inf
     assert np.isnan(moved[0, 2])
+
+
+def test_integers_of_a_table_do_not_move():
+    table = jnp.arange(5)
+    assert noise(1, 1, 1).known(table, "table") is table
 
 
 def test_narrow_types_move_by_their_own_roundoff():
