@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import struct
+import sys
 import tracemalloc
 from dataclasses import dataclass
 from typing import Any
@@ -268,6 +269,12 @@ def test_no_tag_reaches_a_decoder(tag: int, content: bytes):
         decode(head(6, tag) + content, max_size=LIMIT)
 
 
+def test_no_tag_has_a_decoder():
+    assert not dict(encoding._NO_TAGS) and not len(encoding._NO_TAGS)
+    with pytest.raises(ValueError, match="tag 2 is not allowed"):
+        encoding._NO_TAGS[2]
+
+
 @pytest.mark.parametrize("initial", [b"\x9b", b"\xbb", b"\x5b", b"\x7b"])
 def test_a_claimed_length_allocates_nothing(initial: bytes):
     tracemalloc.start()
@@ -427,6 +434,20 @@ def test_tensor_from_bytes_inverts_tensor_bytes(array: np.ndarray[Any, Any]):
     assert back.shape == array.shape
     assert back.tobytes() == array.tobytes()
     assert not back.flags.writeable
+
+
+@pytest.mark.parametrize("dtype", ["<u2", "<f4", "<i8"])
+def test_machines_that_store_the_high_byte_first_read_the_same_numbers(
+    dtype: str, monkeypatch: pytest.MonkeyPatch
+):
+    data = bytes(range(16))
+    here = tensor_from_bytes(data, (-1 % 2, 16 // np.dtype(dtype).itemsize), dtype)
+    monkeypatch.setattr(sys, "byteorder", "big")
+    there = tensor_from_bytes(data, here.shape, dtype)
+    # Numbers of this machine whose bytes are those that the other one holds.
+    assert there.tobytes() == here.byteswap().tobytes()
+    assert bytes(tensor_bytes(there)) == data
+    assert not there.flags.writeable
 
 
 def test_bfloat16_is_the_upper_half_of_float32():

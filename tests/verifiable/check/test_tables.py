@@ -217,6 +217,14 @@ PLACEMENTS = {
         X,
         [(WIDTH,)],
     ),
+    "what a branch returns": (
+        lambda p, x: (
+            lax.cond(x[0, 0] > 0, lambda: jnp.sin(jnp.exp(p["scale"])), lambda: p["scale"])
+            * (x @ p["layers"][0])
+        ),
+        X,
+        [(WIDTH,)],
+    ),
     "a few units only": (lambda p, x: x * lax.rsqrt(jnp.abs(p["scale"]) + 1) * jnp.exp(x), X, []),
     "exact": (lambda p, x: jnp.sin(x * p["scale"]), X, []),
     "projected by the key": (lambda p, x: x @ jnp.sin(jnp.exp(p["layers"][0])), X, []),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -12,7 +13,10 @@ import pytest
 from jax import lax
 
 from tests.helpers.contractions import contraction_of, conv, matrix_form
+from verifiable.claims import exposure, freivalds, nonfinite
 from verifiable.claims.product import contraction
+
+LEVELS = np.ones((4, 8), np.int8)
 
 
 def product_of(lhs: str, rhs: str, out: str, contracted: int) -> Any:
@@ -122,3 +126,32 @@ def test_attention_is_replayed_however_few_the_draws(draws: int):
     small, large = scores(8, 2048, 64), scores(2, 4096, 1024)
     assert small.check_cost(draws, far_known=False) > small.work
     assert large.check_cost(draws, far_known=False) < large.work
+
+
+def test_integers_have_no_norms():
+    form = matrix_form(4, 8, 6, ("int8", "int8", "int32"))
+    none: Any = SimpleNamespace(image=None, weights=None, norms=None, floor=None, energy=None)
+    for use in (
+        lambda: freivalds.piece(none, 0, 0, 1),
+        lambda: freivalds.deviations(form, none, none, LEVELS, LEVELS, 0.1),
+        lambda: exposure.moved(form, LEVELS, none, LEVELS),
+    ):
+        with pytest.raises(ValueError, match="integers"):
+            use()
+    assert not np.any(nonfinite.unfounded(form, LEVELS, none, LEVELS))
+
+
+def test_a_convolution_has_no_rows_of_its_own_and_no_axis_to_add_up():
+    """An element of the image belongs to several rows of the product."""
+    form: Any = contraction(conv(), 0)
+    assert form.near_rows(np.zeros(form.shapes[0])) is None
+    assert form.contracted_axes() == {}
+    with pytest.raises(ValueError, match="axis 1"):
+        form.cut_contracted(1, 2)
+
+
+def test_a_vector_has_no_rows_that_can_be_cut():
+    form: Any = contraction_of(lambda a, b: a @ b, np.zeros(8), np.zeros((8, 6)))
+    assert form.row_axes() is None
+    with pytest.raises(ValueError, match="no rows"):
+        form.cut(1)

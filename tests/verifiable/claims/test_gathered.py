@@ -73,6 +73,15 @@ CASES: dict[str, tuple[Callable[..., Any], bool]] = {
     ),
     "rounded matrices": (times(lambda w, i: jnp.tanh(w[i])), False),
     "a sum over the rows": (times(lambda w, i: w[i], "td,tdf->f"), False),
+    "levels by what may be no number": (
+        lambda w, x, i: lax.dot_general(
+            jnp.round(x).astype(jnp.int8),
+            filled(w, i),
+            (((1,), (1,)), ((0,), (0,))),
+            preferred_element_type=jnp.float32,
+        ),
+        False,
+    ),
     "matrices of the job": (
         lambda w, x, i: jnp.einsum("td,tdf->tf", x, (x[:4, :, None] * w)[i]),
         False,

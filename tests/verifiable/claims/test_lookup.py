@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
+from jax.lax import GatherScatterMode
 
 import verifiable as vf
 from tests.helpers.programs import FEW, SECRET, Case
@@ -49,7 +50,7 @@ BEYOND = np.array([5, 96, -97, -1], np.int32)  # -1 is the last row: JAX counts 
 X = normal(PLACES, WIDTH)
 
 
-def where(p: Any, mode: str, i: Any, **fill: Any) -> Any:
+def where(p: Any, mode: Any, i: Any, **fill: Any) -> Any:
     return p["table"].at[i].get(mode=mode, **fill)
 
 
@@ -226,6 +227,13 @@ def test_bits_that_devices_may_change_are_the_same():
             assert len({zero, none, one, negative, infinite}) == 5
 
 
+def test_small_floats_without_infinity_have_one_bit_pattern_for_what_is_no_number():
+    x = np.array([1.0, -1.0, 0.0, -0.0, np.nan, -np.nan], jnp.float8_e4m3fn)
+    with jax.enable_x64(True):
+        bits = np.asarray(bits_of(x))
+    assert bits.tolist() == [0x38, 0xB8, 0, 0, 0x7F, 0x7F]
+
+
 def slow_bits(value: float) -> int:
     """The bits of a float32, by the spec."""
     [bits] = struct.unpack("<I", struct.pack("<f", value))
@@ -306,7 +314,8 @@ def test_what_is_no_lookup_keeps_the_table():
         )
         computed = jnp.sin(p["table"])[i]
         matrices = jnp.einsum("td,tdf->tf", x, p["experts"][i % 9])
-        return small, parts, computed, matrices, p["table"][:, 0][i]
+        other = where(p, GatherScatterMode.ONE_HOT, i)
+        return small, parts, computed, matrices, p["table"][:, 0][i], other
 
     made = vf.compile(fn, PARAMS, INDEX, X, policy=FEW)
     assert not [c for c in made.claims if isinstance(c.form, Lookup)]

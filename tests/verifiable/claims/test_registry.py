@@ -42,6 +42,16 @@ REPLAYED: dict[str, tuple[Callable[..., Any], Any, str]] = {
         LEVELS,
         "its groups divide no rows",
     ),
+    "groups of terms": (
+        lambda w, x: lax.ragged_dot_general(
+            x,
+            w,
+            jnp.array([40, 24]),
+            lax.RaggedDotDimensionNumbers((((1,), (0,)), ((), ())), [1], []),
+        ),
+        X,
+        "its groups divide no rows",
+    ),
     "a loop": (
         lambda w, x: lax.while_loop(lambda c: c[0, 0] < 9, lambda c: jnp.tanh(c) @ w, x),
         X,

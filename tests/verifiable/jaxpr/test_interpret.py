@@ -99,3 +99,14 @@ def test_a_loop_in_a_branch_counts_towards_the_limit(trips: int):
     (_, count), stopped = run(trips)  # The inner loop makes one of the trips.
     assert (int(count), bool(stopped)) == (trips, False)
     assert bool(run(trips + 1)[1])
+
+
+def test_a_loop_op_by_op_stacks_random_keys():
+    def fn(key: Any) -> Any:
+        return lax.scan(lambda k, _: (jax.random.split(k)[0], k), key, length=3)[1]
+
+    function, _ = flatten.trace(fn, jax.random.key(1))
+    with jax.disable_jit():
+        keys = evaluated(function, jax.random.key(1))[0]
+    want = jax.random.key_data(jax.jit(fn)(jax.random.key(1)))
+    np.testing.assert_array_equal(jax.random.key_data(keys), want)
