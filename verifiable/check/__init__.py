@@ -1,1 +1,22 @@
-"""Execution and check of a compiled program."""
+"""Execution and check of a compiled program.
+
+dataflow, partition     which equations are claims, what is replayed, what the key keeps
+tables, known           values of parameters and constants: committed, or moved by other rounding
+specification           what both sides know; `program_id`, `trees`, `describe`, `warn`
+setup, key_layout       making a key; the names of its arrays
+execute                 the device's half
+replay, compiled        the coordinator's half; as compiled programs (`schedule`, `tiling`)
+receive, outputs        what a device sent, compared with the program and with the replay
+verdict                 from statistics to a report
+second_look, spread     a failed test again: the replays, and what they decide (`allowance`)
+operands                replays of only what some claims need
+flips, subnormal        decisions that honest devices may turn round, and how many
+evidence, accused       evidence for others, and its judge
+near_ties, leeway, glue choices that tolerances could have decided
+corridor, relaxed       how far tolerances let an answer be moved
+calibration             tolerances measured on honest runs
+cancellation            the scale of an output whose terms cancel
+arithmetic              how many operations are claims, how many are replayed
+self_test, locate       the compiled check against its evaluation op by op
+settings                of JAX, under which all of this runs
+"""

@@ -141,7 +141,7 @@ class Accused:
         found = operands.measure(block, self.needs, context, env, measure, apply)
         output, index = self.target.output, self.target.index
         if output:
-            return program.deviation(index, jnp.asarray(given[count + index]), env)
+            return program.output_deviation(index, jnp.asarray(given[count + index]), env)
         return operands.flattened(found[index], self.claim)
 
 

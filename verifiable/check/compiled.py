@@ -236,7 +236,7 @@ class CompiledCheck:
             own, findings = replay.check(self.program.function.block, context, env)
             for i, output in enumerate(self.program.outputs):
                 theirs, eps = arguments.outputs[i], self.program.tolerances[output.name]
-                terms = self.program.terms(output, env)
+                terms = self.program.scaled_terms(output, env)
                 findings.outputs[i] = compare(theirs, own[i], eps, self.strategy.tile_bytes, terms)
             return findings, own
 

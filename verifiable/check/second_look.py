@@ -308,7 +308,7 @@ class SecondLook:
         output, index = target.output, target.index
         if not output:
             return operands.flattened(found[index], program.claims[index])
-        return program.deviation(index, given["output"], env)
+        return program.output_deviation(index, given["output"], env)
 
     def _measured(
         self, needs: operands.Needs, given: Any, measure: operands.Measure, *how: Any

@@ -126,22 +126,25 @@ class Specification:
         claims = {c.name: self.policy.eps_of(c, c.name) for c in self.claims}
         return claims | {o.name: self.policy.output_eps_of(o, o.name) for o in self.outputs}
 
-    def terms(self, output: Output, env: Env) -> Array | None:
-        """What an output's rows are held to near zero, as a fraction of its terms.
+    def scaled_terms(self, output: Output, env: Env) -> Array | None:
+        """theta times the terms of an output: what its rows are held to near zero (`cancellation`).
 
         Args:
           output: of the program.
           env: values by variable, all that the output is replayed from among them.
+
+        Returns:
+          An array of the shape of the output; None if it has no terms.
         """
         if output.cancellation is None:
             return None
         return self.policy.terms_share(output) * output.cancellation.terms(env)
 
-    def deviation(self, index: int, theirs: Array, env: Env) -> Deviation:
-        """How far an output is from the replayed one; see `outputs.deviate` and `terms`."""
+    def output_deviation(self, index: int, theirs: Array, env: Env) -> Deviation:
+        """How far an output is from the replayed one; see `outputs.deviate`."""
         output = self.outputs[index]
         mine = jnp.asarray(interpret.read(env, self.function.block.outputs[index]))
-        return deviate(theirs, mine, self.tolerances[output.name], self.terms(output, env))
+        return deviate(theirs, mine, self.tolerances[output.name], self.scaled_terms(output, env))
 
     @cached_property
     def kept(self) -> dict[str, int]:

@@ -118,6 +118,7 @@ class _Finder:
                 self.slots.setdefault(atom, []).append((owner, i))
 
     def slots_of(self, equation: Equation) -> Iterator[Slot]:
+        """The slots of an equation through which a known value becomes part of what is not."""
         claim = self.analysis.by_equation.get(equation)
         if claim is not None:
             # A rounding or decision of known values is committed itself.
@@ -186,11 +187,9 @@ class _Finder:
             inexact = any(is_float(a.dtype) and not self.exact(a) for a in equation.inputs)
             if equation.bodies or (inexact and equation.kind in _SUMS | PERIODIC):
                 return True
-        return any(
-            self.magnified(atom) if isinstance(atom, Var) else not self.exact(leaf)
-            for leaf, atom in ((x, self.slices.get(x)) for x in leaves)
-            if not self.exact(leaf)
-        )
+        # A scan's body reads a slice of a value before it, or a carry, which a loop leads to.
+        sources = [self.slices.get(x) for x in leaves if not self.exact(x)]
+        return any(not isinstance(x, Var) or self.magnified(x) for x in sources)
 
     def exact(self, atom: Atom) -> bool:
         return self.analysis.fact(atom).exact

@@ -168,7 +168,7 @@ def form_of(equation: Equation, side: int, view: View) -> GatheredProduct | None
     parts = [("far", d) for d in rest if d not in chosen and d in batching]
     columns = [("far", d) for d in rest if d not in chosen and d not in batching]
     rows = [d for d in near_dims if d[0] == "near"]
-    terms = [("far", d) for d in contracting]
+    summed = [("far", d) for d in contracting]
     places = [("far", d) for d in chosen] + parts
     free = [d for d in far_dims if d[1] in rest and d[1] not in batching]
     out_dims = [("far", d) for d in batching] + (rows + free if side == 0 else free + rows)
@@ -181,9 +181,9 @@ def form_of(equation: Equation, side: int, view: View) -> GatheredProduct | None
         for dims, atom in ((near_dims, near), (far_dims, far), (stack_dims, known))
         for d, n in zip(dims, atom.shape, strict=True)
     }
-    near_layout = layout(near_dims, (places, rows, terms), sizes)
-    far_layout = layout(stack_dims, (stacked + parts, terms, columns + units), sizes)
-    gathered_layout = layout(far_dims, (places, terms, columns), sizes)
+    near_layout = layout(near_dims, (places, rows, summed), sizes)
+    far_layout = layout(stack_dims, (stacked + parts, summed, columns + units), sizes)
+    gathered_layout = layout(far_dims, (places, summed, columns), sizes)
     bounds = [view.bound(a) for a in (near, far)]
     maps = Places.of_layouts(near_layout, gathered_layout, (near, far, out), bounds)
     if not maps.checkable:

@@ -77,27 +77,27 @@ def _most(sizes: Array, length: int) -> int:
 def form_of(equation: Equation, view: View) -> RaggedProduct | None:
     """The form of a `ragged_dot`; None if its groups do not divide rows, or it has no check."""
     numbers = equation.params["ragged_dot_dimension_numbers"]
-    (terms, beside), (batch, along) = (map(as_sizes, d) for d in numbers.dot_dimension_numbers)
+    (summed, beside), (batch, along) = (map(as_sizes, d) for d in numbers.dot_dimension_numbers)
     [ragged], group = (
         as_sizes(numbers.lhs_ragged_dimensions),
         as_sizes(numbers.rhs_group_dimensions),
     )
-    if ragged in (*terms, *batch) or len(group) != 1 or len(equation.inputs) != 3:
+    if ragged in (*summed, *batch) or len(group) != 1 or len(equation.inputs) != 3:
         return None
     rows, matrices, _ = equation.inputs
     out = equation.outputs[0]
     # Dimensions have names: those of the rows their own, which the matrices share where they are
     # paired.
-    paired = dict(zip((*beside, *along), (*terms, *batch), strict=True))
+    paired = dict(zip((*beside, *along), (*summed, *batch), strict=True))
     row_dims = list(range(len(rows.shape)))
     far_dims = [paired.get(d, ("far", d)) for d in range(len(matrices.shape))]
-    free = [d for d in row_dims if d not in (*terms, *batch)]
+    free = [d for d in row_dims if d not in (*summed, *batch)]
     outer = [*batch, *(d for d in free if d < ragged)]
     inner = [d for d in free if d > ragged]
     columns = [d for d in far_dims if isinstance(d, tuple) and d[1] not in group]
     sizes = dict(zip(far_dims, matrices.shape, strict=True)) | dict(enumerate(rows.shape))
-    near_layout = layout(row_dims, ([*outer, ragged], inner, terms), sizes)
-    far_layout = layout(far_dims, ([("far", group[0]), *batch], terms, columns), sizes)
+    near_layout = layout(row_dims, ([*outer, ragged], inner, summed), sizes)
+    far_layout = layout(far_dims, ([("far", group[0]), *batch], summed, columns), sizes)
     bounds = [view.bound(a) for a in (rows, matrices)]
     maps = Places.of_layouts(near_layout, far_layout, (rows, matrices, out), bounds)
     if not maps.checkable or not far_layout.shape[0]:
