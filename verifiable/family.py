@@ -3,7 +3,7 @@
 A model is compiled for each length or batch size, and what a key holds of the parameters is mostly
 the same for all. So a family has one key: `setup` makes it once, with every array that some member
 needs, once each (`check.key_layout`). Its header names the family, whose id binds the ids of all
-members, and each member checks with its part of the key.
+members, and each member checks with its own arrays of the key.
 
     family = compile_family(model, params, (x_16,), (x_32,))     # both sides, once
     submission = family.prove(params, x)                         # device
@@ -81,7 +81,7 @@ class Family:
         """Make the key of all members; arguments and errors as of `Program.setup`."""
         return make_key(self.members, params, challenge, name=self.id)
 
-    def part(self, key: VerifierKey, member: Program) -> VerifierKey:
+    def member_key(self, key: VerifierKey, member: Program) -> VerifierKey:
         """The key of one member, for `Program.check` and the like; its arrays are not copied.
 
         Raises:
@@ -125,7 +125,7 @@ class Family:
         require_type("the last argument, the submission,", arguments[-1], Submission)
         member = self.program(*arguments[:-1])
         return member.verify(
-            self.part(key, member),
+            self.member_key(key, member),
             *arguments,
             commitment=commitment,
             parameters=parameters,

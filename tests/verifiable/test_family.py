@@ -101,7 +101,7 @@ def test_the_key_holds_once_what_members_share():
     union = alone[0].arrays | alone[1].arrays
     assert key().nbytes == sum(a.nbytes for a in union.values())
     for member, own in zip(family().members, alone, strict=True):
-        part = family().part(key(), member)
+        part = family().member_key(key(), member)
         assert (part.header, part.arrays.keys()) == (own.header, own.arrays.keys())
         for name, array in own.arrays.items():
             np.testing.assert_array_equal(np.asarray(part.arrays[name]), np.asarray(array))
@@ -146,16 +146,16 @@ def test_a_run_of_another_length_is_rejected():
 def test_keys_of_others_are_refused():
     first, second = family().members
     with pytest.raises(ValueError, match="the key was made for program"):
-        family().part(first.setup(parameters(), SECRET), first)
+        family().member_key(first.setup(parameters(), SECRET), first)
     with pytest.raises(ValueError, match="the key was made for program"):
         first.check(key(), tokens(LENGTHS[0]), y=None, trace=None)
     with pytest.raises(ValueError, match="the key was made for program"):
-        second.check(family().part(key(), first), tokens(LENGTHS[1]), y=None, trace=None)
+        second.check(family().member_key(key(), first), tokens(LENGTHS[1]), y=None, trace=None)
     alone = vf.compile_family(model, parameters(), (tokens(LENGTHS[0]),), policy=POLICY)
     with pytest.raises(ValueError, match="no member"):
-        alone.part(key(), second)
+        alone.member_key(key(), second)
     with pytest.raises(TypeError, match="key must be"):
-        family().part("key", first)  # pyright: ignore[reportArgumentType]
+        family().member_key("key", first)  # pyright: ignore[reportArgumentType]
 
 
 def test_a_key_that_lacks_an_array_is_refused():
