@@ -65,8 +65,13 @@ def branching(p: Any, x: Any) -> Any:
 
 
 def choosing(p: Any, x: Any) -> Any:
-    """A remainder jumps, and is no claim."""
-    return lax.rem(jnp.tanh(x), jnp.float32(0.3)) @ p
+    """A cast of bits may jump, and is no claim."""
+    return reinterpreted(jnp.tanh(x)) @ p
+
+
+def reinterpreted(x: Any) -> Any:
+    """A float32 by its bits, which no table knows to be continuous."""
+    return lax.bitcast_convert_type(lax.bitcast_convert_type(x, jnp.int32), jnp.float32)
 
 
 def deciding(p: Any, x: Any) -> Any:

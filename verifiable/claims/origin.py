@@ -78,7 +78,8 @@ class Origin:
         env: Env = {}
         bounds: Env = {}
         for v, x, exact in zip(self.leaves, leaves, self.exact, strict=True):
-            env[v] = x
+            # A decision that has derivatives is a float (`Form.smooth`).
+            env[v] = x if x.dtype == v.dtype else jnp.asarray(x).astype(v.dtype)
             if v.dtype.name in FLOATS:
                 env[v] = jnp.asarray(x).astype(wide)
                 bounds[v] = jnp.zeros(v.shape, wide)

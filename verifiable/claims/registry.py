@@ -10,7 +10,17 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 
-from verifiable.claims import chains, choice, decision, gathered, lookup, product, ragged, table
+from verifiable.claims import (
+    chains,
+    choice,
+    decision,
+    gathered,
+    lookup,
+    pieces,
+    product,
+    ragged,
+    table,
+)
 from verifiable.claims.form import Proposal, Rule, View
 from verifiable.jaxpr.blocks import Equation
 from verifiable.jaxpr.effects import TABLE as ADDED
@@ -23,6 +33,7 @@ TABLE: tuple[tuple[Collection[str] | None, Rule], ...] = (
     (lookup.KINDS, lookup.propose),
     (chains.STEPS, chains.propose),
     (decision.KINDS, decision.propose),
+    (pieces.KINDS, pieces.propose),
     (choice.KINDS, choice.propose),
     ({ADDED}, table.propose),
     (None, chains.propose_operand),

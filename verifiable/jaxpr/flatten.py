@@ -19,6 +19,7 @@ import jax.extend.core as jex
 import numpy as np
 from jax import lax
 
+from verifiable.jaxpr import pieces
 from verifiable.jaxpr.blocks import Array, Atom, Block, Equation, Function, Literal, Var
 
 
@@ -79,6 +80,9 @@ def as_function(equation: Equation) -> Callable[..., Sequence[Array]]:
     and so are random numbers, which depend on a flag that JAX keeps beside an equation.
     """
     primitive = equation.origin.primitive
+    if equation.kind in (pieces.PIECE, pieces.CONTINUED):
+        own = pieces.function(equation.kind, equation.params["of"])
+        return lambda *values: [own(*values)]
     if any(True for _ in subprograms(equation.params)) or _FLAG in equation.params:
         return jex.jaxpr_as_fun(_one_equation(equation.origin))
 
@@ -222,6 +226,10 @@ class _Builder:
             if _is_identity(eqn):
                 env.update(zip(eqn.outvars, inputs, strict=True))
                 continue
+            jumps = pieces.of(eqn)
+            if jumps is not None:
+                env[eqn.outvars[0]] = self.split(jumps, eqn, inputs, into, here)
+                continue
             callee = _callee(eqn)
             if callee is not None:
                 inner, inner_consts = _open(callee)
@@ -237,6 +245,24 @@ class _Builder:
             env.update(zip(eqn.outvars, outs, strict=True))
             into.append(self.equation(eqn, kind, inputs, outs, here))
         return tuple(atom(a) for a in jaxpr.outvars)
+
+    def split(
+        self, kind: str, eqn: Any, inputs: tuple[Atom, ...], into: list[Equation], scope: str
+    ) -> Var:
+        """The output of a function that jumps, by its pieces."""
+        entry, out = pieces.FUNCTIONS[kind], _var(eqn.outvars[0])
+        shapes = (jax.ShapeDtypeStruct(a.shape, a.dtype) for a in inputs)
+        jaxpr, consts = _open(jax.make_jaxpr(entry.value)(*shapes))
+        env = dict(zip(jaxpr.invars, inputs, strict=True))
+        [value] = self.inline(jaxpr, consts, env, into, scope)
+        piece = Var(out.shape, entry.dtype(inputs[0].dtype))
+        steps = [(pieces.PIECE, (value, *(inputs if entry.ends else ())), piece)]
+        if entry.continued is not None:
+            steps.append((pieces.CONTINUED, (piece, *inputs), out))
+        for step, operands, result in steps:
+            name = self.name(scope, kind)
+            into.append(Equation(step, {"of": kind}, operands, (result,), (), name, eqn))
+        return steps[-1][-1]
 
     def equation(
         self, eqn: Any, kind: str, inputs: tuple[Atom, ...], outs: tuple[Var, ...], scope: str

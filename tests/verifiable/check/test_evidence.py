@@ -16,7 +16,7 @@ from jax import lax
 
 import verifiable as vf
 from tests.helpers import accusations
-from tests.helpers.runs import REJECT, SMALL, put, quantised
+from tests.helpers.runs import REJECT, SMALL, put, quantised, reinterpreted
 from verifiable import challenge, trace
 from verifiable.check import execute
 from verifiable.check.evidence import Evidence, evidence_of, verify_evidence
@@ -371,7 +371,7 @@ def test_what_no_judge_can_recompute_makes_no_evidence():
 
 def test_what_stands_behind_a_choice_is_not_convicted():
     def choosing(w: Any, x: Any) -> Any:
-        return lax.rem(jnp.tanh(x @ w[0]), jnp.float32(0.3)) @ w[1]
+        return reinterpreted(jnp.tanh(x @ w[0])) @ w[1]
 
     program = vf.compile(choosing, W, X, policy=POLICY)
     y, run = jax.device_get(jax.jit(program.execute)(W, X))

@@ -53,8 +53,7 @@ UNARY = (
     "erf_inv erfc exp exp2 expm1 floor imag is_finite lgamma log log1p logistic neg real round "
     "rsqrt sign sin sinh sqrt square stop_gradient tan tanh"
 ).split()
-UNNAMED = "atan2 nextafter rem".split()
-BINARY = "add atan2 div eq ge gt le lt max min mul ne nextafter pow rem sub".split()
+BINARY = "add div eq ge gt le lt max min mul ne nextafter pow sub".split()
 
 
 def jumps(function: Callable[..., Any], arguments: int) -> bool:
@@ -88,10 +87,7 @@ def test_what_the_tables_call_continuous_has_no_jump(name: str):
             assert effect == Effect.EXACT
             return
         jump = jumps(jax.jit(function), arguments)
-    if name in UNNAMED:
-        assert effect == Effect.UNKNOWN  # whether or not it jumps at these points
-    else:
-        assert (effect == Effect.DISCONTINUOUS) == jump
+    assert (effect == Effect.DISCONTINUOUS) == jump
 
 
 def polynomial(x: Any) -> Any:
