@@ -151,19 +151,19 @@ def moves(head: LastProduct, env: Env, context: Context) -> Array:
     return total
 
 
-def sigma_of(form: DotGeneral, part: Applied, values: Array, given: Yardstick) -> Array:
+def sigma_of(form: DotGeneral, share: Applied, values: Array, given: Yardstick) -> Array:
     """`Leeway.sigma` of some rows of a product of floats.
 
     Args:
       form: of these rows.
-      part: share of the operand in their test.
+      share: share of the operand in their test.
       values: the claimed rows.
       given: the yardstick of the claim.
     """
     projection: Projection = given.projection
-    unit: Any = 1.0 if part.top is None else part.top * projection.scale
+    unit: Any = 1.0 if share.top is None else share.top * projection.scale
     vectors: Any = given.vectors
-    _, _, sigma, _ = freivalds.deviations(form, part, projection, values, vectors, given.eps)
+    _, _, sigma, _ = freivalds.deviations(form, share, projection, values, vectors, given.eps)
     return (sigma * unit).reshape(-1, form.blocks)
 
 
@@ -175,8 +175,8 @@ def leeway(head: LastProduct, env: Env, context: Context) -> Leeway:
     sigma = jnp.zeros((head.rows, 1))
     if not form.exact:
         product: Any = head.claim.form
-        out, part = context.claimed[head.claim.index], freivalds.apply(form, near, projection)
-        sigma = sigma_of(form, part, product.seen(out), replace(given, projection=projection))
+        out, share = context.claimed[head.claim.index], freivalds.apply(form, near, projection)
+        sigma = sigma_of(form, share, product.seen(out), replace(given, projection=projection))
     columns = jnp.repeat(inverse(head, projection), form.rows if form.batch > 1 else 1, axis=0)
     return Leeway(sigma, columns, moves(head, env, context))
 
