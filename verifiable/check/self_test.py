@@ -54,7 +54,7 @@ _IMPLEMENTATIONS = {"fry": "threefry2x32", "rbg": "rbg", "urbg": "unsafe_rbg"}
 _PLAIN = Strategy(save_memory=False, tile_bytes=0, column_bytes=0, cheap_first=False)
 
 
-class Measured(NamedTuple):
+class Reading(NamedTuple):
     """What a check measured of one claim or output, over all iterations.
 
     Attributes:
@@ -72,7 +72,7 @@ class Measured(NamedTuple):
         """Whether an honest run of the very same glue would have measured less."""
         return not (self.worst <= _ENOUGH and all(self.holds))
 
-    def explained(self, others: Sequence[Measured]) -> bool:
+    def explained(self, others: Sequence[Reading]) -> bool:
         """Whether the measures of perturbed replays are as bad."""
         worst = max(o.worst for o in others)
         broken = zip(self.holds, *(o.holds for o in others), strict=True)
@@ -81,9 +81,9 @@ class Measured(NamedTuple):
         )
 
 
-def measures(findings: Findings) -> dict[Target, Measured]:
+def measures(findings: Findings) -> dict[Target, Reading]:
     """What a check measured, by claim and output."""
-    found: dict[Target, Measured] = {}
+    found: dict[Target, Reading] = {}
     for i, s in sorted(findings.statistics.items()):
         found[Target(output=False, index=i)] = _measure(
             s.worst, s.finite_claim, s.in_range, s.finite_operands
@@ -93,13 +93,13 @@ def measures(findings: Findings) -> dict[Target, Measured]:
     return found
 
 
-def _measure(worst: Array, *conditions: Array) -> Measured:
+def _measure(worst: Array, *conditions: Array) -> Reading:
     ratios, *flags = (np.ravel(x) for x in (worst, *conditions))
     if not ratios.size:
-        return Measured(0.0, tuple(True for _ in flags), 0)
+        return Reading(0.0, tuple(True for _ in flags), 0)
     good = np.logical_and.reduce(flags)
     trip = int(np.argmax(ratios)) if np.all(good) else int(np.argmin(good))
-    return Measured(float(np.max(ratios)), tuple(bool(np.all(f)) for f in flags), trip)
+    return Reading(float(np.max(ratios)), tuple(bool(np.all(f)) for f in flags), trip)
 
 
 def require_right(program: Any, params: Any, setup: Setup, key: Mapping[str, Array]) -> None:
@@ -201,7 +201,7 @@ def _noises(program: Any) -> Iterator[Noise]:
 
 
 def _located(
-    program: Any, replayed: Callable[[Watch], Any], target: Target, mine: Measured, plain: Measured
+    program: Any, replayed: Callable[[Watch], Any], target: Target, mine: Reading, plain: Reading
 ) -> Miscompiled:
     output, index = target.output, target.index
     claim = None if output else program.claims[index]
