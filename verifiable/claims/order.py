@@ -1,13 +1,9 @@
 """How a committed choice fits the verifier's own row, pair by pair.
 
-Let v be a row, least first, s the slack of each element, and i_1, ..., i_k the indices that were
-picked. A choice is right for some row within the slack of v iff
-
-    v[i_p] - s[i_p] <= v[i_q] + s[i_q]      for all p < q
-    v[i_p] - s[i_p] <= v[j] + s[j]          for all p, and all j that were not picked.
-
-Of all pairs of an index i_q, one is reported: the one that fails, if any does, else the one that is
-closest to it. Elements that are equal in the verifier's row are in the order of their indices, if
+`choice` states the two conditions on all pairs. They need no loop over pairs: of the indices before
+i_q, the one with the largest v - s fails if any does, and of the elements that were not picked, the
+one with the least v + s. So each index i_q is reported with one other: the pair that fails, if any
+does, else the pair that is closest to failing. Elements that are equal in the verifier's row are in the order of their indices, if
 the choice is stable: the others are out of order by as little as a number can be. Zero and minus
 zero may be in any order: `top_k` puts zero first, and a device may find either to be the larger.
 """
