@@ -152,6 +152,23 @@ def test_signs_keep_their_values(width: int):
     np.testing.assert_array_equal(form.unpack(committed), signs)
 
 
+def test_a_sign_of_no_number_is_unfounded_unless_it_is_the_verifiers_own():
+    form, given = Sign(shape=(4,), dtype=F32), Yardstick(eps=EPS)
+    values = np.array([NAN, NAN, 1.0, -3.0], F32)
+    with jax.enable_x64(True):
+        found = form.unfounded([values], np.array([2, 1, 0, 1], np.int8), given)
+    assert found.reshape(-1).tolist() == [False, True, False, False]
+
+
+def test_signs_are_apart_by_their_values_and_turn_to_another():
+    form = Sign(shape=(3,), dtype=F32)
+    values = np.array([1.0, -3.0, 2.0], F32)
+    with jax.enable_x64(True):
+        near, far = (float(form.apart([values], [values + change])) for change in (0, 1e-3))
+    assert near == 0 < far
+    assert form.turn(np.array([1, -1, 0], np.int8)).tolist() == [2, 2, 1]
+
+
 # ---------------------------------------------------------------------------------- programs
 
 ROWS, WIDTH, LAYERS = 4, 32, 2

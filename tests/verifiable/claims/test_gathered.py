@@ -82,6 +82,12 @@ CASES: dict[str, tuple[Callable[..., Any], bool]] = {
         ),
         False,
     ),
+    "integers that may wrap": (
+        lambda w, x, i: lax.dot_general(
+            x.astype(jnp.int32), w[i].astype(jnp.int32), (((1,), (1,)), ((0,), (0,)))
+        ),
+        False,
+    ),
     "matrices of the job": (
         lambda w, x, i: jnp.einsum("td,tdf->tf", x, (x[:4, :, None] * w)[i]),
         False,

@@ -15,6 +15,7 @@ from jax import lax
 
 from benchmarks.devices import AWAY, EACH, INDEPENDENT, UP, elementwise, inexact, moved
 from verifiable.check.dataflow import Forward
+from verifiable.claims import rows
 from verifiable.claims.form import Yardstick
 from verifiable.claims.rounding import Rounding
 from verifiable.jaxpr import interpret
@@ -145,3 +146,13 @@ def test_what_moves_a_row_as_a_whole_is_left_to_the_device():
 
 def test_rows_of_wider_norms_have_no_such_limit():
     assert rounding(lambda x: scaled(x.astype(jnp.float32)).astype(x.dtype)).form.origin is None
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "kept"),
+    [((4, 6), (1, 4, 6), True), ((4, 1), (4,), True), ((4, 6), (8, 3), False)],
+)
+def test_rows_are_followed_where_a_reshape_keeps_them(before: Any, after: Any, kept: bool):
+    function = flatten(jax.make_jaxpr(lambda x: x.reshape(after))(jnp.zeros(before)))
+    [equation] = function.block.equations
+    assert rows._follows(equation) is kept

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ from jax import lax
 from verifiable.check.tiling import evaluate, rules
 from verifiable.check.tiling.rules import Cut
 from verifiable.jaxpr import flatten, interpret
-from verifiable.jaxpr.blocks import Equation
+from verifiable.jaxpr.blocks import Equation, Var
 
 RNG = np.random.default_rng(11)
 A = RNG.standard_normal((4, 6, 8)).astype(np.float32)
@@ -167,3 +168,24 @@ def test_products_read_operands_as_they_were_before_transposing():
         [result] = interpret.apply(turned, interpret.read_all(env, turned.inputs))
         np.testing.assert_allclose(result, env[equations[-1].outputs[0]], rtol=1e-5, atol=1e-5)
         assert rules.untransposed(equations[-1], {}).inputs == equations[-1].inputs
+
+
+OTHERS = {
+    "operands of other ranks": (lambda a: a + 1.0, lambda v: (Var((6,), v.dtype), v)),
+    "a reduction of two": (lambda a: a.sum(1), lambda v: (v, v)),
+    "a shape that is computed": (
+        lambda a: lax.broadcast_in_dim(a, (2, 4, 6, 8), (1, 2, 3)),
+        lambda v: (v, Var((), np.dtype(np.int32))),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_no_rule_foresees_is_needed_whole(name):
+    """JAX makes no such equations today."""
+    fn, inputs = OTHERS[name]
+    [equation] = flatten.trace(fn, A)[0].block.equations
+    [output] = equation.outputs
+    assert rules.step(equation, output, Cut(1)) is not None
+    other = replace(equation, inputs=inputs(equation.inputs[0]))
+    assert rules.step(other, output, Cut(1)) is None
