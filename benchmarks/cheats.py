@@ -319,15 +319,26 @@ class Spread:
 
     def changed(self, y: Any) -> bool:
         """Whether a cheat changes the answer, as the module's docstring defines it."""
-        for x, apart, moved, agreed in zip(
-            self.y, self.apart(y), self.moved, self.agreed, strict=True
-        ):
-            if jnp.issubdtype(x.dtype, jnp.inexact):
-                if not np.linalg.norm(apart.ravel()) <= SPREADS * moved:
-                    return True
-            elif np.any((apart != 0) & agreed):
-                return True
-        return False
+        return self.chosen(y) or self.numbers(y)
+
+    def chosen(self, y: Any) -> bool:
+        """Whether a choice differs on which all honest devices agree."""
+        leaves = zip(self.y, self.apart(y), self.agreed, strict=True)
+        choices = (
+            np.any((apart != 0) & agreed)
+            for x, apart, agreed in leaves
+            if not jnp.issubdtype(x.dtype, jnp.inexact)
+        )
+        return any(map(bool, choices))
+
+    def numbers(self, y: Any) -> bool:
+        """Whether floats move by more than four times what they move between honest devices."""
+        leaves = zip(self.y, self.apart(y), self.moved, strict=True)
+        return any(
+            not np.linalg.norm(apart.ravel()) <= SPREADS * moved
+            for x, apart, moved in leaves
+            if jnp.issubdtype(x.dtype, jnp.inexact)
+        )
 
 
 def _apart(z: Any, x: Any, answers: Any) -> Any:

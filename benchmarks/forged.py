@@ -3,9 +3,9 @@
 one unit      one row of one product is wrong by 16 sigma, in a random direction;
 near-ties     every decision within the slack of a tie goes the other way: operands are moved by
               almost the slack before each comparison, sign and choice, against what they say;
-one choice    the last `argmax` or `top_k` takes another element in one iteration;
-steering      what is rounded before the last product that is chosen from is moved towards the
-              runner-up, each element to the end of a share of its slack.
+one choice    the last `argmax` or `top_k` takes another element in one iteration.
+
+`steered_rounding` has the cheat that moves a rounding.
 """
 
 from __future__ import annotations
@@ -21,14 +21,12 @@ from jax import Array, lax
 from benchmarks.cheats import Bench
 from benchmarks.devices import QUICK, Answer
 from benchmarks.zoo.subject import Inputs
-from verifiable.check import execute, near_ties
-from verifiable.check.leeway import LastProduct
+from verifiable.check import execute
 from verifiable.claims.choice import ChoiceForm
 from verifiable.claims.claim import Claim
 from verifiable.claims.decision import COMPARISONS, DecisionForm
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Env, Equation, Var
-from verifiable.jaxpr.perturb import in_float64
 from verifiable.program import Program
 from verifiable.trace import Trace
 
@@ -127,7 +125,7 @@ class NearTies:
 
     def __call__(self, params: Any, inputs: Inputs) -> Answer:
         """Answer and trace."""
-        return _answer(self._bench.program, self._jitted(params, inputs))
+        return answer_of(self._bench.program, self._jitted(params, inputs))
 
     def _run(self, params: Any, inputs: Inputs) -> Any:
         eps = self._bench.program.tolerances
@@ -136,7 +134,7 @@ class NearTies:
             moved = _against(claim, equation, env, eps.get(claim.name, 0.0))
             return decided(claim, equation, env, moved)
 
-        return _execute(self._bench.program, params, inputs, emit, {})
+        return forge(self._bench.program, params, inputs, emit, {})
 
 
 class OneChoice:
@@ -153,7 +151,7 @@ class OneChoice:
         trip = np.zeros(claim.trips, np.float32)
         trip[tuple(int(rng.integers(n)) for n in claim.trips)] = 1
         number = np.uint32(rng.integers(claim.equation.inputs[0].size))
-        return _answer(self._bench.program, self._jitted(params, inputs, trip, number))
+        return answer_of(self._bench.program, self._jitted(params, inputs, trip, number))
 
     def _run(self, params: Any, inputs: Inputs, trip: Array, number: Array) -> Any:
         def emit(claim: Claim, equation: Equation, env: Env, here: Any) -> Any:
@@ -167,121 +165,13 @@ class OneChoice:
             moved = {atom: jnp.where(chosen & (here > 0), best, value)}
             return decided(claim, equation, env, moved)
 
-        return _execute(self._bench.program, params, inputs, emit, {self._claim.index: trip})
+        return forge(self._bench.program, params, inputs, emit, {self._claim.index: trip})
 
 
 def one_choice(bench: Bench) -> OneChoice | None:
     """The cheat in the last choice of the program; None if no choice is a claim."""
     found = [c for c in bench.program.claims if c.equation.kind in CHOICES]
     return OneChoice(bench, found[-1]) if found else None
-
-
-class SteeredRounding:
-    """The cheat that moves the operand of the last product that something is chosen from.
-
-    Attributes:
-      head: the product, and the roundings before it.
-      rounding: the one that is moved.
-    """
-
-    def __init__(self, compiled: Program, head: LastProduct, rounding: Claim):
-        """Make the cheat for one product and rounding, of equal shape; see `of`."""
-        self._compiled, self.head, self.rounding = compiled, head, rounding
-        self._towards = jax.jit(self._run_towards, compiler_options=QUICK)
-        self._moved = jax.jit(self._run_moved, compiler_options=QUICK)
-        self._nearest = jax.jit(self._run_nearest, compiler_options=QUICK)
-
-    @classmethod
-    def of(cls, compiled: Program) -> SteeredRounding | None:
-        """The cheat of a program; None if nothing is chosen from a product of rounded operands."""
-        for choice in reversed(list(near_ties.choices(compiled))):
-            for claim, _ in choice.head.roundings:
-                if (
-                    claim.output.shape == choice.head.claim.near.shape
-                    and choice.head.form.near == 0
-                    and choice.head.alone
-                ):
-                    return cls(compiled, choice.head, claim)
-        return None
-
-    def __call__(self, params: Any, inputs: Inputs, sent: Trace, share: float) -> Answer:
-        """Answer and trace.
-
-        Args:
-          params: the parameters.
-          inputs: of the job.
-          sent: an honest trace, which says what is chosen and what comes second.
-          share: of the slack of each element.
-        """
-        found = self._moved(params, inputs, self._way(params, inputs, sent), np.float32(share))
-        return _answer(self._compiled, found)
-
-    def neighbours(self, params: Any, inputs: Inputs, sent: Trace) -> Answer:
-        """The same of a device that rounds the last operation to either neighbour of its result.
-
-        Arguments as above.
-        """
-        way = self._way(params, inputs, sent)
-        with jax.enable_x64(True):
-            return _answer(self._compiled, self._nearest(params, inputs, way))
-
-    def _way(self, params: Any, inputs: Inputs, sent: Trace) -> Array:
-        logits = np.asarray(sent.values[self.head.claim.index])
-        second, first = np.moveaxis(np.argsort(logits, axis=-1)[..., -2:], -1, 0)
-        return self._towards(params, inputs, first, second)
-
-    def _run_towards(self, params: Any, inputs: Inputs, first: Array, second: Array) -> Array:
-        """What the second column adds to the product, less what the first does: (rows, K)."""
-        claim = self.head.claim
-
-        def emit(each: Claim, equation: Equation, env: Env, given: Any) -> Any:
-            results, committed = execute.honest(each, equation, env)
-            if each.index != claim.index or each.far is None:
-                return results, committed
-            far = interpret.read(env, each.far).astype(jnp.float32)
-            columns = far if self.head.form.contracting[1] == (1,) else far.T
-            return results, columns[given[1]] - columns[given[0]]
-
-        found = self._execute(params, inputs, emit, {claim.index: (first, second)})
-        way: Array = found[1][claim.index]
-        return way
-
-    def _run_moved(self, params: Any, inputs: Inputs, way: Array, share: Array) -> Any:
-        moved = self.rounding
-        eps = self._compiled.tolerances[moved.name]
-
-        def emit(claim: Claim, equation: Equation, env: Env, given: Any) -> Any:
-            results, committed = execute.honest(claim, equation, env)
-            if claim.index != moved.index:
-                return results, committed
-            form: Any = claim.form
-            own = results[0] if claim.replays_itself else interpret.read(env, claim.near)
-            value = own.astype(form.wide)
-            low, high = form.extremes(value, share * form.slack(value, eps))
-            out = jnp.where(given > 0, high, jnp.where(given < 0, low, results[0]))
-            out = out.astype(results[0].dtype)
-            return [out], out
-
-        return self._execute(params, inputs, emit, {moved.index: way})
-
-    def _run_nearest(self, params: Any, inputs: Inputs, way: Array) -> Any:
-        def emit(claim: Claim, equation: Equation, env: Env, given: Any) -> Any:
-            results, committed = execute.honest(claim, equation, env)
-            if claim.index != self.rounding.index:
-                return results, committed
-            own, [exact] = (
-                results[0],
-                in_float64(equation, interpret.read_all(env, equation.inputs)),
-            )
-            short = (own < exact) & (given > 0) | (own > exact) & (given < 0)
-            step = jnp.where(given > 0, jnp.inf, -jnp.inf).astype(own.dtype)
-            out = jnp.where(short, lax.nextafter(own, step), own)
-            return [out], out
-
-        return self._execute(params, inputs, emit, {self.rounding.index: way})
-
-    def _execute(self, params: Any, inputs: Inputs, emit: Any, given: Any) -> Any:
-        return _execute(self._compiled, params, inputs, emit, given)
 
 
 def decided(claim: Claim, equation: Equation, env: Env, moved: dict[Any, Array]) -> Any:
@@ -334,12 +224,22 @@ def _moved(value: Array, room: Array, way: Array) -> Array:
     return jnp.where(jnp.isfinite(value), (wide + way * room).astype(value.dtype), value)
 
 
-def _execute(compiled: Program, params: Any, inputs: Inputs, emit: Any, given: Any) -> Any:
+def forge(compiled: Program, params: Any, inputs: Inputs, emit: Any, given: Any) -> Any:
+    """Outputs and committed values of a device that commits to what `emit` returns.
+
+    Args:
+      compiled: the program.
+      params: the parameters.
+      inputs: of the job.
+      emit: evaluates the equation of a claim, as `execute.honest` does.
+      given: by index of a claim, what its iterations give to `emit`.
+    """
     env, block = compiled.bind(params, inputs), compiled.function.block
     return execute.execute(block, compiled.analysis, env, emit=emit, given=given)
 
 
-def _answer(compiled: Program, found: Any) -> Answer:
+def answer_of(compiled: Program, found: Any) -> Answer:
+    """Answer and trace, of what `forge` returned."""
     outputs, values = found
     trace = Trace(values=tuple(values[c.index] for c in compiled.claims))
     return compiled.unflatten(outputs), trace

@@ -11,9 +11,9 @@ bfloat16 no test can tell one of the best tokens from another: `compile` warns, 
 bar.
 
 *Roundings.* The states are normalised again in a type, rounded to the operands of the head, and
-moved towards the second token (`forged.SteeredRounding`), each element to a share of its slack that
-a row as a whole may have, or, behind a norm in bfloat16, to the neighbour of its result there.
-`changed` is the share of tokens that this changes, if it passes.
+moved towards the second token (`steered_rounding`), each element to a share of its slack that a row
+as a whole may have, or, behind a norm in bfloat16, to the neighbour of its result there. `changed`
+is the share of tokens that this changes, if it passes.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.cheats import steered
-from benchmarks.forged import SteeredRounding
 from benchmarks.harness import Row
+from benchmarks.steered_rounding import SteeredRounding
 from protocols.demo import models
 from protocols.demo.models import networks
 from verifiable import challenge, program

@@ -8,7 +8,7 @@ may hide a cheat; a larger one must not be accepted.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +18,17 @@ from benchmarks import cheats, forged
 from benchmarks.cheats import Bench
 from benchmarks.devices import Answer
 from benchmarks.harness import Row
+from benchmarks.steered_rounding import SteeredRounding
 from benchmarks.zoo.subject import Inputs
-from verifiable.report import Verdict
+from verifiable.report import Report, Verdict
+
+# Names of the cheat that steers through a rounding, and the share of the slack that it moves by;
+# None if it chooses between the neighbours of what is rounded.
+STEERED = {
+    "steering a rounding": forged.NEARLY,
+    "steering within a row": 0.2,
+    "steering to a neighbour": None,
+}
 
 
 @dataclass(slots=True)
@@ -81,7 +90,15 @@ class Trial:
         """Whether there is no decoy."""
         return self.tested is self.plain
 
-    def judge(self, tally: Cheated, given: Inputs, answer: Answer, *, always: bool = False) -> None:
+    def judge(
+        self,
+        tally: Cheated,
+        given: Inputs,
+        answer: Answer,
+        *,
+        always: bool = False,
+        turned: Collection[tuple[str, int, int]] | None = None,
+    ) -> None:
         """Check one run of a cheat, and count it if it changes the answer.
 
         Args:
@@ -89,6 +106,8 @@ class Trial:
           given: inputs of the tested program.
           answer: of the cheat.
           always: count it in any case, and no corridor excuses it.
+          turned: claims, iterations and rows from which the cheat chooses something else, if it is
+            known: as near-ties of the report, they are within the corridor.
         """
         y = answer[0] if self.hidden else answer[0][0]
         changed = self.normal.changed(y)
@@ -99,14 +118,24 @@ class Trial:
         report = self.tested.check(given, answer)
         verdict = report.verdict
         if verdict is Verdict.ACCEPT:
-            corridor = cheats.within_corridor
-            within = not always and corridor(self.plain, self.inputs, self.normal, y)
+            within = not always and self.within(y, report, turned)
             tally.corridor += within
             tally.accepted += not within
         if verdict is Verdict.REJECT and not tally.rejected:
             tally.convicted = int(any(self.tested.convictions(given, answer, report)))
         tally.rejected += verdict is Verdict.REJECT
         tally.indeterminate += verdict is Verdict.INDETERMINATE
+
+    def within(
+        self, y: Any, report: Report, turned: Collection[tuple[str, int, int]] | None
+    ) -> bool:
+        """Whether what an accepted cheat changes is stated; arguments as of `judge`."""
+        ties = {(tie.claim, tie.trip, tie.row) for tie in report.near_ties}
+        if turned is not None and not ties.issuperset(turned):
+            return False
+        if turned and not self.normal.numbers(y):
+            return True
+        return cheats.within_corridor(self.plain, self.inputs, self.normal, y)
 
 
 def cheated(bench: Bench, jobs: int, *, hidden: bool = False) -> dict[str, Cheated]:
@@ -123,6 +152,7 @@ def cheated(bench: Bench, jobs: int, *, hidden: bool = False) -> dict[str, Cheat
     params = tested.subject.params
     units = forged.one_unit(tested, skipped=0 if hidden else 1)
     ties, choice = forged.NearTies(tested), forged.one_choice(tested)
+    steered = SteeredRounding.of(tested.program)
     skips = not hidden and cheats.skipped_layers(subject.params) is not subject.params
     changes = {n: f for n, f in cheats.PARAMETERS.items() if n != "skipped layers" or skips}
 
@@ -137,9 +167,9 @@ def cheated(bench: Bench, jobs: int, *, hidden: bool = False) -> dict[str, Cheat
         first = () if hidden else (cheats.harmless(rng),)
         given = (*first, *inputs)
 
-        def tried(cheat: str, answer: Answer, *, always: bool = False) -> None:
+        def tried(cheat: str, answer: Answer, **how: Any) -> None:
             tally = found.setdefault(cheat, Cheated())
-            trial.judge(tally, given, answer, always=always)  # noqa: B023
+            trial.judge(tally, given, answer, **how)  # noqa: B023
 
         for cheat, change in changes.items():
             tried(cheat, tested.run(inner(change(subject.params)), *given))
@@ -153,6 +183,14 @@ def cheated(bench: Bench, jobs: int, *, hidden: bool = False) -> dict[str, Cheat
         tried("near-ties", ties(params, given))
         if choice is not None:
             tried("one choice", choice(params, given, job))
+        if steered is not None:
+            honest = tested.run(params, *given)[1]
+            for name, share in STEERED.items():
+                on = params, given, honest
+                answer = steered.neighbours(*on) if share is None else steered(*on, share)
+                turned = steered.turned(honest, answer[1])
+                rows = {(steered.head.claim.name, *place) for place in turned}
+                tried(name, answer, turned=rows)
         if not hidden:
             given = (tested.subject.draw(rng)[0], *inputs)
             hiding: list[tuple[str, Answer | None]] = [

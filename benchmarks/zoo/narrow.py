@@ -220,6 +220,25 @@ def convolutions_bfloat16() -> Subject:
     return _convolutions(90, jnp.bfloat16)
 
 
+def chosen_bfloat16() -> Subject:
+    """Tokens from a layer in float32, whose states are rounded to bfloat16 before the logits."""
+    w = Weights(91)
+    params = {
+        "layers": [w.dense(WIDTH, WIDTH)],
+        "norm": w.norm(WIDTH),
+        "head": w.matrix(WIDTH, WORDS),
+    }
+
+    def fn(p: Any, x: Array) -> Array:
+        for one in p["layers"]:
+            x = x + jax.nn.gelu(nn.dense(one, x))
+        h = nn.layer_norm(p["norm"], x).astype(jnp.bfloat16)
+        head = p["head"].astype(jnp.bfloat16)
+        return jnp.argmax(jnp.matmul(h, head, preferred_element_type=jnp.float32), -1)
+
+    return Subject(fn=fn, params=params, draw=normals(TOKENS, WIDTH))
+
+
 MODELS = (
     w8a8,
     int8_static,
@@ -231,4 +250,5 @@ MODELS = (
     mixed_bfloat16,
     convolutions_float16,
     convolutions_bfloat16,
+    chosen_bfloat16,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -206,6 +207,32 @@ def test_near_ties_go_the_other_way_and_nothing_else_does():
     assert report.reason != "decision-mismatch"
 
 
+def test_one_choice_is_another_one_in_one_row():
+    bench, inputs = _bench(), _inputs()
+    cheat = forged.one_choice(bench)
+    assert cheat is not None
+    (chosen, _), _ = bench.run(bench.subject.params, *inputs)
+    answer = cheat(bench.subject.params, inputs, 1)
+    assert np.sum(np.asarray(answer[0][0]) != chosen) == 1
+    report = bench.check(inputs, answer)
+    assert (report.verdict, report.reason) == (verdicts.Verdict.REJECT, "decision-mismatch")
+
+
+@pytest.mark.parametrize(
+    ("turned", "numbers", "within"),
+    [({1, 2}, False, True), ({1, 3}, False, False), (set(), False, False), ({1}, True, False)],
+)
+def test_what_is_steered_is_within_the_corridor_if_the_report_says_so(turned, numbers, within):
+    floats = np.ones(4, np.float32)
+    normal = cheats.Spread.of([(floats,), (floats,)])
+    ties = [SimpleNamespace(claim="head", trip=0, row=row) for row in (1, 2)]
+    trial = trials.Trial(plain=_bench(), tested=_bench(), inputs=_inputs(), normal=normal)
+    rows = [("head", 0, row) for row in turned]
+    report = SimpleNamespace(near_ties=ties)
+    y = (floats * np.nan if numbers else floats,)
+    assert trial.within(y, report, rows) is within
+
+
 def test_skipped_layers_are_found_by_name_or_number():
     numbered = {"a": {"b": 1}, "encoder": {"0": jnp.ones(2), "10": jnp.ones(2), "9": jnp.ones(2)}}
     skipped = cheats.skipped_layers(numbered)
@@ -218,7 +245,13 @@ def test_verdicts_on_cheats_are_counted_by_cheat():
     bench = _bench()
     found = trials.cheated(bench, 1)
     assert {"int8 weights", "one unit", "near-ties", "decoy, then one unit"} <= set(found)
-    for cheat in ("another model", "skipped layers", "one unit", "decoy, then one unit"):
+    for cheat in (
+        "another model",
+        "skipped layers",
+        "one unit",
+        "decoy, then one unit",
+        "one choice",
+    ):
         assert found[cheat].rejected == found[cheat].runs
         assert found[cheat].convicted == 1
     total = trials.Cheated()

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from benchmarks.forged import SteeredRounding
+from benchmarks.steered_rounding import SteeredRounding
 from verifiable import challenge, program
 from verifiable.claims import rounding
 from verifiable.errors import CoarseTolerance, SteerableChoice
@@ -90,13 +90,13 @@ def case(name: str) -> SimpleNamespace:
     return SimpleNamespace(made=made, key=made.setup(PARAMS, SECRET), sent=sent, cheat=cheat)
 
 
-def steered(name: str, share: float | None) -> tuple[Any, Any]:
-    """The cheat's answer, and the report; without a share, it chooses between two neighbours."""
+def steered(name: str, share: float | None) -> tuple[Any, Any, Any]:
+    """The cheat's answer, trace and report; without a share, it chooses between two neighbours."""
     run = case(name)
     given = PARAMS, (X,), run.sent.trace
     found = run.cheat.neighbours(*given) if share is None else run.cheat(*given, share)
     y, trace = jax.device_get(found)
-    return y, run.made.check(run.key, X, y=y, trace=trace)
+    return y, trace, run.made.check(run.key, X, y=y, trace=trace)
 
 
 @pytest.mark.parametrize("name", ["residual", "bfloat16", "w8a8"])
@@ -108,7 +108,7 @@ def test_a_row_moved_to_the_end_of_its_slack_is_not_accepted(name: str):
     to be wrong.
     """
     run = case(name)
-    y, report = steered(name, 0.9)
+    y, _, report = steered(name, 0.9)
     assert np.sum(y != np.asarray(run.sent.y)) > ROWS / 4
     assert report.claim == run.cheat.rounding.name
     if name == "residual":
@@ -132,9 +132,11 @@ def test_elements_by_themselves_do_not_show_a_steered_row(monkeypatch: pytest.Mo
 def test_choices_that_the_rest_of_the_slack_turns_are_near_ties(name: str):
     """Cheat: the same within what is left to a row as a whole, or to an operation's rounding."""
     run = case(name)
-    y, report = steered(name, {"float32": 0.9, "w8a8": 0.03, "bfloat16": None}[name])
+    share = {"float32": 0.9, "w8a8": 0.03, "bfloat16": None}[name]
+    y, trace, report = steered(name, share)
     assert report.verdict is Verdict.ACCEPT, report
     changed = set(np.flatnonzero(y != np.asarray(run.sent.y)).tolist())
+    assert run.cheat.turned(run.sent.trace, trace) == {(0, row) for row in changed}
     assert changed or name != "bfloat16"
     assert changed <= {tie.row for tie in report.near_ties}
 
