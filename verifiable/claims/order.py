@@ -3,9 +3,10 @@
 `choice` states the two conditions on all pairs. They need no loop over pairs: of the indices before
 i_q, the one with the largest v - s fails if any does, and of the elements that were not picked, the
 one with the least v + s. So each index i_q is reported with one other: the pair that fails, if any
-does, else the pair that is closest to failing. Elements that are equal in the verifier's row are in the order of their indices, if
-the choice is stable: the others are out of order by as little as a number can be. Zero and minus
-zero may be in any order: `top_k` puts zero first, and a device may find either to be the larger.
+does, else the pair that is closest to failing. Elements that are equal in the verifier's row are in
+the order of their indices, if the choice is stable: the others are out of order by as little as a
+number can be. Zero and minus zero may be in any order: `top_k` puts zero first, and a device may
+find either to be the larger.
 """
 
 from __future__ import annotations
