@@ -278,8 +278,8 @@ def in_float64(equation: Equation, values: Sequence[Array]) -> list[Array]:
     """
     wide = [_widened(v) for v in values]
     known = Effect.UNKNOWN not in effects_of(equation)
-    # Bits stand for another number in another type.
-    known = known and equation.kind != "bitcast_convert_type"
+    # Bits stand for another number in another type, and so does the number after another.
+    known = known and equation.kind not in ("bitcast_convert_type", "nextafter")
     if known and all(_real(v) for v in (*wide, *equation.outputs)):
         params = {
             name: np.dtype(np.float64) if name in _TYPES and _is_real_float(value) else value

@@ -13,6 +13,7 @@ from jax import lax
 
 from verifiable.jaxpr import flatten, interpret, pieces
 from verifiable.jaxpr.effects import Effect, effects_of
+from verifiable.jaxpr.perturb import in_float64
 
 SPECIAL = [0.0, -0.0, 1.0, -1.0, 2.5, -0.3, 3e38, 1e-30, np.inf, -np.inf, np.nan]
 FUNCTIONS: dict[str, Callable[..., Any]] = {
@@ -86,6 +87,15 @@ def test_a_function_of_the_same_name_is_another_function():
     x = jnp.ones(3)
     assert kinds(lambda x: (remainder(x, x), signbit(x)), x) == []
     assert kinds(lambda x: jnp.remainder(x, 2.0), x)[0] == ("piece", "remainder")
+
+
+def test_the_next_number_is_that_of_its_own_type():
+    """In double precision it would be another: what is subtracted from it lost all its digits."""
+    x = np.array([1.0, -3.0, 0.1], np.float32)
+    [equation] = flatten.trace(lax.nextafter, x, x)[0].block.equations
+    with jax.enable_x64(True):
+        [found] = in_float64(equation, [x.astype(np.float64), np.full(3, np.inf)])
+    np.testing.assert_array_equal(found, np.nextafter(x, np.float32(np.inf)).astype(np.float64))
 
 
 def test_whole_numbers_are_no_floats():
