@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.lax import GatherScatterMode
 
@@ -99,12 +98,5 @@ def filling(equation: Equation) -> float | int | None:
     params, dtype = equation.params, equation.inputs[0].dtype
     if params.get("mode") != GatherScatterMode.FILL_OR_DROP:
         return None
-    value = params["fill_value"]
-    if value is None and is_float(dtype):
-        return math.nan
-    if value is None and dtype == np.bool_:
-        return 1
-    if value is None:
-        info = np.iinfo(dtype)
-        return int(info.min if jnp.issubdtype(dtype, jnp.signedinteger) else info.max)
+    value = params["fill_value"]  # JAX itself replaces None.
     return float(value) if is_float(dtype) else int(value)
