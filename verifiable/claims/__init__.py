@@ -20,6 +20,7 @@ Values, tested element by element:
     rounding    just after a cast or quantisation; `chains`: which ones; `rows`: what glue does
     decision    comparisons and signs
     choice      `argmax`, `top_k`, `sort`; `order`: whether a choice fits a row
+    pieces      `rem`, `atan2`, signs: the piece on which a function that jumps is evaluated
     table       small values of parameters and constants (`check.tables`: which ones)
     slack       how far a value may be off; `origin`: as its glue has it; `extremes`: ends of types
 
