@@ -175,7 +175,7 @@ def of(eqn: Any) -> str | None:
     shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype, weak_type=a.weak_type) for a in operands]
     try:
         [same, *others] = jax.make_jaxpr(_CALLS[name])(*shapes).eqns
-    except TypeError:  # a function of the user's, of other operands
+    except (TypeError, ValueError):  # a function of the user's, or under `vmap`
         return None
     equal = not others and str(same.params.get("jaxpr")) == str(eqn.params["jaxpr"])
     return name if equal else None
