@@ -92,7 +92,7 @@ def test_a_function_of_the_same_name_is_another_function():
 def test_a_call_whose_operands_were_batched_is_split_all_the_same():
     """Its shapes are no longer those of a call that JAX's function could be traced with."""
     x = jnp.ones((4, 3))
-    assert kinds(lambda x: jax.vmap(lambda r: jnp.mod(r, r.max()))(x), x)[0] == ("piece", "rem")
+    assert kinds(jax.vmap(lambda r: jnp.mod(r, r.max())), x)[0] == ("piece", "rem")
 
 
 def test_the_next_number_is_that_of_its_own_type():
