@@ -149,7 +149,8 @@ def test_honest_devices_are_accepted(name: str):
     for one in ((y, trace), (run.sent.y, run.sent.trace)):
         report = run.made.check(run.key, X, y=one[0], trace=one[1])
         assert report.verdict is Verdict.ACCEPT, report
-        assert report.worst < 0.5
+        # Rows held to their own operations leave honest devices of newer versions less room.
+        assert report.worst < (1 if name == "residual" else 0.5)
     # Where only last bits are rounded away, few choices hang on them.
     assert name != "float32" or len(report.near_ties) < ROWS
 

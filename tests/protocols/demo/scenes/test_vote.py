@@ -169,7 +169,7 @@ def test_a_trace_other_than_the_committed_one_is_rejected_and_convicts_nobody(ch
 
 def test_a_wrong_claim_is_rejected_and_convicts():
     cheat = with_params(another_model)(job())
-    assert audited(opened(cheat), cheat) == ("reject", "claim-mismatch", True)
+    assert audited(opened(cheat), cheat) == ("reject", "lookup-mismatch", True)
 
 
 def test_a_rejection_that_no_judge_repeats_blames_nobody(monkeypatch):
