@@ -38,7 +38,7 @@ from jax import lax
 from verifiable.claims import order, origin, slack
 from verifiable.claims.form import Form, Proposal, View, Yardstick
 from verifiable.claims.origin import Origin
-from verifiable.claims.statistic import Deviation, Statistic, deviation, first
+from verifiable.claims.statistic import Deviation, Statistic, deviation, worst_row
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Equation
 from verifiable.jaxpr.effects import FLOATS, Effect, effects_of, keys_of
@@ -203,7 +203,7 @@ class ChoiceForm(Form):
         by_row = jnp.max(ratio, axis=-1, initial=0.0)
         by_row = jnp.where(found.absent, 0, by_row)
         by_row = jnp.where(found.valid, by_row, jnp.inf).astype(jnp.float64)
-        worst, true = jnp.max(by_row, initial=0.0), jnp.ones((), bool)
+        true = jnp.ones((), bool)
         shown = found.valid & ~found.absent
 
         def as_own() -> Array:
@@ -211,9 +211,7 @@ class ChoiceForm(Form):
             return jnp.all(~found.absent | equal)
 
         return Statistic(
-            worst=worst,
-            row=first(by_row == worst),
-            passed=jnp.all(by_row <= 1.0),
+            *worst_row(by_row),
             finite_claim=true,
             in_range=jnp.all(found.valid),
             finite_operands=lax.cond(jnp.any(found.absent), as_own, lambda: true),

@@ -37,7 +37,7 @@ from jax import lax
 from verifiable.claims import origin, slack
 from verifiable.claims.form import Form, Proposal, View, Yardstick
 from verifiable.claims.origin import Origin
-from verifiable.claims.statistic import Deviation, Statistic, deviation, first, strictly
+from verifiable.claims.statistic import Deviation, Statistic, deviation, strictly, worst_row
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Equation
 from verifiable.jaxpr.effects import FLOATS, Effect, effects_of, is_float
@@ -127,11 +127,8 @@ class DecisionForm(Form):
         ratio = jnp.where(valid, ratio, jnp.inf).astype(jnp.float64)
         rows = math.prod(ratio.shape[:-1]), ratio.shape[-1]
         by_row = jnp.max(ratio.reshape(rows), axis=-1, initial=0.0)
-        worst = jnp.max(by_row, initial=0.0)
         return Statistic(
-            worst=worst,
-            row=first(by_row == worst),
-            passed=jnp.all(by_row <= 1.0),
+            *worst_row(by_row),
             finite_claim=jnp.all(self.finite(decided) | absent),
             in_range=jnp.all(valid),
             finite_operands=jnp.all(~absent | (decided == found.own)),

@@ -43,7 +43,7 @@ from verifiable.claims import rows
 from verifiable.claims.form import Form, Yardstick
 from verifiable.claims.origin import Origin
 from verifiable.claims.slack import apart, rms, slack
-from verifiable.claims.statistic import Deviation, Statistic, deviation, first, strictly
+from verifiable.claims.statistic import Deviation, Statistic, deviation, strictly, worst_row
 from verifiable.jaxpr.blocks import Array, Equation
 from verifiable.jaxpr.effects import FLOAT8, HALF_PRECISION, is_float
 
@@ -181,11 +181,8 @@ class Rounding(Form):
                 by_row, jnp.where(own[:, 0], rows.excess(found, low, high, q, last), 0)
             )
         by_row = by_row.astype(jnp.float64)
-        worst = jnp.max(by_row, initial=0.0)
         return Statistic(
-            worst=worst,
-            row=first(by_row == worst),
-            passed=jnp.all(by_row <= 1.0),
+            *worst_row(by_row),
             finite_claim=jnp.all(~jnp.isnan(q) | ~own),
             in_range=jnp.ones((), bool),
             finite_operands=jnp.all(own),

@@ -132,6 +132,16 @@ def summary(rows: RowStatistics) -> Statistic:
     return Statistic(worst, first(ratio == worst), *hold)
 
 
+def worst_row(by_row: Array) -> tuple[Array, Array, Array]:
+    """The largest statistic, its row, and whether all rows pass: the first fields of `Statistic`.
+
+    Args:
+      by_row: float64 (rows,), the statistic of each row as a fraction of its limit.
+    """
+    worst = jnp.max(by_row, initial=0.0)
+    return worst, first(by_row == worst), jnp.all(by_row <= 1.0)
+
+
 def first(flags: Array) -> Array:
     """Index of the first true flag of a vector, int32; its length if there is none.
 

@@ -27,7 +27,7 @@ import numpy as np
 from verifiable.claims.extremes import tiny
 from verifiable.claims.form import Form, Proposal, View, Yardstick
 from verifiable.claims.slack import slack
-from verifiable.claims.statistic import Deviation, Statistic, deviation, first
+from verifiable.claims.statistic import Deviation, Statistic, deviation, worst_row
 from verifiable.jaxpr.blocks import Array, Equation
 from verifiable.jaxpr.effects import FLOATS, TABLE
 
@@ -76,11 +76,8 @@ class TableForm(Form):
         ratio = jnp.where(same | ~own, 0, ratio).astype(jnp.float64)
         rows = math.prod(v.shape[:-1]), math.prod(v.shape[-1:])
         by_row = jnp.max(ratio.reshape(rows), axis=-1, initial=0.0)
-        worst = jnp.max(by_row, initial=0.0)
         return Statistic(
-            worst=worst,
-            row=first(by_row == worst),
-            passed=jnp.all(by_row <= 1.0),
+            *worst_row(by_row),
             finite_claim=jnp.all(jnp.isfinite(q) | ~own),
             in_range=jnp.ones((), bool),
             finite_operands=jnp.all(own | same),
