@@ -3,8 +3,8 @@
 *Size.* The bytes of a key over those of the parameters, by what they are for.
 
 *Lengths.* A family of two lengths against the program of the longer one alone: the bytes of its key
-and the time of its `setup`, called in turn, compiled before. Then the first check of the second
-length, which compiles, and a check after it.
+and the time of its `setup` until all arrays are there, called in turn, compiled before. Then the
+first check of the second length, which compiles, and a check after it.
 
 *Restart.* A new process with JAX's persistent compilation cache, in which an earlier process has
 checked the same: `compiled` counts what XLA had to compile all the same.
@@ -76,8 +76,8 @@ def _measure(
     family = vf.compile_family(fn, params, *shapes, self_test=False)
     alone = family.members[1]
     setups = {
-        "one": lambda: alone.setup(params, SECRET).nbytes,
-        "family": lambda: family.setup(params, SECRET).nbytes,
+        "one": lambda: jax.block_until_ready(alone.setup(params, SECRET).arrays),
+        "family": lambda: jax.block_until_ready(family.setup(params, SECRET).arrays),
     }
     seconds = interleaved_medians(setups, repeats)
     one, key = alone.setup(params, SECRET), family.setup(params, SECRET)

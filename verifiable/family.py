@@ -23,6 +23,7 @@ import jax
 
 from verifiable import policy as policies
 from verifiable.challenge import Challenge
+from verifiable.check.excerpts import restored
 from verifiable.check.schedule import Strategy
 from verifiable.check.setup import make_key
 from verifiable.check.trees import abstract
@@ -94,9 +95,8 @@ class Family:
                 f"program {member.id.hex()} is no member of the family {self.id.hex()}"
             )
         key.header.require(program=self.id, policy=member.policy.id)
-        names = member.compiled_setup.layout.names
-        held = {name: key.arrays[name] for name in names if name in key.arrays}
-        return VerifierKey(replace(key.header, program=member.id), held)
+        held = restored(key.header, key.arrays, member.compiled_setup.layout.arrays)
+        return VerifierKey(replace(key.header, program=member.id, excerpts=()), held)
 
     def verify(
         self,

@@ -45,6 +45,21 @@ _DIGESTS = ("program", "policy", "parameters", "challenge")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Excerpt:
+    """An array of a key that is not stored, since it is a block of one that is.
+
+    Attributes:
+      name: of the array.
+      whole: name of the other one.
+      start: where the block begins in it.
+    """
+
+    name: str
+    whole: str
+    start: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KeyHeader:
     """What a key was made for.
 
@@ -54,6 +69,7 @@ class KeyHeader:
       parameters: 32-byte Merkle root of the parameters.
       challenge: 32-byte id of the challenge; keys of one challenge retire together.
       version: version of the library that made it.
+      excerpts: arrays of members of a family that are blocks of arrays of the key.
     """
 
     program: bytes
@@ -61,6 +77,7 @@ class KeyHeader:
     parameters: bytes
     challenge: bytes
     version: str
+    excerpts: tuple[Excerpt, ...] = ()
 
     def __post_init__(self) -> None:
         """Raises ValueError for a digest that is not 32 bytes."""
@@ -175,6 +192,9 @@ class VerifierKey:
         metadata = {"format": FORMAT, "version": self.header.version}
         for name in _DIGESTS:
             metadata[name] = getattr(self.header, name).hex()
+        metadata["excerpts"] = json.dumps(
+            [[e.name, e.whole, e.start] for e in self.header.excerpts]
+        )
         return save(arrays, metadata)
 
     @staticmethod
@@ -197,7 +217,8 @@ class VerifierKey:
         if absent:
             raise ValueError(f"it has no {absent} in its header")
         digests = {n: bytes.fromhex(metadata[n]) for n in _DIGESTS}
-        header = KeyHeader(**digests, version=metadata["version"])
+        excerpts = _excerpts(metadata["excerpts"])
+        header = KeyHeader(**digests, version=metadata["version"], excerpts=excerpts)
         with jax.enable_x64(True):
             arrays = {name: jnp.asarray(_array(name, tensor)) for name, tensor in tensors}
         return VerifierKey(header, arrays)
@@ -205,6 +226,22 @@ class VerifierKey:
     def __reduce__(self):
         """Refuse to be copied or pickled by accident."""
         raise TypeError("a verifier key cannot be copied or pickled: write to_bytes() or save()")
+
+
+def _excerpts(text: str) -> tuple[Excerpt, ...]:
+    """Read the excerpts of a header."""
+    try:
+        found = tuple(
+            Excerpt(name=name, whole=whole, start=tuple(start))
+            for name, whole, start in json.loads(text)
+        )
+    except TypeError as error:
+        raise ValueError(f"its excerpts are not [name, whole, start] each: {error}") from error
+    for e in found:
+        names = isinstance(e.name, str) and isinstance(e.whole, str)
+        if not (names and all(type(i) is int and i >= 0 for i in e.start)):
+            raise ValueError(f"it has a malformed excerpt: {e}")
+    return found
 
 
 def _array(name: str, tensor: Mapping[str, Any]) -> Shaped[np.ndarray, "*shape"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ import pytest
 
 import verifiable as vf
 from tests.helpers.runs import POLICY
+from verifiable.check import excerpts
 from verifiable.report import Verdict
 
 WIDTH, LONGEST, WORDS = 32, 32, 64
@@ -98,8 +100,12 @@ def test_the_key_holds_once_what_members_share():
     shared = alone[0].arrays.keys() & alone[1].arrays.keys()
     assert {name.split("/")[0] for name in shared} == {"vectors", "kept", "projected"}
     assert sum(alone[0].arrays[name].nbytes for name in shared) > 0.8 * alone[0].nbytes
+    [places] = key().header.excerpts  # those of eight tokens are the first ones of twelve
+    assert places.start == (0, 0, 0)
+    assert places.whole in alone[1].arrays
     union = alone[0].arrays | alone[1].arrays
-    assert key().nbytes == sum(a.nbytes for a in union.values())
+    assert key().arrays.keys() == union.keys() - {places.name}
+    assert key().nbytes == alone[1].nbytes
     for member, own in zip(family().members, alone, strict=True):
         part = family().member_key(key(), member)
         assert (part.header, part.arrays.keys()) == (own.header, own.arrays.keys())
@@ -156,6 +162,44 @@ def test_keys_of_others_are_refused():
         alone.member_key(key(), second)
     with pytest.raises(TypeError, match="key must be"):
         family().member_key("key", first)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    ("part", "start"),
+    [
+        (np.arange(600.0).reshape(6, 100)[:3], (0, 0)),
+        (np.arange(600.0).reshape(6, 100)[1:5, 20:90], (1, 20)),
+        (np.arange(600.0).reshape(6, 100)[::2], None),
+        (np.arange(600.0).reshape(6, 100)[:3] * np.float64(1 + 2**-52), None),
+        (np.arange(600.0).reshape(6, 100)[:3].astype(np.float32), None),
+        (np.arange(600.0)[:200], None),
+        (np.arange(40.0).reshape(4, 10), None),  # too small
+    ],
+)
+def test_blocks_of_an_array_are_found_bit_for_bit(part: Any, start: Any):
+    arrays = {"kept/part": part, "kept/whole": np.arange(600.0).reshape(6, 100)}
+    found = [(e.name, e.whole, e.start) for e in excerpts.found_in(arrays, arrays)]
+    assert found == ([] if start is None else [("kept/part", "kept/whole", start)])
+
+
+def test_signs_of_zeros_tell_blocks_apart():
+    zeros = np.zeros((4, 200), np.float32)
+    arrays = {"kept/a": -zeros[:2], "kept/b": zeros, "kept/c": zeros[:3, :150]}
+    [found] = excerpts.found_in(arrays, arrays)
+    assert (found.name, found.whole) == ("kept/c", "kept/b")
+
+
+@pytest.mark.parametrize("start", [(0, 1, 0), (0, 6, 0), (0,), (0, 0, 7)])
+def test_a_block_from_another_place_never_passes(start: tuple[int, ...]):
+    """An honest run of the shorter member is tested with other places, or the key is refused."""
+    [excerpt] = key().header.excerpts
+    header = replace(key().header, excerpts=(replace(excerpt, start=start),))
+    wrong = vf.VerifierKey(header, key().arrays)
+    if start == (0, 1, 0):
+        assert verified(tokens(LENGTHS[0]), held=wrong).verdict is Verdict.REJECT
+    else:
+        with pytest.raises(ValueError, match="has shape"):
+            verified(tokens(LENGTHS[0]), held=wrong)
 
 
 def test_a_key_that_lacks_an_array_is_refused():

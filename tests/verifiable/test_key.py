@@ -359,7 +359,7 @@ def test_a_file_that_others_can_read_is_refused(mode: int, tmp_path: Path):
 
 def metadata(**changes: str | None) -> dict[str, str]:
     header = {n: (bytes(32)).hex() for n in ("program", "policy", "parameters", "challenge")}
-    full = {"format": FORMAT, "version": "1", **header, **changes}
+    full = {"format": FORMAT, "version": "1", "excerpts": "[]", **header, **changes}
     return {k: v for k, v in full.items() if v is not None}
 
 
@@ -404,6 +404,11 @@ BROKEN: dict[str, Callable[[Path], Any]] = {
     "no challenge": with_metadata(metadata(challenge=None)),
     "a digest that is short": with_metadata(metadata(policy="00" * 31)),
     "a digest that is no number": with_metadata(metadata(parameters="zz" * 32)),
+    "no excerpts": with_metadata(metadata(excerpts=None)),
+    "excerpts that are no list": with_metadata(metadata(excerpts="3")),
+    "an excerpt of nothing": with_metadata(metadata(excerpts='[["kept/1"]]')),
+    "an excerpt from before the start": with_metadata(metadata(excerpts='[["a", "kept/0", [-1]]]')),
+    "an excerpt without a name": with_metadata(metadata(excerpts='[[1, "kept/0", [1]]]')),
     "an array of a type that no key holds": with_bytes(small_floats()),
     "a folder": lambda path: path.mkdir(mode=0o700),
     "nothing": lambda _path: None,
@@ -436,6 +441,7 @@ def test_the_file_is_safetensors_with_the_header_in_clear(run: Run, tmp_path: Pa
         "policy": header.policy.hex(),
         "parameters": header.parameters.hex(),
         "challenge": header.challenge.hex(),
+        "excerpts": "[]",
     }
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from verifiable._version import __version__
 from verifiable.challenge import Challenge
+from verifiable.check.excerpts import found_in
 from verifiable.check.self_test import require_right
 from verifiable.check.settings import neutral
 from verifiable.check.trees import parameter_root
@@ -20,7 +21,7 @@ from verifiable.key import KeyHeader, VerifierKey
 def make_key(
     programs: Sequence[Any], params: Any, challenge: Challenge, *, name: bytes
 ) -> VerifierKey:
-    """Make a key with what each program needs of the parameters, equal arrays once.
+    """Make a key with what each program needs of the parameters, equal arrays and blocks once.
 
     Args:
       programs: one or several `program.Program`s of one policy; that module imports this one, so
@@ -36,13 +37,7 @@ def make_key(
     """
     require_type("challenge", challenge, Challenge)
     params = programs[0].conform_params(params)
-    header = KeyHeader(
-        program=name,
-        policy=programs[0].policy.id,
-        parameters=parameter_root(params),
-        challenge=challenge.id,
-        version=__version__,
-    )
+    root = parameter_root(params)
     found: dict[str, Array] = {}
     for program in programs:
         program.require_normal(params)
@@ -50,4 +45,15 @@ def make_key(
         own = arrays(have=found)
         require_right(program, params, arrays, own)
         found |= own
-    return VerifierKey(header, found)
+    names = [program.compiled_setup.layout.names for program in programs]
+    excerpts = found_in(found, set(found).difference(set(found).intersection(*names)))
+    header = KeyHeader(
+        program=name,
+        policy=programs[0].policy.id,
+        parameters=root,
+        challenge=challenge.id,
+        version=__version__,
+        excerpts=excerpts,
+    )
+    absent = {e.name for e in excerpts}
+    return VerifierKey(header, {n: a for n, a in found.items() if n not in absent})
