@@ -6,8 +6,8 @@
 and the time of its `setup` until all arrays are there, called in turn, compiled before. Then the
 first check of the second length, which compiles, and a check after it.
 
-*Restart.* A new process with JAX's persistent compilation cache, in which an earlier process has
-checked the same: `compiled` counts what XLA had to compile all the same.
+*Restart.* A new process with JAX's persistent compilation cache reads the key that an earlier one
+wrote, and checks the same: `compiled` counts what XLA had to compile all the same.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -110,11 +111,11 @@ def _seconds(family: vf.Family, key: vf.VerifierKey, inputs: Any, sent: vf.Submi
 def _restart(name: str) -> Iterator[Row]:
     """Two processes, one after the other, with the same compilation cache."""
     with tempfile.TemporaryDirectory() as folder:
-        environment = os.environ | _CACHE | {"JAX_COMPILATION_CACHE_DIR": folder}
+        environment = os.environ | _CACHE | {"JAX_COMPILATION_CACHE_DIR": f"{folder}/cache"}
         for when in ("before", "after"):
             # The arguments are this interpreter and this module.
             done = subprocess.run(  # noqa: S603
-                [sys.executable, "-m", "benchmarks.key", name],
+                [sys.executable, "-m", "benchmarks.key", name, f"{folder}/key"],
                 env=environment,
                 check=True,
                 capture_output=True,
@@ -125,17 +126,23 @@ def _restart(name: str) -> Iterator[Row]:
             yield Row(case, "seconds_first_check", found["seconds"], "s")
 
 
-def _first_check(name: str) -> dict[str, float]:
-    """Set up a family and check both lengths once; what XLA compiled for that, and the time."""
+def _first_check(name: str, path: str) -> dict[str, float]:
+    """Read the key of a family, or make it, and check both lengths once.
+
+    Returns:
+      How many programs XLA compiled, and the time of the checks.
+    """
     counted: Counter[str] = Counter()
     jax.monitoring.register_event_listener(lambda event, **_: counted.update([event]))
     fn, params, shapes = _subject(name)
     family = vf.compile_family(fn, params, *shapes, self_test=False)
-    key = family.setup(params, vf.challenge.secret())
+    if not Path(path).exists():
+        family.setup(params, vf.challenge.secret()).save(path)
+    key = vf.VerifierKey.load(path)
     sent = [family.prove(params, *inputs) for inputs in shapes]
     took = [_seconds(family, key, x, s) for x, s in zip(shapes, sent, strict=True)]
     return {"compiled": counted["/jax/compilation_cache/cache_misses"], "seconds": sum(took)}
 
 
 if __name__ == "__main__":
-    print(json.dumps(_first_check(sys.argv[1])))
+    print(json.dumps(_first_check(*sys.argv[1:])))

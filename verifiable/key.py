@@ -220,7 +220,8 @@ class VerifierKey:
         excerpts = _excerpts(metadata["excerpts"])
         header = KeyHeader(**digests, version=metadata["version"], excerpts=excerpts)
         with jax.enable_x64(True):
-            arrays = {name: jnp.asarray(_array(name, tensor)) for name, tensor in tensors}
+            # `jnp.asarray` would compile a copy for each shape, anew after every restart.
+            arrays = {name: jax.device_put(_array(name, tensor)) for name, tensor in tensors}
         return VerifierKey(header, arrays)
 
     def __reduce__(self):
@@ -231,17 +232,13 @@ class VerifierKey:
 def _excerpts(text: str) -> tuple[Excerpt, ...]:
     """Read the excerpts of a header."""
     try:
-        found = tuple(
-            Excerpt(name=name, whole=whole, start=tuple(start))
-            for name, whole, start in json.loads(text)
-        )
+        read = [(name, whole, tuple(start)) for name, whole, start in json.loads(text)]
     except TypeError as error:
         raise ValueError(f"its excerpts are not [name, whole, start] each: {error}") from error
-    for e in found:
-        names = isinstance(e.name, str) and isinstance(e.whole, str)
-        if not (names and all(type(i) is int and i >= 0 for i in e.start)):
-            raise ValueError(f"it has a malformed excerpt: {e}")
-    return found
+    for name, whole, start in read:
+        if {type(name), type(whole)} != {str} or any(type(i) is not int or i < 0 for i in start):
+            raise ValueError(f"it has a malformed excerpt: {[name, whole, start]}")
+    return tuple(Excerpt(name=name, whole=whole, start=start) for name, whole, start in read)
 
 
 def _array(name: str, tensor: Mapping[str, Any]) -> Shaped[np.ndarray, "*shape"]:

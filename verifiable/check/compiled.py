@@ -15,7 +15,6 @@ from types import MappingProxyType
 from typing import Any, Self
 
 import jax
-import jax.numpy as jnp
 
 from verifiable.challenge import Challenge
 from verifiable.check import known, replay, schedule, settings
@@ -71,7 +70,7 @@ class CompiledSetup:
             for label in self._sets:
                 if f"vectors/{label}" in missing:
                     drawn = freivalds.vectors(challenge, label, self.program.policy.draws)
-                    found[f"vectors/{label}"] = jnp.asarray(drawn)
+                    found[f"vectors/{label}"] = jax.device_put(drawn)
             vectors = {label: found[f"vectors/{label}"] for label in self._sets}
             constants = list(self.program.function.constants)
             of_moves = [name for name in missing if name.startswith("moves/")]
