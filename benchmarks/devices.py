@@ -111,8 +111,11 @@ def executed(
     """Answer and trace of a device that evaluates equations by `apply`."""
 
     def emit(claim: Claim, equation: Equation, env: Env, _: Any) -> tuple[list[Array], Array]:
-        operands = lax.optimization_barrier(interpret.read_all(env, equation.inputs))
-        results = lax.optimization_barrier(claim.form.evaluate(equation, operands, apply))
+        if equation.bodies:
+            results = claim.evaluate(env, apply)
+        else:
+            operands = lax.optimization_barrier(interpret.read_all(env, equation.inputs))
+            results = lax.optimization_barrier(claim.form.evaluate(equation, operands, apply))
         if claim.transpose is not None:
             [env[claim.transpose.outputs[0]]] = interpret.apply(claim.transpose, results)
         return results[: len(equation.outputs)], claim.form.pack(results[-1])

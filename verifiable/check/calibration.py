@@ -104,10 +104,11 @@ def calibrate(
             for name, worst in before.items():
                 seen[name] = max(seen[name], float(np.max(worst)))
             found.append(seen)
+    kept = {c.name for c in program.claims if not c.form.calibrates}
     measured = [
         _measure(name, [seen[name] for seen in found], program.eps_types[name], factor)
         for name, eps in program.tolerances.items()
-        if eps > 0
+        if eps > 0 and name not in kept
     ]
     measured = [replace(m, flips=min(factor * flipped.get(m.name, 0.0), 0.5)) for m in measured]
     if not measured:
@@ -228,8 +229,10 @@ def _before(
     """
 
     def emit(claim: Claim, equation: Equation, env: Env, given: Any) -> tuple[list[Array], Any]:
-        del equation
         committed, theirs = given
+        if equation.bodies:
+            limit = program.policy.trip_limit
+            claim.prepare(committed, env, program.tolerances[claim.name], limit, interpret.apply)
         results = claim.outputs(committed, env)
         if theirs is None:
             return results, jnp.zeros(())

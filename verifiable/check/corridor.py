@@ -257,8 +257,8 @@ def _slopes(
     def run(shifts: dict[int, Array]) -> tuple[Array, dict[int, Any]]:
         def emit(claim: Claim, equation: Equation, env: Env, shift: Any) -> tuple[list[Array], Any]:
             if not claim.form.shifts:
-                found = claim.form.evaluate(equation, interpret.read_all(env, equation.inputs))
-                read = lax.stop_gradient(_operands(claim, env))
+                found = claim.evaluate(env, relaxed.apply if equation.bodies else interpret.apply)
+                read = lax.stop_gradient(_operands(claim, env, found[-1], eps[claim.name]))
                 room = claim.form.room(read, None, found[-1], eps[claim.name])
                 return found[: len(equation.outputs)], room
             out, room = _emit(claim, env, shift, eps[claim.name])
@@ -297,9 +297,10 @@ def _emit(claim: Claim, env: Env, shift: Any, eps: float) -> tuple[Array, Any]:
     return out.astype(dtype) if is_float(dtype) else out, room
 
 
-def _operands(claim: Claim, env: Env) -> list[Array]:
-    """Values of the operands that the test of a claim is given."""
-    if claim.replays_itself:
-        env = dict(env)
-        interpret.replay(claim.equation, env)
+def _operands(
+    claim: Claim, env: Env, committed: Array | None = None, eps: float = 0.0
+) -> list[Array]:
+    """Values of the operands that the test of a claim is given; of a loop, with its trips."""
+    env = dict(env)
+    claim.prepare(committed, env, eps, 2**31 - 1, relaxed.apply)
     return interpret.read_all(env, claim.operands)

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from functools import reduce
 
 from verifiable.check.subnormal import may_flush
-from verifiable.claims import registry
+from verifiable.claims import conditions, registry, trips
 from verifiable.claims.form import Proposal
 from verifiable.jaxpr import indices, integers
 from verifiable.jaxpr.blocks import Atom, Block, Equation, Literal, Var
@@ -104,6 +104,7 @@ class Forward:
       discontinuities: names of equations where a last-bit difference may flip a value.
       bounds: of values for which floats are exact; see `jaxpr.integers`.
       flushable: by name of a comparison of exact floats, the inputs that these were moved from.
+      covered: comparisons that the trips of a loop alone depend on (`claims.conditions`).
     """
 
     graph: Graph
@@ -113,6 +114,7 @@ class Forward:
     discontinuities: set[str] = field(default_factory=set)
     bounds: dict[Var, integers.FixedPoint | None] = field(default_factory=dict)
     flushable: dict[str, frozenset[Var]] = field(default_factory=dict)
+    covered: set[Equation] = field(default_factory=set)
 
     @staticmethod
     def over(block: Block, known_inputs: int, draws: int) -> Forward:
@@ -157,7 +159,7 @@ class Forward:
             elif equation.kind == "cond":
                 self._cond(equation, guard, claimable=claimable)
             elif equation.kind == "while":
-                self._loop(equation, guard)
+                self._loop(equation, guard, claimable=claimable)
             else:
                 self._first_order(equation, guard, claimable=claimable)
 
@@ -203,7 +205,8 @@ class Forward:
             # Numbers that the type holds are exact, whatever the arithmetic.
             rounds[Effect.CONTINUOUS] = arithmetic and (rounded or bound is None)
             discontinuities = joined.discontinuities
-            if flips.get(effect, False) and v in self.graph.readers:
+            flips_here = flips.get(effect, False) and equation not in self.covered
+            if flips_here and v in self.graph.readers:
                 self.discontinuities.add(equation.name)
                 discontinuities |= {equation.name}
             fact = replace(joined, discontinuities=discontinuities)
@@ -304,8 +307,11 @@ class Forward:
             fact = reduce(Fact.join, (self.fact(b.outputs[i]) for b in equation.bodies))
             self.facts[v] = replace(fact.under(inner), known=known)
 
-    def _loop(self, equation: Equation, guard: Fact) -> None:
+    def _loop(self, equation: Equation, guard: Fact, *, claimable: bool) -> None:
         predicate, body = equation.bodies
+        self.claims.pop(equation, None)
+        followed = conditions.follow(equation, self.graph) if claimable else None
+        self.covered.update(() if followed is None else followed.covered)
         known = all(self.fact(a).known for a in uses(equation))
         for atom, v in zip(equation.inputs, body.inputs, strict=True):
             self.facts[v] = self.fact(atom)
@@ -323,3 +329,23 @@ class Forward:
         for v, inner in zip(equation.outputs, body.inputs, strict=True):
             fact = self.facts[inner]
             self.facts[v] = replace(fact, known=known, loops=fact.loops | itself)
+        proposal = None if followed is None else trips.propose(followed, self)
+        if followed is not None and proposal is not None:
+            self._commit_loop(equation, proposal, followed, guard)
+
+    def _commit_loop(
+        self, equation: Equation, proposal: Proposal, followed: conditions.Reached, guard: Fact
+    ) -> None:
+        """Make the trips of a loop a claim."""
+        condition = self.fact(equation.bodies[0].outputs[0]).under(guard)
+        operands = (a for e in followed.comparisons for a in e.inputs)
+        before = reduce(Fact.join, map(self.fact, operands), condition)
+        self.claims[equation] = Claimed(proposal, before.under(condition))
+        for i, v in enumerate(equation.outputs):
+            # A flag that is read later is the verifier's own.
+            own = {e.name for e in followed.read.get(i, ())} & proposal.covers
+            self.discontinuities |= own
+            fact = self.facts[v]
+            discontinuities = fact.discontinuities | own
+            loops = fact.loops | {equation.name}
+            self.facts[v] = replace(fact, known=False, discontinuities=discontinuities, loops=loops)

@@ -24,7 +24,7 @@ _MEANINGS = {  # of a kind of claim, by `Form.mismatch`
     "claim-mismatch": "product, tested with random vectors against its replayed operands",
     "rounding-mismatch": "committed rounding, of a value within the slack of the verifier's own",
     "table-mismatch": "committed value of parameters and constants, as other libraries round it",
-    "decision-mismatch": "committed decision, bits or indices: right, or close to a tie",
+    "decision-mismatch": "committed decision, bits, indices or trips: right, or close to a tie",
     "lookup-mismatch": "row of a parameter table, of which the key holds a fingerprint",
 }
 

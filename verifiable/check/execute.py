@@ -6,6 +6,7 @@ the claims of all branches, zero where they are not its own.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -22,10 +23,16 @@ Given = Mapping[int, Any]
 Emit = Callable[[Claim, Equation, Env, Any], tuple[list[Array], Any]]
 
 
-def honest(claim: Claim, equation: Equation, env: Env, _: Any = None) -> tuple[list[Array], Array]:
+def honest(
+    claim: Claim,
+    equation: Equation,
+    env: Env,
+    _: Any = None,
+    apply: interpret.Apply = interpret.apply,
+) -> tuple[list[Array], Array]:
     """Evaluate a claimed equation, so that the checked value is the consumed value.
 
-    Returns its outputs and what is committed.
+    Returns its outputs and what is committed. Of a loop, `apply` evaluates the equations.
 
     In types narrower than float32, XLA may keep more digits of a value than its type has while it
     stays inside a compiled program, and it may compute a rounding twice, with different results. An
@@ -33,6 +40,9 @@ def honest(claim: Claim, equation: Equation, env: Env, _: Any = None) -> tuple[l
     """
     operands: Sequence[Array] = interpret.read_all(env, equation.inputs)
     narrow = any(v.dtype.name in HALF_PRECISION for v in (*equation.inputs, *equation.outputs))
+    if equation.bodies:
+        outputs = claim.evaluate(env, apply)  # a compiler computes a loop once
+        return outputs[: len(equation.outputs)], claim.form.pack(outputs[-1])
     if narrow:
         operands = lax.optimization_barrier(list(operands))
     outputs = claim.form.evaluate(equation, operands)
@@ -59,7 +69,7 @@ def execute(
     analysis: Analysis,
     env: Env,
     *,
-    emit: Emit = honest,
+    emit: Emit | None = None,
     given: Given | None = None,
     apply: interpret.Apply = interpret.apply,
 ) -> tuple[list[Array], dict[int, Any]]:
@@ -69,7 +79,8 @@ def execute(
       block: a block, whose inputs and free variables are in `env`.
       analysis: of the whole function.
       env: values by variable; this function writes to it.
-      emit: `(claim, equation, env, what is given for it) -> (outputs, what to return for it)`.
+      emit: `(claim, equation, env, what is given for it) -> (outputs, what to return for it)`; by
+        default `honest`.
       given: by index of the claim, pytrees that `emit` gets; stacked over the scans around it.
       apply: evaluates an equation that is not a claim and has no bodies.
 
@@ -78,6 +89,7 @@ def execute(
     """
     found: dict[int, Any] = {}
     given = given or {}
+    emit = functools.partial(honest, apply=apply) if emit is None else emit
     for equation in block.equations:
         if equation in analysis.by_equation:
             claim = analysis.by_equation[equation]

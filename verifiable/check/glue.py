@@ -98,7 +98,8 @@ def between(block: Block, start: Var, end: Atom, claimed: Container[Equation]) -
     steps: list[Equation] = []
     for equation in block.equations:
         read = set(uses(equation))
-        if equation in claimed or read.isdisjoint(reached | lost):
+        cut = equation in claimed and not equation.bodies  # a loop goes on from what it is given
+        if cut or read.isdisjoint(reached | lost):
             continue
         if equation.kind.startswith("reduce_") and equation.kind != "reduce_precision":
             continue

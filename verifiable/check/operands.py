@@ -131,7 +131,7 @@ class _Search:
                         self.want((claim.far,))
                     self.reads.add(claim.index)
                 if any(self.wanted(equation)):
-                    self.want(a for a in claim.sources if a is not None)
+                    self.want(claim.feeds)
                     self.reads.add(claim.index)
             elif self.held(equation):
                 continue
@@ -215,12 +215,15 @@ class _Walk:
                 found[LATER] = self.measure(later[1], env, context)
             claim = analysis.by_equation.get(equation)
             if claim is not None:
-                if claim.index in self.needs.claims:
-                    if claim.replays_itself:
-                        interpret.replay(equation, env, self.apply)
-                    if later is None:
-                        found[claim.index] = self.measure(claim, env, context)
-                if any(v in self.needs.variables for v in equation.outputs):
+                measured = claim.index in self.needs.claims
+                read = any(v in self.needs.variables for v in equation.outputs)
+                if measured or (read and equation.bodies):
+                    claim.prepare(
+                        context.claimed[claim.index], env, *context.of_loops(claim), self.apply
+                    )
+                if measured and later is None:
+                    found[claim.index] = self.measure(claim, env, context)
+                if read:
                     outputs = claim.outputs(context.claimed[claim.index], env)
                     interpret.write(env, equation.outputs, outputs)
             elif self.needs.keyed and analysis.known(equation) and equation.bodies:
@@ -301,7 +304,7 @@ class _Walk:
         claims = {c.index: c for c in self.needs.analysis.by_equation.values()}
         for index in self.needs.claims.intersection(indices):
             claim, value = claims[index], context.claimed[index]
-            trips = value.shape[: value.ndim - len(claim.output.shape)]
+            trips = value.shape[: len(claim.trips) - (len(claim.shape) - value.ndim)]
             found[index] = jax.tree.map(
                 lambda s, trips=trips: jnp.zeros(trips + s.shape, s.dtype),
                 self.measured(claim, context),
@@ -312,7 +315,9 @@ class _Walk:
         """Shapes of what is found of a claim in one iteration."""
         read = [*claim.operands, *([] if claim.far is None else [claim.far])]
         variables = [a for a in read if isinstance(a, Var)]
-        structs = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in (*variables, claim.output)]
+        structs = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in variables]
+        packed = claim.form.packed(claim.output.shape, claim.output.dtype)
+        structs.append(jax.ShapeDtypeStruct(*packed))
 
         def one(values: list[Array]) -> Any:
             here = replace(context, claimed={claim.index: values[-1]}, projections={})

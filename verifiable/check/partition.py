@@ -219,7 +219,7 @@ def _claim(
     equation: Equation, forward: Forward, trips: tuple[int, ...], index: int, group: int
 ) -> Claim:
     found = forward.claims[equation]
-    alone = len(equation.outputs) == 1
+    alone = len(equation.outputs) == 1 and not equation.bodies
     reader = forward.graph.only_reader(equation.outputs[0]) if alone else None
     return Claim(
         index=index,
@@ -309,13 +309,13 @@ class _Split:
                 for body in equation.bodies:
                     self.demand_block(body)
                     self.demand(body.outputs)
-            elif equation.kind == "while":
-                self.demand(uses(equation))
             elif equation in self.by_equation:
                 claim = self.by_equation[equation]
                 if claim.form.of_known:
                     self.keep(claim)
                 self.demand(claim.reads)
+            elif equation.kind == "while":
+                self.demand(uses(equation))
             else:
                 self.demand(equation.inputs)
 

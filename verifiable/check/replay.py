@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from verifiable.check.outputs import OutputStatistic
@@ -24,7 +23,7 @@ from verifiable.check.tiling.plan import Region, plan
 from verifiable.claims.claim import Claim
 from verifiable.claims.condensed import condensed, restored
 from verifiable.claims.form import Yardstick
-from verifiable.claims.statistic import Statistic, first, summary
+from verifiable.claims.statistic import Statistic, summary, untaken
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Atom, Block, Env, Equation
 from verifiable.policy import Policy
@@ -224,6 +223,10 @@ class Context:
             projection = _project(claim, env, found)
         return replace(found, projection=projection, moves=self.moves.get(claim.index))
 
+    def of_loops(self, claim: Claim) -> tuple[float, int]:
+        """Tolerance and trip limit of a claim, as `Claim.prepare` takes them."""
+        return self.policy.eps_of(claim, claim.name), self.policy.trip_limit
+
     def inside(self, frame: Frame, residual: Residual, env: Env) -> Context:
         """The context of a frame's block; binds in `env` what the key keeps for it."""
         interpret.write(env, frame.kept, residual["kept"])
@@ -309,13 +312,14 @@ def check(
                 interpret.replay(equation, env, apply)
         elif equation in analysis.by_equation:
             claim = analysis.by_equation[equation]
-            if claim.index in context.tested:
-                if claim.replays_itself:
-                    interpret.replay(equation, env, apply)
+            committed, tested = context.claimed[claim.index], claim.index in context.tested
+            if tested or equation.bodies:
+                found = claim.prepare(committed, env, *context.of_loops(claim), apply)
+                findings.stopped.update(found)
+            if tested:
                 findings.statistics[claim.index] = _test(claim, context, env, tiles.regions)
                 findings.taken[claim.index] = jnp.ones((), bool)
-            outputs = claim.outputs(context.claimed[claim.index], env)
-            interpret.write(env, equation.outputs, outputs)
+            interpret.write(env, equation.outputs, claim.outputs(committed, env))
         elif equation.kind == "while":
             limit, name = context.policy.trip_limit, equation.name
             outputs, findings.stopped[name] = interpret.while_loop(equation, env, limit, apply)
@@ -369,16 +373,16 @@ def _check_switch(equation: Equation, context: Context, env: Env) -> Findings:
 
     def branch(body: Block) -> tuple[list[Array], Findings]:
         outputs, own = check(body, context, dict(env))
-        untaken: dict[int, Statistic] = {}
+        absent: dict[int, Statistic] = {}
         for c in claims:
             if c.index not in own.statistics:
                 out = context.claimed[c.index]
                 # Scans inside of the branch: each of their trips has a statistic.
                 trips = out.shape[: len(c.trips) - (len(c.shape) - out.ndim)]
-                untaken[c.index] = _test_untaken(out, trips)
+                absent[c.index] = untaken(out, trips)
         return outputs, Findings(
-            statistics=untaken | own.statistics,
-            taken={i: jnp.zeros(s.passed.shape, bool) for i, s in untaken.items()} | own.taken,
+            statistics=absent | own.statistics,
+            taken={i: jnp.zeros(s.passed.shape, bool) for i, s in absent.items()} | own.taken,
             stopped={e.name: jnp.zeros((), bool) for e in loops} | own.stopped,
             outputs={},
         )
@@ -387,12 +391,3 @@ def _check_switch(equation: Equation, context: Context, env: Env) -> Findings:
     outputs, findings = interpret.switch(equation, env, branches)
     interpret.write(env, equation.outputs, outputs)
     return findings
-
-
-def _test_untaken(out: Array, trips: tuple[int, ...]) -> Statistic:
-    """The claims of a branch that was not taken are all zero, in each of the leading trips."""
-    if trips:
-        return jax.vmap(lambda x: _test_untaken(x, trips[1:]))(out)
-    zero = out.reshape(-1) == 0
-    passed, true = jnp.all(zero), jnp.ones((), bool)
-    return Statistic(jnp.where(passed, 0.0, jnp.inf), first(~zero), passed, true, true, true)

@@ -100,17 +100,21 @@ class SecondLook:
             reads=self.reads,
         )
 
-    def look(self, arguments: Any, target: Target, *, strict: bool = False) -> Look:
+    def look(
+        self, arguments: Any, target: Target, *, strict: bool = False, last: int | None = None
+    ) -> Look:
         """Look at a claim or output again.
 
         Args:
           arguments: `compiled.CheckArguments` of the run.
           target: a claim with a tolerance, or an output of floats.
           strict: whether only what other rounding does is allowed, and no tolerance.
+          last: iteration, over the scans around the claim, after which nothing is looked at.
         """
         output, index = target.output, target.index
         with jax.enable_x64(True):
             draw, wide, own, distance = self._centres(target, arguments)
+            distance[self._rows_until(target, last, len(distance)) :] = 0
             moves = functools.partial(changes, draw, own, moves=wide.moves)
             found = decide(
                 distance, np.zeros(len(distance)) if strict else wide.limit, wide.scale, moves
@@ -145,7 +149,7 @@ class SecondLook:
             others = zip(*(turned(own, draw) for draw, _, own, _ in found), strict=True)
             return not flips.explained(count, most, map(sum, others))
 
-    def unfounded(self, arguments: Any, target: Target) -> Look:
+    def unfounded(self, arguments: Any, target: Target, *, last: int | None = None) -> Look:
         """Whether a claim or output has numbers where no replay has any: `Form.unfounded`.
 
         Arguments as of `look`. A row is shown wrong iff it is so for both centres, compiled as a
@@ -170,6 +174,7 @@ class SecondLook:
                     break
                 rows = rows & found
         wrong = np.any(rows, axis=-1).reshape(-1)
+        wrong[self._rows_until(target, last, len(wrong)) :] = False
         place, product = int(np.argmax(wrong)), not output and self.program.claims[index].work
         width = self.program.claims[index].row_width if product else 1  # rows, not their blocks
         found = Look(bool(wrong[place]), place * width, 0, np.inf)
@@ -179,6 +184,12 @@ class SecondLook:
         """Indices of the claims that the operands of a claim, or an output, are replayed from."""
         own = frozenset[int]() if target.output else {target.index}
         return self._needs(target).reads - own
+
+    def _rows_until(self, target: Target, last: int | None, rows: int) -> int:
+        """How many of the rows of a claim are in iterations up to the last one, if there is one."""
+        if last is None:
+            return rows
+        return (last + 1) * rows // max(math.prod(self.program.claims[target.index].trips), 1)
 
     def _placed(self, target: Target, found: Look, rows: int) -> Look:
         """What was found of a row of a `Deviation`, with its place in a claim or output."""

@@ -114,18 +114,16 @@ def judge(
       corridor: what the tolerance leaves to a cheat; the report has it with the margin of y.
     """
     stopped = frozenset(name for name, flag in findings.stopped.items() if np.any(flag))
+    measured = [_judge_claim(findings, c, again.retest) for c in claims]
+    cut = [_cut(c, findings, m, stopped) for c, m in zip(claims, measured, strict=True)]
+    cut += [o.loops & stopped for o in outputs]
     results = [
         _counted(
-            _result(
-                c.name,
-                _judge_claim(findings, c, again.retest),
-                c.discontinuities,
-                c.loops & stopped,
-            ),
+            _result(c.name, m, c.discontinuities, loops),
             findings.statistics[c.index],
             flips.get(c.index),
         )
-        for c in claims
+        for c, m, loops in zip(claims, measured, cut, strict=False)
     ]
     results += [
         _result(o.name, _judge_output(findings.outputs[i]), o.discontinuities, o.loops & stopped)
@@ -134,7 +132,7 @@ def judge(
     # In the order of execution: claims of one scan by iteration first.
     places = [(c.group, r.trip, c.index) for c, r in zip(claims, results, strict=False)]
     places += [(len(claims), 0, i) for i in range(len(outputs))]
-    _look_again(results, places, claims, outputs, again, stopped, most)
+    _look_again(results, places, claims, outputs, _until(again, findings), cut, most)
     verdict, reason, where = _overall(results, places, stopped)
     if corridor is not None:
         corridor = replace(corridor, margin=float(corridor.answer(y)))
@@ -149,6 +147,42 @@ def judge(
         y=y,
         corridor=corridor,
     )
+
+
+def _cut(
+    claim: Claim, findings: Findings, measured: WorstTrip, stopped: frozenset[str]
+) -> frozenset[str]:
+    """The loops before a claim that were cut short.
+
+    Of a loop in a scan, a number of trips is behind those of the iterations before; what fails
+    until one of them is cut short is not.
+    """
+    loops = claim.loops & stopped
+    if claim.name in loops and measured.trip <= _last(findings.statistics[claim.index]):
+        loops -= {claim.name}
+    return loops
+
+
+def _last(found: Statistic) -> int:
+    """The first iteration in which a loop was cut short; the iterations after it show nothing."""
+    flags = np.ravel(found.stopped)
+    return int(np.argmax(flags)) if flags.any() else 2**63
+
+
+def _until(again: Again, findings: Findings) -> Again:
+    """Looks that leave out the iterations after a loop was cut short."""
+
+    def last(target: Target) -> dict[str, int]:
+        cut = not target.output and np.any(findings.statistics[target.index].stopped)
+        return {"last": _last(findings.statistics[target.index])} if cut else {}
+
+    def look(target: Target, **how: Any) -> Look:
+        return again.look(target, **how, **last(target))
+
+    def unfounded(target: Target) -> Look:
+        return again.unfounded(target, **last(target))
+
+    return again._replace(look=look, unfounded=unfounded)
 
 
 def _counted(result: ClaimResult, found: Statistic, most: int | None) -> ClaimResult:
@@ -171,7 +205,7 @@ def _look_again(
     claims: Sequence[Claim],
     outputs: Sequence[Output],
     again: Again,
-    stopped: frozenset[str],
+    cut: Sequence[frozenset[str]],
     most: int,
 ) -> None:
     """Replace what failed and is not shown wrong; stop at what is."""
@@ -203,7 +237,7 @@ def _look_again(
     for i in sorted(range(len(results)), key=lambda i: places[i]):
         tested = (*claims, *outputs)[i]
         undecided = results[i].reason in ("nonfinite-operand", "nonfinite-output")
-        if undecided and not (tested.discontinuities or tested.loops & stopped):
+        if undecided and not (tested.discontinuities or cut[i]):
             found = _sheltered(results, i, claims, tested, again)
             if found is not None:
                 place, result = found

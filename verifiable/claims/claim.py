@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from verifiable.claims.form import Form
+from verifiable.claims.loop import LoopForm
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Atom, Env, Equation, Var
 from verifiable.jaxpr.effects import HALF_PRECISION
@@ -71,13 +72,57 @@ class Claim:
         inputs = self.equation.inputs
         return tuple(None if i is None else inputs[i] for i in self.form.moves)
 
+    @property
+    def feeds(self) -> Sequence[Atom]:
+        """Values that the outputs need, besides what is committed."""
+        if isinstance(self.form, LoopForm):
+            return self.form.reads
+        return [a for a in self.sources if a is not None]
+
+    def evaluate(self, env: Env, apply: interpret.Apply = interpret.apply) -> list[Array]:
+        """The outputs of the equation on a device; the last array is what is packed."""
+        if isinstance(self.form, LoopForm):
+            return self.form.run(self.equation, env, apply)
+        return self.form.evaluate(
+            self.equation, interpret.read_all(env, self.equation.inputs), apply
+        )
+
+    def prepare(
+        self, committed: Array, env: Env, eps: float, limit: int, apply: interpret.Apply
+    ) -> dict[str, Array]:
+        """Replay what the test and the outputs need of the equation itself; writes to `env`.
+
+        Args:
+          committed: in one iteration of the scans around the claim.
+          env: with the values of `reads`.
+          eps: tolerance of the claim.
+          limit: the most trips of a loop.
+          apply: evaluates an equation without bodies.
+
+        Returns:
+          If the equation is a loop, whether it was cut short, by its name.
+        """
+        if isinstance(self.form, LoopForm):
+            outputs, operands, stopped = self.form.replay(
+                self.equation, env, committed, eps, limit, apply
+            )
+            interpret.write(env, self.equation.outputs, outputs)
+            variables = [a for a in self.operands if isinstance(a, Var)]
+            interpret.write(env, variables, operands)
+            return {self.equation.name: stopped}
+        if self.replays_itself:
+            interpret.replay(self.equation, env, apply)
+        return {}
+
     def outputs(self, committed: Array, env: Env) -> list[Array]:
         """The outputs of the equation that a committed array stands for.
 
         Args:
           committed: in one iteration of the scans around the claim.
-          env: with the values of `sources`.
+          env: with the values of `sources`, or as `prepare` left it.
         """
+        if isinstance(self.form, LoopForm):
+            return interpret.read_all(env, self.equation.outputs)
         sources = [None if a is None else interpret.read(env, a) for a in self.sources]
         return self.form.outputs(committed, sources)
 
@@ -104,6 +149,8 @@ class Claim:
     @property
     def reads(self) -> Sequence[Atom]:
         """Values that the test and the outputs need, without those projected in the key."""
+        if isinstance(self.form, LoopForm):
+            return self.feeds
         if self.replays_itself:
             return (*self.equation.inputs, *(a for a in self.operands if a is not self.output))
         if self.far is not None and not self.form.projected:

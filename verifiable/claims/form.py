@@ -12,7 +12,8 @@ A kind without random vectors and without a far operand defines `mismatch`, `eps
 `test` and, if it has a tolerance, `deviate`; the defaults serve for the rest. What is committed is
 the output itself, unless the kind defines `pack`, `unpack` and `packed`. An equation with several
 outputs becomes a claim if its outputs follow from one committed array and its inputs: the kind
-defines `moves` and `outputs`, and `evaluate` if no output is what is committed.
+defines `moves` and `outputs`, and `evaluate` if no output is what is committed. A loop that is a
+claim as a whole is a kind of its own: `loop`.
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ class Form(ABC):
         show; the kind then defines `apart`.
       of_known: whether it is of values that depend on parameters only, and the key says how far
         each element may be off, in place of a tolerance.
+      calibrates: whether calibration can measure how far operands are apart at all.
     """
 
     mismatch: ClassVar[str]
@@ -74,6 +76,7 @@ class Form(ABC):
     shifts: ClassVar[bool] = True
     rows_too: ClassVar[bool] = False
     of_known: ClassVar[bool] = False
+    calibrates: ClassVar[bool] = True
 
     @property
     def observes(self) -> bool:

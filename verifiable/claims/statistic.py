@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -32,6 +33,7 @@ class Statistic(NamedTuple):
       ties: int32 (), decisions whose operands are within their slack of a tie.
       flips: int32 (), decisions that are not the verifier's own.
       defined: bool (), whether no row failed whose result devices may choose.
+      stopped: bool (), whether the equation is a loop that was cut short.
     """
 
     worst: Array
@@ -43,6 +45,7 @@ class Statistic(NamedTuple):
     ties: Array = np.int32(0)
     flips: Array = np.int32(0)
     defined: Array = np.bool_(True)
+    stopped: Array = np.bool_(False)
 
 
 class RowStatistics(NamedTuple):
@@ -140,6 +143,15 @@ def worst_row(by_row: Array) -> tuple[Array, Array, Array]:
     """
     worst = jnp.max(by_row, initial=0.0)
     return worst, first(by_row == worst), jnp.all(by_row <= 1.0)
+
+
+def untaken(out: Array, trips: tuple[int, ...]) -> Statistic:
+    """The statistic of the claim of a branch that was not taken: all zero, in each leading trip."""
+    if trips:
+        return jax.vmap(lambda x: untaken(x, trips[1:]))(out)
+    zero = out.reshape(-1) == 0
+    passed, true = jnp.all(zero), jnp.ones((), bool)
+    return Statistic(jnp.where(passed, 0.0, jnp.inf), first(~zero), passed, true, true, true)
 
 
 def first(flags: Array) -> Array:

@@ -194,33 +194,44 @@ def while_loop(
       The carries, and whether a loop was stopped by the limit.
     """
     if limit is None:
-        predicate, body = equation.bodies
-
-        def enter(inputs: Sequence[Var], carry: list[Array]) -> Env:
-            inner = dict(env)
-            write(inner, inputs, carry)
-            return inner
-
-        def asked(carry: list[Array]) -> Array:
-            return evaluate(predicate, enter(predicate.inputs, carry), apply)[0]
-
-        def turn(carry: list[Array]) -> list[Array]:
-            after = evaluate(body, enter(body.inputs, carry), apply)
-            return _where(asked(carry), after, carry) if batched else after
-
-        batched = bool(predicate.outputs[0].shape)
-        outputs = lax.while_loop(
-            lambda carry: jnp.any(asked(carry)) if batched else asked(carry),
-            turn,
-            read_all(env, equation.inputs),
-        )
-        return outputs, np.False_
+        return counted(equation, env, apply)[0], np.False_
     budget = Budget(jnp.int32(limit), jnp.zeros((), bool))
     outputs, budget = _limited_while(equation, env, budget, apply)
     return outputs, budget.stopped
 
 
-def _where(go_on: Array, after: list[Array], before: list[Array]) -> list[Array]:
+def counted(equation: Equation, env: Env, apply: Apply = apply) -> tuple[list[Array], Array]:
+    """Rebuild a `while`, and count its trips: int32, one number for each element of the predicate.
+
+    Arguments and carries as of `while_loop`.
+    """
+    predicate, body = equation.bodies
+    batched = bool(predicate.outputs[0].shape)
+
+    def enter(inputs: Sequence[Var], carry: list[Array]) -> Env:
+        inner = dict(env)
+        write(inner, inputs, carry)
+        return inner
+
+    def asked(carry: list[Array]) -> Array:
+        return evaluate(predicate, enter(predicate.inputs, carry), apply)[0]
+
+    def turn(state: tuple[list[Array], Array]) -> tuple[list[Array], Array]:
+        carry, trips = state
+        after = evaluate(body, enter(body.inputs, carry), apply)
+        if not batched:
+            return after, trips + 1
+        go_on = asked(carry)
+        return kept(go_on, after, carry), trips + go_on.astype(jnp.int32)
+
+    return lax.while_loop(
+        lambda state: jnp.any(asked(state[0])) if batched else asked(state[0]),
+        turn,
+        (read_all(env, equation.inputs), jnp.zeros(predicate.outputs[0].shape, jnp.int32)),
+    )
+
+
+def kept(go_on: Array, after: list[Array], before: list[Array]) -> list[Array]:
     """Carries of a loop under `vmap`: examples whose predicate is false keep their values."""
     return [
         jnp.where(go_on.reshape(go_on.shape + (1,) * (new.ndim - go_on.ndim)), new, old)
@@ -228,8 +239,8 @@ def _where(go_on: Array, after: list[Array], before: list[Array]) -> list[Array]
     ]
 
 
-def _limited(block: Block, env: Env, budget: Budget, apply: Apply) -> tuple[list[Array], Budget]:
-    """Evaluate a block whose loops share a budget of trips."""
+def limited(block: Block, env: Env, budget: Budget, apply: Apply) -> tuple[list[Array], Budget]:
+    """Outputs of a block whose loops share a budget of trips, and what is left of it."""
     for equation in block.equations:
         if not any(e.kind == "while" for e in Block((), [equation]).walk()):
             replay(equation, env, apply)
@@ -248,15 +259,15 @@ def _limited_while(
     def ask(carry: list[Array], budget: Budget) -> tuple[list[Array], Array, Budget]:
         inner = dict(env)
         write(inner, predicate.inputs, carry)
-        [go_on], budget = _limited(predicate, inner, budget, apply)
+        [go_on], budget = limited(predicate, inner, budget, apply)
         return carry, go_on & ~budget.stopped, budget
 
     def turn(state: Any) -> tuple[list[Array], Array, Budget]:
         carry, before, budget = state
         inner = dict(env)
         write(inner, body.inputs, carry)
-        outputs, budget = _limited(body, inner, budget._replace(left=budget.left - 1), apply)
-        return ask(_where(before, outputs, carry) if before.ndim else outputs, budget)
+        outputs, budget = limited(body, inner, budget._replace(left=budget.left - 1), apply)
+        return ask(kept(before, outputs, carry) if before.ndim else outputs, budget)
 
     start = ask(read_all(env, equation.inputs), budget)
     carry, go_on, budget = lax.while_loop(lambda s: jnp.any(s[1]) & (s[2].left > 0), turn, start)
@@ -272,7 +283,7 @@ def _limited_scan(
         carry, budget = state
         inner = dict(env)
         write(inner, body.inputs, [*carry, *slices])
-        outputs, budget = _limited(body, inner, budget, apply)
+        outputs, budget = limited(body, inner, budget, apply)
         return (outputs[:count], budget), outputs[count:]
 
     inputs = read_all(env, equation.inputs)
@@ -284,5 +295,5 @@ def _limited_scan(
 def _limited_switch(
     equation: Equation, env: Env, budget: Budget, apply: Apply
 ) -> tuple[list[Array], Budget]:
-    branches = [lambda b=b: _limited(b, dict(env), budget, apply) for b in equation.bodies]
+    branches = [lambda b=b: limited(b, dict(env), budget, apply) for b in equation.bodies]
     return switch(equation, env, branches)

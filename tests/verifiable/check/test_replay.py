@@ -72,10 +72,9 @@ def test_scans_inside_of_branches(fn: Callable[..., Any], n: int):
         changed.reshape(-1)[-1] += 1
         values = [changed if i == index else v for i, v in enumerate(trace.values)]
         found = program.check(key, *inputs, y=y, trace=values).results[index]
-        # The loop's predicate is a discontinuity of the claims after it.
-        wrong = Verdict.INDETERMINATE if found.discontinuities else Verdict.REJECT
-        assert found.verdict is wrong
-        assert taken or found.reason in ("claim-untaken", "discontinuous-glue")
+        assert found.verdict is Verdict.REJECT
+        loop = program.claims[index].primitive == "while"  # it may make no trip
+        assert taken or loop or found.reason == "claim-untaken"
         assert found.trip == int(np.prod(program.claims[index].trips)) - 1
 
 
@@ -119,7 +118,7 @@ def test_nested_loops_share_one_budget_of_trips(loop: Callable[..., Any]):
     assert compiled.check(key, X, y=y, trace=trace).verdict is Verdict.ACCEPT
     hostile = np.array(trace.values[0])
     hostile[0, 0] = np.inf
-    report = compiled.check(key, X, y=y, trace=[hostile])
+    report = compiled.check(key, X, y=y, trace=[hostile, *trace.values[1:]])
     assert report.verdict is not Verdict.ACCEPT
 
 
@@ -164,5 +163,5 @@ def test_loops_under_vmap_end_for_each_example():
     assert report.verdict is Verdict.ACCEPT
     hostile = np.array(sent.trace.values[0])
     hostile[0, 0] = np.inf
-    report = compiled.check(key, X, y=sent.y, trace=[hostile])
+    report = compiled.check(key, X, y=sent.y, trace=[hostile, *sent.trace.values[1:]])
     assert report.verdict is not Verdict.ACCEPT

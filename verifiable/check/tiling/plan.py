@@ -144,7 +144,7 @@ class _Planner:
             elif claim is None:
                 self._replayed(equation)
             else:
-                self._need_whole(a for a in claim.sources if a is not None)
+                self._need_whole(claim.feeds)
                 if claim.index in self.tested:
                     self._claim(claim)
         regions = {index: self._region(tiles) for index, tiles in self.tiles.items()}

@@ -1,0 +1,268 @@
+"""The condition of a loop as a number: how far it is from being turned round, in units of slack.
+
+A comparison of floats that devices round apart has the margin
+
+    m = (1 + eps) r / (1 + eps |r|),    r = +-|a - b| / (slack(a) + slack(b)),
+
+positive iff it is true (`decision`). It is r near a tie; far from one it is about the difference
+over the sum, in units of eps, which rounding changes less than r, and at most M = 1 + 1/eps. What
+all devices decide alike is true or false for certain, +-M. Boolean functions of such margins are
+those of fuzzy logic:
+
+    not m = -m,    m and n = min(m, n),    m or n = max(m, n),
+
+so that a condition is true for some operands within their slack iff its margin is at least -1, and
+false for some iff it is at most 1. A comparison of NaN is not decided: it has an interval from -M
+to M, and what follows from it one that may be shorter.
+
+A condition is followed from the result of the loop's predicate back through boolean functions and
+moves, also through *flags*: booleans that the body computes for the next trip, such as `done`. A
+comparison is *covered* if nothing else reads it, or what follows from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import jax.numpy as jnp
+import numpy as np
+
+from verifiable.claims import decision
+from verifiable.claims.decision import DecisionForm
+from verifiable.claims.form import View
+from verifiable.jaxpr import interpret
+from verifiable.jaxpr.blocks import Array, Atom, Block, Env, Equation, Literal, Var
+from verifiable.jaxpr.effects import FLOATS
+from verifiable.jaxpr.graph import Graph, uses
+from verifiable.jaxpr.nan_tests import asks_only
+
+Interval = tuple[Array, Array]  # the least and the largest margin
+
+_MOVES = frozenset(
+    "broadcast_in_dim concatenate copy copy_p expand_dims reshape rev slice squeeze transpose"
+    "".split()
+)
+_LOGIC = frozenset("and eq ne not or reduce_and reduce_or select_n xor".split())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reached:
+    """What a condition follows from, as far as it is boolean.
+
+    Attributes:
+      loop: the `while`.
+      comparisons: of floats, with whether each is covered.
+      logic: boolean functions and moves.
+      flags: positions among the carries.
+      read: of the flags, those that something reads after the loop, with the comparisons that
+        they follow from.
+    """
+
+    loop: Equation
+    comparisons: Mapping[Equation, bool]
+    logic: frozenset[Equation]
+    flags: tuple[int, ...]
+    read: Mapping[int, frozenset[Equation]]
+
+    @property
+    def covered(self) -> frozenset[Equation]:
+        """The comparisons that the number of trips alone depends on."""
+        return frozenset(e for e, alone in self.comparisons.items() if alone)
+
+
+def follow(loop: Equation, graph: Graph) -> Reached:
+    """What the condition of a `while` follows from."""
+    search = _ConditionSearch(loop, graph)
+    search.visit(loop.bodies[0].outputs[0])
+    reached = {e: search.reached(e.outputs[0]) for e in search.comparisons}
+    read = {
+        j: frozenset(e for e, (flags, _) in reached.items() if j in flags)
+        for j in search.flags
+        if graph.readers.get(loop.outputs[j])
+    }
+    return Reached(
+        loop=loop,
+        comparisons={e: alone for e, (_, alone) in reached.items()},
+        logic=frozenset(search.logic),
+        flags=tuple(sorted(search.flags)),
+        read=read,
+    )
+
+
+@dataclass(slots=True, eq=False)
+class _ConditionSearch:
+    loop: Equation
+    graph: Graph
+    comparisons: dict[Equation, None] = field(default_factory=dict)
+    logic: set[Equation] = field(default_factory=set)
+    flags: set[int] = field(default_factory=set)
+    seen: set[Var] = field(default_factory=set)
+
+    def visit(self, atom: Atom) -> None:
+        if isinstance(atom, Literal) or atom in self.seen or atom.dtype != np.bool_:
+            return
+        self.seen.add(atom)
+        for block in self.loop.bodies:
+            if atom in block.inputs:
+                place = block.inputs.index(atom)
+                self.flags.add(place)
+                predicate, body = self.loop.bodies
+                for other in (predicate.inputs[place], body.inputs[place], body.outputs[place]):
+                    self.visit(other)
+                return
+        equation = self.graph.producers.get(atom)
+        if equation is None or not any(equation in b.equations for b in self.loop.bodies):
+            return
+        if equation.inputs[0].dtype.name in FLOATS:
+            if equation.kind in decision.KINDS:
+                self.comparisons[equation] = None
+        elif equation.kind in _LOGIC | _MOVES and all(a.dtype == np.bool_ for a in equation.inputs):
+            self.logic.add(equation)
+            for a in equation.inputs:
+                self.visit(a)
+
+    def reached(self, variable: Var) -> tuple[set[int], bool]:
+        """The flags that a value flows into, and whether all readers belong to the condition."""
+        predicate, body = self.loop.bodies
+        pending, found, flags, alone = [variable], {variable}, set[int](), True
+        while pending:
+            value = pending.pop()
+            follows: list[Var] = []
+            for reader in self.graph.readers.get(value, ()):
+                if reader is not None and reader in self.logic:
+                    follows += reader.outputs
+                alone &= reader is None or reader in self.logic
+            for place, atom in enumerate(body.outputs):
+                if atom is value and place in self.flags:
+                    flags.add(place)
+                    follows += [predicate.inputs[place], body.inputs[place]]
+                alone &= atom is not value or place in self.flags
+            pending += [v for v in follows if v not in found]
+            found.update(follows)
+        return flags, alone
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Condition:
+    """What the margin of a condition is computed from.
+
+    Attributes:
+      followed: the condition.
+      comparisons: the forms of those that devices round apart, and the operands of their tests.
+    """
+
+    followed: Reached
+    comparisons: Mapping[Equation, tuple[DecisionForm, tuple[Atom, ...]]]
+
+    @staticmethod
+    def of(followed: Reached, view: View) -> Condition:
+        """The condition of a loop whose variables the view knows."""
+        found: dict[Equation, tuple[DecisionForm, tuple[Atom, ...]]] = {}
+        for equation in followed.comparisons:
+            asks = asks_only(equation, view.graph.producers)
+            proposal = None if asks else decision.propose(equation, view)
+            if proposal is not None and isinstance(proposal.form, DecisionForm):
+                found[equation] = proposal.form, proposal.operands
+        return Condition(followed, found)
+
+    @property
+    def reads(self) -> tuple[Atom, ...]:
+        """Atoms outside of the loop that a replay with margins reads."""
+        loop = self.followed.loop
+        own = {v for body in loop.bodies for v in body.inputs}
+        own.update(v for body in loop.bodies for e in body.walk() for v in e.outputs)
+        own.update(
+            v for body in loop.bodies for e in body.walk() for b in e.bodies for v in b.inputs
+        )
+        read = (a for _, operands in self.comparisons.values() for a in operands if a not in own)
+        return tuple(dict.fromkeys((*uses(loop), *read)))
+
+    def initial(self, carry: Sequence[Array], eps: float) -> list[Interval]:
+        """The margins of the flags before the first trip."""
+        return [_certain(carry[j], eps) for j in self.followed.flags]
+
+    def asked(self, env: Env, flags: Sequence[Interval], eps: float) -> Interval:
+        """The margin of the predicate, whose block was evaluated in `env`."""
+        predicate = self.followed.loop.bodies[0]
+        return self._through(predicate, env, flags, eps)(predicate.outputs[0])
+
+    def turned(self, env: Env, flags: Sequence[Interval], eps: float) -> list[Interval]:
+        """The margins of the flags after a trip, whose block was evaluated in `env`."""
+        body = self.followed.loop.bodies[1]
+        found = self._through(body, env, flags, eps)
+        return [found(body.outputs[j]) for j in self.followed.flags]
+
+    def _through(
+        self, block: Block, env: Env, flags: Sequence[Interval], eps: float
+    ) -> Callable[[Atom], Interval]:
+        places = zip(self.followed.flags, flags, strict=True)
+        known: dict[Atom, Interval] = {block.inputs[j]: found for j, found in places}
+
+        def of(atom: Atom) -> Interval:
+            return known[atom] if atom in known else _certain(interpret.read(env, atom), eps)
+
+        for equation in block.equations:
+            if equation in self.comparisons:
+                form, operands = self.comparisons[equation]
+                values = interpret.read_all(env, operands)
+                known[equation.outputs[0]] = _compared(equation, form, values, eps)
+            elif equation in self.followed.logic:
+                known[equation.outputs[0]] = _combined(equation, list(map(of, equation.inputs)))
+        return of
+
+
+def largest(eps: float) -> float:
+    """The margin of what is certain, M."""
+    return 1 + 1 / eps
+
+
+def _certain(value: Array, eps: float) -> Interval:
+    margin = jnp.where(value, largest(eps), -largest(eps))
+    return margin, margin
+
+
+def _compared(
+    equation: Equation, form: DecisionForm, operands: list[Array], eps: float
+) -> Interval:
+    found = form.margins(operands, eps)
+    ratio = found.value.astype(jnp.float64) / found.slack
+    margin = jnp.sign(ratio) * (1 + eps) / (1 / jnp.abs(ratio) + eps)
+    margin = margin.reshape(equation.outputs[0].shape)
+    none = jnp.isnan(margin)
+    return jnp.where(none, -largest(eps), margin), jnp.where(none, largest(eps), margin)
+
+
+def _combined(equation: Equation, given: Sequence[Interval]) -> Interval:
+    """The margin of a boolean function."""
+    kind, params = equation.kind, equation.params
+    if kind == "not":
+        return _not(given[0])
+    if kind in ("and", "or"):
+        return (_and if kind == "and" else _or)(*given)
+    if kind in ("eq", "ne", "xor"):
+        a, b = given
+        other = _or(_and(a, _not(b)), _and(_not(a), b))
+        return _not(other) if kind == "eq" else other
+    if kind == "select_n":
+        which, false, true = given
+        return _or(_and(_not(which), false), _and(which, true))
+    if kind in ("reduce_and", "reduce_or"):
+        reduce = jnp.min if kind == "reduce_and" else jnp.max
+        initial = np.inf if kind == "reduce_and" else -np.inf
+        low, high = (reduce(x, params["axes"], initial=initial) for x in given[0])
+        return low, high
+    low, high = (interpret.apply(equation, side)[0] for side in zip(*given, strict=True))
+    return low, high
+
+
+def _not(a: Interval) -> Interval:
+    return -a[1], -a[0]
+
+
+def _and(a: Interval, b: Interval) -> Interval:
+    return jnp.minimum(a[0], b[0]), jnp.minimum(a[1], b[1])
+
+
+def _or(a: Interval, b: Interval) -> Interval:
+    return jnp.maximum(a[0], b[0]), jnp.maximum(a[1], b[1])

@@ -1,0 +1,281 @@
+"""Trips of loops as claims: how often the body of a `while` ran on the device.
+
+The replayed values of the verifier differ from the device's in the last bits. Where a loop ends by
+a comparison of floats, a last bit turns into one trip more or less, and that into any difference.
+So the device commits to the number n of trips, both sides go on after n of them, and the verifier
+tests the condition as it replays the loop. With r_t its margin after t trips (`conditions`),
+
+    n is accepted iff  r_t >= -1 for all t < n,  and  r_n <= 1:
+
+the condition is true for operands within their slack as long as the device went on, and false when
+it stopped. The margin of n itself is the least of all r_t and -r_n, so that n is accepted iff this
+is at least -1, and differs from the verifier's own number only if it is at most zero. A device
+whose operands are within the slack of the verifier's always passes. The test uses no randomness,
+and such flips are counted as those of comparisons are.
+
+Of NaN, the condition must be the verifier's own, or the test shows nothing. The verifier never runs
+more trips than its limit, nor more than PATIENCE and twice the number after which the condition was
+beyond its slack: then nothing after the loop is known.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from verifiable.claims.conditions import Condition, Interval, Reached, largest
+from verifiable.claims.form import Proposal, View, Yardstick
+from verifiable.claims.loop import LoopForm
+from verifiable.claims.statistic import Deviation, Statistic, deviation, first, strictly
+from verifiable.jaxpr import interpret
+from verifiable.jaxpr.blocks import Array, Atom, Env, Equation, Var
+from verifiable.jaxpr.interpret import Budget
+
+PATIENCE = 8
+SCALE = 8  # of a margin; so a spread decides nothing if it is more than an eighth of the margin
+_NEVER = 2**29
+
+
+class Replayed(NamedTuple):
+    """How numbers of trips fit a replay; arrays of the shape of the predicate.
+
+    Attributes:
+      margin: see the module's docstring.
+      absent: whether a comparison of NaN decided, and not as the verifier's own.
+      flips: whether another decision was not the verifier's own.
+      stopped: whether the loop was cut short.
+    """
+
+    margin: Array
+    absent: Array
+    flips: Array
+    stopped: Array
+
+
+class _State(NamedTuple):
+    carry: list[Array]
+    flags: list[Interval]
+    done: Array  # trips
+    wrong: Array  # trips before the condition was beyond its slack
+    seen: Replayed
+    budget: Budget
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TripsForm(LoopForm):
+    """The form of a number of trips.
+
+    Attributes:
+      shape: of the predicate: examples under `vmap`, each with a number of its own.
+      condition: what decides whether the loop goes on.
+    """
+
+    mismatch: ClassVar[str] = "decision-mismatch"
+    barrier: ClassVar[bool] = False
+    shifts: ClassVar[bool] = False
+    calibrates: ClassVar[bool] = False
+
+    shape: tuple[int, ...]
+    condition: Condition
+
+    def eps_types(self, rounding_dtypes: frozenset[str]) -> frozenset[str]:
+        """Types that what is compared was rounded to."""
+        return rounding_dtypes
+
+    @property
+    def decisions(self) -> int:
+        """One for each number."""
+        return math.prod(self.shape)
+
+    def packed(
+        self, shape: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        """The numbers."""
+        return self.shape, np.dtype(np.int32)
+
+    def row_width(self, shape: tuple[int, ...]) -> int:
+        """Each number is tested by itself."""
+        return 1
+
+    @property
+    def reads(self) -> Sequence[Atom]:
+        """See `Condition.reads`."""
+        return self.condition.reads
+
+    def run(self, equation: Equation, env: Env, apply: interpret.Apply) -> list[Array]:
+        """The carries after the loop on a device, and the numbers of trips."""
+        carry, trips = interpret.counted(equation, env, apply)
+        return [*carry, trips]
+
+    def replay(
+        self,
+        equation: Equation,
+        env: Env,
+        committed: Array,
+        eps: float,
+        limit: int,
+        apply: interpret.Apply,
+    ) -> tuple[list[Array], Sequence[Array], Array]:
+        """Replay a loop with committed numbers of trips; runs under `jax.enable_x64`.
+
+        Args:
+          equation: the loop.
+          env: values that it reads, and `Condition.reads`.
+          committed: any integers of the shape of the predicate.
+          eps: tolerance of the condition.
+          limit: the most trips of this loop and of all loops inside it together.
+          apply: evaluates an equation without bodies.
+
+        Returns:
+          The carries, what `test` is given (`Replayed`), and whether the loop was cut short.
+        """
+        predicate, body = equation.bodies
+        condition, trips = self.condition, committed
+
+        def going(state: _State) -> Array:
+            patient = state.done < 2 * state.wrong + PATIENCE
+            return (state.done < trips) & patient & ~state.budget.stopped
+
+        def asked(state: _State, tested: Array) -> _State:
+            inner = dict(env)
+            interpret.write(inner, predicate.inputs, state.carry)
+            [own], budget = interpret.limited(predicate, inner, state.budget, apply)
+            margin = condition.asked(inner, state.flags, eps)
+            tested = tested & ~budget.stopped
+            seen, beyond = _seen(state.seen, state.done < trips, own, margin, tested)
+            wrong = jnp.where(beyond, jnp.minimum(state.wrong, state.done), state.wrong)
+            return state._replace(seen=seen, wrong=wrong, budget=budget)
+
+        def turn(state: _State) -> _State:
+            on, inner = going(state), dict(env)
+            interpret.write(inner, body.inputs, state.carry)
+            budget = state.budget._replace(left=state.budget.left - 1)
+            carry, budget = interpret.limited(body, inner, budget, apply)
+            flags = condition.turned(inner, state.flags, eps)
+            if self.shape:
+                carry = interpret.kept(on, carry, state.carry)
+                pairs = zip(flags, state.flags, strict=True)
+                flags = [_kept(on, new, old) for new, old in pairs]
+            done = state.done + on.astype(jnp.int32)
+            return asked(state._replace(carry=carry, flags=flags, done=done, budget=budget), on)
+
+        carry = interpret.read_all(env, equation.inputs)
+        none = jnp.zeros(self.shape, bool)
+        start = _State(
+            carry=carry,
+            flags=condition.initial(carry, eps),
+            done=jnp.zeros(self.shape, jnp.int32),
+            wrong=jnp.full(self.shape, _NEVER, jnp.int32),
+            seen=Replayed(jnp.full(self.shape, largest(eps)), none, none, none),
+            budget=Budget(jnp.int32(limit), jnp.zeros((), bool)),
+        )
+        found = lax.while_loop(
+            lambda state: jnp.any(going(state)) & (state.budget.left > 0),
+            turn,
+            asked(start, ~none),
+        )
+        stopped = found.budget.stopped | (found.done < trips)
+        return found.carry, found.seen._replace(stopped=stopped), jnp.any(stopped)
+
+    def test(self, operands: list[Array], claim: Array, yardstick: Yardstick) -> Statistic:
+        """Test committed numbers of trips.
+
+        Args:
+          operands: a `Replayed`, of a replay with these numbers.
+          claim: the numbers.
+          yardstick: of which the replay had the eps.
+
+        Returns:
+          `worst` is the largest distance of a condition from what was committed, as a fraction of
+          its slack; a row is one number.
+        """
+        found = Replayed(*operands)
+        valid = claim >= 0
+        ratio = jnp.where(valid, jnp.maximum(-found.margin, 0), jnp.inf).reshape(-1)
+        worst, true = jnp.max(ratio, initial=0.0), jnp.ones((), bool)
+        return Statistic(
+            worst=worst.astype(jnp.float64),
+            row=first(ratio == worst),
+            passed=jnp.all(ratio <= 1.0),
+            finite_claim=true,
+            in_range=jnp.all(valid),
+            finite_operands=~jnp.any(found.absent),
+            ties=jnp.sum(jnp.abs(found.margin) <= 1, dtype=jnp.int32),
+            flips=jnp.sum(found.flips & valid, dtype=jnp.int32),
+            stopped=jnp.any(found.stopped),
+        )
+
+    def deviate(self, operands: list[Array], claim: Array, yardstick: Yardstick) -> Deviation:
+        """The margin of each number, which must not be below zero, and a slack of one."""
+        found = Replayed(*operands)
+        margin = jnp.where(found.absent & (found.margin >= -1), jnp.nan, found.margin)
+        low, high = jnp.zeros_like(margin), jnp.full_like(margin, jnp.inf)
+        low, high = strictly(margin, low, high, ~found.flips)
+        low = jnp.where(claim >= 0, low, jnp.inf)
+        one = jnp.ones_like(margin)
+        # The step of an iteration is nearly nothing but rounding, long before it is as small.
+        scale = jnp.maximum(1 / yardstick.eps, SCALE * jnp.abs(found.margin))
+        return deviation(margin, low, high, one, scale)
+
+    def unfounded(self, operands: list[Array], claim: Array, yardstick: Yardstick) -> Array:
+        """Numbers that follow from comparisons of NaN, and are not the verifier's own."""
+        return Replayed(*operands).absent.reshape(-1, 1)
+
+    def room(self, operands: list[Array], far: Array | None, out: Array, eps: float) -> Array:
+        """One where another number would pass, else zero: a number has no derivative."""
+        return (jnp.abs(Replayed(*operands).margin) <= 1).astype(jnp.float32)
+
+
+def _kept(on: Array, after: Interval, before: Interval) -> Interval:
+    low, high = interpret.kept(on, list(after), list(before))
+    return low, high
+
+
+def _seen(
+    before: Replayed, wanted: Array, own: Array, margin: Interval, tested: Array
+) -> tuple[Replayed, Array]:
+    """What one more evaluation of the condition shows, and whether it is beyond its slack.
+
+    Args:
+      before: what was seen so far.
+      wanted: whether the device went on.
+      own: whether the verifier would.
+      margin: of the condition.
+      tested: which examples were not done before.
+    """
+    low, high = margin
+    least, most = jnp.where(wanted, low, -high), jnp.where(wanted, high, -low)
+    decided = (least == most) | (least >= 0) | (most < -1)
+    found = jnp.where(least >= 0, least, most)
+    other = tested & (own != wanted)
+    beyond = tested & jnp.where(decided, found < -1, other)
+    seen = before._replace(
+        margin=jnp.where(tested & decided, jnp.minimum(before.margin, found), before.margin),
+        absent=before.absent | (other & ~decided),
+        flips=before.flips | (other & decided),
+    )
+    return seen, beyond
+
+
+def propose(followed: Reached, view: View) -> Proposal | None:
+    """Claim the trips of a `while` if devices may round a covered comparison apart.
+
+    Args:
+      followed: its condition.
+      view: knows the variables of the loop.
+    """
+    condition = Condition.of(followed, view)
+    covered = followed.covered & condition.comparisons.keys()
+    if not covered:
+        return None
+    shape = followed.loop.bodies[0].outputs[0].shape
+    form = TripsForm(shape=shape, condition=condition)
+    types = Replayed(np.float64, *3 * (np.bool_,))
+    operands = tuple(Var(shape, np.dtype(t)) for t in types)
+    return Proposal(form=form, operands=operands, covers=frozenset(e.name for e in covered))
