@@ -3,7 +3,9 @@
 one unit      one row of one product is wrong by 16 sigma, in a random direction;
 near-ties     every decision within the slack of a tie goes the other way: operands are moved by
               almost the slack before each comparison, sign and choice, against what they say;
-one choice    the last `argmax` or `top_k` takes another element in one iteration.
+one choice    the last `argmax` or `top_k` takes another element in one iteration;
+other trips   the last loop that ends by a comparison makes a trip less or more, none, or twice as
+              many.
 
 `steered_rounding` has the cheat that moves a rounding.
 """
@@ -25,6 +27,7 @@ from verifiable.check import execute
 from verifiable.claims.choice import ChoiceForm
 from verifiable.claims.claim import Claim
 from verifiable.claims.decision import COMPARISONS, DecisionForm
+from verifiable.claims.trips import TripsForm
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Env, Equation, Var
 from verifiable.program import Program
@@ -33,6 +36,12 @@ from verifiable.trace import Trace
 KAPPA = 16.0
 NEARLY = 0.95  # of the slack
 CHOICES = frozenset({"argmax", "argmin", "top_k"})
+TRIPS: dict[str, Callable[[int], int]] = {
+    "a trip less": lambda n: max(n - 1, 0),
+    "a trip more": lambda n: n + 1,
+    "no trip": lambda _: 0,
+    "twice the trips": lambda n: 2 * n,
+}
 
 
 class OneUnit:
@@ -172,6 +181,45 @@ def one_choice(bench: Bench) -> OneChoice | None:
     """The cheat in the last choice of the program; None if no choice is a claim."""
     found = [c for c in bench.program.claims if c.equation.kind in CHOICES]
     return OneChoice(bench, found[-1]) if found else None
+
+
+class OtherTrips:
+    """The cheat that makes another number of trips in one loop, and goes on from there."""
+
+    def __init__(self, bench: Bench, claim: Claim):
+        """Make the cheat for one claim of a number of trips."""
+        self._bench, self._claim = bench, claim
+        self._jitted = jax.jit(self._run, compiler_options=QUICK)
+
+    def __call__(
+        self, params: Any, inputs: Inputs, seed: int, change: Callable[[int], int]
+    ) -> Answer:
+        """Answer and trace; the seed chooses the example and iteration, `change` the number."""
+        _, honest = self._bench.run(params, *inputs)
+        trips = np.array(honest.values[self._claim.index])
+        made = trips.reshape(-1)
+        place = int(np.random.default_rng(seed).integers(made.size))
+        made[place] = change(int(made[place]))
+        with jax.enable_x64(True):
+            return answer_of(self._bench.program, self._jitted(params, inputs, trips))
+
+    def _run(self, params: Any, inputs: Inputs, trips: Array) -> Any:
+        compiled, own = self._bench.program, self._claim
+        limit, eps = compiled.policy.trip_limit, compiled.tolerances[own.name]
+
+        def emit(claim: Claim, equation: Equation, env: Env, given: Any) -> Any:
+            if claim.index != own.index:
+                return execute.honest(claim, equation, env)
+            claim.prepare(given, env, eps, limit, interpret.apply)
+            return claim.outputs(given, env), given
+
+        return forge(compiled, params, inputs, emit, {own.index: trips})
+
+
+def other_trips(bench: Bench) -> OtherTrips | None:
+    """The cheat in the last loop whose number of trips is a claim; None if there is none."""
+    found = [c for c in bench.program.claims if isinstance(c.form, TripsForm)]
+    return OtherTrips(bench, found[-1]) if found else None
 
 
 def decided(claim: Claim, equation: Equation, env: Env, moved: dict[Any, Array]) -> Any:

@@ -152,7 +152,7 @@ def cheated(bench: Bench, jobs: int, *, hidden: bool = False) -> dict[str, Cheat
     params = tested.subject.params
     units = forged.one_unit(tested, skipped=0 if hidden else 1)
     ties, choice = forged.NearTies(tested), forged.one_choice(tested)
-    steered = SteeredRounding.of(tested.program)
+    looped, steered = forged.other_trips(tested), SteeredRounding.of(tested.program)
     skips = not hidden and cheats.skipped_layers(subject.params) is not subject.params
     changes = {n: f for n, f in cheats.PARAMETERS.items() if n != "skipped layers" or skips}
 
@@ -183,6 +183,9 @@ def cheated(bench: Bench, jobs: int, *, hidden: bool = False) -> dict[str, Cheat
         tried("near-ties", ties(params, given))
         if choice is not None:
             tried("one choice", choice(params, given, job))
+        if looped is not None:
+            for name, change in forged.TRIPS.items():
+                tried(name, looped(params, given, job, change))
         if steered is not None:
             honest = tested.run(params, *given)[1]
             for name, share in STEERED.items():

@@ -111,7 +111,7 @@ class Accused:
             coherent: Array,
         ) -> Array:
             noise = Noise(seed=seed, independent=independent, coherent=coherent, losses=losses)
-            found = self.deviation(arguments, given, operands.deviation, noise.apply, vectors)
+            found = self.deviation(arguments, given, operands.deviation, noise, vectors)
             return found.expected
 
         return jax.jit(perturbed)

@@ -104,7 +104,7 @@ def moves(
         seed, independent, coherent = arguments
         losses = dict(policy.losses)
         noise = Noise(seed=seed, independent=independent, coherent=coherent, losses=losses)
-        return replay.known(frame, analysis, dict(env), measure, noise.apply, residual)
+        return replay.known(frame, analysis, dict(env), measure, noise, residual)
 
     sizes = np.asarray([SIZES[m % len(SIZES)] for m in range(COUNT)], np.float32)
     found = lax.map(one, (np.arange(COUNT, dtype=np.uint32), sizes[:, 0], sizes[:, 1]))

@@ -63,7 +63,7 @@ class Watch:
         self.steps -= 1
         if self.steps < 0:
             raise Inconclusive
-        apply = interpret.apply if self.noise is None else self.noise.apply
+        apply = interpret.apply if self.noise is None else self.noise
         outputs = apply(equation, values)
         if equation in self.recorded:
             pairs = zip(equation.inputs, values, strict=True)

@@ -295,7 +295,7 @@ class SecondLook:
         if product is not None:
             losses["product"] = product
         noise = Noise(seed=seed, independent=independent, coherent=coherent, losses=losses)
-        return noise.apply, known.alter(noise)
+        return noise, known.alter(noise)
 
     def _unfounded(self, target: Target, needs: operands.Needs, given: Any, *how: Any) -> Array:
         env, found = self._measured(needs, given, operands.unfounded, *how)

@@ -173,16 +173,13 @@ def _until(again: Again, findings: Findings) -> Again:
     """Looks that leave out the iterations after a loop was cut short."""
 
     def last(target: Target) -> dict[str, int]:
-        cut = not target.output and np.any(findings.statistics[target.index].stopped)
-        return {"last": _last(findings.statistics[target.index])} if cut else {}
+        found = None if target.output else findings.statistics[target.index]
+        return {"last": _last(found)} if found is not None and np.any(found.stopped) else {}
 
-    def look(target: Target, **how: Any) -> Look:
-        return again.look(target, **how, **last(target))
-
-    def unfounded(target: Target) -> Look:
-        return again.unfounded(target, **last(target))
-
-    return again._replace(look=look, unfounded=unfounded)
+    return again._replace(
+        look=lambda target, **how: again.look(target, **how, **last(target)),
+        unfounded=lambda target: again.unfounded(target, **last(target)),
+    )
 
 
 def _counted(result: ClaimResult, found: Statistic, most: int | None) -> ClaimResult:

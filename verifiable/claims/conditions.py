@@ -1,19 +1,21 @@
-"""The condition of a loop as a number: how far it is from being turned round, in units of slack.
+"""The condition of a loop as a number: how far it is from being turned round.
 
 A comparison of floats that devices round apart has the margin
 
-    m = (1 + eps) r / (1 + eps |r|),    r = +-|a - b| / (slack(a) + slack(b)),
+    r = +-|a - b| / (slack(a) + slack(b)),
 
-positive iff it is true (`decision`). It is r near a tie; far from one it is about the difference
-over the sum, in units of eps, which rounding changes less than r, and at most M = 1 + 1/eps. What
-all devices decide alike is true or false for certain, +-M. Boolean functions of such margins are
-those of fuzzy logic:
+positive iff it is true (`decision`). What all devices decide alike is true or false for certain,
+with a margin of plus or minus infinity. Boolean functions of such margins are those of fuzzy logic:
 
-    not m = -m,    m and n = min(m, n),    m or n = max(m, n),
+    not r = -r,    r and s = min(r, s),    r or s = max(r, s),
 
 so that a condition is true for some operands within their slack iff its margin is at least -1, and
-false for some iff it is at most 1. A comparison of NaN is not decided: it has an interval from -M
-to M, and what follows from it one that may be shorter.
+false for some iff it is at most 1. A comparison of NaN is not decided: its margin is any number,
+and that of what follows from it lies in an interval that may be shorter.
+
+Each margin is that of one comparison, the one that *decides*, or of what is certain. Its distance
++-|a - b| and its slack go along with it: a second look must know how far rounding moves the
+operands, which their ratio does not say where a is much larger than b.
 
 A condition is followed from the result of the loop's predicate back through boolean functions and
 moves, also through *flags*: booleans that the body computes for the next trip, such as `done`. A
@@ -24,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -37,7 +40,22 @@ from verifiable.jaxpr.effects import FLOATS
 from verifiable.jaxpr.graph import Graph, uses
 from verifiable.jaxpr.nan_tests import asks_only
 
-Interval = tuple[Array, Array]  # the least and the largest margin
+
+class Margin(NamedTuple):
+    """A margin, with that of which it is the ratio; float64 arrays of one shape.
+
+    Attributes:
+      ratio: the margin itself.
+      value: distance from a tie, positive iff true; plus or minus one if it is certain.
+      slack: how far an honest device's may be from it; zero if it is certain.
+    """
+
+    ratio: Array
+    value: Array
+    slack: Array
+
+
+Interval = tuple[Margin, Margin]  # the least and the largest margin
 
 _MOVES = frozenset(
     "broadcast_in_dim concatenate copy copy_p expand_dims reshape rev slice squeeze transpose"
@@ -178,9 +196,9 @@ class Condition:
         read = (a for _, operands in self.comparisons.values() for a in operands if a not in own)
         return tuple(dict.fromkeys((*uses(loop), *read)))
 
-    def initial(self, carry: Sequence[Array], eps: float) -> list[Interval]:
+    def initial(self, carry: Sequence[Array]) -> list[Interval]:
         """The margins of the flags before the first trip."""
-        return [_certain(carry[j], eps) for j in self.followed.flags]
+        return [_certain(carry[j]) for j in self.followed.flags]
 
     def asked(self, env: Env, flags: Sequence[Interval], eps: float) -> Interval:
         """The margin of the predicate, whose block was evaluated in `env`."""
@@ -200,7 +218,7 @@ class Condition:
         known: dict[Atom, Interval] = {block.inputs[j]: found for j, found in places}
 
         def of(atom: Atom) -> Interval:
-            return known[atom] if atom in known else _certain(interpret.read(env, atom), eps)
+            return known[atom] if atom in known else _certain(interpret.read(env, atom))
 
         for equation in block.equations:
             if equation in self.comparisons:
@@ -212,25 +230,43 @@ class Condition:
         return of
 
 
-def largest(eps: float) -> float:
-    """The margin of what is certain, M."""
-    return 1 + 1 / eps
+def certain(value: Array) -> Margin:
+    """The margin of what all devices decide alike."""
+    sign = jnp.where(value, 1.0, -1.0).astype(jnp.float64)
+    return Margin(sign * jnp.inf, sign, jnp.zeros_like(sign))
 
 
-def _certain(value: Array, eps: float) -> Interval:
-    margin = jnp.where(value, largest(eps), -largest(eps))
-    return margin, margin
+def turned_round(a: Margin) -> Margin:
+    """The margin of a negation."""
+    return Margin(-a.ratio, -a.value, a.slack)
+
+
+def chosen(which: Array, a: Margin, b: Margin) -> Margin:
+    """Elements of `a` where a boolean is true, else of `b`."""
+    return Margin(*(jnp.where(which, x, y) for x, y in zip(a, b, strict=True)))
+
+
+def least(a: Margin, b: Margin) -> Margin:
+    """The smaller margin of each element."""
+    return chosen(a.ratio <= b.ratio, a, b)
+
+
+def _certain(value: Array) -> Interval:
+    return certain(value), certain(value)
 
 
 def _compared(
     equation: Equation, form: DecisionForm, operands: list[Array], eps: float
 ) -> Interval:
-    found = form.margins(operands, eps)
-    ratio = found.value.astype(jnp.float64) / found.slack
-    margin = jnp.sign(ratio) * (1 + eps) / (1 / jnp.abs(ratio) + eps)
-    margin = margin.reshape(equation.outputs[0].shape)
-    none = jnp.isnan(margin)
-    return jnp.where(none, -largest(eps), margin), jnp.where(none, largest(eps), margin)
+    found, shape = form.margins(operands, eps), equation.outputs[0].shape
+    value, slack = (
+        jnp.broadcast_to(x.astype(jnp.float64), found.value.shape).reshape(shape)
+        for x in (found.value, found.slack)
+    )
+    none, most = jnp.isnan(value), np.finfo(np.float64).max
+    margin = Margin(jnp.clip(value / slack, -most, most), value, slack)
+    low, high = certain(jnp.zeros(shape, bool)), certain(jnp.ones(shape, bool))
+    return chosen(none, low, margin), chosen(none, high, margin)
 
 
 def _combined(equation: Equation, given: Sequence[Interval]) -> Interval:
@@ -248,21 +284,40 @@ def _combined(equation: Equation, given: Sequence[Interval]) -> Interval:
         which, false, true = given
         return _or(_and(_not(which), false), _and(which, true))
     if kind in ("reduce_and", "reduce_or"):
-        reduce = jnp.min if kind == "reduce_and" else jnp.max
-        initial = np.inf if kind == "reduce_and" else -np.inf
-        low, high = (reduce(x, params["axes"], initial=initial) for x in given[0])
-        return low, high
-    low, high = (interpret.apply(equation, side)[0] for side in zip(*given, strict=True))
+        if 0 in equation.inputs[0].shape:
+            return _certain(jnp.full(equation.outputs[0].shape, kind == "reduce_and"))
+        if kind == "reduce_or":
+            return _not(_all(_not(given[0]), params["axes"]))
+        return _all(given[0], params["axes"])
+    low, high = (
+        Margin(*(interpret.apply(equation, list(part))[0] for part in zip(*side, strict=True)))
+        for side in zip(*given, strict=True)
+    )
     return low, high
 
 
 def _not(a: Interval) -> Interval:
-    return -a[1], -a[0]
+    return turned_round(a[1]), turned_round(a[0])
 
 
 def _and(a: Interval, b: Interval) -> Interval:
-    return jnp.minimum(a[0], b[0]), jnp.minimum(a[1], b[1])
+    return least(a[0], b[0]), least(a[1], b[1])
 
 
 def _or(a: Interval, b: Interval) -> Interval:
-    return jnp.maximum(a[0], b[0]), jnp.maximum(a[1], b[1])
+    return _not(_and(_not(a), _not(b)))
+
+
+def _all(a: Interval, axes: Sequence[int]) -> Interval:
+    """The smallest margin over some axes."""
+
+    def smallest(side: Margin) -> Margin:
+        axis = tuple(axes)
+        ratio = jnp.min(side.ratio, axis=axis, keepdims=True)
+        decides = side.ratio == ratio
+        value, slack = (
+            jnp.min(x, axis=axis, initial=np.inf, where=decides) for x in (side.value, side.slack)
+        )
+        return Margin(jnp.squeeze(ratio, axis), value, slack)
+
+    return smallest(a[0]), smallest(a[1])

@@ -29,7 +29,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from verifiable.claims.conditions import Condition, Interval, Reached, largest
+from verifiable.claims.conditions import (
+    Condition,
+    Interval,
+    Margin,
+    Reached,
+    certain,
+    chosen,
+    least,
+    turned_round,
+)
 from verifiable.claims.form import Proposal, View, Yardstick
 from verifiable.claims.loop import LoopForm
 from verifiable.claims.statistic import Deviation, Statistic, deviation, first, strictly
@@ -38,7 +47,7 @@ from verifiable.jaxpr.blocks import Array, Atom, Env, Equation, Var
 from verifiable.jaxpr.interpret import Budget
 
 PATIENCE = 8
-SCALE = 8  # of a margin; so a spread decides nothing if it is more than an eighth of the margin
+SCALE = 32  # of a distance; so a spread decides nothing if it is more than half of the distance
 _NEVER = 2**29
 
 
@@ -46,13 +55,17 @@ class Replayed(NamedTuple):
     """How numbers of trips fit a replay; arrays of the shape of the predicate.
 
     Attributes:
-      margin: see the module's docstring.
+      margin: see the module's docstring; float64.
+      value: distance of the comparison that decides, positive iff it is as committed; float64.
+      slack: how far an honest device's may be from it; float64.
       absent: whether a comparison of NaN decided, and not as the verifier's own.
       flips: whether another decision was not the verifier's own.
       stopped: whether the loop was cut short.
     """
 
     margin: Array
+    value: Array
+    slack: Array
     absent: Array
     flips: Array
     stopped: Array
@@ -145,7 +158,8 @@ class TripsForm(LoopForm):
         def asked(state: _State, tested: Array) -> _State:
             inner = dict(env)
             interpret.write(inner, predicate.inputs, state.carry)
-            [own], budget = interpret.limited(predicate, inner, state.budget, apply)
+            here = interpret.in_trip(apply, jnp.max(state.done, initial=0))
+            [own], budget = interpret.limited(predicate, inner, state.budget, here)
             margin = condition.asked(inner, state.flags, eps)
             tested = tested & ~budget.stopped
             seen, beyond = _seen(state.seen, state.done < trips, own, margin, tested)
@@ -156,7 +170,8 @@ class TripsForm(LoopForm):
             on, inner = going(state), dict(env)
             interpret.write(inner, body.inputs, state.carry)
             budget = state.budget._replace(left=state.budget.left - 1)
-            carry, budget = interpret.limited(body, inner, budget, apply)
+            here = interpret.in_trip(apply, jnp.max(state.done, initial=0) + 1)
+            carry, budget = interpret.limited(body, inner, budget, here)
             flags = condition.turned(inner, state.flags, eps)
             if self.shape:
                 carry = interpret.kept(on, carry, state.carry)
@@ -169,10 +184,10 @@ class TripsForm(LoopForm):
         none = jnp.zeros(self.shape, bool)
         start = _State(
             carry=carry,
-            flags=condition.initial(carry, eps),
+            flags=condition.initial(carry),
             done=jnp.zeros(self.shape, jnp.int32),
             wrong=jnp.full(self.shape, _NEVER, jnp.int32),
-            seen=Replayed(jnp.full(self.shape, largest(eps)), none, none, none),
+            seen=Replayed(*certain(~none), none, none, none),
             budget=Budget(jnp.int32(limit), jnp.zeros((), bool)),
         )
         found = lax.while_loop(
@@ -212,16 +227,16 @@ class TripsForm(LoopForm):
         )
 
     def deviate(self, operands: list[Array], claim: Array, yardstick: Yardstick) -> Deviation:
-        """The margin of each number, which must not be below zero, and a slack of one."""
+        """The distance that decides on each number, which must not be below zero, and its slack."""
         found = Replayed(*operands)
-        margin = jnp.where(found.absent & (found.margin >= -1), jnp.nan, found.margin)
-        low, high = jnp.zeros_like(margin), jnp.full_like(margin, jnp.inf)
-        low, high = strictly(margin, low, high, ~found.flips)
+        value = jnp.where(found.absent & (found.margin >= -1), jnp.nan, found.value)
+        low, high = jnp.zeros_like(value), jnp.full_like(value, jnp.inf)
+        low, high = strictly(value, low, high, ~found.flips)
         low = jnp.where(claim >= 0, low, jnp.inf)
-        one = jnp.ones_like(margin)
-        # The step of an iteration is nearly nothing but rounding, long before it is as small.
-        scale = jnp.maximum(1 / yardstick.eps, SCALE * jnp.abs(found.margin))
-        return deviation(margin, low, high, one, scale)
+        # What is compared is often a difference of nearly equal numbers, such as the step of an
+        # iteration: its own size says little about its rounding.
+        scale = jnp.maximum(found.slack / yardstick.eps, SCALE * jnp.abs(found.value))
+        return deviation(value, low, high, found.slack, scale)
 
     def unfounded(self, operands: list[Array], claim: Array, yardstick: Yardstick) -> Array:
         """Numbers that follow from comparisons of NaN, and are not the verifier's own."""
@@ -233,7 +248,7 @@ class TripsForm(LoopForm):
 
 
 def _kept(on: Array, after: Interval, before: Interval) -> Interval:
-    low, high = interpret.kept(on, list(after), list(before))
+    low, high = (chosen(on, new, old) for new, old in zip(after, before, strict=True))
     return low, high
 
 
@@ -250,15 +265,20 @@ def _seen(
       tested: which examples were not done before.
     """
     low, high = margin
-    least, most = jnp.where(wanted, low, -high), jnp.where(wanted, high, -low)
-    decided = (least == most) | (least >= 0) | (most < -1)
-    found = jnp.where(least >= 0, least, most)
+    lowest = chosen(wanted, low, turned_round(high))
+    highest = chosen(wanted, high, turned_round(low))
+    sure = lowest.ratio >= 0
+    decided = (lowest.ratio == highest.ratio) | sure | (highest.ratio < -1)
+    found = chosen(sure, lowest, highest)
     other = tested & (own != wanted)
-    beyond = tested & jnp.where(decided, found < -1, other)
-    seen = before._replace(
-        margin=jnp.where(tested & decided, jnp.minimum(before.margin, found), before.margin),
+    beyond = tested & jnp.where(decided, found.ratio < -1, other)
+    so_far = Margin(before.margin, before.value, before.slack)
+    worst = chosen(tested & decided, least(so_far, found), so_far)
+    seen = Replayed(
+        *worst,
         absent=before.absent | (other & ~decided),
         flips=before.flips | (other & decided),
+        stopped=before.stopped,
     )
     return seen, beyond
 
@@ -276,6 +296,6 @@ def propose(followed: Reached, view: View) -> Proposal | None:
         return None
     shape = followed.loop.bodies[0].outputs[0].shape
     form = TripsForm(shape=shape, condition=condition)
-    types = Replayed(np.float64, *3 * (np.bool_,))
+    types = *3 * (np.float64,), *3 * (np.bool_,)
     operands = tuple(Var(shape, np.dtype(t)) for t in types)
     return Proposal(form=form, operands=operands, covers=frozenset(e.name for e in covered))

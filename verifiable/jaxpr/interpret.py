@@ -43,6 +43,12 @@ def apply(equation: Equation, values: Sequence[Array]) -> list[Array]:
 Apply = Callable[[Equation, Sequence[Array]], list[Array]]
 
 
+def in_trip(apply: Apply, number: Array) -> Apply:
+    """How equations are evaluated in a trip of a loop, if that depends on its number."""
+    of_trip: Callable[[Array], Apply] | None = getattr(apply, "in_trip", None)
+    return apply if of_trip is None else of_trip(number)
+
+
 def evaluate(block: Block, env: Env, apply: Apply = apply) -> list[Array]:
     """Outputs of a block, whose inputs and free variables are in `env`."""
     for equation in block.equations:

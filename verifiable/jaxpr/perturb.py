@@ -19,9 +19,11 @@ Given exact operands, a device may lose some unit roundoffs u of the result's ty
 `Noise` adds up to such a loss to every inexact result: for each element by itself, or with one sign
 for all elements of an equation, as a biased library or truncation does. It is a hash of a seed, the
 equation, the position and the value itself, so a replay is a pure function of its seed, and the
-iterations of a loop differ. An equation enters by its number, not by its name: programs with the
-same id draw the same, however their functions and scopes are called. Moves and selections stay
-exact.
+iterations of a loop differ. In a loop whose trips are a claim, the number of the trip takes part
+too (`in_trip`): a loop that has converged would otherwise stand still in every replay, although
+devices reach that point sooner or later, or never. An equation enters by its number, not by its
+name: programs with the same id draw the same, however their functions and scopes are called. Moves
+and selections stay exact.
 
 `in_float64` evaluates an equation in double precision instead.
 """
@@ -50,6 +52,7 @@ _PRODUCTS = frozenset("conv_general_dilated dot_general ragged_dot_general".spli
 _SOLVERS = frozenset("cholesky fft triangular_solve".split())
 _REDUCED = frozenset({"cos", "digamma", "lgamma", "sin", "tan"})
 _STEEP = frozenset({"acos", "acosh", "digamma", "lgamma", "tan"})
+_OUTSIDE = np.uint32(0)  # of a loop whose trips are a claim
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,14 +64,20 @@ class Noise:
       independent: float32 (), of each element by itself, uniform between plus and minus this.
       coherent: float32 (), of all elements of an equation, with one sign.
       losses: c by kind of operation, `Policy.losses`.
+      trip: uint32 (), of the loop whose trips are a claim, from 1 up; zero elsewhere.
     """
 
     seed: Array
     independent: Array
     coherent: Array
     losses: Mapping[str, float]
+    trip: Array = _OUTSIDE
 
-    def apply(self, equation: Equation, values: Sequence[Array]) -> list[Array]:
+    def in_trip(self, number: Array) -> Noise:
+        """The same in one trip of a loop; what is coherent errs alike in all of them."""
+        return replace(self, trip=number.astype(jnp.uint32))
+
+    def __call__(self, equation: Equation, values: Sequence[Array]) -> list[Array]:
         """Evaluate an equation without bodies, and move its inexact results."""
         return self.results(equation, values, interpret.apply(equation, values))
 
@@ -102,7 +111,7 @@ class Noise:
             return lax.complex(*parts)
         wide = jnp.float64 if y.dtype == jnp.float64 else jnp.float32
         place = lax.iota(jnp.uint32, y.size).reshape(y.shape)
-        bits = _mixed(_bits(y) ^ _mixed(place + self._key(name)))
+        bits = _mixed(_bits(y) ^ _mixed(place + self._key(name)) ^ _mixed(self.trip))
         uniform = bits.astype(jnp.float32) * 2.0**-31 - 1
         sign = jnp.where(self._key(name + "/sign") < np.uint32(2**31), 1.0, -1.0)
         factor = (self.independent * uniform + self.coherent * sign).astype(wide)

@@ -207,7 +207,7 @@ def other_device() -> Any:
     def run(x: Any, seed: Any, independent: Any, coherent: Any) -> Any:
         noise = Noise(seed=seed, independent=independent, coherent=coherent, losses=losses)
         block, env = program.function.block, program.bind(W, (x,))
-        [y], found = execute.execute(block, program.analysis, env, apply=noise.apply)
+        [y], found = execute.execute(block, program.analysis, env, apply=noise)
         return y, [found[c.index] for c in program.claims]
 
     return jax.jit(run)

@@ -35,12 +35,12 @@ W[1] *= 0.3
 X = RNG.standard_normal((ROWS, WIDTH)).astype(np.float32)
 
 
-def settled(w: Any, x: Any) -> Any:
+def settled(w: Any, x: Any, tolerance: float = 1e-4) -> Any:
     """A fixed point within at most 30 trips, and how many there were."""
     drive = x @ w[0]
 
     def go_on(state: Any) -> Any:
-        return (state[2] < 30) & (jnp.max(jnp.abs(state[0] - state[1])) > 1e-4)
+        return (state[2] < 30) & (jnp.max(jnp.abs(state[0] - state[1])) > tolerance)
 
     def step(state: Any) -> Any:
         return jnp.tanh(state[0] @ w[1] + drive), state[0], state[2] + 1
@@ -96,6 +96,11 @@ def fixed_point() -> SimpleNamespace:
     return made(settled, X)
 
 
+@functools.cache
+def barely_settled() -> SimpleNamespace:
+    return made(functools.partial(settled, tolerance=1e-9), X)
+
+
 def test_the_number_of_trips_is_committed_and_nothing_is_left_behind_it():
     case = fixed_point()
     assert not case.program.coverage.discontinuities
@@ -130,6 +135,22 @@ def test_another_number_of_trips_is_rejected(trips: Any, reason: str):
     report = checked(case, *sent(case, trips))
     assert (report.verdict, report.reason) == (REJECT, reason), report
     assert report.claim == case.program.claims[case.index].name
+
+
+@pytest.mark.parametrize(
+    ("trips", "verdict", "reason"),
+    [
+        (22, INDETERMINATE, "ill-conditioned"),
+        (29, INDETERMINATE, "ill-conditioned"),
+        (2, REJECT, "decision-mismatch"),
+        (31, REJECT, "decision-mismatch"),
+    ],
+)
+def test_a_tolerance_below_rounding_rejects_no_honest_device(trips: int, verdict: Any, reason: str):
+    """Honest: the iteration stands still a trip sooner or later, or never. Cheat: long before."""
+    case = barely_settled()
+    report = checked(case, *sent(case, trips))
+    assert (report.verdict, report.reason) == (verdict, reason), report
 
 
 def test_a_claim_after_a_loop_is_rejected():
