@@ -76,7 +76,9 @@ def picked(equation: Equation, indices: list[Array]) -> tuple[Array, Array]:
     numbers = jnp.arange(math.prod(shape), dtype=jnp.int32).reshape(shape)
     ones = (1,) * len(shape)
     if equation.kind == "dynamic_slice":
-        found = lax.dynamic_slice(numbers, [jnp.asarray(i) for i in indices], ones).reshape(())
+        found = lax.dynamic_slice(
+            numbers, [jnp.asarray(i) for i in indices], ones, allow_negative_indices=False
+        ).reshape(())
         return found, jnp.ones((), bool)
     [index] = indices
     index = jnp.asarray(index)

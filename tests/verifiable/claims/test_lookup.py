@@ -187,6 +187,20 @@ def test_a_row_of_an_index_that_breaks_a_promise_decides_nothing():
     assert result(judged("broken", lambda c: put(c, 0, 0.0)), "broken").reason == "lookup-mismatch"
 
 
+def test_an_index_far_below_a_slice_stands_for_the_first_row():
+    def fn(p: Any, i: Any) -> Any:
+        return lax.dynamic_slice(p["table"], (i, 0), (1, WIDTH)) * 2
+
+    made = Case(fn, PARAMS, np.int32(-ROWS - 5))  # JAX adds the length once, and then clamps
+    made.check().require()
+    assert np.array_equal(made.trace.values[0][0], PARAMS["table"][0])
+
+    def counted_twice(rows: Any) -> None:
+        rows[0] = PARAMS["table"][-5]
+
+    assert made.check(claims=made.changed(0, counted_twice)).reason == "lookup-mismatch"
+
+
 def test_evidence_of_a_wrong_row_convicts_and_of_a_right_one_does_not():
     small = Case(lambda p, i: jnp.sin(p["table"][i]), PARAMS, INDEX)
     arguments = small.params, *small.inputs
