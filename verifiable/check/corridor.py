@@ -171,8 +171,8 @@ class _Slopes(NamedTuple):
         return found
 
     def hard(self) -> dict[int, Array]:
-        """Of each decision claim without a derivative, infinity if there is a near-tie."""
-        hard = {i: self.rooms[i] for i in self.limits if i not in self.slopes}
+        """Of each claim without a derivative, infinity if another result would pass."""
+        hard = {i: room for i, room in self.rooms.items() if i not in self.slopes}
         ties = {i: jnp.any(room > 0) for i, room in hard.items() if not isinstance(room, tuple)}
         return {i: jnp.where(tie, jnp.inf, 0.0) for i, tie in ties.items()}
 
@@ -250,7 +250,7 @@ def _slopes(
     """
     graph = Graph.of(block)
     inexact = [c for c in analysis.by_equation.values() if c.eps_types and c.form.shifts]
-    soft = [c for c in inexact if not (c.decisions and relaxed.is_hard(c.output, graph))]
+    soft = [c for c in inexact if not relaxed.is_hard(c.output, graph)]
     wide = {c.index: jnp.float64 if c.dtype == np.float64 else jnp.float32 for c in soft}
     still = {c.index: jnp.zeros(c.trips + c.output.shape, wide[c.index]) for c in soft}
 
@@ -283,9 +283,10 @@ def _emit(claim: Claim, env: Env, shift: Any, eps: float) -> tuple[Array, Any]:
     """The output of a claim plus a shift, and the room for the shift."""
     equation, operands = claim.equation, _operands(claim, env)
     inputs = interpret.read_all(env, equation.inputs)
-    if shift is None and claim.decisions and claim.form.shifts:
+    if shift is None and claim.eps_types and claim.form.shifts:  # an index, say
         [out] = interpret.apply(equation, inputs)
-        return out, claim.form.room(lax.stop_gradient(operands), None, out, eps)
+        room = claim.form.room(lax.stop_gradient(operands), None, out, eps)
+        return out, functools.reduce(jnp.maximum, map(jnp.abs, jax.tree.leaves(room)))
     out = claim.form.smooth(equation, inputs, operands)
     if shift is None:
         return out, ()

@@ -331,6 +331,17 @@ def test_a_choice_without_a_derivative_is_within_where_another_index_would_pass(
         assert np.isinf(found.reach) == within, found
 
 
+def test_a_rounded_index_is_within_where_another_one_would_pass():
+    def buckets(p: Any, x: Any) -> Any:
+        index = jnp.floor(jnp.exp(x[0, :4])).astype(jnp.int32)
+        return p["stack"][0][index - 1] @ p["stack"][1]
+
+    compiled = program.compile(buckets, PARAMS, X, self_test=False)
+    for value, within in ((0.3, False), (0.0, True)):  # exp(0) is at the end of a bucket
+        found = compiled.corridor(PARAMS, np.full_like(X, value), answer=first)
+        assert np.isinf(found.reach) == within, found
+
+
 def test_there_is_no_corridor_through_a_convolution_of_integers():
     def fn(p: Any, x: Any) -> Any:
         q = jnp.clip(jnp.round(jnp.tanh(x) * 127), -127, 127).astype(jnp.int8)

@@ -59,6 +59,25 @@ READERS: dict[str, tuple[Callable[[Any], Any], bool]] = {
 }
 
 
+WHOLE: dict[str, tuple[Callable[[Any], Any], bool]] = {
+    "arithmetic": (lambda q: (3 - q.astype(jnp.int32)).clip(-9, 9).astype(jnp.float32) * 2, False),
+    "an index": (lambda q: jnp.arange(5.0)[q], True),
+    "a comparison behind a sum": (lambda q: jnp.where(q + 1 > 2, 2.0, 5.0), True),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_whole_number_is_hard_where_no_arithmetic_reads_it(name: str):
+    fn, hard = WHOLE[name]
+    block = flatten.trace(fn, np.zeros(2, np.int8))[0].block
+    assert relaxed.is_hard(block.inputs[-1], Graph.of(block)) is hard
+    if not hard:
+        slope = jax.grad(
+            lambda q: interpret.evaluate(block, {block.inputs[-1]: q}, relaxed.apply)[0].sum()
+        )(np.ones(2, np.float32))
+        np.testing.assert_array_equal(slope, [-2.0, -2.0])
+
+
 def test_a_value_that_is_a_number_is_not_hard():
     block = flatten.trace(lambda x: x.astype(jnp.int32), np.ones(2, np.float32))[0].block
     assert not relaxed.is_hard(block.inputs[-1], Graph.of(block))
