@@ -279,22 +279,27 @@ class SecondLook:
         target: Target,
         needs: operands.Needs,
         given: Any,
-        seed: Array,
-        independent: Array,
-        coherent: Array,
+        *draw: Array,
         product: Array | None = None,
     ) -> Array:
-        how = self._noise(seed, independent, coherent, product)
+        how = self._noise(*draw, product=product)
         return self._deviation(target, needs, given, *how).expected
 
     def _noise(
-        self, seed: Array, independent: Array, coherent: Array, product: Array | None = None
+        self,
+        seed: Array,
+        independent: Array,
+        coherent: Array,
+        alike: Array | None = None,
+        product: Array | None = None,
     ) -> tuple[Any, Any]:
         """How a perturbed replay evaluates equations, and known values."""
         losses: dict[str, Any] = dict(self.program.policy.losses)
         if product is not None:
             losses["product"] = product
-        noise = Noise(seed=seed, independent=independent, coherent=coherent, losses=losses)
+        noise = Noise(
+            seed=seed, independent=independent, coherent=coherent, losses=losses, alike=alike
+        )
         return noise, known.alter(noise)
 
     def _unfounded(self, target: Target, needs: operands.Needs, given: Any, *how: Any) -> Array:

@@ -20,17 +20,22 @@ from verifiable.claims.claim import Claim
 from verifiable.claims.rounding import Rounding, row_limit
 from verifiable.claims.statistic import Deviation, Statistic
 from verifiable.jaxpr.blocks import Array
+from verifiable.jaxpr.perturb import AWAY, DOWN, OWN, TOWARDS, UP
 
-Sizes = tuple[float, float]  # of a perturbation: independent, coherent
+# Of a perturbation: independent, coherent, and which way (`Noise.alike`) if not each its own.
+Sizes = tuple[float, ...]
 
 MANY = 64
 HEAVY = 8.0
 VISIBLE = 2.0**-6
 WITHIN = 32.0
 MOST = 2**14  # rows that MANY replays decide
-DEVICE: tuple[Sizes, ...] = ((1.0, 0.0), (0.5, 0.5))
-"""Each element off by up to its loss to either side; all of an equation to one, as a device that
-truncates."""
+DEVICE: tuple[Sizes, ...] = tuple(
+    (1.0, 0.0, OWN) if way is None else (0.5, 0.5, way)
+    for way in (None, OWN, UP, DOWN, None, OWN, AWAY, TOWARDS)
+)
+"""Each element off by up to its loss to either side; all of an equation to one; and all of every
+equation to the same, as a device that truncates."""
 
 
 class Look(NamedTuple):
@@ -98,14 +103,14 @@ def moved(
     """The size of each perturbation, and what it makes of the expectation; MANY of them.
 
     Args:
-      draw: `(seed, independent, coherent) -> expectation of all rows`.
+      draw: `(seed, *sizes) -> expectation of all rows`.
       first: seed of the first draw.
       every: sizes, which take turns.
     """
     for m in range(MANY):
-        independent, coherent = sizes = every[m % len(every)]
+        sizes = every[m % len(every)]
         seed = np.uint32((first + m) % 2**32)
-        found = draw(seed, np.float32(independent), np.float32(coherent))
+        found = draw(seed, *map(np.float32, sizes))
         yield sizes, np.asarray(found)
 
 
@@ -120,7 +125,7 @@ def changes(
     """The size of each perturbation, and the norm of the change of each of some rows.
 
     Args:
-      draw: `(seed, independent, coherent) -> expectation of all rows`.
+      draw: `(seed, *sizes) -> expectation of all rows`.
       own: the expectation without perturbation.
       rows: indices.
       first: seed of the first draw.

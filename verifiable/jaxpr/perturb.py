@@ -17,7 +17,8 @@ Given exact operands, a device may lose some unit roundoffs u of the result's ty
                                       Fourier transforms
 
 `Noise` adds up to such a loss to every inexact result: for each element by itself, or with one sign
-for all elements of an equation, as a biased library or truncation does. It is a hash of a seed, the
+for all elements of an equation, as a biased library or truncation does (all equations of a device
+that truncates lose to the same side, `Noise.alike`). It is a hash of a seed, the
 equation, the position and the value itself, so a replay is a pure function of its seed, and the
 iterations of a loop differ. In a loop whose trips are a claim, the number of the trip takes part
 too (`in_trip`): a loop that has converged would otherwise stand still in every replay, although
@@ -44,6 +45,9 @@ from verifiable.jaxpr import flatten, interpret
 from verifiable.jaxpr.blocks import Array, Equation
 from verifiable.jaxpr.effects import HALF_PRECISION, Effect, effects_of, is_float
 
+OWN, UP, DOWN, AWAY, TOWARDS = map(float, range(5))
+"""Of `Noise.alike`."""
+
 _ARITHMETIC = frozenset(
     "add add_any complex convert_element_type mul neg reduce_precision sqrt square sub".split()
 )
@@ -65,6 +69,8 @@ class Noise:
       coherent: float32 (), of all elements of an equation, with one sign.
       losses: c by kind of operation, `Policy.losses`.
       trip: uint32 (), of the loop whose trips are a claim, from 1 up; zero elsewhere.
+      alike: float32 (), which sign: of each equation its own (0), or of all equations the same: up
+        (1), down (2), away from zero (3) or towards it (4). By default each its own.
     """
 
     seed: Array
@@ -72,6 +78,7 @@ class Noise:
     coherent: Array
     losses: Mapping[str, float]
     trip: Array = _OUTSIDE
+    alike: Array | None = None
 
     def in_trip(self, number: Array) -> Noise:
         """The same in one trip of a loop; what is coherent errs alike in all of them."""
@@ -114,6 +121,10 @@ class Noise:
         bits = _mixed(_bits(y) ^ _mixed(place + self._key(name)) ^ _mixed(self.trip))
         uniform = bits.astype(jnp.float32) * 2.0**-31 - 1
         sign = jnp.where(self._key(name + "/sign") < np.uint32(2**31), 1.0, -1.0)
+        if self.alike is not None:
+            outward = jnp.sign(y.astype(wide))
+            ways = [self.alike == way for way in (UP, DOWN, AWAY, TOWARDS)]
+            sign = jnp.select(ways, [1.0, -1.0, outward, -outward], sign)
         factor = (self.independent * uniform + self.coherent * sign).astype(wide)
         moved = y.astype(wide) + loss.astype(wide) * factor
         return jnp.where(jnp.isfinite(moved), moved.astype(y.dtype), y)

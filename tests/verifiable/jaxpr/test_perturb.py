@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -14,8 +15,9 @@ from hypothesis import strategies as st
 from jax import lax
 
 from tests.helpers.functions import bound
+from verifiable.check.spread import DEVICE
 from verifiable.jaxpr import flatten, interpret
-from verifiable.jaxpr.perturb import Noise, in_float64, losses
+from verifiable.jaxpr.perturb import AWAY, DOWN, TOWARDS, UP, Noise, in_float64, losses
 from verifiable.policy import DEFAULT
 
 pytestmark = pytest.mark.optimised
@@ -37,6 +39,17 @@ def run(fn: Any, *args: Any, apply: Any) -> Any:
     function, _ = flatten.trace(fn, *args)
     [out] = interpret.evaluate(function.block, bound(function, args), apply)
     return out
+
+
+def test_all_equations_of_a_device_that_truncates_lose_to_the_same_side():
+    signs = np.sign(X)
+    ways = {UP: 1.0, DOWN: -1.0, AWAY: signs, TOWARDS: -signs}
+    assert set(ways) <= {way for *_, way in DEVICE}  # a second look replays each of them
+    for way, expected in ways.items():
+        one = replace(noise(3, 0.0, 1.0), alike=jnp.float32(way))
+        for fn in (lambda x: x * np.float32(1.1), lambda x: x / np.float32(0.9)):
+            moved = run(fn, X, apply=one) - run(fn, X, apply=interpret.apply)
+            assert np.array_equal(np.sign(moved), np.broadcast_to(expected, X.shape))
 
 
 INEXACT: dict[str, tuple[Any, float]] = {  # what may be lost, in unit roundoffs of `size(x)`
