@@ -57,7 +57,9 @@ class SteeredRounding:
                     return cls(compiled, choice, claim)
         return None
 
-    def __call__(self, params: Any, inputs: Inputs, sent: Trace, share: float) -> Answer:
+    def __call__(
+        self, params: Any, inputs: Inputs, sent: Trace, share: float, only: int | None = None
+    ) -> Answer:
         """Answer and trace.
 
         Args:
@@ -65,8 +67,10 @@ class SteeredRounding:
           inputs: of the job.
           sent: an honest trace, which says what is chosen and what comes second.
           share: of the slack of each element.
+          only: the row of the product whose operand is moved; all by default.
         """
-        found = self._moved(params, inputs, self._way(params, inputs, sent), np.float32(share))
+        way = self._way(params, inputs, sent, only)
+        found = self._moved(params, inputs, way, np.float32(share))
         return answer_of(self._compiled, found)
 
     def neighbours(self, params: Any, inputs: Inputs, sent: Trace) -> Answer:
@@ -78,10 +82,13 @@ class SteeredRounding:
         with jax.enable_x64(True):
             return answer_of(self._compiled, self._nearest(params, inputs, way))
 
-    def _way(self, params: Any, inputs: Inputs, sent: Trace) -> Array:
+    def _way(self, params: Any, inputs: Inputs, sent: Trace, only: int | None = None) -> Array:
         logits = np.asarray(sent.values[self.head.claim.index]).astype(np.float64)
         second, first = np.moveaxis(np.argsort(logits, axis=-1)[..., -2:], -1, 0)
-        return self._towards(params, inputs, first, second)
+        way = self._towards(params, inputs, first, second)
+        if only is not None:
+            way = jnp.where(jnp.arange(way.shape[0])[:, None] == only, way, 0)
+        return way if self.head.form.contracting[0] != (0,) else way.T
 
     def turned(self, sent: Trace, other: Trace) -> set[tuple[int, int]]:
         """The iterations and rows of the product from which a run chooses something else.

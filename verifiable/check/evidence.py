@@ -295,7 +295,8 @@ class _Trial:
             limit, scale = np.max([c.limit for c in centres[:2]], axis=0), centres[1].scale
             found = decide(distance, limit, np.minimum(centres[0].scale, scale), moves)
             if not (found.wrong or e.output):
-                found = as_wholes(found, distance, centres[1], moves, self.accused.claim)
+                rows = [np.arange(len(distance))[None]] if whole else []
+                found = as_wholes(found, distance, centres[1], moves, rows)
         verb = "shown to be wrong" if found.wrong else "not shown to be wrong"
         return Judgement(
             guilty=found.wrong,
@@ -321,16 +322,16 @@ class _Trial:
         found = Deviation(*(np.asarray(x)[chosen] for x in found))
         return found._replace(limit=KAPPA * found.limit)
 
-    def chosen(self, rows: int) -> slice:
+    def chosen(self, rows: int) -> Rows:
         """The accused row among those of a `Deviation`."""
-        e, trips, width = self.evidence, 1, 1
-        if not e.output:
-            trips, width = math.prod(self.accused.claim.trips), self.accused.claim.row_width
-        each = rows // max(trips * width, 1)
-        if not (e.trip < trips and e.row < each):
-            raise MalformedEncoding(f"trip {e.trip}, row {e.row} is outside of {trips} x {each}")
-        start = (e.trip * each + e.row) * width
-        return slice(start, start + width)
+        e = self.evidence
+        if e.output:
+            found = None if e.trip or e.row >= rows else np.asarray([e.row])
+        else:
+            found = self.accused.claim.row(e.trip, e.row, rows)
+        if found is None:
+            raise MalformedEncoding(f"trip {e.trip}, row {e.row} is outside of the accused value")
+        return found
 
     def centre(self, arguments: list[Any], given: Any, apply: interpret.Apply) -> Deviation:
         """The deviation itself, not projected, evaluated op by op."""

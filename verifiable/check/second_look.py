@@ -121,7 +121,8 @@ class SecondLook:
             )
             claim = None if output else self.program.claims[index]
             if claim is not None and not (found.wrong or strict):
-                found = as_wholes(found, distance, wide, moves, claim)
+                rows = claim.wholes(len(distance)) if claim.form.rows_too else []
+                found = as_wholes(found, distance, wide, moves, rows)
                 if claim.form.rows_too and not found.wrong:
                     # Rounded as a whole, a product loses no more than its last operation.
                     least = np.float32(dict(self.program.policy.losses)["arithmetic"])
@@ -194,9 +195,9 @@ class SecondLook:
     def _placed(self, target: Target, found: Look, rows: int) -> Look:
         """What was found of a row of a `Deviation`, with its place in a claim or output."""
         claim = None if target.output else self.program.claims[target.index]
-        trips, width = (1, 1) if claim is None else (math.prod(claim.trips), claim.row_width)
-        each = max(rows // max(trips * width, 1), 1)
-        trip, row = divmod(found.row // width, each)
+        if claim is None:
+            return found
+        trip, row = claim.place(found.row, found.way, rows)
         return found._replace(row=row, trip=trip)
 
     def _centres(

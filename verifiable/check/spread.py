@@ -47,6 +47,7 @@ class Look(NamedTuple):
       trip: the iteration that it belongs to, counted over the scans around the claim.
       excess: its distance over limit and spread.
       allowed: whether rounding of the honest size moves all rows as far, so that they are accepted.
+      way: in which the row lies, of those of the claim (`Form.wholes`).
     """
 
     wrong: bool
@@ -54,6 +55,7 @@ class Look(NamedTuple):
     trip: int
     excess: float
     allowed: bool = False
+    way: int = 0
 
 
 class Again(NamedTuple):
@@ -141,7 +143,7 @@ def changes(
 
 
 def as_wholes(
-    found: Look, distance: Rows, elements: Deviation, changes: Changes, claim: Claim
+    found: Look, distance: Rows, elements: Deviation, changes: Changes, ways: Sequence[Rows]
 ) -> Look:
     """Look at the rows of a claim as wholes, if they are tested besides their elements.
 
@@ -150,28 +152,31 @@ def as_wholes(
       distance: of each element.
       elements: of whole rows.
       changes: of elements by index.
-      claim: of the elements.
+      ways: the elements of each row, (rows, width), for each way in which rows lie.
 
     Returns:
       What is found of a row as a whole, named by its first element, or `found`.
     """
-    width = claim.row_width
-    if not (claim.form.rows_too and len(distance)):
-        return found
+    for way, places in enumerate(ways):
+        if not places.size:
+            continue
+        limits = elements.limit[places]
 
-    def norms(values: Rows, limit: Rows) -> Rows:
-        with np.errstate(over="ignore", invalid="ignore"):
-            return norms_of((values / limit).reshape(-1, width))
+        def norms(values: Rows, limits: Rows = limits) -> Rows:
+            with np.errstate(over="ignore", invalid="ignore"):
+                return norms_of(values.reshape(limits.shape) / limits)
 
-    def of_rows(rows: Rows) -> Iterator[tuple[Sizes, Rows]]:
-        places = (rows[:, None] * width + np.arange(width)).reshape(-1)
-        for sizes, change in changes(places):
-            yield sizes, norms(change, elements.limit[places])
+        def of_rows(
+            rows: Rows, places: Rows = places, limits: Rows = limits
+        ) -> Iterator[tuple[Sizes, Rows]]:
+            for sizes, change in changes(places[rows].reshape(-1)):
+                yield sizes, norms_of(change.reshape(-1, places.shape[1]) / limits[rows])
 
-    total, scale = (norms(x, elements.limit) for x in (distance, elements.scale))
-    limit = np.full(len(total), row_limit(width))
-    whole = decide(total, limit, scale, of_rows)
-    return whole._replace(row=whole.row * width) if whole.excess > found.excess else found
+        limit = np.full(len(places), row_limit(places.shape[1]))
+        whole = decide(norms(distance[places]), limit, norms(elements.scale[places]), of_rows)
+        if (whole.wrong, whole.excess) > (found.wrong, found.excess):
+            found = whole._replace(row=int(places[whole.row, 0]), way=way)
+    return found
 
 
 def allowance(
@@ -192,30 +197,45 @@ def allowance(
     Returns:
       `found`, or the row that is furthest off, in units of what it is moved by.
     """
-    form, width = claim.form, claim.row_width
+    form = claim.form
     # What is beyond the limits that the glue of a row gives may be beyond those alone.
     if not (claim.narrow and isinstance(form, Rounding) and form.origin is None):
         return found
-    limits = elements.limit.reshape(-1, width)
-    off = distance.reshape(-1, width) / limits
-    both = np.stack([norms_of(off) / row_limit(width), np.max(off, axis=-1)])
-    rows = np.flatnonzero((both > 1.0).any(axis=0))
-    beyond = bool((both[1] > 1.0).any())
-    if rows.size > MOST or (beyond and form.decides):
+    looks = [
+        _allowed(found, distance, elements, changes, rows, decides=form.decides)._replace(way=way)
+        for way, rows in enumerate(claim.wholes(len(distance)))
+    ]
+    return max(looks, key=lambda look: (not look.allowed, look.excess))
+
+
+def _allowed(
+    found: Look, distance: Rows, elements: Deviation, changes: Changes, rows: Rows, *, decides: bool
+) -> Look:
+    """Whether the rows of one way are allowed; arguments as of `allowance`, and
+
+    Args:
+      rows: the elements of each row, (rows, width).
+      decides: whether something is chosen from the next product.
+    """
+    most_of = row_limit(rows.shape[1])
+    off = distance[rows] / elements.limit[rows]
+    both = np.stack([norms_of(off) / most_of, np.max(off, axis=-1, initial=0.0)])
+    beyond = np.flatnonzero((both > 1.0).any(axis=0))
+    if beyond.size > MOST or (decides and (both[1] > 1.0).any()):
         return found
-    if not rows.size:
+    if not beyond.size:
         return found._replace(excess=1.0, allowed=True)
-    places = (rows[:, None] * width + np.arange(width)).reshape(-1)
-    most = np.ones((2, rows.size))
-    for _, change in changes(places):
-        moved = change.reshape(-1, width) / limits[rows]
-        most = np.maximum(most, [norms_of(moved) / row_limit(width), np.max(moved, axis=-1)])
-    excess = np.max(both[:, rows] / most, axis=0)
-    visible = VISIBLE * norms_of(elements.scale.reshape(-1, width)[rows] / limits[rows])
-    noise = WIDEN * most[0] > np.maximum(visible / row_limit(width), WITHIN)
+    rows = rows[beyond]
+    limits, scale = elements.limit[rows], elements.scale[rows]
+    most = np.ones((2, len(rows)))
+    for _, change in changes(rows.reshape(-1)):
+        moved = change.reshape(limits.shape) / limits
+        most = np.maximum(most, [norms_of(moved) / most_of, np.max(moved, axis=-1)])
+    excess = np.max(both[:, beyond] / most, axis=0)
+    noise = WIDEN * most[0] > np.maximum(VISIBLE * norms_of(scale / limits) / most_of, WITHIN)
     worst = int(np.argmax(excess))
     allowed = bool(excess[worst] <= 1.0 and not noise.any())
-    return Look(False, int(rows[worst]) * width, 0, float(excess[worst]), allowed)
+    return Look(False, int(rows[worst, 0]), 0, float(excess[worst]), allowed)
 
 
 def turned(own: Rows, draw: Callable[..., Array]) -> Iterator[float]:

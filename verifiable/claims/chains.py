@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from verifiable.claims import origin, rows
+from verifiable.claims import axes, origin, rows
 from verifiable.claims.form import Proposal, View
-from verifiable.claims.product import CHOICES, CONTRACTIONS
+from verifiable.claims.product import CONTRACTIONS
 from verifiable.claims.rounding import Rounding, RoundingStep
 from verifiable.jaxpr.blocks import Equation, Literal, Var
 from verifiable.jaxpr.effects import FLOAT8, HALF_PRECISION, MOVES, Effect, effects_of, precision
@@ -78,30 +78,19 @@ def _proposed(
     view: View,
 ) -> Proposal:
     """The claim of a rounding; with the glue before, if a product decides and `rows` follows it."""
-    decides, glue = _decides(out, view.graph), None
+    (decides, ways), glue = axes.ways(out, view.graph), None
     if decides and value.shape and value.dtype.itemsize <= 4:
         glue = origin.before(value, view)
-        glue = glue if glue is not None and rows.follows(glue) else None
-    form = Rounding(steps=steps, source=value.dtype, dtype=out.dtype, decides=decides, origin=glue)
+        glue = glue if glue is not None and rows.follows(glue, ways[0]) else None
+    form = Rounding(
+        steps=steps,
+        source=value.dtype,
+        dtype=out.dtype,
+        decides=decides,
+        ways=ways if glue is None else ways[:1],
+        origin=glue,
+    )
     return Proposal(form=form, operands=(value, *origin.read_by([glue])), covers=names)
-
-
-def _decides(variable: Var, graph: Graph) -> bool:
-    """Whether something is chosen from a product that a value reaches, and no other in between."""
-    chosen = graph.reaching(CHOICES, CONTRACTIONS)
-    seen, left = set[Var](), [variable]
-    while left:
-        for reader in graph.readers.get(left.pop(), ()):
-            if reader is None:
-                continue
-            product = reader.kind in CONTRACTIONS
-            if product and chosen.intersection(reader.outputs):
-                return True
-            new = () if product else (v for v in reader.outputs if v not in seen)
-            for v in new:
-                seen.add(v)
-                left.append(v)
-    return False
 
 
 def _chain(equation: Equation, view: View) -> RoundingChain | None:

@@ -195,6 +195,45 @@ class Claim:
         """How many elements, or blocks of columns, of a row are tested each by itself."""
         return self.form.row_width(self.output.shape)
 
+    def wholes(self, elements: int) -> list[np.ndarray[Any, Any]]:
+        """For each way in which rows lie, where the elements of each row are, over all trips.
+
+        Args:
+          elements: of a deviation of the claim, over all trips.
+        """
+        trips = math.prod(self.trips)
+        each = elements // max(trips, 1)
+        start = each * np.arange(trips)[:, None, None]
+        ways = self.form.wholes(self.output.shape, each)
+        return [(start + own).reshape(-1, own.shape[1]) for own in ways]
+
+    def place(self, element: int, way: int, elements: int) -> tuple[int, int]:
+        """Iteration and row of an element; rows of one way count after those of another.
+
+        Args:
+          element: of a deviation of the claim, over all trips.
+          way: in which the row lies.
+          elements: how many there are.
+        """
+        each = max(elements // max(math.prod(self.trips), 1), 1)
+        trip, element = divmod(element, each)
+        ways = self.form.wholes(self.output.shape, each)
+        found = np.argwhere(ways[way] == element)
+        row = int(found[0, 0]) if found.size else 0
+        return trip, row + sum(map(len, ways[:way]))
+
+    def row(self, trip: int, row: int, elements: int) -> np.ndarray[Any, Any] | None:
+        """The elements of a row, as `place` counts them; None if there is no such row."""
+        trips = math.prod(self.trips)
+        each = elements // max(trips, 1)
+        if trip >= trips:
+            return None
+        for own in self.form.wholes(self.output.shape, each):
+            if row < len(own):
+                return trip * each + own[row]
+            row -= len(own)
+        return None
+
     @property
     def tests(self) -> int:
         """Rows tested at random, over all trips."""

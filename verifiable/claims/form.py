@@ -185,6 +185,16 @@ class Form(ABC):
         """
         return self.contraction.blocks if self.contraction else math.prod(shape[-1:])
 
+    def wholes(self, shape: tuple[int, ...], elements: int) -> list[np.ndarray[Any, Any]]:
+        """For each way in which rows lie, where the elements of each row are: (rows, width).
+
+        Args:
+          shape: of the equation's first output.
+          elements: how many `deviate` has.
+        """
+        width = max(self.row_width(shape), 1)
+        return [np.arange(elements // width * width).reshape(-1, width)]
+
     @abstractmethod
     def eps_types(self, rounding_dtypes: frozenset[str]) -> frozenset[str]:
         """Types whose rounding separates honest devices; none if they must commit the same bits.

@@ -40,9 +40,12 @@ import numpy as np
 from jax import lax
 
 from verifiable.claims import rows
+from verifiable.claims.axes import LAST, Axes, from_rows, in_rows, places
 from verifiable.claims.form import Form, Yardstick
+from verifiable.claims.middles import halfway, has_infinity, middle
 from verifiable.claims.origin import Origin
-from verifiable.claims.slack import apart, rms, slack
+from verifiable.claims.slack import apart, rms
+from verifiable.claims.slack import slack as slack_of
 from verifiable.claims.statistic import Deviation, Statistic, deviation, strictly, worst_row
 from verifiable.jaxpr.blocks import Array, Equation
 from verifiable.jaxpr.effects import FLOAT8, HALF_PRECISION, is_float
@@ -84,7 +87,7 @@ class RoundingStep:
         """The closed interval of values that the step takes into a closed interval."""
         true = low <= high
         if self.kind == "narrow":
-            return _middle(low, self.dtype, -1), _middle(high, self.dtype, +1), true
+            return middle(low, self.dtype, -1), middle(high, self.dtype, +1), true
         if self.kind in ("cast", "truncate"):
             info = jnp.iinfo(self.dtype)
             bottom, top = low <= int(info.min), high >= int(info.max)
@@ -118,6 +121,8 @@ class Rounding(Form):
       source: type of the value that is rounded.
       dtype: type of the committed value.
       decides: whether something is chosen from the next product.
+      ways: the axes along which its rows lie (`axes`); each way is tested. The slack of an element
+        depends on its row of the first way.
       origin: the glue before the value, if its rows are held to what it does to them (`rows`).
     """
 
@@ -128,6 +133,7 @@ class Rounding(Form):
     source: np.dtype[Any]
     dtype: np.dtype[Any]
     decides: bool = False
+    ways: tuple[Axes, ...] = (LAST,)
     origin: Origin | None = None
 
     def eps_types(self, rounding_dtypes: frozenset[str]) -> frozenset[str]:
@@ -151,14 +157,14 @@ class Rounding(Form):
 
         Returns:
           `worst` is the largest distance of a value from the interval that rounds to the claim, as
-          a fraction of the slack; `row` counts over all axes but the last.
+          a fraction of the slack; `row` counts the rows of one way after those of another.
         """
         v, q = self._by_rows(operands[0], claim)
         q = self.standard(q, v)
         _, root = rms(v)
         own = jnp.isfinite(root) | (not v.shape[-1])
         low, high, exists = self.preimage(q)
-        slack, most = self.slack(v, yardstick.eps), row_limit(v.shape[-1])
+        slack, most = slack_of(v, yardstick.eps, self._floats), row_limit(v.shape[-1])
         found = last = None
         if self.origin is not None:
             found, last = self._followed(operands, v)
@@ -180,7 +186,8 @@ class Rounding(Form):
             by_row = jnp.maximum(
                 by_row, jnp.where(own[:, 0], rows.excess(found, low, high, q, last), 0)
             )
-        by_row = by_row.astype(jnp.float64)
+        by_way = [by_row, *self._of_other_ways(ratio * ratio, operands[0].shape)]
+        by_row = jnp.concatenate(by_way).astype(jnp.float64)
         return Statistic(
             *worst_row(by_row),
             finite_claim=jnp.all(~jnp.isnan(q) | ~own),
@@ -196,6 +203,19 @@ class Rounding(Form):
         found = self.test(operands, claim, yardstick)
         return found._replace(finite_operands=jnp.all(own | absent))
 
+    def _of_other_ways(self, squares: Array, shape: tuple[int, ...]) -> list[Array]:
+        """The norm of each row of the ways after the first as a fraction of its limit.
+
+        Args:
+          squares: of the elements' ratios, in rows of the first way.
+          shape: of the value.
+        """
+        if not self.ways[1:]:
+            return []
+        squares = from_rows(squares, shape, self.ways[0])
+        rows = [in_rows(squares, axes) for axes in self.ways[1:]]
+        return [jnp.sqrt(jnp.sum(x, axis=-1)) / row_limit(x.shape[-1]) for x in rows]
+
     def _followed(self, operands: list[Array], value: Array) -> tuple[rows.RowErrors, Array | None]:
         """The value in float32 with its errors, and the last operation's own loss if that rounds.
 
@@ -203,16 +223,19 @@ class Rounding(Form):
         """
         if self.origin is None:
             raise AssertionError("only glue that is followed has errors")
-        found = rows.errors(self.origin, operands[1:], rounded=bool(self.steps))
-        found = found.reshaped(value.shape).where_finite(value)
+        [axes] = self.ways
+        found = rows.errors(self.origin, axes, operands[1:], rounded=bool(self.steps))
+        found = found.in_rows(axes).where_finite(value)
         return found, None if self.steps else rows.ulp(found.value, self.dtype)
 
     def _by_rows(self, *arrays: Array) -> list[Array]:
-        """Arrays as (rows, elements), in type `wide`."""
-        return [
-            x.astype(self.wide).reshape(math.prod(x.shape[:-1]), math.prod(x.shape[-1:]))
-            for x in arrays
-        ]
+        """Arrays as (rows, elements) of the first way, in type `wide`."""
+        return [in_rows(x.astype(self.wide), self.ways[0]) for x in arrays]
+
+    def wholes(self, shape: tuple[int, ...], elements: int) -> list[np.ndarray[Any, Any]]:
+        """See `Form.wholes`."""
+        del elements
+        return [places(shape, axes) for axes in self.ways]
 
     def deviate(self, operands: list[Array], claim: Array, yardstick: Yardstick) -> Deviation:
         """Each element, the interval of values that round to the claim, and the slack."""
@@ -227,13 +250,18 @@ class Rounding(Form):
 
     def standard(self, claim: Array, value: Array) -> Array:
         """The claim, with an infinity where a type without infinities has NaN for it."""
-        if self.dtype.name not in FLOAT8 or _has_infinity(self.dtype):
+        if self.dtype.name not in FLOAT8 or has_infinity(self.dtype):
             return claim
         return jnp.where(jnp.isnan(claim), jnp.copysign(jnp.inf, value), claim)
 
     def slack(self, value: Array, eps: float, counted: Array | None = None) -> Array:
         """How far a device's value may be from the verifier's; see `slack`."""
-        return slack(value, eps, self._floats, counted)
+        first = self.ways[0]
+        if first == LAST:
+            return slack_of(value, eps, self._floats, counted)
+        counted = None if counted is None else in_rows(counted, first)
+        found = slack_of(in_rows(value, first), eps, self._floats, counted)
+        return from_rows(found, value.shape, first)
 
     def slack_of(self, operands: list[Array], eps: float) -> Array:
         """The same, given all operands: at least what the glue before the value may lose."""
@@ -241,10 +269,11 @@ class Rounding(Form):
         allowed = self.slack(value, eps)
         if self.origin is None:
             return allowed
-        found, last = self._followed(operands, value)
-        bound = sum(found.bounds(), jnp.abs(found.value - value))
+        own = in_rows(value, self.ways[0])
+        found, last = self._followed(operands, own)
+        bound = sum(found.bounds(), jnp.abs(found.value - own))
         bound = bound if last is None else bound + last
-        return jnp.maximum(allowed, bound)
+        return jnp.maximum(allowed, from_rows(bound, value.shape, self.ways[0]))
 
     def unfounded(self, operands: list[Array], claim: Array, yardstick: Yardstick) -> Array:
         """Elements that are numbers where the value is NaN or infinite, and does not round to one.
@@ -330,8 +359,9 @@ class Rounding(Form):
     ) -> Array:
         """The extremes of kappa of the slack that all elements of a row may have at once."""
         value = operands[0].astype(self.wide)
-        width = max(math.prod(value.shape[-1:]), 1)
-        most = jnp.minimum(kappa, 1.0) * min(row_limit(width) / math.sqrt(width), 1.0)
+        widths = [max(p.shape[1], 1) for p in self.wholes(value.shape, value.size)]
+        share = min(row_limit(width) / math.sqrt(width) for width in widths)
+        most = jnp.minimum(kappa, 1.0) * min(share, 1.0)
         low, high = self.extremes(value, most * self.slack(value, eps))
         wanted = jnp.where(shift < 0, low, jnp.where(shift > 0, high, out.astype(low.dtype)))
         return wanted.astype(out.dtype)
@@ -340,51 +370,3 @@ class Rounding(Form):
 def row_limit(width: int) -> float:
     """The largest 2-norm of the distances of a row of elements, each in units of its slack."""
     return max(1.0, SHARE * math.sqrt(width))
-
-
-def halfway(x: Array, dtype: Any) -> tuple[Array, Array]:
-    """The middles between each value of float16 or bfloat16 and its two neighbours.
-
-    A middle is half of the narrow type's last bit away, which is an addition to the value's bits
-    in float32. The results are those of `_middle`, in a fraction of the time.
-
-    Args:
-      x: values of the narrow type as float32.
-      dtype: the narrow type.
-    """
-    half = jnp.int32(2 ** (22 - jnp.finfo(dtype).nmant))
-    size = jnp.abs(x)
-    bits = lax.bitcast_convert_type(size, jnp.int32)
-    outer, inner = (lax.bitcast_convert_type(b, jnp.float32) for b in (bits + half, bits - half))
-    if dtype == jnp.float16:  # its subnormal numbers are normal ones of float32
-        least, step = float(jnp.finfo(dtype).tiny), float(jnp.finfo(dtype).smallest_subnormal) / 2
-        outer = jnp.where(size < least, size + step, outer)
-        inner = jnp.where(size <= least, size - step, inner)
-        inner = jnp.where(jnp.isinf(size), 65520.0, inner)
-    inner = jnp.where(size == 0, -outer, inner)
-    outer = jnp.where(jnp.isinf(size), size, outer)
-    return jnp.where(x < 0, -outer, inner), jnp.where(x < 0, -inner, outer)
-
-
-def _middle(x: Array, dtype: Any, direction: int) -> Array:
-    """The middle between a value of a narrow type and its neighbour, infinities included.
-
-    Values of magnitude at or above the largest finite one plus half its step round to infinity.
-    """
-    info = jnp.finfo(dtype)
-    largest = float(info.max)
-    beyond = largest + (largest - float(np.nextafter(np.asarray(info.max, dtype), 0))) / 2
-    narrow = x.astype(dtype)
-    infinite = _has_infinity(dtype)
-    towards = jnp.full(x.shape, direction * (np.inf if infinite else largest), dtype)
-    neighbour = lax.nextafter(narrow, towards).astype(x.dtype)
-    if not infinite:
-        neighbour = jnp.where(x == direction * largest, direction * jnp.inf, neighbour)
-    middle = x / 2 + neighbour / 2
-    middle = jnp.where(jnp.isinf(neighbour), direction * beyond, middle)
-    inward = jnp.where(x == -direction * jnp.inf, -direction * beyond, x)
-    return jnp.where(jnp.isinf(x), inward, middle)
-
-
-def _has_infinity(dtype: Any) -> bool:
-    return bool(np.isinf(np.asarray(np.inf, dtype).astype(np.float32)))

@@ -35,6 +35,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from verifiable.claims.axes import Axes, in_rows, lying, span
 from verifiable.claims.origin import Origin
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Atom, Equation, Var
@@ -43,6 +44,7 @@ from verifiable.jaxpr.effects import HALF_PRECISION, SPREADS, Effect, effects_of
 BEYOND = 4.0
 SINGLE = 8 * 2.0**-24  # what an operation in float32 loses
 
+_MOVES = SPREADS | {"transpose"}
 _ALONG = frozenset({"reduce_max", "reduce_min", "reduce_sum"})
 _ALONE = frozenset(
     "abs add convert_element_type div exp integer_pow logistic max min mul neg "
@@ -65,11 +67,11 @@ class RowErrors(NamedTuple):
     shared: dict[int, Array]
     clear: Array | None = None
 
-    def reshaped(self, shape: tuple[int, ...]) -> RowErrors:
-        """The same in another shape with the same last axis."""
-        own = None if self.own is None else self.own.reshape(shape)
-        shared = {name: x.reshape(shape) for name, x in self.shared.items()}
-        return RowErrors(self.value.reshape(shape), own, shared)
+    def in_rows(self, axes: Axes) -> RowErrors:
+        """The same as (rows, elements)."""
+        own = None if self.own is None else in_rows(self.own, axes)
+        shared = {name: in_rows(x, axes) for name, x in self.shared.items()}
+        return RowErrors(in_rows(self.value, axes), own, shared)
 
     def where_finite(self, value: Array) -> RowErrors:
         """The same where it is finite, else another value that nothing moves."""
@@ -86,41 +88,45 @@ class RowErrors(NamedTuple):
         return alone, sum((jnp.abs(x) for x in self.shared.values()), zero)
 
 
-def follows(origin: Origin) -> bool:
-    """Whether the module's equation holds of a value: rows lie along the last axis everywhere."""
+def follows(origin: Origin, axes: Axes) -> bool:
+    """Whether the module's equation holds of a value: all of its glue keeps to its rows.
+
+    Args:
+      origin: the glue before it.
+      axes: along which its rows lie.
+    """
     narrow = any(v.dtype.name in HALF_PRECISION for e in origin.equations for v in e.outputs)
-    return narrow and all(origin.exact) and all(_follows(e) for e in origin.equations)
+    kinds = all(e.kind in _MOVES | _ALONG | _ALONE for e in origin.equations)
+    if not (narrow and kinds and all(origin.exact)):
+        return False
+    return lying(origin.equations, origin.value, axes) is not None
 
 
-def _follows(equation: Equation) -> bool:
-    first = equation.inputs[0]
-    if equation.kind in _ALONG:
-        return tuple(equation.params["axes"]) == (len(first.shape) - 1,)
-    if equation.kind in ("reshape", "squeeze"):
-        last = first.shape[-1:]
-        return last == (1,) or last == equation.outputs[0].shape[-1:]
-    return equation.kind in SPREADS | _ALONE
-
-
-def errors(origin: Origin, leaves: Sequence[Array], *, rounded: bool) -> RowErrors:
+def errors(origin: Origin, axes: Axes, leaves: Sequence[Array], *, rounded: bool) -> RowErrors:
     """A value and its errors.
 
     Args:
       origin: the glue before it, which `follows`.
+      axes: along which its rows lie.
       leaves: what it is computed from.
       rounded: whether the last operation's own loss counts.
     """
     found: dict[Var, RowErrors] = {}
+    along = lying(origin.equations, origin.value, axes)
+    if along is None:
+        raise AssertionError("only glue that keeps to rows has errors")
+    spans = {v: span(v, a) for v, a in along.items()}
     for v, x in zip(origin.leaves, leaves, strict=True):
         found[v] = _exact(jnp.asarray(x))
     for number, equation in enumerate(origin.equations):
         given = [_read(found, a) for a in equation.inputs]
         [out] = equation.outputs
-        if equation.kind in SPREADS:
-            found[out] = _moved(equation, given[0], number)
+        joins = [isinstance(a, Var) and spans[a] != spans[out] for a in equation.inputs]
+        if equation.kind in _MOVES:
+            found[out] = _moved(equation, given[0], number, shares=joins[0])
             continue
         last = equation is origin.equations[-1] and not rounded
-        found[out] = _computed(equation, given, number, 0.0 if last else 1.0)
+        found[out] = _computed(equation, given, number, joins, 0.0 if last else 1.0)
     return _read(found, origin.value)
 
 
@@ -179,7 +185,7 @@ def _read(found: dict[Var, RowErrors], atom: Atom) -> RowErrors:
     return found[atom] if isinstance(atom, Var) else _exact(jnp.asarray(atom.value))
 
 
-def _moved(equation: Equation, given: RowErrors, number: int) -> RowErrors:
+def _moved(equation: Equation, given: RowErrors, number: int, *, shares: bool) -> RowErrors:
     """A value that is moved; one that is repeated along a row is shared by it."""
 
     def move(x: Array) -> Array:
@@ -187,17 +193,20 @@ def _moved(equation: Equation, given: RowErrors, number: int) -> RowErrors:
 
     shared = {name: move(x) for name, x in given.shared.items()}
     own = None if given.own is None else move(given.own)
-    before, after = equation.inputs[0].shape, equation.outputs[0].shape
-    if own is not None and equation.kind == "broadcast_in_dim" and before[-1:] != after[-1:]:
+    if own is not None and shares:
         shared[number] = own
         own = jnp.zeros_like(own)
     return RowErrors(move(given.value), own, shared)
 
 
 def _computed(
-    equation: Equation, given: Sequence[RowErrors], number: int, loses: float
+    equation: Equation,
+    given: Sequence[RowErrors],
+    number: int,
+    shares: Sequence[bool],
+    loses: float,
 ) -> RowErrors:
-    """A value that is computed; an operand of one column is shared by the row."""
+    """A value that is computed; an operand of which a row has one number is shared by it."""
     values = [x.value for x in given]
     value = _wide(equation, values)
     own, shared = jnp.zeros(value.shape, jnp.float32), dict[int, Array]()
@@ -210,13 +219,13 @@ def _computed(
 
         if equation.kind in _ALONG:
             together = jnp.sum if equation.kind == "reduce_sum" else jnp.max
-            own = own + together(x.own, axis=-1)
+            own = own + together(x.own, axis=tuple(equation.params["axes"]))
         else:
             slope = jax.jvp(along, (x.value,), (jnp.ones_like(x.value),))[1]
-            if x.value.shape[-1:] == value.shape[-1:]:
-                own = own + jnp.abs(slope) * x.own
-            else:
+            if shares[place]:
                 shared[number] = shared.get(number, 0) + slope * x.own
+            else:
+                own = own + jnp.abs(slope) * x.own
         for name, direction in x.shared.items():
             change = jax.jvp(along, (x.value,), (direction,))[1]
             shared[name] = shared[name] + change if name in shared else change

@@ -16,10 +16,12 @@ from jax import lax
 
 from benchmarks.steered_rounding import SteeredRounding
 from verifiable import challenge, program
+from verifiable.check.evidence import evidence_of, verify_evidence
 from verifiable.claims import rounding
-from verifiable.errors import CoarseTolerance, SteerableChoice
+from verifiable.errors import CoarseTolerance, MalformedEncoding, SteerableChoice
 from verifiable.policy import Policy
 from verifiable.report import Verdict
+from verifiable.trace import Trace, commit
 
 ROWS, INNER, COLUMNS = 8, 96, 600
 RNG = np.random.default_rng(64)
@@ -56,6 +58,17 @@ def rounded(dtype: Any, p: Any, x: Any) -> Any:
     return jnp.argmax(dot(q, p["w"].astype(jnp.bfloat16), jnp.float32), -1)
 
 
+def features_first(p: Any, x: Any) -> Any:
+    """`rounded` in bfloat16, of values that lie as (features, rows)."""
+    h = x.T
+    q = h * lax.rsqrt(jnp.mean(h * h, axis=0, keepdims=True) + 1e-3).astype(h.dtype)
+    summed = (((0,), (0,)), ((), ()))
+    logits = lax.dot_general(
+        q, p["w"].astype(jnp.bfloat16), summed, preferred_element_type=jnp.float32
+    )
+    return jnp.argmax(logits, -1)
+
+
 def residual(p: Any, x: Any) -> Any:
     """A norm in float32 and a hundredth of a branch in bfloat16, and logits like `rounded`."""
     q = norm(x.astype(jnp.float32)) + (x * p["gain"]).astype(jnp.float32) / 100
@@ -75,6 +88,7 @@ HEADS: dict[str, Any] = {
     "residual": residual,
     "bfloat16": functools.partial(rounded, jnp.bfloat16),
     "float32": functools.partial(rounded, jnp.float32),
+    "features first": features_first,
     "w8a8": w8a8,
 }
 
@@ -128,16 +142,65 @@ def test_elements_by_themselves_do_not_show_a_steered_row(monkeypatch: pytest.Mo
     assert (report.verdict, report.worst < 1) == (Verdict.ACCEPT, True)
 
 
-@pytest.mark.parametrize("name", ["bfloat16", "float32", "w8a8"])
+def test_a_row_lies_along_what_the_next_product_sums_over():
+    """Cheat: one row takes all of the freedom of rows that lie across it, in another layout."""
+    for name in ("bfloat16", "features first"):
+        run = case(name)
+        y, trace = jax.device_get(run.cheat(PARAMS, (X,), run.sent.trace, 0.55, only=0))
+        report = run.made.check(run.key, X, y=y, trace=trace)
+        assert (report.verdict, report.reason) == (Verdict.INDETERMINATE, "ill-conditioned"), name
+    claim = run.cheat.rounding
+    form: Any = replace(claim.form, ways=((-1,),), origin=None)
+    own, theirs = (jnp.asarray(x.values[claim.index]) for x in (run.sent.trace, trace))
+    with jax.enable_x64(True):
+        given = SimpleNamespace(eps=run.made.tolerances[claim.name])
+        assert form.test([own], theirs, given).passed  # as rows across features
+
+
+def test_rows_lie_in_each_way_that_a_product_sums_over():
+    """Cheat: the same before a product that nothing is chosen from."""
+
+    def fn(p: Any, x: Any) -> Any:
+        h = x.T
+        q = h * lax.rsqrt(jnp.mean(h * h, axis=0, keepdims=True) + 1e-3).astype(h.dtype)
+        w = p["w"][:, :8].astype(jnp.bfloat16)
+        summed = (((0,), (0,)), ((), ()))
+        return lax.dot_general(q, w, summed, preferred_element_type=jnp.float32)
+
+    made = program.compile(fn, PARAMS, X, policy=FEW, self_test=False)
+    sent = made.prove(PARAMS, X)
+    claim = [c for c in made.claims if isinstance(c.form, rounding.Rounding)][-1]
+    assert claim.form.ways == ((-1,), (0,))
+    values: list[Any] = [np.array(v) for v in sent.trace.values]
+    own = values[claim.index].astype(np.float32)
+    room = made.tolerances[claim.name] * np.sqrt((own**2).mean(-1))
+    own[:, 3] += np.where(np.arange(INNER) % 2, 0.9, -0.9) * room
+    values[claim.index] = own.astype(jnp.bfloat16)
+    theirs = replace(sent, trace=Trace(values=tuple(values)))
+    theirs = replace(theirs, commitment=commit(theirs.y, theirs.trace).commitment)
+    key = made.setup(PARAMS, SECRET)
+    report = made.check(key, X, y=theirs.y, trace=theirs.trace)
+    found = next(r for r in report.results if r.name == claim.name)
+    assert (found.verdict is Verdict.ACCEPT, found.row) == (False, INNER + 3)
+    shown = replace(report, claim=claim.name, reason=found.reason, verdict=Verdict.REJECT)
+    accused = evidence_of(made, shown, theirs)
+    judged = verify_evidence(accused, made, PARAMS, X)
+    assert not judged.guilty  # a judge allows for four times as much
+    assert f"row {INNER + 3}" in judged.message
+    with pytest.raises(MalformedEncoding, match="row 104 is outside"):
+        verify_evidence(replace(accused, row=INNER + ROWS), made, PARAMS, X)
+
+
+@pytest.mark.parametrize("name", ["bfloat16", "features first", "float32", "w8a8"])
 def test_choices_that_the_rest_of_the_slack_turns_are_near_ties(name: str):
     """Cheat: the same within what is left to a row as a whole, or to an operation's rounding."""
     run = case(name)
-    share = {"float32": 0.9, "w8a8": 0.03, "bfloat16": None}[name]
+    share = {"float32": 0.9, "w8a8": 0.03}.get(name)
     y, trace, report = steered(name, share)
     assert report.verdict is Verdict.ACCEPT, report
     changed = set(np.flatnonzero(y != np.asarray(run.sent.y)).tolist())
     assert run.cheat.turned(run.sent.trace, trace) == {(0, row) for row in changed}
-    assert changed or name != "bfloat16"
+    assert changed or share
     assert changed <= {tie.row for tie in report.near_ties}
 
 

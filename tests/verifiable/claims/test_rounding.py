@@ -22,8 +22,9 @@ from jax import lax
 
 from verifiable import challenge, program
 from verifiable.claims.form import Yardstick
+from verifiable.claims.middles import halfway
 from verifiable.claims.product import Product
-from verifiable.claims.rounding import Rounding, RoundingStep, halfway
+from verifiable.claims.rounding import Rounding, RoundingStep
 from verifiable.report import Verdict
 
 F32, F64 = np.dtype(np.float32), np.dtype(np.float64)

@@ -15,7 +15,7 @@ from jax import lax
 
 from benchmarks.devices import AWAY, EACH, INDEPENDENT, UP, elementwise, inexact, moved
 from verifiable.check.dataflow import Forward
-from verifiable.claims import rows
+from verifiable.claims import axes
 from verifiable.claims.form import Yardstick
 from verifiable.claims.rounding import Rounding
 from verifiable.jaxpr import interpret
@@ -154,5 +154,5 @@ def test_rows_of_wider_norms_have_no_such_limit():
 )
 def test_rows_are_followed_where_a_reshape_keeps_them(before: Any, after: Any, kept: bool):
     function = flatten(jax.make_jaxpr(lambda x: x.reshape(after))(jnp.zeros(before)))
-    [equation] = function.block.equations
-    assert rows._follows(equation) is kept
+    found = axes.lying(function.block.equations, function.block.outputs[0], (len(after) - 1,))
+    assert (found is not None) is kept
