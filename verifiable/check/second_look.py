@@ -62,6 +62,7 @@ from verifiable.check.spread import (
     turned,
 )
 from verifiable.claims.claim import Claim
+from verifiable.claims.loop import LoopForm
 from verifiable.claims.statistic import Deviation, Statistic
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Env, Equation
@@ -131,6 +132,10 @@ class SecondLook:
                     found = allowance(found, distance, wide, moves, claim)
             if claim is not None and claim.decisions and not (found.wrong or strict):
                 most, flipped = self.program.flip_limits[index], distance > 0
+                if isinstance(claim.form, LoopForm):
+                    # Beyond its limit, what rounding explains leaves the claim undecided; other
+                    # rounding need not turn it round: a step is never zero with noise.
+                    flipped &= distance <= wide.limit
                 count = int(np.count_nonzero(flipped))
                 wrong = not flips.explained(count, most, turned(own, draw))
                 found = Look(wrong, int(np.argmax(flipped)), 0, count / max(most, 0.5))
