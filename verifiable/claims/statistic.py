@@ -139,8 +139,10 @@ def worst_row(by_row: Array) -> tuple[Array, Array, Array]:
     """The largest statistic, its row, and whether all rows pass: the first fields of `Statistic`.
 
     Args:
-      by_row: float64 (rows,), the statistic of each row as a fraction of its limit.
+      by_row: float64 (rows,), the statistic of each row as a fraction of its limit; NaN counts as
+        infinity, so that the row that is named exists and can be accused.
     """
+    by_row = jnp.where(jnp.isnan(by_row), jnp.inf, by_row)
     worst = jnp.max(by_row, initial=0.0)
     return worst, first(by_row == worst), jnp.all(by_row <= 1.0)
 

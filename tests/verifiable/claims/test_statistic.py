@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from verifiable.claims.product import Product
-from verifiable.claims.statistic import Statistic, judge
+from verifiable.claims.statistic import Statistic, judge, worst_row
 from verifiable.report import Verdict
 
 # --------------------------------------------------------------------------------------- judge
@@ -49,3 +49,9 @@ def test_only_what_passed_everything_is_accepted(
     changes: dict[str, Any], verdict: Verdict, reason: str
 ):
     assert judge(statistic(**changes), Product.mismatch) == (verdict, reason)
+
+
+def test_a_statistic_that_is_no_number_names_its_own_row():
+    """A row beyond the last one could not be accused: evidence of it would be malformed."""
+    worst, row, passed = worst_row(np.array([0.0, np.nan, 0.5]))
+    assert (worst, row, passed) == (np.inf, 1, False)
