@@ -111,6 +111,7 @@ def names() -> list[str]:
         "devices",
         "cheats",
         "forged",
+        "killed",
         "steered_rounding",
         "trials",
         "zoo",

@@ -39,6 +39,7 @@ PROTOCOLS = {
     "replicated": "events identities messages",
     "settlement": "events identities messages",
     "contracts": "settlement",
+    "journal": "events identities messages replicated settlement",
     "simulation": "",
     "judging": "",
     "demo": "contracts identities judging messages replicated settlement",
@@ -53,9 +54,9 @@ WITHOUT_JAX = (
     "verifiable.errors verifiable.encoding verifiable.field verifiable.report verifiable.policy "
     "verifiable.merkle verifiable.challenge verifiable.bls verifiable.voting verifiable.audits "
     "protocols.identities protocols.messages protocols.replicated protocols.settlement "
-    "protocols.settlement.receipts protocols.simulation protocols.simulation.tolerance "
-    "protocols.simulation.trust protocols.contracts protocols.contracts.calldata "
-    "protocols.contracts.evm"
+    "protocols.settlement.receipts protocols.journal protocols.simulation "
+    "protocols.simulation.tolerance protocols.simulation.trust protocols.contracts "
+    "protocols.contracts.calldata protocols.contracts.evm"
 ).split()
 
 # Only this module may look inside a jaxpr: what changes between versions of JAX ends there.

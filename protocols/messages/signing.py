@@ -69,7 +69,7 @@ class InvalidSignature(VerificationError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signed(Generic[M]):
-    """A message with its sender's signature. Only `sign` and `receive` make one.
+    """A message with its sender's signature. Only `sign`, `receive` and the journal make one.
 
     Attributes:
       message: the signed message.

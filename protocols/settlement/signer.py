@@ -9,15 +9,16 @@ A member signs only statements that it has computed itself. `prepare_epoch` take
 their root: it builds the statement from them and from the member's own view of the chain, and signs
 only if it equals the proposal field for field. So no member signs for data that is unavailable.
 
-Each function returns the memory and the vote: store the memory before sending the vote. The rules
-are in `ballots`, what justifies an attempt in `attempts`; both in specs/settlement.md.
+Each function returns the memory and the vote: store the memory before sending the vote, as
+`journal.DurableMember` does. The rules are in `ballots`, what justifies an attempt in `attempts`;
+both in specs/settlement.md.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from protocols.settlement.attempts import Justification, locked_by
 from protocols.settlement.ballots import NO_LOCK, MemberBallot
@@ -40,12 +41,25 @@ from protocols.settlement.submission import (
 from protocols.settlement.verdicts import EpochLog, VerdictRecord
 from protocols.settlement.votes import Vote, decode_version
 from verifiable import encoding
-from verifiable.bls import SecretKey
+from verifiable.bls import PublicKey, Signature
 from verifiable.errors import MalformedEncoding
 
 MEMORY_VERSION: Final = 2
 
 S = TypeVar("S", EpochStatement, Rotation, Prepare, Lock, LockReport)
+
+
+class MemberKey(Protocol):
+    """What signs for a member: `bls.SecretKey`, or hardware that holds one."""
+
+    @property
+    def public_key(self) -> PublicKey:
+        """The member's registered key."""
+        ...
+
+    def sign(self, message: bytes, *, domain: bytes) -> Signature:
+        """The signature of a message in a domain."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +153,7 @@ class Signer:
 
 
 def prepare_epoch(
-    secret: SecretKey,
+    secret: MemberKey,
     signer: Signer,
     proposal: EpochStatement,
     verdicts: Iterable[VerdictRecord],
@@ -167,7 +181,7 @@ def prepare_epoch(
 
 
 def prepare_rotation(
-    secret: SecretKey,
+    secret: MemberKey,
     signer: Signer,
     proposal: Rotation,
     incoming: Committee,
@@ -185,7 +199,7 @@ def prepare_rotation(
 
 
 def lock(
-    secret: SecretKey, signer: Signer, prepared: SettlementSubmission[Prepare]
+    secret: MemberKey, signer: Signer, prepared: SettlementSubmission[Prepare]
 ) -> tuple[Signer, Vote[Lock]]:
     """Lock what more than two thirds prepared.
 
@@ -202,7 +216,7 @@ def lock(
 
 
 def report(
-    secret: SecretKey, signer: Signer, attempt: int
+    secret: MemberKey, signer: Signer, attempt: int
 ) -> tuple[Signer, Vote[LockReport], SettlementSubmission[Prepare] | None]:
     """Leave all attempts before this one.
 
@@ -220,7 +234,7 @@ def report(
 
 
 def sign_epoch(
-    secret: SecretKey,
+    secret: MemberKey,
     signer: Signer,
     proposal: EpochStatement,
     verdicts: Iterable[VerdictRecord],
@@ -246,7 +260,7 @@ def sign_epoch(
 
 
 def sign_rotation(
-    secret: SecretKey,
+    secret: MemberKey,
     signer: Signer,
     proposal: Rotation,
     incoming: Committee,
@@ -278,7 +292,7 @@ def _own_epoch(
 
 
 def _prepare(
-    secret: SecretKey,
+    secret: MemberKey,
     signer: Signer,
     choice: bytes,
     attempt: int,
@@ -310,7 +324,7 @@ def _decided(
     return replace(signer, ballot=ballot)
 
 
-def _vote(secret: SecretKey, signer: Signer, own: S) -> Vote[S]:
+def _vote(secret: MemberKey, signer: Signer, own: S) -> Vote[S]:
     signature = secret.sign(own.message, domain=own.DOMAIN)
     member = signer.head.committee.index(secret.public_key)
     return Vote(statement=own, member=member, signature=signature)

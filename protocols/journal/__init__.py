@@ -1,0 +1,70 @@
+"""A durable record: a coordinator, or a committee member, that is killed goes on where it was.
+
+    errors     what can go wrong, and what to do
+    store      what a journal needs of a database: entries in hash chains
+    sqlite     SqliteStore: a file, by the standard library
+    log        Journal: streams, group commit; acknowledged means on disk
+    codec      Codec: bytes of a protocol's events, states and effects, from their types
+    runs       Machine, Recorded: a state is the fold of its events; effects are tasks with an id
+    machines   REPLICATED: the protocols, a line each
+    keys       KeyRing, SigningRecord: owners and retirement of keys, what a key has signed
+    member     DurableMember: a settlement member that signs nothing that it has not stored
+
+    with Journal.open("coordinator.journal") as journal:
+        for name in journal.streams("replicated/"):
+            job = Recorded.resume(journal, REPLICATED, name.removeprefix("replicated/"), rules)
+            carry_out(job.pending)
+
+Rules, schema, and what a crash leaves: specs/journal.md.
+"""
+
+from __future__ import annotations
+
+from protocols.journal.codec import Codec
+from protocols.journal.errors import (
+    AlreadyRecorded,
+    AlreadySigned,
+    JournalBusy,
+    JournalClosed,
+    JournalCorrupt,
+    JournalError,
+    JournalForeign,
+    JournalFull,
+    JournalMissing,
+    KeyRefused,
+)
+from protocols.journal.keys import KeyRing, OwnedKey, SigningRecord
+from protocols.journal.log import Journal
+from protocols.journal.machines import REPLICATED
+from protocols.journal.member import DurableMember, slot_of
+from protocols.journal.runs import Machine, Recorded, Task
+from protocols.journal.sqlite import SqliteStore
+from protocols.journal.store import Entry, Store, StreamHead
+
+__all__ = [
+    "REPLICATED",
+    "AlreadyRecorded",
+    "AlreadySigned",
+    "Codec",
+    "DurableMember",
+    "Entry",
+    "Journal",
+    "JournalBusy",
+    "JournalClosed",
+    "JournalCorrupt",
+    "JournalError",
+    "JournalForeign",
+    "JournalFull",
+    "JournalMissing",
+    "KeyRefused",
+    "KeyRing",
+    "Machine",
+    "OwnedKey",
+    "Recorded",
+    "SigningRecord",
+    "SqliteStore",
+    "Store",
+    "StreamHead",
+    "Task",
+    "slot_of",
+]

@@ -1,0 +1,276 @@
+"""The journal: streams of entries, each acknowledged only when it is durable.
+
+    future = journal.submit("replicated/ab12", [body])     numbered and linked at once
+    future.result()                                        returns when it is on disk
+
+One thread writes. While it waits for the disk, submissions collect, and it writes all of them in
+one transaction: many acknowledgements wait for one flush (group commit). They are written in the
+order in which they were submitted, so if an entry is durable, all before it are.
+
+If a write fails, nobody knows what is on disk. So the journal takes nothing more: every future
+that waits has the error, and the coordinator opens the journal again and goes on from what is
+there. What was acknowledged is there; what was not may be there, as after a message whose
+acknowledgement was lost.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import Any, Final, Self, TypeVar, cast
+
+from protocols.journal.errors import (
+    AlreadyRecorded,
+    JournalClosed,
+    JournalCorrupt,
+    JournalError,
+)
+from protocols.journal.sqlite import SqliteStore
+from protocols.journal.store import MAX_STREAM, NO_LINK, Entry, Store, StreamHead
+
+T = TypeVar("T")
+
+MOST: Final = 4096
+"""The most entries of one transaction, so that the first of many need not wait for all."""
+
+
+class Journal:
+    """A durable record. Any thread may call it.
+
+    Attributes:
+      id: 16 random bytes, drawn when the journal was created.
+      commits: how many transactions it has written since it was opened.
+    """
+
+    def __init__(self, store: Store):
+        """Take over a store; `create` and `open` make one on SQLite."""
+        self.id, self.commits = store.id, 0
+        self._store, self._lock = store, threading.Lock()
+        self._work = threading.Condition(self._lock)
+        self._heads = dict(store.heads())
+        self._waiting: deque[tuple[Sequence[Entry], Future[Any], Any]] = deque()
+        self._refused: set[str] = set()
+        self._failure: BaseException | None = None
+        self._closing, self._idle = False, True
+        self._writer = threading.Thread(target=self._write, name="journal", daemon=True)
+        self._writer.start()
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str]) -> Self:
+        """A new journal in a file. Raises as `SqliteStore.create`."""
+        return cls(SqliteStore.create(path))
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Self:
+        """The journal in a file. Raises as `SqliteStore.open`; it never makes a new one."""
+        return cls(SqliteStore.open(path))
+
+    def streams(self, prefix: str = "") -> list[str]:
+        """Names of the open streams that begin so, sorted."""
+        with self._lock:
+            return sorted(name for name in self._heads if name.startswith(prefix))
+
+    def head(self, stream: str) -> StreamHead | None:
+        """How far an open stream has come, with what was submitted; None if it is not open."""
+        with self._lock:
+            return self._heads.get(stream)
+
+    def submit(
+        self,
+        stream: str,
+        bodies: Sequence[bytes],
+        *,
+        begin: bool = False,
+        last: bool = False,
+        result: T = None,
+    ) -> Future[T]:
+        """Append entries to a stream.
+
+        Args:
+          stream: its name.
+          bodies: contents of the entries, at least one; either all become durable or none.
+          begin: whether the first of them begins the stream.
+          last: whether the last of them ends it.
+          result: what the future returns.
+
+        Returns:
+          A future that is done when the entries are durable. It cannot be cancelled. Its callbacks
+          run in the thread that writes, and must be short. It raises `AlreadyRecorded` if the
+          stream was begun before, and other errors of the journal.
+
+        Raises:
+          AlreadyRecorded: `begin`, and the stream is open.
+          JournalClosed: the journal is closed, or an earlier write failed.
+          ValueError: no such stream is open, or a name or body that is too large.
+        """
+        if not bodies:
+            raise ValueError("a submission must have an entry")
+        if not (stream.isascii() and 1 <= len(stream) <= MAX_STREAM):
+            raise ValueError(f"a stream's name has 1 to {MAX_STREAM} ASCII characters: {stream!r}")
+        future: Future[Any] = Future()
+        future.set_running_or_notify_cancel()
+        with self._lock:
+            self._require_open()
+            head = self._heads.get(stream)
+            if begin and (head is not None or stream in self._refused):
+                raise AlreadyRecorded(stream)
+            if not begin and head is None:
+                raise ValueError(f"no stream {stream!r} is open: begin it, or it has ended")
+            length, link = (0, NO_LINK) if head is None else (head.length, head.link)
+            entries: list[Entry] = []
+            for i, body in enumerate(bodies):
+                ends = last and i == len(bodies) - 1
+                entry = Entry.after(link, stream=stream, number=length + i, last=ends, body=body)
+                entries.append(entry)
+                link = entry.link
+            if last:
+                self._heads.pop(stream, None)
+            else:
+                self._heads[stream] = StreamHead(length=length + len(bodies), link=link)
+            self._waiting.append((entries, future, result))
+            self._work.notify_all()
+        return cast("Future[T]", future)
+
+    def read(self, stream: str, first: int = 0) -> tuple[bytes, list[bytes]]:
+        """Contents of a stream's entries, whose chain is verified up to its end.
+
+        Waits for what was submitted, so no callback of a future may call it.
+
+        Args:
+          stream: its name.
+          first: number of the first entry to read.
+
+        Returns:
+          The link of the entry before that, and the contents. The link needs no other proof: the
+          chain leads from it to the head.
+
+        Raises:
+          JournalCorrupt: an entry is missing or changed.
+          ValueError: there is no such stream.
+        """
+        self.flush()
+        with self._lock:
+            head = self._heads.get(stream)
+        entries, link = self._store.read(stream, max(0, first - 1)), NO_LINK
+        if not entries and head is None:
+            raise ValueError(f"there is no stream {stream!r}, or it has fewer entries")
+        if first and entries:
+            link, entries = entries[0].link, entries[1:]
+        return link, _verified(stream, entries, head, first, link)
+
+    def verify(self) -> None:
+        """Verify all streams: slow, for copies and after an accident.
+
+        Raises:
+          JournalCorrupt: an entry is missing or changed.
+        """
+        names = set(self._store.names())
+        for stream in sorted(names | set(self.streams())):
+            if stream not in names:
+                raise JournalCorrupt(f"stream {stream} has lost its entries: restore a copy")
+            self.read(stream)
+
+    def flush(self) -> None:
+        """Wait until everything submitted is durable. Raises JournalClosed if a write failed."""
+        with self._lock:
+            self._work.wait_for(
+                lambda: (self._idle and not self._waiting) or self._failure is not None
+            )
+            self._require_open()
+
+    def close(self) -> None:
+        """Write what was submitted, and close the store. Does nothing the second time."""
+        with self._lock:
+            self._closing = True
+            self._work.notify_all()
+        self._writer.join()
+        self._store.close()
+
+    def __enter__(self) -> Self:
+        """The journal itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        self.close()
+
+    def _require_open(self) -> None:
+        if self._failure is not None:
+            raise JournalClosed(
+                f"an earlier write failed, so nothing more is recorded: {self._failure}; open the "
+                "journal again and resume from what it holds"
+            ) from self._failure
+        if self._closing:
+            raise JournalClosed("the journal was closed: open it again")
+
+    def _write(self) -> None:
+        """Write what waits, as long as something does."""
+        while True:
+            with self._lock:
+                self._idle = not self._waiting
+                self._work.notify_all()
+                self._work.wait_for(lambda: self._waiting or self._closing)
+                if not self._waiting:
+                    return
+                self._idle, batch, size = False, [self._waiting.popleft()], 0
+                while self._waiting and (size := size + len(batch[-1][0])) < MOST:
+                    batch.append(self._waiting.popleft())
+            try:
+                self._commit(batch)
+            except BaseException as error:
+                self._fail(batch, error)
+                return
+
+    def _commit(self, batch: list[tuple[Sequence[Entry], Future[Any], Any]]) -> None:
+        """Write one transaction, and acknowledge it."""
+        entries = [e for part, _, _ in batch for e in part if e.stream not in self._refused]
+        refused = self._store.append(entries) if entries else frozenset[str]()
+        self.commits += bool(entries)
+        with self._lock:
+            self._refused |= refused
+            for stream in refused:
+                self._heads.pop(stream, None)
+        for part, future, result in batch:
+            if part[0].stream in self._refused:
+                future.set_exception(AlreadyRecorded(part[0].stream))
+            else:
+                future.set_result(result)
+
+    def _fail(
+        self, batch: list[tuple[Sequence[Entry], Future[Any], Any]], error: BaseException
+    ) -> None:
+        """Take nothing more, and tell everyone who waits."""
+        if not isinstance(error, JournalError):
+            error = JournalError(f"the journal could not be written: {error!r}")
+        with self._lock:
+            self._failure = error
+            batch += self._waiting
+            self._waiting.clear()
+            self._work.notify_all()
+        for _, future, _ in batch:
+            if not future.done():
+                future.set_exception(error)
+
+
+def _verified(
+    stream: str, entries: Sequence[Entry], head: StreamHead | None, first: int, link: bytes
+) -> list[bytes]:
+    """Contents of entries whose chain leads from a link to the end of their stream."""
+    number, ended = first, False
+    for entry in entries:
+        own = Entry.after(link, stream=stream, number=number, last=entry.last, body=entry.body)
+        if entry != own or ended:
+            raise JournalCorrupt(
+                f"entry {number} of stream {stream} is missing, or is not the one that was "
+                "written: restore a copy"
+            )
+        number, link, ended = number + 1, entry.link, entry.last
+    if ended != (head is None) or (head is not None and (number, link) != (head.length, head.link)):
+        raise JournalCorrupt(
+            f"stream {stream} does not end as it was written, {number} entries were found: "
+            "restore a copy"
+        )
+    return [entry.body for entry in entries]

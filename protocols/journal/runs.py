@@ -1,0 +1,453 @@
+"""A protocol's state that survives its process: the fold of its recorded events.
+
+    recorded, begun = Recorded.begin(journal, REPLICATED, name, start(...), rules)
+    recorded.feed(event).result()      tasks, once the event is durable
+    recorded.done(task)                carried out: it is not handed out again
+    Recorded.resume(journal, REPLICATED, name, rules).pending      what is left after a restart
+
+An event that changes the state is recorded before anybody learns of it: `feed` moves the state at
+once, and hands out effects and refusals when the entry is durable. So the state after a restart is
+the one that the process had when it acknowledged its last event, or a later one. An event that
+changes nothing but the clock is not recorded, so devices cannot fill the disk with refused
+messages.
+
+An effect becomes a *task*. It is handed out once by each process until it is confirmed with `done`,
+always under the same id, a hash of its place in the journal. Nobody can do better: a process may be
+killed after it has sent a message and before it has written so. The receiver makes it exactly once:
+a worker's answer to the same order is the same; `CommitmentLog.append` takes a digest once; a
+ledger of payments must take each id once. Only the first verdict of an audit is recorded, and the
+state refuses others.
+
+A snapshot saves time and decides nothing: it holds the link of the last event in it, which commits
+to all events before, and the others are folded onto it. `resume` with `verify=True` folds all of
+them and compares.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, Final, Generic, Self, TypeVar
+
+from protocols.journal.codec import MAX_ITEMS, Codec
+from protocols.journal.errors import JournalCorrupt, JournalForeign
+from protocols.journal.log import Journal
+from protocols.journal.store import MAX_BODY, NO_LINK
+from verifiable import encoding
+from verifiable.encoding import tagged_hash
+from verifiable.errors import MalformedEncoding
+
+S = TypeVar("S")
+E = TypeVar("E")
+F = TypeVar("F")
+
+_PLAIN: Final = (type(None), bool, int, float, bytes, str)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine(Generic[S, E, F]):
+    """A protocol as a journal sees it: its step function, and the codecs of its values.
+
+    Attributes:
+      name: first part of the names of its streams.
+      version: of its step function. Raise it with every change of what `step` does: a stream is
+        folded by the version that began it, or not at all.
+      step: from a state and an event to the next state and its effects.
+      codec: of everything that is recorded.
+      ended: whether a state is final.
+      given: type of what each process is given anew, such as rules; None for nothing.
+      silent: types of effects that are handed out once and need no confirmation.
+    """
+
+    name: str
+    version: int
+    step: Callable[[S, E], tuple[S, tuple[F, ...]]]
+    codec: Mapping[str, Codec]
+    ended: Callable[[S], bool]
+    given: type | None
+    silent: tuple[type, ...]
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        version: int,
+        step: Callable[[S, E], tuple[S, tuple[F, ...]]],
+        *,
+        event: Any,
+        state: Any,
+        effect: Any,
+        ended: Callable[[S], bool],
+        given: type | None = None,
+        silent: tuple[type, ...] = (),
+    ) -> Machine[S, E, F]:
+        """The machine of a protocol, with the codecs that follow from its types.
+
+        Args:
+          name, version, step, ended, given, silent: as the attributes.
+          event: a dataclass or a union of some.
+          state: a dataclass with a field `now`.
+          effect: a dataclass or a union of some.
+
+        Raises:
+          TypeError: a field has a type that has no bytes and is not given.
+        """
+        without = () if given is None else (given,)
+        kinds = {"state": state, "event": event, "effect": effect}
+        codec = {key: Codec.of(kind, given=without) for key, kind in kinds.items()}
+        return cls(
+            name=name,
+            version=version,
+            step=step,
+            codec=codec,
+            ended=ended,
+            given=given,
+            silent=silent,
+        )
+
+    @property
+    def fingerprint(self) -> bytes:
+        """32-byte hash of the schemas of states, events and effects."""
+        return tagged_hash("journal machine", *(codec.fingerprint for codec in self.codec.values()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task(Generic[F]):
+    """An effect to be carried out.
+
+    Attributes:
+      id: 32 bytes, the same in every process; None if it needs no confirmation.
+      effect: the effect.
+    """
+
+    id: bytes | None
+    effect: F
+
+
+class Recorded(Generic[S, E, F]):
+    """One job, or one epoch, of a protocol, with its record. Any thread may call it.
+
+    Attributes:
+      stream: name of its stream.
+      state: its state, events included that are not durable yet.
+    """
+
+    def __init__(self, journal: Journal, machine: Machine[S, E, F], name: str, given: Any):
+        """Callers use `begin` or `resume`."""
+        self.stream, self._journal, self._machine = f"{machine.name}/{name}", journal, machine
+        self._given = {} if machine.given is None else {machine.given: given}
+        self._pending: dict[tuple[int, int], F] = {}
+        self._number = 0
+        self._durable: Future[Any] = Future()
+        self._durable.set_result(None)
+        self._turn = threading.Lock()
+        self.state: S
+
+    @classmethod
+    def begin(
+        cls,
+        journal: Journal,
+        machine: Machine[S, E, F],
+        name: str,
+        transition: tuple[S, tuple[F, ...]],
+        given: Any = None,
+    ) -> tuple[Self, Future[tuple[Task[F], ...]]]:
+        """Record the first state.
+
+        Args:
+          journal: where.
+          machine: the protocol.
+          name: of the job or epoch, unique for ever, such as a digest in hexadecimal.
+          transition: first state and effects, as `start` returns them.
+          given: of the type that the machine names.
+
+        Returns:
+          The record, and a future of the first tasks, which raises `AlreadyRecorded` if the name
+          was used before.
+
+        Raises:
+          AlreadyRecorded: the name is in use.
+        """
+        self = cls(journal, machine, name, given)
+        self.state, effects = transition
+        body = [
+            *self._header(),
+            machine.codec["state"].wire(self.state),
+            [machine.codec["effect"].wire(effect) for effect in effects],
+        ]
+        with self._turn:
+            return self, self._submit(body, effects, begin=True)
+
+    @classmethod
+    def resume(
+        cls,
+        journal: Journal,
+        machine: Machine[S, E, F],
+        name: str,
+        given: Any = None,
+        *,
+        verify: bool = False,
+    ) -> Self:
+        """Go on where an earlier process was; `pending` has what it did not confirm.
+
+        Args:
+          journal: where it was recorded.
+          machine: the protocol.
+          name: of the job or epoch.
+          given: of the type that the machine names.
+          verify: whether to fold all events although there is a snapshot, and compare.
+
+        Raises:
+          JournalForeign: recorded by another version of the protocol, or with other rules.
+          JournalCorrupt: the record is damaged, or a snapshot is not the fold of its events.
+          ValueError: there is no such record.
+        """
+        self = cls(journal, machine, name, given)
+        saved = journal.head(self._snapshots)
+        expected = NO_LINK
+        if saved is not None:
+            expected = self._load(journal.read(self._snapshots, saved.length - 1)[1][0])
+        link, bodies = journal.read(self.stream, self._number)
+        if link != expected:
+            raise JournalCorrupt(f"the snapshot of {self.stream} is of other events")
+        if verify and saved is not None:
+            whole = cls(journal, machine, name, given)
+            whole._fold(journal.read(self.stream)[1][: self._number])
+            if whole._picture(link) != self._picture(link):
+                raise JournalCorrupt(f"the snapshot of {self.stream} is not the fold of its events")
+        self._fold(bodies)
+        return self
+
+    @property
+    def recorded(self) -> int:
+        """Number of its entries, those included that are not durable yet."""
+        return self._number
+
+    @property
+    def pending(self) -> tuple[Task[F], ...]:
+        """Tasks that are not confirmed, in order. After a restart, carry them out."""
+        with self._turn:
+            return tuple(self._task(*place, effect) for place, effect in self._pending.items())
+
+    def feed(self, event: E) -> Future[tuple[Task[F], ...]]:
+        """Take an event.
+
+        Returns:
+          A future of the effects in order, done when the event is durable. Acknowledge the event
+          then, and not before. A refusal waits for the events that it rests on.
+
+        Raises:
+          JournalClosed: the journal is closed or failed; the event is not taken.
+          TypeError: not an event of the protocol.
+        """
+        with self._turn:
+            state, effects = self._machine.step(self.state, event)
+            tasks = [e for e in effects if not isinstance(e, self._machine.silent)]
+            if not tasks and _unchanged(self.state, state):
+                return self._afterwards(tuple(Task(id=None, effect=e) for e in effects))
+            body = ["event", self._machine.codec["event"].wire(event)]
+            before, self.state = self.state, state
+            try:
+                return self._submit(body, effects)
+            except BaseException:
+                self.state = before
+                raise
+
+    def done(self, task: Task[F]) -> Future[None]:
+        """Confirm that a task was carried out. Confirming it again does nothing.
+
+        The future need not be waited for: a confirmation that is lost only hands the task out
+        again, under the same id.
+        """
+        with self._turn:
+            for place, effect in self._pending.items():
+                if self._task(*place, effect).id == task.id:
+                    break
+            else:
+                return self._afterwards(None)
+            del self._pending[place]
+            try:
+                return self._write(["done", *place], None)
+            except BaseException:
+                self._pending[place] = effect
+                raise
+
+    def snapshot(self) -> Future[None]:
+        """Record the state, so that `resume` folds only what comes after."""
+        with self._turn:
+            head = self._journal.head(self.stream)
+            if head is None:
+                return self._afterwards(None)
+            body = encoding.encode(self._picture(head.link))
+            begin = self._journal.head(self._snapshots) is None
+            return self._journal.submit(self._snapshots, [body], begin=begin)
+
+    @property
+    def _snapshots(self) -> str:
+        return f"snapshot/{self.stream}"
+
+    def _header(self) -> list[Any]:
+        machine = self._machine
+        given = b"" if machine.given is None else describe(self._given[machine.given])
+        return ["begin", machine.name, machine.version, machine.fingerprint, given]
+
+    def _task(self, number: int, index: int, effect: F) -> Task[F]:
+        place = encoding.encode([self.stream, number, index])
+        return Task(id=tagged_hash("journal task", self._journal.id, place), effect=effect)
+
+    def _enter(self, effects: tuple[F, ...]) -> tuple[Task[F], ...]:
+        """Make tasks of the effects of the entry that comes next."""
+        tasks: list[Task[F]] = []
+        for index, effect in enumerate(effects):
+            if isinstance(effect, self._machine.silent):
+                tasks.append(Task(id=None, effect=effect))
+            else:
+                self._pending[self._number, index] = effect
+                tasks.append(self._task(self._number, index, effect))
+        return tuple(tasks)
+
+    def _submit(
+        self, body: list[Any], effects: tuple[F, ...], *, begin: bool = False
+    ) -> Future[tuple[Task[F], ...]]:
+        """Record an entry that has effects."""
+        before = dict(self._pending)
+        tasks = self._enter(effects)
+        try:
+            return self._write(body, tasks, begin=begin)
+        except BaseException:
+            self._pending = before
+            raise
+
+    def _write(self, body: list[Any], result: Any, *, begin: bool = False) -> Future[Any]:
+        """Record an entry; it is the last if the state is final and nothing is pending."""
+        last = self._machine.ended(self.state) and not self._pending
+        future = self._journal.submit(
+            self.stream, [encoding.encode(body)], begin=begin, last=last, result=result
+        )
+        self._number, self._durable = self._number + 1, future
+        if last and self._journal.head(self._snapshots) is not None:
+            self._journal.submit(self._snapshots, [encoding.encode(["ended"])], last=True)
+        return future
+
+    def _afterwards(self, result: Any) -> Future[Any]:
+        """A future that is done when all that was recorded before is durable."""
+        future: Future[Any] = Future()
+        future.set_running_or_notify_cancel()
+
+        def finish(durable: Future[Any]) -> None:
+            error = durable.exception()
+            if error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error)
+
+        self._durable.add_done_callback(finish)
+        return future
+
+    def _picture(self, link: bytes) -> list[Any]:
+        """The plain form of a snapshot: of the events up to the one with this link."""
+        codec = self._machine.codec
+        tasks = [[*place, codec["effect"].wire(e)] for place, e in self._pending.items()]
+        state = codec["state"].wire(self.state)
+        return ["snapshot", *self._header()[1:], self._number, link, state, tasks]
+
+    def _load(self, body: bytes) -> bytes:
+        """Take over a snapshot, and return the link of its last event."""
+        codec = self._machine.codec
+        match _wire(self.stream, body):
+            case ["snapshot", *made_by, int(number), bytes(link), state, list(tasks)]:
+                self._require_same(made_by)
+                self._number = number
+                with _read(self.stream, number):
+                    self.state = codec["state"].value(state, self._given)
+                    self._pending = {
+                        (int(n), int(i)): codec["effect"].value(effect, self._given)
+                        for n, i, effect in tasks
+                    }
+                return link
+            case _:
+                raise JournalCorrupt(f"{self.stream}: expected a snapshot")
+
+    def _fold(self, bodies: Sequence[bytes]) -> None:
+        """Take over entries, from the next on."""
+        for body in bodies:
+            with _read(self.stream, self._number):
+                self._replay(_wire(self.stream, body))
+            self._number += 1
+
+    def _replay(self, wire: Any) -> None:
+        """Take over one entry."""
+        codec = self._machine.codec
+        match wire:
+            case ["begin", *made_by, state, list(effects)] if self._number == 0:
+                self._require_same(made_by)
+                self.state = codec["state"].value(state, self._given)
+                self._enter(tuple(codec["effect"].value(e, self._given) for e in effects))
+            case ["event", event] if self._number:
+                event = codec["event"].value(event, self._given)
+                self.state, effects = self._machine.step(self.state, event)
+                self._enter(effects)
+            case ["done", int(number), int(index)] if (number, index) in self._pending:
+                del self._pending[number, index]
+            case _:
+                raise MalformedEncoding("expected a beginning, an event or a confirmation")
+
+    def _require_same(self, made_by: list[Any]) -> None:
+        """Require the protocol, version, types and rules that began the stream."""
+        names = ("protocol", "version of the protocol", "types of its values", "rules")
+        own = self._header()[1:]
+        if len(made_by) != len(own):
+            raise MalformedEncoding("expected a protocol, a version, its types and rules")
+        for name, mine, theirs in zip(names, own, made_by, strict=True):
+            if mine != theirs:
+                shown = [x.hex() if isinstance(x, bytes) else x for x in (theirs, mine)]
+                raise JournalForeign(
+                    f"{self.stream} was recorded with another {name}: {shown[0]}, and this is "
+                    f"{shown[1]}; finish it with the release and the rules that began it"
+                )
+
+
+def describe(value: Any) -> bytes:
+    """32-byte hash of rules: of their types, numbers and texts, and the names of functions.
+
+    Two rules with one description may still differ in what a function does, or in a value that is
+    no dataclass: name those by another function when you change them.
+    """
+    return tagged_hash("journal rules", encoding.encode(_description(value)))
+
+
+def _description(value: Any) -> Any:
+    if type(value) in _PLAIN:
+        return value if type(value) is not float else repr(value)
+    if isinstance(value, tuple):
+        return [_description(item) for item in value]
+    kind = type(value)
+    if is_dataclass(value):
+        parts = [[f.name, _description(getattr(value, f.name))] for f in fields(value) if f.compare]
+        return [f"{kind.__module__}.{kind.__qualname__}", *parts]
+    named = value if hasattr(value, "__qualname__") else kind
+    return f"{named.__module__}.{named.__qualname__}"
+
+
+def _unchanged(before: Any, after: Any) -> bool:
+    """Whether two states differ in their clock only."""
+    return replace(after, now=before.now) == before
+
+
+def _wire(stream: str, body: bytes) -> Any:
+    try:
+        return encoding.decode(body, max_size=MAX_BODY, max_items=MAX_ITEMS)
+    except MalformedEncoding as error:
+        raise JournalCorrupt(f"{stream} has an entry that cannot be read: {error}") from error
+
+
+@contextlib.contextmanager
+def _read(stream: str, number: int) -> Generator[None, None, None]:
+    """Name the entry that cannot be read."""
+    try:
+        yield
+    except (MalformedEncoding, ValueError, TypeError) as error:
+        raise JournalCorrupt(f"entry {number} of {stream} cannot be read: {error}") from error

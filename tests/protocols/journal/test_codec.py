@@ -1,0 +1,199 @@
+"""Every value of a protocol has one encoding, and nothing else decodes."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+
+from protocols.journal import REPLICATED, Codec
+from protocols.messages import Commit, Decision, Reveal
+from protocols.replicated import Audited, Drawn, Received, Rules, State, Tick, WindowClosed
+from tests.helpers.jobs import JOB, NOW, TRUTH, WORKERS, Run, answer, rules, signed
+from verifiable import encoding
+from verifiable.challenge import Beacon
+from verifiable.errors import MalformedEncoding
+from verifiable.report import Verdict
+from verifiable.voting.quorum import FixedSize
+
+RULES = rules(FixedSize(bad=0.1, size=3))
+GIVEN = {Rules: RULES}
+
+
+def _run() -> Run:
+    """A job that ended with an audit."""
+    run = Run.of(RULES)
+    run.round({WORKERS[0]: TRUTH, WORKERS[1]: b"L" * 32, WORKERS[2]: TRUTH})
+    run.audit(WORKERS[1], Verdict.REJECT, convicted=True)
+    run.wait()
+    return run
+
+
+RUN = _run()
+EVENTS = [
+    Tick(at=NOW),
+    Received(at=NOW, message=signed(answer(WORKERS[0]).commit)),
+    Received(at=NOW, message=signed(answer(WORKERS[0], b"x" * 1000))),
+    Drawn(at=NOW, beacon=Beacon(chain="drand", round=3, value=bytes(32))),
+    Audited(at=NOW, worker=WORKERS[0], verdict=Verdict.REJECT, convicted=True),
+    WindowClosed(at=NOW, worker=WORKERS[0], cleared=False),
+]
+VALUES = [
+    *(("event", event) for event in EVENTS),
+    *(("effect", effect) for effect in RUN.effects),
+    ("state", RUN.state),
+    ("state", Run.of(RULES).state),
+]
+
+
+@pytest.mark.parametrize("number", range(len(VALUES)))
+def test_values_come_back(number: int):
+    kind, value = VALUES[number]
+    codec = REPLICATED.codec[kind]
+    data = codec.encode(value)
+    assert codec.decode(data, GIVEN, max_size=len(data)) == value
+    assert encoding.encode(encoding.decode(data, max_size=len(data))) == data
+
+
+def test_all_kinds_of_effects_were_tried():
+    tried = {type(effect).__name__ for effect in RUN.effects}
+    assert tried >= {"Dispatch", "Record", "AskReveal", "AwaitBeacon", "Audit", "Blame", "Conclude"}
+
+
+def test_the_bytes_of_version_1_stay():
+    """A change of a state, event or effect is a new version of the machine: raise it, then this."""
+    assert REPLICATED.version == 1
+    assert (
+        REPLICATED.fingerprint.hex()
+        == "e4570ce6707d4b692e55493cb81171e9c626285815d73575fd0670d7bbcf84b3"
+    )
+
+
+DATA = REPLICATED.codec["event"].encode(EVENTS[1])
+WIRE = encoding.decode(DATA, max_size=len(DATA))
+
+
+def _with(path: list[int], value: Any) -> Any:
+    """The plain form of an event with another value at a place."""
+    wire = encoding.decode(DATA, max_size=len(DATA))
+    place = wire
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = value
+    return wire
+
+
+MALFORMED: dict[str, bytes] = {
+    "nothing": b"",
+    "cut": DATA[:-1],
+    "more follows": DATA + b"\x00",
+    "a longer head": b"\x98\x03" + DATA[1:],
+    "another kind": encoding.encode(_with([0], "Unheard")),
+    "no field": encoding.encode(WIRE[:-1]),
+    "one field more": encoding.encode([*WIRE, 0]),
+    "a text for a number": encoding.encode(_with([1], "1")),
+    "true for a number": encoding.encode(_with([1], True)),
+    "a float for a number": encoding.encode(_with([1], 1.0)),
+    "another kind of message": encoding.encode(_with([2, 1], "reveal")),
+    "an unknown kind of message": encoding.encode(_with([2, 1], "job")),
+    "a message that does not decode": encoding.encode(_with([2, 2], b"")),
+    "a message of another version": encoding.encode(
+        _with([2, 2], WIRE[2][2].replace(b"\x66commit\x01", b"\x66commit\x02"))
+    ),
+    "a short signature": encoding.encode(_with([2, 3], bytes(63))),
+    "a map": encoding.encode({"at": 1}),
+    "no array": encoding.encode(1),
+}
+
+
+@pytest.mark.parametrize("case", MALFORMED)
+def test_nothing_else_decodes(case: str):
+    with pytest.raises(MalformedEncoding):
+        REPLICATED.codec["event"].decode(MALFORMED[case], GIVEN, max_size=1000)
+
+
+def test_size_is_bounded_before_anything_is_read():
+    with pytest.raises(MalformedEncoding, match="allowed"):
+        REPLICATED.codec["event"].decode(DATA, GIVEN, max_size=len(DATA) - 1)
+
+
+def test_constructors_check_again():
+    """No rejection, and yet a conviction: `Audited` refuses it."""
+    wire = ["Audited", NOW, WORKERS[0], "accept", True]
+    with pytest.raises(MalformedEncoding, match="only a rejection"):
+        REPLICATED.codec["event"].decode(encoding.encode(wire), max_size=1000)
+
+
+def test_what_is_given_is_not_recorded():
+    data = REPLICATED.codec["state"].encode(RUN.state)
+    other = replace(RULES, dispatches=2)
+    found: State = REPLICATED.codec["state"].decode(data, {Rules: other}, max_size=len(data))
+    assert found == replace(RUN.state, rules=other)
+    with pytest.raises(MalformedEncoding):
+        REPLICATED.codec["state"].decode(data, {}, max_size=len(data))
+
+
+class Colour(enum.Enum):
+    RED = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inner:
+    """A part of `Outer`."""
+
+    size: float
+    computed: int = field(init=False, compare=False, default=3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outer:
+    """All types of fields that no value of `replicated` has."""
+
+    map: Mapping[int, Inner]
+    set: frozenset[bytes]
+    pair: tuple[int, Colour]
+    either: Inner | tuple[int, ...] | None
+
+
+OUTER = Outer(
+    map={3: Inner(size=0.5), 1: Inner(size=-0.0)},
+    set=frozenset({b"b", b"aa", b""}),
+    pair=(7, Colour.RED),
+    either=(1, 2),
+)
+
+
+def test_sets_and_mappings_have_one_order():
+    codec = Codec.of(Outer)
+    data = codec.encode(OUTER)
+    assert codec.decode(data, max_size=1000) == OUTER
+    assert data == codec.encode(replace(OUTER, map=dict(reversed(OUTER.map.items()))))
+    wire = encoding.decode(data, max_size=1000)
+    for place in (1, 2):
+        turned = [*wire[:place], wire[place][::-1], *wire[place + 1 :]]
+        with pytest.raises(MalformedEncoding, match="one encoding"):
+            codec.decode(encoding.encode(turned), max_size=1000)
+        doubled = [*wire[:place], [*wire[place], wire[place][-1]], *wire[place + 1 :]]
+        with pytest.raises(MalformedEncoding, match="one encoding"):
+            codec.decode(encoding.encode(doubled), max_size=1000)
+
+
+@pytest.mark.parametrize("value", [replace(OUTER, pair=(7,)), replace(OUTER, set={b""}), JOB, None])
+def test_values_of_other_types_have_no_bytes(value: Any):
+    with pytest.raises((TypeError, ValueError)):
+        Codec.of(Outer).encode(value)
+
+
+def test_types_without_bytes_are_refused_at_once():
+    @dataclass(frozen=True)
+    class Inside:
+        value: Any
+
+    with pytest.raises(TypeError, match="no bytes"):
+        Codec.of(Inside)
+    with pytest.raises(TypeError, match="no bytes"):
+        Codec.of(State)
+    assert {Commit, Reveal, Decision} and Codec.of(State, given=(Rules,)).schema

@@ -1,0 +1,267 @@
+"""No key signs twice for one slot, none comes back from retirement, none has two owners."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from protocols.journal import (
+    AlreadySigned,
+    DurableMember,
+    Journal,
+    JournalClosed,
+    JournalCorrupt,
+    JournalFull,
+    KeyRefused,
+    KeyRing,
+    slot_of,
+)
+from protocols.settlement import (
+    SettlementError,
+    Signer,
+    lock,
+    prepare_epoch,
+    report,
+    sign_epoch,
+)
+from protocols.settlement.statements import Prepare
+from tests.helpers.committees import (
+    FOUR,
+    HEAD,
+    OTHER_LOG,
+    OTHER_STATEMENT,
+    POLICY,
+    RECORDS,
+    STATEMENT,
+    decision,
+    holder,
+    prepared,
+    record,
+    vote,
+)
+from tests.helpers.journals import FailingStore, MemoryStore
+
+KEY, SLOT = b"\x07" * 32, b"\x01" * 32
+SECRET = holder(FOUR, 0)
+NAME = SECRET.public_key.encoded
+OTHER_RECORDS = [record(i) for i in range(1, 8)]
+
+
+def prepare(proposal: Any = STATEMENT, records: Any = RECORDS) -> Callable[[Any, Signer], Any]:
+    return lambda key, signer: prepare_epoch(key, signer, proposal, records)
+
+
+def member(journal: Journal, head: Any = HEAD) -> DurableMember:
+    keys = KeyRing(journal)
+    keys.take(NAME, owner="settlement")
+    return DurableMember(keys, SECRET, head, POLICY)
+
+
+def test_a_key_has_one_owner_and_one_epoch():
+    store = MemoryStore()
+    for _ in range(2):
+        with Journal(store) as journal:
+            keys = KeyRing(journal)
+            keys.take(KEY, owner="audited", epoch=7)
+            # Attack 68: the decisions of one protocol teach what passes in the other.
+            for other in ({"owner": "replicated", "epoch": 7}, {"owner": "audited", "epoch": 8}):
+                with pytest.raises(KeyRefused) as caught:
+                    keys.take(KEY, **other)
+                assert caught.value.reason == "other-owner"
+            assert keys.require(KEY).epoch == 7
+            assert set(keys.active) == {KEY}
+    assert len(store.entries["keys"]) == 1
+
+
+def test_a_retired_key_is_never_used_again():
+    store = MemoryStore()
+    with Journal(store) as journal:
+        keys = KeyRing(journal)
+        keys.take(KEY, owner="audited", epoch=7)
+        signed = keys.record(KEY)
+        keys.retire(KEY)
+        keys.retire(KEY)
+        with pytest.raises(KeyRefused):
+            signed.permit(SLOT, b"a")
+    with Journal(store) as journal:
+        keys = KeyRing(journal)
+        assert keys.retired == {KEY}
+        for use in (
+            lambda: keys.take(KEY, owner="audited", epoch=7),
+            lambda: keys.record(KEY),
+            lambda: keys.require(KEY),
+        ):
+            with pytest.raises(KeyRefused) as caught:
+                use()
+            assert caught.value.reason == "retired"
+        with pytest.raises(KeyRefused) as caught:
+            keys.retire(b"never taken")
+        assert caught.value.reason == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("id", "owner", "epoch"),
+    [(b"", "a", 1), (bytes(65), "a", 1), (KEY, "", 1), (KEY, "a", -1), ("k", "a", 1)],
+)
+def test_names_of_keys_are_checked(id: Any, owner: str, epoch: int):
+    with Journal(MemoryStore()) as journal, pytest.raises(ValueError, match=r"key|epoch"):
+        KeyRing(journal).take(id, owner=owner, epoch=epoch)
+
+
+def test_a_slot_has_one_statement():
+    store = MemoryStore()
+    with Journal(store) as journal:
+        keys = KeyRing(journal)
+        keys.take(KEY, owner="a")
+        signed = keys.record(KEY)
+        signed.permit(SLOT, b"first")
+        signed.permit(SLOT, b"first")
+        with pytest.raises(AlreadySigned, match="will not sign"):
+            signed.permit(SLOT, b"second")
+        signed.permit(b"\x02" * 32, b"second", memory=b"m")
+        assert keys.record(KEY) is signed
+    with Journal(store) as journal:
+        signed = KeyRing(journal).record(KEY)
+        assert signed.memory == b"m"
+        with pytest.raises(AlreadySigned):
+            signed.permit(SLOT, b"second")
+        signed.permit(SLOT, b"first")
+    assert len(store.entries[f"signed/{KEY.hex()}"]) == 2
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_what_may_have_been_signed_counts_as_signed(stored: bool):
+    """The write failed, or its acknowledgement was lost: nothing is signed before it is known."""
+    store = FailingStore()
+    journal = Journal(store)
+    keys = KeyRing(journal)
+    keys.take(KEY, owner="a")
+    store.fail_in, store.stored = 0, stored
+    with pytest.raises(JournalFull):
+        keys.record(KEY).permit(SLOT, b"first")
+    with pytest.raises(JournalClosed):
+        keys.record(KEY).permit(SLOT, b"second")
+    journal.close()
+    with Journal(store) as journal:
+        signed = KeyRing(journal).record(KEY)
+        if stored:
+            with pytest.raises(AlreadySigned):
+                signed.permit(SLOT, b"second")
+        else:
+            signed.permit(SLOT, b"second")
+
+
+@pytest.mark.parametrize("stream", ["keys", f"signed/{KEY.hex()}"])
+@pytest.mark.parametrize("body", [b"\xff", b"\x80", b"\x83\x67retired\x01\x41\x00"])
+def test_entries_of_keys_that_mean_nothing_are_refused(stream: str, body: bytes):
+    with Journal(MemoryStore()) as journal:
+        keys = KeyRing(journal)
+        keys.take(KEY, owner="a")
+        journal.submit(stream, [body], begin=stream != "keys")
+        with pytest.raises(JournalCorrupt):
+            KeyRing(journal).record(KEY)
+
+
+def test_a_member_votes_as_it_would_without_a_journal():
+    with Journal(MemoryStore()) as journal:
+        own = member(journal)
+        first = own.vote(prepare())
+        assert first == vote(FOUR, 0, HEAD.attempt(Prepare, 0, STATEMENT.digest))
+        first.verify(FOUR)
+        own.vote(lambda key, signer: lock(key, signer, prepared(HEAD, STATEMENT))).verify(FOUR)
+        done = own.vote(
+            lambda key, signer: sign_epoch(
+                key, signer, STATEMENT, RECORDS, decision(HEAD, STATEMENT)
+            )
+        )
+        assert done == vote(FOUR, 0, STATEMENT)
+
+
+def test_a_member_that_was_killed_signs_no_second_statement():
+    store = MemoryStore()
+    with Journal(store) as journal:
+        first = member(journal).vote(prepare())
+    with Journal(store) as journal:
+        own = member(journal)
+        with pytest.raises(SettlementError) as caught:
+            own.vote(prepare(OTHER_STATEMENT, OTHER_RECORDS))
+        assert caught.value.reason == "already-signed"
+        assert own.vote(prepare()) == first
+        assert OTHER_LOG.tree.root == OTHER_STATEMENT.root
+
+
+def test_the_slot_refuses_what_a_memory_that_was_lost_would_allow():
+    """An operator restores the signer of yesterday, or a bug forgets: the ballot is empty."""
+    with Journal(MemoryStore()) as journal:
+        own = member(journal)
+        own.vote(prepare())
+        own.signer = Signer(head=HEAD, policy=POLICY)
+        with pytest.raises(AlreadySigned):
+            own.vote(prepare(OTHER_STATEMENT, OTHER_RECORDS))
+        assert own.signer == Signer(head=HEAD, policy=POLICY)
+
+
+def test_a_member_that_failed_to_store_does_not_sign(monkeypatch: pytest.MonkeyPatch):
+    store = FailingStore()
+    journal = Journal(store)
+    own = member(journal)
+    signed: list[bytes] = []
+
+    class Watched:
+        public_key = SECRET.public_key
+
+        def sign(self, message: bytes, *, domain: bytes) -> Any:
+            signed.append(message)
+            return SECRET.sign(message, domain=domain)
+
+    monkeypatch.setattr(own, "_secret", Watched())
+    store.fail_in = 0
+    before = own.signer
+    with pytest.raises(JournalFull):
+        own.vote(prepare())
+    assert (signed, own.signer) == ([], before)
+    journal.close()
+
+
+def test_a_report_survives_a_restart():
+    """Otherwise the member could lock in an attempt that its report has ended."""
+    store = MemoryStore()
+    with Journal(store) as journal:
+        member(journal).vote(lambda key, signer: report(key, signer, 1))
+    with Journal(store) as journal, pytest.raises(SettlementError) as caught:
+        member(journal).vote(lambda key, signer: lock(key, signer, prepared(HEAD, STATEMENT)))
+    assert caught.value.reason == "other-attempt"
+
+
+def test_a_member_never_goes_back():
+    later = replace(HEAD, epoch=1, root=STATEMENT.root)
+    store = MemoryStore()
+    with Journal(store) as journal:
+        own = member(journal)
+        own.vote(prepare())
+        own.follow(later)
+        own.vote(lambda key, signer: report(key, signer, 1))
+    with Journal(store) as journal:
+        with pytest.raises(ValueError, match="never goes back"):
+            member(journal)
+        assert member(journal, later).signer.ballot.attempt == 1
+        with pytest.raises(ValueError, match="another policy"):
+            DurableMember(KeyRing(journal), SECRET, later, b"\xab" * 32)
+
+
+def test_slots_are_places():
+    at = HEAD.attempt
+    same = {slot_of(at(Prepare, 0, bytes([i]) * 32)) for i in range(3)}
+    assert len(same) == 1
+    later = replace(HEAD, epoch=1)
+    others = [
+        STATEMENT,
+        HEAD.rotation(FOUR),
+        at(Prepare, 1, bytes(32)),
+        later.attempt(Prepare, 0, bytes(32)),
+        replace(HEAD, sequence=1).attempt(Prepare, 0, bytes(32)),
+    ]
+    assert len(same | {slot_of(other) for other in others}) == 6

@@ -1,0 +1,133 @@
+"""Files that are no journal, or not whole, or not to be written: each has its own error."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from protocols.journal import (
+    Journal,
+    JournalCorrupt,
+    JournalError,
+    JournalForeign,
+    JournalFull,
+    JournalMissing,
+    SqliteStore,
+)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A journal with two streams of ten entries."""
+    path = tmp_path / "a.journal"
+    with Journal.create(path) as journal:
+        journal.submit("a", [bytes([i]) * 1000 for i in range(10)], begin=True)
+        journal.submit("b", [bytes([i]) * 1000 for i in range(10)], begin=True, last=True)
+    return path
+
+
+def _change(path: Path, statement: str) -> None:
+    database = sqlite3.connect(path, isolation_level=None)
+    database.execute(statement)
+    database.close()
+
+
+def _overwrite(path: Path, at: int, data: bytes) -> None:
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(data)
+
+
+OTHERS: dict[str, tuple[Callable[[Path], object], type[JournalError]]] = {
+    "no file": (lambda path: path.unlink(), JournalMissing),
+    "a folder": (lambda path: (path.unlink(), path.mkdir()), JournalMissing),
+    "an empty file": (lambda path: path.write_bytes(b""), JournalCorrupt),
+    "text": (lambda path: path.write_text("not a database, but long enough" * 99), JournalCorrupt),
+    "the head of the file is gone": (lambda path: _overwrite(path, 0, bytes(100)), JournalCorrupt),
+    "the file was cut": (
+        lambda path: path.write_bytes(path.read_bytes()[:4096]),
+        JournalCorrupt,
+    ),
+    "another program's": (
+        lambda path: _change(path, "PRAGMA application_id = 1"),
+        JournalForeign,
+    ),
+    "a later schema": (lambda path: _change(path, "PRAGMA user_version = 2"), JournalForeign),
+    "no identifier": (lambda path: _change(path, "DELETE FROM about"), JournalCorrupt),
+}
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_no_other_file_is_taken_for_a_journal(case: str, path: Path):
+    """Nor does an empty journal take its place."""
+    change, error = OTHERS[case]
+    change(path)
+    before = path.read_bytes() if path.is_file() else None
+    with pytest.raises(error) as caught:
+        Journal.open(path).verify()
+    assert type(caught.value) is error
+    assert (path.read_bytes() if path.is_file() else None) == before
+
+
+def test_create_replaces_nothing(path: Path):
+    before = path.read_bytes()
+    with pytest.raises(FileExistsError, match="exists"):
+        Journal.create(path)
+    # Entries that a killed process left in the log of writes belong to the file that is gone.
+    path.rename(path.with_name("b.journal"))
+    path.with_name("a.journal-wal").write_bytes(b"left alone")
+    with pytest.raises(FileExistsError, match="wal"):
+        Journal.create(path)
+    assert path.with_name("b.journal").read_bytes() == before
+    assert sorted(p.name for p in path.parent.iterdir()) == ["a.journal-wal", "b.journal"]
+
+
+def _content(path: Path) -> object:
+    """All that a journal says; JournalError as soon as it finds damage."""
+    with Journal.open(path) as journal:
+        journal.verify()
+        return journal.id, journal.streams(), journal.read("a"), journal.read("b")
+
+
+def test_no_damage_is_read_as_content(path: Path):
+    """A flipped bit is found by SQLite or by a chain, or nothing depends on it."""
+    data, whole = path.read_bytes(), _content(path)
+    found = 0
+    for at in range(100, len(data), 1499):
+        _overwrite(path, at, bytes([data[at] ^ 1]))
+        try:
+            assert _content(path) == whole, at
+        except JournalError:
+            found += 1
+        path.write_bytes(data)
+    assert found > 10
+
+
+def test_a_full_disk_is_said_and_nothing_is_lost(path: Path):
+    store = SqliteStore.open(path)
+    ((pages,),) = store._db.execute("PRAGMA page_count").fetchall()
+    store._db.execute(f"PRAGMA max_page_count = {pages + 5}")
+    journal = Journal(store)
+    acknowledged = 10
+    with pytest.raises(JournalFull, match="disk is full"):
+        for _ in range(100):
+            journal.submit("a", [bytes(1000)]).result()
+            acknowledged += 1
+    journal.close()
+    assert acknowledged > 10
+    with Journal.open(path) as journal:
+        assert len(journal.read("a")[1]) == acknowledged
+        journal.submit("a", [b"room again"]).result()
+
+
+def test_a_copy_of_a_closed_journal_is_whole(path: Path):
+    copy = path.with_name("copy")
+    shutil.copy(path, copy)
+    assert not path.with_name("a.journal-wal").exists()
+    with Journal.open(copy) as journal:
+        journal.verify()
+        assert len(journal.read("a")[1]) == 10

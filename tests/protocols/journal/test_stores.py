@@ -1,0 +1,212 @@
+"""What a journal needs of any store, on each: in memory, on SQLite, on PostgreSQL."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from protocols.journal import (
+    AlreadyRecorded,
+    Entry,
+    Journal,
+    JournalBusy,
+    JournalClosed,
+    JournalCorrupt,
+    JournalFull,
+    SqliteStore,
+    Store,
+)
+from protocols.journal.store import MAX_BODY, NO_LINK
+from tests.helpers import postgres
+from tests.helpers.journals import FailingStore, MemoryStore
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[postgres.Server]:
+    if postgres.missing():
+        pytest.skip(f"PostgreSQL is not tested: {postgres.missing()}")
+    with postgres.Server.started(tmp_path_factory.mktemp("postgres")) as server:
+        yield server
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Store]:
+    """Opens one and the same store again and again."""
+    match request.param:
+        case "memory":
+            store = MemoryStore()
+            return lambda: store
+        case "sqlite":
+            SqliteStore.create(tmp_path / "a.journal").close()
+            return lambda: SqliteStore.open(tmp_path / "a.journal")
+        case _:
+            server: postgres.Server = request.getfixturevalue("server")
+            name = server.new_database()
+            return lambda: server.open(name)
+
+
+def test_what_was_acknowledged_is_there_after_a_restart(reopen: Callable[[], Store]):
+    with Journal(reopen()) as journal:
+        first = journal.submit("a/1", [b"one", b""], begin=True, result="done")
+        journal.submit("a/2", [bytes(300)], begin=True)
+        journal.submit("a/1", [b"\xff" * 5000])
+        journal.submit("b/1", [b"only"], begin=True, last=True)
+        assert first.result() == "done"
+        identity = journal.id
+    with Journal(reopen()) as journal:
+        assert journal.id == identity
+        assert journal.streams() == ["a/1", "a/2"]
+        assert journal.streams("a/1") == ["a/1"]
+        assert journal.read("a/1")[1] == [b"one", b"", b"\xff" * 5000]
+        assert journal.read("a/1", 2)[1] == [b"\xff" * 5000]
+        assert journal.read("b/1")[1] == [b"only"]
+        journal.submit("a/1", [b"end"], last=True).result()
+        journal.verify()
+    with Journal(reopen()) as journal:
+        assert journal.streams() == ["a/2"]
+        assert journal.read("a/1")[1][-1] == b"end"
+        with pytest.raises(ValueError, match="no stream"):
+            journal.read("a/3")
+
+
+def test_a_stream_begins_once(reopen: Callable[[], Store]):
+    """The others of the same transaction are recorded, and what follows in it is not."""
+    with Journal(reopen()) as journal:
+        journal.submit("a", [b"1"], begin=True, last=True)
+        journal.submit("b", [b"1"], begin=True).result()
+        with pytest.raises(AlreadyRecorded):
+            journal.submit("b", [b"2"], begin=True)
+    with Journal(reopen()) as journal:
+        again = journal.submit("a", [b"2"], begin=True)
+        more = [journal.submit("b", [bytes([i])]) for i in range(3)]
+        with pytest.raises(AlreadyRecorded):
+            again.result()
+        assert [future.result() for future in more] == [None] * 3
+        with pytest.raises(AlreadyRecorded):
+            journal.submit("a", [b"3"], begin=True).result()
+        assert journal.read("a")[1] == [b"1"]
+        assert len(journal.read("b")[1]) == 4
+
+
+def test_two_writers_never_share_a_stream(reopen: Callable[[], Store]):
+    """Where a lock is lost, as with a connection to a server, numbers still keep them apart."""
+    store = reopen()
+    first = Entry.after(NO_LINK, stream="a", number=0, last=False, body=b"0")
+    second = Entry.after(first.link, stream="a", number=1, last=False, body=b"1")
+    other = Entry.after(first.link, stream="a", number=1, last=False, body=b"another")
+    store.append([first, second])
+    with pytest.raises(JournalBusy):
+        store.append([other])
+    assert list(store.read("a")) == [first, second]
+    assert store.heads()["a"].link == second.link
+    store.close()
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_a_second_coordinator_is_refused(kind: str, tmp_path: Path, request: pytest.FixtureRequest):
+    if kind == "sqlite":
+        SqliteStore.create(tmp_path / "a.journal").close()
+        opened: Callable[[], Store] = lambda: SqliteStore.open(tmp_path / "a.journal")  # noqa: E731
+    else:
+        server: postgres.Server = request.getfixturevalue("server")
+        name = server.new_database()
+        opened = lambda: server.open(name)  # noqa: E731
+    first = opened()
+    with pytest.raises(JournalBusy, match="another coordinator"):
+        opened()
+    first.close()
+    opened().close()
+
+
+def test_many_acknowledgements_wait_for_one_flush():
+    """While the store writes, submissions collect: the next transaction takes them all."""
+    go, store = threading.Event(), MemoryStore()
+    plain = store.append
+    store.append = lambda entries: (go.wait(10), plain(entries))[1]
+    journal = Journal(store)
+    futures = [journal.submit(f"s/{i}", [b"x"], begin=True) for i in range(100)]
+    assert not any(future.done() for future in futures)
+    go.set()
+    for future in futures:
+        future.result()
+    assert journal.commits <= 2
+    journal.close()
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_nothing_is_acknowledged_after_a_write_has_failed(stored: bool):
+    store = FailingStore(fail_in=1, stored=stored)
+    journal = Journal(store)
+    journal.submit("a", [b"0"], begin=True).result()
+    lost = journal.submit("a", [b"1"])
+    with pytest.raises(JournalFull):
+        lost.result()
+    for attempt in (
+        lambda: journal.submit("a", [b"2"]),
+        lambda: journal.read("a"),
+        journal.flush,
+    ):
+        with pytest.raises(JournalClosed, match="open the journal again"):
+            attempt()
+    journal.close()
+    with Journal(store) as again:
+        assert again.read("a")[1] == [b"0", b"1"][: 1 + stored]
+    with pytest.raises(JournalClosed):
+        again.submit("a", [b"2"])
+
+
+def test_a_future_cannot_be_cancelled():
+    """Otherwise the thread that writes would stumble over it."""
+    with Journal(MemoryStore()) as journal:
+        future = journal.submit("a", [b"0"], begin=True)
+        assert not future.cancel()
+        future.result()
+
+
+def _changed(entry: Entry, **change: object) -> Entry:
+    fields = {n: getattr(entry, n) for n in ("stream", "number", "last", "link", "body")}
+    return Entry(**{**fields, **change})  # type: ignore[arg-type]
+
+
+DAMAGE: dict[str, Callable[[list[Entry]], object]] = {
+    "an entry is changed": lambda e: e.__setitem__(1, _changed(e[1], body=b"another")),
+    "an entry is missing": lambda e: e.pop(1),
+    "the first is missing": lambda e: e.pop(0),
+    "two are exchanged": lambda e: e.__setitem__(slice(1, 3), [e[2], e[1]]),
+    "one is there twice": lambda e: e.insert(1, e[1]),
+    "a link is changed": lambda e: e.__setitem__(2, _changed(e[2], link=bytes(32))),
+    "the end is missing": lambda e: e.pop(),
+    "an entry is made the last": lambda e: e.__setitem__(1, _changed(e[1], last=True)),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("ended", [False, True])
+def test_damage_is_found_when_a_stream_is_read(damage: str, ended: bool):
+    store = MemoryStore()
+    journal = Journal(store)
+    journal.submit("a", [b"0", b"1", b"2", b"3"], begin=True, last=ended).result()
+    DAMAGE[damage](store.entries["a"])
+    for read in (lambda: journal.read("a"), journal.verify):
+        with pytest.raises(JournalCorrupt, match="restore a copy"):
+            read()
+    journal.close()
+
+
+def test_callers_mistakes_harm_nothing():
+    with Journal(MemoryStore()) as journal:
+        for name, bodies, begin in (
+            ("a", [b"0"], False),
+            ("a", [], True),
+            ("", [b"0"], True),
+            ("ä", [b"0"], True),
+            ("a" * 201, [b"0"], True),
+            ("a", [bytes(MAX_BODY + 1)], True),
+        ):
+            with pytest.raises(ValueError, match=r"stream|entry|bytes"):
+                journal.submit(name, bodies, begin=begin)
+        journal.submit("a", [b"0"], begin=True).result()
+        assert journal.read("a")[1] == [b"0"]
