@@ -5,8 +5,8 @@
     sqlite     SqliteStore: a file, by the standard library
     log        Journal: streams, group commit; acknowledged means on disk
     codec      Codec: bytes of a protocol's events, states and effects, from their types
-    runs       Machine, Recorded: a state is the fold of its events; effects are tasks with an id
-    machines   REPLICATED: the protocols, a line each
+    machines   Machine: a protocol with its codecs; REPLICATED
+    runs       Recorded: a state is the fold of its events; effects are tasks with an id
     keys       KeyRing, SigningRecord: owners and retirement of keys, what a key has signed
     member     DurableMember: a settlement member that signs nothing that it has not stored
 
@@ -35,9 +35,9 @@ from protocols.journal.errors import (
 )
 from protocols.journal.keys import KeyRing, OwnedKey, SigningRecord
 from protocols.journal.log import Journal
-from protocols.journal.machines import REPLICATED
+from protocols.journal.machines import REPLICATED, Machine
 from protocols.journal.member import DurableMember, slot_of
-from protocols.journal.runs import Machine, Recorded, Task
+from protocols.journal.runs import Recorded, Task
 from protocols.journal.sqlite import SqliteStore
 from protocols.journal.store import Entry, Store, StreamHead
 

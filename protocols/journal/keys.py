@@ -61,7 +61,11 @@ class OwnedKey:
 
 
 class KeyRing:
-    """The keys of a journal. Make one for each journal."""
+    """The keys of a journal.
+
+    Make one for each journal: where there are two, one that does not know what the other wrote
+    writes nothing more, and so signs nothing more (`JournalBusy`).
+    """
 
     def __init__(self, journal: Journal):
         """Read the keys that the journal names."""
@@ -69,9 +73,11 @@ class KeyRing:
         self._active: dict[bytes, OwnedKey] = {}
         self._retired: set[bytes] = set()
         self._records: dict[bytes, SigningRecord] = {}
+        self._known = 0
         if journal.head(_KEYS) is not None:
             for body in journal.read(_KEYS)[1]:
                 self._replay(_fields(_KEYS, body))
+                self._known += 1
 
     def _replay(self, wire: Any) -> None:
         match wire:
@@ -134,6 +140,10 @@ class KeyRing:
             del self._active[key]
             self._retired.add(key)
             self._records.pop(key, None)
+            # Its record ends, or can never begin: whoever still holds it signs nothing more.
+            stream, body = _signed(key), encoding.encode(["retired", 1, key])
+            begin = self._journal.head(stream) is None
+            self._journal.submit(stream, [body], begin=begin, last=True).result()
 
     def require(self, key: bytes) -> OwnedKey:
         """The key, if it is in use. Raises KeyRefused if it is retired or unknown."""
@@ -156,8 +166,9 @@ class KeyRing:
         return self._active[key]
 
     def _record(self, body: list[Any]) -> None:
-        begin = self._journal.head(_KEYS) is None
-        self._journal.submit(_KEYS, [encoding.encode(body)], begin=begin).result()
+        begin = not self._known
+        self._journal.submit(_KEYS, [encoding.encode(body)], begin=begin, at=self._known).result()
+        self._known += 1
 
 
 class SigningRecord:
@@ -165,18 +176,20 @@ class SigningRecord:
 
     Attributes:
       key: identifier of the key.
+      turn: held by whoever reads the memory, decides, and asks for permission.
       memory: what the holder stored with its last statement; None before the first.
     """
 
     def __init__(self, journal: Journal, keys: KeyRing, key: bytes):
         """Read what the key has signed."""
-        self.key, self.memory = key, None
-        self._journal, self._keys, self._turn = journal, keys, threading.Lock()
-        self._stream = f"signed/{key.hex()}"
+        self.key, self.memory, self.turn = key, None, threading.RLock()
+        self._journal, self._keys, self._stream = journal, keys, _signed(key)
         self._slots: dict[bytes, bytes] = {}
+        self._known = 0
         if journal.head(self._stream) is not None:
             for body in journal.read(self._stream)[1]:
                 self._replay(_fields(self._stream, body))
+                self._known += 1
 
     key: bytes
     memory: bytes | None
@@ -192,7 +205,7 @@ class SigningRecord:
 
     def signed(self, slot: bytes) -> bytes | None:
         """Digest of the statement that the key signed for a slot, or may have; None for none."""
-        with self._turn:
+        with self.turn:
             return self._slots.get(slot)
 
     def permit(self, slot: bytes, statement: bytes, *, memory: bytes | None = None) -> None:
@@ -207,19 +220,25 @@ class SigningRecord:
         Raises:
           AlreadySigned: another statement was signed for this slot.
           KeyRefused: the key is retired.
+          JournalBusy: another `KeyRing` of this journal wrote.
         """
         digest = _digest(statement)
-        with self._turn:
+        with self.turn:
             self._keys.require(self.key)
             before = self._slots.get(slot)
             if before not in (None, digest):
                 raise AlreadySigned(key=self.key, slot=slot, expected=before, found=digest)
             if before is None or memory not in (None, self.memory):
                 body = encoding.encode(["signed", 1, slot, statement, memory])
-                begin = self._journal.head(self._stream) is None
-                self._journal.submit(self._stream, [body], begin=begin).result()
+                begin, at = not self._known, self._known
+                self._journal.submit(self._stream, [body], begin=begin, at=at).result()
+                self._known += 1
                 self._slots[slot] = digest
                 self.memory = self.memory if memory is None else memory
+
+
+def _signed(key: bytes) -> str:
+    return f"signed/{key.hex()}"
 
 
 def _digest(statement: bytes) -> bytes:

@@ -24,12 +24,13 @@ from typing import Any, Final, Self, TypeVar, cast
 
 from protocols.journal.errors import (
     AlreadyRecorded,
+    JournalBusy,
     JournalClosed,
     JournalCorrupt,
     JournalError,
 )
 from protocols.journal.sqlite import SqliteStore
-from protocols.journal.store import MAX_STREAM, NO_LINK, Entry, Store, StreamHead
+from protocols.journal.store import MAX_STREAM, NO_LINK, Entry, Store, StreamHead, link_of
 
 T = TypeVar("T")
 
@@ -85,6 +86,7 @@ class Journal:
         *,
         begin: bool = False,
         last: bool = False,
+        at: int | None = None,
         result: T = None,
     ) -> Future[T]:
         """Append entries to a stream.
@@ -94,6 +96,8 @@ class Journal:
           bodies: contents of the entries, at least one; either all become durable or none.
           begin: whether the first of them begins the stream.
           last: whether the last of them ends it.
+          at: the number that the first of them must get, so that who knows the stream to be shorter
+            or longer than it is writes nothing; None for whatever comes next.
           result: what the future returns.
 
         Returns:
@@ -103,6 +107,7 @@ class Journal:
 
         Raises:
           AlreadyRecorded: `begin`, and the stream is open.
+          JournalBusy: the next entry has another number than `at`.
           JournalClosed: the journal is closed, or an earlier write failed.
           ValueError: no such stream is open, or a name or body that is too large.
         """
@@ -115,11 +120,16 @@ class Journal:
         with self._lock:
             self._require_open()
             head = self._heads.get(stream)
+            length, link = (0, NO_LINK) if head is None else (head.length, head.link)
+            if at is not None and at != length:
+                raise JournalBusy(
+                    f"{at} entries of stream {stream} are known to the writer, and it has {length} "
+                    "(0 if it has ended): another object of this process wrote; use that one"
+                )
             if begin and (head is not None or stream in self._refused):
                 raise AlreadyRecorded(stream)
             if not begin and head is None:
                 raise ValueError(f"no stream {stream!r} is open: begin it, or it has ended")
-            length, link = (0, NO_LINK) if head is None else (head.length, head.link)
             entries: list[Entry] = []
             for i, body in enumerate(bodies):
                 ends = last and i == len(bodies) - 1
@@ -261,8 +271,8 @@ def _verified(
     """Contents of entries whose chain leads from a link to the end of their stream."""
     number, ended = first, False
     for entry in entries:
-        own = Entry.after(link, stream=stream, number=number, last=entry.last, body=entry.body)
-        if entry != own or ended:
+        own = link_of(link, stream=stream, number=number, last=entry.last, body=entry.body)
+        if (entry.number, entry.link) != (number, own) or ended:
             raise JournalCorrupt(
                 f"entry {number} of stream {stream} is missing, or is not the one that was "
                 "written: restore a copy"

@@ -13,7 +13,6 @@ statement for one place independently of each other.
 from __future__ import annotations
 
 import functools
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -74,18 +73,23 @@ class DurableMember:
           ValueError: the head is of another contract, or earlier than the stored one, or the
             member signed under another policy at this head.
         """
-        self._secret, self._turn = secret, threading.Lock()
-        self._record = keys.record(secret.public_key.encoded)
-        memory = self._record.memory
-        self.signer = (
-            Signer(head=head, policy=policy) if memory is None else Signer.decode(memory, head)
-        )
+        self._secret, self._record = secret, keys.record(secret.public_key.encoded)
+        self._memory: bytes | None = None
+        with self._record.turn:
+            self.signer = Signer(head=head, policy=policy)
+            self._remember()
         if self.signer.policy != policy:
             raise ValueError("the stored memory is of another policy: take a new key for this one")
 
+    def _remember(self) -> None:
+        """Take over what another object for the same key has stored meanwhile."""
+        memory = self._record.memory
+        if memory is not None and memory != self._memory:
+            self.signer, self._memory = Signer.decode(memory, self.signer.head), memory
+
     def follow(self, head: Head) -> None:
         """Go on to a later head of the chain. Raises as `Signer.follow`."""
-        with self._turn:
+        with self._record.turn:
             self.signer = self.signer.follow(head)
 
     def vote(self, step: Callable[[MemberKey, Signer], tuple[Any, ...]]) -> Vote[Any]:
@@ -103,11 +107,13 @@ class DurableMember:
           KeyRefused: the key is retired. Nothing is signed.
           SettlementError and others: as the function. Nothing is signed.
         """
-        with self._turn:
+        with self._record.turn:
+            self._remember()
             signer, vote, *_ = step(_Unsigned(self._secret.public_key), self.signer)
             statement: Statement = vote.statement
-            self._record.permit(slot_of(statement), statement.message, memory=signer.encode())
-            self.signer = signer
+            memory = signer.encode()
+            self._record.permit(slot_of(statement), statement.message, memory=memory)
+            self.signer, self._memory = signer, memory
             signature = self._secret.sign(statement.message, domain=statement.DOMAIN)
             return replace(vote, signature=signature)
 

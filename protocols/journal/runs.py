@@ -27,14 +27,15 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, Final, Generic, Self, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, Generic, Self, TypeVar
 
-from protocols.journal.codec import MAX_ITEMS, Codec
+from protocols.journal.codec import MAX_ITEMS
 from protocols.journal.errors import JournalCorrupt, JournalForeign
 from protocols.journal.log import Journal
+from protocols.journal.machines import Machine, describe
 from protocols.journal.store import MAX_BODY, NO_LINK
 from verifiable import encoding
 from verifiable.encoding import tagged_hash
@@ -43,75 +44,6 @@ from verifiable.errors import MalformedEncoding
 S = TypeVar("S")
 E = TypeVar("E")
 F = TypeVar("F")
-
-_PLAIN: Final = (type(None), bool, int, float, bytes, str)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Machine(Generic[S, E, F]):
-    """A protocol as a journal sees it: its step function, and the codecs of its values.
-
-    Attributes:
-      name: first part of the names of its streams.
-      version: of its step function. Raise it with every change of what `step` does: a stream is
-        folded by the version that began it, or not at all.
-      step: from a state and an event to the next state and its effects.
-      codec: of everything that is recorded.
-      ended: whether a state is final.
-      given: type of what each process is given anew, such as rules; None for nothing.
-      silent: types of effects that are handed out once and need no confirmation.
-    """
-
-    name: str
-    version: int
-    step: Callable[[S, E], tuple[S, tuple[F, ...]]]
-    codec: Mapping[str, Codec]
-    ended: Callable[[S], bool]
-    given: type | None
-    silent: tuple[type, ...]
-
-    @classmethod
-    def of(
-        cls,
-        name: str,
-        version: int,
-        step: Callable[[S, E], tuple[S, tuple[F, ...]]],
-        *,
-        event: Any,
-        state: Any,
-        effect: Any,
-        ended: Callable[[S], bool],
-        given: type | None = None,
-        silent: tuple[type, ...] = (),
-    ) -> Machine[S, E, F]:
-        """The machine of a protocol, with the codecs that follow from its types.
-
-        Args:
-          name, version, step, ended, given, silent: as the attributes.
-          event: a dataclass or a union of some.
-          state: a dataclass with a field `now`.
-          effect: a dataclass or a union of some.
-
-        Raises:
-          TypeError: a field has a type that has no bytes and is not given.
-        """
-        without = () if given is None else (given,)
-        kinds = {"state": state, "event": event, "effect": effect}
-        codec = {key: Codec.of(kind, given=without) for key, kind in kinds.items()}
-        return cls(
-            name=name,
-            version=version,
-            step=step,
-            codec=codec,
-            ended=ended,
-            given=given,
-            silent=silent,
-        )
-
-    @property
-    def fingerprint(self) -> bytes:
-        """32-byte hash of the schemas of states, events and effects."""
-        return tagged_hash("journal machine", *(codec.fingerprint for codec in self.codec.values()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,12 +102,16 @@ class Recorded(Generic[S, E, F]):
 
         Raises:
           AlreadyRecorded: the name is in use.
+          ValueError: the state holds other rules than those given.
         """
         self = cls(journal, machine, name, given)
         self.state, effects = transition
+        wire = machine.codec["state"].wire(self.state)
+        if machine.codec["state"].value(wire, self._given) != self.state:
+            raise ValueError("the first state holds other rules than those given")
         body = [
             *self._header(),
-            machine.codec["state"].wire(self.state),
+            wire,
             [machine.codec["effect"].wire(effect) for effect in effects],
         ]
         with self._turn:
@@ -241,14 +177,15 @@ class Recorded(Generic[S, E, F]):
 
         Raises:
           JournalClosed: the journal is closed or failed; the event is not taken.
+          JournalBusy: another object in this process records the same job.
           TypeError: not an event of the protocol.
         """
         with self._turn:
+            body = ["event", self._machine.codec["event"].wire(event)]
             state, effects = self._machine.step(self.state, event)
             tasks = [e for e in effects if not isinstance(e, self._machine.silent)]
             if not tasks and _unchanged(self.state, state):
                 return self._afterwards(tuple(Task(id=None, effect=e) for e in effects))
-            body = ["event", self._machine.codec["event"].wire(event)]
             before, self.state = self.state, state
             try:
                 return self._submit(body, effects)
@@ -276,12 +213,17 @@ class Recorded(Generic[S, E, F]):
                 raise
 
     def snapshot(self) -> Future[None]:
-        """Record the state, so that `resume` folds only what comes after."""
+        """Record the state, so that `resume` folds only what comes after.
+
+        Does nothing if the stream has ended, or if the state is larger than an entry may be.
+        """
         with self._turn:
             head = self._journal.head(self.stream)
             if head is None:
                 return self._afterwards(None)
             body = encoding.encode(self._picture(head.link))
+            if len(body) > MAX_BODY:
+                return self._afterwards(None)
             begin = self._journal.head(self._snapshots) is None
             return self._journal.submit(self._snapshots, [body], begin=begin)
 
@@ -325,7 +267,12 @@ class Recorded(Generic[S, E, F]):
         """Record an entry; it is the last if the state is final and nothing is pending."""
         last = self._machine.ended(self.state) and not self._pending
         future = self._journal.submit(
-            self.stream, [encoding.encode(body)], begin=begin, last=last, result=result
+            self.stream,
+            [encoding.encode(body)],
+            begin=begin,
+            last=last,
+            at=self._number,
+            result=result,
         )
         self._number, self._durable = self._number + 1, future
         if last and self._journal.head(self._snapshots) is not None:
@@ -408,28 +355,6 @@ class Recorded(Generic[S, E, F]):
                     f"{self.stream} was recorded with another {name}: {shown[0]}, and this is "
                     f"{shown[1]}; finish it with the release and the rules that began it"
                 )
-
-
-def describe(value: Any) -> bytes:
-    """32-byte hash of rules: of their types, numbers and texts, and the names of functions.
-
-    Two rules with one description may still differ in what a function does, or in a value that is
-    no dataclass: name those by another function when you change them.
-    """
-    return tagged_hash("journal rules", encoding.encode(_description(value)))
-
-
-def _description(value: Any) -> Any:
-    if type(value) in _PLAIN:
-        return value if type(value) is not float else repr(value)
-    if isinstance(value, tuple):
-        return [_description(item) for item in value]
-    kind = type(value)
-    if is_dataclass(value):
-        parts = [[f.name, _description(getattr(value, f.name))] for f in fields(value) if f.compare]
-        return [f"{kind.__module__}.{kind.__qualname__}", *parts]
-    named = value if hasattr(value, "__qualname__") else kind
-    return f"{named.__module__}.{named.__qualname__}"
 
 
 def _unchanged(before: Any, after: Any) -> bool:

@@ -3,8 +3,10 @@
 The database is in WAL mode with `synchronous=FULL`: a commit returns after the log of writes is on
 disk, so what was acknowledged survives the end of the process and a loss of power. The connection
 holds an exclusive lock as long as it is open, which the operating system releases if the process
-is killed. `create` builds the file under another name and links it into place, so a file with the
-name is complete; `open` never makes one. Schema: specs/journal.md.
+is killed. (A process that has a journal open must not fork: its child would drop the lock.)
+
+`create` builds the file under another name and links it into place, so a file with the name is
+complete; `open` never makes one. Schema: specs/journal.md.
 """
 
 from __future__ import annotations

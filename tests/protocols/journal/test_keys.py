@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from protocols.journal import (
+    AlreadyRecorded,
     AlreadySigned,
     DurableMember,
     Journal,
+    JournalBusy,
     JournalClosed,
     JournalCorrupt,
     JournalFull,
@@ -202,6 +204,49 @@ def test_the_slot_refuses_what_a_memory_that_was_lost_would_allow():
         with pytest.raises(AlreadySigned):
             own.vote(prepare(OTHER_STATEMENT, OTHER_RECORDS))
         assert own.signer == Signer(head=HEAD, policy=POLICY)
+
+
+def test_a_second_ring_that_knows_less_signs_nothing():
+    with Journal(MemoryStore()) as journal:
+        one, two = KeyRing(journal), KeyRing(journal)
+        one.take(KEY, owner="a")
+        with pytest.raises(JournalBusy):
+            two.take(KEY, owner="b")
+        two, three = KeyRing(journal), KeyRing(journal)
+        one.record(KEY).permit(SLOT, b"first")
+        # A ring reads a record when it is asked for: that of `three` stands as it was before.
+        early = three.record(KEY)
+        one.record(KEY).permit(b"\x02" * 32, b"second")
+        with pytest.raises(JournalBusy):
+            early.permit(b"\x02" * 32, b"another")
+        with pytest.raises(AlreadySigned):
+            two.record(KEY).permit(SLOT, b"another")
+        one.retire(KEY)
+        for ring in (two, three):
+            with pytest.raises(JournalBusy):
+                ring.record(KEY).permit(b"\x03" * 32, b"third")
+
+
+def test_a_key_that_never_signed_signs_nothing_once_retired():
+    with Journal(MemoryStore()) as journal:
+        KeyRing(journal).take(KEY, owner="a")
+        one, two = KeyRing(journal), KeyRing(journal)
+        record = two.record(KEY)
+        one.retire(KEY)
+        with pytest.raises(AlreadyRecorded):
+            record.permit(SLOT, b"first")
+
+
+def test_two_objects_for_one_member_share_its_memory():
+    """The second would otherwise lock in an attempt that the first has reported as over."""
+    with Journal(MemoryStore()) as journal:
+        keys = KeyRing(journal)
+        keys.take(NAME, owner="settlement")
+        one, two = (DurableMember(keys, SECRET, HEAD, POLICY) for _ in range(2))
+        one.vote(lambda key, signer: report(key, signer, 1))
+        with pytest.raises(SettlementError) as caught:
+            two.vote(lambda key, signer: lock(key, signer, prepared(HEAD, STATEMENT)))
+        assert caught.value.reason == "other-attempt"
 
 
 def test_a_member_that_failed_to_store_does_not_sign(monkeypatch: pytest.MonkeyPatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from protocols.journal import (
     REPLICATED,
     AlreadyRecorded,
     Journal,
+    JournalBusy,
     JournalClosed,
     JournalCorrupt,
     JournalForeign,
@@ -30,7 +32,7 @@ from protocols.journal import (
     Machine,
     Recorded,
 )
-from protocols.journal.runs import describe
+from protocols.journal.machines import describe
 from protocols.replicated import (
     Audited,
     Conclude,
@@ -206,7 +208,7 @@ class Crashes(RuleBasedStateMachine):
 
 def test_a_crash_anywhere_loses_and_doubles_nothing():
     run_state_machine_as_test(
-        Crashes, settings=settings(max_examples=40, stateful_step_count=15, deadline=None)
+        Crashes, settings=settings(max_examples=20, stateful_step_count=15, deadline=None)
     )
 
 
@@ -220,6 +222,43 @@ def test_effects_wait_until_their_event_is_durable():
     for future in (taken, again):
         with pytest.raises(JournalFull):
             future.result()
+    journal.close()
+
+
+def test_two_objects_never_record_one_job():
+    journal, recorded = begin(MemoryStore())
+    other = Recorded.resume(journal, REPLICATED, NAME, RULES)
+    recorded.feed(Tick(at=recorded.state.deadline)).result()
+    before = other.state
+    with pytest.raises(JournalBusy):
+        other.feed(Received(at=NOW, message=signed(answer(WORKERS[0]).commit)))
+    assert other.state == before
+    assert other.pending
+    journal.close()
+
+
+def test_what_is_no_event_changes_nothing():
+    journal, recorded = begin(MemoryStore())
+    with pytest.raises(TypeError):
+        recorded.feed(RULES)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="other rules"):
+        Recorded.begin(journal, REPLICATED, "x", first(), rules(ADAPTIVE))
+    assert recorded.state == first()[0]
+    journal.close()
+
+
+def test_a_state_that_is_too_large_has_no_snapshot():
+    """Workers choose the size of their answers: that must not raise."""
+    store = MemoryStore()
+    journal, recorded = begin(store)
+    values = {w: bytes([i]) * 1_000_000 for i, w in enumerate(WORKERS[:3])}
+    for worker, value in values.items():
+        recorded.feed(Received(at=NOW, message=signed(answer(worker, value).commit)))
+    for worker, value in values.items():
+        recorded.feed(Received(at=NOW, message=signed(answer(worker, value))))
+    recorded.snapshot().result()
+    assert f"snapshot/{STREAM}" not in store.entries
+    assert Recorded.resume(journal, REPLICATED, NAME, RULES).state == recorded.state
     journal.close()
 
 
@@ -295,15 +334,29 @@ def test_a_stream_is_folded_by_what_began_it(case: str, snapshot: bool):
     journal.close()
 
 
+class Plain:
+    """Rules that are no dataclass."""
+
+    def __init__(self, size: int):
+        self.size = size
+
+    def decides(self) -> int:
+        return self.size
+
+
 def test_rules_are_described_by_all_that_they_hold():
-    made = [
+    made: list[Any] = [
         RULES,
         rules(ADAPTIVE),
         metric(3),
         rules(FixedSize(bad=0.1, size=3), agreement=TOLERANCE),
+        *(1, "1", 1.0, True, b"1", None, (1,), [1], {1: 2}, {2: 1}, frozenset({1}), 2**70),
+        *(Verdict.ACCEPT, Verdict.REJECT, Plain(1), Plain(2), Plain(1).decides, Plain(2).decides),
+        *(functools.partial(rules, 1), functools.partial(rules, 2), rules, metric, Plain),
     ]
-    assert len({describe(rule) for rule in made}) == len(made)
+    assert len({describe(each) for each in made}) == len(made)
     assert describe(rules(FixedSize(bad=0.1, size=3))) == describe(RULES)
+    assert describe({1: 2, 3: 4}) == describe({3: 4, 1: 2})
 
 
 def test_a_snapshot_that_is_not_its_events_is_refused():
