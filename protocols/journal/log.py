@@ -54,6 +54,7 @@ class Journal:
         self._heads = dict(store.heads())
         self._waiting: deque[tuple[Sequence[Entry], Future[Any], Any]] = deque()
         self._refused: set[str] = set()
+        self._ending: set[str] = set()  # their last entries are not stored yet: `append` knows not
         self._failure: BaseException | None = None
         self._closing, self._idle = False, True
         self._writer = threading.Thread(target=self._write, name="journal", daemon=True)
@@ -126,7 +127,7 @@ class Journal:
                     f"{at} entries of stream {stream} are known to the writer, and it has {length} "
                     "(0 if it has ended): another object of this process wrote; use that one"
                 )
-            if begin and (head is not None or stream in self._refused):
+            if begin and (head or stream in self._refused or stream in self._ending):
                 raise AlreadyRecorded(stream)
             if not begin and head is None:
                 raise ValueError(f"no stream {stream!r} is open: begin it, or it has ended")
@@ -138,6 +139,7 @@ class Journal:
                 link = entry.link
             if last:
                 self._heads.pop(stream, None)
+                self._ending.add(stream)
             else:
                 self._heads[stream] = StreamHead(length=length + len(bodies), link=link)
             self._waiting.append((entries, future, result))
@@ -241,6 +243,7 @@ class Journal:
         self.commits += bool(entries)
         with self._lock:
             self._refused |= refused
+            self._ending -= {e.stream for e in entries if e.last}
             for stream in refused:
                 self._heads.pop(stream, None)
         for part, future, result in batch:

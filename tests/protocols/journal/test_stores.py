@@ -76,6 +76,8 @@ def test_a_stream_begins_once(reopen: Callable[[], Store]):
     """The others of the same transaction are recorded, and what follows in it is not."""
     with Journal(reopen()) as journal:
         journal.submit("a", [b"1"], begin=True, last=True)
+        with pytest.raises(AlreadyRecorded):
+            journal.submit("a", [b"2"], begin=True)
         journal.submit("b", [b"1"], begin=True).result()
         with pytest.raises(AlreadyRecorded):
             journal.submit("b", [b"2"], begin=True)
