@@ -2,8 +2,8 @@
 
     python examples/coordinator.py
 
-The network, storage and identities of a real service are left out; `protocols` has signed messages
-and votes.
+The network, storage and identities of a real service are left out; `protocols` has signed messages,
+votes, and a durable record (`protocols.journal`).
 """
 
 from __future__ import annotations
