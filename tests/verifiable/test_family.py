@@ -202,6 +202,12 @@ def test_a_block_from_another_place_never_passes(start: tuple[int, ...]):
             verified(tokens(LENGTHS[0]), held=wrong)
 
 
+def test_a_member_takes_its_part_of_a_key_under_jit():
+    short = family().members[0]
+    found = jax.eval_shape(lambda k: family().member_key(k, short).arrays, key())
+    assert found == short.compiled_setup.layout.arrays
+
+
 def test_a_key_that_lacks_an_array_is_refused():
     arrays = dict(key().arrays)
     del arrays[next(name for name in arrays if name.startswith("projected/"))]

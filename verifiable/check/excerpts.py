@@ -52,7 +52,7 @@ def restored(
 ) -> dict[str, Stored]:
     """The arrays of a member, excerpts cut out; without those that the key lacks.
 
-    Nothing is compiled: blocks are cut by numpy.
+    Nothing is compiled: blocks are cut by numpy, or under `jit` as part of what is compiled.
 
     Args:
       header: of the key of the family.
@@ -64,7 +64,7 @@ def restored(
         if e.name in wanted and e.whole in arrays:
             shape = wanted[e.name].shape
             block = tuple(slice(i, i + n) for i, n in zip(e.start, shape, strict=False))
-            held[e.name] = np.asarray(arrays[e.whole])[block]
+            held[e.name] = _concrete(arrays[e.whole])[block]
     return held
 
 
@@ -82,6 +82,14 @@ def _start(part: Stored, whole: Stored) -> tuple[int, ...] | None:
         if np.array_equal(a, block):
             return start
     return None
+
+
+def _concrete(x: Stored) -> Stored:
+    """The array of numpy, whose blocks are cut without compilation; a tracer as it is."""
+    try:
+        return np.asarray(x)
+    except jax.errors.TracerArrayConversionError:
+        return x
 
 
 def _bytes(x: Stored) -> Bytes:
