@@ -140,6 +140,7 @@ def compile_family(
     policy: Policy = policies.DEFAULT,
     strategy: Strategy | None = None,
     self_test: bool = True,
+    cuts: bool = False,
 ) -> Family:
     """Compile `fn(params, *inputs)` for several shapes of its inputs, with one key for all.
 
@@ -150,6 +151,7 @@ def compile_family(
       policy: as of `compile`; the same for all members.
       strategy: as of `compile`.
       self_test: as of `compile`.
+      cuts: as of `compile`.
 
     Raises:
       TypeError: as `compile`, or the inputs of a member are not a tuple.
@@ -165,7 +167,15 @@ def compile_family(
             )
     members: list[Program] = []
     for inputs in shapes:
-        made = compile(fn, params, *inputs, policy=policy, strategy=strategy, self_test=self_test)
+        made = compile(
+            fn,
+            params,
+            *inputs,
+            policy=policy,
+            strategy=strategy,
+            self_test=self_test,
+            cuts=cuts,
+        )
         if any(_same(m.inputs, made.inputs) for m in members):
             raise ValueError(f"two members have the same inputs, {_shapes(made.inputs)}")
         members.append(made)

@@ -29,16 +29,17 @@ import jax
 from verifiable import policy as policies
 from verifiable import trace as traces
 from verifiable.challenge import Challenge
-from verifiable.check import calibration, corridor, describe, program_id, schedule, tables
+from verifiable.check import calibration, corridor, describe, program_id, schedule
+from verifiable.check import cuts as cutting
 from verifiable.check import execute as prover
 from verifiable.check.compiled import CheckArguments, CompiledCheck, CompiledSetup
 from verifiable.check.corridor import Answer
+from verifiable.check.partial.audit import Auditable
 from verifiable.check.receive import Problem, ReceivedArrays, misnamed, receive, uncommitted
 from verifiable.check.replay import Findings
 from verifiable.check.schedule import Strategy
 from verifiable.check.settings import neutral, require_threads
 from verifiable.check.setup import make_key
-from verifiable.check.specification import Specification
 from verifiable.check.trees import RootMemory, abstract, parameter_root
 from verifiable.check.verdict import judge, refuse
 from verifiable.check.warn import warned
@@ -56,7 +57,7 @@ _roots = RootMemory()
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Program(Specification):
+class Program(Auditable):
     """A function, compiled into execution and check. Made by `compile`.
 
     Attributes:
@@ -345,6 +346,7 @@ def compile(
     policy: Policy = policies.DEFAULT,
     strategy: Strategy | None = None,
     self_test: bool = True,
+    cuts: bool = False,
 ) -> Program:
     """Compile `fn(params, *inputs)` into a pair of execution and check.
 
@@ -356,6 +358,7 @@ def compile(
       policy: tolerances and limits.
       strategy: how to compile the check, such as `Program.tune` found; by default, what suits most.
       self_test: whether the first `setup` tests the compiled check, on a random run op by op.
+      cuts: whether scans commit to their carries too, so that audits open less (`check.cuts`).
 
     Raises:
       TypeError: `fn` is not callable, a leaf is not an array, or a primitive has no canonical form.
@@ -372,7 +375,7 @@ def compile(
     params, inputs = abstract("params", params), abstract("inputs", inputs)
     function, y = flatten.trace(fn, params, *inputs)
     known = len(function.constants) + len(jax.tree.leaves(params))
-    found = tables.analyse(function, known, policy.draws)
+    found = cutting.analyse(function, known, policy.draws, cuts=cuts)
     compiled = Program(
         policy=policy,
         params=params,

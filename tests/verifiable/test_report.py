@@ -18,6 +18,7 @@ from verifiable.report import (
     ClaimResult,
     Corridor,
     Coverage,
+    Detection,
     Report,
     Result,
     Verdict,
@@ -251,3 +252,19 @@ def test_html_escapes_everything():
     assert text.count("&lt;script&gt;") == 6
     assert "#cf222e" in text
     assert "#1a7f37" in report(verdict=Verdict.ACCEPT, reason="ok")._repr_html_()
+
+
+def test_detection_is_that_of_a_draw_without_replacement():
+    for layers, audited in ((30, 1), (30, 4), (4, 4)):
+        found = Detection(layers=layers, audited=audited)
+        assert found.choosing == audited / layers
+        assert found.lazy(1 / layers) == pytest.approx(found.choosing)
+        for wrong in range(1, layers + 1):
+            missed = math.prod(max(layers - wrong - i, 0) / (layers - i) for i in range(audited))
+            assert found.lazy(wrong / layers) == pytest.approx(1 - missed)
+    for layers, audited in ((0, 0), (3, 0), (3, 4)):
+        with pytest.raises(ValueError, match="audited layers"):
+            Detection(layers=layers, audited=audited)
+    for share in (0.0, 1.5):
+        with pytest.raises(ValueError, match="share"):
+            Detection(layers=3, audited=1).lazy(share)

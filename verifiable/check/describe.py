@@ -24,6 +24,7 @@ _MEANINGS = {  # of a kind of claim, by `Form.mismatch`
     "claim-mismatch": "product, tested with random vectors against its replayed operands",
     "rounding-mismatch": "committed rounding, of a value within the slack of the verifier's own",
     "table-mismatch": "committed value of parameters and constants, as other libraries round it",
+    "cut-mismatch": "cut, what a layer passes on, within the slack of the verifier's own",
     "decision-mismatch": "committed decision, bits, indices or trips: right, or close to a tie",
     "lookup-mismatch": "row of a parameter table, of which the key holds a fingerprint",
 }

@@ -131,7 +131,7 @@ class SecondLook:
                     moves = functools.partial(changes, gently, own, every=DEVICE)
                     found = allowance(found, distance, wide, moves, claim)
             if claim is not None and claim.decisions and not (found.wrong or strict):
-                most, flipped = self.program.flip_limits[index], distance > 0
+                most, flipped = self._most_flips(index), distance > 0
                 if isinstance(claim.form, LoopForm):
                     # Beyond its limit, what rounding explains leaves the claim undecided; other
                     # rounding need not turn it round: a step is never zero with noise.
@@ -174,6 +174,7 @@ class SecondLook:
         with jax.enable_x64(True):
             with jax.disable_jit():
                 rows = np.asarray(self._unfounded(target, needs, given, in_float64))
+            rows = rows & self._looked(target, len(rows))[:, None]
             rows = rows & np.asarray(plain(given)) if rows.any() else rows
             for _, found in moved(functools.partial(noisy, given)):
                 if not rows.any():
@@ -222,7 +223,23 @@ class SecondLook:
                 self._plain[target] = jax.jit(lambda given: found(given).expected)
             plain = np.asarray(self._plain[target](given))
             distance = np.minimum(distance, distances(wide, plain))
-        return draw, wide, own, distance
+        looked = self._looked(target, len(distance))
+        if looked.all():
+            return draw, wide, own, distance
+
+        def of_looked(*arguments: Any, **more: Any) -> Any:
+            return np.where(looked[:, None], np.asarray(draw(*arguments, **more)), own)
+
+        return of_looked, wide, own, np.where(looked, distance, 0.0)
+
+    def _looked(self, target: Target, rows: int) -> np.ndarray[Any, Any]:
+        """Which rows of a `Deviation` are looked at: all of them."""
+        del target
+        return np.ones(rows, bool)
+
+    def _most_flips(self, index: int) -> int:
+        """How many decisions of a claim may differ from the verifier's own."""
+        return self.program.flip_limits[index]
 
     def retest(self, arguments: Any, index: int) -> Statistic:
         """Test a claim again that is not finite, not its operands, or undecided: `Form.retest`.

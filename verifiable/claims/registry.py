@@ -13,6 +13,7 @@ from collections.abc import Collection
 from verifiable.claims import (
     chains,
     choice,
+    cut,
     decision,
     gathered,
     lookup,
@@ -23,6 +24,7 @@ from verifiable.claims import (
 )
 from verifiable.claims.form import Proposal, Rule, View
 from verifiable.jaxpr.blocks import Equation
+from verifiable.jaxpr.effects import CUT
 from verifiable.jaxpr.effects import TABLE as ADDED
 
 # Primitives and the rule for them; None stands for every primitive. The first proposal wins.
@@ -36,6 +38,7 @@ TABLE: tuple[tuple[Collection[str] | None, Rule], ...] = (
     (pieces.KINDS, pieces.propose),
     (choice.KINDS, choice.propose),
     ({ADDED}, table.propose),
+    ({CUT}, cut.propose),
     (None, chains.propose_operand),
 )
 

@@ -45,6 +45,7 @@ class Effect(enum.Enum):
 HALF_PRECISION = frozenset({"float16", "bfloat16"})
 FLOATS = HALF_PRECISION | {"float32", "float64"}
 TABLE = "table"  # of an equation that `check.tables` adds: it returns its operand
+CUT = "cut"  # of one that `check.cuts` adds, likewise
 # Types of operands only: no device adds or multiplies in them, or flushes their subnormal numbers.
 FLOAT8 = frozenset({"float8_e4m3fn", "float8_e5m2"})
 
@@ -55,7 +56,8 @@ def _names(text: str) -> frozenset[str]:
 
 PRIMITIVES: Mapping[Effect, frozenset[str]] = {
     Effect.EXACT: _names("""
-        abs and broadcast_in_dim clamp clz concatenate copy copy_p cummax cummin device_put
+        abs and broadcast_in_dim clamp clz concatenate copy copy_p cummax cummin cut
+        device_put
         dynamic_slice dynamic_update_slice expand_dims gather imag iota is_finite max min neg not
         opt_barrier optimization_barrier or pad real reduce_and reduce_max reduce_min reduce_or
         reduce_window_max reduce_window_min reduce_xor reshape rev scatter scatter-max scatter-min

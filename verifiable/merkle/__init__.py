@@ -18,7 +18,7 @@ Specification: specs/merkle.md.
 from __future__ import annotations
 
 from verifiable.merkle.hashing import BLAKE3, DIGEST_SIZE, SHA256, Suite
-from verifiable.merkle.paths import MAX_SIZE, indices_fault
+from verifiable.merkle.paths import MAX_SIZE, indices_fault, multiproof_size
 from verifiable.merkle.proofs import (
     root_from_inclusion,
     root_from_multiproof,
@@ -39,6 +39,7 @@ __all__ = [
     "Suite",
     "Tree",
     "indices_fault",
+    "multiproof_size",
     "root_from_inclusion",
     "root_from_leaf_data",
     "root_from_multiproof",

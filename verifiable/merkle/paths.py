@@ -91,6 +91,11 @@ def levels(indices: Sequence[int], size: int) -> Iterator[PathLevel]:
         width = (width + 1) // 2
 
 
+def multiproof_size(indices: Sequence[int], size: int) -> int:
+    """Digests in the multiproof of these leaves, strictly increasing, in a tree of this size."""
+    return sum(int(np.sum(~known)) for _, known in levels(indices, size))
+
+
 def range_fault(start: Any, end: Any, size: Any) -> str | None:
     """Why [start, end) is not a subtree of a tree of this size; None if it is one."""
     if not all(map(_is_count, (start, end, size))):

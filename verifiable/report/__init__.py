@@ -4,6 +4,7 @@
 wrong answer. *indeterminate*: nothing was shown either way; reschedule, never blame.
 
     reasons   `Verdict`, and `REASONS`: the stable codes that say why
+    detection what an audit of a part leaves to a cheat: `Detection`
     freedom   what a pass leaves to a cheat: `Bound`, `Corridor`, `NearTie`
     report    what became of a contraction, a claim, and a run: `Result`, `ClaimResult`, `Report`
     text      numbers and tables as text
@@ -11,17 +12,20 @@ wrong answer. *indeterminate*: nothing was shown either way; reschedule, never b
 
 from __future__ import annotations
 
+from verifiable.report.detection import Detection
 from verifiable.report.freedom import Bound, Corridor, NearTie
 from verifiable.report.reasons import REASONS, Verdict, require
-from verifiable.report.report import ClaimResult, Coverage, Report, Result
+from verifiable.report.report import AuditCoverage, ClaimResult, Coverage, Report, Result
 from verifiable.report.text import table
 
 __all__ = [
     "REASONS",
+    "AuditCoverage",
     "Bound",
     "ClaimResult",
     "Corridor",
     "Coverage",
+    "Detection",
     "NearTie",
     "Report",
     "Result",

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from html import escape
 from typing import Any, Self
 
+from verifiable.report.detection import Detection
 from verifiable.report.freedom import Bound, Corridor, NearTie
 from verifiable.report.reasons import OPEN, REASONS, Verdict, require
 from verifiable.report.text import finite, table
@@ -100,6 +101,28 @@ class Coverage:
         return self.checked / max(self.checked + self.replayed, 1)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditCoverage(Coverage):
+    """What an audit of a part looked at.
+
+    Attributes:
+      unseen: operations of contractions whose claims were not tested.
+      layers: names of the layers that were audited.
+      opened: canonical bytes of the leaves that were opened.
+      of: canonical bytes of the whole trace and its answer.
+    """
+
+    unseen: int
+    layers: tuple[str, ...]
+    opened: int
+    of: int
+
+    @property
+    def share(self) -> float:
+        """Fraction of the operations that was tested by claims."""
+        return self.checked / max(self.checked + self.replayed + self.unseen, 1)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Report:
     """Verdict on one run.
@@ -117,6 +140,7 @@ class Report:
       corridor: what the tolerance leaves to a cheat, with the margin of this run, if it was asked
         for; an answer within it could have been turned without failing the check.
       near_ties: choices from claimed rows that the tolerance could have decided.
+      detection: of an audit of a part, how often it meets a cheat; None of a whole check.
     """
 
     verdict: Verdict
@@ -130,6 +154,7 @@ class Report:
     y: Any = field(default=None, repr=False)
     corridor: Corridor | None = None
     near_ties: tuple[NearTie, ...] = ()
+    detection: Detection | None = None
 
     def __bool__(self) -> bool:
         """A report has no truth value: `if report:` would take a rejection for a pass."""
@@ -171,7 +196,7 @@ class Report:
             "bound": None if self.bound is None else asdict(self.bound),
             "corridor": None if self.corridor is None else self.corridor.to_dict(),
             "near_ties": [asdict(tie) for tie in self.near_ties],
-        }
+        } | ({} if self.detection is None else {"detection": self.detection.to_dict()})
 
     def to_json(self) -> str:
         """`to_dict` as JSON."""
@@ -201,9 +226,14 @@ class Report:
 
     @property
     def _checked(self) -> str:
-        share = self.coverage.share
-        shares = f"checked by claim {share:.1%} of the arithmetic, replayed {1 - share:.1%}"
-        return shares if self.results else "nothing was checked"
+        if not self.results:
+            return "nothing was checked"
+        found, share = self.coverage, self.coverage.share
+        if isinstance(found, AuditCoverage):
+            layers, part = ", ".join(found.layers), found.opened / max(found.of, 1)
+            looked = f"audited {layers}: {share:.1%} of the arithmetic, {part:.1%} of the trace"
+            return f"{looked}; {self.detection}" if self.detection else looked
+        return f"checked by claim {share:.1%} of the arithmetic, replayed {1 - share:.1%}"
 
     @property
     def _left(self) -> str:

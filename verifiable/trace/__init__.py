@@ -13,6 +13,7 @@ they mean. So a verifier takes the layout of its own program, never of the recei
 
 from __future__ import annotations
 
+from verifiable.trace.audit import AuditOpening, AuditPlan
 from verifiable.trace.commitment import (
     Commitment,
     Committed,
@@ -28,6 +29,8 @@ from verifiable.trace.wire import MAGIC, decode, encode, encoded_size
 __all__ = [
     "LEAF_BYTES",
     "MAGIC",
+    "AuditOpening",
+    "AuditPlan",
     "Commitment",
     "Committed",
     "Layout",

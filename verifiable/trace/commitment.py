@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Final, Self
+from typing import Any, Final, Self, overload
 
 import numpy as np
 from jaxtyping import Shaped, UInt8
@@ -24,6 +24,7 @@ from verifiable.errors import (
     MalformedProof,
     require_exact_type,
 )
+from verifiable.trace.audit import AuditOpening, AuditPlan
 from verifiable.trace.layout import LEAF_BYTES, Layout, LeafRows, Trace, tensors_of
 from verifiable.trace.receive import receive
 
@@ -115,14 +116,29 @@ class Committed:
         """Root and size, to be sent."""
         return Commitment(root=self.tree.root, size=self.tree.size)
 
-    def open(self, indices: Sequence[int]) -> Opening:
-        """Open the leaves at these indices, strictly increasing.
+    @overload
+    def open(self, wanted: Sequence[int]) -> Opening: ...
+
+    @overload
+    def open(self, wanted: AuditPlan) -> AuditOpening: ...
+
+    def open(self, wanted: Sequence[int] | AuditPlan) -> Opening | AuditOpening:
+        """Open the leaves that an audit asks for, or those at some indices.
+
+        Args:
+          wanted: a plan, or indices, strictly increasing.
 
         Raises:
-          ValueError: indices out of order or out of range, or none.
+          ValueError: the plan is of another program; indices out of order or out of range, or none.
         """
-        proof = self.tree.multiproof(indices)
-        return Opening(leaves=tuple(map(self._data, indices)), proof=proof)
+        if isinstance(wanted, AuditPlan):
+            if wanted.layout != self.layout:
+                raise ValueError("the plan is of a program with another layout than this trace")
+            proof = self.tree.multiproof(wanted.leaves)
+            leaves = tuple(map(self._data, wanted.leaves))
+            return AuditOpening(plan=wanted.id, leaves=leaves, proof=proof)
+        proof = self.tree.multiproof(wanted)
+        return Opening(leaves=tuple(map(self._data, wanted)), proof=proof)
 
     def open_all(self) -> Opening:
         """Open every leaf. The proof is empty, since the whole tree can be computed."""

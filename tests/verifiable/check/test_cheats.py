@@ -398,7 +398,8 @@ def test_every_reason_is_produced():
     # `test_submission` has cheats with the reasons that `verify` adds to those of `check`, and
     # `test_second_look` has what is ill-conditioned, `test_flips` too many ties, `test_coverage`
     # sizes of groups that the operation does not define, `test_tables` other tables, `test_lookup`
-    # other rows.
+    # other rows, `partial/test_audit` openings and cuts.
     elsewhere = {"commitment-mismatch", "other-program", "other-parameters", "ill-conditioned"}
     elsewhere |= {"decision-ties", "lookup-mismatch", "table-mismatch", "undefined-operand"}
+    elsewhere |= {"cut-mismatch", *(r for r in REASONS if r.startswith("opening-"))}
     assert {c.reason for c in CHEATS} | {"ok"} | elsewhere == set(REASONS)

@@ -1,0 +1,72 @@
+"""Cuts: which carries are committed, and how far a committed one may be off."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+import verifiable as vf
+from tests.helpers.runs import ACCEPT, REJECT, put
+from verifiable.claims.cut import CutForm
+from verifiable.claims.form import Yardstick
+from verifiable.policy import Policy
+
+RNG = np.random.default_rng(3)
+P = jnp.asarray(RNG.standard_normal((3, 64, 64)) / 8, jnp.float32)
+X = jnp.asarray(RNG.standard_normal((64, 64)), jnp.float32)
+FLOAT = np.dtype(np.float32)
+
+
+def test_the_slack_of_an_element_is_that_of_a_rounding():
+    value = jnp.asarray(RNG.standard_normal((4, 16)), jnp.float32)
+    form, eps = CutForm(steps=(), source=FLOAT, dtype=FLOAT), 1e-3
+    size = np.abs(value) + np.sqrt(np.mean(np.square(value), axis=-1, keepdims=True))
+    for share, passes in ((0.99, True), (1.01, False)):
+        moved = put(value, (2, 5), value[2, 5] + share * eps * size[2, 5])
+        with jax.enable_x64(True):
+            found = form.test([value], jnp.asarray(moved), Yardstick(eps=eps))
+        assert (bool(found.passed), int(found.row)) == (passes, 2)
+        np.testing.assert_allclose(found.worst, share, rtol=1e-3)
+
+
+def carries(p: Any, x: Any) -> Any:
+    """One carry is of parameters only, one is exact, one is a claim, two are the same."""
+
+    def body(c: Any, w: Any) -> Any:
+        known, count, product, h, _ = c
+        h = h + jnp.tanh(product)
+        return (known + jnp.sin(w[0, 0]), count + 1, jnp.sin(h) @ w, h, h), h
+
+    start = (p[0, 0, 0], jnp.int32(0), x, x, x)
+    (_, _, product, h, _), every = lax.scan(body, start, p)
+    return product + h, every
+
+
+def test_what_is_neither_known_nor_exact_is_cut_once():
+    plain = vf.compile(carries, P, X, policy=Policy(draws=4))
+    run = vf.compile(carries, P, X, policy=Policy(draws=4), cuts=True)
+    assert [c.primitive for c in plain.claims] == ["dot_general"]
+    assert [(c.primitive, c.shape) for c in run.claims] == [
+        ("dot_general", (3, 64, 64)),
+        ("cut", (3, 64, 64)),
+    ]
+    assert isinstance(run.claims[1].form, CutForm)
+    assert run.id != plain.id
+    assert "cut: a cut, what a layer passes on" in str(run)
+
+
+def test_a_program_with_cuts_is_checked_as_a_whole():
+    program = vf.compile(carries, P, X, policy=Policy(draws=4), cuts=True)
+    key = program.setup(P, vf.challenge.secret(bytes(32)))
+    run = jax.device_get(program.prove(P, X))
+    mine, theirs = jax.jit(carries)(P, X), run.y
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), mine, theirs)
+    assert program.check(key, X, y=run.y, trace=run.trace).verdict is ACCEPT
+    product, cut = run.trace.values
+    report = program.check(key, X, y=run.y, trace=[product, put(cut, (1, 2, 3), 7.0)])
+    assert (report.verdict, report.reason) == (REJECT, "cut-mismatch")
+    assert (report.claim, report.results[1].trip) == ("scan/cut.3", 1)

@@ -1,0 +1,7 @@
+"""Audits of a part: some layers of a committed trace are opened, and tested as in a whole check.
+
+layers     what a program's layers are, and which claims a test of some of them reads
+measured   what is measured of the audited layers, compiled once for every plan of a size
+restrict   the judge's view of a run of which only some layers are looked at
+audit      `Program.layers`, `audit_plan`, `audit`
+"""

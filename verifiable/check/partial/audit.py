@@ -1,0 +1,208 @@
+"""Audits of a part of a committed trace: the plan, and the verdict on its opening.
+
+    plan = program.audit_plan(seed, layers=2)          both sides, once the seed is known
+    opening = committed.open(plan)                     device
+    report = program.audit(key, *inputs, plan=plan, commitment=received, opening=opening)
+
+The audited layers and the outputs are tested as in a whole check, with the same key, limits and
+second looks. What was opened is verified against the commitment before anything reads it, and what
+was not opened is not looked at. `Report.detection` says how often this meets a cheat.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from verifiable import trace as traces
+from verifiable.check import schedule
+from verifiable.check.compiled import CheckArguments
+from verifiable.check.partial import restrict
+from verifiable.check.partial.layers import Layers, work
+from verifiable.check.partial.measured import CompiledAudit
+from verifiable.check.receive import Problem
+from verifiable.check.settings import neutral
+from verifiable.check.specification import Specification
+from verifiable.check.verdict import judge, refuse
+from verifiable.errors import MalformedEncoding, VerificationError, require_type
+from verifiable.key import VerifierKey
+from verifiable.report import AuditCoverage, Detection, Report
+from verifiable.trace import AuditOpening, AuditPlan, Commitment, Opening
+from verifiable.trace.audit import drawn, fault
+
+Tensors = list[np.ndarray[Any, Any]]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Auditable(Specification):
+    """A compiled function whose layers can be audited one by one."""
+
+    @cached_property
+    def _layers(self) -> Layers:
+        return Layers.of(self)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the layers that an audit may choose.
+
+        They are the iterations of the outermost scans that hold claims; else numbered scopes, such
+        as `block_3`, that hold claims; else claims.
+        """
+        return self._layers.names
+
+    def audit_plan(self, seed: bytes, *, layers: int) -> AuditPlan:
+        """Which layers an audit looks at, and what has to be opened for it.
+
+        Both sides make the same plan. For a program whose layers are scopes, they must have
+        compiled the same scopes, which are no part of its id; the id of the plan binds them.
+
+        Args:
+          seed: 32 bytes that nobody knew when the trace was committed to.
+          layers: how many layers are audited.
+
+        Raises:
+          ValueError: a seed of another length, no layers, more than there are, or a program without
+            claims.
+        """
+        if not self._layers.names:
+            raise ValueError("the program has no claims, so no part of it can be audited")
+        chosen = drawn(seed, len(self._layers.names), layers)
+        return AuditPlan(
+            program=self.id,
+            seed=seed,
+            population=len(self._layers.names),
+            layers=chosen,
+            names=tuple(self._layers.names[i] for i in chosen),
+            leaves=self._layers.leaves(chosen),
+            layout=self.layout,
+        )
+
+    @neutral()
+    def audit(
+        self,
+        key: VerifierKey,
+        *inputs: Any,
+        plan: AuditPlan,
+        commitment: Commitment,
+        opening: AuditOpening | bytes,
+        parameters: bytes | None = None,
+    ) -> Report:
+        """Decide whether the opened part of a committed run, and its answer, are honest.
+
+        Args:
+          key: from `setup`.
+          *inputs: the job's own inputs, as at compile time.
+          plan: the verifier's own, from `audit_plan`.
+          commitment: of the device, received before the seed of the plan was known, and before
+            anything derived from the key was revealed.
+          opening: from the device, as an object or as the bytes that it sent.
+          parameters: the `parameter_root` that the job names; the key must be of these parameters.
+
+        Returns:
+          The report on the audited layers, the claims of no layer, and the outputs. `coverage` and
+          `detection` say what was looked at, and how often that meets a cheat.
+
+        Raises:
+          TypeError: key, plan or commitment is of another type.
+          ValueError: the key is of another program, policy, version or other parameters, the plan
+            is not of this program, or the inputs have another tree, shape or dtype.
+        """
+        self._require_types(key, parameters, None)
+        require_type("plan", plan, AuditPlan)
+        require_type("commitment", commitment, Commitment)
+        self._require_key(key, parameters)
+        if plan.id != self.audit_plan(plan.seed, layers=len(plan.layers)).id:
+            raise ValueError("the plan is not of this program: make it by its audit_plan")
+        job = self.conform_inputs(inputs)
+        received = self._opened(plan, commitment, opening)
+        if isinstance(received, Problem):
+            return refuse(received)
+        return self._audited(key, job, plan, received)
+
+    def _opened(self, plan: AuditPlan, commitment: Commitment, opening: Any) -> Tensors | Problem:
+        """All tensors of the layout, zero where they were not opened; or what is wrong."""
+        if type(opening) is bytes:
+            try:
+                opening = AuditOpening.decode(opening, plan)
+            except MalformedEncoding as error:
+                return Problem("opening-structure", None, str(error))
+        wrong = fault(opening, plan)
+        if wrong is not None:
+            return Problem(wrong[0], None, wrong[1])
+        given = Opening(leaves=tuple(opening.leaves), proof=tuple(opening.proof))
+        try:
+            pieces = traces.verify_opening(commitment, self.layout, given, indices=plan.leaves)
+        except MalformedEncoding as error:
+            return Problem("opening-leaf", None, str(error))
+        except VerificationError as error:
+            return Problem("opening-mismatch", None, str(error))
+        found: dict[int, np.ndarray[Any, Any]] = {}
+        for piece in pieces:
+            i, tensor = piece.place.tensor, self.layout.tensors[piece.place.tensor]
+            if i not in found:
+                found[i] = np.zeros((tensor.rows, tensor.columns), tensor.dtype)
+            found[i][piece.place.start : piece.place.stop] = piece.rows
+        return [
+            found[i].reshape(t.shape) if i in found else _absent(t.shape, t.dtype)
+            for i, t in enumerate(self.layout.tensors)
+        ]
+
+    def _audited(
+        self, key: VerifierKey, inputs: tuple[Any, ...], plan: AuditPlan, received: Tensors
+    ) -> Report:
+        """The report on tensors that were verified to be what was committed to."""
+        program: Any = self
+        values, outputs = received[: len(self.claims)], received[len(self.claims) :]
+        tested, compiled = self._layers.tested(plan.layers), self._compiled_audit
+        arguments = compiled.arguments(plan.layers, key.arrays, inputs, outputs, values)
+        findings, own = compiled.measure(plan.layers, arguments, values)
+        run = CheckArguments(
+            key=key.arrays, inputs=inputs, outputs=tuple(outputs), values=tuple(values)
+        )
+        look = restrict.PartialLook.of(program.compiled_check.second_look, tested)
+        report = judge(
+            restrict.completed(findings, self.claims, tested),
+            *self.judged(inputs),
+            coverage=self._covered(plan),
+            bound=self.bound,
+            again=look.on(run),
+            flips=look.limits,
+            most=look.most,
+            y=self.unflatten(own),
+        )
+        report = program.compiled_check.near_ties.noted(report, run)
+        return replace(
+            report,
+            results=restrict.looked_at(report.results, self.claims, tested),
+            near_ties=restrict.ties_of(report.near_ties, self.claims, tested),
+            detection=Detection(layers=plan.population, audited=len(plan.layers)),
+        )
+
+    def _covered(self, plan: AuditPlan) -> AuditCoverage:
+        found, checked = self.analysis, work(self, self._layers.tested(plan.layers))
+        return AuditCoverage(
+            checked=checked,
+            replayed=found.replayed,
+            discontinuities=found.discontinuities,
+            unseen=found.checked - checked,
+            layers=plan.names,
+            opened=plan.opened,
+            of=self.layout.nbytes,
+        )
+
+    @cached_property
+    def _compiled_audit(self) -> CompiledAudit:
+        program: Any = self
+        size = self.analysis.trace_bytes // len(self._layers.names)
+        strategy = schedule.default(size, scans=self.analysis.scans)
+        return CompiledAudit(
+            layers=self._layers, key=program.compiled_setup.layout, strategy=strategy
+        )
+
+
+def _absent(shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
+    """Zeros that take no memory."""
+    return np.broadcast_to(np.zeros((), dtype), shape)

@@ -1,0 +1,150 @@
+"""The judge's view of a run of which only some layers are looked at.
+
+`verdict.judge` decides on all claims and iterations of a program. Here those that an audit does not
+look at count as passed, a second look sees the rows of the others only, and what is reported names
+no other. Nothing that was not opened decides anything: it is zero, and not looked at.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import numpy as np
+
+from verifiable.check import flips
+from verifiable.check.partial.layers import Trips
+from verifiable.check.partial.measured import passed, spread
+from verifiable.check.replay import Findings
+from verifiable.check.second_look import SecondLook
+from verifiable.check.specification import Specification, Target
+from verifiable.check.spread import Again, Look
+from verifiable.claims.claim import Claim
+from verifiable.claims.statistic import Statistic
+from verifiable.report import ClaimResult, NearTie
+
+_NOTHING = Look(wrong=False, row=0, trip=0, excess=0.0)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PartialLook(SecondLook):
+    """Second looks at the audited iterations of claims.
+
+    Attributes:
+      tested: the claims that are looked at, and their iterations.
+      limits: how many decisions of each may differ from the verifier's own.
+    """
+
+    tested: Mapping[int, Trips]
+    limits: Mapping[int, int] = field(repr=False)
+
+    @staticmethod
+    def of(look: SecondLook, tested: Mapping[int, Trips]) -> PartialLook:
+        """The looks of an audit; what is compiled is shared with those at whole runs."""
+        program = look.program
+        shared = {f.name: getattr(look, f.name) for f in fields(SecondLook)}
+        audited = _audited(program, tested)
+        limits = {c.index: flips.limit(c, program.policy) for c in audited if c.decisions}
+        return PartialLook(tested=tested, limits=limits, **shared)
+
+    @property
+    def most(self) -> int:
+        """How many decisions of all audited claims together may differ."""
+        program = self.program
+        audited = [c for c in _audited(program, self.tested) if c.decisions]
+        return flips.total(audited, program.policy)
+
+    def on(self, arguments: Any) -> Again:
+        """The looks at one run, of the claims that are audited."""
+        again = super().on(arguments)
+
+        def look(target: Target, **how: Any) -> Look:
+            return again.look(target, **how) if self._sees(target) else _NOTHING
+
+        def unfounded(target: Target, **how: Any) -> Look:
+            return again.unfounded(target, **how) if self._sees(target) else _NOTHING
+
+        return again._replace(look=look, unfounded=unfounded)
+
+    def _sees(self, target: Target) -> bool:
+        return target.output or target.index in self.tested
+
+    def _looked(self, target: Target, rows: int) -> np.ndarray[Any, Any]:
+        trips = None if target.output else self.tested[target.index]
+        if trips is None:
+            return np.ones(rows, bool)
+        length = self.program.claims[target.index].trips[0]
+        by_trip = np.isin(np.arange(length), sorted(trips))
+        return np.repeat(by_trip, rows // length)
+
+    def _most_flips(self, index: int) -> int:
+        return self.limits[index]
+
+
+def _audited(program: Specification, tested: Mapping[int, Trips]) -> list[Claim]:
+    """The audited claims, of as many iterations as are audited."""
+    found: list[Claim] = []
+    for index, trips in sorted(tested.items()):
+        claim = program.claims[index]
+        length = () if trips is None else (len(trips), *claim.trips[1:])
+        found.append(claim if trips is None else replace(claim, trips=length))
+    return found
+
+
+def completed(findings: Findings, claims: Sequence[Claim], tested: Mapping[int, Trips]) -> Findings:
+    """Findings of all claims and iterations: what was not looked at has passed.
+
+    Args:
+      findings: of an audit.
+      claims: of the program.
+      tested: the claims that were looked at, and their iterations.
+    """
+    statistics: dict[int, Statistic] = {}
+    taken: dict[int, Any] = {}
+    for claim in claims:
+        index, trips = claim.index, claim.trips
+        if index not in tested:
+            statistics[index], taken[index] = passed(trips), np.zeros(trips, bool)
+            continue
+        chosen = tested[index]
+        statistics[index], taken[index] = findings.statistics[index], findings.taken[index]
+        if chosen is not None:
+            own = sorted(chosen)
+            statistics[index] = spread(statistics[index], own, trips)
+            full = np.zeros(trips, bool)  # a retest leaves what is untaken as it is
+            full[own] = taken[index]
+            taken[index] = full
+            if np.any(findings.stopped.get(claim.name, False)) and not np.any(
+                statistics[index].stopped
+            ):
+                # Cut short where it is not looked at: what follows shows nothing.
+                first = np.arange(full.size).reshape(trips) == 0
+                statistics[index] = statistics[index]._replace(stopped=first)
+    return findings._replace(statistics=statistics, taken=taken)
+
+
+def looked_at(
+    results: Sequence[ClaimResult], claims: Sequence[Claim], tested: Mapping[int, Trips]
+) -> tuple[ClaimResult, ...]:
+    """The results of what was looked at: claims, then outputs."""
+    every = enumerate(results)
+    return tuple(r for i, r in every if i >= len(claims) or i in tested)
+
+
+def ties_of(
+    ties: Sequence[NearTie], claims: Sequence[Claim], tested: Mapping[int, Trips]
+) -> tuple[NearTie, ...]:
+    """The near-ties of what was looked at."""
+    by_name = {c.name: c for c in claims}
+
+    def seen(tie: NearTie) -> bool:
+        claim = by_name[tie.claim]
+        if claim.index not in tested:
+            return False
+        trips = tested[claim.index]
+        inner = functools.reduce(lambda a, b: a * b, claim.trips[1:], 1)
+        return trips is None or tie.trip // inner in trips
+
+    return tuple(filter(seen, ties))

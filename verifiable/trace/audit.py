@@ -1,0 +1,188 @@
+"""Plans of audits: which leaves of a committed trace are opened, and the opening as bytes.
+
+After a trace was committed to, a seed that nobody knew before chooses layers of the program. The
+leaves that their tests need follow from the program, so both sides make the same `AuditPlan`, and
+know the length of the answer before anything is sent:
+
+    MAGIC || id of the plan || data of each leaf, in order || digests of the multiproof
+
+The s layers audited of L are those whose digests H("layer of an audit", seed, number) are smallest:
+a uniform draw without replacement, whose longer draws contain the shorter ones.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Self
+
+from verifiable import merkle
+from verifiable.encoding import encode, tagged_hash
+from verifiable.errors import MalformedEncoding, require_exact_type
+from verifiable.trace.layout import Layout
+
+MAGIC: Final = b"verifiable audit 1".ljust(32, b"\0")
+"""The first 32 bytes of an opening: format and version."""
+
+_HEADER = len(MAGIC) + 32
+
+
+def drawn(seed: bytes, population: int, count: int) -> tuple[int, ...]:
+    """The layers that a seed chooses, ascending.
+
+    Args:
+      seed: 32 bytes that nobody knew when the trace was committed to.
+      population: layers of the program, L.
+      count: layers that are audited, s.
+
+    Raises:
+      ValueError: no layers, more than there are, or a seed of another length.
+    """
+    if type(seed) is not bytes or len(seed) != 32:
+        raise ValueError("the seed of an audit must be 32 bytes")
+    if type(count) is not int or not 1 <= count <= population:
+        raise ValueError(
+            f"the program has {population} layers, so 1 .. {population} can be audited, not {count}"
+        )
+
+    def digest(layer: int) -> bytes:
+        return tagged_hash("layer of an audit", seed, layer.to_bytes(8, "little"))
+
+    return tuple(sorted(sorted(range(population), key=digest)[:count]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditPlan:
+    """What an audit looks at, and the leaves that it needs. Made by `Program.audit_plan`.
+
+    Attributes:
+      program: 32-byte id of the program.
+      seed: 32 bytes that chose the layers.
+      population: layers of the program.
+      layers: numbers of those that are audited, ascending.
+      names: of the same.
+      leaves: indices of the leaves to open, ascending.
+      layout: of the program.
+      id: 32 bytes that bind program, seed, layers and leaves.
+    """
+
+    program: bytes
+    seed: bytes
+    population: int
+    layers: tuple[int, ...]
+    names: tuple[str, ...]
+    leaves: tuple[int, ...] = field(repr=False)
+    layout: Layout = field(repr=False)
+    id: bytes = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Require leaves of the layout, and name the plan."""
+        if fault := merkle.indices_fault(self.leaves, self.layout.size):
+            raise ValueError(fault)
+        content = encode(
+            [self.population, list(self.layers), [list(r) for r in _runs(self.leaves)]]
+        )
+        found = tagged_hash("plan of an audit", self.program, self.seed, content)
+        object.__setattr__(self, "id", found)
+
+    @property
+    def opened(self) -> int:
+        """Canonical bytes of the leaves to open."""
+        return sum(map(self.layout.leaf_size, self.leaves))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the encoded opening."""
+        digests = merkle.multiproof_size(self.leaves, self.layout.size)
+        return _HEADER + self.opened + merkle.DIGEST_SIZE * digests
+
+
+def _runs(indices: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Ascending indices as runs: start, and one past the end."""
+    for _, group in itertools.groupby(enumerate(indices), lambda pair: pair[1] - pair[0]):
+        run = [index for _, index in group]
+        yield run[0], run[-1] + 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditOpening:
+    """The leaves that a plan asks for. Received from a device: nothing in it is trusted.
+
+    Attributes:
+      plan: 32-byte id of the plan that it answers.
+      leaves: canonical bytes of each leaf, in increasing order of their indices.
+      proof: Merkle multiproof for them.
+    """
+
+    plan: bytes
+    leaves: tuple[bytes, ...] = field(repr=False)
+    proof: tuple[bytes, ...] = field(repr=False)
+
+    def encode(self) -> bytes:
+        """The bytes to send, `AuditPlan.nbytes` of them."""
+        return b"".join([MAGIC, self.plan, *self.leaves, *self.proof])
+
+    @classmethod
+    def decode(cls, data: bytes, plan: AuditPlan) -> Self:
+        """Read the bytes that a device sent.
+
+        Args:
+          data: the bytes; `plan.nbytes` says how many there must be.
+          plan: the verifier's own.
+
+        Raises:
+          MalformedEncoding: another length or header.
+          TypeError: `data` is not bytes, or `plan` is not an AuditPlan.
+        """
+        require_exact_type("data", data, bytes)
+        require_exact_type("plan", plan, AuditPlan)
+        if len(data) != plan.nbytes:
+            raise MalformedEncoding(
+                f"the opening has {len(data)} bytes, the plan needs {plan.nbytes}"
+            )
+        if data[: len(MAGIC)] != MAGIC:
+            raise MalformedEncoding(f"the opening does not start with the header {MAGIC!r}")
+        leaves: list[bytes] = []
+        start = _HEADER
+        for leaf in plan.leaves:
+            size = plan.layout.leaf_size(leaf)
+            leaves.append(data[start : start + size])
+            start += size
+        proof = tuple(data[i : i + 32] for i in range(start, len(data), 32))
+        return cls(plan=data[len(MAGIC) : _HEADER], leaves=tuple(leaves), proof=proof)
+
+
+def fault(opening: Any, plan: AuditPlan) -> tuple[str, str] | None:
+    """Why an opening does not have the form that a plan asks for: a code of `REASONS`, a message.
+
+    Args:
+      opening: an `AuditOpening` from a device: any object.
+      plan: the verifier's own.
+    """
+    if type(opening) is not AuditOpening:
+        return "opening-structure", f"expected an AuditOpening, got {type(opening).__name__}"
+    if opening.plan != plan.id:
+        theirs = opening.plan.hex()[:16] if type(opening.plan) is bytes else "no bytes"
+        return "opening-plan", f"it answers plan {theirs}, not {plan.id.hex()[:16]}"
+    leaves: Any = opening.leaves
+    if type(leaves) not in (tuple, list) or not all(type(x) is bytes for x in leaves):
+        return "opening-structure", "its leaves are not a list of bytes"
+    if len(leaves) != len(plan.leaves):
+        code = "opening-missing" if len(leaves) < len(plan.leaves) else "opening-extra"
+        return code, f"the plan asks for {len(plan.leaves)} leaves, got {len(leaves)}"
+    sizes = [len(x) for x in leaves]
+    wanted = [plan.layout.leaf_size(i) for i in plan.leaves]
+    if sizes != wanted:
+        code = "opening-reordered" if sorted(sizes) == sorted(wanted) else "opening-leaf"
+        i = next(i for i, pair in enumerate(zip(sizes, wanted, strict=True)) if pair[0] != pair[1])
+        return code, f"leaf {plan.leaves[i]} has {wanted[i]} bytes, got {sizes[i]}"
+    proof: Any = opening.proof
+    digests = merkle.multiproof_size(plan.leaves, plan.layout.size)
+    if type(proof) not in (tuple, list) or not all(
+        type(x) is bytes and len(x) == merkle.DIGEST_SIZE for x in proof
+    ):
+        return "opening-proof", "its proof is not a list of digests of 32 bytes"
+    if len(proof) != digests:
+        return "opening-proof", f"the plan needs {digests} digests, got {len(proof)}"
+    return None
