@@ -25,7 +25,7 @@ _PLACES = 64  # where the first element of a block occurs that are looked at
 
 
 def found_in(arrays: Mapping[str, Stored], names: Collection[str]) -> tuple[Excerpt, ...]:
-    """Which of some arrays of a key are blocks of others.
+    """Which of some arrays of a key are blocks of others of their kind, such as kept values.
 
     Args:
       arrays: of the key.
@@ -35,7 +35,8 @@ def found_in(arrays: Mapping[str, Stored], names: Collection[str]) -> tuple[Exce
     whole = {n: a for n, a in sized.items() if n not in names}
     found: list[Excerpt] = []
     for name in sorted(sized.keys() - whole.keys(), key=lambda n: (-sized[n].nbytes, n)):
-        starts = ((of, _start(sized[name], array)) for of, array in whole.items())
+        alike = ((n, a) for n, a in whole.items() if _kind(n) == _kind(name))
+        starts = ((of, _start(sized[name], array)) for of, array in alike)
         places = (Excerpt(name=name, whole=of, start=at) for of, at in starts if at is not None)
         excerpt = next(places, None)
         if excerpt is None:
@@ -66,6 +67,10 @@ def restored(
             block = tuple(slice(i, i + n) for i, n in zip(e.start, shape, strict=False))
             held[e.name] = _concrete(arrays[e.whole])[block]
     return held
+
+
+def _kind(name: str) -> str:
+    return name.partition("/")[0]
 
 
 def _start(part: Stored, whole: Stored) -> tuple[int, ...] | None:
