@@ -91,6 +91,7 @@ def _coordinate(path: Path, tell: Callable[..., None]) -> None:
         journal = Journal.open(path)
     except JournalMissing:
         journal = Journal.create(path)
+    path.read_bytes()  # POSIX takes SQLite's lock from a process that does this
     keys = KeyRing(journal)
     keys.take(KEY, owner="killed", epoch=1)
     signed = keys.record(KEY)
@@ -227,7 +228,8 @@ class Told:
         count["doubled"] += sum(len(effects) - 1 for effects in self.tasks.values())
 
     def _compare_job(self, journal: Journal, stream: bytes, count: Counter[str]) -> None:
-        bodies = journal.read(stream.decode())[1]
+        bodies = journal.contents(stream.decode())
+        count["lost"] += not bodies
         wires = [encoding.decode(b, max_size=1 << 21, max_items=1 << 17) for b in bodies]
         events = Counter(encoding.encode(w[1]) for w in wires if w[0] == "event")
         told = [event for name, event in self.events if name == stream and event]
@@ -236,7 +238,8 @@ class Told:
         verdicts = Counter(w[1][2] for w in wires if w[0] == "event" and w[1][0] == "Audited")
         count["doubled"] += sum(n > 1 for n in verdicts.values())
         name = stream.decode().removeprefix("replicated/")
-        Recorded.resume(journal, REPLICATED, name, RULES, verify=True)
+        if bodies:
+            Recorded.resume(journal, REPLICATED, name, RULES, verify=True)
 
 
 def run(folder: Path, rounds: int, seed: int) -> dict[str, int]:

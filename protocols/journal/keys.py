@@ -74,10 +74,9 @@ class KeyRing:
         self._retired: set[bytes] = set()
         self._records: dict[bytes, SigningRecord] = {}
         self._known = 0
-        if journal.head(_KEYS) is not None:
-            for body in journal.read(_KEYS)[1]:
-                self._replay(_fields(_KEYS, body))
-                self._known += 1
+        for body in journal.contents(_KEYS):
+            self._replay(_fields(_KEYS, body))
+            self._known += 1
 
     def _replay(self, wire: Any) -> None:
         match wire:
@@ -186,10 +185,9 @@ class SigningRecord:
         self._journal, self._keys, self._stream = journal, keys, _signed(key)
         self._slots: dict[bytes, bytes] = {}
         self._known = 0
-        if journal.head(self._stream) is not None:
-            for body in journal.read(self._stream)[1]:
-                self._replay(_fields(self._stream, body))
-                self._known += 1
+        for body in journal.contents(self._stream):
+            self._replay(_fields(self._stream, body))
+            self._known += 1
 
     key: bytes
     memory: bytes | None

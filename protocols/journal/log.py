@@ -55,6 +55,7 @@ class Journal:
         self._waiting: deque[tuple[Sequence[Entry], Future[Any], Any]] = deque()
         self._refused: set[str] = set()
         self._ending: set[str] = set()  # their last entries are not stored yet: `append` knows not
+        self._process = os.getpid()
         self._failure: BaseException | None = None
         self._closing, self._idle = False, True
         self._writer = threading.Thread(target=self._write, name="journal", daemon=True)
@@ -116,6 +117,7 @@ class Journal:
             raise ValueError("a submission must have an entry")
         if not (stream.isascii() and 1 <= len(stream) <= MAX_STREAM):
             raise ValueError(f"a stream's name has 1 to {MAX_STREAM} ASCII characters: {stream!r}")
+        self._require_own_process()
         future: Future[Any] = Future()
         future.set_running_or_notify_cancel()
         with self._lock:
@@ -173,6 +175,13 @@ class Journal:
             link, entries = entries[0].link, entries[1:]
         return link, _verified(stream, entries, head, first, link)
 
+    def contents(self, stream: str) -> list[bytes]:
+        """Contents of all entries of a stream; none if it was never begun. Raises as `read`."""
+        if self.head(stream) is None and not self._store.read(stream):
+            self.flush()
+            return []
+        return self.read(stream)[1]
+
     def verify(self) -> None:
         """Verify all streams: slow, for copies and after an accident.
 
@@ -187,6 +196,7 @@ class Journal:
 
     def flush(self) -> None:
         """Wait until everything submitted is durable. Raises JournalClosed if a write failed."""
+        self._require_own_process()
         with self._lock:
             self._work.wait_for(
                 lambda: (self._idle and not self._waiting) or self._failure is not None
@@ -195,6 +205,7 @@ class Journal:
 
     def close(self) -> None:
         """Write what was submitted, and close the store. Does nothing the second time."""
+        self._require_own_process()
         with self._lock:
             self._closing = True
             self._work.notify_all()
@@ -208,6 +219,11 @@ class Journal:
     def __exit__(self, *_: object) -> None:
         """Close it."""
         self.close()
+
+    def _require_own_process(self) -> None:
+        # A fork has no thread that writes, and may have copied a lock that nobody gives back.
+        if os.getpid() != self._process:
+            raise JournalClosed("a fork of the process that opened the journal must not use it")
 
     def _require_open(self) -> None:
         if self._failure is not None:

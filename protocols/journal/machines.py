@@ -16,13 +16,16 @@ from typing import Any, Final, Generic, TypeVar
 
 from protocols import replicated
 from protocols.journal.codec import Codec
-from protocols.replicated import Absent, Effect, Event, Phase, Refuse, Rules, State
+from protocols.replicated import Effect, Event, Phase, Refuse, Rules, State
 from verifiable import encoding
 from verifiable.encoding import tagged_hash
 
 S = TypeVar("S")
 E = TypeVar("E")
 F = TypeVar("F")
+
+RESERVED: Final = frozenset({"keys", "signed", "snapshot"})
+"""First parts of the names of other streams."""
 
 _PLAIN: Final = (type(None), bool, int, float, bytes, str)
 
@@ -39,7 +42,7 @@ class Machine(Generic[S, E, F]):
       codec: of everything that is recorded.
       ended: whether a state is final.
       given: type of what each process is given anew, such as rules; None for nothing.
-      silent: types of effects that are handed out once and need no confirmation.
+      silent: types of effects that are handed out at most once, and need no confirmation.
     """
 
     name: str
@@ -74,7 +77,10 @@ class Machine(Generic[S, E, F]):
 
         Raises:
           TypeError: a field has a type that has no bytes and is not given.
+          ValueError: another name than a word of lower-case letters, or one that journals use.
         """
+        if not (name.isascii() and name.isalpha() and name.islower()) or name in RESERVED:
+            raise ValueError(f"{name!r} cannot name a protocol: take another word of lower case")
         without = () if given is None else (given,)
         kinds = {"state": state, "event": event, "effect": effect}
         codec = {key: Codec.of(kind, given=without) for key, kind in kinds.items()}
@@ -136,6 +142,6 @@ REPLICATED: Final[Machine[State, Event, Effect]] = Machine.of(
     effect=Effect,
     ended=lambda state: state.phase is Phase.ENDED,
     given=Rules,
-    silent=(Refuse, Absent),
+    silent=(Refuse,),
 )
 """One job of replicated execution: specs/replicated.md."""

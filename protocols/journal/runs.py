@@ -36,7 +36,7 @@ from protocols.journal.codec import MAX_ITEMS
 from protocols.journal.errors import JournalCorrupt, JournalForeign
 from protocols.journal.log import Journal
 from protocols.journal.machines import Machine, describe
-from protocols.journal.store import MAX_BODY, NO_LINK
+from protocols.journal.store import MAX_BODY, MAX_STREAM, NO_LINK
 from verifiable import encoding
 from verifiable.encoding import tagged_hash
 from verifiable.errors import MalformedEncoding
@@ -70,6 +70,8 @@ class Recorded(Generic[S, E, F]):
     def __init__(self, journal: Journal, machine: Machine[S, E, F], name: str, given: Any):
         """Callers use `begin` or `resume`."""
         self.stream, self._journal, self._machine = f"{machine.name}/{name}", journal, machine
+        if not name or len(self._snapshots) > MAX_STREAM:
+            raise ValueError(f"the name of a job or epoch is empty or too long: {name!r}")
         self._given = {} if machine.given is None else {machine.given: given}
         self._pending: dict[tuple[int, int], F] = {}
         self._number = 0
@@ -102,7 +104,7 @@ class Recorded(Generic[S, E, F]):
 
         Raises:
           AlreadyRecorded: the name is in use.
-          ValueError: the state holds other rules than those given.
+          ValueError: the state holds other rules than those given, or the name is too long.
         """
         self = cls(journal, machine, name, given)
         self.state, effects = transition

@@ -1,12 +1,14 @@
 """A store on SQLite, from the standard library: one file, one coordinator.
 
 The database is in WAL mode with `synchronous=FULL`: a commit returns after the log of writes is on
-disk, so what was acknowledged survives the end of the process and a loss of power. The connection
-holds an exclusive lock as long as it is open, which the operating system releases if the process
-is killed. (A process that has a journal open must not fork: its child would drop the lock.)
+disk, so what was acknowledged survives the end of the process and a loss of power. `create` builds
+the file under another name and links it into place, so a file with the name is complete; `open`
+never makes one.
 
-`create` builds the file under another name and links it into place, so a file with the name is
-complete; `open` never makes one. Schema: specs/journal.md.
+Two locks keep other coordinators out, and the operating system releases both if the process is
+killed. SQLite's own lasts as long as the connection; but POSIX takes it from a process that opens
+and closes the file in any other way. So there is another on the file `-lock`. Schema:
+specs/journal.md.
 """
 
 from __future__ import annotations
@@ -19,6 +21,11 @@ import threading
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
+
+try:
+    import fcntl
+except ImportError:  # Windows, where SQLite's lock is not lost.
+    fcntl = None
 
 from protocols.journal.errors import (
     JournalBusy,
@@ -63,9 +70,9 @@ class SqliteStore:
       id: 16 random bytes, drawn when it was created.
     """
 
-    def __init__(self, path: Path, database: sqlite3.Connection, id: bytes):
-        """Take over an open database; callers use `create` or `open`."""
-        self.path, self.id = path, id
+    def __init__(self, path: Path, database: sqlite3.Connection, id: bytes, lock: int | None):
+        """Take over an open database and a lock; callers use `create` or `open`."""
+        self.path, self.id, self._lock = path, id, lock
         self._db, self._turn = database, threading.Lock()
 
     @classmethod
@@ -117,19 +124,24 @@ class SqliteStore:
                 f"there is no journal at {path}: create one, or restore it; going on without it "
                 "would forget what was acknowledged and signed"
             )
-        with _explained(path):
-            database = sqlite3.connect(
-                f"{path.as_uri()}?mode=rw",
-                uri=True,
-                isolation_level=None,
-                timeout=0,
-                check_same_thread=False,
-            )
-            try:
-                return cls(path, database, _claim(database, path))
-            except BaseException:
-                database.close()
-                raise
+        lock = _lock(path)
+        try:
+            with _explained(path):
+                database = sqlite3.connect(
+                    f"{path.as_uri()}?mode=rw",
+                    uri=True,
+                    isolation_level=None,
+                    timeout=0,
+                    check_same_thread=False,
+                )
+                try:
+                    return cls(path, database, _claim(database, path), lock)
+                except BaseException:
+                    database.close()
+                    raise
+        except BaseException:
+            _unlock(lock)
+            raise
 
     def heads(self) -> Mapping[str, StreamHead]:
         """The open streams."""
@@ -202,10 +214,27 @@ class SqliteStore:
         if found != "ok":
             raise JournalCorrupt(f"{self.path} is damaged: {found}; restore a copy")
 
+    def copy(self, path: str | os.PathLike[str]) -> None:
+        """Write a copy, which is a journal of its own. Everything else waits meanwhile.
+
+        Whoever goes on with a copy forgets what came after it: let it sign with new keys only.
+
+        Raises:
+          FileExistsError: there is a file of this name.
+          JournalError: the copy cannot be written.
+        """
+        path = Path(path).absolute()
+        if path.exists():
+            raise FileExistsError(f"{path} exists: take another name for the copy")
+        with self._turn, _explained(path):
+            self._db.execute("VACUUM INTO ?", (str(path),))
+
     def close(self) -> None:
         """Close the file. The log of writes becomes part of it."""
         with self._turn, _explained(self.path):
             self._db.close()
+            _unlock(self._lock)
+            self._lock = None
 
 
 def _claim(database: sqlite3.Connection, path: Path) -> bytes:
@@ -248,15 +277,17 @@ def _explained(path: Path) -> Generator[None, None, None]:
         raise kind(f"{path}: {advice} ({error})") from error
 
 
+_BUSY: Final = (
+    "another coordinator has the journal open, or a process that it forked: stop it, or give this "
+    "one its own journal"
+)
+
 _ADVICE: Final[Mapping[int, tuple[type[JournalError], str]]] = {
     sqlite3.SQLITE_FULL: (
         JournalFull,
         "the disk is full; nothing of this batch counts as recorded: make room and open it again",
     ),
-    sqlite3.SQLITE_BUSY: (
-        JournalBusy,
-        "another coordinator has the journal open: stop it, or give this one its own journal",
-    ),
+    sqlite3.SQLITE_BUSY: (JournalBusy, _BUSY),
     sqlite3.SQLITE_LOCKED: (JournalBusy, "another connection has the journal open: close it"),
     sqlite3.SQLITE_CONSTRAINT: (
         JournalBusy,
@@ -279,6 +310,27 @@ def _typed(rows: Sequence[Any], kinds: tuple[type, ...]) -> Sequence[Any]:
         if tuple(map(type, row)) != kinds:
             raise JournalCorrupt("a row of the journal has a value of a wrong type: restore a copy")
     return rows
+
+
+def _lock(path: Path) -> int | None:
+    """Lock the file beside a journal, and return its handle; None where there are no such locks."""
+    if fcntl is None:
+        return None
+    try:
+        handle = os.open(f"{path}-lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise JournalError(f"{path}-lock cannot be opened: check its folder ({error})") from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(handle)
+        raise JournalBusy(f"{path}: {_BUSY} ({error})") from error
+    return handle
+
+
+def _unlock(handle: int | None) -> None:
+    if handle is not None:
+        os.close(handle)
 
 
 def _sync_folder(folder: Path) -> None:

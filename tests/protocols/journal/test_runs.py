@@ -399,6 +399,21 @@ def test_an_entry_that_means_nothing_is_refused(body: bytes):
     journal.close()
 
 
+@pytest.mark.parametrize("name", ["", "keys", "signed", "snapshot", "Upper", "two words", "a/b"])
+def test_no_protocol_is_named_as_another_stream(name: str):
+    with pytest.raises(ValueError, match="cannot name"):
+        Machine.of(name, 1, step, event=Empty, state=Empty, effect=Empty, ended=bool)
+
+
+@pytest.mark.parametrize("name", ["", "x" * 181])
+def test_names_of_jobs_leave_room_for_their_snapshots(name: str):
+    with Journal(MemoryStore()) as journal:
+        with pytest.raises(ValueError, match="too long"):
+            Recorded.begin(journal, REPLICATED, name, first(), RULES)
+        recorded, _ = Recorded.begin(journal, REPLICATED, "x" * 180, first(), RULES)
+        recorded.snapshot().result()
+
+
 def test_another_protocol_is_a_line():
     counted = Machine.of(
         "counted",

@@ -11,11 +11,13 @@ import pytest
 
 from protocols.journal import (
     Journal,
+    JournalBusy,
     JournalCorrupt,
     JournalError,
     JournalForeign,
     JournalFull,
     JournalMissing,
+    KeyRing,
     SqliteStore,
 )
 
@@ -83,7 +85,8 @@ def test_create_replaces_nothing(path: Path):
     with pytest.raises(FileExistsError, match="wal"):
         Journal.create(path)
     assert path.with_name("b.journal").read_bytes() == before
-    assert sorted(p.name for p in path.parent.iterdir()) == ["a.journal-wal", "b.journal"]
+    names = sorted(p.name for p in path.parent.iterdir())
+    assert names == ["a.journal-lock", "a.journal-wal", "b.journal"]
 
 
 def _content(path: Path) -> object:
@@ -122,6 +125,51 @@ def test_a_full_disk_is_said_and_nothing_is_lost(path: Path):
     with Journal.open(path) as journal:
         assert len(journal.read("a")[1]) == acknowledged
         journal.submit("a", [b"room again"]).result()
+
+
+def test_the_lock_survives_another_use_of_the_file(path: Path):
+    """POSIX then takes SQLite's own; `test_killed` shows that another process is still refused."""
+    fcntl = pytest.importorskip("fcntl")
+    with Journal.open(path):
+        path.read_bytes()
+        with path.with_name("a.journal-lock").open("w") as file, pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    Journal.open(path).close()
+
+
+def test_a_copy_of_a_running_journal_is_whole(path: Path):
+    copy = path.with_name("copy")
+    store = SqliteStore.open(path)
+    with Journal(store) as journal:
+        journal.submit("a", [b"more"]).result()
+        store.copy(copy)
+        with pytest.raises(FileExistsError):
+            store.copy(copy)
+        with pytest.raises(JournalBusy):
+            SqliteStore.open(path)
+        journal.submit("a", [b"later"]).result()
+        identity = journal.id
+    with Journal.open(copy) as journal:
+        journal.verify()
+        assert journal.id == identity
+        assert journal.read("a")[1][10:] == [b"more"]
+
+
+def test_heads_that_are_lost_begin_nothing_anew(path: Path):
+    """A job would be forgotten, and a key would sign again."""
+    with Journal.open(path) as journal:
+        keys = KeyRing(journal)
+        keys.take(b"key", owner="a")
+        keys.record(b"key").permit(bytes(32), b"first")
+    _change(path, "DELETE FROM heads WHERE stream != 'keys'")
+    with Journal.open(path) as journal:
+        with pytest.raises(JournalCorrupt):
+            journal.verify()
+        with pytest.raises(JournalCorrupt):
+            KeyRing(journal).record(b"key")
+    _change(path, "DELETE FROM heads")
+    with Journal.open(path) as journal, pytest.raises(JournalCorrupt):
+        KeyRing(journal)
 
 
 def test_a_copy_of_a_closed_journal_is_whole(path: Path):

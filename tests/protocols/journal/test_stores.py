@@ -160,6 +160,23 @@ def test_nothing_is_acknowledged_after_a_write_has_failed(stored: bool):
         again.submit("a", [b"2"])
 
 
+def test_a_fork_does_not_use_the_journal(monkeypatch: pytest.MonkeyPatch):
+    """It has no thread that writes, and would wait for ever."""
+    with Journal(MemoryStore()) as journal:
+        journal.submit("a", [b"0"], begin=True).result()
+        with monkeypatch.context() as forked:
+            forked.setattr("os.getpid", lambda: 1)
+            for use in (
+                lambda: journal.submit("a", [b"1"]),
+                lambda: journal.read("a"),
+                journal.flush,
+                journal.close,
+            ):
+                with pytest.raises(JournalClosed, match="fork"):
+                    use()
+        assert journal.read("a")[1] == [b"0"]
+
+
 def test_a_future_cannot_be_cancelled():
     """Otherwise the thread that writes would stumble over it."""
     with Journal(MemoryStore()) as journal:
