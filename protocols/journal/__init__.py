@@ -1,14 +1,15 @@
 """A durable record: a coordinator, or a committee member, that is killed goes on where it was.
 
-    errors     what can go wrong, and what to do
-    store      what a journal needs of a database: entries in hash chains
-    sqlite     SqliteStore: a file, by the standard library
-    log        Journal: streams, group commit; acknowledged means on disk
-    codec      Codec: bytes of a protocol's events, states and effects, from their types
-    machines   Machine: a protocol with its codecs; REPLICATED
-    runs       Recorded: a state is the fold of its events; effects are tasks with an id
-    keys       KeyRing, SigningRecord: owners and retirement of keys, what a key has signed
-    member     DurableMember: a settlement member that signs nothing that it has not stored
+    errors       what can go wrong, and what to do
+    store        what a journal needs of a database: entries in hash chains
+    sqlite       SqliteStore: a file, by the standard library
+    log          Journal: streams, group commit; acknowledged means on disk
+    codec        Codec: bytes of a protocol's events, states and effects, from their types
+    machines     Machine: a protocol with its codecs; REPLICATED
+    runs         Recorded: a state is the fold of its events; effects are tasks with an id
+    commitments  DurableCommitmentLog: a log of an epoch that stays closed
+    keys         KeyRing, SigningRecord: owners and retirement of keys, what a key has signed
+    member       DurableMember: a settlement member that signs nothing that it has not stored
 
     with Journal.open("coordinator.journal") as journal:
         for name in journal.streams("replicated/"):
@@ -21,6 +22,7 @@ Rules, schema, and what a crash leaves: specs/journal.md.
 from __future__ import annotations
 
 from protocols.journal.codec import Codec
+from protocols.journal.commitments import DurableCommitmentLog
 from protocols.journal.errors import (
     AlreadyRecorded,
     AlreadySigned,
@@ -46,6 +48,7 @@ __all__ = [
     "AlreadyRecorded",
     "AlreadySigned",
     "Codec",
+    "DurableCommitmentLog",
     "DurableMember",
     "Entry",
     "Journal",

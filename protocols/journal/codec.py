@@ -25,13 +25,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Final, NamedTuple, cast
 
+from protocols.journal.store import MAX_ITEMS
 from protocols.messages import Message, Signed
 from verifiable import encoding
 from verifiable.encoding import tagged_hash
 from verifiable.errors import MalformedEncoding
-
-MAX_ITEMS: Final = 1 << 17
-"""The most items of one entry: more than a state with 1,024 workers has."""
 
 _PLAIN: Final = (bool, int, float, bytes, str)
 

@@ -27,11 +27,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from protocols.journal.errors import AlreadySigned, JournalCorrupt, KeyRefused
-from protocols.journal.log import Journal
-from protocols.journal.store import MAX_BODY
+from protocols.journal.log import Journal, entry_of
 from verifiable import encoding
 from verifiable.encoding import tagged_hash
-from verifiable.errors import MalformedEncoding
 
 _KEYS: Final = "keys"
 
@@ -75,7 +73,7 @@ class KeyRing:
         self._records: dict[bytes, SigningRecord] = {}
         self._known = 0
         for body in journal.contents(_KEYS):
-            self._replay(_fields(_KEYS, body))
+            self._replay(entry_of(_KEYS, body))
             self._known += 1
 
     def _replay(self, wire: Any) -> None:
@@ -186,7 +184,7 @@ class SigningRecord:
         self._slots: dict[bytes, bytes] = {}
         self._known = 0
         for body in journal.contents(self._stream):
-            self._replay(_fields(self._stream, body))
+            self._replay(entry_of(self._stream, body))
             self._known += 1
 
     key: bytes
@@ -245,10 +243,3 @@ def _digest(statement: bytes) -> bytes:
 
 def _retired(key: bytes) -> KeyRefused:
     return KeyRefused(key, "retired", "is retired, and is never used again: make a new key")
-
-
-def _fields(stream: str, body: bytes) -> Any:
-    try:
-        return encoding.decode(body, max_size=MAX_BODY)
-    except MalformedEncoding as error:
-        raise JournalCorrupt(f"{stream} has an entry that cannot be read: {error}") from error

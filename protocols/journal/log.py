@@ -30,7 +30,18 @@ from protocols.journal.errors import (
     JournalError,
 )
 from protocols.journal.sqlite import SqliteStore
-from protocols.journal.store import MAX_STREAM, NO_LINK, Entry, Store, StreamHead, link_of
+from protocols.journal.store import (
+    MAX_BODY,
+    MAX_ITEMS,
+    MAX_STREAM,
+    NO_LINK,
+    Entry,
+    Store,
+    StreamHead,
+    link_of,
+)
+from verifiable import encoding
+from verifiable.errors import MalformedEncoding
 
 T = TypeVar("T")
 
@@ -303,3 +314,31 @@ def _verified(
             "restore a copy"
         )
     return [entry.body for entry in entries]
+
+
+def after(durable: Future[Any], result: T) -> Future[T]:
+    """A future with this result, done when the other is, or with its error."""
+    future: Future[T] = Future()
+    future.set_running_or_notify_cancel()
+
+    def finish(done: Future[Any]) -> None:
+        error = done.exception()
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)
+
+    durable.add_done_callback(finish)
+    return future
+
+
+def entry_of(stream: str, body: bytes) -> Any:
+    """The plain form of an entry's body.
+
+    Raises:
+      JournalCorrupt: it is not in the one encoding of any.
+    """
+    try:
+        return encoding.decode(body, max_size=MAX_BODY, max_items=MAX_ITEMS)
+    except MalformedEncoding as error:
+        raise JournalCorrupt(f"{stream} has an entry that cannot be read: {error}") from error

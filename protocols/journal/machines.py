@@ -24,7 +24,7 @@ S = TypeVar("S")
 E = TypeVar("E")
 F = TypeVar("F")
 
-RESERVED: Final = frozenset({"keys", "signed", "snapshot"})
+RESERVED: Final = frozenset({"commitments", "keys", "signed", "snapshot"})
 """First parts of the names of other streams."""
 
 _PLAIN: Final = (type(None), bool, int, float, bytes, str)

@@ -14,9 +14,9 @@ messages.
 An effect becomes a *task*. It is handed out once by each process until it is confirmed with `done`,
 always under the same id, a hash of its place in the journal. Nobody can do better: a process may be
 killed after it has sent a message and before it has written so. The receiver makes it exactly once:
-a worker's answer to the same order is the same; `CommitmentLog.append` takes a digest once; a
-ledger of payments must take each id once. Only the first verdict of an audit is recorded, and the
-state refuses others.
+a worker's answer to the same order is the same; a commitment log takes a digest once; a ledger of
+payments must take each id once. Only the first verdict of an audit is recorded, and the state
+refuses others.
 
 A snapshot saves time and decides nothing: it holds the link of the last event in it, which commits
 to all events before, and the others are folded onto it. `resume` with `verify=True` folds all of
@@ -32,9 +32,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Self, TypeVar
 
-from protocols.journal.codec import MAX_ITEMS
 from protocols.journal.errors import JournalCorrupt, JournalForeign
-from protocols.journal.log import Journal
+from protocols.journal.log import Journal, after, entry_of
 from protocols.journal.machines import Machine, describe
 from protocols.journal.store import MAX_BODY, MAX_STREAM, NO_LINK
 from verifiable import encoding
@@ -187,7 +186,7 @@ class Recorded(Generic[S, E, F]):
             state, effects = self._machine.step(self.state, event)
             tasks = [e for e in effects if not isinstance(e, self._machine.silent)]
             if not tasks and _unchanged(self.state, state):
-                return self._afterwards(tuple(Task(id=None, effect=e) for e in effects))
+                return after(self._durable, tuple(Task(id=None, effect=e) for e in effects))
             before, self.state = self.state, state
             try:
                 return self._submit(body, effects)
@@ -206,7 +205,7 @@ class Recorded(Generic[S, E, F]):
                 if self._task(*place, effect).id == task.id:
                     break
             else:
-                return self._afterwards(None)
+                return after(self._durable, None)
             del self._pending[place]
             try:
                 return self._write(["done", *place], None)
@@ -222,10 +221,10 @@ class Recorded(Generic[S, E, F]):
         with self._turn:
             head = self._journal.head(self.stream)
             if head is None:
-                return self._afterwards(None)
+                return after(self._durable, None)
             body = encoding.encode(self._picture(head.link))
             if len(body) > MAX_BODY:
-                return self._afterwards(None)
+                return after(self._durable, None)
             begin = self._journal.head(self._snapshots) is None
             return self._journal.submit(self._snapshots, [body], begin=begin)
 
@@ -281,21 +280,6 @@ class Recorded(Generic[S, E, F]):
             self._journal.submit(self._snapshots, [encoding.encode(["ended"])], last=True)
         return future
 
-    def _afterwards(self, result: Any) -> Future[Any]:
-        """A future that is done when all that was recorded before is durable."""
-        future: Future[Any] = Future()
-        future.set_running_or_notify_cancel()
-
-        def finish(durable: Future[Any]) -> None:
-            error = durable.exception()
-            if error is None:
-                future.set_result(result)
-            else:
-                future.set_exception(error)
-
-        self._durable.add_done_callback(finish)
-        return future
-
     def _picture(self, link: bytes) -> list[Any]:
         """The plain form of a snapshot: of the events up to the one with this link."""
         codec = self._machine.codec
@@ -306,7 +290,7 @@ class Recorded(Generic[S, E, F]):
     def _load(self, body: bytes) -> bytes:
         """Take over a snapshot, and return the link of its last event."""
         codec = self._machine.codec
-        match _wire(self.stream, body):
+        match entry_of(self.stream, body):
             case ["snapshot", *made_by, int(number), bytes(link), state, list(tasks)]:
                 self._require_same(made_by)
                 self._number = number
@@ -324,7 +308,7 @@ class Recorded(Generic[S, E, F]):
         """Take over entries, from the next on."""
         for body in bodies:
             with _read(self.stream, self._number):
-                self._replay(_wire(self.stream, body))
+                self._replay(entry_of(self.stream, body))
             self._number += 1
 
     def _replay(self, wire: Any) -> None:
@@ -362,13 +346,6 @@ class Recorded(Generic[S, E, F]):
 def _unchanged(before: Any, after: Any) -> bool:
     """Whether two states differ in their clock only."""
     return replace(after, now=before.now) == before
-
-
-def _wire(stream: str, body: bytes) -> Any:
-    try:
-        return encoding.decode(body, max_size=MAX_BODY, max_items=MAX_ITEMS)
-    except MalformedEncoding as error:
-        raise JournalCorrupt(f"{stream} has an entry that cannot be read: {error}") from error
 
 
 @contextlib.contextmanager

@@ -26,6 +26,9 @@ MAX_STREAM: Final = 200
 MAX_BODY: Final = 1 << 21
 """The most bytes of an entry: more than the largest event, a reveal of 1 MiB, takes."""
 
+MAX_ITEMS: Final = 1 << 17
+"""The most items of an entry: more than a state with 1,024 workers has."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
