@@ -75,6 +75,7 @@ def explained(flips: int, most: int, others: Iterable[float]) -> bool:
         spread = max(spread, changed)
         if flips <= most + spread:
             return True
-        if count == FEW and flips > most + CLEAR * spread:
+        # As in `spread.decide`, few replays decide only where they move little.
+        if count == FEW and flips > most + CLEAR * spread and spread <= CLEAR * most:
             return False
     return False

@@ -282,7 +282,9 @@ def decide(distance: Rows, limit: Rows, scale: Rows, changes: Changes) -> Look:
         with np.errstate(invalid="ignore", divide="ignore"):
             excess = np.nan_to_num(distance / (limit + spread), nan=0.0, posinf=np.inf)
         excess = np.where(explained, np.minimum(excess, 1.0), excess)
-        clear = (distance > limit + CLEAR * spread) & (excess > 1.0)
+        # Few replays of what they move far may all miss where it jumps: a clamp, a branch.
+        steady = spread <= WIDEN * limit
+        clear = (distance > limit + CLEAR * spread) & (excess > 1.0) & steady
         if clear.any() or not (excess > 1.0).any():
             break
         if count == FEW:  # No other row can be shown wrong any more.

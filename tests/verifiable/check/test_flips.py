@@ -55,6 +55,7 @@ def test_where_every_decision_may_be_a_tie_all_may_differ():
         (6, 5, [0] * 64, False),
         (6, 5, [0] * 3 + [1] + [0] * 60, True),
         (50, 5, [1] * 64, False),  # FEW are enough: far beyond
+        (120, 5, [21] * 19 + [200], True),  # FEW may miss a jump of what they move far
         (8, 5, [1] * 63 + [3], True),  # MANY are asked
         (9, 5, [1] * 63 + [3], False),
     ],

@@ -316,12 +316,25 @@ def test_few_replays_decide_only_what_is_clear():
     """Near the widened limit all replays are made."""
     made: list[int] = []
 
-    def counted(_: Any) -> Any:
+    def counted(change: float, _: Any) -> Any:
         for m in range(MANY):
             made.append(m)
-            yield (1.0, 0.0), np.array([1.0])
+            yield (1.0, 0.0), np.array([change])
 
-    for distance, expected in ((90.0, FEW), (2.0, FEW), (0.5, 0), (6.0, MANY)):
-        made.clear()
-        judged([distance], counted)
-        assert len(made) == expected
+    near = ((90.0, FEW), (2.0, FEW), (0.5, 0), (6.0, MANY))
+    far = ((90.0, MANY), (2.0, FEW))
+    for change, cases in ((1.0, near), (1.25, far)):
+        for distance, expected in cases:
+            made.clear()
+            judged([distance], functools.partial(counted, change))
+            assert len(made) == expected
+
+
+def test_a_jump_that_few_replays_miss_shows_nothing():
+    """A clamp turns what moves by some limits into what moves by thousands, in one replay of 20."""
+
+    def jumps(_: Any) -> Any:
+        for m in range(MANY):
+            yield SIZES[m % len(SIZES)], np.array([30_000.0 if m == 19 else 7.0])
+
+    assert not judged([20_000.0], jumps).wrong
