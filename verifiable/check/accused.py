@@ -100,7 +100,7 @@ class Accused:
     @cached_property
     def perturbed(self) -> Callable[..., Array]:
         """What the operands lead to in a perturbed replay, compiled."""
-        losses = dict(self.program.policy.losses)
+        losses, exact = dict(self.program.policy.losses), self.program.analysis.exact
 
         def perturbed(
             arguments: Any,
@@ -110,7 +110,9 @@ class Accused:
             independent: Array,
             coherent: Array,
         ) -> Array:
-            noise = Noise(seed=seed, independent=independent, coherent=coherent, losses=losses)
+            noise = Noise(
+                seed=seed, independent=independent, coherent=coherent, losses=losses, exact=exact
+            )
             found = self.deviation(arguments, given, operands.deviation, noise, vectors)
             return found.expected
 

@@ -103,6 +103,7 @@ class Forward:
       claims: by equation.
       discontinuities: names of equations where a last-bit difference may flip a value.
       bounds: of values for which floats are exact; see `jaxpr.integers`.
+      multiples: of floats that are whole numbers of any size, times a power of two; see there.
       flushable: by name of a comparison of exact floats, the inputs that these were moved from.
       covered: comparisons that the trips of a loop alone depend on (`claims.conditions`).
     """
@@ -113,6 +114,7 @@ class Forward:
     claims: dict[Equation, Claimed] = field(default_factory=dict)
     discontinuities: set[str] = field(default_factory=set)
     bounds: dict[Var, integers.FixedPoint | None] = field(default_factory=dict)
+    multiples: dict[Var, int | None] = field(default_factory=dict)
     flushable: dict[str, frozenset[Var]] = field(default_factory=dict)
     covered: set[Equation] = field(default_factory=set)
 
@@ -134,6 +136,12 @@ class Forward:
         """The bound of a value for which floats are exact; see `jaxpr.integers`."""
         known = self.bounds.get(atom) if isinstance(atom, Var) else None
         return integers.of_type(atom) if known is None else known
+
+    def multiple(self, atom: Atom) -> int | None:
+        """The s for which a value is a multiple of 2^-s; see `jaxpr.integers.multiple`."""
+        bound = self.bound(atom)
+        found = self.multiples.get(atom) if isinstance(atom, Var) else None
+        return found if bound is None else bound.scale
 
     def known(self, atom: Atom) -> bool:
         """Whether a value depends on parameters only."""
@@ -195,6 +203,7 @@ class Forward:
         for v, effect in zip(equation.outputs, effects, strict=True):
             bound = integers.of_output(equation, v, self.bound, self.graph.producers)
             self.bounds[v] = bound
+            multiple = self.multiples[v] = integers.multiple(equation, v, self.multiple)
             arithmetic = bool(floats) or is_float(v.dtype)
             flips = {
                 Effect.DISCONTINUOUS: rounded,
@@ -203,7 +212,8 @@ class Forward:
             }
             rounds = dict.fromkeys(moves, rounded) | {Effect.DISCONTINUOUS: False}
             # Numbers that the type holds are exact, whatever the arithmetic.
-            rounds[Effect.CONTINUOUS] = arithmetic and (rounded or bound is None)
+            held = bound is not None or multiple is not None
+            rounds[Effect.CONTINUOUS] = arithmetic and (rounded or not held)
             discontinuities = joined.discontinuities
             flips_here = flips.get(effect, False) and equation not in self.covered
             if flips_here and v in self.graph.readers:
@@ -257,6 +267,7 @@ class Forward:
                 moved = replace(moved, sources=copied.sources)
             self.facts[v] = replace(moved, known=False).under(guard)
             self.bounds[v] = None if source is None else self.bound(equation.inputs[source])
+            self.multiples[v] = integers.multiple(equation, v, self.multiple)
 
     def _scan(self, equation: Equation, guard: Fact, *, claimable: bool) -> None:
         [body] = equation.bodies

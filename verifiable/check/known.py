@@ -102,8 +102,13 @@ def moves(
 
     def one(arguments: tuple[Array, Array, Array]) -> Moves:
         seed, independent, coherent = arguments
-        losses = dict(policy.losses)
-        noise = Noise(seed=seed, independent=independent, coherent=coherent, losses=losses)
+        noise = Noise(
+            seed=seed,
+            independent=independent,
+            coherent=coherent,
+            losses=dict(policy.losses),
+            exact=analysis.exact,
+        )
         return replay.known(frame, analysis, dict(env), measure, noise, residual)
 
     sizes = np.asarray([SIZES[m % len(SIZES)] for m in range(COUNT)], np.float32)

@@ -19,7 +19,7 @@ from verifiable.check.dataflow import CERTAIN, Fact, Forward
 from verifiable.claims import registry
 from verifiable.claims.claim import Claim
 from verifiable.jaxpr.blocks import Atom, Block, Equation, Literal, Var
-from verifiable.jaxpr.effects import REBUILT
+from verifiable.jaxpr.effects import REBUILT, is_float
 from verifiable.jaxpr.graph import uses
 
 # What decides a projection: the far operand, what else of the product it depends on
@@ -90,6 +90,11 @@ class Analysis:
     checked: int
     replayed: int
     products: Mapping[str, tuple[int, str]]
+
+    @property
+    def exact(self) -> frozenset[Var]:
+        """Floats that honest devices compute in the same bits."""
+        return frozenset(v for v, fact in self.facts.items() if is_float(v.dtype) and fact.exact)
 
     @property
     def trace_bytes(self) -> int:

@@ -321,7 +321,12 @@ class SecondLook:
         if product is not None:
             losses["product"] = product
         noise = Noise(
-            seed=seed, independent=independent, coherent=coherent, losses=losses, alike=alike
+            seed=seed,
+            independent=independent,
+            coherent=coherent,
+            losses=losses,
+            exact=self.program.analysis.exact,
+            alike=alike,
         )
         return noise, known.alter(noise)
 

@@ -194,10 +194,16 @@ def _op_by_op() -> Generator[None, None, None]:
 
 def _noises(program: Any) -> Iterator[Noise]:
     """Half move each element by itself, half all of an equation with one sign."""
-    losses = dict(program.policy.losses)
+    losses, exact = dict(program.policy.losses), program.analysis.exact
     for i in range(REPLAYS):
         sizes = np.float32(WIDEN * (i % 2)), np.float32(WIDEN * (1 - i % 2))
-        yield Noise(seed=jnp.uint32(i), independent=sizes[0], coherent=sizes[1], losses=losses)
+        yield Noise(
+            seed=jnp.uint32(i),
+            independent=sizes[0],
+            coherent=sizes[1],
+            losses=losses,
+            exact=exact,
+        )
 
 
 def _located(

@@ -5,6 +5,9 @@ If the terms of a sum or product are such numbers, and the largest possible resu
 are all partial results, in any order: no device rounds. Positions with a half added are such
 numbers, and so are uniform random numbers, which are made from random bits. A bound is None where
 a value need not be one, or may be larger. Whatever is not proven here is rounded.
+
+A whole number of any size is exact too where it is only doubled and halved: `multiple` follows
+those, as in 2 round(n / 2) = n, which asks whether n is even.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -40,6 +43,7 @@ class FixedPoint(NamedTuple):
 
 Bounds = Callable[[Atom], FixedPoint | None]
 Producers = Mapping[Var, Equation]
+T = TypeVar("T")
 
 # Operands of products are rounded to bfloat16 on some devices, unless the program asks for more.
 _OPERAND = 2**8
@@ -118,14 +122,63 @@ def of_output(
     return of_type(output) if fitting is None else fitting
 
 
+def multiple(equation: Equation, output: Var, scale: Callable[[Atom], int | None]) -> int | None:
+    """The s for which an output is k 2^-s, k an integer of any size, and is not rounded if its
+    operands are not; None if that need not be.
+
+    Args:
+      equation: any without bodies.
+      output: one of its outputs.
+      scale: the same of an atom.
+    """
+    if output.dtype.name not in FLOATS:
+        return None
+    found = _multiple(equation, scale)
+    # Larger ones could be subnormal, which some devices take for zero.
+    return found if found is None or found <= -jnp.finfo(output.dtype).minexp else None
+
+
+def _multiple(equation: Equation, scale: Callable[[Atom], int | None]) -> int | None:
+    kind = equation.kind
+    if kind in _WHOLE:
+        return 0
+    if kind in ("mul", "div"):
+        first, last = equation.inputs
+        value, factor = (
+            (last, first) if kind == "mul" and isinstance(first, Literal) else (first, last)
+        )
+        by, units = _exponent(factor), scale(value)
+        if by is None or units is None:
+            return None
+        return max(units - by if kind == "mul" else units + by, 0)
+    if kind not in _MOVES | {"abs", "neg"}:
+        return None
+    units = [scale(a) for a in _taken(equation, equation.inputs)]
+    return None if None in units else max((u for u in units if u is not None), default=None)
+
+
+def _exponent(factor: Atom) -> int | None:
+    """The e of a literal 2^e or -2^e of floats; None for any other atom."""
+    if not isinstance(factor, Literal) or not is_float(factor.dtype):
+        return None
+    mantissa, exponent = math.frexp(float(abs(factor.value)))
+    return exponent - 1 if mantissa == 0.5 else None
+
+
+def _taken(equation: Equation, inputs: Sequence[T]) -> Sequence[T]:
+    """Inputs of an equation that moves values, without those that choose or say where it goes."""
+    if equation.kind == "select_n":
+        return inputs[1:]
+    if equation.kind in ("dynamic_slice", "dynamic_update_slice"):
+        return inputs[: 1 + (equation.kind == "dynamic_update_slice")]
+    return inputs
+
+
 def _computed(equation: Equation, inputs: Sequence[FixedPoint | None]) -> FixedPoint | None:
     kind = equation.kind
     if kind == "iota":
         return FixedPoint(max(equation.params["shape"][equation.params["dimension"]] - 1, 0))
-    # What chooses among the cases, or says where a value goes, is no part of the result.
-    taken = inputs[1:] if kind == "select_n" else inputs
-    if kind in ("dynamic_slice", "dynamic_update_slice"):
-        taken = inputs[: 1 + (kind == "dynamic_update_slice")]
+    taken = _taken(equation, inputs)
     bounds = [b for b in taken if b is not None]
     if len(bounds) < len(taken) or not bounds:
         return None
@@ -157,12 +210,10 @@ def _computed(equation: Equation, inputs: Sequence[FixedPoint | None]) -> FixedP
 
 def _quotient(dividend: FixedPoint, divisor: Atom) -> FixedPoint | None:
     """The bound of a quotient by a power of two, such as a literal 8.0; None for any other."""
-    if not isinstance(divisor, Literal) or not is_float(divisor.dtype):
+    exponent = _exponent(divisor)
+    if exponent is None or exponent < 0:
         return None
-    mantissa, exponent = math.frexp(float(abs(divisor.value)))
-    if mantissa != 0.5 or exponent < 1:
-        return None
-    return dividend._replace(scale=dividend.scale + exponent - 1)
+    return dividend._replace(scale=dividend.scale + exponent)
 
 
 def _uniform(equation: Equation, bound: Bounds, producers: Producers) -> FixedPoint | None:

@@ -42,7 +42,7 @@ import numpy as np
 from jax import lax
 
 from verifiable.jaxpr import flatten, interpret
-from verifiable.jaxpr.blocks import Array, Equation
+from verifiable.jaxpr.blocks import Array, Equation, Var
 from verifiable.jaxpr.effects import HALF_PRECISION, Effect, effects_of, is_float
 
 OWN, UP, DOWN, AWAY, TOWARDS = map(float, range(5))
@@ -69,6 +69,7 @@ class Noise:
       coherent: float32 (), of all elements of an equation, with one sign.
       losses: c by kind of operation, `Policy.losses`.
       trip: uint32 (), of the loop whose trips are a claim, from 1 up; zero elsewhere.
+      exact: variables that all devices compute in the same bits, such as a half of a whole number.
       alike: float32 (), which sign: of each equation its own (0), or of all equations the same: up
         (1), down (2), away from zero (3) or towards it (4). By default each its own.
     """
@@ -77,6 +78,7 @@ class Noise:
     independent: Array
     coherent: Array
     losses: Mapping[str, float]
+    exact: frozenset[Var] = frozenset()
     trip: Array = _OUTSIDE
     alike: Array | None = None
 
@@ -94,8 +96,8 @@ class Noise:
         """The results of an equation without bodies, of which the inexact ones are moved."""
         lost = losses(equation, values, outputs, self.losses)
         return [
-            y if loss is None else self.moved(y, loss, f"{equation.number}/{i}")
-            for i, (y, loss) in enumerate(zip(outputs, lost, strict=True))
+            y if loss is None or v in self.exact else self.moved(y, loss, f"{equation.number}/{i}")
+            for i, (v, y, loss) in enumerate(zip(equation.outputs, outputs, lost, strict=True))
         ]
 
     def known(self, value: Array, name: str, least: Array | None = None) -> Array:

@@ -110,3 +110,24 @@ def test_the_magnitude_of_complex_numbers_rounds():
     fn = lambda p, x: (x * (jnp.abs(lax.complex(x, x)) > 1.0)) @ p  # noqa: E731
     compiled = program.compile(fn, W, X, policy=Policy(draws=4))
     assert [c.primitive for c in compiled.claims] == ["gt", "dot_general"]
+
+
+def even(p: Any, x: Any) -> Any:
+    """Turns the sign where a rounded product is an odd number."""
+    h = lax.dot(x, p)
+    n = lax.round(3.0 * h, lax.RoundingMethod.TO_NEAREST_EVEN)
+    half = lax.round(n * 0.5, lax.RoundingMethod.TO_NEAREST_EVEN)
+    return jnp.where(2.0 * half != n, -h, h)
+
+
+def test_whether_a_committed_whole_number_is_even_is_no_choice_of_the_device():
+    x = RNG.standard_normal((4, 8)).astype(np.float32)
+    p = RNG.standard_normal((8, 5)).astype(np.float32)
+    compiled = program.compile(even, p, x)
+    assert [c.form.mismatch for c in compiled.claims] == ["rounding-mismatch"]
+    y, trace = compiled.execute(p, x)
+    key = compiled.setup(p, SECRET)
+    assert compiled.check(key, x, y=y, trace=trace).verdict is Verdict.ACCEPT
+    turned = np.array(y)
+    turned[0, 0] *= -1
+    assert compiled.check(key, x, y=turned, trace=trace).verdict is Verdict.REJECT

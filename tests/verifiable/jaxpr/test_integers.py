@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from jax import lax
 
 from verifiable.jaxpr import flatten, integers
@@ -90,6 +92,58 @@ def test_bounds_of_integers(fn: Callable[..., Any], shape: Any, expected: int | 
 )
 def test_bounds_of_fractions(fn: Callable[..., Any], expected: FixedPoint | None):
     assert bound(fn, I8) == expected
+
+
+def scale(fn: Callable[..., Any], *shapes: Any) -> int | None:
+    """The scale of what a function returns, if it is a multiple of any size."""
+    function, _ = flatten.trace(fn, *shapes)
+    found: dict[Var, int | None] = {}
+
+    def of(atom: Any) -> int | None:
+        known = integers.of_type(atom)
+        return found.get(atom) if known is None and isinstance(atom, Var) else known and known.scale
+
+    for e in function.block.equations:
+        found.update((v, integers.multiple(e, v, of)) for v in e.outputs)
+    return of(function.block.outputs[0])
+
+
+MULTIPLES: list[tuple[Callable[..., Any], int | None]] = [
+    (lax.round, 0),
+    (lambda x: 2.0 * lax.round(lax.round(x) * 0.5), 0),
+    (lambda x: lax.floor(x) / 8.0, 3),
+    (lambda x: 0.25 * -lax.ceil(x), 2),
+    (lambda x: lax.floor(x) / 0.25, 0),
+    (lambda x: jnp.where(x > 0, lax.round(x) * 0.5, lax.floor(x))[:2], 1),
+    (lambda x: x * 0.5, None),
+    (lambda x: lax.round(x) * 3.0, None),
+    (lambda x: lax.round(x) / 3.0, None),
+    (lambda x: 2.0 / lax.round(x), None),
+    (lambda x: lax.round(x) - 2.0 * lax.floor(x), None),
+    (lambda x: lax.round(x) * 2.0**-90 * 2.0**-40, None),  # subnormal
+]
+
+
+@pytest.mark.parametrize(("fn", "expected"), MULTIPLES)
+def test_whole_numbers_of_any_size_stay_exact_where_they_are_doubled_and_halved(
+    fn: Callable[..., Any], expected: int | None
+):
+    assert scale(fn, F32) == expected
+
+
+@given(
+    st.lists(st.floats(width=32, allow_nan=False, allow_subnormal=False), min_size=4, max_size=4)
+)
+def test_multiples_are_computed_without_rounding(numbers: list[float]):
+    x = np.array(numbers, np.float32)
+    for fn, expected in MULTIPLES:
+        if expected is not None:
+            with jax.enable_x64(True), np.errstate(over="ignore"):
+                exact = np.asarray(fn(jnp.asarray(x, jnp.float64))).astype(np.float32)
+            found = np.asarray(fn(jnp.asarray(x)))
+            np.testing.assert_array_equal(found, exact)
+            finite = found[np.isfinite(found)].astype(np.float64) * 2.0**expected
+            np.testing.assert_array_equal(finite, np.rint(finite))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
