@@ -45,6 +45,7 @@ from verifiable.check.verdict import judge, refuse
 from verifiable.check.warn import warned
 from verifiable.errors import require_type
 from verifiable.jaxpr import flatten
+from verifiable.jaxpr.effects import CUT
 from verifiable.key import VerifierKey
 from verifiable.policy import Policy
 from verifiable.report import Corridor, Report
@@ -358,7 +359,8 @@ def compile(
       policy: tolerances and limits.
       strategy: how to compile the check, such as `Program.tune` found; by default, what suits most.
       self_test: whether the first `setup` tests the compiled check, on a random run op by op.
-      cuts: whether scans commit to their carries too, so that audits open less (`check.cuts`).
+      cuts: whether scans commit to their carries too, and functions to values with a
+        `checkpoint_name`, so that audits of a part open less (`check.cuts`).
 
     Raises:
       TypeError: `fn` is not callable, a leaf is not an array, or a primitive has no canonical form.
@@ -373,7 +375,7 @@ def compile(
     require_type("policy", policy, Policy)
     require_type("strategy", strategy or Strategy(), Strategy)
     params, inputs = abstract("params", params), abstract("inputs", inputs)
-    function, y = flatten.trace(fn, params, *inputs)
+    function, y = flatten.trace(fn, params, *inputs, named=CUT if cuts else None)
     known = len(function.constants) + len(jax.tree.leaves(params))
     found = cutting.analyse(function, known, policy.draws, cuts=cuts)
     compiled = Program(

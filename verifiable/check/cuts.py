@@ -3,7 +3,9 @@
 The layers are the iterations of the outermost scans that hold claims. The carries that are floats
 and not exact become claims at the end of the body (`claims.cut`), so that an audit of one iteration
 replays it from the committed carry before it, instead of from claims of all iterations before. The
-carry that enters the first iteration is no cut: the verifier computes it.
+carry that enters the first iteration is no cut: the verifier computes it. Where layers are written
+out, the user names what they pass on, by `jax.ad_checkpoint.checkpoint_name`: such a value becomes
+a claim where it stands, on the same conditions.
 
 Cuts are part of the program, and of its id: a device commits to more.
 """

@@ -14,9 +14,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import jax.numpy as jnp
+from jax import lax
+
 from verifiable.claims.form import Proposal, View
 from verifiable.claims.rounding import Rounding
-from verifiable.jaxpr.blocks import Equation
+from verifiable.jaxpr.blocks import Array, Equation
 from verifiable.jaxpr.effects import CUT, FLOATS
 
 
@@ -26,6 +29,18 @@ class CutForm(Rounding):
 
     mismatch: ClassVar[str] = "cut-mismatch"
     barrier: ClassVar[bool] = False  # the equation is one
+
+    def extremes(self, value: Array, slack: Array) -> tuple[Array, Array]:
+        """The least and the greatest value that passes: in a wide type, their sum rounds inwards.
+
+        `value - slack` in the type of the cut may be beyond the slack by a last bit.
+        """
+        low, high = super(CutForm, self).extremes(value, slack)
+        if self.dtype.itemsize < value.dtype.itemsize:
+            return low, high
+        up, down = (jnp.full(value.shape, sign * jnp.inf, value.dtype) for sign in (1, -1))
+        low = jnp.minimum(lax.nextafter(low, up), value)
+        return low, jnp.maximum(lax.nextafter(high, down), value)
 
 
 def propose(equation: Equation, view: View) -> Proposal | None:

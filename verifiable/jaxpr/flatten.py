@@ -23,8 +23,8 @@ from verifiable.jaxpr import pieces
 from verifiable.jaxpr.blocks import Array, Atom, Block, Equation, Function, Literal, Var
 
 
-def trace(fn: Callable[..., Any], *args: Any) -> tuple[Function, Any]:
-    """Trace `fn` on arrays or `ShapeDtypeStruct`s and flatten it.
+def trace(fn: Callable[..., Any], *args: Any, named: str | None = None) -> tuple[Function, Any]:
+    """Trace `fn` on arrays or `ShapeDtypeStruct`s and flatten it; `named` as of `flatten`.
 
     Returns:
       The flattened function, and the pytree of `ShapeDtypeStruct`s that `fn` returns.
@@ -33,12 +33,15 @@ def trace(fn: Callable[..., Any], *args: Any) -> tuple[Function, Any]:
       TypeError: a value is not an array, or has a dimension that is not a known number.
     """
     closed, out = jax.make_jaxpr(fn, return_shape=True)(*args)
-    return flatten(closed), out
+    return flatten(closed, named), out
 
 
-def flatten(closed: Any) -> Function:
-    """Inline the calls of a closed jaxpr, fold literals, drop dead equations, scope its bodies."""
-    builder = _Builder()
+def flatten(closed: Any, named: str | None = None) -> Function:
+    """Inline the calls of a closed jaxpr, fold literals, drop dead equations, scope its bodies.
+
+    Named values become equations of the kind `named`, if there is one, which return them.
+    """
+    builder = _Builder(named)
     jaxpr, consts = _open(closed)
     inputs = tuple(_var(v) for v in jaxpr.invars)
     equations: list[Equation] = []
@@ -181,6 +184,7 @@ def _is_identity(eqn: Any) -> bool:
 class _Builder:
     """Constants and names of one function, collected while its jaxprs are inlined."""
 
+    named: str | None = None
     constants: dict[Var, np.ndarray[Any, Any]] = field(default_factory=dict)
     names: dict[str, int] = field(default_factory=dict)
     known: dict[int, Var] = field(default_factory=dict)
@@ -224,6 +228,9 @@ class _Builder:
             here = _join(scope, str(eqn.source_info.name_stack))
             kind = eqn.primitive.name
             if _is_identity(eqn):
+                if kind == "name" and self.named is not None and isinstance(inputs[0], Var):
+                    into.append(identity(inputs[0], self.named, self.name(here, self.named)))
+                    inputs = into[-1].outputs
                 env.update(zip(eqn.outvars, inputs, strict=True))
                 continue
             jumps = pieces.of(eqn)

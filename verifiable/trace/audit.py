@@ -15,6 +15,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Final, Self
 
 from verifiable import merkle
@@ -52,7 +53,7 @@ def drawn(seed: bytes, population: int, count: int) -> tuple[int, ...]:
     return tuple(sorted(sorted(range(population), key=digest)[:count]))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class AuditPlan:
     """What an audit looks at, and the leaves that it needs. Made by `Program.audit_plan`.
 
@@ -86,16 +87,25 @@ class AuditPlan:
         found = tagged_hash("plan of an audit", self.program, self.seed, content)
         object.__setattr__(self, "id", found)
 
+    @cached_property
+    def sizes(self) -> tuple[int, ...]:
+        """Bytes of each leaf to open."""
+        return tuple(map(self.layout.leaf_size, self.leaves))
+
+    @cached_property
+    def digests(self) -> int:
+        """Digests of the multiproof."""
+        return merkle.multiproof_size(self.leaves, self.layout.size)
+
     @property
     def opened(self) -> int:
         """Canonical bytes of the leaves to open."""
-        return sum(map(self.layout.leaf_size, self.leaves))
+        return sum(self.sizes)
 
     @property
     def nbytes(self) -> int:
         """Bytes of the encoded opening."""
-        digests = merkle.multiproof_size(self.leaves, self.layout.size)
-        return _HEADER + self.opened + merkle.DIGEST_SIZE * digests
+        return _HEADER + self.opened + merkle.DIGEST_SIZE * self.digests
 
 
 def _runs(indices: Sequence[int]) -> Iterator[tuple[int, int]]:
@@ -145,8 +155,7 @@ class AuditOpening:
             raise MalformedEncoding(f"the opening does not start with the header {MAGIC!r}")
         leaves: list[bytes] = []
         start = _HEADER
-        for leaf in plan.leaves:
-            size = plan.layout.leaf_size(leaf)
+        for size in plan.sizes:
             leaves.append(data[start : start + size])
             start += size
         proof = tuple(data[i : i + 32] for i in range(start, len(data), 32))
@@ -162,7 +171,7 @@ def fault(opening: Any, plan: AuditPlan) -> tuple[str, str] | None:
     """
     if type(opening) is not AuditOpening:
         return "opening-structure", f"expected an AuditOpening, got {type(opening).__name__}"
-    if opening.plan != plan.id:
+    if type(opening.plan) is not bytes or opening.plan != plan.id:
         theirs = opening.plan.hex()[:16] if type(opening.plan) is bytes else "no bytes"
         return "opening-plan", f"it answers plan {theirs}, not {plan.id.hex()[:16]}"
     leaves: Any = opening.leaves
@@ -171,18 +180,16 @@ def fault(opening: Any, plan: AuditPlan) -> tuple[str, str] | None:
     if len(leaves) != len(plan.leaves):
         code = "opening-missing" if len(leaves) < len(plan.leaves) else "opening-extra"
         return code, f"the plan asks for {len(plan.leaves)} leaves, got {len(leaves)}"
-    sizes = [len(x) for x in leaves]
-    wanted = [plan.layout.leaf_size(i) for i in plan.leaves]
+    sizes, wanted = tuple(map(len, leaves)), plan.sizes
     if sizes != wanted:
         code = "opening-reordered" if sorted(sizes) == sorted(wanted) else "opening-leaf"
         i = next(i for i, pair in enumerate(zip(sizes, wanted, strict=True)) if pair[0] != pair[1])
         return code, f"leaf {plan.leaves[i]} has {wanted[i]} bytes, got {sizes[i]}"
     proof: Any = opening.proof
-    digests = merkle.multiproof_size(plan.leaves, plan.layout.size)
     if type(proof) not in (tuple, list) or not all(
         type(x) is bytes and len(x) == merkle.DIGEST_SIZE for x in proof
     ):
         return "opening-proof", "its proof is not a list of digests of 32 bytes"
-    if len(proof) != digests:
-        return "opening-proof", f"the plan needs {digests} digests, got {len(proof)}"
+    if len(proof) != plan.digests:
+        return "opening-proof", f"the plan needs {plan.digests} digests, got {len(proof)}"
     return None

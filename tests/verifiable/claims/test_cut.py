@@ -33,6 +33,16 @@ def test_the_slack_of_an_element_is_that_of_a_rounding():
         np.testing.assert_allclose(found.worst, share, rtol=1e-3)
 
 
+def test_a_cheat_at_the_limit_is_not_beyond_it():
+    """What `attack` makes of the slack of all elements at once: rows are held to less."""
+    value = jnp.asarray(RNG.standard_normal((64, 64)), jnp.float32)
+    form, eps = CutForm(steps=(), source=FLOAT, dtype=FLOAT), 2e-6
+    with jax.enable_x64(True):
+        moved = form.shifted([value], value, jnp.ones_like(value), eps, 1.0)
+        found = form.test([value], moved, Yardstick(eps=eps))
+    assert 0.8 < float(found.worst) <= 1
+
+
 def carries(p: Any, x: Any) -> Any:
     """One carry is of parameters only, one is exact, one is a claim, two are the same."""
 

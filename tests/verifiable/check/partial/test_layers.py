@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 
 import verifiable as vf
 from verifiable import challenge
@@ -97,6 +98,20 @@ def test_a_claim_that_enters_a_carry_later_is_opened_too():
     assert opened(late, [3]) == {0: [0, 1, 2, 3]}
     # With cuts, the last sum is committed, and what entered it before.
     assert opened(late, [3], cuts=True) == {0: [2, 3], 1: [2, 3]}
+
+
+def test_a_named_value_is_the_cut_of_layers_that_are_written_out():
+    def written_out(p: Any, x: Any) -> Any:
+        for i in range(4):
+            with jax.named_scope(f"block_{i}"):
+                x = checkpoint_name(stream(p[i], x), "stream")
+        return x
+
+    assert opened(written_out, [2]) == {1: None, 3: None, 4: None, 5: None, 7: None}
+    # Two products and a cut each: those of the layer, the cut before it, and the last one.
+    assert opened(written_out, [2], cuts=True) == dict.fromkeys((5, 6, 7, 8, 11))
+    assert opened(written_out, [0], cuts=True) == dict.fromkeys((0, 1, 2, 11))
+    assert compiled(written_out, cuts=True).layers == tuple(f"block_{i}" for i in range(4))
 
 
 def test_what_is_a_layer():
