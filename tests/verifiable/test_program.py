@@ -502,7 +502,7 @@ def test_the_text_says_what_each_kind_of_claim_is() -> None:
     for kinds, meaning in (
         ("dot_general", "product, tested with random vectors"),
         ("convert_element_type", "committed rounding"),
-        ("argmax", "committed decision, bits or indices"),
+        ("argmax", "committed decision, bits, indices or trips"),
     ):
         [line] = [line for line in lines if meaning in line]
         assert kinds in line.split(":")[0].split(", ")
