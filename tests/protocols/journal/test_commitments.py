@@ -74,6 +74,19 @@ def test_a_digest_counts_when_it_is_durable():
         assert log.append(DIGESTS[2]).result() == 1
 
 
+def test_a_log_counts_as_closed_when_that_is_durable():
+    """A challenge that is drawn earlier may be known while the log still takes commitments."""
+    store = FailingStore()
+    journal = Journal(store)
+    log = DurableCommitmentLog(journal, "7")
+    log.append(DIGESTS[0]).result()
+    store.fail_in = 0
+    with pytest.raises(JournalFull):
+        log.close(chain="drand", closed_at=9)
+    assert log.closed is None
+    journal.close()
+
+
 def test_two_objects_never_write_one_log():
     with Journal(MemoryStore()) as journal:
         one, two = (DurableCommitmentLog(journal, "7") for _ in range(2))

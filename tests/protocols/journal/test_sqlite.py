@@ -59,6 +59,10 @@ OTHERS: dict[str, tuple[Callable[[Path], object], type[JournalError]]] = {
         JournalForeign,
     ),
     "a later schema": (lambda path: _change(path, "PRAGMA user_version = 2"), JournalForeign),
+    "a text in place of bytes": (
+        lambda path: _change(path, "UPDATE entries SET body = 'text' WHERE number = 3"),
+        JournalCorrupt,
+    ),
     "no identifier": (lambda path: _change(path, "DELETE FROM about"), JournalCorrupt),
 }
 
