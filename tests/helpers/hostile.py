@@ -63,6 +63,11 @@ def shared(depth: int) -> Any:
     return functools.reduce(lambda inner, _: [inner, inner], range(depth), A)
 
 
+@functools.cache
+def wide() -> Any:
+    return dict.fromkeys(map(str, range(10**6)), A)
+
+
 # Made for the test that sends it: some are large.
 OBJECTS: dict[str, Callable[[], Any]] = {
     "null": lambda: None,
@@ -79,7 +84,7 @@ OBJECTS: dict[str, Callable[[], Any]] = {
     "a list nested 100,000 deep": deep,
     "a list of 2^200 leaves": lambda: shared(200),
     "a list of a million arrays": lambda: [A] * 10**6,
-    "a map of a million arrays": lambda: dict.fromkeys(map(str, range(10**6)), A),
+    "a map of a million arrays": wide,
     "a map with keys that cannot be compared": lambda: {Unequal(): A, "b": A},
     "a map with keys that cannot be sorted": lambda: {1: A, "b": A},
     "an array of objects": lambda: A.astype(object),
