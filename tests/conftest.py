@@ -16,11 +16,14 @@ from tests.helpers import bytecode, compilation, memory, moves
 
 # Files that take longest, in their order: last, one would keep one process busy and no other.
 LONGEST = (
-    "test_frameworks test_check test_sheltered test_cli test_evaluate test_self_test test_steering "
-    "test_program test_rounding test_narrow_sums test_vote test_evidence test_coverage test_choice "
-    "test_activations test_second_look test_verdicts test_perturb test_calibration test_known "
-    "test_origin test_decoding test_schedule test_decision test_cancellation test_settings "
-    "test_models test_contract_agrees test_processes test_corridor test_architecture test_contract"
+    "test_check test_frameworks test_cli test_evaluate test_rounding test_self_test test_trips "
+    "test_sheltered test_vote test_program test_steering test_evidence test_choice "
+    "test_activations test_coverage test_narrow_sums test_perturb test_second_look test_verdicts "
+    "test_origin test_known test_decoding test_decision test_pieces test_interpret "
+    "test_cancellation test_calibration test_steered_roundings test_replay test_contract_agrees "
+    "test_schedule test_lookup test_batches test_models test_corridor test_curve test_receive "
+    "test_allowed_rows test_contract test_signatures test_near_ties test_processes test_encoding "
+    "test_choosers"
 ).split()
 
 
