@@ -28,6 +28,7 @@ def free_compiled_programs() -> None:
     compilation.forget_contexts()
     compilation.forget_programs()
     gc.collect()
+    gc.freeze()  # What is left lives as long as the run: later collections leave it out.
     # XLA compiles on many threads, and glibc keeps what each of them has freed.
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
