@@ -79,6 +79,18 @@ def test_no_other_file_is_taken_for_a_journal(case: str, path: Path):
     assert (path.read_bytes() if path.is_file() else None) == before
 
 
+@pytest.mark.parametrize("opened", [SqliteStore.create, SqliteStore.open])
+def test_a_commit_waits_for_the_disk(opened: Callable[[Path], SqliteStore], path: Path):
+    """With less than FULL, a loss of power takes what was acknowledged; no kill shows that."""
+    if opened == SqliteStore.create:
+        path = path.with_name("new")
+    store = opened(path)
+    settings = {"synchronous": 2, "journal_mode": "wal", "locking_mode": "exclusive"}
+    for name, value in {**settings, "fullfsync": 1}.items():
+        assert store._db.execute(f"PRAGMA {name}").fetchall() == [(value,)]
+    store.close()
+
+
 def test_create_replaces_nothing(path: Path):
     before = path.read_bytes()
     with pytest.raises(FileExistsError, match="exists"):
