@@ -98,6 +98,15 @@ class Accused:
         return jax.jit(compiled)
 
     @cached_property
+    def effect(self) -> Callable[..., Deviation]:
+        """What the committed numbers of an accused loop change after it, compiled."""
+
+        def effect(arguments: Any, given: Any) -> Deviation:
+            return self.deviation(arguments, given, operands.effect, interpret.apply)
+
+        return jax.jit(effect)
+
+    @cached_property
     def perturbed(self) -> Callable[..., Array]:
         """What the operands lead to in a perturbed replay, compiled."""
         losses, exact = dict(self.program.policy.losses), self.program.analysis.exact

@@ -45,7 +45,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from verifiable.check import flips, known, operands, outputs, replay
+from verifiable.check import aftermath, flips, known, operands, outputs, replay
 from verifiable.check.key_layout import KeyLayout
 from verifiable.check.specification import Specification, Target
 from verifiable.check.spread import (
@@ -86,6 +86,7 @@ class SecondLook:
     _plain: dict[Target, Callable[..., Array]] = field(default_factory=dict, repr=False)
     _numbers: dict[Target, tuple[Any, Any]] = field(default_factory=dict, repr=False)
     _retests: dict[int, Callable[..., Statistic]] = field(default_factory=dict, repr=False)
+    _effects: dict[int, tuple[Any, Any]] = field(default_factory=dict, repr=False)
 
     def on(self, arguments: Any) -> Again:
         """The looks at one run.
@@ -117,9 +118,8 @@ class SecondLook:
             draw, wide, own, distance = self._centres(target, arguments)
             distance[self._rows_until(target, last, len(distance)) :] = 0
             moves = functools.partial(changes, draw, own, moves=wide.moves)
-            found = decide(
-                distance, np.zeros(len(distance)) if strict else wide.limit, wide.scale, moves
-            )
+            limit = np.zeros(len(distance)) if strict else wide.limit
+            found = decide(distance, limit, wide.scale, moves)
             claim = None if output else self.program.claims[index]
             if claim is not None and not (found.wrong or strict):
                 rows = claim.wholes(len(distance)) if claim.form.rows_too else []
@@ -130,7 +130,10 @@ class SecondLook:
                     gently = functools.partial(draw, product=least)
                     moves = functools.partial(changes, gently, own, every=DEVICE)
                     found = allowance(found, distance, wide, moves, claim)
-            if claim is not None and claim.decisions and not (found.wrong or strict):
+            claim = None if found.wrong or strict else claim
+            if claim is not None and isinstance(claim.form, LoopForm):
+                found = self._without_effect(found, claim, arguments)
+            if claim is not None and claim.decisions and not found.allowed:
                 most, flipped = self._most_flips(index), distance > 0
                 if isinstance(claim.form, LoopForm):
                     # Beyond its limit, what rounding explains leaves the claim undecided; other
@@ -291,6 +294,16 @@ class SecondLook:
                 return run(_read(needs, arguments))
 
         return call
+
+    def _without_effect(self, found: Look, claim: Claim, arguments: Any) -> Look:
+        """What was found of a loop, allowed if what was committed changes nothing after it."""
+        needs, given = self._given(Target(output=False, index=claim.index), arguments)
+        if claim.index not in self._effects:
+            measured = functools.partial(self._measured, needs)
+            losses = dict(self.program.policy.losses)
+            self._effects[claim.index] = aftermath.effects(claim, measured, self._noise, losses)
+        allowed = aftermath.changes_nothing(*self._effects[claim.index], given)
+        return found._replace(excess=1.0, allowed=True) if allowed else found
 
     def _draw(self, target: Target, needs: operands.Needs) -> Callable[..., Array]:
         if target not in self._compiled:

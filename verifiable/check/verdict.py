@@ -50,8 +50,6 @@ _LOOKED = frozenset(
         "output-nonfinite",
     }
 )
-
-
 _RETESTED = frozenset({"claim-nonfinite", "nonfinite-operand"})
 
 
@@ -207,7 +205,7 @@ def _look_again(
 ) -> None:
     """Replace what failed and is not shown wrong; stop at what is."""
     accused = [i for i, r in enumerate(results) if r.verdict is Verdict.REJECT]
-    shown = False  # that the run is wrong
+    shown, allowed = False, set[int]()  # that the run is wrong; what is accepted after all
     for i in sorted(accused, key=lambda i: places[i]):
         result, target = results[i], _target(i, claims)
         tested = outputs[target.index] if target.output else claims[i]
@@ -222,6 +220,7 @@ def _look_again(
             if shown:
                 results[i] = replace(result, row=found.row, trip=found.trip)
             elif found.allowed:
+                allowed.add(i)
                 results[i] = replace(
                     result, verdict=Verdict.ACCEPT, reason="ok", worst=found.excess
                 )
@@ -240,7 +239,7 @@ def _look_again(
                 place, result = found
                 results[place] = result
                 return
-    _recount(results, claims, again, most)
+    _recount(results, [c for c in claims if c.index not in allowed], again, most)
 
 
 def _sheltered(

@@ -10,6 +10,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 
 from verifiable.claims.form import Form
+from verifiable.claims.statistic import Deviation
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Atom, Env, Equation
 
@@ -51,4 +52,22 @@ class LoopForm(Form):
           eps: tolerance of the claim.
           limit: the most trips.
           apply: evaluates an equation without bodies.
+        """
+
+    @abstractmethod
+    def effect(
+        self, equation: Equation, env: Env, eps: float, limit: int, apply: interpret.Apply
+    ) -> Deviation:
+        """How far what is read after the loop is from what the verifier's own loop leads to.
+
+        Args:
+          equation: the loop.
+          env: what `replay` takes, and the outputs that it returns.
+          eps: tolerance of the claim.
+          limit: the most trips.
+          apply: evaluates an equation without bodies.
+
+        Returns:
+          For each row of the claim what the outputs are with what was committed, and the interval
+          within the slack of the verifier's own, empty if its loop is cut short.
         """

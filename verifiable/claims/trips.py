@@ -25,6 +25,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -41,6 +42,7 @@ from verifiable.claims.conditions import (
 )
 from verifiable.claims.form import Proposal, View, Yardstick
 from verifiable.claims.loop import LoopForm
+from verifiable.claims.slack import of_numbers
 from verifiable.claims.statistic import Deviation, Statistic, deviation, first, strictly
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Atom, Env, Equation, Var
@@ -87,6 +89,7 @@ class TripsForm(LoopForm):
     Attributes:
       shape: of the predicate: examples under `vmap`, each with a number of its own.
       condition: what decides whether the loop goes on.
+      live: positions of the carries that something reads after the loop.
     """
 
     mismatch: ClassVar[str] = "decision-mismatch"
@@ -96,6 +99,7 @@ class TripsForm(LoopForm):
 
     shape: tuple[int, ...]
     condition: Condition
+    live: tuple[int, ...]
 
     def eps_types(self, rounding_dtypes: frozenset[str]) -> frozenset[str]:
         """Types that what is compared was rounded to."""
@@ -198,6 +202,36 @@ class TripsForm(LoopForm):
         stopped = found.budget.stopped | (found.done < trips)
         return found.carry, found.seen._replace(stopped=stopped), jnp.any(stopped)
 
+    def effect(
+        self, equation: Equation, env: Env, eps: float, limit: int, apply: interpret.Apply
+    ) -> Deviation:
+        """See `LoopForm.effect`; a row is one number, with all that its live carries hold."""
+        own, stopped = interpret.while_loop(equation, env, limit, apply)
+        rows = math.prod(self.shape)
+        none = jnp.zeros((rows, 0))
+        found = [(none, none, none)]
+        for j in self.live:
+            after = jnp.asarray(interpret.read(env, equation.outputs[j]))
+            pairs = zip(_numbers(after), _numbers(own[j]), strict=True)
+            found += [self._beside(a, b, rows, eps) for a, b in pairs]
+        value, low, high = (jnp.concatenate(x, axis=1) for x in zip(*found, strict=True))
+        low = jnp.where(stopped, jnp.inf, low)
+        return deviation(value, low, high, jnp.ones(rows), jnp.ones(rows))
+
+    def _beside(
+        self, after: Array, own: Array, rows: int, eps: float
+    ) -> tuple[Array, Array, Array]:
+        """A carry, and the least and most within the slack of the verifier's own, (rows, ...)."""
+        free = jnp.zeros(own.shape)
+        if jnp.issubdtype(own.dtype, jnp.floating):
+            # A scalar of an example is a row of its own.
+            each = own[..., None] if own.ndim == len(self.shape) else own
+            free = of_numbers(each, eps, np.dtype(own.dtype))
+        value, centre, free = (x.astype(jnp.float64).reshape(rows, -1) for x in (after, own, free))
+        known = jnp.isfinite(value) & jnp.isfinite(centre)
+        low = jnp.where(known, centre - free, jnp.inf)
+        return jnp.where(jnp.isfinite(value), value, 0), low, centre + free
+
     def test(self, operands: list[Array], claim: Array, yardstick: Yardstick) -> Statistic:
         """Test committed numbers of trips.
 
@@ -283,6 +317,13 @@ def _seen(
     return seen, beyond
 
 
+def _numbers(value: Array) -> list[Array]:
+    """An array as real numbers: parts of complex ones, words of random keys."""
+    if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+        return [jax.random.key_data(value)]
+    return [value.real, value.imag] if jnp.iscomplexobj(value) else [value]
+
+
 def propose(followed: Reached, view: View) -> Proposal | None:
     """Claim the trips of a `while` if devices may round a covered comparison apart.
 
@@ -295,7 +336,9 @@ def propose(followed: Reached, view: View) -> Proposal | None:
     if not covered:
         return None
     shape = followed.loop.bodies[0].outputs[0].shape
-    form = TripsForm(shape=shape, condition=condition)
+    readers = view.graph.readers
+    live = tuple(j for j, v in enumerate(followed.loop.outputs) if readers.get(v))
+    form = TripsForm(shape=shape, condition=condition, live=live)
     types = *3 * (np.float64,), *3 * (np.bool_,)
     operands = tuple(Var(shape, np.dtype(t)) for t in types)
     return Proposal(form=form, operands=operands, covers=frozenset(e.name for e in covered))

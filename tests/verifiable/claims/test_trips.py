@@ -159,6 +159,64 @@ def test_a_tolerance_below_rounding_rejects_no_honest_device(trips: Any, verdict
     assert (report.verdict, report.reason) == (verdict, reason), report
 
 
+@functools.cache
+def drifting() -> SimpleNamespace:
+    """A fixed point of each example to the last bit, and a sum that grows with each trip."""
+
+    def each(w: Any, x: Any, rate: Any) -> Any:
+        drive = x @ w[0]
+
+        def go_on(state: Any) -> Any:
+            return (state[2] < 30) & (jnp.max(jnp.abs(state[0] - state[1])) > 0)
+
+        def step(state: Any) -> Any:
+            z, _, count, total = state
+            return jnp.tanh(z @ w[1] + drive), z, count + 1, total + rate
+
+        start = jnp.tanh(drive), jnp.zeros_like(drive), 0, jnp.float32(0)
+        z, _, _, total = lax.while_loop(go_on, step, start)
+        return z @ w[2], total
+
+    rate = np.zeros(ROWS, np.float32)
+    return made(lambda w, x: jax.vmap(each, (None, 0, 0))(w, *x), (X, rate))
+
+
+@pytest.mark.parametrize(
+    ("trips", "rate", "verdict", "reason"),
+    [
+        (18, 0, ACCEPT, "ok"),
+        (18, 1, INDETERMINATE, "ill-conditioned"),
+        (9, 0, INDETERMINATE, "ill-conditioned"),
+        (6, 0, REJECT, "decision-mismatch"),
+        (0, 0, REJECT, "decision-mismatch"),
+        (31, 0, REJECT, "decision-mismatch"),
+    ],
+)
+def test_a_number_is_allowed_where_it_changes_nothing_after_the_loop(
+    trips: int, rate: float, verdict: Any, reason: str
+):
+    """Honest: stands still earlier. Cheat: half the trips, none, too many; or the answer follows.
+
+    The answer of one example follows from the number: the others shelter nothing.
+    """
+    case = drifting()
+    rates = np.where(np.arange(ROWS) == 2, rate, 0).astype(np.float32)
+    case = SimpleNamespace(**{**vars(case), "x": (X, rates)})
+    report = checked(case, *sent(case, np.full(ROWS, trips)))
+    assert (report.verdict, report.reason) == (verdict, reason), report
+
+
+@pytest.mark.parametrize(("trips", "guilty"), [(31, False), (2, True)])
+def test_a_number_that_changes_nothing_is_no_evidence(trips: int, guilty: bool):
+    case = drifting()
+    y, values = sent(case, np.full(ROWS, trips))
+    changed = Trace(values=tuple(values))
+    run = case.program.prove(W, case.x)
+    run = replace(run, y=y, trace=changed, commitment=commit(y, changed).commitment)
+    evidence = against(case.program, run, index=case.index)
+    assert verify_evidence(evidence, case.program, W, case.x).guilty is guilty
+
+
 def test_a_claim_after_a_loop_is_rejected():
     """Cheat: the product after the loop is made up."""
     case = fixed_point()
