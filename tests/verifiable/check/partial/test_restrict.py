@@ -1,0 +1,68 @@
+"""What an audit does not look at has passed, is named nowhere, and shelters nothing."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from verifiable.check.partial.restrict import completed, looked_at, ties_of
+from verifiable.check.replay import Findings
+from verifiable.claims.statistic import Statistic
+from verifiable.report import NearTie
+
+LENGTH = 4
+CLAIMS: Any = [
+    SimpleNamespace(index=0, name="inside", trips=(LENGTH, 2)),
+    SimpleNamespace(index=1, name="while", trips=(LENGTH,)),
+    SimpleNamespace(index=2, name="other", trips=()),
+]
+TESTED = {0: frozenset({1, 3}), 1: frozenset({1, 3})}
+
+
+def measured(shape: tuple[int, ...], **fields: Any) -> Statistic:
+    """A statistic that has passed, at half of its limit."""
+    true = np.ones(shape, bool)
+    row = np.full(shape, 7, np.int32)
+    return Statistic(np.full(shape, 0.5), row, true, true, true, true)._replace(**fields)
+
+
+def findings(stopped: bool = False, **fields: Any) -> Findings:
+    return Findings(
+        statistics={0: measured((2, 2), **fields), 1: measured((2,))},
+        taken={0: np.ones((2, 2), bool), 1: np.array([True, False])},
+        stopped={"while": np.bool_(stopped)},
+        outputs={},
+    )
+
+
+def test_findings_stand_at_their_iterations():
+    failed = np.array([[True, True], [False, True]])
+    found = completed(findings(passed=failed), CLAIMS, TESTED)
+    inside = found.statistics[0]
+    assert inside.passed.tolist() == [[True, True], [True, True], [True, True], [False, True]]
+    assert inside.worst.tolist() == [[-1, -1], [0.5, 0.5], [-1, -1], [0.5, 0.5]]
+    assert found.taken[1].tolist() == [False, True, False, False]
+    other = found.statistics[2]
+    assert (other.worst, other.passed, other.finite_operands) == (-1, True, True)
+    assert not found.taken[2]
+
+
+def test_a_loop_that_was_cut_short_elsewhere_leaves_what_follows_undecided():
+    before = completed(findings(), CLAIMS, TESTED).statistics[1]
+    after = completed(findings(stopped=True), CLAIMS, TESTED).statistics[1]
+    assert not before.stopped.any()
+    assert after.stopped.tolist() == [True, False, False, False]
+
+
+def test_only_what_was_looked_at_is_named():
+    results: Any = ["inside", "while", "other", "output"]
+    assert looked_at(results, CLAIMS, TESTED) == ("inside", "while", "output")
+
+    def tie(claim: str, trip: int) -> NearTie:
+        return NearTie(claim=claim, trip=trip, row=0, chosen=0, other=1, kappa=1.0)
+
+    ties = [tie("inside", trip) for trip in range(2 * LENGTH)] + [tie("other", 0)]
+    assert [t.trip for t in ties_of(ties, CLAIMS, TESTED)] == [2, 3, 6, 7]
+    assert ties_of(ties, CLAIMS, {2: None}) == (tie("other", 0),)
