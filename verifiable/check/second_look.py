@@ -119,8 +119,8 @@ class SecondLook:
             distance[self._rows_until(target, last, len(distance)) :] = 0
             moves = functools.partial(changes, draw, own, moves=wide.moves)
             limit = np.zeros(len(distance)) if strict else wide.limit
-            found = decide(distance, limit, wide.scale, moves)
             claim = None if output else self.program.claims[index]
+            found = decide(distance, limit, wide.scale, moves, claim)
             if claim is not None and not (found.wrong or strict):
                 rows = claim.wholes(len(distance)) if claim.form.rows_too else []
                 found = as_wholes(found, distance, wide, moves, rows)

@@ -17,6 +17,7 @@ from verifiable.check.flips import CLEAR, FEW
 from verifiable.check.known import SIZES, WIDEN
 from verifiable.check.specification import Target
 from verifiable.claims.claim import Claim
+from verifiable.claims.loop import LoopForm
 from verifiable.claims.rounding import Rounding, row_limit
 from verifiable.claims.statistic import Deviation, Statistic
 from verifiable.jaxpr.blocks import Array
@@ -249,7 +250,9 @@ def turned(own: Rows, draw: Callable[..., Array]) -> Iterator[float]:
         yield np.count_nonzero(np.sign(found) != np.sign(own)) * (WIDEN / max(sizes))
 
 
-def decide(distance: Rows, limit: Rows, scale: Rows, changes: Changes) -> Look:
+def decide(
+    distance: Rows, limit: Rows, scale: Rows, changes: Changes, claim: Claim | None = None
+) -> Look:
     """Whether a row is beyond its limit by more than other rounding explains.
 
     Args:
@@ -258,14 +261,17 @@ def decide(distance: Rows, limit: Rows, scale: Rows, changes: Changes) -> Look:
       scale: of each row.
       changes: of rows by index, the size of each perturbation and the change of each row; MANY of
         them, read as needed.
+      claim: that is looked at; None for an output, or rows as wholes.
     """
+    # The steps of a loop that has converged are nearly zero, so any change exceeds their slack.
+    tail = distance if claim is not None and isinstance(claim.form, LoopForm) else limit
     rows = np.flatnonzero(distance > limit)
     if not rows.size:
         with np.errstate(invalid="ignore"):
             within = np.nan_to_num(distance / limit, nan=0.0)
         worst = int(np.argmax(within)) if within.size else 0
         return Look(False, worst, 0, float(np.max(within, initial=0.0)))
-    distance, limit, scale = distance[rows], limit[rows], scale[rows]
+    distance, limit, scale, tail = distance[rows], limit[rows], scale[rows], tail[rows]
     seen: dict[Sizes, list[Rows]] = {}
     spread = np.zeros_like(limit)
     excess = np.zeros_like(limit)
@@ -278,7 +284,7 @@ def decide(distance: Rows, limit: Rows, scale: Rows, changes: Changes) -> Look:
             continue
         explained = spread > np.maximum(VISIBLE * scale, WITHIN * limit)
         if count == MANY:  # the median of a few says nothing
-            explained |= _heavy(seen.values(), limit)
+            explained |= _heavy(seen.values(), tail)
         with np.errstate(invalid="ignore", divide="ignore"):
             excess = np.nan_to_num(distance / (limit + spread), nan=0.0, posinf=np.inf)
         excess = np.where(explained, np.minimum(excess, 1.0), excess)
@@ -290,8 +296,8 @@ def decide(distance: Rows, limit: Rows, scale: Rows, changes: Changes) -> Look:
         if count == FEW:  # No other row can be shown wrong any more.
             few = np.flatnonzero(excess > 1.0)
             few = np.sort(few[np.argsort(-excess[few], kind="stable")[:MOST]])
-            distance, limit, scale, spread, excess, kept = (
-                x[few] for x in (distance, limit, scale, spread, excess, kept)
+            distance, limit, scale, tail, spread, excess, kept = (
+                x[few] for x in (distance, limit, scale, tail, spread, excess, kept)
             )
             seen = {size: [x[few] for x in draws] for size, draws in seen.items()}
     rows = rows[kept]
@@ -299,10 +305,10 @@ def decide(distance: Rows, limit: Rows, scale: Rows, changes: Changes) -> Look:
     return Look(bool(excess[worst] > 1.0), int(rows[worst]), 0, float(excess[worst]))
 
 
-def _heavy(seen: Iterable[list[Rows]], limit: Rows) -> Rows:
+def _heavy(seen: Iterable[list[Rows]], tail: Rows) -> Rows:
     """Where the largest change is far from the typical one, so that a larger one may exist."""
-    heavy = np.zeros(limit.shape, bool)
+    heavy = np.zeros(tail.shape, bool)
     for draws in seen:
         largest, median = np.max(draws, axis=0), np.median(draws, axis=0)
-        heavy |= (largest > HEAVY * median) & (largest > VISIBLE * limit)
+        heavy |= (largest > HEAVY * median) & (largest > VISIBLE * tail)
     return heavy
