@@ -143,18 +143,25 @@ def _multiple(equation: Equation, scale: Callable[[Atom], int | None]) -> int | 
     if kind in _WHOLE:
         return 0
     if kind in ("mul", "div"):
-        first, last = equation.inputs
-        value, factor = (
-            (last, first) if kind == "mul" and isinstance(first, Literal) else (first, last)
-        )
+        value, factor = equation.inputs
+        if kind == "mul" and isinstance(value, Literal):
+            value, factor = factor, value
         by, units = _exponent(factor), scale(value)
         if by is None or units is None:
             return None
         return max(units - by if kind == "mul" else units + by, 0)
-    if kind not in _MOVES | {"abs", "neg"}:
+    if kind not in _MOVES | {"abs", "neg"} or _rounds(equation):
         return None
     units = [scale(a) for a in _taken(equation, equation.inputs)]
     return None if None in units else max((u for u in units if u is not None), default=None)
+
+
+def _rounds(equation: Equation) -> bool:
+    """Whether an equation is a cast that may drop digits of a large number."""
+    if equation.kind != "convert_element_type":
+        return False
+    source, dtype = equation.inputs[0].dtype, equation.outputs[0].dtype
+    return not is_float(source) or jnp.promote_types(source, dtype) != dtype
 
 
 def _exponent(factor: Atom) -> int | None:

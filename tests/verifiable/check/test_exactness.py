@@ -131,3 +131,9 @@ def test_whether_a_committed_whole_number_is_even_is_no_choice_of_the_device():
     turned = np.array(y)
     turned[0, 0] *= -1
     assert compiled.check(key, x, y=turned, trace=trace).verdict is Verdict.REJECT
+
+
+def test_a_cast_of_large_integers_rounds():
+    fn = lambda p, x: (jnp.cumsum(x, -1).astype(jnp.float32) > p).astype(jnp.float32)  # noqa: E731
+    compiled = program.compile(fn, np.ones((4, 8), np.float32), np.ones((4, 8), np.int32))
+    assert [c.primitive for c in compiled.claims] == ["gt"]

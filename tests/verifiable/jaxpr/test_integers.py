@@ -115,6 +115,9 @@ MULTIPLES: list[tuple[Callable[..., Any], int | None]] = [
     (lambda x: 0.25 * -lax.ceil(x), 2),
     (lambda x: lax.floor(x) / 0.25, 0),
     (lambda x: jnp.where(x > 0, lax.round(x) * 0.5, lax.floor(x))[:2], 1),
+    (lambda x: lax.floor(x.astype(jnp.bfloat16)).astype(jnp.float32) * 0.5, 1),
+    (lambda x: lax.floor(x).astype(jnp.bfloat16), None),  # above 2^8
+    (lambda x: lax.floor(x).astype(jnp.int32).astype(jnp.float32), None),  # above 2^24
     (lambda x: x * 0.5, None),
     (lambda x: lax.round(x) * 3.0, None),
     (lambda x: lax.round(x) / 3.0, None),
