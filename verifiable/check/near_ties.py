@@ -35,7 +35,7 @@ from jax import lax
 from verifiable.check.glue import Glue, between
 from verifiable.check.leeway import LastProduct, applied, heads, inverse, leeway, moves, sigma_of
 from verifiable.check.replay import Context
-from verifiable.check.second_look import SecondLook
+from verifiable.check.replays import Replays
 from verifiable.check.specification import Specification
 from verifiable.check.tiling import evaluate
 from verifiable.claims.claim import Claim
@@ -110,7 +110,7 @@ class NearTies:
     """
 
     program: Specification
-    look: SecondLook
+    look: Replays
     _compiled: dict[Choice, Any] = field(default_factory=dict, repr=False)
 
     @cached_property

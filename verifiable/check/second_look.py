@@ -37,7 +37,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,9 +45,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from verifiable.check import aftermath, flips, known, operands, outputs, replay
-from verifiable.check.key_layout import KeyLayout
-from verifiable.check.specification import Specification, Target
+from verifiable.check import aftermath, flips, operands, outputs
+from verifiable.check.replays import Replays
+from verifiable.check.specification import Target
 from verifiable.check.spread import (
     DEVICE,
     Again,
@@ -65,23 +65,15 @@ from verifiable.claims.claim import Claim
 from verifiable.claims.loop import LoopForm
 from verifiable.claims.statistic import Deviation, Statistic
 from verifiable.jaxpr import interpret
-from verifiable.jaxpr.blocks import Array, Env, Equation
-from verifiable.jaxpr.perturb import Noise, in_float64
+from verifiable.jaxpr.blocks import Array
+from verifiable.jaxpr.perturb import in_float64
 from verifiable.jaxpr.ranges import Watched
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class SecondLook:
-    """Second looks at the claims and outputs of one program.
+class SecondLook(Replays):
+    """Second looks at the claims and outputs of one program."""
 
-    Attributes:
-      program: the compiled function.
-      key: the layout of a key.
-    """
-
-    program: Specification
-    key: KeyLayout = field(repr=False)
-    _needed: dict[Target, operands.Needs] = field(default_factory=dict, repr=False)
     _compiled: dict[Target, Callable[..., Array]] = field(default_factory=dict, repr=False)
     _plain: dict[Target, Callable[..., Array]] = field(default_factory=dict, repr=False)
     _numbers: dict[Target, tuple[Any, Any]] = field(default_factory=dict, repr=False)
@@ -190,11 +182,6 @@ class SecondLook:
         found = Look(bool(wrong[place]), place * width, 0, np.inf)
         return self._placed(target, found, len(wrong) * width)
 
-    def reads(self, target: Target) -> frozenset[int]:
-        """Indices of the claims that the operands of a claim, or an output, are replayed from."""
-        own = frozenset[int]() if target.output else {target.index}
-        return self._needs(target).reads - own
-
     def _rows_until(self, target: Target, last: int | None, rows: int) -> int:
         """How many of the rows of a claim are in iterations up to the last one, if there is one."""
         if last is None:
@@ -258,43 +245,6 @@ class SecondLook:
             self._retests[index] = self.measurement(index, operands.retest)
         return Statistic(*(np.asarray(x) for x in self._retests[index](arguments)))
 
-    def measurement(
-        self,
-        index: int,
-        measure: operands.Measure,
-        beside: Iterable[int] = (),
-        at: Equation | None = None,
-    ) -> Callable[[Any], Any]:
-        """A function of a run that measures one claim on its own, compiled.
-
-        Args:
-          index: of the claim.
-          measure: what of it; see `operands.measure`.
-          beside: indices of other claims, whose operands `measure` reads too.
-          at: a later equation before which it is measured, whose inputs are read too.
-
-        Returns:
-          A function of `compiled.CheckArguments`.
-        """
-        program, later = self.program, at and (at, self.program.claims[index])
-        block, every = program.function.block, {index, *beside}
-        needs = operands.needed(block, program.analysis, every, later=later)
-
-        def chosen(claim: Claim, env: Env, context: replay.Context) -> Any:
-            return measure(claim, env, context) if claim.index == index else None
-
-        def measured(given: Any) -> Any:
-            found = self._measured(needs, given, chosen)[1]
-            return found[index if at is None else operands.LATER]
-
-        run = jax.jit(measured)
-
-        def call(arguments: Any) -> Any:
-            with jax.enable_x64(True):
-                return run(_read(needs, arguments))
-
-        return call
-
     def _without_effect(self, found: Look, claim: Claim, arguments: Any) -> Look:
         """What was found of a loop, allowed if what was committed changes nothing after it."""
         needs, given = self._given(Target(output=False, index=claim.index), arguments)
@@ -321,28 +271,6 @@ class SecondLook:
         how = self._noise(*draw, product=product)
         return self._deviation(target, needs, given, *how).expected
 
-    def _noise(
-        self,
-        seed: Array,
-        independent: Array,
-        coherent: Array,
-        alike: Array | None = None,
-        product: Array | None = None,
-    ) -> tuple[Any, Any]:
-        """How a perturbed replay evaluates equations, and known values."""
-        losses: dict[str, Any] = dict(self.program.policy.losses)
-        if product is not None:
-            losses["product"] = product
-        noise = Noise(
-            seed=seed,
-            independent=independent,
-            coherent=coherent,
-            losses=losses,
-            exact=self.program.analysis.exact,
-            alike=alike,
-        )
-        return noise, known.alter(noise)
-
     def _unfounded(self, target: Target, needs: operands.Needs, given: Any, *how: Any) -> Array:
         env, found = self._measured(needs, given, operands.unfounded, *how)
         output, index = target.output, target.index
@@ -350,51 +278,3 @@ class SecondLook:
             return found[index].reshape(-1, found[index].shape[-1])
         mine = interpret.read(env, self.program.function.block.outputs[index])
         return outputs.unfounded(given["output"], jnp.asarray(mine))
-
-    def _deviation(
-        self,
-        target: Target,
-        needs: operands.Needs,
-        given: Any,
-        apply: interpret.Apply,
-        alter: operands.Alter = lambda value, *_: value,
-    ) -> Deviation:
-        """The deviation of a claim or output, over all trips of the scans around it."""
-        program = self.program
-        env, found = self._measured(needs, given, operands.deviation, apply, alter)
-        output, index = target.output, target.index
-        if not output:
-            return operands.flattened(found[index], program.claims[index])
-        return program.output_deviation(index, given["output"], env)
-
-    def _measured(
-        self, needs: operands.Needs, given: Any, measure: operands.Measure, *how: Any
-    ) -> tuple[Env, dict[int, Any]]:
-        key = self.key.as_tree(given["key"])
-        key = {**key, "residual": known.merged(key["residual"], key["moves"])}
-        env, context = replay.begin(self.program, key, given["inputs"], given["values"])
-        block = self.program.function.block
-        return env, operands.measure(block, needs, context, env, measure, *how)
-
-    def _given(self, target: Target, arguments: Any) -> tuple[operands.Needs, Any]:
-        """What a claim or output needs of the program, and the values that are at hand."""
-        needs = self._needs(target)
-        output = jnp.asarray(arguments.outputs[target.index]) if target.output else None
-        return needs, _read(needs, arguments) | {"output": output}
-
-    def _needs(self, target: Target) -> operands.Needs:
-        if target not in self._needed:
-            output, index = target.output, target.index
-            block, analysis = self.program.function.block, self.program.analysis
-            claims, outputs = ([], [block.outputs[index]]) if output else ([index], [])
-            self._needed[target] = operands.needed(block, analysis, claims, outputs)
-        return self._needed[target]
-
-
-def _read(needs: operands.Needs, arguments: Any) -> dict[str, Any]:
-    """The values of a run that a replay starts from."""
-    return {
-        "key": arguments.key,
-        "inputs": jax.tree.leaves(arguments.inputs),
-        "values": {i: jnp.asarray(arguments.values[i]) for i in sorted(needs.reads)},
-    }
