@@ -2,14 +2,17 @@
 
 dataflow, partition     which equations are claims, what is replayed, what the key keeps
 tables, known           values of parameters and constants: committed, or moved by other rounding
+cuts                    what layers pass on, as claims
 specification           what both sides know; `program_id`, `trees`, `describe`, `warn`
-setup, key_layout       making a key; the names of its arrays
+setup, key_layout       making a key; the names of its arrays; `excerpts`: blocks stored once
 execute                 the device's half
 replay, compiled        the coordinator's half; as compiled programs (`schedule`, `tiling`)
 receive, outputs        what a device sent, compared with the program and with the replay
 verdict                 from statistics to a report
 second_look, spread     a failed test again: the replays, and what they decide (`allowance`)
-operands                replays of only what some claims need
+operands, replays       replays of only what some claims need
+aftermath               numbers of trips that change nothing after their loop
+partial                 audits of some layers
 flips, subnormal        decisions that honest devices may turn round, and how many
 evidence, accused       evidence for others, and its judge
 near_ties, leeway, glue choices that tolerances could have decided

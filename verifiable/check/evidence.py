@@ -17,8 +17,8 @@ the perturbations follow from the root of the commitment, the program, and the p
 has nothing to choose but the row. KAPPA is far above 1, the largest deviation of an honest device,
 so that the rounding of a judge's own machine decides only about wrong rows close to the limit.
 
-What discontinuous glue, a loop that was cut short, or operands that are not finite may explain is
-never convicted.
+What discontinuous glue, a replayed loop, or operands that are not finite may explain is never
+convicted.
 """
 
 from __future__ import annotations

@@ -21,8 +21,9 @@ perturbation reaches it although an honest one seldom does. A row is shown wrong
 from all centres is greater than limit_i + spread_i, the spread is not a visible part of the row
 (at most 2^-6 of its scale, or 32 limit_i), and, among MANY, not heavy-tailed (of each size, of
 independent and of coherent ones: the largest change at most 8 times the median, or below 2^-6 of
-the limit). After FEW replays the look ends if no row is shown wrong so far, or one is beyond
-limit_i + 4 spread_i; otherwise MANY decide.
+the limit; of loops, 2^-6 of the distance). After FEW replays the look ends if no row is shown wrong
+so far, or one is beyond limit_i + 4 spread_i with a spread of at most 4 limit_i; otherwise MANY
+decide.
 
 A claim whose decisions differ too often is looked at in the same way: its flips are compared with
 those of perturbed replays (`flips`).

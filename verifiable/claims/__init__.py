@@ -17,10 +17,13 @@ Products, tested with random vectors:
 
 Values, tested element by element:
 
-    rounding    just after a cast or quantisation; `chains`: which ones; `rows`: what glue does
+    rounding    just after a cast or quantisation; `chains`: which ones; `axes`: along which axes
+                rows lie; `rows`: what glue does to them; `middles`: where a rounding ends
+    cut         what a layer passes on
     decision    comparisons and signs
     choice      `argmax`, `top_k`, `sort`; `order`: whether a choice fits a row
     pieces      `rem`, `atan2`, signs: the piece on which a function that jumps is evaluated
+    trips       of a loop: how often it ran; `loop`: the interface, `conditions`: when it ends
     table       small values of parameters and constants (`check.tables`: which ones)
     slack       how far a value may be off; `origin`: as its glue has it; `extremes`: ends of types
 
