@@ -42,13 +42,16 @@ def text(
       kept: bytes by name, from the function `kept`.
     """
     total = max(found.checked + found.replayed, 1)
-    rows = [("claim", "primitive", "shape", "dtype", "share", "discontinuities")]
+    columns = ("claim", "primitive", "shape", "dtype", "share", "discontinuities")
+    rows: list[tuple[str, ...]] = [columns]
     for c in found.by_equation.values():
         shape = "x".join(map(str, c.shape))
+        saved = f"{c.work / total:.1%}" if c.work else ""  # only products save arithmetic
         before = ", ".join(sorted(c.discontinuities))
-        rows.append((c.name, c.primitive, shape, c.dtype.name, f"{c.work / total:.1%}", before))
+        rows.append((c.name, c.primitive, shape, c.dtype.name, saved, before))
     rows.append(("(replayed)", "", "", "", f"{found.replayed / total:.1%}", ""))
-    parts = [f"program {program_id.hex()}", table(rows)]
+    shown = len(columns) if found.discontinuities else len(columns) - 1
+    parts = [f"program {program_id.hex()}", table([row[:shown] for row in rows])]
     for code, meaning in _MEANINGS.items():
         of_kind = {c.primitive for c in found.by_equation.values() if c.form.mismatch == code}
         if of_kind:
@@ -63,6 +66,8 @@ def text(
             behind = ", ".join(o.name for o in outputs if name in o.discontinuities)
             lines.append((name, f"{share(found, {name}):.1%}", behind))
         parts.append(table(lines))
+    else:
+        parts.append("discontinuities: none")
     largest = sorted(kept.items(), key=lambda item: -item[1])
     if largest:
         lines = [(name, f"{nbytes:,}") for name, nbytes in largest[:_SHOWN]]
