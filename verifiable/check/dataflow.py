@@ -260,7 +260,7 @@ class Forward:
         before = reduce(Fact.join, (self.fact(a) for a in (*proposal.operands, *far)))
         self.claims[equation] = Claimed(proposal, before.under(guard))
         # The committed value is exact; which branch commits to it still depends on the guard.
-        for v, source in zip(equation.outputs, proposal.form.moves, strict=True):
+        for v, source in zip(equation.outputs, proposal.form.moved_from, strict=True):
             moved = CERTAIN if source is None else self.fact(equation.inputs[source])
             if proposal.form.copies is not None:
                 copied = self.fact(equation.inputs[proposal.form.copies])

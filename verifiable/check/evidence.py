@@ -41,7 +41,6 @@ from verifiable.check.specification import Specification, Target
 from verifiable.check.spread import MANY, Rows, Sizes, as_wholes, changes, decide, distances
 from verifiable.check.trees import parameter_root
 from verifiable.claims import freivalds
-from verifiable.claims.loop import LoopForm
 from verifiable.claims.statistic import Deviation
 from verifiable.encoding import tagged_hash
 from verifiable.errors import MalformedEncoding, require_type
@@ -298,7 +297,7 @@ class _Trial:
             if not (found.wrong or e.output):
                 rows = [np.arange(len(distance))[None]] if whole else []
                 found = as_wholes(found, distance, centres[1], moves, rows)
-            if found.wrong and not e.output and isinstance(self.accused.claim.form, LoopForm):
+            if found.wrong and not e.output and self.accused.claim.loop is not None:
                 after = self.row(self.accused.effect(arguments, given))
                 if not distances(after, after.expected).any():
                     found = found._replace(wrong=False, excess=1.0)

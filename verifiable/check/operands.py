@@ -22,7 +22,6 @@ from verifiable.check.partition import Analysis, Frame
 from verifiable.check.replay import Context
 from verifiable.claims.claim import Claim
 from verifiable.claims.form import Form, Yardstick
-from verifiable.claims.loop import LoopForm
 from verifiable.claims.statistic import Deviation, Statistic
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Atom, Block, Env, Equation, Var
@@ -315,7 +314,7 @@ class _Walk:
     def measured(self, claim: Claim, context: Context) -> Any:
         """Shapes of what is found of a claim in one iteration."""
         read = [*claim.operands, *([] if claim.far is None else [claim.far])]
-        if isinstance(claim.form, LoopForm):
+        if claim.loop is not None:
             read += [*claim.reads, *claim.equation.outputs]
         variables = [a for a in read if isinstance(a, Var)]
         structs = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in variables]
@@ -336,9 +335,9 @@ def deviation(claim: Claim, env: Env, context: Context) -> Deviation:
 
 def effect(claim: Claim, env: Env, context: Context) -> Deviation:
     """What another number of trips changes after a loop: a `Measure`; see `LoopForm.effect`."""
-    if not isinstance(claim.form, LoopForm):
+    if claim.loop is None:
         raise TypeError(f"only a loop has an effect, and {claim.name} is a {claim.primitive}")
-    return claim.form.effect(claim.equation, env, *context.of_loops(claim), interpret.apply)
+    return claim.loop.effect(claim.equation, env, *context.of_loops(claim), interpret.apply)
 
 
 def retest(claim: Claim, env: Env, context: Context) -> Statistic:

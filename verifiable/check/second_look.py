@@ -63,7 +63,6 @@ from verifiable.check.spread import (
     turned,
 )
 from verifiable.claims.claim import Claim
-from verifiable.claims.loop import LoopForm
 from verifiable.claims.statistic import Deviation, Statistic
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array
@@ -113,7 +112,9 @@ class SecondLook(Replays):
             moves = functools.partial(changes, draw, own, moves=wide.moves)
             limit = np.zeros(len(distance)) if strict else wide.limit
             claim = None if output else self.program.claims[index]
-            found = decide(distance, limit, wide.scale, moves, claim)
+            # Steps of a loop that has converged are nearly zero: any change exceeds their slack.
+            tail = distance if claim is not None and claim.loop is not None else limit
+            found = decide(distance, limit, wide.scale, moves, tail)
             if claim is not None and not (found.wrong or strict):
                 rows = claim.wholes(len(distance)) if claim.form.rows_too else []
                 found = as_wholes(found, distance, wide, moves, rows)
@@ -124,11 +125,11 @@ class SecondLook(Replays):
                     moves = functools.partial(changes, gently, own, every=DEVICE)
                     found = allowance(found, distance, wide, moves, claim)
             claim = None if found.wrong or strict else claim
-            if claim is not None and isinstance(claim.form, LoopForm):
+            if claim is not None and claim.loop is not None:
                 found = self._without_effect(found, claim, arguments)
             if claim is not None and claim.decisions and not found.allowed:
                 most, flipped = self._most_flips(index), distance > 0
-                if isinstance(claim.form, LoopForm):
+                if claim.loop is not None:
                     # Beyond its limit, what rounding explains leaves the claim undecided; other
                     # rounding need not turn it round: a step is never zero with noise.
                     flipped &= distance <= wide.limit

@@ -17,7 +17,6 @@ from verifiable.check.flips import CLEAR, FEW
 from verifiable.check.known import SIZES, WIDEN
 from verifiable.check.specification import Target
 from verifiable.claims.claim import Claim
-from verifiable.claims.loop import LoopForm
 from verifiable.claims.rounding import Rounding, row_limit
 from verifiable.claims.statistic import Deviation, Statistic
 from verifiable.jaxpr.blocks import Array
@@ -251,7 +250,7 @@ def turned(own: Rows, draw: Callable[..., Array]) -> Iterator[float]:
 
 
 def decide(
-    distance: Rows, limit: Rows, scale: Rows, changes: Changes, claim: Claim | None = None
+    distance: Rows, limit: Rows, scale: Rows, changes: Changes, tail: Rows | None = None
 ) -> Look:
     """Whether a row is beyond its limit by more than other rounding explains.
 
@@ -261,10 +260,10 @@ def decide(
       scale: of each row.
       changes: of rows by index, the size of each perturbation and the change of each row; MANY of
         them, read as needed.
-      claim: that is looked at; None for an output, or rows as wholes.
+      tail: of each row, what the largest of heavy-tailed changes is compared with; its limit, if
+        none is given.
     """
-    # The steps of a loop that has converged are nearly zero, so any change exceeds their slack.
-    tail = distance if claim is not None and isinstance(claim.form, LoopForm) else limit
+    tail = limit if tail is None else tail
     rows = np.flatnonzero(distance > limit)
     if not rows.size:
         with np.errstate(invalid="ignore"):

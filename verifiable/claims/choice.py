@@ -139,7 +139,7 @@ class ChoiceForm(Form):
         return self.shape[self.axis]
 
     @property
-    def moves(self) -> tuple[int | None, ...]:
+    def moved_from(self) -> tuple[int | None, ...]:
         """A sort moves its operands, `top_k` its only one; the other outputs are indices."""
         if self.kind == "sort":
             return tuple(range(self.operands))

@@ -70,19 +70,24 @@ class Claim:
     def sources(self) -> tuple[Atom | None, ...]:
         """For each output of the equation, the input that its elements are moved from, if any."""
         inputs = self.equation.inputs
-        return tuple(None if i is None else inputs[i] for i in self.form.moves)
+        return tuple(None if i is None else inputs[i] for i in self.form.moved_from)
+
+    @property
+    def loop(self) -> LoopForm | None:
+        """The form, if the equation is a loop; then it is replayed as a whole."""
+        return self.form if isinstance(self.form, LoopForm) else None
 
     @property
     def feeds(self) -> Sequence[Atom]:
         """Values that the outputs need, besides what is committed."""
-        if isinstance(self.form, LoopForm):
-            return self.form.reads
+        if self.loop is not None:
+            return self.loop.reads
         return [a for a in self.sources if a is not None]
 
     def evaluate(self, env: Env, apply: interpret.Apply = interpret.apply) -> list[Array]:
         """The outputs of the equation on a device; the last array is what is packed."""
-        if isinstance(self.form, LoopForm):
-            return self.form.run(self.equation, env, apply)
+        if self.loop is not None:
+            return self.loop.run(self.equation, env, apply)
         return self.form.evaluate(
             self.equation, interpret.read_all(env, self.equation.inputs), apply
         )
@@ -102,8 +107,8 @@ class Claim:
         Returns:
           If the equation is a loop, whether it was cut short, by its name.
         """
-        if isinstance(self.form, LoopForm):
-            outputs, operands, stopped = self.form.replay(
+        if self.loop is not None:
+            outputs, operands, stopped = self.loop.replay(
                 self.equation, env, committed, eps, limit, apply
             )
             interpret.write(env, self.equation.outputs, outputs)
@@ -121,7 +126,7 @@ class Claim:
           committed: in one iteration of the scans around the claim.
           env: with the values of `sources`, or as `prepare` left it.
         """
-        if isinstance(self.form, LoopForm):
+        if self.loop is not None:
             return interpret.read_all(env, self.equation.outputs)
         sources = [None if a is None else interpret.read(env, a) for a in self.sources]
         return self.form.outputs(committed, sources)
@@ -149,7 +154,7 @@ class Claim:
     @property
     def reads(self) -> Sequence[Atom]:
         """Values that the test and the outputs need, without those projected in the key."""
-        if isinstance(self.form, LoopForm):
+        if self.loop is not None:
             return self.feeds
         if self.replays_itself:
             return (*self.equation.inputs, *(a for a in self.operands if a is not self.output))

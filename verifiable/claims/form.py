@@ -1,7 +1,7 @@
 """The interface of a kind of claim: replay, verdict, calibration and corridor use nothing else.
 
 A kind is a subclass of `Form` and a `Rule`. The rule looks at an equation and proposes to commit
-to its output, or returns None; `registry.TABLE` lists the rules. The form says how the committed
+to its output, or returns None; `registry.RULES` lists the rules. The form says how the committed
 output is tested, given
 
     operands    values that the verifier replays;
@@ -12,8 +12,8 @@ A kind without random vectors and without a far operand defines `mismatch`, `eps
 `test` and, if it has a tolerance, `deviate`; the defaults serve for the rest. What is committed is
 the output itself, unless the kind defines `pack`, `unpack` and `packed`. An equation with several
 outputs becomes a claim if its outputs follow from one committed array and its inputs: the kind
-defines `moves` and `outputs`, and `evaluate` if no output is what is committed. A loop that is a
-claim as a whole is a kind of its own: `loop`.
+defines `moved_from` and `outputs`, and `evaluate` if no output is what is committed. A loop that is
+a claim as a whole is a kind of its own: `loop`.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ class Form(ABC):
         return 0
 
     @property
-    def moves(self) -> tuple[int | None, ...]:
+    def moved_from(self) -> tuple[int | None, ...]:
         """For each output of the equation, the index of the input that its elements are moved from.
 
         None for an output that follows from the committed array alone.
@@ -172,7 +172,7 @@ class Form(ABC):
 
         Args:
           claim: what was committed, honest or not.
-          sources: for each output, the input that `moves` names.
+          sources: for each output, the input that `moved_from` names.
         """
         del sources
         return [self.unpack(claim)]

@@ -24,11 +24,10 @@ from verifiable.claims import (
 )
 from verifiable.claims.form import Proposal, Rule, View
 from verifiable.jaxpr.blocks import Equation
-from verifiable.jaxpr.effects import CUT
-from verifiable.jaxpr.effects import TABLE as ADDED
+from verifiable.jaxpr.effects import CUT, TABLE
 
 # Primitives and the rule for them; None stands for every primitive. The first proposal wins.
-TABLE: tuple[tuple[Collection[str] | None, Rule], ...] = (
+RULES: tuple[tuple[Collection[str] | None, Rule], ...] = (
     ({"dot_general"}, gathered.propose),
     (product.CONTRACTIONS.keys() - ragged.PRIMITIVES, product.propose),
     (ragged.PRIMITIVES, ragged.propose),
@@ -37,7 +36,7 @@ TABLE: tuple[tuple[Collection[str] | None, Rule], ...] = (
     (decision.KINDS, decision.propose),
     (pieces.KINDS, pieces.propose),
     (choice.KINDS, choice.propose),
-    ({ADDED}, table.propose),
+    ({TABLE}, table.propose),
     ({CUT}, cut.propose),
     (None, chains.propose_operand),
 )
@@ -45,7 +44,7 @@ TABLE: tuple[tuple[Collection[str] | None, Rule], ...] = (
 
 def propose(equation: Equation, view: View) -> Proposal | None:
     """The claim that an equation becomes, or None if it is replayed."""
-    for primitives, rule in TABLE:
+    for primitives, rule in RULES:
         if primitives is None or equation.kind in primitives:
             proposal = rule(equation, view)
             if proposal is not None:
