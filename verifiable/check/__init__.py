@@ -8,7 +8,7 @@ setup, key_layout       making a key; the names of its arrays; `excerpts`: block
 execute                 the device's half
 replay, compiled        the coordinator's half; as compiled programs (`schedule`, `tiling`)
 receive, outputs        what a device sent, compared with the program and with the replay
-verdict                 from statistics to a report
+verdict, again          from statistics to a report; what failed is looked at again
 second_look, spread     a failed test again: the replays, and what they decide (`allowance`)
 operands, replays       replays of only what some claims need
 aftermath               numbers of trips that change nothing after their loop

@@ -9,15 +9,11 @@ Every claim and output gets its own verdict:
 
 One rejected claim rejects the run; otherwise one indeterminate claim makes it indeterminate.
 
-A failed test of an inexact claim or output only accuses. In the order of execution, each that would
-be rejected is looked at again (`second_look`), until one is shown wrong; those that rounding before
-them explains are indeterminate, `ill-conditioned`.
+A failed test of an inexact claim or output only accuses: what failed is looked at again (`again`).
 
 A claim that is not finite, whose operands are not, or that a cheap test left undecided
 (`Form.cheapened`), is first tested again (`Form.retest`): in float64, and with regard to which rows
-overflow on honest devices, or are NaN on all of them. That is not asked of every run. What is left
-undecided is looked at too, where nothing else is wrong (`_sheltered`): numbers that no device has
-there, and decisions by which a cheat makes what is not finite, are rejected.
+overflow on honest devices, or are NaN on all of them. That is not asked of every run.
 """
 
 from __future__ import annotations
@@ -28,28 +24,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from verifiable.check.again import last_shown, look_again, until
 from verifiable.check.outputs import Output, OutputStatistic
 from verifiable.check.receive import Problem
 from verifiable.check.replay import Findings
-from verifiable.check.specification import Target
-from verifiable.check.spread import Again, Look
+from verifiable.check.spread import Again
 from verifiable.claims.claim import Claim
 from verifiable.claims.statistic import Statistic, conditions, retested
 from verifiable.report import Bound, ClaimResult, Corridor, Coverage, Report, Verdict
 
-# Failures that other rounding of the replayed operands may explain.
-_LOOKED = frozenset(
-    {
-        "claim-mismatch",
-        "claim-nonfinite",
-        "rounding-mismatch",
-        "decision-mismatch",
-        "table-mismatch",
-        "decision-ties",
-        "output-mismatch",
-        "output-nonfinite",
-    }
-)
 _RETESTED = frozenset({"claim-nonfinite", "nonfinite-operand"})
 
 
@@ -130,7 +113,7 @@ def judge(
     # In the order of execution: claims of one scan by iteration first.
     places = [(c.group, r.trip, c.index) for c, r in zip(claims, results, strict=False)]
     places += [(len(claims), 0, i) for i in range(len(outputs))]
-    _look_again(results, places, claims, outputs, _until(again, findings), cut, most)
+    look_again(results, places, claims, outputs, until(again, findings), cut, most)
     verdict, reason, where = _overall(results, places, stopped)
     if corridor is not None:
         corridor = replace(corridor, margin=float(corridor.answer(y)))
@@ -156,28 +139,9 @@ def _cut(
     until one of them is cut short is not.
     """
     loops = claim.loops & stopped
-    if claim.name in loops and measured.trip <= _last(findings.statistics[claim.index]):
+    if claim.name in loops and measured.trip <= last_shown(findings.statistics[claim.index]):
         loops -= {claim.name}
     return loops
-
-
-def _last(found: Statistic) -> int:
-    """The first iteration in which a loop was cut short; the iterations after it show nothing."""
-    flags = np.ravel(found.stopped)
-    return int(np.argmax(flags)) if flags.any() else 2**63
-
-
-def _until(again: Again, findings: Findings) -> Again:
-    """Looks that leave out the iterations after a loop was cut short."""
-
-    def last(target: Target) -> dict[str, int]:
-        found = None if target.output else findings.statistics[target.index]
-        return {"last": _last(found)} if found is not None and np.any(found.stopped) else {}
-
-    return again._replace(
-        look=lambda target, **how: again.look(target, **how, **last(target)),
-        unfounded=lambda target: again.unfounded(target, **last(target)),
-    )
 
 
 def _counted(result: ClaimResult, found: Statistic, most: int | None) -> ClaimResult:
@@ -192,118 +156,6 @@ def _counted(result: ClaimResult, found: Statistic, most: int | None) -> ClaimRe
     if result.discontinuities:
         verdict, reason = Verdict.INDETERMINATE, "discontinuous-glue"
     return replace(result, verdict=verdict, reason=reason, worst=count / max(most, 0.5))
-
-
-def _look_again(
-    results: list[ClaimResult],
-    places: Sequence[tuple[int, int, int]],
-    claims: Sequence[Claim],
-    outputs: Sequence[Output],
-    again: Again,
-    cut: Sequence[frozenset[str]],
-    most: int,
-) -> None:
-    """Replace what failed and is not shown wrong; stop at what is."""
-    accused = [i for i, r in enumerate(results) if r.verdict is Verdict.REJECT]
-    shown, allowed = False, set[int]()  # that the run is wrong; what is accepted after all
-    for i in sorted(accused, key=lambda i: places[i]):
-        result, target = results[i], _target(i, claims)
-        tested = outputs[target.index] if target.output else claims[i]
-        if result.reason not in _LOOKED or not tested.replays_inexactly:
-            shown = True
-        elif shown:
-            # Not looked at: the run is wrong already, and this alone shows nothing.
-            results[i] = replace(result, verdict=Verdict.INDETERMINATE)
-        else:
-            found = again.look(target)
-            shown = found.wrong
-            if shown:
-                results[i] = replace(result, row=found.row, trip=found.trip)
-            elif found.allowed:
-                allowed.add(i)
-                results[i] = replace(
-                    result, verdict=Verdict.ACCEPT, reason="ok", worst=found.excess
-                )
-            else:
-                results[i] = replace(
-                    result, verdict=Verdict.INDETERMINATE, reason="ill-conditioned"
-                )
-    if shown:
-        return
-    for i in sorted(range(len(results)), key=lambda i: places[i]):
-        tested = (*claims, *outputs)[i]
-        undecided = results[i].reason in ("nonfinite-operand", "nonfinite-output")
-        if undecided and not (tested.discontinuities or cut[i]):
-            found = _sheltered(results, i, claims, tested, again)
-            if found is not None:
-                place, result = found
-                results[place] = result
-                return
-    _recount(results, [c for c in claims if c.index not in allowed], again, most)
-
-
-def _sheltered(
-    results: Sequence[ClaimResult],
-    i: int,
-    claims: Sequence[Claim],
-    tested: Claim | Output,
-    again: Again,
-) -> tuple[int, ClaimResult] | None:
-    """What a value that is not finite may not shelter, and where: a result that rejects.
-
-    Numbers where no device has any; and, among the decisions and roundings before, one that no
-    device commits to, with which a cheat makes what is not finite.
-    """
-    target = _target(i, claims)
-    found = again.unfounded(target)
-    if not found.wrong and isinstance(tested, Claim) and tested.form.rows_too:
-        found = again.look(target)  # the numbers beside what is not finite
-    if found.wrong:
-        reason = tested.form.mismatch if isinstance(tested, Claim) else "output-mismatch"
-        return i, _rejected(results[i], reason, found)
-    before = again.reads(target)
-    for claim in claims:
-        flipped = results[claim.index].flips or (claim.form.rows_too and claim.index in before)
-        if flipped and not claim.discontinuities and claim.replays_inexactly:
-            found = again.look(Target(output=False, index=claim.index), strict=True)
-            if found.wrong:
-                reason = "decision-ties" if claim.decisions else claim.form.mismatch
-                return claim.index, _rejected(results[claim.index], reason, found)
-    return None
-
-
-def _target(i: int, claims: Sequence[Claim]) -> Target:
-    """What a result is of: results of outputs follow those of claims."""
-    output = i >= len(claims)
-    return Target(output, i - len(claims) if output else i)
-
-
-def _rejected(result: ClaimResult, reason: str, found: Look) -> ClaimResult:
-    verdict, worst = Verdict.REJECT, max(result.worst, found.excess)
-    return replace(
-        result, verdict=verdict, reason=reason, worst=worst, row=found.row, trip=found.trip
-    )
-
-
-def _recount(results: list[ClaimResult], claims: Sequence[Claim], again: Again, most: int) -> None:
-    """Hold the flips of all claims to what they may be together."""
-    counted = [
-        c.index
-        for c in claims
-        if results[c.index].flips
-        and results[c.index].verdict is Verdict.ACCEPT
-        and not c.discontinuities
-    ]
-    count = sum(results[i].flips or 0 for i in counted)
-    if count <= most:
-        return
-    wrong = again.recount(counted, most)
-    results[counted[0]] = replace(
-        results[counted[0]],
-        verdict=Verdict.REJECT if wrong else Verdict.INDETERMINATE,
-        reason="decision-ties" if wrong else "ill-conditioned",
-        worst=count / max(most, 0.5),
-    )
 
 
 def _overall(
