@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 
 import verifiable as vf
-from tests.helpers.runs import ACCEPT, REJECT, put
+from tests.helpers.runs import ACCEPT, INDETERMINATE, REJECT, put
 from verifiable.claims.cut import CutForm
 from verifiable.claims.form import Yardstick
 from verifiable.policy import Policy
@@ -80,3 +81,23 @@ def test_a_program_with_cuts_is_checked_as_a_whole():
     report = program.check(key, X, y=run.y, trace=[product, put(cut, (1, 2, 3), 7.0)])
     assert (report.verdict, report.reason) == (REJECT, "cut-mismatch")
     assert (report.claim, report.results[1].trip) == ("scan/cut.3", 1)
+
+
+def test_a_cut_behind_glue_that_magnifies_rounding_rejects_no_honest_device():
+    """The norm of constant rows is noise: a device whose mean is off by a last bit has another."""
+
+    def named(p: Any, x: Any) -> Any:
+        centred = x - jnp.mean(x, axis=-1, keepdims=True)
+        variance = jnp.mean(centred**2, axis=-1, keepdims=True)
+        return checkpoint_name(centred * lax.rsqrt(variance + 1e-5), "norm") @ p[0]
+
+    x = np.full((64, 64), 30.3, np.float32)
+    program = vf.compile(named, P, x, policy=Policy(draws=4), cuts=True, self_test=False)
+    key = program.setup(P, vf.challenge.secret(bytes(32)))
+    centred = x - x[:, :1] * np.float32(1 + 2e-7)
+    norm = (centred / np.sqrt(centred[:, :1] ** 2 + 1e-5)).astype(np.float32)
+    values = {"cut": norm, "dot_general": np.asarray(norm @ P[0])}
+    trace = [values[c.primitive] for c in program.claims]
+    report = program.check(key, x, y=values["dot_general"], trace=trace)
+    assert report.results[0].worst > 1
+    assert (report.verdict, report.reason) == (INDETERMINATE, "ill-conditioned")
