@@ -36,9 +36,14 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from rich.console import Console
+from rich.markup import escape
+from rich.status import Status
+
+from benchmarks import progress
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
+SECONDS = 30  # between two lines of progress where there is no terminal
 
 _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
@@ -107,12 +112,17 @@ def names() -> list[str]:
     own = {
         "harness",
         "tables",
+        "ablation",
         "boinc",
         "devices",
         "cheats",
         "forged",
         "killed",
+        "precisions",
+        "progress",
         "steered_rounding",
+        "subjects",
+        "timed",
         "trials",
         "zoo",
         "noise",
@@ -241,7 +251,8 @@ def run(
       quick: small sizes and few repeats; the bars are printed but decide nothing.
       path: a file, or a directory in which the file is named after the benchmark; or None.
       only: cases that are measured alone, of a benchmark whose `rows` has the argument.
-      console: where to print. A terminal shows each row while the next is measured.
+      console: where to print. A terminal shows each row while the next is measured, and how far
+        that is; elsewhere a line is printed every SECONDS.
 
     Returns:
       Whether every bar holds. A benchmark without rows measured nothing and fails.
@@ -251,10 +262,12 @@ def run(
     measured: list[Row] = []
     try:
         with console.status(name) as status:
+            tell = _teller(name, console, status)
             chosen: dict[str, Any] = {"only": only} if only else {}
-            for row in benchmark.rows(quick, **chosen):
-                measured.append(row)
-                status.update(f"{name}, {time.perf_counter() - start:.0f} s: {_line(row)}")
+            with progress.told_to(tell):
+                for row in benchmark.rows(quick, **chosen):
+                    measured.append(row)
+                    tell(_line(row))
     finally:
         # What was measured before an error is printed too.
         kept = bool(measured) and not any(row.holds is False for row in measured)
@@ -269,6 +282,23 @@ def run(
         result = tidy(name, benchmark.CLAIM, measured, command)
         path.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
     return kept or (quick and bool(measured))
+
+
+def _teller(name: str, console: Console, status: Status) -> Callable[[str], None]:
+    """Shows how far a benchmark is: at each call on a terminal, else every SECONDS."""
+    start = last = time.perf_counter()
+
+    def tell(text: str) -> None:
+        nonlocal last
+        now = time.perf_counter()
+        line = f"{name}, {now - start:.0f} s: {text}"
+        if console.is_terminal:
+            status.update(escape(line))
+        elif now - last >= SECONDS:
+            console.print(line, style="dim", highlight=False, markup=False, soft_wrap=True)
+            last = now
+
+    return tell
 
 
 _COLUMNS = "{:<36}{:<28}{:>12}  {:<16}{}".format

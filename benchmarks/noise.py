@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.harness import Row
+from benchmarks.progress import steps
 from protocols.demo import models
 from verifiable import challenge, program
 from verifiable.check.compiled import CheckArguments
@@ -60,7 +61,7 @@ def rows(quick: bool) -> Iterator[Row]:
     for name, inner, columns, blocks, share, holds, change in CASES:
         case = f"float32, {name}, K={inner} n={columns}"
         count = max(1, round(total * share / CHUNK))
-        worst, otherwise = _measured(inner, columns, blocks, count, change)
+        worst, otherwise = _measured(case, inner, columns, blocks, count, change)
         yield Row(case, "rows", count * CHUNK, "1")
         yield Row(case, "noise", worst, "1", "<= 0.4375" if holds else None)
         yield Row(case, "decided_otherwise", otherwise, "1", "== 0")
@@ -69,7 +70,7 @@ def rows(quick: bool) -> Iterator[Row]:
 
 
 def _measured(
-    inner: int, columns: int, blocks: bool, count: int, change: Callable[..., Any]
+    case: str, inner: int, columns: int, blocks: bool, count: int, change: Callable[..., Any]
 ) -> tuple[float, int]:
     """The largest noise over all rows, and the rows decided otherwise."""
     form = DotGeneral(
@@ -91,7 +92,7 @@ def _measured(
     _, b = change(np.ones((1, inner)), rng.standard_normal((inner, columns)))
     worst, otherwise = 0.0, 0
     with jax.enable_x64(True):
-        for n in range(count):
+        for n in steps(count, f"{case}: chunks of {CHUNK} rows"):
             if n % 20 == 0:
                 g = freivalds.vectors(challenge.secret(), form.vectors(far_known=True), DRAWS)
             a, _ = change(rng.standard_normal((CHUNK, inner)), np.ones((inner, 1)))

@@ -31,7 +31,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ import numpy as np
 
 from benchmarks import noise
 from benchmarks.harness import RESULTS, Row, clopper_pearson
+from benchmarks.progress import steps
 from protocols.demo import models
 from verifiable import challenge, program
 from verifiable.check import execute
@@ -89,7 +90,7 @@ def deviations(trials: int) -> Iterator[Row]:
     eps = compiled.policy.eps_of(compiled.claims[0])
     moved = [deviate(a, b, trace.values[0], kappa, eps=eps, rng=rng) for kappa in KAPPAS]
     accepted = [0] * len(KAPPAS)
-    for _ in range(trials):
+    for _ in steps(trials, "rows that deviate"):
         key = compiled.setup(b, challenge.secret())
         for i, (claim, _) in enumerate(moved):
             report = compiled.check(key, a, y=claim, trace=(claim,))
@@ -192,7 +193,7 @@ def integers(trials: int) -> Iterator[Row]:
     claim = np.array(jax.jit(compiled.execute)(b, a)[0])
     claim[5, 7] += 1
     accepted = 0
-    for _ in range(trials):
+    for _ in steps(trials, "integers"):
         key = compiled.setup(b, challenge.secret())
         accepted += compiled.check(key, a, y=claim, trace=(claim,)).verdict is Verdict.ACCEPT
     case = "int8, one element off by 1"
@@ -212,8 +213,9 @@ def slips(quick: bool) -> Iterator[Row]:
         compiled = program.compile(fn, params, *samples[0])
         compiled = compiled.with_policy(compiled.calibrate(params, samples))
         worst: dict[int, tuple[float, float]] = {}
-        for _ in range(1 if quick else 4):
-            for contracted, found in slip(compiled, params, next(inputs)):
+        slip = slips_of(compiled)
+        for _ in steps(1 if quick else 4, f"{name}: rows that slip through"):
+            for contracted, found in slip(params, next(inputs)):
                 old = worst.get(contracted, (0.0, 0.0))
                 worst[contracted] = (max(old[0], found[0]), max(old[1], found[1]))
         narrow = not (name.endswith("f16"))
@@ -238,10 +240,13 @@ def measured_of(compiled: program.Program) -> tuple[list[Any], list[Any]]:
     return tuple([m for m in found if kinds.get(m.name) is kind] for kind in (True, False))
 
 
-def slip(
-    compiled: program.Program, params: Any, inputs: Any
-) -> Iterator[tuple[int, tuple[float, float]]]:
-    """By product, its K and the largest of both measures over its rows."""
+def slips_of(
+    compiled: program.Program,
+) -> Callable[[Any, Any], Iterator[tuple[int, tuple[float, float]]]]:
+    """Of parameters and inputs: by product, its K and the largest of both measures over its rows.
+
+    Compiled once for all inputs.
+    """
     kappa, tolerances = compiled.bound.kappa(), compiled.tolerances
 
     def emit(claim: Any, equation: Any, env: Any, _: Any) -> Any:
@@ -267,13 +272,17 @@ def slip(
         env, block = compiled.bind(params, inputs), compiled.function.block
         return execute.execute(block, compiled.analysis, env, emit=emit)[1]
 
-    with jax.enable_x64(True):
-        found = jax.jit(run)(params, inputs)
-        found = jax.device_get(found)
-    for claim in compiled.claims:
-        if found[claim.index] != ():
-            weighted, plain = (float(np.max(x)) for x in found[claim.index])
-            yield claim.form.contraction.contracted, (weighted, plain)
+    jitted = jax.jit(run)
+
+    def slip(params: Any, inputs: Any) -> Iterator[tuple[int, tuple[float, float]]]:
+        with jax.enable_x64(True):
+            found = jax.device_get(jitted(params, inputs))
+        for claim in compiled.claims:
+            if found[claim.index] != ():
+                weighted, plain = (float(np.max(x)) for x in found[claim.index])
+                yield claim.form.contraction.contracted, (weighted, plain)
+
+    return slip
 
 
 def attacks(trials: int) -> Iterator[Row]:
@@ -293,7 +302,7 @@ def attacks(trials: int) -> Iterator[Row]:
     for kappa, bar in ((1.0, None), (1.1 * edge.kappa, "== 0")):
         y, trace = compiled.attack(encoder.params, *x, answer=first, kappa=kappa)
         accepted = 0
-        for _ in range(trials):
+        for _ in steps(trials, f"gradient attack at kappa={kappa:.3g}"):
             key = compiled.setup(encoder.params, challenge.secret())
             accepted += compiled.check(key, *x, y=y, trace=trace).verdict is Verdict.ACCEPT
         case = f"gradient attack, {encoder.name}, kappa={kappa:.3g}"
@@ -331,7 +340,7 @@ def honest(precision: str, least: int) -> Iterator[Row]:
     accepted, rejected = dict.fromkeys(devices, 0), dict.fromkeys(devices, 0)
     worst = dict.fromkeys(devices, 0.0)
     key = None
-    for n in range(runs):
+    for n in steps(runs, f"honest runs in {precision}"):
         if key is None or n % RENEWED == 0:
             key = compiled.setup(encoder.params, challenge.secret())
         x = next(inputs)

@@ -21,8 +21,9 @@ from __future__ import annotations
 import functools
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ import numpy as np
 
 from benchmarks.cheats import steered
 from benchmarks.harness import Row
+from benchmarks.progress import steps
 from benchmarks.steered_rounding import SteeredRounding
 from protocols.demo import models
 from protocols.demo.models import networks
@@ -43,6 +45,7 @@ from verifiable.claims.claim import Claim
 from verifiable.claims.rounding import SHARE
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Env
+from verifiable.key import VerifierKey
 from verifiable.report import Verdict
 from verifiable.submission import Submission
 from verifiable.trace import Trace
@@ -67,7 +70,7 @@ TYPES: dict[str, tuple[Any, Any, str | None]] = {
 def rows(quick: bool) -> Iterator[Row]:
     """Measure; `quick` takes one text and one key."""
     model = models.smollm2()
-    found = [states(model, name) for name in TEXTS[: 1 if quick else None]]
+    found = states(model, TEXTS[: 1 if quick else None])
     hidden = jnp.concatenate(found)
     for name, (operands, out, bar) in TYPES.items():
         yield from _measure(model, hidden, name, operands, out, bar, 1 if quick else KEYS)
@@ -140,13 +143,12 @@ def _rounded(model: Any, hidden: Any, name: str) -> Iterator[Row]:
     yield Row(case, "changed", len(changed) / len(hidden), "1")
 
 
-def states(model: Any, name: str) -> Any:
-    """The last states of the first tokens of a file of this project: (tokens, width)."""
-    text = (Path(__file__).parent.parent / name).read_text()
-    ids = jnp.asarray(model.tokenize(text)[:TOKENS])
-    return jax.jit(functools.partial(networks.llama_states, **model.logits.keywords))(
-        model.params, ids
-    )
+def states(model: Any, names: Sequence[str]) -> list[Any]:
+    """The last states of the first tokens of files of this project, each (tokens, width)."""
+    folder = Path(__file__).parent.parent
+    run = jax.jit(functools.partial(networks.llama_states, **model.logits.keywords))
+    texts = [model.tokenize((folder / name).read_text())[:TOKENS] for name in names]
+    return [run(model.params, jnp.asarray(ids)) for ids in texts]
 
 
 def choose(operands: Any, out: Any, embedding: Any, hidden: Any) -> Any:
@@ -158,17 +160,22 @@ def choose(operands: Any, out: Any, embedding: Any, hidden: Any) -> Any:
     return jnp.argmax(logits, axis=-1)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Steering:
-    """One program, key and honest run."""
+    """One program and honest run."""
 
     program: program.Program
-    key: Any
     inputs: tuple[Any, ...]
     sent: Submission
 
-    def passes(self, values: Any, y: Any) -> Any:
-        """Which rows of the claim of logits pass."""
+    def passes(self, key: VerifierKey, values: Any, y: Any) -> Any:
+        """Which rows of the claim of logits pass under a key."""
+        arguments = CheckArguments.of(key, self.inputs, y, Trace(values=tuple(values)))
+        return np.asarray(self._ratios(arguments)) <= 1.0
+
+    @cached_property
+    def _ratios(self) -> Callable[[CheckArguments], Any]:
+        """What is measured of each row of the claim, over its limit; compiled once."""
         check = self.program.compiled_check
         [choice] = check.near_ties.choices
 
@@ -182,9 +189,7 @@ class Steering:
                 form, applied, given.projection, out, g, eps=eps, limit=limit
             ).ratio
 
-        run = check.second_look.measurement(choice.claim, measure)
-        arguments = CheckArguments.of(self.key, self.inputs, y, Trace(values=tuple(values)))
-        return np.asarray(run(arguments)) <= 1.0
+        return check.second_look.measurement(choice.claim, measure)
 
 
 def _measure(
@@ -198,18 +203,18 @@ def _measure(
         )
     sent = compiled.prove(embedding, hidden)
     changed, random, unreported, near = [], [], 0, 0
+    run = Steering(program=compiled, inputs=(hidden,), sent=sent)
     rng = np.random.default_rng(0)
     seconds = []
-    for _ in range(keys):
+    for _ in steps(keys, f"{case}: keys"):
         key = compiled.setup(embedding, challenge.secret())
-        run = Steering(program=compiled, key=key, inputs=(hidden,), sent=sent)
         report = compiled.check(key, hidden, y=sent.y, trace=sent.trace).require()
         start = time.perf_counter()
         compiled.check(key, hidden, y=sent.y, trace=sent.trace)
         seconds.append(time.perf_counter() - start)
         near = len(report.near_ties)
         y, values, _ = steered(compiled, key, (hidden,), sent)
-        passed = run.passes(values, y)
+        passed = run.passes(key, values, y)
         changed.append(passed.mean())
         # A device that keeps what passes is accepted, and all that it changed is reported.
         kept_y = np.where(passed, y, np.asarray(sent.y))
@@ -222,7 +227,7 @@ def _measure(
         told = compiled.check(key, hidden, y=kept_y, trace=kept).require().near_ties
         unreported += len(set(np.flatnonzero(passed).tolist()) - {tie.row for tie in told})
         chosen = rng.integers(0, embedding.shape[0], len(y))
-        random.append(_random(run, chosen).mean())
+        random.append(_random(run, key, chosen).mean())
     positions = len(hidden)
     yield Row(case, "positions", positions, "1")
     yield Row(case, "changed", float(np.mean(changed)), "1", bar)
@@ -232,11 +237,11 @@ def _measure(
     yield Row(case, "seconds_check", float(np.median(seconds)), "s")
 
 
-def _random(run: Steering, chosen: Any) -> Any:
+def _random(run: Steering, key: VerifierKey, chosen: Any) -> Any:
     """Which rows pass whose logits are shifted, by as little as it takes, to another token."""
     [choice] = run.program.compiled_check.near_ties.choices
     values = [np.array(x) for x in run.sent.trace.values]
     logits, each = values[choice.claim], np.arange(len(chosen))
     top = logits.max(axis=-1)
     logits[each, chosen] = np.nextafter(top, np.asarray(np.inf, logits.dtype))
-    return run.passes(values, chosen) & (chosen != np.asarray(run.sent.y))
+    return run.passes(key, values, chosen) & (chosen != np.asarray(run.sent.y))
