@@ -8,14 +8,18 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from benchmarks import check_vs_rerun, harness, soundness
+from benchmarks import ablation, check_vs_earlier, check_vs_rerun, harness, progress, soundness
 from benchmarks.harness import Row
 from tests.helpers.p_values import above, at_most
+from verifiable import program
+from verifiable.errors import IndeterminateWarning
 
 ROOT = Path(__file__).parent.parent
 
@@ -214,6 +218,19 @@ def test_every_benchmark_has_one_claim_of_one_sentence():
         assert not result.exists() or json.loads(result.read_text())["claim"] == claim
 
 
+def test_a_long_measurement_tells_how_far_it_is(monkeypatch: pytest.MonkeyPatch):
+    said: list[str] = []
+    with progress.told_to(said.append):
+        assert list(progress.steps(2, "keys")) == [0, 1]
+    assert list(progress.steps(1, "nobody listens")) == [0]
+    assert [text.partition(",")[0] for text in said] == ["keys: 1 of 2", "keys: 2 of 2"]
+    _, quiet = _run(monkeypatch, None, GOOD)
+    monkeypatch.setattr(harness, "SECONDS", 0)
+    _, told = _run(monkeypatch, None, GOOD)
+    assert "fake, 0 s: two" not in quiet
+    assert "fake, 0 s: two" in told
+
+
 def test_soundness_measures_every_deviation():
     rows = {(row.case, row.measure): row for row in soundness.deviations(trials=10)}
     for kappa in soundness.KAPPAS:
@@ -242,8 +259,44 @@ def test_the_check_is_measured_against_the_run():
     assert rows["trace_bytes"].value > 0
     assert rows["params_bytes"].value == 4 * (12 * 64**2 + 13 * 64 + 2 * 64)
     ablated = {row.case for row in measured} - {"tiny"}
-    # So small a check is one program as it is.
-    assert ablated == {"tiny as it is", "tiny tiles=rows", "tiny tiles=none"}
+    # So small a check is one program as it is. It has neither decisions nor blocks of columns.
+    schedules = {"tiny as it is", "tiny tiles=rows", "tiny tiles=none"}
+    assert ablated == schedules | {"tiny decisions=none"}
+    rows = {row.measure: row for row in measured if row.case == "tiny decisions=none"}
+    assert rows["same_program"].holds
+    assert rows["cost_of_decisions"].value > 0
+
+
+def test_what_an_ablation_leaves_out_is_gone():
+    def fn(b: jax.Array, x: jax.Array) -> jax.Array:
+        hidden = x @ b
+        return jnp.sign(jnp.tanh(hidden) - 0.5) @ b
+
+    b, x = jnp.ones((1024, 1024)), jnp.ones((64, 1024))
+    compiled = program.compile(fn, b, x)
+    with ablation.without_decisions(), pytest.warns(IndeterminateWarning, match="sign"):
+        other = program.compile(fn, b, x)
+    assert [c.decisions > 0 for c in compiled.claims] == [False, True, False]
+    assert [c.decisions for c in other.claims] == [0, 0]
+
+    def choice(b: jax.Array, x: jax.Array) -> jax.Array:
+        return jnp.argmax(x @ b, axis=-1)
+
+    b = jnp.ones((64, 1024))
+    [cut] = program.compile(choice, b, x[:, :64]).claims
+    with ablation.without_blocks():
+        [whole] = program.compile(choice, b, x[:, :64]).claims
+    assert (cut.form.contraction.blocks, whole.form.contraction.blocks) == (2, 1)
+
+
+def test_an_earlier_library_is_taken_from_the_history(tmp_path: Path):
+    with pytest.raises(RuntimeError, match="is not in this clone"):
+        check_vs_earlier.unpack("0" * 40, tmp_path)
+    try:
+        check_vs_earlier.unpack(check_vs_earlier.COMMIT, tmp_path)
+    except RuntimeError as error:
+        pytest.skip(str(error))
+    assert "def check(" in (tmp_path / "verifiable" / "program.py").read_text()
 
 
 def test_an_unknown_benchmark_is_refused_by_name():
