@@ -19,7 +19,7 @@ PACKAGES = ("verifiable", "protocols")
 # Root modules and folders of `verifiable`: each imports only what stands before it.
 ORDER = (
     "_version errors encoding field report policy merkle challenge trace key submission "
-    "jaxpr claims check program family freivalds"
+    "jaxpr claims check program family freivalds generation"
 ).split()
 
 # Beside them, what each may import of the others.
@@ -29,7 +29,7 @@ BESIDE = {
     "audits": "errors encoding voting",
 }
 
-FOLDERS = "report trace jaxpr claims check merkle bls voting audits".split()
+FOLDERS = "report trace jaxpr claims check merkle bls voting audits generation".split()
 
 # Root modules and folders of `protocols`, and what each may import of the others.
 PROTOCOLS = {

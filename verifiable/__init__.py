@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         errors,
         family,
         freivalds,
+        generation,
         key,
         merkle,
         policy,
@@ -66,6 +67,7 @@ __all__ = [
     "evidence_of",
     "family",
     "freivalds",
+    "generation",
     "key",
     "merkle",
     "parameter_root",
@@ -95,8 +97,8 @@ _HOMES = {
     "verify_evidence": "check.evidence",
 }
 _MODULES = frozenset(
-    "audits bls challenge check claims encoding errors family field freivalds jaxpr key merkle "
-    "policy program report submission trace voting".split()
+    "audits bls challenge check claims encoding errors family field freivalds generation jaxpr key "
+    "merkle policy program report submission trace voting".split()
 )
 
 

@@ -1,0 +1,35 @@
+"""Text generation, verified: did this model write this text, token by token?
+
+    noise        Gumbel noise from a job's seed, the same bits in every language
+    sampler      temperature, top-k, top-p, min-p, repetition penalty; greedy
+    transcript   a text as the answer of an ordinary program
+    job          what is asked for, and the form of an answer
+    generation   the model compiled for several lengths: prove and verify
+    decode       two ways to generate a text
+    findings     the verdict on a text, and on each of its tokens
+
+Specification: specs/generation.md.
+"""
+
+from __future__ import annotations
+
+from verifiable.generation.decode import decode
+from verifiable.generation.findings import TEXT_REASONS, TextReport, TokenState
+from verifiable.generation.generation import Generation, compile_generation
+from verifiable.generation.job import GenerationJob
+from verifiable.generation.sampler import Sampler
+from verifiable.generation.transcript import Transcript, at_positions, transcript
+
+__all__ = [
+    "TEXT_REASONS",
+    "Generation",
+    "GenerationJob",
+    "Sampler",
+    "TextReport",
+    "TokenState",
+    "Transcript",
+    "at_positions",
+    "compile_generation",
+    "decode",
+    "transcript",
+]

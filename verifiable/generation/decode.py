@@ -1,0 +1,139 @@
+"""Decoders: a device may generate a text as it likes; these are two ways.
+
+`decode` with a `step` keeps a cache of keys and values: the step evaluates the model on one token
+more, `(params, cache, token, position) -> (logits (vocabulary,), cache)`. Without one the whole
+pass is run again for every token, which any model allows. Both are one compiled program for each
+compiled length, with loops that end at the stop token or at the job's limit.
+
+The pass over the finished text rounds differently than steps do. Where two tokens are closer than
+that, it may pick another token than was generated: `Generation.prove` says where.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from verifiable.generation.generation import Generation
+from verifiable.generation.job import GenerationJob
+from verifiable.generation.transcript import Transcript, first_places, joined
+
+Step = Callable[[Any, Any, Any, Any], tuple[Any, Any]]
+Cache = Callable[[int], Any]
+
+
+def decode(
+    made: Generation,
+    params: Any,
+    job: GenerationJob,
+    *,
+    step: Step | None = None,
+    cache: Cache | None = None,
+) -> tuple[int, ...]:
+    """Generate the completion of a job.
+
+    Args:
+      made: the compiled model.
+      params: of the model.
+      job: that was asked for.
+      step: `(params, cache, token, position) -> (logits, cache)`, in JAX, for one token; without
+        it, the pass is run for every token.
+      cache: `(tokens) -> cache`, an empty cache for so many tokens; needed with `step`.
+
+    Returns:
+      The tokens, with the stop token if there is one.
+
+    Raises:
+      ValueError: the job is not of this model, or only one of `step` and `cache` is given.
+    """
+    if (step is None) != (cache is None):
+        raise ValueError("a decoder with a cache needs both: step, and cache(tokens)")
+    *inputs, sampling = made.room(job)
+    stop = tuple(sorted(made.stop))
+    if step is None or cache is None:
+        run = _by_passes(made.transcript, stop)
+    else:
+        run = _by_steps(made.transcript, step, cache, stop)
+    tokens, count = run(params, *inputs, jnp.int32(job.limit), sampling)
+    return tuple(np.asarray(tokens)[: int(count)].tolist())
+
+
+@functools.lru_cache(maxsize=16)
+def _by_passes(transcript: Transcript, stop: tuple[int, ...]) -> Callable[..., Any]:
+    @jax.jit
+    def run(
+        params: Any, prompt: Any, completion: Any, lengths: Any, limit: Any, sampling: Any
+    ) -> Any:
+        def next_token(tokens: Any, place: Any) -> Any:
+            everywhere = lengths.at[1].set(len(completion))
+            return transcript(params, prompt, tokens, everywhere, sampling)[place]
+
+        def more(state: Any) -> Any:
+            tokens, count = state
+            token = next_token(tokens, count)
+            return tokens.at[count].set(token), count + 1
+
+        return lax.while_loop(
+            lambda state: ~_ended(state[0], state[1], limit, stop),
+            more,
+            (completion, jnp.int32(0)),
+        )
+
+    return run
+
+
+@functools.lru_cache(maxsize=16)
+def _by_steps(
+    transcript: Transcript, step: Step, cache: Cache, stop: tuple[int, ...]
+) -> Callable[..., Any]:
+    sampler = transcript.sampler
+
+    @jax.jit
+    def run(
+        params: Any, prompt: Any, completion: Any, lengths: Any, limit: Any, sampling: Any
+    ) -> Any:
+        before = lengths[0]
+
+        def filled(place: Any, kept: Any) -> Any:
+            return step(params, kept, prompt[place], place)[1]
+
+        kept = lax.fori_loop(0, before - 1, filled, cache(len(prompt) + len(completion)))
+        first = first_places(joined(prompt, completion, before, 0), before, transcript.vocabulary)
+
+        def more(state: Any) -> Any:
+            tokens, count, kept, first = state
+            last = jnp.where(count == 0, prompt[before - 1], tokens[count - 1])
+            logits, kept = step(params, kept, last, before - 1 + count)
+            token = sampler.pick(
+                logits[None],
+                row_of(sampling, count),
+                start=count,
+                seen=(first < before + count)[None],
+            )[0]
+            return tokens.at[count].set(token), count + 1, kept, first.at[token].min(before + count)
+
+        done = lax.while_loop(
+            lambda state: ~_ended(state[0], state[1], limit, stop),
+            more,
+            (completion, jnp.int32(0), kept, first),
+        )
+        return done[:2]
+
+    return run
+
+
+def row_of(sampling: Mapping[str, Any], place: Any) -> dict[str, Any]:
+    """The inputs of `Sampler.pick` for one position."""
+    return {k: x[place][None] if k == "noise" else x for k, x in sampling.items()}
+
+
+def _ended(tokens: Any, count: Any, limit: Any, stop: tuple[int, ...]) -> Any:
+    last = tokens[jnp.maximum(count - 1, 0)]
+    stopped = jnp.isin(last, jnp.asarray(stop, jnp.int32)) if stop else False
+    return (count >= limit) | ((count > 0) & stopped)

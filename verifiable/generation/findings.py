@@ -1,0 +1,90 @@
+"""What a verifier says of a text: a verdict, and of each position whether its token is right."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import Self
+
+from verifiable.report import Report, Verdict
+from verifiable.report.reasons import require
+
+TEXT_REASONS: dict[str, str] = {
+    "ok": "the model picks these tokens",
+    "text-structure": "the completion is not a sequence of integers",
+    "text-range": "a token is not of the vocabulary",
+    "text-empty": "the completion has no tokens",
+    "text-length": "the completion has more tokens than the job allows",
+    "text-stop": "tokens follow the first stop token",
+    "text-unfinished": "the completion ends before the job's limit and without a stop token",
+    "token-mismatch": "the model picks another token than the completion has",
+}
+"""Reasons of a verdict on a text; where the run itself fails, the reason is the report's."""
+
+
+class TokenState(enum.StrEnum):
+    """What is known of one token, given all tokens before it."""
+
+    RIGHT = "right"
+    NEAR_TIE = "near-tie"
+    WRONG = "wrong"
+    UNDECIDED = "undecided"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TextReport:
+    """Verdict on a completion.
+
+    Attributes:
+      verdict: accept, reject or indeterminate.
+      reason: a code of `TEXT_REASONS`, or of `report.REASONS` if the run fails.
+      message: what was wrong, where there is more to say than the code.
+      tokens: the completion, as it was read; empty if it is none.
+      states: of each token. A token within the tolerance of a tie is a near-tie: a device could
+        have picked another, and no more is known.
+      near_candidates: positions, without those of near-ties, where the tolerance decides which
+        token is the last of the `top_k` candidates.
+      report: on the run; None if the completion was refused before.
+    """
+
+    verdict: Verdict
+    reason: str
+    message: str = ""
+    tokens: tuple[int, ...] = ()
+    states: tuple[TokenState, ...] = ()
+    near_candidates: int = 0
+    report: Report | None = field(default=None, repr=False)
+
+    def __bool__(self) -> bool:
+        """A report has no truth value: `if report:` would take a rejection for a pass."""
+        raise TypeError(
+            "a report has no truth value: write report.require(), which raises unless accepted, or "
+            "compare report.verdict with Verdict.ACCEPT"
+        )
+
+    @property
+    def near_ties(self) -> int:
+        """How many tokens a device could have exchanged for another within the tolerance."""
+        return self.states.count(TokenState.NEAR_TIE)
+
+    def require(self) -> Self:
+        """This report, if it accepts.
+
+        Raises:
+          Rejected: shown to be wrong.
+          Undecided: indeterminate.
+        """
+        require(self.verdict, self.reason, self.message or TEXT_REASONS[self.reason])
+        return self
+
+    def __str__(self) -> str:
+        """The verdict, and how many tokens are what."""
+        lines = [f"{self.verdict.value}: {self.reason}"]
+        if self.message:
+            lines.append(self.message)
+        counts = [f"{self.states.count(s)} {s.value}" for s in TokenState if s in self.states]
+        if counts:
+            lines.append(f"{len(self.tokens)} tokens: " + ", ".join(counts))
+        if self.near_candidates:
+            lines.append(f"the last candidate is a near-tie at {self.near_candidates} more")
+        return "\n".join(lines)

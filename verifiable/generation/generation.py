@@ -1,0 +1,344 @@
+"""Generated text, verified: one key for all lengths, and a verdict on every token.
+
+    made = compile_generation(transcript(logits, sampler, vocabulary=v), params,
+                              lengths=[(32, 64), (128, 256)], stop=[2])      # both sides, once
+    key = made.setup(params, challenge.secret())                             # coordinator
+    job = made.job(prompt, limit=64)                                         # coordinator
+    completion = ...                                         # the device decodes as it likes, then
+    submission = made.prove(params, job, completion)         # runs one pass over its own text
+    report = made.verify(key, job, completion, submission, commitment=received)
+    report.require().tokens                                  # raises unless accepted
+
+What the padding of the chosen shape holds is set by each side itself, and so is the noise: of a
+device only the completion and the submission are read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from verifiable import policy as policies
+from verifiable.challenge import Challenge
+from verifiable.errors import require_type
+from verifiable.family import Family, compile_family
+from verifiable.generation.findings import TextReport, TokenState
+from verifiable.generation.job import GenerationJob, TextFault, fault_of, fresh_seed, token_ids
+from verifiable.generation.sampler import SCOPE, Sampler
+from verifiable.generation.transcript import Transcript, shapes
+from verifiable.key import VerifierKey
+from verifiable.policy import Policy
+from verifiable.program import Program
+from verifiable.report import NearTie, Report, Verdict
+from verifiable.submission import Submission
+from verifiable.trace import Commitment
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Generation:
+    """A model whose texts are verified. Made by `compile_generation`.
+
+    Attributes:
+      transcript: the program.
+      family: it, compiled for several lengths.
+      lengths: of each member, the most tokens of prompt and completion.
+      stop: token ids that end a completion.
+    """
+
+    transcript: Transcript
+    family: Family
+    lengths: tuple[tuple[int, int], ...]
+    stop: frozenset[int]
+
+    def job(
+        self,
+        prompt: Sequence[int],
+        *,
+        limit: int,
+        sampler: Sampler | None = None,
+        seed: bytes | None = None,
+    ) -> GenerationJob:
+        """A text to ask for.
+
+        Args:
+          prompt: token ids.
+          limit: the most tokens of the completion.
+          sampler: with other numbers than at compile time, if wanted.
+          seed: of the noise; fresh entropy if not given.
+
+        Raises:
+          TypeError: as `GenerationJob`.
+          ValueError: as `GenerationJob`; the prompt has a token that is not of the vocabulary; the
+            sampler is another program's; or prompt and limit fit no compiled length.
+        """
+        sampler = self.transcript.sampler if sampler is None else sampler
+        require_type("sampler", sampler, Sampler)
+        if seed is None:
+            seed = fresh_seed(sampler)
+        made = GenerationJob(
+            prompt=tuple(int(t) for t in prompt), limit=limit, sampler=sampler, seed=seed
+        )
+        self._require(made)
+        return made
+
+    def setup(self, params: Any, challenge: Challenge) -> VerifierKey:
+        """Make the key for all lengths; arguments and errors as of `Program.setup`."""
+        return self.family.setup(params, challenge)
+
+    def inputs(self, job: GenerationJob, completion: Sequence[int]) -> tuple[Any, ...]:
+        """The program's inputs for a completion: tokens padded to the least shape that fits, noise.
+
+        Raises:
+          ValueError: the completion is none of this job.
+        """
+        self._require(job)
+        return self._inputs(job, self._tokens(job, completion))
+
+    def room(self, job: GenerationJob) -> tuple[Any, ...]:
+        """The program's inputs for decoding: the least shape that holds the job's limit, no tokens.
+
+        Raises:
+          ValueError: the job is not of this model.
+        """
+        self._require(job)
+        return self._inputs(job, (0,) * job.limit)
+
+    def program(self, job: GenerationJob, completion: Sequence[int]) -> Program:
+        """The member of the family for a completion; errors as of `inputs`."""
+        return self.family.program(*self.inputs(job, completion))
+
+    def prove(self, params: Any, job: GenerationJob, completion: Sequence[int]) -> Submission:
+        """Run the model over a text that a device generated, and commit to the run.
+
+        Args:
+          params: of the model.
+          job: that was asked for.
+          completion: the tokens that the device generated.
+
+        Raises:
+          ValueError: the completion is none of this job, or the model picks other tokens.
+        """
+        tokens = self._tokens(job, completion)
+        submission = self.family.prove(params, *self.inputs(job, tokens))
+        own = np.asarray(submission.y)[: len(tokens)]
+        others = np.flatnonzero(own != np.asarray(tokens)).tolist()
+        if others:
+            i = others[0]
+            raise ValueError(
+                f"the model picks token {own[i]} at position {i}, the completion has {tokens[i]}: "
+                "generate again from there, with the job's sampler and seed"
+            )
+        return submission
+
+    def verify(
+        self,
+        key: VerifierKey,
+        job: GenerationJob,
+        completion: Any,
+        submission: Submission,
+        *,
+        commitment: Commitment,
+        parameters: bytes | None = None,
+    ) -> TextReport:
+        """Decide whether a completion is what the model generates for a job.
+
+        Args:
+          key: from `setup`.
+          job: the coordinator's own.
+          completion: the tokens that a device sent; any object.
+          submission: the run that it handed in.
+          commitment: as of `Program.verify`.
+          parameters: likewise.
+
+        Raises:
+          TypeError: as `Program.verify`, or `job` is no GenerationJob.
+          ValueError: as `Program.verify`, or the job is not of this model.
+        """
+        self._require(job)
+        tokens = token_ids(completion, job.limit)
+        if isinstance(tokens, TextFault):
+            return _refused(tokens)
+        fault = fault_of(tokens, job, self.stop, self.transcript.vocabulary)
+        if fault is not None:
+            return _refused(fault, tokens)
+        inputs = self._inputs(job, tokens)
+        report = self.family.verify(
+            key, *inputs, submission, commitment=commitment, parameters=parameters
+        )
+        return self._judged(self.family.program(*inputs), report, job, tokens)
+
+    def _judged(
+        self, program: Program, report: Report, job: GenerationJob, tokens: tuple[int, ...]
+    ) -> TextReport:
+        if report.verdict is not Verdict.ACCEPT:
+            states = [TokenState.UNDECIDED] * len(tokens)
+            for i in _mistaken(report, len(tokens)):
+                states[i] = TokenState.WRONG
+            where = f"{report.claim}: " if report.claim else ""
+            return TextReport(
+                verdict=report.verdict,
+                reason=report.reason,
+                message=f"{where}{report.message or report.reason}",
+                tokens=tokens,
+                states=tuple(states),
+                report=report,
+            )
+        # What the verifier replayed, which the committed choices lead to.
+        own = np.asarray(report.y)[: len(tokens)]
+        close: set[int] = set()
+        edges: set[int] = set()
+        for i, tie, whole in _ties(program, report, len(job.prompt), len(tokens)):
+            turns = not whole or own[i] in (tie.chosen, tie.other)
+            (close if turns else edges).add(i)
+        states = [TokenState.NEAR_TIE if i in close else TokenState.RIGHT for i in range(len(own))]
+        wrong = np.flatnonzero(own != np.asarray(tokens)).tolist()
+        for i in wrong:
+            states[i] = TokenState.WRONG
+        message = ""
+        if wrong:
+            i = wrong[0]
+            message = f"token {i} is {tokens[i]}, the model picks {own[i]}"
+        return TextReport(
+            verdict=Verdict.REJECT if wrong else Verdict.ACCEPT,
+            reason="token-mismatch" if wrong else "ok",
+            message=message,
+            tokens=tokens,
+            states=tuple(states),
+            near_candidates=len(edges - close - set(wrong)),
+            report=report,
+        )
+
+    def _require(self, job: GenerationJob) -> None:
+        require_type("job", job, GenerationJob)
+        vocabulary, sampler = self.transcript.vocabulary, self.transcript.sampler
+        if max(job.prompt) >= vocabulary:
+            raise ValueError(
+                f"the prompt has token {max(job.prompt)}, the vocabulary has {vocabulary} tokens"
+            )
+        if job.sampler.structure != sampler.structure:
+            raise ValueError(
+                f"the model was compiled for {sampler}, the job asks for {job.sampler}: compile "
+                "it for what is given there, and for its top_k"
+            )
+        self._shape(len(job.prompt), job.limit)
+
+    def _shape(self, prompt: int, completion: int) -> tuple[int, int]:
+        """The least compiled shape that holds a text."""
+        found = [x for x in self.lengths if x[0] >= prompt and x[1] >= completion]
+        if not found:
+            raise ValueError(
+                f"the model was compiled for lengths {list(self.lengths)}: none holds a prompt of "
+                f"{prompt} tokens with {completion} more; compile it for one that does"
+            )
+        return min(found, key=lambda x: (x[0] + x[1], x))
+
+    def _tokens(self, job: GenerationJob, completion: Any) -> tuple[int, ...]:
+        """The completion that a caller gave."""
+        require_type("job", job, GenerationJob)
+        tokens = token_ids(completion, job.limit)
+        if not isinstance(tokens, TextFault):
+            fault = fault_of(tokens, job, self.stop, self.transcript.vocabulary)
+            if fault is None:
+                return tokens
+            tokens = fault
+        raise ValueError(f"{tokens.reason}: {tokens.message}")
+
+    def _inputs(self, job: GenerationJob, tokens: tuple[int, ...]) -> tuple[Any, ...]:
+        shape = self._shape(len(job.prompt), len(tokens))
+        padded = [np.zeros(n, np.int32) for n in shape]
+        for array, given in zip(padded, (job.prompt, tokens), strict=True):
+            array[: len(given)] = given
+        sampling = job.sampler.inputs(
+            job.seed, shape[1], self.transcript.vocabulary, used=len(tokens)
+        )
+        lengths = np.asarray([len(job.prompt), len(tokens)], np.int32)
+        return (*padded, lengths, sampling)
+
+
+def compile_generation(
+    transcript: Transcript,
+    params: Any,
+    *,
+    lengths: Sequence[tuple[int, int]],
+    stop: Collection[int] = (),
+    policy: Policy = policies.DEFAULT,
+    self_test: bool = True,
+    cuts: bool = False,
+) -> Generation:
+    """Compile a model for texts of several lengths, with one key for all.
+
+    Args:
+      transcript: from `transcript`.
+      params: pytree of arrays or `ShapeDtypeStruct`s.
+      lengths: the most tokens of prompt and completion, for each shape to be compiled.
+      stop: token ids that end a completion.
+      policy: as of `compile`.
+      self_test: as of `compile`.
+      cuts: as of `compile`.
+
+    Raises:
+      TypeError: as `compile`, or `transcript` is no Transcript.
+      ValueError: as `compile_family`; a length is below one, or a stop token is not of the
+        vocabulary.
+    """
+    require_type("transcript", transcript, Transcript)
+    ends = frozenset(int(t) for t in stop)
+    if any(not 0 <= t < transcript.vocabulary for t in ends):
+        raise ValueError(
+            f"stop tokens must be of the vocabulary of {transcript.vocabulary}, got {sorted(ends)}"
+        )
+    pairs = tuple((int(a), int(b)) for a, b in lengths)
+    if any(min(pair) < 1 for pair in pairs):
+        raise ValueError(f"prompt and completion have at least one token, got lengths {pairs}")
+    family = compile_family(
+        transcript,
+        params,
+        *(shapes(transcript.sampler, transcript.vocabulary, *pair) for pair in pairs),
+        policy=policy,
+        self_test=self_test,
+        cuts=cuts,
+    )
+    return Generation(transcript=transcript, family=family, lengths=pairs, stop=ends)
+
+
+def _refused(fault: TextFault, tokens: tuple[int, ...] = ()) -> TextReport:
+    return TextReport(
+        verdict=Verdict.REJECT, reason=fault.reason, message=fault.message, tokens=tokens
+    )
+
+
+def _mistaken(report: Report, count: int) -> Iterator[int]:
+    """Positions whose committed token fails its own test."""
+    for result in report.results:
+        named = SCOPE in result.name and "argmax" in result.name
+        failed = result.verdict is Verdict.REJECT and result.reason == "decision-mismatch"
+        if named and failed and result.row is not None and result.row < count:
+            yield result.row
+
+
+def _ties(
+    program: Program, report: Report, prompt: int, count: int
+) -> Iterator[tuple[int, NearTie, bool]]:
+    """Near-ties between tokens: position, tie, and whether its columns are the vocabulary."""
+    heads: dict[str, tuple[int, int, bool]] = {}
+    for choice in program.compiled_check.near_ties.choices:
+        if SCOPE not in choice.equation.name:
+            continue
+        claim, form = choice.head.claim, choice.head.form
+        places = math.prod(claim.trips) * form.rows
+        room, total = program.y.shape[0], sum(x.shape[0] for x in program.inputs[:2])
+        # A model computes logits of the completion, or of all tokens.
+        first = {room: 0, total: prompt - 1}.get(places)
+        if first is not None:
+            columns = choice.equation.inputs[0].shape[-1]
+            heads[claim.name] = (form.rows, first, form.columns >= columns)
+    for tie in report.near_ties:
+        if tie.claim in heads:
+            rows, first, whole = heads[tie.claim]
+            i = tie.trip * rows + tie.row - first
+            if 0 <= i < count:
+                yield i, tie, whole

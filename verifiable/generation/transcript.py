@@ -1,0 +1,159 @@
+"""A text as the answer of an ordinary program: which token does the model pick at each position?
+
+    f(params, prompt, completion, lengths, sampling) -> tokens
+
+evaluates the model once over prompt and completion (teacher forcing) and picks at every position of
+the completion, given all tokens before it. A model generated the completion iff tokens equals it,
+by induction from its first token. So a text is verified as one batched pass, however it was made:
+token by token with a cache, speculatively, or in another runtime.
+
+Prompt and completion are padded to the shapes of the program; what the padding holds is ignored,
+and tokens behind the completion are -1. The model must be causal: what it computes at a position
+must not depend on later tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int32
+
+from verifiable.generation.sampler import Inputs, Sampler
+
+PAD = -1
+"""What the program returns behind the completion."""
+
+Logits = Callable[[Any, Any, Any], Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transcript:
+    """The program of a model and a sampler; call it, or compile it. Made by `transcript`.
+
+    Attributes:
+      logits: the model, `(params, token_ids (n,), positions (m,)) -> (m, vocabulary)`.
+      sampler: how tokens are picked.
+      vocabulary: how many tokens there are: the width of the logits.
+    """
+
+    logits: Logits
+    sampler: Sampler
+    vocabulary: int
+
+    def __call__(
+        self,
+        params: Any,
+        prompt: Int32[Array, " prompt"],
+        completion: Int32[Array, " completion"],
+        lengths: Int32[Array, " two"],
+        sampling: Inputs,
+    ) -> Int32[Array, " completion"]:
+        """The tokens that the model picks; pure.
+
+        Args:
+          params: of the model.
+          prompt: token ids, padded.
+          completion: token ids, padded.
+          lengths: how many of both are no padding; of the prompt, one at least.
+          sampling: `Sampler.inputs`, with a row for each token of the completion.
+
+        Raises:
+          ValueError: the model returns logits of another shape.
+        """
+        room, (before, length) = len(completion), lengths
+        tokens = joined(prompt, completion, before, length)
+        place = jnp.arange(room, dtype=jnp.int32)
+        positions = jnp.minimum(before - 1 + place, len(tokens) - 1)
+        logits = self.logits(params, tokens, positions)
+        if logits.shape != (room, self.vocabulary):
+            raise ValueError(
+                f"the model must return logits of shape (positions, vocabulary), "
+                f"{(room, self.vocabulary)}, got {logits.shape}; `at_positions` adapts a function "
+                "that returns them for all tokens"
+            )
+        seen = None
+        if self.sampler.repetition_penalty is not None:
+            first = first_places(tokens, before + length, self.vocabulary)
+            seen = first < (before + place)[:, None]
+        picked = self.sampler.pick(logits, sampling, seen=seen)
+        return jnp.where(place < length, picked, PAD)
+
+
+def transcript(logits: Logits, sampler: Sampler, *, vocabulary: int) -> Transcript:
+    """The program whose answer is the text that a model picks.
+
+    Args:
+      logits: `(params, token_ids (n,) int32, positions (m,) int32) -> (m, vocabulary)`, in JAX;
+        causal. It should select the positions before its last product, which then is as small as
+        possible. `at_positions` adapts other functions.
+      sampler: how tokens are picked.
+      vocabulary: width of the logits.
+
+    Raises:
+      TypeError: `logits` is not callable, or `sampler` is no Sampler.
+      ValueError: there are not two tokens at least.
+    """
+    if not callable(logits):
+        raise TypeError(f"logits must be a function, got {type(logits).__name__}")
+    if type(sampler) is not Sampler:
+        raise TypeError(f"sampler must be a Sampler, got {type(sampler).__name__}")
+    if vocabulary < 2:
+        raise ValueError(f"a vocabulary has two tokens at least, got {vocabulary}")
+    return Transcript(logits=logits, sampler=sampler, vocabulary=vocabulary)
+
+
+def at_positions(everywhere: Callable[[Any, Any], Any], *, batched: bool = False) -> Logits:
+    """Adapt a function that returns the logits of all tokens.
+
+    It computes more than is needed: the last product has a row for each token of the prompt too.
+
+    Args:
+      everywhere: `(params, token_ids) -> logits`, of shapes (n,) and (n, vocabulary).
+      batched: whether its arrays have a leading axis for examples.
+    """
+
+    def logits(params: Any, token_ids: Any, positions: Any) -> Any:
+        found = everywhere(params, token_ids[None])[0] if batched else everywhere(params, token_ids)
+        return found[positions]
+
+    return logits
+
+
+def joined(prompt: Any, completion: Any, before: Any, length: Any) -> Any:
+    """The completion right behind the prompt, then zeros; whatever both are padded with."""
+    both = jnp.concatenate([prompt, completion])
+    place = jnp.arange(len(both), dtype=jnp.int32)
+    source = jnp.where(place < before, place, place - before + len(prompt))
+    moved = both[jnp.minimum(source, len(both) - 1)]
+    return jnp.where(place < before + length, moved, 0)
+
+
+def first_places(tokens: Any, count: Any, vocabulary: int) -> Any:
+    """The first place of each token of the vocabulary among `count` tokens; where absent, large."""
+    place = jnp.arange(len(tokens), dtype=jnp.int32)
+    absent = jnp.int32(jnp.iinfo(jnp.int32).max)
+    place = jnp.where(place < count, place, absent)
+    return jnp.full((vocabulary,), absent, jnp.int32).at[tokens].min(place)
+
+
+def shapes(sampler: Sampler, vocabulary: int, prompt: int, completion: int) -> tuple[Any, ...]:
+    """Shapes of the inputs of a program, for prompts and completions of up to these lengths."""
+
+    def of(shape: tuple[int, ...], dtype: Any) -> Any:
+        return jax.ShapeDtypeStruct(shape, dtype)
+
+    sampling = {
+        name: of((), jnp.float32)
+        for name in ("repetition_penalty", "temperature", "top_p", "min_p")
+        if getattr(sampler, name) is not None
+    }
+    if not sampler.greedy and sampler.source == "threefry":
+        sampling["key"] = of((2,), jnp.uint32)
+    elif not sampler.greedy:
+        sampling["noise"] = of((completion, vocabulary), jnp.float32)
+    tokens = (of((n,), jnp.int32) for n in (prompt, completion))
+    return (*tokens, of((2,), jnp.int32), sampling)
