@@ -13,7 +13,7 @@ Specification: specs/generation.md.
 
 from __future__ import annotations
 
-from verifiable.generation.decode import decode
+from verifiable.generation.decode import decode, generate
 from verifiable.generation.findings import TEXT_REASONS, TextReport, TokenState
 from verifiable.generation.generation import Generation, compile_generation
 from verifiable.generation.job import GenerationJob
@@ -31,5 +31,6 @@ __all__ = [
     "at_positions",
     "compile_generation",
     "decode",
+    "generate",
     "transcript",
 ]

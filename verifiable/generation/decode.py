@@ -6,13 +6,14 @@ pass is run again for every token, which any model allows. Both are one compiled
 compiled length, with loops that end at the stop token or at the job's limit.
 
 The pass over the finished text rounds differently than steps do. Where two tokens are closer than
-that, it may pick another token than was generated: `Generation.prove` says where.
+that, it may pick another token than was generated. In float32 that is rare, and a verifier accepts
+it as a near-tie; where it is not, `generate` takes the token of the pass and goes on from there.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -20,9 +21,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from verifiable.generation.generation import Generation
+from verifiable.generation.generation import Generation, differing
 from verifiable.generation.job import GenerationJob
 from verifiable.generation.transcript import Transcript, first_places, joined
+from verifiable.submission import Submission
 
 Step = Callable[[Any, Any, Any, Any], tuple[Any, Any]]
 Cache = Callable[[int], Any]
@@ -35,6 +37,7 @@ def decode(
     *,
     step: Step | None = None,
     cache: Cache | None = None,
+    prefix: Sequence[int] = (),
 ) -> tuple[int, ...]:
     """Generate the completion of a job.
 
@@ -45,30 +48,81 @@ def decode(
       step: `(params, cache, token, position) -> (logits, cache)`, in JAX, for one token; without
         it, the pass is run for every token.
       cache: `(tokens) -> cache`, an empty cache for so many tokens; needed with `step`.
+      prefix: the first tokens of the completion, if they are known.
 
     Returns:
       The tokens, with the stop token if there is one.
 
     Raises:
-      ValueError: the job is not of this model, or only one of `step` and `cache` is given.
+      ValueError: the job is not of this model, the prefix is longer than its limit, or only one of
+        `step` and `cache` is given.
     """
     if (step is None) != (cache is None):
         raise ValueError("a decoder with a cache needs both: step, and cache(tokens)")
-    *inputs, sampling = made.room(job)
+    *inputs, sampling = made.room(job, prefix)
     stop = tuple(sorted(made.stop))
     if step is None or cache is None:
         run = _by_passes(made.transcript, stop)
     else:
         run = _by_steps(made.transcript, step, cache, stop)
-    tokens, count = run(params, *inputs, jnp.int32(job.limit), sampling)
+    known, limit = jnp.int32(len(prefix)), jnp.int32(job.limit)
+    tokens, count = run(params, *inputs, known, limit, sampling)
     return tuple(np.asarray(tokens)[: int(count)].tolist())
+
+
+def generate(
+    made: Generation,
+    params: Any,
+    job: GenerationJob,
+    *,
+    step: Step | None = None,
+    cache: Cache | None = None,
+) -> tuple[tuple[int, ...], Submission]:
+    """Generate the completion of a job such that the pass agrees with every token, and prove it.
+
+    Where the pass picks another token than the decoder, its token is taken, and the rest decoded
+    again. So the text may change behind what was shown already; in float32 that is very rare.
+
+    Args:
+      made: the compiled model.
+      params: of the model.
+      job: that was asked for.
+      step: as of `decode`.
+      cache: as of `decode`.
+
+    Returns:
+      The tokens, and the run over them.
+
+    Raises:
+      RuntimeError: the pass does not settle on a token.
+      ValueError: as `decode`.
+    """
+    prefix: tuple[int, ...] = ()
+    for _ in range(job.limit + 1):
+        text = decode(made, params, job, step=step, cache=cache, prefix=prefix)
+        submission = made.prove(params, job, text, differences=job.limit)
+        others = differing(submission.y, text)
+        if not others:
+            return text, submission
+        # What stands before it agrees, and stays, unless another length rounds differently.
+        prefix = (*text[: others[0]], int(submission.y[others[0]]))
+    raise RuntimeError(
+        "passes over texts of several lengths round apart at one token again and again: compile "
+        "the model for one length that holds this job"
+    )
 
 
 @functools.lru_cache(maxsize=16)
 def _by_passes(transcript: Transcript, stop: tuple[int, ...]) -> Callable[..., Any]:
     @jax.jit
     def run(
-        params: Any, prompt: Any, completion: Any, lengths: Any, limit: Any, sampling: Any
+        params: Any,
+        prompt: Any,
+        completion: Any,
+        lengths: Any,
+        known: Any,
+        limit: Any,
+        sampling: Any,
     ) -> Any:
         def next_token(tokens: Any, place: Any) -> Any:
             everywhere = lengths.at[1].set(len(completion))
@@ -82,7 +136,7 @@ def _by_passes(transcript: Transcript, stop: tuple[int, ...]) -> Callable[..., A
         return lax.while_loop(
             lambda state: ~_ended(state[0], state[1], limit, stop),
             more,
-            (completion, jnp.int32(0)),
+            (jnp.asarray(completion), known),
         )
 
     return run
@@ -96,19 +150,29 @@ def _by_steps(
 
     @jax.jit
     def run(
-        params: Any, prompt: Any, completion: Any, lengths: Any, limit: Any, sampling: Any
+        params: Any,
+        prompt: Any,
+        completion: Any,
+        lengths: Any,
+        known: Any,
+        limit: Any,
+        sampling: Any,
     ) -> Any:
         before = lengths[0]
 
-        def filled(place: Any, kept: Any) -> Any:
-            return step(params, kept, prompt[place], place)[1]
+        # All but the last of the known tokens: that one is the first step's.
+        given = joined(prompt, completion, before, known)
+        count = before + known
 
-        kept = lax.fori_loop(0, before - 1, filled, cache(len(prompt) + len(completion)))
-        first = first_places(joined(prompt, completion, before, 0), before, transcript.vocabulary)
+        def filled(place: Any, kept: Any) -> Any:
+            return step(params, kept, given[place], place)[1]
+
+        kept = lax.fori_loop(0, count - 1, filled, cache(len(given)))
+        first = first_places(given, count, transcript.vocabulary)
 
         def more(state: Any) -> Any:
             tokens, count, kept, first = state
-            last = jnp.where(count == 0, prompt[before - 1], tokens[count - 1])
+            last = jnp.where(count == 0, jnp.asarray(prompt)[before - 1], tokens[count - 1])
             logits, kept = step(params, kept, last, before - 1 + count)
             token = sampler.pick(
                 logits[None],
@@ -121,7 +185,7 @@ def _by_steps(
         done = lax.while_loop(
             lambda state: ~_ended(state[0], state[1], limit, stop),
             more,
-            (completion, jnp.int32(0), kept, first),
+            (jnp.asarray(completion), known, kept, first),
         )
         return done[:2]
 

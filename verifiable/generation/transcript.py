@@ -20,6 +20,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int32
 
 from verifiable.generation.sampler import Inputs, Sampler
@@ -121,6 +122,36 @@ def at_positions(everywhere: Callable[[Any, Any], Any], *, batched: bool = False
         return found[positions]
 
     return logits
+
+
+def require_causal(model: Transcript, params: Any, prompt: int, completion: int) -> None:
+    """Require that logits do not depend on later tokens: otherwise a text could vouch for itself.
+
+    Args:
+      model: whose logits are evaluated twice, on sequences that differ in their second half.
+      params: of the model.
+      prompt: tokens of the sequence, together with those of the completion.
+      completion: see `prompt`.
+
+    Raises:
+      ValueError: they do.
+    """
+    size = prompt + completion
+    half = size // 2
+    rng = np.random.default_rng(0)
+    ids = rng.integers(0, model.vocabulary, size, dtype=np.int32)
+    other = ids.copy()
+    other[half:] = (ids[half:] + 1 + np.arange(size - half)) % model.vocabulary
+    evaluate = jax.jit(model.logits)
+    places = np.arange(half, dtype=np.int32)
+    one, two = (np.asarray(evaluate(params, x, places), np.float64) for x in (ids, other))
+    apart = np.abs(one - two).max(initial=0)
+    # What is masked counts for nothing: the two are equal up to rounding, if that.
+    if apart > 2.0**-6 * np.sqrt(np.mean(one**2)):
+        raise ValueError(
+            f"the model is not causal: logits of the first {half} tokens change by up to "
+            f"{apart:.3g} with the tokens after them. Mask later tokens"
+        )
 
 
 def joined(prompt: Any, completion: Any, before: Any, length: Any) -> Any:

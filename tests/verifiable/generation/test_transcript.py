@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ import pytest
 
 from tests.helpers import decoder
 from verifiable.generation import Sampler, at_positions, transcript
-from verifiable.generation.transcript import first_places, joined
+from verifiable.generation.transcript import first_places, joined, require_causal
 
 V = decoder.VOCABULARY
 GREEDY = transcript(decoder.logits, Sampler(), vocabulary=V)
@@ -66,7 +67,7 @@ def test_a_model_without_a_row_for_each_position_is_refused():
     )
     tokens = jnp.zeros(3, jnp.int32)
     with pytest.raises(ValueError, match="at_positions"):
-        program(decoder.PARAMS, tokens, tokens, lengths(3, 3), {})
+        jax.eval_shape(program, decoder.PARAMS, tokens, tokens, lengths(3, 3), {})
 
 
 def test_other_arguments_are_refused():
@@ -77,3 +78,14 @@ def test_other_arguments_are_refused():
         transcript(wrong, Sampler(), vocabulary=V)
     with pytest.raises(ValueError, match="two tokens"):
         transcript(decoder.logits, Sampler(), vocabulary=1)
+
+
+def test_a_model_that_looks_ahead_is_refused():
+    """It could read the text that it is to pick."""
+
+    def reads_all(params: Any, ids: Any, positions: Any) -> Any:
+        return decoder.logits(params, ids, positions) + 0.1 * params["head"][ids[-1] % 24]
+
+    require_causal(GREEDY, decoder.PARAMS, 3, 4)
+    with pytest.raises(ValueError, match="not causal"):
+        require_causal(replace(GREEDY, logits=reads_all), decoder.PARAMS, 3, 4)

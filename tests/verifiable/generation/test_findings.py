@@ -1,0 +1,48 @@
+"""Reports on texts: what they print, and what they raise."""
+
+from __future__ import annotations
+
+import pytest
+
+from verifiable.errors import Rejected, Undecided
+from verifiable.generation import TEXT_REASONS, TextReport, TokenState
+from verifiable.report import REASONS, Verdict
+
+ACCEPTED = TextReport(
+    verdict=Verdict.ACCEPT,
+    reason="ok",
+    tokens=(4, 5, 6),
+    states=(TokenState.RIGHT, TokenState.NEAR_TIE, TokenState.RIGHT),
+    near_candidates=1,
+)
+
+
+def test_an_accepted_text_counts_its_near_ties():
+    assert ACCEPTED.require() is ACCEPTED
+    assert ACCEPTED.near_ties == 1
+    assert str(ACCEPTED).splitlines() == [
+        "accept: ok",
+        "3 tokens: 2 right, 1 near-tie",
+        "the last candidate is a near-tie at 1 more",
+    ]
+
+
+@pytest.mark.parametrize("reason", [r for r in TEXT_REASONS if r != "ok"])
+def test_a_rejected_text_says_why(reason: str):
+    report = TextReport(verdict=Verdict.REJECT, reason=reason)
+    with pytest.raises(Rejected, match=reason):
+        report.require()
+    with pytest.raises(Rejected, match="token 3"):
+        TextReport(verdict=Verdict.REJECT, reason=reason, message="token 3").require()
+
+
+def test_an_undecided_text_is_not_accepted():
+    report = TextReport(verdict=Verdict.INDETERMINATE, reason="ill-conditioned", message="x")
+    with pytest.raises(Undecided):
+        report.require()
+    with pytest.raises(TypeError, match="no truth value"):
+        bool(report)
+
+
+def test_reasons_of_texts_are_no_reasons_of_runs():
+    assert set(TEXT_REASONS) & set(REASONS) == {"ok"}
