@@ -125,9 +125,9 @@ def without_blocks() -> AbstractContextManager[Any]:
 
 def without_decisions() -> AbstractContextManager[Any]:
     """While it is entered, programs are compiled with no decision as a claim."""
-    kept = tuple(row for row in registry.TABLE if row[1] not in _DECISIONS)
-    assert len(kept) == len(registry.TABLE) - len(_DECISIONS)
-    return mock.patch.object(registry, "TABLE", kept)
+    kept = tuple(row for row in registry.RULES if row[1] not in _DECISIONS)
+    assert len(kept) == len(registry.RULES) - len(_DECISIONS)
+    return mock.patch.object(registry, "RULES", kept)
 
 
 def _again(model: Model, compiled: program.Program) -> program.Program:
