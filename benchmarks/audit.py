@@ -182,8 +182,8 @@ def _cost(model: Model, honest: Opened, draw: Draw, repeats: int) -> Iterator[Ro
     compiled, run = honest.compiled, honest.run
     plans = [draw.plan(compiled, bytes([n])) for n in range(SEEDS)]
     openings = [honest.committed.open(plan).encode() for plan in plans]
-    for plan, opening in zip(plans, openings, strict=True):
-        accepted(honest.audit(plan, opening))
+    # Where layers are scopes, each is compiled when it is first audited.
+    reports = [accepted(honest.audit(*each)) for each in zip(plans, openings, strict=True)]
     turns = itertools.cycle(zip(plans, openings, strict=True))
     asked = itertools.cycle(plans)
     medians = interleaved_medians(
@@ -197,7 +197,8 @@ def _cost(model: Model, honest: Opened, draw: Draw, repeats: int) -> Iterator[Ro
         repeats,
     )
     case, most = f"{model.name}, {draw}", max(map(len, openings))
-    choosing = _detection(compiled, draw).choosing
+    assert reports[0].detection is not None
+    choosing = reports[0].detection.choosing
     yield Row(case, "opened", most, "bytes", draw.opened)
     yield Row(case, "of_trace", most / compiled.layout.nbytes, "1", draw.of_trace)
     for name in ("run", "check", "verify", "audit", "open"):
@@ -327,22 +328,20 @@ def _moved(claim: Claim, equation: Any, env: Any, here: Any) -> tuple[list[Any],
     return [out, *outputs[1:]], out
 
 
-def _detection(compiled: program.Program, draw: Draw) -> Detection:
-    """What a report says of audits of this size."""
-    return Detection(layers=len(compiled.layers), audited=draw.layers)
-
-
 def _detected(
     model: str, cheat: LayerCheat, sent: Opened, draw: Draw, trials: int
 ) -> Iterator[Row]:
     """How often an audit rejects what a device forged."""
     case, rejected = f"{model}, {cheat.name}, {draw}", 0
+    stated: set[float] = set()
     for n in steps(trials, case):
         plan = draw.plan(sent.compiled, cheat.name.encode(), n.to_bytes(4, "little"))
         report = sent.audit(plan, sent.committed.open(plan).encode())
         assert report.verdict is not Verdict.INDETERMINATE, report
+        assert report.detection is not None
+        stated.add(cheat.met(report.detection))
         rejected += report.verdict is Verdict.REJECT
-    met = cheat.met(_detection(sent.compiled, draw))
+    [met] = stated
     low, high = clopper_pearson(rejected, trials, LEVEL)
     yield Row(case, "stated", met, "1")
     yield Row(case, "rejected", rejected / trials, "1")

@@ -301,7 +301,7 @@ def _teller(name: str, console: Console, status: Status) -> Callable[[str], None
     return tell
 
 
-_COLUMNS = "{:<36}{:<28}{:>12}  {:<16}{}".format
+_COLUMNS = "{:<35} {:<27} {:>12}  {:<16}{}".format
 
 
 def _line(row: Row) -> str:

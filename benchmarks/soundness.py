@@ -231,6 +231,7 @@ def slips(quick: bool) -> Iterator[Row]:
             case = f"{name}, K={contracted}"
             yield Row(case, "worst_row", weighted, "1")
             yield Row(case, "worst_row_plain", plain, "1")
+        yield from noise.honest(f"float32, {name}, calibrated", compiled, params, next(inputs))
 
 
 def measured_of(compiled: program.Program) -> tuple[list[Any], list[Any]]:
