@@ -35,7 +35,7 @@ _MOVES = MOVES | frozenset(
 )
 _SUMS = frozenset({"reduce_sum", "cumsum", "reduce_window_sum"})
 _PRODUCTS = frozenset({"dot_general", "conv_general_dilated"})
-_BENDS = frozenset("erf exp exp2 expm1 log log1p logistic tanh".split())
+_BENDS = frozenset("erf exp exp2 expm1 log log1p log2 logistic tanh".split())
 _PAIRS = frozenset({"add", "add_any", "sub", "mul", "div"})
 
 

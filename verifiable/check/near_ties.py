@@ -52,7 +52,7 @@ _MOVES = frozenset(
     "convert_element_type copy dynamic_slice optimization_barrier reshape slice squeeze "
     "stop_gradient".split()
 )
-_RISING = frozenset("cbrt erf exp exp2 expm1 log log1p logistic sqrt tanh".split())
+_RISING = frozenset("cbrt erf exp exp2 expm1 log log1p log2 logistic sqrt tanh".split())
 _ALONG = frozenset({"add", "sub", "mul", "div"})
 _NUMBERS = {"argmax": 1, "argmin": 1}
 

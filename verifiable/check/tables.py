@@ -41,7 +41,7 @@ LEAST = 4096  # bytes
 PERIODIC = frozenset({"cos", "sin", "tan"})
 _SUMS = frozenset(
     "add add_any conv_general_dilated cumsum dot_general reduce_sum reduce_window_sum scatter-add "
-    "scatter_add sub".split()
+    "scatter-sub scatter_add scatter_sub sub".split()
 )
 
 _MOVES = frozenset("broadcast_in_dim expand_dims reshape squeeze tile transpose".split())

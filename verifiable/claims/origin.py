@@ -47,7 +47,7 @@ _FUNCTIONS = frozenset(
     "logistic pow rsqrt sinh sqrt square tan tanh".split()
 )
 # Off by a part of one where the result is near zero, in some libraries.
-_ABSOLUTE = frozenset("cos digamma lgamma log log1p sin".split())
+_ABSOLUTE = frozenset("cos digamma lgamma log log1p log2 sin".split())
 _FOLLOWED = _MOVES | _RISING | _SUMS | _SAME | _FUNCTIONS | _ABSOLUTE | {"add", "sub", "mul", "div"}
 
 

@@ -67,10 +67,10 @@ PRIMITIVES: Mapping[Effect, frozenset[str]] = {
     Effect.CONTINUOUS: _names("""
         acos acosh add add_any asin asinh atan atanh bessel_i0e bessel_i1e cbrt cholesky complex
         conj continued conv_general_dilated cos cosh cumlogsumexp cumprod cumsum digamma div
-        dot_general erf erf_inv erfc exp exp2 expm1 fft integer_pow lgamma log log1p logistic mul
-        nextafter polynomial pow ragged_dot_general reduce_prod reduce_sum reduce_window_sum
-        regularized_incomplete_beta rsqrt scatter-add scatter_add scatter-mul scatter_mul sin sinh
-        sqrt square sub tan tanh triangular_solve
+        dot_general erf erf_inv erfc exp exp2 expm1 fft integer_pow lgamma log log1p log2 logistic
+        mul nextafter one_minus_square polynomial pow ragged_dot_general reduce_prod reduce_sum
+        reduce_window_sum regularized_incomplete_beta rsqrt scatter-add scatter-mul scatter-sub
+        scatter_add scatter_mul scatter_sub sin sinh sqrt square sub tan tanh triangular_solve
     """),
     # Casts are here, or exact, or narrow: their types decide.
     Effect.DISCONTINUOUS: _names("""
@@ -101,8 +101,8 @@ _RANDOM = _names("random_bits random_fold_in random_split")
 # Cheap enough to compute again from smaller inputs instead of keeping the result in a key.
 REBUILT = (PRIMITIVES[Effect.EXACT] | PRIMITIVES[Effect.CONTINUOUS]) - _names("""
     cholesky conv_general_dilated dot_general fft gather ragged_dot_general scatter scatter-add
-    scatter-max scatter-min scatter-mul scatter_add scatter_max scatter_min scatter_mul sort
-    triangular_solve
+    scatter-max scatter-min scatter-mul scatter-sub scatter_add scatter_max scatter_min scatter_mul
+    scatter_sub sort triangular_solve
 """) | _names("""
     bitcast_convert_type convert_element_type eq floor ge gt le le_to lt lt_to ne piece random_bits
     random_fold_in random_seed random_split random_unwrap random_wrap rem round shift_left

@@ -1,8 +1,9 @@
 """From a JAX function to blocks: the only module that uses `jax.extend.core`.
 
 Call primitives (`jit`, `custom_jvp_call`, `custom_vjp_call`, `remat`, `composite`, ...) are
-inlined, and so is `shard_map` over one device. Names of values, and their sharding on one device,
-are dropped.
+inlined, and so are functions of `jax.numpy` that newer versions of JAX keep whole until they are
+compiled (`searchsorted`, `nonzero`, `ldexp`), and `shard_map` over one device. Names of values, and
+their sharding on one device, are dropped.
 Constants that a function closed over become inputs of the outermost block, wherever they were used.
 All that differs between the supported versions of JAX (names of the parameters of `scan`, open and
 closed jaxprs) is handled here: the rest of the library sees blocks only.
@@ -21,6 +22,7 @@ from jax import lax
 
 from verifiable.jaxpr import pieces
 from verifiable.jaxpr.blocks import Array, Atom, Block, Equation, Function, Literal, Var
+from verifiable.jaxpr.folding import fold
 
 
 def trace(fn: Callable[..., Any], *args: Any, named: str | None = None) -> tuple[Function, Any]:
@@ -126,7 +128,7 @@ def single_operation(params: Mapping[str, Any]) -> str | None:
 _CALLEE = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 _CALLS = frozenset(
     """
-    jit pjit closed_call core_call remat remat2 checkpoint composite custom_jvp_call
+    jit pjit closed_call core_call eval_jaxpr remat remat2 checkpoint composite custom_jvp_call
     custom_vjp_call custom_vjp_call_jaxpr
     """.split()
 )
@@ -145,9 +147,21 @@ def _callee(eqn: Any) -> Any:
     kind, params = eqn.primitive.name, eqn.params
     if kind == "unstack":
         return _parts(eqn.invars[0].aval, params["axis"])
+    if kind == "call_hi_primitive":
+        return _expanded(params["_prim"], [v.aval for v in eqn.invars])
     if kind == "shard_map":
         return params["jaxpr"] if params["mesh"].size == 1 and _local(params["jaxpr"]) else None
     return next(params[k] for k in _CALLEE if k in params) if kind in _CALLS else None
+
+
+def _expanded(whole: Any, avals: Sequence[Any]) -> Any:
+    """What a function that JAX keeps whole is made of."""
+
+    def expand(*values: Array) -> list[Array]:
+        return jax.tree.leaves(whole.expand(*jax.tree.unflatten(whole.in_tree, values)))
+
+    shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype, weak_type=a.weak_type) for a in avals]
+    return jax.make_jaxpr(expand)(*shapes)
 
 
 def _parts(array: Any, axis: int) -> Any:
@@ -244,7 +258,7 @@ class _Builder:
                 outputs = self.inline(inner, inner_consts, inner_env, into, here)
                 env.update(zip(eqn.outvars, outputs, strict=True))
                 continue
-            folded = _fold(eqn, inputs)
+            folded = fold(eqn, inputs)
             if folded is not None:
                 env[eqn.outvars[0]] = folded
                 continue
@@ -304,38 +318,6 @@ class _Builder:
         equations: list[Equation] = []
         outputs = self.inline(jaxpr, consts, env, equations, scope)
         return Block(inputs, equations, outputs)
-
-
-# Correctly rounded on every device, so their value on literals can be computed beforehand.
-_FOLDED: Mapping[str, Callable[..., Any]] = {
-    "convert_element_type": lambda x: x,
-    "add": np.add,
-    "sub": np.subtract,
-    "mul": np.multiply,
-    "neg": np.negative,
-    "max": np.maximum,
-    "min": np.minimum,
-    "eq": np.equal,
-    "ne": np.not_equal,
-    "gt": np.greater,
-    "ge": np.greater_equal,
-    "lt": np.less,
-    "le": np.less_equal,
-}
-
-
-def _fold(eqn: Any, inputs: tuple[Atom, ...]) -> Literal | None:
-    """The value of an equation whose inputs are all literals; None if it is not folded."""
-    literals = [a.value for a in inputs if isinstance(a, Literal)]
-    function = _FOLDED.get(eqn.primitive.name)
-    if function is None or len(literals) < len(inputs):
-        return None
-    out = _dtype(eqn.outvars[0].aval)
-    if np.issubdtype(out, np.integer) and any(np.issubdtype(v.dtype, np.inexact) for v in literals):
-        return None  # Devices differ where a value is out of range.
-    with np.errstate(all="ignore"):
-        value = np.asarray(function(*literals))
-        return Literal(value.astype(out))
 
 
 def _join(scope: str, name: str) -> str:

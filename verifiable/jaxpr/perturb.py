@@ -51,7 +51,9 @@ OWN, UP, DOWN, AWAY, TOWARDS = map(float, range(5))
 _ARITHMETIC = frozenset(
     "add add_any complex convert_element_type mul neg reduce_precision sqrt square sub".split()
 )
-_SUMS = frozenset("cumsum reduce_sum reduce_window_sum scatter-add scatter_add".split())
+_SUMS = frozenset(
+    "cumsum reduce_sum reduce_window_sum scatter-add scatter-sub scatter_add scatter_sub".split()
+)
 _PRODUCTS = frozenset("conv_general_dilated dot_general ragged_dot_general".split())
 _SOLVERS = frozenset("cholesky fft triangular_solve".split())
 _REDUCED = frozenset({"cos", "digamma", "lgamma", "sin", "tan"})
@@ -218,10 +220,12 @@ def _partial_sums(equation: Equation, values: Sequence[Array], out: Array) -> Ar
         [magnitude] = interpret.apply(equation, [_size(values[0])])
         return math.prod(params["window_dimensions"]) * magnitude
     operand, indices, updates = (jnp.asarray(v) for v in values)
-    # A scatter holds a function of its own types.
+    # A scatter holds a function of its own types; one that subtracts adds up what is negative.
+    sign = -1 if kind.endswith("sub") else 1
     sizes = [_size(v).astype(v.dtype) for v in (operand, updates)]
-    [magnitude] = interpret.apply(equation, [sizes[0], indices, sizes[1]])
-    [terms] = interpret.apply(equation, [jnp.ones_like(operand), indices, jnp.ones_like(updates)])
+    ones = jnp.ones_like(operand), jnp.ones_like(updates)
+    [magnitude] = interpret.apply(equation, [sizes[0], indices, sign * sizes[1]])
+    [terms] = interpret.apply(equation, [ones[0], indices, sign * ones[1]])
     return _size(terms) * _size(magnitude)
 
 

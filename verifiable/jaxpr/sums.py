@@ -79,7 +79,7 @@ def terms(equation: Equation) -> int:
         return first.shape[params["axis"]]
     if kind == "reduce_window_sum":
         return math.prod(params["window_dimensions"])
-    if kind.startswith("scatter") and kind.endswith(("add", "mul")):
+    if kind.startswith("scatter") and kind.endswith(("add", "mul", "sub")):
         # At worst all windows are added to one place.
         return 1 + math.prod(equation.inputs[1].shape[:-1])
     return 1

@@ -94,7 +94,13 @@ def polynomial(x: Any) -> Any:
     return getattr(lax, "polynomial")(x, [1.0, 2.0, 3.0])  # noqa: B009
 
 
+# Primitives of newer versions.
 NEWER = [(polynomial, (Effect.CONTINUOUS,))] if hasattr(lax, "polynomial") else []
+NEWER += [
+    (getattr(lax, name), (Effect.CONTINUOUS,))
+    for name in ("log2", "one_minus_square")
+    if hasattr(lax, name)
+]
 
 
 @pytest.mark.parametrize(
@@ -182,6 +188,7 @@ def test_integers_as_bits_of_floats_are_exact():
         (lambda x, i: x.at[i[0]].set(x[0]), Effect.EXACT),
         (lambda x, i: x.at[::2].set(x[:2]), Effect.EXACT),
         (lambda x, i: x.at[i].add(x), Effect.CONTINUOUS),
+        (lambda x, i: x.at[i].subtract(x), Effect.CONTINUOUS),
         (lambda x, i: x.at[i].max(x), Effect.EXACT),
     ],
 )

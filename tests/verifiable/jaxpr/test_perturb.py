@@ -99,6 +99,10 @@ CANCELLING["scattered sum"] = (
     np.array([1000, -1000, 0.5, 700], np.float32),
     1000,
 )
+CANCELLING["scattered differences"] = (
+    lambda x: jnp.zeros(2).at[np.array([0, 0, 0, 1])].subtract(x, mode="drop"),
+    *CANCELLING["scattered sum"][1:],
+)
 CANCELLING["complex sum"] = (
     lambda x: x.reshape(2, 3).sum(1),
     np.array([1000 + 1000j, -1000 - 1000j, 0.5, 700, 0, 0], np.complex64),

@@ -31,6 +31,7 @@ TERMS: dict[str, tuple[Callable[..., Any], int]] = {
         6,
     ),
     "scattered rows": (lambda: jnp.asarray(X).at[np.array([1, 1, 2])].add(1.0), 4),
+    "differences of rows": (lambda: jnp.asarray(X).at[np.array([1, 1])].subtract(1.0), 3),
     "no sum": (lambda: jnp.sin(jnp.asarray(X)), 1),
 }
 

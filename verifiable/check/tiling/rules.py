@@ -64,9 +64,9 @@ ELEMENTWISE = frozenset(
     """
     abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil
     continued convert_element_type copy cos cosh digamma div eq erf erf_inv erfc exp exp2 expm1
-    floor ge gt integer_pow is_finite le le_to lgamma log log1p logistic lt lt_to max min mul ne neg
-    nextafter not or piece polynomial pow reduce_precision rem round rsqrt select_n sign sin sinh
-    sqrt square stop_gradient sub tan tanh xor
+    floor ge gt integer_pow is_finite le le_to lgamma log log1p log2 logistic lt lt_to max min mul
+    ne neg nextafter not one_minus_square or piece polynomial pow reduce_precision rem round rsqrt
+    select_n sign sin sinh sqrt square stop_gradient sub tan tanh xor
     """.split()
 )
 
