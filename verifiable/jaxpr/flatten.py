@@ -2,8 +2,9 @@
 
 Call primitives (`jit`, `custom_jvp_call`, `custom_vjp_call`, `remat`, `composite`, ...) are
 inlined, and so are functions of `jax.numpy` that newer versions of JAX keep whole until they are
-compiled (`searchsorted`, `nonzero`, `ldexp`), and `shard_map` over one device. Names of values, and
-their sharding on one device, are dropped.
+compiled (`searchsorted`, `nonzero`, `ldexp`), and `shard_map` over one device. Names of values,
+their sharding on one device, and casts to their own type, which JAX gives to numbers of Python, are
+dropped.
 Constants that a function closed over become inputs of the outermost block, wherever they were used.
 All that differs between the supported versions of JAX (names of the parameters of `scan`, open and
 closed jaxprs) is handled here: the rest of the library sees blocks only.
@@ -191,6 +192,8 @@ def _is_identity(eqn: Any) -> bool:
     kind, params = eqn.primitive.name, eqn.params
     if kind == "sharding_constraint":
         return getattr(params["sharding"], "num_devices", 0) == 1
+    if kind == "convert_element_type" and params.get("sharding") is None:
+        return _dtype(eqn.invars[0].aval) == _dtype(eqn.outvars[0].aval)
     return kind == "name" or (kind in _ALONE and params.get("tiled", True))
 
 

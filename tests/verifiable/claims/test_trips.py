@@ -386,6 +386,15 @@ LOOPS: dict[str, tuple[Callable[[Any], Any], int, tuple[str, ...]]] = {
         1,
         (),
     ),
+    "a carry that starts as a number of Python": (
+        lambda h: lax.while_loop(
+            lambda s: (s[0] > 1e-5) & (s[1] < 9),
+            lambda s: (jnp.abs(s[2]).max(), s[1] + 1, jnp.sin(s[2])),
+            (jnp.inf, 0, h),
+        )[2],
+        1,
+        (),
+    ),
     "a number of comparisons": (
         lambda h: lax.while_loop(lambda c: (c > 1).sum() > 3, lambda c: c * 0.5, h),
         0,
