@@ -94,7 +94,18 @@ def moved(p: Any, x: Any) -> Any:
     return jnp.einsum("ij,kj->ki", p["square"], x[::-1]) * 0.5 + jnp.roll(x, 1, axis=0)
 
 
+def compared(p: Any, x: Any) -> Any:
+    y = x @ p["square"]
+    return jnp.where(y > 0.1, y, 0.2 * y)
+
+
+def ordered(p: Any, x: Any) -> Any:
+    return x[jnp.argsort(x @ p["scale"])]
+
+
 STEPS = [
+    compared,
+    ordered,
     dense,
     nested,
     mlp,
@@ -123,7 +134,7 @@ def test_random_programs(steps: Any, data: st.DataObject) -> None:
 
     The bits of runs are those of users' compilers; `--optimised` compiles the check so, too.
     """
-    for part in (steps[:5], steps[5:]):
+    for part in (steps[:6], steps[6:]):
         case = Case(functools.partial(run, steps=part), PARAMS, X)
         plain = jax.jit(case.fn)(PARAMS, X)
         jax.tree.map(np.testing.assert_array_equal, case.y, plain)
