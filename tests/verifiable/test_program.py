@@ -95,8 +95,8 @@ def moved(p: Any, x: Any) -> Any:
 
 
 def compared(p: Any, x: Any) -> Any:
-    y = x @ p["square"]
-    return jnp.where(y > 0.1, y, 0.2 * y)
+    y = norm(p, x @ p["square"])
+    return jnp.where(y > 0.1, y, -1 - y)  # far apart at a tie, whatever is turned
 
 
 def ordered(p: Any, x: Any) -> Any:
