@@ -345,5 +345,5 @@ def _detected(
     low, high = clopper_pearson(rejected, trials, LEVEL)
     yield Row(case, "stated", met, "1")
     yield Row(case, "rejected", rejected / trials, "1")
-    yield Row(case, "interval_low", low, "1", f"<= {met!r}")
-    yield Row(case, "interval_high", high, "1", f">= {met!r}")
+    yield Row(case, "interval_low", low, "1", f"<= {met:.6g}")
+    yield Row(case, "interval_high", high, "1", f">= {met:.6g}")
