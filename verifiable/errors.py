@@ -73,7 +73,7 @@ class Miscompiled(RuntimeError):
 
 
 class IndeterminateWarning(UserWarning):
-    """A visible part of a program is behind discontinuities, where no cheat is ever rejected."""
+    """Outputs, or much of a program, are behind discontinuities, where no cheat is rejected."""
 
 
 class VerificationError(Exception):

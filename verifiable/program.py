@@ -366,8 +366,8 @@ def compile(
       TypeError: `fn` is not callable, a leaf is not an array, or a primitive has no canonical form.
       ValueError: the policy has no tolerance for a dtype that is needed.
 
-    Warns `IndeterminateWarning` if over a tenth of the arithmetic is behind discontinuities, and
-    `SteerableChoice` and `CoarseTolerance` where tolerances leave much to a cheat.
+    Warns `IndeterminateWarning` if an output, or over a tenth of the arithmetic, is behind
+    discontinuities; `SteerableChoice` and `CoarseTolerance` where tolerances leave much to a cheat.
     """
     if not callable(fn):
         raise TypeError(f"fn must be a function, got {type(fn).__name__}: compile(fn, params, ...)")
@@ -390,5 +390,5 @@ def compile(
         self_test=self_test,
     )
     compiled.require_policy()
-    describe.warn(found)
+    describe.warn(found, compiled.outputs)
     return warned(compiled)

@@ -1,13 +1,14 @@
 """The text of a program: its claims, what is replayed or stays indeterminate, what its key keeps.
 
 A wrong claim or output behind a discontinuity is indeterminate, never rejected. So the text lists
-the discontinuities with the share of the arithmetic behind them, and `warn` warns of a large one.
+the discontinuities with the share of the arithmetic behind them, and the outputs; `warn` warns of a
+large share, and of any output: a device may answer there as it likes.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -20,6 +21,7 @@ from verifiable.report import table
 
 _SHOWN = 8  # largest values that the key keeps, and names in a warning
 _VISIBLE = 0.1  # share of the arithmetic behind discontinuities that is worth a warning
+_NO_CLAIM = "no product is a claim, so that verifying costs what the model costs"
 _MEANINGS = {  # of a kind of claim, by `Form.mismatch`
     "claim-mismatch": "product, tested with random vectors against its replayed operands",
     "rounding-mismatch": "committed rounding, of a value within the slack of the verifier's own",
@@ -56,6 +58,8 @@ def text(
         of_kind = {c.primitive for c in found.by_equation.values() if c.form.mismatch == code}
         if of_kind:
             parts.append(f"{', '.join(sorted(of_kind))}: a {meaning}")
+    if not found.checked:
+        parts.append(_NO_CLAIM)
     if found.products:
         lines = [("replayed product", "share", "because")]
         lines += [(name, f"{n / total:.1%}", why) for name, (n, why) in found.products.items()]
@@ -85,21 +89,32 @@ def share(found: Analysis, names: Collection[str]) -> float:
     return sum(c.work for c in claims if c.discontinuities.intersection(names)) / total
 
 
-def warn(found: Analysis) -> None:
-    """Warn the caller's caller if much of a program's arithmetic is behind discontinuities."""
+def warn(found: Analysis, outputs: Sequence[Output]) -> None:
+    """Warn the caller's caller if much arithmetic, or an output, is behind discontinuities."""
     behind = share(found, found.discontinuities)
-    if behind <= _VISIBLE:
+    open_outputs = [o for o in outputs if o.discontinuities]
+    names = {n for n in found.discontinuities if behind > _VISIBLE and share(found, {n})}
+    names.update(*(o.discontinuities for o in open_outputs))
+    if not names:
         return
-    names = [n for n in found.discontinuities if share(found, {n})]
-    more = f" and {len(names) - _SHOWN} more" if names[_SHOWN:] else ""
+    parts = [f"{behind:.0%} of the arithmetic"] if behind > _VISIBLE else []
+    parts += [_some(o.name for o in open_outputs)] if open_outputs else []
+    verb = "is" if len(open_outputs) + (behind > _VISIBLE) == 1 else "are"
+    costs = f"; {_NO_CLAIM}" if open_outputs and not found.checked else ""
+    how = "Write them" if open_outputs else "Compute them after the last product, or write them"
     warnings.warn(
-        f"{behind:.0%} of the arithmetic is behind discontinuities, where a wrong result is "
-        f"indeterminate and never rejected: {', '.join(names[:_SHOWN])}{more}; print(program) "
-        "lists them. Compute them after the last product, or write them with arithmetic, "
-        "comparisons and roundings, which are checked",
+        f"{' and '.join(parts)} {verb} behind discontinuities, where a wrong result is "
+        f"indeterminate and never rejected: {_some(sorted(names))}; print(program) lists them"
+        f"{costs}. {how} with arithmetic, comparisons and roundings, which are checked",
         IndeterminateWarning,
         stacklevel=3,
     )
+
+
+def _some(names: Iterable[str]) -> str:
+    first = list(names)
+    more = f" and {len(first) - _SHOWN} more" if first[_SHOWN:] else ""
+    return ", ".join(first[:_SHOWN]) + more
 
 
 def kept(function: Function, params: Any, found: Analysis) -> dict[str, int]:

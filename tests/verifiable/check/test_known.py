@@ -128,10 +128,23 @@ def test_what_stays_indeterminate_is_shown_with_the_arithmetic_behind_it():
     assert line.split() == ["bitcast_convert_type", "48.9%"]
 
 
-def test_a_discontinuity_of_the_answer_alone_is_listed():
-    compiled = program.compile(lambda p, x: reinterpreted(x @ p["first"]), PARAMS, X, policy=FEW)
+def test_an_answer_behind_a_discontinuity_is_warned_of():
+    """A device could send all zeros, and would never be rejected."""
+
+    def fn(p: Any, x: Any) -> Any:
+        return x @ p["first"], reinterpreted(x @ p["first"])
+
+    with pytest.warns(IndeterminateWarning, match=r"^output\[1\] is behind .*: bitcast_[a-z_]*; "):
+        compiled = program.compile(fn, PARAMS, X, policy=FEW)
     [line] = [x for x in str(compiled).splitlines() if x.startswith("bitcast")]
-    assert line.split() == ["bitcast_convert_type", "0.0%", "output"]
+    assert line.split() == ["bitcast_convert_type", "0.0%", "output[1]"]
+    assert "no product is a claim" not in str(compiled)
+
+
+def test_a_program_without_a_claimed_product_says_so():
+    with pytest.warns(IndeterminateWarning, match="^output is .*; no product is a claim"):
+        compiled = program.compile(lambda _, x: reinterpreted(jnp.tanh(x)), (), X, policy=FEW)
+    assert "no product is a claim, so that verifying costs what the model costs" in str(compiled)
 
 
 def test_up_to_a_tenth_of_the_arithmetic_there_is_no_warning(recwarn: pytest.WarningsRecorder):
