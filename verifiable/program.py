@@ -27,14 +27,13 @@ from typing import Any
 import jax
 
 from verifiable import policy as policies
-from verifiable import trace as traces
 from verifiable.challenge import Challenge
 from verifiable.check import calibration, corridor, describe, program_id, schedule
 from verifiable.check import cuts as cutting
 from verifiable.check import execute as prover
 from verifiable.check.compiled import CheckArguments, CompiledCheck, CompiledSetup
 from verifiable.check.corridor import Answer
-from verifiable.check.partial.audit import Auditable
+from verifiable.check.partial.audit import Auditable, require_block
 from verifiable.check.receive import Problem, ReceivedArrays, misnamed, receive, uncommitted
 from verifiable.check.replay import Findings
 from verifiable.check.schedule import Strategy
@@ -111,7 +110,7 @@ class Program(Auditable):
         return Submission(
             y=y,
             trace=trace,
-            commitment=traces.commit(y, trace).commitment,
+            commitment=self.commit(y, trace).commitment,
             program=self.id,
             parameters=_roots.root(params),
         )
@@ -348,6 +347,7 @@ def compile(
     strategy: Strategy | None = None,
     self_test: bool = True,
     cuts: bool = False,
+    row_block: int | None = None,
 ) -> Program:
     """Compile `fn(params, *inputs)` into a pair of execution and check.
 
@@ -361,10 +361,11 @@ def compile(
       self_test: whether the first `setup` tests the compiled check, on a random run op by op.
       cuts: whether scans commit to their carries too, and functions to values with a
         `checkpoint_name`, so that audits of a part open less (`check.cuts`).
+      row_block: how many neighbouring rows a leaf of the trace holds, for audits of rows.
 
     Raises:
       TypeError: `fn` is not callable, a leaf is not an array, or a primitive has no canonical form.
-      ValueError: the policy has no tolerance for a dtype that is needed.
+      ValueError: no tolerance for a dtype that is needed, or a `row_block` below 1.
 
     Warns `IndeterminateWarning` if an output, or over a tenth of the arithmetic, is behind
     discontinuities; `SteerableChoice` and `CoarseTolerance` where tolerances leave much to a cheat.
@@ -374,6 +375,7 @@ def compile(
     require_threads()
     require_type("policy", policy, Policy)
     require_type("strategy", strategy or Strategy(), Strategy)
+    require_block(row_block)
     params, inputs = abstract("params", params), abstract("inputs", inputs)
     function, y = flatten.trace(fn, params, *inputs, named=CUT if cuts else None)
     known = len(function.constants) + len(jax.tree.leaves(params))
@@ -383,7 +385,8 @@ def compile(
         params=params,
         inputs=inputs,
         y=y,
-        id=program_id.program_id(function, known, jax.tree.leaves(y), found),
+        id=program_id.program_id(function, known, jax.tree.leaves(y), found, row_block),
+        row_block=row_block,
         strategy=strategy or schedule.default(found.trace_bytes, scans=found.scans),
         function=function,
         analysis=found,

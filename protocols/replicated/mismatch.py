@@ -72,7 +72,7 @@ class AnswerMismatch:
           ValueError: y and trace are not what the reveal commits to, or the value is y: neither
             convicts.
         """
-        committed, told = traces.commit(submission.y, submission.trace), reveal.message
+        committed, told = program.commit(submission.y, submission.trace), reveal.message
         if committed.commitment != Commitment(root=told.trace_root, size=told.trace_size):
             raise ValueError("the submission is not what the reveal commits to")
         if answer_of(job.answer, submission.y) == told.value:

@@ -268,3 +268,19 @@ def test_detection_is_that_of_a_draw_without_replacement():
     for share in (0.0, 1.5):
         with pytest.raises(ValueError, match="share"):
             Detection(layers=3, audited=1).lazy(share)
+    for rows in ({"rows": 8, "audited_rows": 0}, {"rows": 8, "audited_rows": 9}):
+        with pytest.raises(ValueError, match="audited rows"):
+            Detection(layers=3, audited=1, **rows)
+
+
+def test_detection_counts_rows_by_their_blocks():
+    found = Detection(layers=30, audited=2, rows=128, audited_rows=8, block=8)
+    assert found.choosing == 2 / 30 * 8 / 128
+    assert found.everywhere == pytest.approx(1 - (15 / 16) ** 2)
+    assert found.lazy(0.5) == Detection(layers=30, audited=2).lazy(0.5)
+    assert dataclasses.replace(found, apart=False).everywhere == 1 / 16
+    # Of 13 blocks, the last of which has 4 rows of its own.
+    assert dataclasses.replace(found, rows=100).row == 1 / 13
+    assert "8 of 128 rows of each" in str(found)
+    assert found.to_dict()["everywhere"] == found.everywhere
+    assert "everywhere" not in Detection(layers=30, audited=2).to_dict()

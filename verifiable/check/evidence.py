@@ -214,7 +214,7 @@ def evidence_of(program: Specification, report: Report, submission: Submission) 
     place = names.index(report.claim)
     output = place >= len(program.claims)
     index = place - len(program.claims) if output else place
-    committed = traces.commit(submission.y, submission.trace)
+    committed = traces.commit(submission.y, submission.trace, layout=program.layout)
     if committed.commitment != submission.commitment:
         raise ValueError("the submission is not what its commitment binds")
     return Evidence(

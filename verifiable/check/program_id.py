@@ -38,7 +38,11 @@ _DEFAULTS: Mapping[str, Mapping[str, Any]] = {"top_k": {"is_stable": True}}
 
 
 def program_id(
-    function: Function, known_inputs: int, outputs: Sequence[Any], analysis: Analysis
+    function: Function,
+    known_inputs: int,
+    outputs: Sequence[Any],
+    analysis: Analysis,
+    row_block: int | None = None,
 ) -> bytes:
     """The id of a compiled function.
 
@@ -47,6 +51,7 @@ def program_id(
       known_inputs: how many leading inputs of its block are constants or parameters.
       outputs: shape and dtype of each leaf that it returns.
       analysis: of the function.
+      row_block: rows of a leaf, if the program is compiled for audits of rows.
 
     Raises:
       TypeError: a primitive has a parameter without a canonical form, such as a callback.
@@ -57,7 +62,8 @@ def program_id(
     ]
     leaves = [[list(o.shape), o.dtype.name] for o in outputs]
     header = encode([FORMAT, known_inputs, claims, leaves])
-    return tagged_hash("program", header, _function(function, analysis))
+    found = tagged_hash("program", header, _function(function, analysis))
+    return found if row_block is None else tagged_hash("program in rows", found, encode(row_block))
 
 
 def _function(function: Function, analysis: Analysis | None = None) -> bytes:

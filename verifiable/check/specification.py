@@ -53,6 +53,7 @@ class Specification:
       id: 32 bytes that name the function, its closed-over constants and its claims.
       function: the function, flattened.
       analysis: of the function.
+      row_block: rows of a leaf, in programs that are compiled for audits of rows; else None.
       self_test: whether the first `setup` compares the compiled check with its evaluation op by op.
       tested: the strategies for which that was done; shared by the variants of a program.
     """
@@ -64,6 +65,7 @@ class Specification:
     id: bytes
     function: Function = field(repr=False)
     analysis: Analysis = field(repr=False)
+    row_block: int | None = None
     self_test: bool = field(default=True, repr=False)
     tested: set[Strategy] = field(default_factory=set, repr=False)
 

@@ -204,6 +204,28 @@ class DotGeneral(Contraction):
         i = max(range(len(free)), key=lambda i: self.shapes[self.near][free[i]])
         return free[i], self._out_axes()[1][i], len(self.batching[0]) + i
 
+    def of_rows(self, axis: int, size: int) -> tuple[Self, int, tuple[int, ...]] | None:
+        """The product of some rows.
+
+        Args:
+          axis: of the output.
+          size: number of indices along it.
+
+        Returns:
+          The smaller contraction, the axis of the near operand along the same rows, and the axes of
+          the output over which rows are counted; None if the axis is not one of rows.
+        """
+        batch, rows, _ = self._out_axes()
+        if axis not in rows:
+            return None
+        near = self._free(self.near)[rows.index(axis)]
+        shapes = list(self.shapes)
+        for side, d in ((self.near, near), (2, axis)):
+            shapes[side] = (*shapes[side][:d], size, *shapes[side][d + 1 :])
+        count = self.rows // self.shapes[2][axis] * size
+        found = replace(self, shapes=(shapes[0], shapes[1], shapes[2]), rows=count)
+        return found, near, (*batch, *rows)
+
     def contracted_axes(self) -> dict[int, int]:
         """See `Contraction.contracted_axes`."""
         return dict(zip(self.contracting[self.near], self._contracted_axes(), strict=True))

@@ -13,6 +13,10 @@ class Detection:
     Attributes:
       layers: layers of the program, L.
       audited: layers that are audited, s, drawn without replacement.
+      rows: rows of a layer, T; 1 if all are audited.
+      audited_rows: rows of each audited layer that are audited, r, drawn likewise.
+      block: rows that are drawn together, of which the last may be fewer.
+      apart: whether the rows of each layer are drawn by themselves, as with cuts; else alike.
 
     Raises:
       ValueError: none is audited, or more than there are.
@@ -20,19 +24,38 @@ class Detection:
 
     layers: int
     audited: int
+    rows: int = 1
+    audited_rows: int = 1
+    block: int = 1
+    apart: bool = True
 
     def __post_init__(self) -> None:
-        """Require at least one layer, and no more than there are."""
+        """Require at least one layer and row, and no more than there are."""
         if not 1 <= self.audited <= self.layers:
             raise ValueError(f"expected 1 .. {self.layers} audited layers, got {self.audited}")
+        if not 1 <= self.audited_rows <= self.rows:
+            raise ValueError(f"expected 1 .. {self.rows} audited rows, got {self.audited_rows}")
 
     @property
     def choosing(self) -> float:
-        """s / L: the cheapest cheat that chooses the answer, one wrong unit in one layer."""
-        return self.audited / self.layers
+        """(s / L) (r / T): the cheapest cheat that chooses the answer, one wrong unit."""
+        return self.audited / self.layers * self.row
+
+    @property
+    def row(self) -> float:
+        """r / T: how often a row of an audited layer is looked at, at least."""
+        return self.audited_rows // self.block / -(-self.rows // self.block)
+
+    @property
+    def everywhere(self) -> float:
+        """A cheat that makes one row, such as a token, wrong in every layer.
+
+        1 - (1 - r / T)^s where rows are drawn for each layer by itself, else r / T.
+        """
+        return 1.0 - (1.0 - self.row) ** self.audited if self.apart else self.row
 
     def lazy(self, share: float) -> float:
-        """1 - C(L - b, s) / C(L, s): a cheat that computes b = share L layers wrongly.
+        """1 - C(L - b, s) / C(L, s): a cheat that computes b = share L layers wrongly in all rows.
 
         Args:
           share: of the layers, in (0, 1]; b is rounded down, and at least 1.
@@ -53,11 +76,22 @@ class Detection:
             "audited": self.audited,
             "choosing": self.choosing,
             "lazy": self.lazy(0.5),
-        }
+        } | (
+            {}
+            if self.rows == 1
+            else {
+                "rows": self.rows,
+                "audited_rows": self.audited_rows,
+                "everywhere": self.everywhere,
+            }
+        )
 
     def __str__(self) -> str:
         """Both numbers, the one to rely on first."""
+        rows = f", {self.audited_rows} of {self.rows} rows of each" if self.rows > 1 else ""
+        everywhere = f"one row of every layer with {self.everywhere:.3g}, " if rows else ""
         return (
-            f"{self.audited} of {self.layers} layers were audited: one wrong unit is met with "
-            f"probability {self.choosing:.3g}, half of the layers with {self.lazy(0.5):.3g}"
+            f"{self.audited} of {self.layers} layers were audited{rows}: one wrong unit is met "
+            f"with probability {self.choosing:.3g}, {everywhere}half of the layers with "
+            f"{self.lazy(0.5):.3g}"
         )

@@ -7,7 +7,9 @@ know the length of the answer before anything is sent:
     MAGIC || id of the plan || data of each leaf, in order || digests of the multiproof
 
 The s layers audited of L are those whose digests H("layer of an audit", seed, number) are smallest:
-a uniform draw without replacement, whose longer draws contain the shorter ones.
+a uniform draw without replacement, whose longer draws contain the shorter ones. The r rows of a
+layer are drawn likewise, in blocks of neighbours, with H("rows of an audit", seed, layer, block);
+without cuts, the rows of all layers by one draw, with H("rows of an audit", seed, block).
 """
 
 from __future__ import annotations
@@ -47,8 +49,42 @@ def drawn(seed: bytes, population: int, count: int) -> tuple[int, ...]:
             f"the program has {population} layers, so 1 .. {population} can be audited, not {count}"
         )
 
-    def digest(layer: int) -> bytes:
-        return tagged_hash("layer of an audit", seed, layer.to_bytes(8, "little"))
+    return _smallest(population, count, "layer of an audit", seed)
+
+
+def drawn_rows(
+    seed: bytes, layer: int | None, length: int, count: int, *, block: int = 1
+) -> tuple[int, ...]:
+    """The rows of a layer that a seed chooses, ascending.
+
+    They are drawn in blocks of neighbours. Where the last block is cut short by the end of the
+    layer, rows before it are taken too, so that there are always as many.
+
+    Args:
+      seed: 32 bytes that nobody knew when the trace was committed to.
+      layer: number of the layer; None if the rows of all layers are the same.
+      length: rows of the layer, T.
+      count: rows that are audited, r; all, if there are no more.
+      block: rows of a block, which divides r.
+    """
+    if count >= length:
+        return tuple(range(length))
+    of_layer = () if layer is None else (layer.to_bytes(8, "little"),)
+    blocks = _smallest(-(-length // block), count // block, "rows of an audit", seed, *of_layer)
+    found: list[int] = []
+    end = length
+    for number in reversed(blocks):
+        end = min((number + 1) * block, end)
+        found += range(end - 1, end - 1 - block, -1)
+        end -= block
+    return tuple(reversed(found))
+
+
+def _smallest(population: int, count: int, tag: str, *of: bytes) -> tuple[int, ...]:
+    """The numbers below `population` whose digests are the smallest, ascending."""
+
+    def digest(number: int) -> bytes:
+        return tagged_hash(tag, *of, number.to_bytes(8, "little"))
 
     return tuple(sorted(sorted(range(population), key=digest)[:count]))
 
@@ -63,9 +99,11 @@ class AuditPlan:
       population: layers of the program.
       layers: numbers of those that are audited, ascending.
       names: of the same.
+      rows: of each of these layers, those that are audited, ascending; empty if all are.
+      row_count: how many rows were asked for; None for all.
       leaves: indices of the leaves to open, ascending.
       layout: of the program.
-      id: 32 bytes that bind program, seed, layers and leaves.
+      id: 32 bytes that bind program, seed, layers, rows and leaves.
     """
 
     program: bytes
@@ -73,6 +111,8 @@ class AuditPlan:
     population: int
     layers: tuple[int, ...]
     names: tuple[str, ...]
+    rows: tuple[tuple[int, ...], ...] = ()
+    row_count: int | None = None
     leaves: tuple[int, ...] = field(repr=False)
     layout: Layout = field(repr=False)
     id: bytes = field(init=False)
@@ -81,9 +121,9 @@ class AuditPlan:
         """Require leaves of the layout, and name the plan."""
         if fault := merkle.indices_fault(self.leaves, self.layout.size):
             raise ValueError(fault)
-        content = encode(
-            [self.population, list(self.layers), [list(r) for r in _runs(self.leaves)]]
-        )
+        runs = [list(r) for r in _runs(self.leaves)]
+        rows = [[list(r) for r in self.rows]] if self.rows else []
+        content = encode([self.population, list(self.layers), runs, *rows])
         found = tagged_hash("plan of an audit", self.program, self.seed, content)
         object.__setattr__(self, "id", found)
 

@@ -150,20 +150,27 @@ class Committed:
         return bytes(self.tensors[place.tensor][place.start * row_bytes : place.stop * row_bytes])
 
 
-def commit(y: Any, trace: Trace, *, leaf_bytes: int = LEAF_BYTES) -> Committed:
+def commit(
+    y: Any, trace: Trace, *, leaf_bytes: int = LEAF_BYTES, layout: Layout | None = None
+) -> Committed:
     """Commit to a trace and its answer. Arrays in host memory are hashed in place, on all cores.
 
     Args:
       y: the answer, a pytree of numpy or JAX arrays. They must not change afterwards.
       trace: the values of the claims, numpy or JAX arrays. The same holds for them.
       leaf_bytes: the most bytes in a leaf, except that no row is split.
+      layout: of the program, if it was compiled for audits of rows; `leaf_bytes` is then unused.
 
     Raises:
       TypeError: a leaf that is not a tensor, or a dtype without canonical bytes.
-      ValueError: `leaf_bytes` below 1, no element in the whole trace, or a boolean that is neither
-        0 nor 1.
+      ValueError: `leaf_bytes` below 1, no element in the whole trace, a boolean that is neither 0
+        nor 1, or tensors of another layout.
     """
-    layout = Layout.of(y, trace, leaf_bytes=leaf_bytes)
+    found = Layout.of(y, trace, leaf_bytes=leaf_bytes)
+    if layout is None:
+        layout = found
+    elif list(map(str, layout.tensors)) != list(map(str, found.tensors)):
+        raise ValueError("the answer and trace are of another program than the layout")
     return _commit(layout, tuple(map(tensor_bytes, tensors_of(y, trace))))
 
 
@@ -250,8 +257,8 @@ def _read(layout: Layout, index: int, data: Any) -> OpenedRows:
 def _commit(layout: Layout, tensors: tuple[memoryview, ...]) -> Committed:
     leaves: list[memoryview] = []
     for data, tensor in zip(tensors, layout.tensors, strict=True):
-        step = tensor.rows_per_leaf * max(1, tensor.row_bytes)
-        leaves += (data[i : i + step] for i in range(0, len(data), step))
+        for start, stop in map(tensor.rows_of, range(tensor.leaves)):
+            leaves.append(data[start * tensor.row_bytes : stop * tensor.row_bytes])
     tree = merkle.Tree(_digests(leaves), suite=merkle.BLAKE3)
     return Committed(layout=layout, tree=tree, tensors=tensors)
 

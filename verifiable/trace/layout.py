@@ -6,13 +6,17 @@ A tensor of shape (..., c) has rows of c elements. A leaf holds
 
 of them, the last leaf of a tensor the rest. Leaves are numbered through all tensors: the values of
 the trace first, then the leaves of the answer, in the order in which JAX flattens it.
+
+A program that is compiled for audits of rows cuts its claims into other leaves: the rows of a
+tensor are then in groups, such as those of a layer, and leaves begin anew with every group.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Any, Final
 
@@ -53,12 +57,14 @@ class TensorLayout:
     Attributes:
       shape: its shape. A scalar is one row of one element.
       dtype: its dtype, in native byte order.
-      rows_per_leaf: rows in each of its leaves but the last, which has the rest.
+      rows_per_leaf: rows in each leaf of a group but the last, which has the rest.
+      group: rows in each group but the last, which has the rest; 0 for all in one.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     rows_per_leaf: int
+    group: int = 0
 
     @property
     def rows(self) -> int:
@@ -83,7 +89,28 @@ class TensorLayout:
     @property
     def leaves(self) -> int:
         """Leaves that hold the tensor: none if it has no elements."""
-        return -(-self.rows // self.rows_per_leaf) if self.columns else 0
+        return self.leaf(self.rows - 1) + 1 if self.rows and self.columns else 0
+
+    def leaf(self, row: int) -> int:
+        """The leaf of the tensor that holds a row, from 0."""
+        if not self.group:
+            return row // self.rows_per_leaf
+        group, rest = divmod(row, self.group)
+        return group * self._leaves_of_group + rest // self.rows_per_leaf
+
+    def rows_of(self, leaf: int) -> tuple[int, int]:
+        """The first row of a leaf of the tensor, and one past the last."""
+        if not self.group:
+            start, end = leaf * self.rows_per_leaf, self.rows
+        else:
+            group, rest = divmod(leaf, self._leaves_of_group)
+            start = group * self.group + rest * self.rows_per_leaf
+            end = min((group + 1) * self.group, self.rows)
+        return start, min(start + self.rows_per_leaf, end)
+
+    @property
+    def _leaves_of_group(self) -> int:
+        return -(-self.group // self.rows_per_leaf)
 
     def __str__(self) -> str:
         """Dtype and shape."""
@@ -112,7 +139,7 @@ class Layout:
     Attributes:
       tensors: layout of each tensor: values of the trace first, then the leaves of y.
       structure: `jax.tree_util.PyTreeDef` of y.
-      leaf_bytes: the most bytes in a leaf, except that no row is split.
+      leaf_bytes: the most bytes in a leaf, except that no row is split, and no block of rows.
     """
 
     tensors: tuple[TensorLayout, ...]
@@ -153,6 +180,17 @@ class Layout:
         structure = tree_util.tree_structure(y)
         return cls(tensors=tuple(tensors), structure=structure, leaf_bytes=leaf_bytes)
 
+    def in_groups(self, groups: Mapping[int, tuple[int, int]]) -> Layout:
+        """The layout of the same tensors, of which some are cut into groups of rows.
+
+        Args:
+          groups: rows of a leaf, and of a group, by index of the tensor.
+        """
+        tensors = list(self.tensors)
+        for i, (leaf, group) in groups.items():
+            tensors[i] = replace(tensors[i], rows_per_leaf=leaf, group=group)
+        return replace(self, tensors=tuple(tensors))
+
     @property
     def claim_count(self) -> int:
         """How many of the tensors are outputs of claims; the others are leaves of y."""
@@ -179,7 +217,7 @@ class Layout:
         layout = self.tensors[tensor]
         if not layout.leaves or not 0 <= row < layout.rows:
             raise ValueError(f"row {row} is not in tensor {tensor}, which is {layout}")
-        return self._ends[tensor] - layout.leaves + row // layout.rows_per_leaf
+        return self._ends[tensor] - layout.leaves + layout.leaf(row)
 
     def rows_of(self, leaf: int) -> LeafRows:
         """Rows of the leaf at this index.
@@ -191,8 +229,7 @@ class Layout:
             raise ValueError(f"leaf {leaf} is not one of {self.size}")
         tensor = bisect_right(self._ends, leaf)
         layout = self.tensors[tensor]
-        start = (leaf - self._ends[tensor] + layout.leaves) * layout.rows_per_leaf
-        stop = min(start + layout.rows_per_leaf, layout.rows)
+        start, stop = layout.rows_of(leaf - self._ends[tensor] + layout.leaves)
         return LeafRows(tensor=tensor, start=start, stop=stop)
 
     def leaf_size(self, leaf: int) -> int:

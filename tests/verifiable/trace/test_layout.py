@@ -128,3 +128,26 @@ def test_values_are_in_a_tuple(values: Any):
 def test_shapes_are_listed_with_their_dtype():
     layout = Layout.of(np.float32(1), Trace(values=(A,)))
     assert [str(tensor) for tensor in layout.tensors] == ["float32[6, 8]", "float32[]"]
+
+
+def test_leaves_begin_anew_with_every_group():
+    value = np.arange(2 * 3 * 7 * 4, dtype=np.float32).reshape(2, 3, 7, 4)
+    plain = Layout.of(A, Trace(values=(value, A)))
+    layout = plain.in_groups({0: (3, 7)})
+    assert [layout.tensors[0].rows_of(i) for i in range(4)] == [(0, 3), (3, 6), (6, 7), (7, 10)]
+    assert layout.tensors[0].leaves == 6 * 3
+    assert layout.size == plain.size - plain.tensors[0].leaves + 18
+    for leaf in range(layout.size):
+        place = layout.rows_of(leaf)
+        rows = range(place.start, place.stop)
+        assert {layout.leaf(place.tensor, row) for row in rows} == {leaf}
+    # What is committed to are these leaves, in order.
+    committed = commit(A, Trace(values=(value, A)), layout=layout)
+    opened = committed.open_all()
+    joined = b"".join(opened.leaves[: layout.tensors[0].leaves])
+    assert joined == bytes(tensor_bytes(value))
+    assert [len(x) // 16 for x in opened.leaves[:3]] == [3, 3, 1]
+    verify(committed.commitment, A, Trace(values=(value, A)), layout=layout)
+    assert committed.commitment != commit(A, Trace(values=(value, A))).commitment
+    with pytest.raises(ValueError, match="another program"):
+        commit(A, Trace(values=(value[:1], A)), layout=layout)

@@ -1,5 +1,10 @@
 """Audits of a part: some layers of a committed trace are opened, and tested as in a whole check.
 
+Of a layer, an audit may also look at some rows, such as tokens.
+
+rows       which claims of a layer are tested in some rows, and what that reads
+ends       which rows of the last carry the answer reads
+scans      what tests of some iterations of a scan read
 layers     what a program's layers are, and which claims a test of some of them reads
 measured   what is measured of the audited layers, compiled once for every plan of a size
 restrict   the judge's view of a run of which only some layers are looked at

@@ -11,6 +11,7 @@ was not opened is not looked at. `Report.detection` says how often this meets a 
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -22,7 +23,7 @@ from verifiable.check import schedule
 from verifiable.check.compiled import CheckArguments
 from verifiable.check.partial import restrict
 from verifiable.check.partial.layers import Layers, work
-from verifiable.check.partial.measured import CompiledAudit
+from verifiable.check.partial.measured import AuditDraw, CompiledAudit
 from verifiable.check.receive import Problem
 from verifiable.check.settings import neutral
 from verifiable.check.specification import Specification
@@ -30,7 +31,7 @@ from verifiable.check.verdict import judge, refuse
 from verifiable.errors import MalformedEncoding, VerificationError, require_type
 from verifiable.key import VerifierKey
 from verifiable.report import AuditCoverage, Detection, Report
-from verifiable.trace import AuditOpening, AuditPlan, Commitment, Opening
+from verifiable.trace import AuditOpening, AuditPlan, Commitment, Committed, Layout, Opening, Trace
 from verifiable.trace.audit import drawn, fault
 
 Tensors = list[np.ndarray[Any, Any]]
@@ -53,8 +54,30 @@ class Auditable(Specification):
         """
         return self._layers.names
 
-    def audit_plan(self, seed: bytes, *, layers: int) -> AuditPlan:
-        """Which layers an audit looks at, and what has to be opened for it.
+    @cached_property
+    def layout(self) -> Layout:
+        """See `Specification.layout`; with `row_block`, leaves begin and end with its blocks."""
+        found = Specification.layout.func(self)
+        return found if self.row_block is None else found.in_groups(self._groups(found))
+
+    def _groups(self, layout: Layout) -> dict[int, tuple[int, int]]:
+        layers, block = self._layers, self.row_block or 1
+        return {k: v for s in layers.scans for k, v in s.groups(layout, block).items()}
+
+    def commit(self, y: Any, trace: Trace) -> Committed:
+        """Commit to a run in the leaves of this program: `trace.commit`."""
+        return traces.commit(y, trace, layout=self.layout)
+
+    @property
+    def layer_rows(self) -> int:
+        """The most rows that a layer has, T, of which an audit may choose some; 1 without rows.
+
+        They lie along an axis of what a scan carries, such as tokens or examples.
+        """
+        return self._layers.most_rows
+
+    def audit_plan(self, seed: bytes, *, layers: int, rows: int | None = None) -> AuditPlan:
+        """Which layers and rows an audit looks at, and what has to be opened for it.
 
         Both sides make the same plan. For a program whose layers are scopes, they must have
         compiled the same scopes, which are no part of its id; the id of the plan binds them.
@@ -62,21 +85,32 @@ class Auditable(Specification):
         Args:
           seed: 32 bytes that nobody knew when the trace was committed to.
           layers: how many layers are audited.
+          rows: how many rows of each; all by default, and where layers show no rows. They are
+            drawn for each layer by itself if the program has cuts, else alike for all layers; in
+            blocks of neighbours if it was compiled with a `row_block`.
 
         Raises:
-          ValueError: a seed of another length, no layers, more than there are, or a program without
-            claims.
+          ValueError: a seed of another length, no layers or rows, more than there are, or a program
+            without claims.
         """
         if not self._layers.names:
             raise ValueError("the program has no claims, so no part of it can be audited")
-        chosen = drawn(seed, len(self._layers.names), layers)
+        chosen, most = drawn(seed, len(self._layers.names), layers), self.layer_rows
+        if rows is not None and (type(rows) is not int or rows < 1 or 1 < most < rows):
+            raise ValueError(f"a layer has {most} rows, so 1 .. {most} can be audited, not {rows}")
+        block = self.row_block or 1
+        if rows is not None and 1 < most != rows and rows % block:
+            raise ValueError(f"rows are drawn in blocks of {block}, which do not divide {rows}")
+        some = self._layers.rows(seed, chosen, rows)
         return AuditPlan(
             program=self.id,
             seed=seed,
             population=len(self._layers.names),
             layers=chosen,
             names=tuple(self._layers.names[i] for i in chosen),
-            leaves=self._layers.leaves(chosen),
+            rows=some,
+            row_count=rows if some else None,
+            leaves=self._layers.leaves(chosen, some),
             layout=self.layout,
         )
 
@@ -114,7 +148,8 @@ class Auditable(Specification):
         require_type("plan", plan, AuditPlan)
         require_type("commitment", commitment, Commitment)
         self._require_key(key, parameters)
-        if plan.id != self.audit_plan(plan.seed, layers=len(plan.layers)).id:
+        own = self.audit_plan(plan.seed, layers=len(plan.layers), rows=plan.row_count)
+        if plan.id != own.id or plan.rows != own.rows:
             raise ValueError("the plan is not of this program: make it by its audit_plan")
         job = self.conform_inputs(inputs)
         received = self._opened(plan, commitment, opening)
@@ -157,14 +192,19 @@ class Auditable(Specification):
         program: Any = self
         values, outputs = received[: len(self.claims)], received[len(self.claims) :]
         tested, compiled = self._layers.tested(plan.layers), self._compiled_audit
-        arguments = compiled.arguments(plan.layers, key.arrays, inputs, outputs, values)
+        parts = self._layers.parts(plan.layers, plan.rows)
+        drawn = AuditDraw(layers=plan.layers, rows=plan.rows, row_count=plan.row_count)
+        arguments = compiled.arguments(drawn, key.arrays, inputs, outputs, values)
         findings, own = compiled.measure(plan.layers, arguments, values)
         run = CheckArguments(
             key=key.arrays, inputs=inputs, outputs=tuple(outputs), values=tuple(values)
         )
-        look = restrict.PartialLook.of(program.compiled_check.second_look, tested)
+        retest = functools.partial(compiled.retest, arguments)
+        look = restrict.PartialLook.of(
+            program.compiled_check.second_look, tested, parts, retest=retest
+        )
         report = judge(
-            restrict.completed(findings, self.claims, tested),
+            restrict.completed(findings, self.claims, tested, parts),
             *self.judged(inputs),
             coverage=self._covered(plan),
             bound=self.bound,
@@ -177,12 +217,25 @@ class Auditable(Specification):
         return replace(
             report,
             results=restrict.looked_at(report.results, self.claims, tested),
-            near_ties=restrict.ties_of(report.near_ties, self.claims, tested),
-            detection=Detection(layers=plan.population, audited=len(plan.layers)),
+            near_ties=restrict.ties_of(report.near_ties, self.claims, tested, parts),
+            detection=self._detection(plan),
+        )
+
+    def _detection(self, plan: AuditPlan) -> Detection:
+        rows = self.layer_rows if plan.rows else 1
+        return Detection(
+            layers=plan.population,
+            audited=len(plan.layers),
+            rows=rows,
+            audited_rows=plan.row_count or rows,
+            block=(self.row_block or 1) if plan.rows else 1,
+            apart=all(s.cuts for s in self._layers.scans),
         )
 
     def _covered(self, plan: AuditPlan) -> AuditCoverage:
-        found, checked = self.analysis, work(self, self._layers.tested(plan.layers))
+        tested = self._layers.tested(plan.layers)
+        parts = self._layers.parts(plan.layers, plan.rows)
+        found, checked = self.analysis, work(self, tested, parts)
         return AuditCoverage(
             checked=checked,
             replayed=found.replayed,
@@ -201,6 +254,16 @@ class Auditable(Specification):
         return CompiledAudit(
             layers=self._layers, key=program.compiled_setup.layout, strategy=strategy
         )
+
+
+def require_block(rows: int | None) -> None:
+    """Require a number of rows for `row_block`, or None.
+
+    Raises:
+      ValueError: it is no positive integer.
+    """
+    if rows is not None and (type(rows) is not int or rows < 1):
+        raise ValueError(f"row_block must be a number of rows, at least 1, got {rows!r}")
 
 
 def _absent(shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:

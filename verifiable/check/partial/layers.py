@@ -4,9 +4,8 @@ A layer is an iteration of an outermost scan that holds claims; without such sca
 numbered scope, such as `block_3`; without these, one claim. Claims of no layer are part of every
 audit, and so are the outputs.
 
-A test of an iteration reads all claims of that iteration, and the carry before it. What leads to
-that carry is found backwards, iteration by iteration: without cuts, the claims that enter the
-carry in each iteration before; with cuts (`check.cuts`), the cut of the iteration before, alone.
+A test of an iteration reads all claims of that iteration, and the carry before it (`scans`); or
+some rows of them (`rows`).
 """
 
 from __future__ import annotations
@@ -16,136 +15,27 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
 
 from verifiable.check import operands
 from verifiable.check.cuts import layered
-from verifiable.check.partition import Analysis
+from verifiable.check.partial.ends import read_of
+from verifiable.check.partial.rows import Indices, RowTest, places
+from verifiable.check.partial.scans import LayerScan, Part
 from verifiable.check.specification import Specification
-from verifiable.jaxpr.blocks import Block, Equation, Var
-from verifiable.trace import Layout
+from verifiable.check.tiling.rules import Cut
+from verifiable.claims.form import Form
+from verifiable.jaxpr.blocks import Var
+from verifiable.trace import TensorLayout
+from verifiable.trace.audit import drawn_rows
 
 Trips = frozenset[int] | None  # iterations of the outermost scan around a claim; None for all
-Opened = Mapping[int, Trips]  # by index of the tensor in a layout
+Opened = Mapping[int, Mapping[int, Part] | None]  # by index of the tensor, by iteration; None: all
 
 _NUMBERED = re.compile(r"\d\W*$")  # the end of a scope such as `layers_3`, or `vmap(layers_3)`
-
-
-def reduced(block: Block, needs: operands.Needs) -> Block:
-    """The equations of a block that some claims and values need."""
-
-    def kept(equation: Equation) -> bool:
-        inside = (e for body in equation.bodies for e in body.walk())
-        claims = [needs.analysis.by_equation.get(e) for e in (equation, *inside)]
-        tested = any(c is not None and c.index in needs.claims for c in claims)
-        return tested or any(v in needs.variables for v in equation.outputs)
-
-    return Block(block.inputs, [e for e in block.equations if kept(e)], block.outputs)
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class LayerScan:
-    """A scan whose iterations are layers.
-
-    Attributes:
-      equation: the scan.
-      analysis: of the program.
-      first: number of the layer that its iteration 0 is.
-      wanted: its outputs that the rest of the program reads.
-    """
-
-    equation: Equation = field(repr=False)
-    analysis: Analysis = field(repr=False)
-    first: int
-    wanted: frozenset[Var] = field(repr=False)
-
-    @property
-    def body(self) -> Block:
-        """Its body."""
-        return self.equation.bodies[0]
-
-    @property
-    def length(self) -> int:
-        """Number of iterations."""
-        return int(self.equation.params["length"])
-
-    @cached_property
-    def claims(self) -> frozenset[int]:
-        """Indices of the claims of its body."""
-        return frozenset(c.index for c in self.analysis.claims_in(self.body))
-
-    def chosen(self, layers: Iterable[int]) -> tuple[int, ...]:
-        """Its iterations among some layers, ascending."""
-        return tuple(i - self.first for i in layers if 0 <= i - self.first < self.length)
-
-    @cached_property
-    def carried(self) -> tuple[bool, ...]:
-        """Which carries depend on the job."""
-        count = self.equation.params["num_carry"]
-        return tuple(not self.analysis.facts[v].known for v in self.body.inputs[:count])
-
-    @cached_property
-    def scanned(self) -> tuple[bool, ...]:
-        """Which scanned inputs depend on the job."""
-        count = self.equation.params["num_carry"]
-        return tuple(not self.analysis.facts[v].known for v in self.body.inputs[count:])
-
-    @cached_property
-    def stacked(self) -> tuple[bool, ...]:
-        """Which stacked outputs depend on the job and are read."""
-        count = self.equation.params["num_carry"]
-        pairs = zip(self.equation.outputs[count:], self.body.outputs[count:], strict=True)
-        return tuple(v in self.wanted and not self.analysis.fact(a).known for v, a in pairs)
-
-    @cached_property
-    def _tests(self) -> operands.Needs:
-        return operands.needed(self.body, self.analysis, self.claims)
-
-    @cached_property
-    def _passing(self) -> tuple[operands.Needs, ...]:
-        """What each carry that an iteration passes on needs of it; known ones need nothing."""
-        outputs = zip(self.body.outputs, self.carried, strict=False)
-        return tuple(
-            operands.needed(self.body, self.analysis, (), [a] if open_ else [])
-            for a, open_ in outputs
-        )
-
-    @cached_property
-    def passes(self) -> operands.Needs:
-        """What all that an iteration passes on or stacks needs of it."""
-        flags = (*self.carried, *self.stacked)
-        outputs = [a for a, open_ in zip(self.body.outputs, flags, strict=True) if open_]
-        return operands.needed(self.body, self.analysis, (), outputs)
-
-    @cached_property
-    def _stacks(self) -> operands.Needs:
-        outputs = self.body.outputs[len(self.carried) :]
-        wanted = [a for a, open_ in zip(outputs, self.stacked, strict=True) if open_]
-        return operands.needed(self.body, self.analysis, (), wanted)
-
-    def _read(self, needs: operands.Needs) -> set[int]:
-        """The carries that something in an iteration reads."""
-        inputs = enumerate(zip(self.body.inputs, self.carried, strict=False))
-        return {i for i, (v, open_) in inputs if open_ and v in needs.variables}
-
-    def opened(self, chosen: Sequence[int]) -> dict[int, set[int]]:
-        """The iterations of each claim that tests of some iterations, and what follows, read."""
-        found: dict[int, set[int]] = {}
-        final = self.equation.outputs[: len(self.carried)]
-        want = {
-            i for i, v in enumerate(final) if self.carried[i] and v in self.wanted
-        }  # carries after the iteration
-        trips = range(self.length)
-        for trip in trips if self.equation.params["reverse"] else reversed(trips):
-            needs = [self._stacks, *(self._passing[i] for i in want)]
-            if trip in chosen:
-                needs.append(self._tests)
-            want = set[int]().union(*map(self._read, needs))
-            claims = {i for n in needs for i in n.reads} | (
-                self.claims if trip in chosen else set()
-            )
-            for claim in claims:
-                found.setdefault(claim, set()).add(trip)
-        return found
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -221,40 +111,130 @@ class Layers:
         block, analysis = self.program.function.block, self.program.analysis
         return operands.needed(block, analysis, self.groups[layer])
 
-    def opened(self, layers: Sequence[int]) -> Opened:
-        """The tensors that an audit of some layers reads, and the iterations of each."""
+    @cached_property
+    def most_rows(self) -> int:
+        """The most rows that a layer has, T; 1 if no layer shows any."""
+        return max((s.rows.length for s in self.scans if s.rows is not None), default=1)
+
+    def rows(self, seed: bytes, layers: Sequence[int], count: int | None) -> tuple[Indices, ...]:
+        """The rows in which some layers are tested; empty if all are tested in all.
+
+        Args:
+          seed: of the plan.
+          layers: numbers of the layers.
+          count: number of rows, r; None for all. A layer that has no more is tested in all.
+        """
+        if count is None or count >= self.most_rows:
+            return ()
+        return tuple(self._drawn(seed, layer, count) for layer in layers)
+
+    def _drawn(self, seed: bytes, layer: int, count: int) -> Indices:
+        for scan in self.scans:
+            if scan.chosen([layer]) and scan.rows is not None:
+                number = layer if scan.cuts else None
+                return drawn_rows(
+                    seed, number, scan.rows.length, count, block=self.program.row_block or 1
+                )
+        return ()
+
+    def parts(self, layers: Sequence[int], rows: Sequence[Indices]) -> dict[int, RowsTested]:
+        """The claims that an audit tests in some rows, by index."""
+        found: dict[int, RowsTested] = {}
+        for scan in self.scans:
+            own = scan.rows_of(layers, rows)
+            for test in scan.rows.tests if own and scan.rows is not None else ():
+                found[test.claim.index] = RowsTested(test=test, rows=own)
+        return found
+
+    def ends(self, scan: LayerScan) -> Mapping[Var, frozenset[Cut] | None]:
+        """Which rows of the last carries of a scan the rest of the program reads."""
+        if scan.rows is None:
+            return {}
+        block, analysis = self.program.function.block, self.program.analysis
+        return read_of(block, analysis, scan.equation.outputs, self.always, scan.rows.axis)
+
+    def opened(self, layers: Sequence[int], rows: Sequence[Indices] = ()) -> Opened:
+        """What an audit of some layers, in some rows, reads of the tensors of a layout."""
         count = len(self.program.claims)
-        found: dict[int, Trips] = dict.fromkeys(range(count, len(self.program.layout.tensors)))
+        found: dict[int, Mapping[int, Part] | None] = dict.fromkeys(
+            range(count, len(self.program.layout.tensors))
+        )
         inside = frozenset[int]().union(*(s.claims for s in self.scans))
         found |= dict.fromkeys(self.base.reads - inside)
         for i in layers if self.groups else ():
             found |= dict.fromkeys(self.of_group(i).reads)
         for scan in self.scans:
-            found |= {i: frozenset(t) for i, t in scan.opened(scan.chosen(layers)).items()}
+            ends = self.ends(scan) if rows else {}
+            found |= scan.opened(scan.chosen(layers), scan.rows_of(layers, rows), ends)
         return found
 
-    def leaves(self, layers: Sequence[int]) -> tuple[int, ...]:
-        """The leaves that hold what an audit of some layers reads, ascending."""
+    def leaves(self, layers: Sequence[int], rows: Sequence[Indices] = ()) -> tuple[int, ...]:
+        """The leaves that hold what an audit of some layers, in some rows, reads, ascending."""
         layout, claims = self.program.layout, self.program.claims
         found: set[int] = set()
-        for tensor, trips in self.opened(layers).items():
-            length = claims[tensor].trips[0] if trips is not None else 1
-            for start, stop in _rows(layout, tensor, trips, length):
-                found.update(range(layout.leaf(tensor, start), layout.leaf(tensor, stop - 1) + 1))
+        for tensor, parts in self.opened(layers, rows).items():
+            length = claims[tensor].trips[0] if parts is not None else 1
+            first = layout.leaf(tensor, 0) if layout.tensors[tensor].leaves else 0
+            found.update(first + i for i in _leaves(layout.tensors[tensor], parts, length))
         return tuple(sorted(found))
 
 
-def _rows(layout: Layout, tensor: int, trips: Trips, length: int) -> Iterable[tuple[int, int]]:
-    """Where the rows of some iterations of a tensor begin and end."""
-    found = layout.tensors[tensor]
+@dataclass(frozen=True, kw_only=True)
+class RowsTested:
+    """The rows in which a claim is tested.
+
+    Attributes:
+      test: of the claim.
+      rows: of the layer, by iteration.
+    """
+
+    test: RowTest
+    rows: Mapping[int, Indices]
+
+    @property
+    def form(self) -> Form:
+        """Of the claim of the rows of one iteration."""
+        return self.test.of_rows(len(next(iter(self.rows.values())))).form
+
+    def numbers(self, trip: int) -> np.ndarray[Any, Any]:
+        """The rows of the claim in an iteration, as the claim counts them."""
+        return self.test.numbers(self.rows[trip])
+
+    def mask(self, length: int) -> np.ndarray[Any, Any]:
+        """Which rows of the claim are tested, bool (iterations, rows).
+
+        Args:
+          length: number of iterations.
+        """
+        found = np.zeros((length, self.test.count), bool)
+        for trip in self.rows:
+            found[trip, self.numbers(trip)] = True
+        return found
+
+
+def _leaves(
+    found: TensorLayout,
+    parts: Mapping[int, Part] | None,
+    length: int,
+) -> Iterable[int]:
+    """The leaves of a tensor that are read, from 0."""
+    shape = found.shape
+    each, rest = divmod(found.rows, length)
     if not found.leaves:
         return
-    each, rest = divmod(found.rows, length)
-    if trips is None or rest or len(found.shape) < 2:
-        yield 0, found.rows
+    if parts is None or rest or len(shape) < 2:
+        yield from range(found.leaves)
         return
-    for trip in trips:
-        yield trip * each, (trip + 1) * each
+    inner = shape[1:-1]
+    for trip, part in parts.items():
+        first = trip * each
+        if part is None or any(cut.axis >= len(inner) for cut, _ in part):
+            yield from range(found.leaf(first), found.leaf(first + each - 1) + 1)
+            continue
+        every = first + np.arange(each).reshape(inner)
+        for cut, rows in part:
+            own = every.take(places(cut, np.asarray(rows)), axis=cut.axis)
+            yield from map(found.leaf, own.ravel().tolist())
 
 
 def _scans(program: Specification) -> tuple[LayerScan, ...]:
@@ -278,13 +258,26 @@ def _scope(name: str) -> str | None:
     return None
 
 
-def work(program: Specification, tested: Mapping[int, Trips]) -> int:
-    """Operations of the contractions that an audit tests."""
+def work(
+    program: Specification,
+    tested: Mapping[int, Trips],
+    parts: Mapping[int, RowsTested] = MappingProxyType({}),
+) -> int:
+    """Operations of the contractions that an audit tests.
+
+    Args:
+      program: the compiled function.
+      tested: the claims, and their iterations.
+      parts: of those that are tested in some rows, the rows.
+    """
     claims = program.claims
     found = 0
     for index, trips in tested.items():
         claim = claims[index]
         every = math.prod(claim.trips)
+        if index in parts:
+            found += parts[index].form.work * len(parts[index].rows)
+            continue
         part = every if trips is None else every // claim.trips[0] * len(trips)
         found += claim.form.work * part
     return found

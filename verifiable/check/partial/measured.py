@@ -6,9 +6,10 @@ Where layers are iterations of a scan, an audit is one compiled program for ever
     a scan over the audited iterations only, each from its carry, in which its claims are tested;
     the rest of the program, in which all claims and outputs are tested.
 
-Which iterations are audited is an argument. Claims that are only tested, and not read by later
-iterations, are given for these iterations alone. Where layers are groups of claims, each layer is a
-program of its own, compiled when it is first audited.
+Which iterations are audited is an argument, and so are the rows in which they are tested, where an
+audit draws rows (`rows`). Claims that are only tested, and not read by later iterations, are given
+for these iterations alone. Where layers are groups of claims, each layer is a program of its own,
+compiled when it is first audited.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +29,9 @@ from jax import lax
 from verifiable.check import known, operands, replay, schedule, settings
 from verifiable.check.key_layout import KeyLayout
 from verifiable.check.outputs import compare
-from verifiable.check.partial.layers import Layers, LayerScan, reduced
+from verifiable.check.partial.layers import Layers
+from verifiable.check.partial.rows import Indices, reduced
+from verifiable.check.partial.scans import LayerScan
 from verifiable.check.replay import Context, Findings
 from verifiable.check.schedule import Packed, Strategy
 from verifiable.claims.statistic import Statistic
@@ -48,7 +51,9 @@ class AuditArguments:
       outputs: leaves of the answer.
       read: opened claims by index, zero where they were not opened.
       tested: of the claims in the bodies of layers, the audited iterations only, by index.
-      chosen: for each scan of layers, the audited iterations, int32.
+      chosen: for each scan of layers, the audited iterations, int32 (s,).
+      rows: for each scan of layers, the rows in which each of them is tested, int32 (s, r); None if
+        all are.
     """
 
     key: dict[str, Array]
@@ -57,13 +62,28 @@ class AuditArguments:
     read: dict[int, Array]
     tested: dict[int, Array]
     chosen: tuple[Array, ...]
+    rows: tuple[Array | None, ...]
 
 
 jax.tree_util.register_dataclass(
     AuditArguments,
-    data_fields=["key", "inputs", "outputs", "read", "tested", "chosen"],
+    data_fields=["key", "inputs", "outputs", "read", "tested", "chosen", "rows"],
     meta_fields=[],
 )
+
+
+class AuditDraw(NamedTuple):
+    """What an audit looks at.
+
+    Attributes:
+      layers: numbers of the layers, ascending.
+      rows: of each; empty if all are tested in all.
+      row_count: how many were asked for; None for all.
+    """
+
+    layers: Sequence[int]
+    rows: Sequence[Indices] = ()
+    row_count: int | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -90,7 +110,7 @@ class CompiledAudit:
 
     def arguments(
         self,
-        chosen: Sequence[int],
+        drawn: AuditDraw,
         key: Mapping[str, Array],
         inputs: tuple[Any, ...],
         outputs: Sequence[Array],
@@ -99,14 +119,14 @@ class CompiledAudit:
         """The arguments of an audit of some layers.
 
         Args:
-          chosen: numbers of the layers, ascending.
+          drawn: the layers and rows.
           key: arrays of the key by name.
           inputs: the job's inputs.
           outputs: leaves of the answer.
           values: of all claims, zero where they were not opened.
         """
         tested: dict[int, Array] = {}
-        trips = [np.asarray(s.chosen(chosen), np.int32) for s in self.layers.scans]
+        trips = [np.asarray(s.chosen(drawn.layers), np.int32) for s in self.layers.scans]
         for scan, own in zip(self.layers.scans, trips, strict=True):
             tested |= {i: values[i][own] for i in sorted(scan.claims)}
         return AuditArguments(
@@ -116,6 +136,7 @@ class CompiledAudit:
             read={i: values[i] for i in sorted(self.read)},
             tested=tested,
             chosen=tuple(trips),
+            rows=tuple(_rows(scan, drawn) for scan in self.layers.scans),
         )
 
     def measure(
@@ -140,6 +161,18 @@ class CompiledAudit:
             findings.update(more)
         return findings, own
 
+    def retest(self, arguments: AuditArguments, index: int) -> Statistic:
+        """Test a claim again in the rows of an audit (`Form.retest`).
+
+        Args:
+          arguments: from `arguments`.
+          index: of a claim that is tested in some rows.
+
+        Returns:
+          Numpy arrays, (s,).
+        """
+        return self._run(self._again, arguments)[0].statistics[index]
+
     @staticmethod
     def _run(
         part: Callable[..., tuple[Packed, Any]], arguments: AuditArguments
@@ -150,21 +183,28 @@ class CompiledAudit:
 
     @cached_property
     def _base(self) -> Callable[..., tuple[Packed, Any]]:
-        def base(arguments: AuditArguments) -> tuple[Packed, Any]:
-            with settings.neutral(), jax.enable_x64(True):
-                program, layers = self.layers.program, self.layers
-                inside = frozenset[int]().union(*(s.claims for s in layers.scans))
-                env, context = self._begin(arguments, layers.always | inside)
-                needs = layers.whole if layers.scans else layers.base
-                own, findings = self._check(needs, env, context, arguments)
-                for i, output in enumerate(program.outputs):
-                    theirs, eps = arguments.outputs[i], program.tolerances[output.name]
-                    terms = program.scaled_terms(output, env)
-                    size = self.strategy.tile_bytes
-                    findings.outputs[i] = compare(theirs, own[i], eps, size, terms)
-                return schedule.pack(findings), own
+        return schedule.compile(functools.partial(self._measured, again=False), self.strategy)
 
-        return schedule.compile(base, self.strategy)
+    @cached_property
+    def _again(self) -> Callable[..., tuple[Packed, Any]]:
+        return schedule.compile(functools.partial(self._measured, again=True), self.strategy)
+
+    def _measured(self, arguments: AuditArguments, *, again: bool) -> tuple[Packed, Any]:
+        """All tests but those of groups, and the outputs; or the tests in some rows again."""
+        with settings.neutral(), jax.enable_x64(True):
+            program, layers = self.layers.program, self.layers
+            inside = frozenset[int]().union(*(s.claims for s in layers.scans))
+            env, context = self._begin(arguments, layers.always | inside)
+            needs = layers.whole if layers.scans else layers.base
+            own, findings = self._check(needs, env, context, arguments, again=again)
+            if again:
+                return schedule.pack(findings._replace(outputs={})), ()
+            for i, output in enumerate(program.outputs):
+                theirs, eps = arguments.outputs[i], program.tolerances[output.name]
+                terms = program.scaled_terms(output, env)
+                size = self.strategy.tile_bytes
+                findings.outputs[i] = compare(theirs, own[i], eps, size, terms)
+            return schedule.pack(findings), own
 
     def _group(self, layer: int) -> Callable[..., tuple[Packed, Any]]:
         """The tests of a layer that is a group of claims."""
@@ -192,7 +232,13 @@ class CompiledAudit:
         return replay.begin(program, key, inputs, claimed, tested=tested, strategy=self.strategy)
 
     def _check(
-        self, needs: operands.Needs, env: Env, context: Context, arguments: AuditArguments
+        self,
+        needs: operands.Needs,
+        env: Env,
+        context: Context,
+        arguments: AuditArguments,
+        *,
+        again: bool,
     ) -> tuple[list[Array], Findings]:
         """Evaluate the outermost block, scans of layers apart."""
         block = reduced(self.layers.program.function.block, needs)
@@ -202,14 +248,23 @@ class CompiledAudit:
             now = list(several)
             left = left[len(now) :]
             if at >= 0:
-                layer_scan, chosen = self.layers.scans[at], arguments.chosen[at]
-                findings.update(_layers(layer_scan, context, env, chosen, arguments.tested))
+                drawn = arguments.chosen[at], arguments.rows[at]
+                layer_scan, given = self.layers.scans[at], arguments.tested
+                findings.update(_layers(layer_scan, context, env, *drawn, given, again=again))
                 continue
             read = {a: None for e in left for a in uses(e)}
             wanted = [a for a in (*read, *block.outputs) if a in _defined(now)]
             _, found = replay.check(Block((), now, ()), context, env, wanted)
             findings.update(found)
         return interpret.read_all(env, block.outputs), findings
+
+
+def _rows(scan: LayerScan, drawn: AuditDraw) -> Array | None:
+    """The rows of the audited iterations of a scan, int32 (s, r); None if all are tested."""
+    if scan.rows is None or drawn.row_count is None or drawn.row_count >= scan.rows.length:
+        return None
+    own = scan.rows_of(drawn.layers, drawn.rows)
+    return np.asarray([own[i] for i in sorted(own)], np.int32).reshape(-1, drawn.row_count)
 
 
 def _defined(equations: Sequence[Any]) -> set[Any]:
@@ -227,16 +282,21 @@ def _layers(
     context: Context,
     env: Env,
     chosen: Array,
+    rows: Array | None,
     tested: Mapping[int, Array],
+    *,
+    again: bool,
 ) -> Findings:
-    """Evaluate a scan, and test its claims in the chosen iterations only.
+    """Evaluate a scan, and test its claims in the chosen iterations and rows only.
 
     Args:
       scan: the scan.
       context: in the block around it.
       env: values by variable; this function writes to it.
       chosen: int32 (s,), iterations.
+      rows: int32 (s, r), the rows of each; None for all.
       tested: claims of these iterations by index, (s, ...).
+      again: whether the tests in some rows are those of a second try.
 
     Returns:
       The findings, stacked over the chosen iterations.
@@ -277,7 +337,7 @@ def _layers(
     )
 
     def one(_: Any, given: Any) -> tuple[Any, Findings]:
-        trip, claimed = given
+        trip, some, claimed = given
 
         def at(x: Array) -> Array:
             return lax.dynamic_index_in_dim(x, trip, keepdims=False)
@@ -287,10 +347,12 @@ def _layers(
         interpret.write(inner, slices, [at(x) for x in scanned])
         here = replace(context, claimed=claimed)
         here = here.inside(frame, jax.tree.map(at, residual), inner)
+        if some is not None and scan.rows is not None:
+            return (), scan.rows.check(here, inner, some, again=again)
         return (), replay.check(body, here, inner, wanted=())[1]
 
     own = {i: tested[i] for i in scan.claims}
-    _, findings = lax.scan(one, (), (chosen, own))
+    _, findings = lax.scan(one, (), (chosen, rows, own))
     both = [findings.stopped, stopped]
     names = {name for flags in both for name in flags}
     any_of = functools.partial(_any, both)

@@ -1,4 +1,4 @@
-"""The judge's view of a run of which only some layers are looked at.
+"""The judge's view of a run of which only some layers, or rows of them, are looked at.
 
 `verdict.judge` decides on all claims and iterations of a program. Here those that an audit does not
 look at count as passed, a second look sees the rows of the others only, and what is reported names
@@ -8,14 +8,15 @@ no other. Nothing that was not opened decides anything: it is zero, and not look
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from verifiable.check import flips
-from verifiable.check.partial.layers import Trips
+from verifiable.check.partial.layers import RowsTested, Trips
 from verifiable.check.partial.measured import passed, spread
 from verifiable.check.replay import Findings
 from verifiable.check.second_look import SecondLook
@@ -25,6 +26,8 @@ from verifiable.claims.claim import Claim
 from verifiable.claims.statistic import Statistic
 from verifiable.report import ClaimResult, NearTie
 
+Parts = Mapping[int, RowsTested]
+_ALL: Parts = MappingProxyType({})
 _NOTHING = Look(wrong=False, row=0, trip=0, excess=0.0)
 
 
@@ -34,26 +37,35 @@ class PartialLook(SecondLook):
 
     Attributes:
       tested: the claims that are looked at, and their iterations.
+      parts: of those that are looked at in some rows, the rows.
       limits: how many decisions of each may differ from the verifier's own.
+      retry: tests a claim of `parts` again, in its rows.
     """
 
     tested: Mapping[int, Trips]
+    parts: Parts = field(repr=False)
     limits: Mapping[int, int] = field(repr=False)
+    retry: Callable[[int], Statistic] = field(repr=False)
 
     @staticmethod
-    def of(look: SecondLook, tested: Mapping[int, Trips]) -> PartialLook:
+    def of(
+        look: SecondLook,
+        tested: Mapping[int, Trips],
+        parts: Parts,
+        retest: Callable[[int], Statistic],
+    ) -> PartialLook:
         """The looks of an audit; what is compiled is shared with those at whole runs."""
         program = look.program
         shared = {f.name: getattr(look, f.name) for f in fields(SecondLook)}
-        audited = _audited(program, tested)
+        audited = _audited(program, tested, parts)
         limits = {c.index: flips.limit(c, program.policy) for c in audited if c.decisions}
-        return PartialLook(tested=tested, limits=limits, **shared)
+        return PartialLook(tested=tested, parts=parts, limits=limits, retry=retest, **shared)
 
     @property
     def most(self) -> int:
         """How many decisions of all audited claims together may differ."""
         program = self.program
-        audited = [c for c in _audited(program, self.tested) if c.decisions]
+        audited = [c for c in _audited(program, self.tested, self.parts) if c.decisions]
         return flips.total(audited, program.policy)
 
     def on(self, arguments: Any) -> Again:
@@ -66,7 +78,12 @@ class PartialLook(SecondLook):
         def unfounded(target: Target, **how: Any) -> Look:
             return again.unfounded(target, **how) if self._sees(target) else _NOTHING
 
-        return again._replace(look=look, unfounded=unfounded)
+        def retest(index: int) -> Statistic:
+            if index not in self.parts:
+                return again.retest(index)
+            return _placed(self.retry(index), self.parts[index], self.program.claims[index].trips)
+
+        return again._replace(look=look, unfounded=unfounded, retest=retest)
 
     def _sees(self, target: Target) -> bool:
         return target.output or target.index in self.tested
@@ -76,6 +93,9 @@ class PartialLook(SecondLook):
         if trips is None:
             return np.ones(rows, bool)
         length = self.program.claims[target.index].trips[0]
+        if target.index in self.parts:
+            by_row = self.parts[target.index].mask(length).reshape(-1)
+            return np.repeat(by_row, rows // by_row.size)
         by_trip = np.isin(np.arange(length), sorted(trips))
         return np.repeat(by_trip, rows // length)
 
@@ -83,23 +103,39 @@ class PartialLook(SecondLook):
         return self.limits[index]
 
 
-def _audited(program: Specification, tested: Mapping[int, Trips]) -> list[Claim]:
-    """The audited claims, of as many iterations as are audited."""
+def _audited(program: Specification, tested: Mapping[int, Trips], parts: Parts) -> list[Claim]:
+    """The audited claims, of as many iterations and rows as are audited."""
     found: list[Claim] = []
     for index, trips in sorted(tested.items()):
         claim = program.claims[index]
-        length = () if trips is None else (len(trips), *claim.trips[1:])
-        found.append(claim if trips is None else replace(claim, trips=length))
+        if trips is not None:
+            form = parts[index].form if index in parts else claim.form
+            claim = replace(claim, trips=(len(trips), *claim.trips[1:]), form=form)
+        found.append(claim)
     return found
 
 
-def completed(findings: Findings, claims: Sequence[Claim], tested: Mapping[int, Trips]) -> Findings:
+def _placed(found: Statistic, part: RowsTested, trips: tuple[int, ...]) -> Statistic:
+    """The statistic of all iterations and rows, given that of some: the others have passed."""
+    chosen = sorted(part.rows)
+    pairs = zip(chosen, np.asarray(found.row).tolist(), strict=True)
+    rows = [part.numbers(trip)[row] for trip, row in pairs]
+    return spread(found._replace(row=np.asarray(rows, np.int32)), chosen, trips)
+
+
+def completed(
+    findings: Findings,
+    claims: Sequence[Claim],
+    tested: Mapping[int, Trips],
+    parts: Parts = _ALL,
+) -> Findings:
     """Findings of all claims and iterations: what was not looked at has passed.
 
     Args:
       findings: of an audit.
       claims: of the program.
       tested: the claims that were looked at, and their iterations.
+      parts: of those that were looked at in some rows, the rows.
     """
     statistics: dict[int, Statistic] = {}
     taken: dict[int, Any] = {}
@@ -112,7 +148,10 @@ def completed(findings: Findings, claims: Sequence[Claim], tested: Mapping[int, 
         statistics[index], taken[index] = findings.statistics[index], findings.taken[index]
         if chosen is not None:
             own = sorted(chosen)
-            statistics[index] = spread(statistics[index], own, trips)
+            part, measured = parts.get(index), statistics[index]
+            statistics[index] = (
+                spread(measured, own, trips) if part is None else _placed(measured, part, trips)
+            )
             full = np.zeros(trips, bool)  # a retest leaves what is untaken as it is
             full[own] = taken[index]
             taken[index] = full
@@ -134,7 +173,10 @@ def looked_at(
 
 
 def ties_of(
-    ties: Sequence[NearTie], claims: Sequence[Claim], tested: Mapping[int, Trips]
+    ties: Sequence[NearTie],
+    claims: Sequence[Claim],
+    tested: Mapping[int, Trips],
+    parts: Parts = _ALL,
 ) -> tuple[NearTie, ...]:
     """The near-ties of what was looked at."""
     by_name = {c.name: c for c in claims}
@@ -145,6 +187,9 @@ def ties_of(
             return False
         trips = tested[claim.index]
         inner = functools.reduce(lambda a, b: a * b, claim.trips[1:], 1)
+        if claim.index in parts:
+            part = parts[claim.index]
+            return tie.trip in part.rows and tie.row in part.numbers(tie.trip)
         return trips is None or tie.trip // inner in trips
 
     return tuple(filter(seen, ties))

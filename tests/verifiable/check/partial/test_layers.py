@@ -16,6 +16,7 @@ import verifiable as vf
 from verifiable import challenge
 from verifiable.check.compiled import CheckArguments
 from verifiable.check.partial.layers import Layers
+from verifiable.check.partial.measured import AuditDraw
 from verifiable.policy import Policy
 
 WIDTH = 64
@@ -153,7 +154,9 @@ def test_tests_read_what_is_opened_and_nothing_else(cuts: bool):
     for chosen in ([0, 5], [3, 4]):
         seen = layers.opened(chosen)
         values = [hidden(v, seen.get(i, ())) for i, v in enumerate(run.trace.values)]
-        arguments = audit.arguments(chosen, key.arrays, (X,), jax.tree.leaves(run.y), values)
+        arguments = audit.arguments(
+            AuditDraw(chosen), key.arrays, (X,), jax.tree.leaves(run.y), values
+        )
         found, mine = audit.measure(chosen, arguments, values)
         for i, trips in layers.tested(chosen).items():
             statistic, same = found.statistics[i], whole.statistics[i].worst

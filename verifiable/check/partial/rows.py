@@ -1,0 +1,361 @@
+"""The rows of a layer: which of its claims can be tested in some rows, and what that reads.
+
+The rows of a layer are the indices along an axis of a carry, such as tokens or examples. Forwards
+from there, values have the same rows as far as the rules of tiles (`tiling.rules`) show it: a row
+may be one index along another axis, or several neighbours. A claim that has them, and whose kind
+tests rows by themselves (`claims.some`), is tested in the rows of an audit alone; others are tested
+whole.
+
+Backwards from these tests, the same rules say which rows each equation needs. Where one mixes rows,
+as keys and values are read in all of them, its operand is needed whole. What is left are claims and
+carries that are read in some rows, and others that are read whole: the same for every draw.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from verifiable.check import operands, replay
+from verifiable.check.partition import Analysis
+from verifiable.check.replay import Context, Findings
+from verifiable.check.tiling import evaluate
+from verifiable.check.tiling.rules import Cut, Step, step
+from verifiable.claims.claim import Claim
+from verifiable.claims.some import Some, some
+from verifiable.jaxpr import interpret
+from verifiable.jaxpr.blocks import Array, Atom, Block, Env, Equation, Var
+
+Indices = tuple[int, ...]  # rows of a layer, ascending
+
+
+def reduced(block: Block, needs: operands.Needs) -> Block:
+    """The equations of a block that some claims and values need."""
+
+    def kept(equation: Equation) -> bool:
+        inside = (e for body in equation.bodies for e in body.walk())
+        claims = [needs.analysis.by_equation.get(e) for e in (equation, *inside)]
+        tested = any(c is not None and c.index in needs.claims for c in claims)
+        return tested or any(v in needs.variables for v in equation.outputs)
+
+    return Block(block.inputs, [e for e in block.equations if kept(e)], block.outputs)
+
+
+@dataclass(frozen=True, slots=True)
+class RowTest:
+    """A claim that is tested in some rows.
+
+    Attributes:
+      claim: the claim.
+      cut: where its output has the rows.
+      near: where its operands have them.
+    """
+
+    claim: Claim
+    cut: Cut
+    near: Cut
+
+    @staticmethod
+    def of(claim: Claim, cut: Cut) -> RowTest | None:
+        """The test of a claim whose output has rows; None if it is tested whole."""
+        found = some(claim.form, claim.output.shape, cut.axis, cut.unit)
+        return None if found is None else RowTest(claim, cut, cut.along(found.near))
+
+    def of_rows(self, count: int) -> Some:
+        """The smaller claim of a number of rows."""
+        found = some(self.claim.form, self.claim.output.shape, self.cut.axis, count * self.cut.unit)
+        if found is None:
+            raise AssertionError("a claim has rows of any number or none")
+        return found
+
+    def operands(self) -> Iterator[tuple[Atom, Cut | None]]:
+        """The operands, and where they are cut; None for one that is the same in all rows."""
+        length, axis = self.claim.output.shape[self.cut.axis], self.near.axis
+        for atom in self.claim.operands:
+            yield atom, self.near if atom.shape[axis : axis + 1] == (length,) else None
+
+    @property
+    def count(self) -> int:
+        """Rows of the whole claim."""
+        shape = self.claim.output.shape
+        return math.prod(shape[d] for d in self.of_rows(1).rows)
+
+    def numbers(self, rows: Indices) -> np.ndarray[Any, Any]:
+        """What the whole claim calls the rows of the smaller one."""
+        indices = places(self.cut, np.asarray(rows))
+        return self.of_rows(len(rows)).numbers(self.claim.output.shape, self.cut.axis, indices)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pulled:
+    """What some pieces of a block are computed from.
+
+    Attributes:
+      steps: equations in order, with the cuts of their outputs and inputs.
+      claims: those that are read in some rows, by index, and where.
+      inputs: inputs of the block that are read in some rows, and where.
+      pieces: values that are cut, and computed neither by a step nor by a claim.
+      whole: values that are needed whole.
+      needs: what these, and claims that are tested whole, need.
+    """
+
+    steps: tuple[Step, ...]
+    claims: Mapping[int, frozenset[Cut]]
+    inputs: Mapping[Var, frozenset[Cut]]
+    pieces: frozenset[tuple[Var, Cut]]
+    whole: tuple[Var, ...]
+    needs: operands.Needs
+
+
+def pull(
+    block: Block,
+    analysis: Analysis,
+    wanted: Iterable[tuple[Atom, Cut | None]],
+    tests: Sequence[RowTest] = (),
+    beside: Collection[int] = (),
+) -> Pulled:
+    """Go backwards through a block from some rows.
+
+    Args:
+      block: the block.
+      analysis: of the whole function.
+      wanted: values, and where they are cut; None if they are needed whole.
+      tests: claims that are tested in some rows.
+      beside: indices of claims that are tested whole.
+    """
+    pieces: dict[Var, set[Cut]] = {}
+    whole: dict[Var, None] = {}
+    claims: dict[int, frozenset[Cut]] = {}
+    steps: list[Step] = []
+    left: set[tuple[Var, Cut]] = set()
+    by_claim = {t.claim.index: t for t in tests}
+
+    def need(atoms: Iterable[tuple[Atom, Cut | None]]) -> None:
+        for atom, cut in atoms:
+            if isinstance(atom, Var) and cut is None:
+                whole[atom] = None
+            elif isinstance(atom, Var) and cut is not None:
+                pieces.setdefault(atom, set()).add(cut)
+
+    need(wanted)
+    for equation in reversed(block.equations):
+        claim = analysis.by_equation.get(equation)
+        test = None if claim is None else by_claim.get(claim.index)
+        if claim is not None and test is not None:
+            need(test.operands())
+            if claim.far is not None and not claim.form.projected:
+                need([(claim.far, None)])
+            claims[claim.index] = claims.get(claim.index, frozenset()) | {test.cut}
+        for v in equation.outputs:
+            cuts = sorted(pieces.pop(v, ()))
+            if v in whole:
+                left.update((v, cut) for cut in cuts)
+                continue
+            found = [_made(equation, claim, v, cut, analysis) for cut in cuts]
+            if None in found:
+                left.update((v, cut) for cut in cuts)
+                if not analysis.known(equation) or v in analysis.rebuilt:
+                    whole[v] = None
+            elif claim is not None and cuts:
+                claims[claim.index] = claims.get(claim.index, frozenset()) | set(cuts)
+            for made in found if v not in whole and None not in found else ():
+                if made is not None and claim is None:
+                    steps.append(made)
+                    need(zip(made.equation.inputs, made.sources, strict=True))
+    left.update((v, cut) for v, cuts in pieces.items() for cut in cuts)
+    return Pulled(
+        steps=tuple(reversed(steps)),
+        claims=claims,
+        inputs={v: frozenset(cuts) for v, cuts in pieces.items() if v in block.inputs},
+        pieces=frozenset(left),
+        whole=tuple(whole),
+        needs=operands.needed(block, analysis, beside, whole),
+    )
+
+
+def _made(
+    equation: Equation, claim: Claim | None, v: Var, cut: Cut, analysis: Analysis
+) -> Step | None:
+    """The step that computes some rows of an output, or reads them from a claim; None if whole."""
+    if claim is not None:
+        read = _reads(claim, cut)
+        return Step(equation, 0, cut, ()) if read else None
+    effects = bool(equation.bodies) or bool(getattr(equation.origin, "effects", None))
+    return None if effects or analysis.known(equation) else step(equation, v, cut)
+
+
+def _reads(claim: Claim, cut: Cut) -> bool:
+    """Whether rows of a claim's output are rows of what is committed."""
+    shape = claim.output.shape
+    plain = claim.form.packed(shape, claim.output.dtype) == (shape, claim.output.dtype)
+    alone = len(claim.equation.outputs) == 1 and cut.axis < len(shape) - 1
+    return alone and plain and some(claim.form, shape, 0, 1) is not None
+
+
+def places(cut: Cut, rows: Any) -> Any:
+    """The elements along the axis of a cut that hold some rows, (rows * unit,)."""
+    first = cut.offset + cut.unit * rows[:, None]
+    return (first + np.arange(cut.unit, dtype=np.int32)).reshape(-1)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class RowPlan:
+    """How a layer is tested in some rows.
+
+    Attributes:
+      body: of the scan whose iterations are layers.
+      analysis: of the whole function.
+      axis: of the carries, along which the rows are.
+      length: rows of the layer, T.
+      tests: the claims that are tested in some rows.
+      beside: indices of the claims of the body that are tested whole.
+      pulled: what the tests read.
+    """
+
+    body: Block = field(repr=False)
+    analysis: Analysis = field(repr=False)
+    axis: int
+    length: int
+    tests: tuple[RowTest, ...]
+    beside: frozenset[int]
+    pulled: Pulled = field(repr=False)
+
+    @staticmethod
+    def of(body: Block, analysis: Analysis, carries: Sequence[Var]) -> RowPlan | None:
+        """The rows of the body of a scan; None if no carry shows any.
+
+        They are along the axis of a carry in which most of the arithmetic can be tested; of
+        several, the one for which least is read whole, and the first.
+        """
+        found: list[tuple[tuple[int, int], RowPlan]] = []
+        for v in carries:
+            for axis, length in enumerate(v.shape[:-1]):
+                plan = RowPlan._along(body, analysis, carries, axis, length)
+                work = sum(t.claim.form.work for t in plan.tests) if plan else 0
+                if plan is not None and work:
+                    found.append(((work, -plan._whole_bytes), plan))
+        return max(found, key=lambda item: item[0])[1] if found else None
+
+    @staticmethod
+    def _along(
+        body: Block, analysis: Analysis, carries: Sequence[Var], axis: int, length: int
+    ) -> RowPlan | None:
+        if length < 2:
+            return None
+        start = {v: Cut(axis) for v in carries if v.shape[axis : axis + 1] == (length,)}
+        have = aligned(body, analysis, start, length)
+        top = [analysis.by_equation[e] for e in body.equations if e in analysis.by_equation]
+        tests = [RowTest.of(c, have[c.output]) for c in top if c.output in have]
+        kept = tuple(t for t in tests if t is not None)
+        beside = {c.index for c in analysis.claims_in(body)} - {t.claim.index for t in kept}
+        return RowPlan(
+            body=body,
+            analysis=analysis,
+            axis=axis,
+            length=length,
+            tests=kept,
+            beside=frozenset(beside),
+            pulled=pull(body, analysis, (), kept, beside),
+        )
+
+    @property
+    def _whole_bytes(self) -> int:
+        needs, claims = self.pulled.needs, self.analysis.claims_in(self.body)
+        read = sum(c.output.nbytes for c in claims if c.index in needs.reads)
+        return read + sum(v.nbytes for v in self.body.inputs if v in needs.variables)
+
+    def check(self, context: Context, env: Env, rows: Array, *, again: bool = False) -> Findings:
+        """Test an iteration in some rows; a pure JAX function.
+
+        Args:
+          context: in the body, with what the key keeps bound.
+          env: values by variable; this function writes to it.
+          rows: int32 (r,).
+          again: whether the tests are those of a second try (`Form.retest`).
+        """
+        pulled, claimed = self.pulled, context.claimed
+        whole = [v for v in pulled.whole if v not in env]
+        here = replace(context, tested=self.beside)
+        _, findings = replay.check(reduced(self.body, pulled.needs), here, env, whole)
+        pieces = {(v, cut): _take(env[v], cut, rows) for v, cut in pulled.pieces}
+        for claim in self.analysis.claims_in(self.body):
+            for cut in pulled.claims.get(claim.index, ()):
+                if _reads(claim, cut) and (claim.output, cut) not in pieces:
+                    pieces[claim.output, cut] = _take(claimed[claim.index], cut, rows)
+        for equation, output, cut, sources in pulled.steps:
+            values = [
+                interpret.read(env, a) if c is None or not isinstance(a, Var) else pieces[a, c]
+                for a, c in zip(equation.inputs, sources, strict=True)
+            ]
+            pieces[equation.outputs[output], cut] = _evaluated(equation, output, cut, rows, values)
+        for test in self.tests:
+            claim, part = test.claim, test.of_rows(len(rows)).form
+            given = context.yardstick(claim, env)
+            if context.strategy.cheap_first and not again:
+                given = part.cheapened(given)
+            values = [
+                pieces[a, cut] if isinstance(a, Var) and cut is not None else interpret.read(env, a)
+                for a, cut in test.operands()
+            ]
+            measure = part.retest if again else part.test
+            out = _take(claimed[claim.index], test.cut, rows)
+            findings.statistics[claim.index] = measure(values, out, given)
+            findings.taken[claim.index] = jnp.ones((), bool)
+        return findings
+
+
+def _take(value: Array, cut: Cut, rows: Array) -> Array:
+    return jnp.take(value, places(cut, rows), axis=cut.axis, mode="clip")
+
+
+def _evaluated(
+    equation: Equation, output: int, cut: Cut, rows: Array, values: Sequence[Array]
+) -> Array:
+    if equation.kind == "iota" and equation.params["dimension"] == cut.axis:
+        return _take(interpret.apply(equation, values)[0], cut, rows)
+    return evaluate.evaluate(equation, output, cut, 0, len(rows), values)
+
+
+def aligned(
+    block: Block, analysis: Analysis, start: Mapping[Var, Cut], length: int
+) -> dict[Var, Cut]:
+    """Where the values of a block have the rows that some of its inputs have.
+
+    Args:
+      block: the block.
+      analysis: of the whole function.
+      start: inputs, and where they have the rows.
+      length: number of rows.
+    """
+    found = dict(start)
+    for equation in block.equations:
+        claim = analysis.by_equation.get(equation)
+        if analysis.known(equation) or (equation.bodies and claim is None):
+            continue
+        for v in equation.outputs if claim is None else [claim.output]:
+            best = 0
+            for axis, size in enumerate(v.shape):
+                cut = Cut(axis, size // length)
+                score = 0 if size % length or not size else _alike(equation, claim, v, cut, found)
+                if score > best:
+                    best, found[v] = score, cut
+    return found
+
+
+def _alike(
+    equation: Equation, claim: Claim | None, v: Var, cut: Cut, found: Mapping[Var, Cut]
+) -> int:
+    """How many inputs have the rows that a cut of an output asks of them; 0 if one has others."""
+    if claim is not None:
+        test = RowTest.of(claim, cut)
+        pairs = [] if test is None else list(test.operands())
+    else:
+        made = step(equation, v, cut)
+        pairs = [] if made is None else list(zip(equation.inputs, made.sources, strict=True))
+    asked = [(a, c) for a, c in pairs if isinstance(a, Var) and a in found and c is not None]
+    return len(asked) if all(found[a] == c for a, c in asked) else 0
