@@ -2,7 +2,8 @@
 
 Given exact operands, a device may lose some unit roundoffs u of the result's type:
 
-    arithmetic   c u |y|              add, multiply, square root, casts to fewer digits
+    arithmetic   c u |y|              add, multiply, square root, casts to fewer digits; casts of
+                                      integers that the type holds lose nothing
     function     c u |y|              divisions, exponentials and other functions of a library;
                                       c u for those whose arguments are reduced, and where |y| is
                                       less; of steep ones, what the last bit of the argument does;
@@ -191,8 +192,16 @@ def losses(
         loss = c * _unit(y) * size
         if kind in _STEEP and not half:
             loss = jnp.maximum(loss, _beside(equation, values[0], y))
+        if kind == "convert_element_type" and jnp.issubdtype(values[0].dtype, jnp.integer):
+            loss = jnp.where(_held(values[0], y), 0, loss)
         found.append(None if unmoved else loss)
     return found
+
+
+def _held(x: Array, y: Array) -> Array:
+    """Whether each integer has no more digits than the type of `y`, to which it is cast."""
+    limit, bounds = 2 ** (jnp.finfo(y.dtype).nmant + 1), jnp.iinfo(x.dtype)
+    return (x >= max(-limit, int(bounds.min))) & (x <= min(limit, int(bounds.max)))
 
 
 def _beside(equation: Equation, x: Array, y: Array) -> Array:

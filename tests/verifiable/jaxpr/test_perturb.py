@@ -73,6 +73,19 @@ def test_results_move_by_at_most_what_may_be_lost(name: str, seed: int):
         assert 0 < change.max() <= ulps + 1  # and the rounding of the moved value itself
 
 
+@pytest.mark.parametrize("dtype", [np.int32, np.uint32, np.int16])
+@pytest.mark.parametrize("target", [jnp.float32, jnp.float16])
+def test_a_cast_moves_only_integers_that_the_type_cannot_hold(dtype: Any, target: Any):
+    held, bounds = 2 ** (jnp.finfo(target).nmant + 1), np.iinfo(dtype)
+    x = np.array([0, 1, 999, held, 3 * held + 1, bounds.max, bounds.min], np.int64)
+    x = np.unique(np.clip(x, bounds.min, bounds.max)).astype(dtype)
+    x = x[x <= float(jnp.finfo(target).max)]
+    x = x[x >= float(jnp.finfo(target).min)]
+    moved = [run(lambda x: x.astype(target), x, apply=noise(s, 0, 1)) for s in range(2)]
+    still = np.all([m == x.astype(target) for m in moved], axis=0)
+    assert np.array_equal(still, np.abs(x.astype(np.int64)) <= held)
+
+
 def fourier(n: int) -> Any:
     return np.exp(-2j * np.pi * np.outer(np.arange(n), np.arange(n)) / n).astype(np.complex64)
 
