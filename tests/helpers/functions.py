@@ -153,7 +153,7 @@ EXAMPLES: dict[str, Example] = {
     "cond": example(lambda x: lax.cond(x[0, 0] > 0, jnp.sin, jnp.cos, x), "cond sin cos"),
     "switch": example(branches, "cond dot_general sin"),
     "while": example(loops, "while lt abs"),
-    "custom_linear_solve": example(solved, "custom_linear_solve dot_general"),
+    "custom_linear_solve": example(solved, "triangular_solve dot_general"),
     "reduce by a function": example(reduced, "reduce"),
     "custom_vmap": example(with_vmap, "custom_vmap_call"),
     "gradient": example(jax.grad(lambda x: with_vjp(jnp.sin(x)).sum()), "cos mul"),

@@ -1,10 +1,10 @@
 """From a JAX function to blocks: the only module that uses `jax.extend.core`.
 
 Call primitives (`jit`, `custom_jvp_call`, `custom_vjp_call`, `remat`, `composite`, ...) are
-inlined, and so are functions of `jax.numpy` that newer versions of JAX keep whole until they are
-compiled (`searchsorted`, `nonzero`, `ldexp`), and `shard_map` over one device. Names of values,
-their sharding on one device, and casts to their own type, which JAX gives to numbers of Python, are
-dropped.
+inlined, of `custom_linear_solve` the function that solves. So are functions of `jax.numpy` that
+newer versions of JAX keep whole until they are compiled (`searchsorted`, `nonzero`, `ldexp`), and
+`shard_map` over one device. Names of values, their sharding on one device, and casts to their own
+type, which JAX gives to numbers of Python, are dropped.
 Constants that a function closed over become inputs of the outermost block, wherever they were used.
 All that differs between the supported versions of JAX (names of the parameters of `scan`, open and
 closed jaxprs) is handled here: the rest of the library sees blocks only.
@@ -82,8 +82,8 @@ def shape_dtype(value: Any) -> jax.ShapeDtypeStruct:
 def as_function(equation: Equation) -> Callable[..., Sequence[Array]]:
     """What an equation without bodies computes, as a function of the values of its inputs.
 
-    A higher-order primitive that is not inlined, such as `custom_linear_solve`, is applied whole,
-    and so are random numbers, which depend on a flag that JAX keeps beside an equation.
+    A higher-order primitive that is not inlined, as a `reduce` by a function, is applied whole, and
+    so are random numbers, which depend on a flag that JAX keeps beside an equation.
     """
     primitive = equation.origin.primitive
     if equation.kind in (pieces.PIECE, pieces.CONTINUED):
@@ -150,9 +150,21 @@ def _callee(eqn: Any) -> Any:
         return _parts(eqn.invars[0].aval, params["axis"])
     if kind == "call_hi_primitive":
         return _expanded(params["_prim"], [v.aval for v in eqn.invars])
+    if kind == "custom_linear_solve":
+        return params["jaxprs"].solve
     if kind == "shard_map":
         return params["jaxpr"] if params["mesh"].size == 1 and _local(params["jaxpr"]) else None
     return next(params[k] for k in _CALLEE if k in params) if kind in _CALLS else None
+
+
+def _operands(eqn: Any, inputs: tuple[Atom, ...]) -> tuple[Atom, ...]:
+    """What the jaxpr that an equation stands for is called with."""
+    if eqn.primitive.name != "custom_linear_solve":
+        return inputs
+    lengths = eqn.params["const_lengths"]
+    before = lengths.matvec + lengths.vecmat
+    behind = before + lengths.solve
+    return inputs[before:behind] + inputs[behind + (lengths.transpose_solve or 0) :]
 
 
 def _expanded(whole: Any, avals: Sequence[Any]) -> Any:
@@ -257,7 +269,7 @@ class _Builder:
             callee = _callee(eqn)
             if callee is not None:
                 inner, inner_consts = _open(callee)
-                inner_env = dict(zip(inner.invars, inputs, strict=True))
+                inner_env = dict(zip(inner.invars, _operands(eqn, inputs), strict=True))
                 outputs = self.inline(inner, inner_consts, inner_env, into, here)
                 env.update(zip(eqn.outvars, outputs, strict=True))
                 continue

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.scipy.sparse.linalg import cg
 
 from tests.helpers.accusations import against
 from tests.helpers.runs import ACCEPT, INDETERMINATE, REJECT, SECRET_SEED
@@ -355,6 +356,20 @@ def test_a_condition_that_is_nan_shelters_nothing(trips: int, verdict: Any):
     assert case.values[case.index] == 0
     report = checked(case, *sent(case, trips))
     assert report.verdict is verdict, report
+
+
+def test_a_solver_shelters_nothing():
+    """Conjugate gradients: JAX holds the loop as a function among the parameters of a primitive."""
+
+    def solve(w: Any, x: Any) -> Any:
+        found, _ = cg(lambda v: v + w[1].T @ (w[1] @ v), x[0] @ w[0], tol=1e-4, maxiter=40)
+        return found @ w[2]
+
+    case = made(solve, X)
+    assert not case.program.coverage.discontinuities
+    assert checked(case, case.y, case.values).verdict is ACCEPT
+    assert checked(case, 1.01 * case.y, case.values).reason == "output-mismatch"
+    assert checked(case, *sent(case, 1)).reason == "decision-mismatch"
 
 
 # ------------------------------------------------------------------------------- what is a claim
