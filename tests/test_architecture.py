@@ -37,9 +37,10 @@ PROTOCOLS = {
     "identities": "",
     "messages": "identities",
     "replicated": "events identities messages",
+    "audited": "events identities messages replicated",
     "settlement": "events identities messages",
     "contracts": "settlement",
-    "journal": "events identities messages replicated settlement",
+    "journal": "audited events identities messages replicated settlement",
     "simulation": "",
     "judging": "",
     "demo": "contracts identities judging messages replicated settlement",
@@ -53,7 +54,8 @@ MOST_TEST_LINES = 600
 WITHOUT_JAX = (
     "verifiable.errors verifiable.encoding verifiable.field verifiable.report verifiable.policy "
     "verifiable.merkle verifiable.challenge verifiable.bls verifiable.voting verifiable.audits "
-    "protocols.identities protocols.messages protocols.replicated protocols.settlement "
+    "protocols.identities protocols.messages protocols.replicated protocols.audited "
+    "protocols.settlement "
     "protocols.settlement.receipts protocols.journal protocols.simulation "
     "protocols.simulation.tolerance protocols.simulation.trust protocols.contracts "
     "protocols.contracts.calldata protocols.contracts.evm"

@@ -5,7 +5,7 @@
     sqlite       SqliteStore: a file, by the standard library
     log          Journal: streams, group commit; acknowledged means on disk
     codec        Codec: bytes of a protocol's events, states and effects, from their types
-    machines     Machine: a protocol with its codecs; REPLICATED
+    machines     Machine: a protocol with its codecs; REPLICATED, AUDITED
     runs         Recorded: a state is the fold of its events; effects are tasks with an id
     commitments  DurableCommitmentLog: a log of an epoch that stays closed
     keys         KeyRing, SigningRecord: owners and retirement of keys, what a key has signed
@@ -37,13 +37,14 @@ from protocols.journal.errors import (
 )
 from protocols.journal.keys import KeyRing, OwnedKey, SigningRecord
 from protocols.journal.log import Journal
-from protocols.journal.machines import REPLICATED, Machine
+from protocols.journal.machines import AUDITED, REPLICATED, Machine
 from protocols.journal.member import DurableMember, slot_of
 from protocols.journal.runs import Recorded, Task
 from protocols.journal.sqlite import SqliteStore
 from protocols.journal.store import Entry, Store, StreamHead
 
 __all__ = [
+    "AUDITED",
     "REPLICATED",
     "AlreadyRecorded",
     "AlreadySigned",

@@ -14,7 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Final, Generic, TypeVar
 
-from protocols import replicated
+from protocols import audited, replicated
+from protocols.audited import PartialEffect, PartialEvent, PartialRules, PartialState, RefuseEvent
 from protocols.journal.codec import Codec
 from protocols.replicated import Effect, Event, Phase, Refuse, Rules, State
 from verifiable import encoding
@@ -145,3 +146,16 @@ REPLICATED: Final[Machine[State, Event, Effect]] = Machine.of(
     silent=(Refuse,),
 )
 """One job of replicated execution: specs/replicated.md."""
+
+AUDITED: Final[Machine[PartialState, PartialEvent, PartialEffect]] = Machine.of(
+    "audited",
+    1,
+    audited.step,
+    event=PartialEvent,
+    state=PartialState,
+    effect=PartialEffect,
+    ended=lambda state: state.stage is audited.Stage.ENDED,
+    given=PartialRules,
+    silent=(RefuseEvent,),
+)
+"""One job at one worker, audited in part: specs/audit.md."""

@@ -1,0 +1,235 @@
+"""Values of audits of a part: rules, state, events and effects of one job at one worker.
+
+All are frozen. An event carries the time at which the coordinator saw it, in seconds since
+1970-01-01 UTC. An effect is a task for the caller: this package sends nothing and reads no clock.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from protocols.audited.receipt import TraceReceipt
+from protocols.events import Tick
+from protocols.messages import Job, Signed
+from protocols.replicated import Schedule
+from verifiable.challenge import Beacon, ClosedLog
+from verifiable.report import Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartialRules:
+    """What the coordinator decides by; the same for all jobs of a kind.
+
+    Attributes:
+      beacon: rounds of the beacon that draws.
+      rate: share of the jobs that are audited, in (0, 1].
+      layers: how many layers of an audited job are opened.
+      rows: how many rows of each; None for all.
+      receipt_seconds: time to run the job and send the receipt.
+      log_seconds: how long the log of the epoch may stay open after that.
+      beacon_seconds: how long to wait for the beacon after its round is due.
+      opening_seconds: time to open what is asked for.
+    """
+
+    beacon: Schedule
+    rate: float
+    layers: int
+    rows: int | None
+    receipt_seconds: int
+    log_seconds: int
+    beacon_seconds: int
+    opening_seconds: int
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a rate outside of (0, 1], or a stage without time."""
+        if not 0.0 < self.rate <= 1.0:
+            raise ValueError(f"the share of jobs that are audited lies in (0, 1], got {self.rate}")
+        for name in "layers receipt_seconds log_seconds beacon_seconds opening_seconds".split():
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+
+
+class Stage(enum.Enum):
+    """How far a job has come."""
+
+    RECEIPT = "receipt"
+    LOG = "log"
+    DRAW = "draw"
+    OPENING = "opening"
+    ENDED = "ended"
+
+
+class Outcome(enum.Enum):
+    """How a job ended for its worker. Only the first two are paid."""
+
+    UNAUDITED = "unaudited"
+    PASSED = "passed"
+    REJECTED = "rejected"
+    SILENT = "silent"
+    """Asked, and opened nothing in time: never a pass, and no proof of anything."""
+    UNDECIDED = "undecided"
+    """The audit was indeterminate, or nobody could draw: audit the job whole, or run it again."""
+    ABSENT = "absent"
+    """No receipt came in time."""
+
+    @property
+    def paid(self) -> bool:
+        """Whether the worker has earned the reward of the job."""
+        return self in (Outcome.UNAUDITED, Outcome.PASSED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartialState:
+    """Everything known of one job at one worker.
+
+    Attributes:
+      rules: what the coordinator decides by.
+      job: the job.
+      job_id: its digest.
+      worker: identity of the worker.
+      stage: how far it has come.
+      now: time of the latest event; it never goes back.
+      deadline: when the stage ends at the latest: send a `Tick` then.
+      receipt: of the worker, once received.
+      received: when.
+      log: the closed log of the epoch, which holds the receipt.
+      round: of the beacon that draws.
+      seed: of the plan, if the job is audited.
+      result: how the job ended.
+    """
+
+    rules: PartialRules
+    job: Job
+    job_id: bytes
+    worker: bytes
+    stage: Stage
+    now: int
+    deadline: int
+    receipt: Signed[TraceReceipt] | None = None
+    received: int | None = None
+    log: ClosedLog | None = None
+    round: int | None = None
+    seed: bytes | None = None
+    result: JobResult | None = None
+
+
+# Events: what happened, and when. `Tick` is shared by all protocols.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceiptCame:
+    """A receipt arrived; `messages.receive` has authenticated it for the worker of the job."""
+
+    at: int
+    receipt: Signed[TraceReceipt]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogClosed:
+    """The log of the epoch was closed, with the receipt in it."""
+
+    at: int
+    log: ClosedLog
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundSeen:
+    """A round of the beacon appeared; the caller has checked its signature."""
+
+    at: int
+    beacon: Beacon
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """An opening came by the deadline, signed by the worker, and was judged.
+
+    Attributes:
+      at: when the opening came.
+      verdict: on the opened part and the answer.
+      reason: of the verdict, one of `report.REASONS`.
+    """
+
+    at: int
+    verdict: Verdict
+    reason: str
+
+
+PartialEvent: TypeAlias = Tick | ReceiptCame | LogClosed | RoundSeen | Opened
+
+
+# Effects: tasks for the caller.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnterLog:
+    """Append `receipt.message.digest` to the commitment log of the epoch, durably.
+
+    Close the log when its epoch ends, before the next round of the beacon is known, and report
+    `LogClosed` to every job in it.
+    """
+
+    receipt: Signed[TraceReceipt]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AwaitRound:
+    """Deliver this round of this beacon, and no other, as `RoundSeen`."""
+
+    chain: str
+    round: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskOpening:
+    """Ask the worker to open what the plan of this seed asks for, and judge it: `judging.Judge`.
+
+    Attributes:
+      receipt: whose commitment is opened.
+      seed: 32 bytes.
+      layers: as of the rules.
+      rows: likewise.
+      deadline: after which no opening counts.
+    """
+
+    receipt: Signed[TraceReceipt]
+    seed: bytes
+    layers: int
+    rows: int | None
+    deadline: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobResult:
+    """The job has ended. Comes once.
+
+    Attributes:
+      worker: identity of the worker.
+      job: digest of the job.
+      outcome: how it ended.
+      reason: of the verdict, if there is one; else the name of the outcome.
+    """
+
+    worker: bytes
+    job: bytes
+    outcome: Outcome
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefuseEvent:
+    """An event was refused. This blames no worker: networks duplicate, delay and reorder messages.
+
+    Attributes:
+      worker: the worker of the job.
+      reason: other-job, other-epoch, other-worker, duplicate, second-receipt, too-late, not-asked,
+        other-beacon, or early-beacon.
+    """
+
+    worker: bytes
+    reason: str
+
+
+PartialEffect: TypeAlias = EnterLog | AwaitRound | AskOpening | JobResult | RefuseEvent
