@@ -351,11 +351,11 @@ def _alike(
     equation: Equation, claim: Claim | None, v: Var, cut: Cut, found: Mapping[Var, Cut]
 ) -> int:
     """How many inputs have the rows that a cut of an output asks of them; 0 if one has others."""
-    if claim is not None:
-        test = RowTest.of(claim, cut)
-        pairs = [] if test is None else list(test.operands())
+    test = None if claim is None else RowTest.of(claim, cut)
+    if test is not None:
+        pairs = list(test.operands())
     else:
-        made = step(equation, v, cut)
+        made = None if equation.bodies else step(equation, v, cut)
         pairs = [] if made is None else list(zip(equation.inputs, made.sources, strict=True))
     asked = [(a, c) for a, c in pairs if isinstance(a, Var) and a in found and c is not None]
     return len(asked) if all(found[a] == c for a, c in asked) else 0
