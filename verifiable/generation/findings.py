@@ -44,6 +44,10 @@ class TextReport:
         have picked another, and no more is known.
       near_candidates: positions, without those of near-ties, where the tolerance decides which
         token is the last of the `top_k` candidates.
+      listed: whether near-ties between tokens can be listed: the check followed the choice of the
+        tokens back to a product of logits. If not, `right` only says that the run leads there.
+      decision_ties: choices of tokens, padding included, that are within the slack of their own
+        test; what a device is free to choose at least.
       report: on the run; None if the completion was refused before.
     """
 
@@ -53,6 +57,8 @@ class TextReport:
     tokens: tuple[int, ...] = ()
     states: tuple[TokenState, ...] = ()
     near_candidates: int = 0
+    listed: bool = True
+    decision_ties: int = 0
     report: Report | None = field(default=None, repr=False)
 
     def __bool__(self) -> bool:
@@ -87,4 +93,9 @@ class TextReport:
             lines.append(f"{len(self.tokens)} tokens: " + ", ".join(counts))
         if self.near_candidates:
             lines.append(f"the last candidate is a near-tie at {self.near_candidates} more")
+        if not self.listed:
+            lines.append(
+                "near-ties are not listed for this model; at least so many choices are within "
+                f"slack: {self.decision_ties}"
+            )
         return "\n".join(lines)

@@ -127,7 +127,7 @@ class Generation:
         return self.family.program(*self.inputs(job, completion))
 
     def prove(
-        self, params: Any, job: GenerationJob, completion: Sequence[int], *, differences: int = 1
+        self, params: Any, job: GenerationJob, completion: Sequence[int], *, differences: int = 0
     ) -> Submission:
         """Run the model over a text that a device generated, and commit to the run.
 
@@ -136,7 +136,8 @@ class Generation:
           job: that was asked for.
           completion: the tokens that the device generated.
           differences: how many tokens may differ from those of the pass, which rounds differently
-            than a decoder: a verifier accepts such a token only if it is a near-tie.
+            than a decoder. A verifier accepts such a token only if it is a near-tie, and rejects
+            the text otherwise.
 
         Raises:
           ValueError: the completion is none of this job, or the model picks other tokens.
@@ -213,6 +214,8 @@ class Generation:
         for i in differing(own, tokens):
             states[i] = TokenState.WRONG
         edges: set[int] = set()
+        listed = any(_picks(c.equation.name) for c in program.compiled_check.near_ties.choices)
+        slack = sum(r.ties for r in report.results if _picks(r.name))
         for i, tie, whole in _ties(program, report, len(job.prompt), len(tokens)):
             if not whole or own[i] in (tie.chosen, tie.other):
                 # A run may put either token first if that takes one sigma: it passes for certain.
@@ -233,6 +236,8 @@ class Generation:
             tokens=tokens,
             states=tuple(states),
             near_candidates=sum(states[i] is TokenState.RIGHT for i in edges),
+            listed=listed,
+            decision_ties=slack,
             report=report,
         )
 
@@ -342,12 +347,16 @@ def _refused(fault: TextFault, tokens: tuple[int, ...] = ()) -> TextReport:
     )
 
 
+def _picks(name: str) -> bool:
+    """Whether an equation is the choice of the tokens."""
+    return SCOPE in name and "argmax" in name
+
+
 def _mistaken(report: Report, count: int) -> Iterator[int]:
     """Positions whose committed token fails its own test."""
     for result in report.results:
-        named = SCOPE in result.name and "argmax" in result.name
         failed = result.verdict is Verdict.REJECT and result.reason == "decision-mismatch"
-        if named and failed and result.row is not None and result.row < count:
+        if _picks(result.name) and failed and result.row is not None and result.row < count:
             yield result.row
 
 

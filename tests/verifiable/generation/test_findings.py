@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from verifiable.errors import Rejected, Undecided
@@ -25,6 +27,11 @@ def test_an_accepted_text_counts_its_near_ties():
         "3 tokens: 2 right, 1 near-tie",
         "the last candidate is a near-tie at 1 more",
     ]
+
+
+def test_a_text_without_listed_near_ties_says_so():
+    report = replace(ACCEPTED, listed=False, decision_ties=2)
+    assert str(report).splitlines()[-1].endswith("within slack: 2")
 
 
 @pytest.mark.parametrize("reason", [r for r in TEXT_REASONS if r != "ok"])

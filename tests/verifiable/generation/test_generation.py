@@ -22,6 +22,7 @@ from verifiable.generation import (
     TokenState,
     compile_generation,
     decode,
+    generate,
     transcript,
 )
 from verifiable.policy import Policy
@@ -85,6 +86,7 @@ def test_an_honest_text_is_accepted(name: str):
     assert set(report.states) <= {RIGHT, NEAR}
     assert report.states.count(RIGHT) >= 5
     assert report.near_ties == report.states.count(NEAR)
+    assert report.listed
     assert "8 tokens" in str(report)
 
 
@@ -147,7 +149,7 @@ def test_a_decoder_may_pick_the_other_token_of_a_near_tie():
     c = twins()
     prefix = (*c.text[: c.place], c.twin)
     text = decode(c.model, c.params, c.job, step=decoder.step, cache=decoder.cache, prefix=prefix)
-    submission = c.model.prove(c.params, c.job, text)
+    submission = c.model.prove(c.params, c.job, text, differences=1)
     assert submission.y[c.place] == c.text[c.place] != text[c.place]
     report = verified(c, text, submission)
     assert report.verdict is Verdict.ACCEPT
@@ -162,10 +164,29 @@ def test_no_device_may_pick_a_token_that_is_close_but_no_tie():
     key = c.model.setup(close, challenge.secret(bytes(32)))
     prefix = (*c.text[: c.place], c.twin)
     text = decode(c.model, close, c.job, step=decoder.step, cache=decoder.cache, prefix=prefix)
-    submission = c.model.prove(close, c.job, text)
+    submission = c.model.prove(close, c.job, text, differences=1)
     report = c.model.verify(key, c.job, text, submission, commitment=submission.commitment)
     assert report.reason == "token-mismatch"
     assert report.states[c.place] is WRONG
+
+
+def test_a_report_says_where_near_ties_are_not_listed():
+    """A product inside of a loop is not followed through the arithmetic of a sampler."""
+
+    def by_position(params: Any, ids: Any, positions: Any) -> Any:
+        h = decoder.norm(params["table"][ids])[positions]
+        return jax.lax.map(lambda row: (row[None] @ params["head"])[0], h)
+
+    program = transcript(by_position, Sampler(temperature=1.0), vocabulary=V)
+    model = compile_generation(
+        program, PARAMS, lengths=[(2, 3)], policy=Policy(draws=1), self_test=False
+    )
+    job = model.job([5], limit=3, seed=SEED)
+    text, submission = generate(model, PARAMS, job)
+    key = model.setup(PARAMS, challenge.secret(bytes(32)))
+    report = model.verify(key, job, text, submission, commitment=submission.commitment)
+    assert report.require().listed is False
+    assert "not listed" in str(report)
 
 
 # ------------------------------------------------------------------------------------ cheats
@@ -327,7 +348,7 @@ def test_cheats_are_rejected(cheat: Callable[..., Any]):
 def test_prove_refuses_a_text_of_other_tokens():
     c = made("sampled")
     with pytest.raises(ValueError, match=r"first \d+ instead of \d+ at 4"):
-        c.model.prove(PARAMS, c.job, changed(c.text, 4), differences=0)
+        c.model.prove(PARAMS, c.job, changed(c.text, 4))
     with pytest.raises(ValueError, match="text-unfinished"):
         c.model.prove(PARAMS, c.job, c.text[:3])
 
