@@ -278,6 +278,7 @@ class Program(Auditable):
             flips=self.flip_limits,
             most=self.most_flips,
             y=mine,
+            theirs=arguments.outputs,
             corridor=corridor,
         )
         return self.compiled_check.near_ties.noted(report, arguments)

@@ -140,8 +140,12 @@ def test_a_report_prints_as_a_table():
     ]
     assert "checked by claim 90.0% of the arithmetic, replayed 10.0%" in lines
     assert "discontinuities: layer/round, top_k" in lines
-    assert f"{BOUND.kappa():.3g} sigma" in lines[-1]
-    assert "16 draws, 1000 rows" in lines[-1]
+    assert f"{BOUND.kappa():.3g} sigma" in lines[-2]
+    assert "16 draws, 1000 rows" in lines[-2]
+    assert "claim-mismatch: a claim is not the product of its operands" in lines
+    assert lines[-1].startswith("what to do: pay nothing")
+    assert "what to do" not in str(report(verdict=Verdict.ACCEPT, reason="ok"))
+    assert "reschedule" in str(report(verdict=Verdict.INDETERMINATE, reason="ill-conditioned"))
 
 
 def test_a_report_of_what_could_not_be_read_prints_too():
@@ -151,7 +155,7 @@ def test_a_report_of_what_could_not_be_read_prints_too():
     )  # fmt: skip
     lines = str(short).splitlines()
     assert lines[:2] == ["reject: claim-missing", "the program has 3 claims, got 2"]
-    assert lines[2:] == ["nothing was checked"]
+    assert lines[2:4] == [f"claim-missing: {REASONS['claim-missing']}", "nothing was checked"]
     assert "nothing was checked</p>" in short.to_html()
 
 

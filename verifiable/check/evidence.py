@@ -24,6 +24,7 @@ convicted.
 from __future__ import annotations
 
 import functools
+import logging
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -49,6 +50,8 @@ from verifiable.jaxpr.perturb import in_float64
 from verifiable.report import Report, Verdict
 from verifiable.submission import Submission
 from verifiable.trace import Commitment, Opening
+
+_LOG = logging.getLogger(__name__)
 
 KAPPA: Final = 4.0
 DRAWS: Final = 64
@@ -176,15 +179,17 @@ def _require_program(program: object) -> None:
 class Judgement:
     """What a judge found; equal for equal evidence, whatever names the judge's functions have.
 
+    The message has these names: it is for readers, and is not compared.
+
     Attributes:
       guilty: whether the device is shown to be wrong.
       excess: distance of the row over its limit and spread; infinite where it must be equal.
-      message: the finding in words, with the place as the evidence names it.
+      message: the finding in words, with the judge's own name of the claim or output.
     """
 
     guilty: bool
     excess: float
-    message: str
+    message: str = field(compare=False)
 
     def __bool__(self) -> bool:
         """A judgement has no truth value: compare `guilty`."""
@@ -274,8 +279,9 @@ class _Trial:
         program, e = self.accused.program, self.evidence
         given = self.opened()
         trip = "" if e.output else f", trip {e.trip}"
-        place = f"{'output' if e.output else 'claim'} {e.index}{trip}, row {e.row}"
         accused = program.judged(self.inputs)[e.output][e.index]
+        place = f"{'' if e.output else 'claim '}{accused.name}{trip}, row {e.row}"
+        _LOG.info("evidence against %s: its parts compile at first use", place)
         if accused.discontinuities or accused.loops:
             return Judgement(
                 guilty=False,
@@ -302,10 +308,11 @@ class _Trial:
                 if not distances(after, after.expected).any():
                     found = found._replace(wrong=False, excess=1.0)
         verb = "shown to be wrong" if found.wrong else "not shown to be wrong"
+        size = f"{found.excess:.3g} times what rounding explains"
+        if math.isinf(found.excess):
+            size = "where nothing explains a difference"
         return Judgement(
-            guilty=found.wrong,
-            excess=found.excess,
-            message=f"{place}: {verb}, at {found.excess:.3g} of what rounding does",
+            guilty=found.wrong, excess=found.excess, message=f"{place}: {verb}, {size}"
         )
 
     def opened(self) -> dict[int, np.ndarray[Any, Any]]:

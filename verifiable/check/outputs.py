@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 from verifiable.check.cancellation import Cancellation
 from verifiable.check.tiling.evaluate import over_rows
@@ -106,6 +108,28 @@ def compare(
         finite=jnp.all(finite | ~own),
         own_finite=jnp.all(own),
     )
+
+
+def differing(theirs: Array, mine: Array) -> str:
+    """Which element of an output is farthest from the replayed one, in words; none of random keys.
+
+    Args:
+      theirs: what the device returned.
+      mine: what the claims lead to, of the same shape and dtype.
+    """
+    if jnp.issubdtype(theirs.dtype, jax.dtypes.extended) or not theirs.size:
+        return ""
+    a, b = np.asarray(theirs), np.asarray(mine)
+    far: Any = a != b
+    if is_float(a.dtype):
+        a, b = (x.astype(np.complex128 if x.dtype.kind == "c" else np.float64) for x in (a, b))
+        with np.errstate(all="ignore"):
+            size = np.abs(a - b)
+        same = (a == b) | (np.isnan(a) & np.isnan(b))
+        far = np.where(same, 0.0, np.where(np.isnan(size), np.inf, size))
+    place = tuple(int(i) for i in np.unravel_index(int(np.argmax(far)), a.shape))
+    element = f"element {list(place)}" if place else "it"
+    return f"{element} is {a[place]}, replayed {b[place]}"
 
 
 def _compare_rows(

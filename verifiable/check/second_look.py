@@ -37,6 +37,7 @@ test passes.
 from __future__ import annotations
 
 import functools
+import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -68,6 +69,8 @@ from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array
 from verifiable.jaxpr.perturb import in_float64
 from verifiable.jaxpr.ranges import Watched
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -106,6 +109,8 @@ class SecondLook(Replays):
           last: iteration, over the scans around the claim, after which nothing is looked at.
         """
         output, index = target.output, target.index
+        tested = self.program.outputs if output else self.program.claims
+        _LOG.info("second look at %s: its parts compile at first use", tested[index].name)
         with jax.enable_x64(True):
             draw, wide, own, distance = self._centres(target, arguments)
             distance[self._rows_until(target, last, len(distance)) :] = 0
@@ -244,6 +249,7 @@ class SecondLook(Replays):
           Numpy arrays, one entry for each trip of the scans around it; zero where it is untaken.
         """
         if index not in self._retests:
+            _LOG.info("second test of %s: compiles at first use", self.program.claims[index].name)
             self._retests[index] = self.measurement(index, operands.retest)
         return Statistic(*(np.asarray(x) for x in self._retests[index](arguments)))
 

@@ -22,16 +22,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from verifiable.check.again import last_shown, look_again, until
-from verifiable.check.outputs import Output, OutputStatistic
+from verifiable.check.outputs import Output, OutputStatistic, differing
 from verifiable.check.receive import Problem
 from verifiable.check.replay import Findings
 from verifiable.check.spread import Again
 from verifiable.claims.claim import Claim
 from verifiable.claims.statistic import Statistic, conditions, retested
-from verifiable.report import Bound, ClaimResult, Corridor, Coverage, Report, Verdict
+from verifiable.report import REASONS, Bound, ClaimResult, Corridor, Coverage, Report, Verdict
 
 _RETESTED = frozenset({"claim-nonfinite", "nonfinite-operand"})
 
@@ -44,12 +45,14 @@ class WorstTrip(NamedTuple):
       worst: the statistic as a fraction of its limit.
       row: the row that it belongs to.
       trip: counted over all scans around the claim.
+      retested: whether it is of a second test, as the first had no answer.
     """
 
     reason: str
     worst: float
     row: int | None
     trip: int
+    retested: bool = False
 
 
 def refuse(problem: Problem) -> Report:
@@ -78,6 +81,7 @@ def judge(
     flips: Mapping[int, int],
     most: int = 2**31,
     y: Any = None,
+    theirs: Sequence[Any] = (),
     corridor: Corridor | None = None,
 ) -> Report:
     """The report on a run: the verdict on each claim and output, and on the whole.
@@ -92,6 +96,7 @@ def judge(
       flips: how many decisions may differ from the verifier's own, by index of the claim.
       most: how many of all claims together.
       y: the replayed output.
+      theirs: leaves of the device's, to say where a rejected one differs; may be left out.
       corridor: what the tolerance leaves to a cheat; the report has it with the margin of y.
     """
     stopped = frozenset(name for name, flag in findings.stopped.items() if np.any(flag))
@@ -114,12 +119,14 @@ def judge(
     places = [(c.group, r.trip, c.index) for c, r in zip(claims, results, strict=False)]
     places += [(len(claims), 0, i) for i in range(len(outputs))]
     look_again(results, places, claims, outputs, until(again, findings), cut, most)
+    _unjudged(results, places, [i for i, m in enumerate(measured) if m.retested])
     verdict, reason, where = _overall(results, places, stopped)
     if corridor is not None:
         corridor = replace(corridor, margin=float(corridor.answer(y)))
     return Report(
         verdict=verdict,
         reason=reason,
+        message=_differing(reason, where, outputs, theirs, y),
         claim=where,
         worst=max((r.worst for r in results), default=0.0),
         results=tuple(results),
@@ -128,6 +135,30 @@ def judge(
         y=y,
         corridor=corridor,
     )
+
+
+def _differing(
+    reason: str, where: str | None, outputs: Sequence[Output], theirs: Sequence[Any], y: Any
+) -> str:
+    """Which element of a wrong output is farthest from the replayed one."""
+    if reason != "output-mismatch" or not theirs:
+        return ""
+    pairs = zip(outputs, theirs, jax.tree.leaves(y), strict=True)
+    found = next((differing(a, b) for output, a, b in pairs if output.name == where), "")
+    return f"{REASONS[reason]}: {found}" if found else ""
+
+
+def _unjudged(
+    results: list[ClaimResult], places: Sequence[tuple[int, int, int]], retested: Sequence[int]
+) -> None:
+    """Leave undecided what passed without a number in any row, after a claim that is rejected."""
+    rejected = [p for p, r in zip(places, results, strict=True) if r.verdict is Verdict.REJECT]
+    for i in retested:
+        result = results[i]
+        passed = result.verdict is Verdict.ACCEPT and not result.worst
+        if rejected and passed and places[i] > min(rejected):
+            verdict, reason = Verdict.INDETERMINATE, "nonfinite-operand"
+            results[i] = replace(result, verdict=verdict, reason=reason)
 
 
 def _cut(
@@ -184,7 +215,7 @@ def _result(
     discontinuities: frozenset[str],
     stopped: frozenset[str],
 ) -> ClaimResult:
-    reason, worst, row, trip = measured
+    reason, worst, row, trip, *_ = measured
     if reason == "ok":
         verdict = Verdict.ACCEPT
     elif reason in ("nonfinite-operand", "nonfinite-output", "undefined-operand"):
@@ -214,7 +245,7 @@ def _judge_claim(findings: Findings, claim: Claim, retest: Callable[[int], Stati
     measured = _worst_trip(found, taken, claim.form.mismatch)
     if measured.reason in _RETESTED:
         found = retested(found, retest(claim.index), taken)
-        measured = _worst_trip(found, taken, claim.form.mismatch)
+        measured = _worst_trip(found, taken, claim.form.mismatch)._replace(retested=True)
     return measured
 
 
@@ -223,7 +254,7 @@ def _worst_trip(found: Statistic, taken: Any, mismatch: str) -> WorstTrip:
         return WorstTrip("ok", float(found.worst), int(found.row), 0)
     statistic = Statistic(*(x.reshape(-1) for x in found))
     checks = conditions(statistic, mismatch)
-    reason, worst, row, trip = _first_failure(checks, statistic.worst, statistic.row)
+    reason, worst, row, trip, *_ = _first_failure(checks, statistic.worst, statistic.row)
     if reason == mismatch and not taken[trip]:
         reason = "claim-untaken"
     return WorstTrip(reason, worst, row, trip)

@@ -12,6 +12,11 @@ from verifiable.report.freedom import Bound, Corridor, NearTie
 from verifiable.report.reasons import OPEN, REASONS, Verdict, require
 from verifiable.report.text import finite, table
 
+_NEXT = {
+    Verdict.REJECT: "what to do: pay nothing, repeat the job; evidence_of makes evidence of it",
+    Verdict.INDETERMINATE: "what to do: nothing was shown, so reschedule the job and blame nobody",
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
@@ -253,6 +258,10 @@ class Report:
         lines = [head, self.message] if self.message else [head]
         if self.results:
             lines.append(table(rows))
+            lines.append("worst: the largest deviation over its limit; above 1 it fails the test")
+        codes = dict.fromkeys([self.reason, *(c.reason for c in self.results)])
+        meant = {c: REASONS[c] for c in codes if c != "ok" and c in REASONS}
+        lines += [f"{c}: {text}" for c, text in meant.items() if text not in self.message]
         if self._left:
             lines.append(self._left)
         lines.append(self._checked)
@@ -271,4 +280,5 @@ class Report:
         if (c := self.corridor) is not None:
             state = "within-corridor" if c.within else "outside of the corridor"
             lines.append(f"{state}: margin {c.margin:.3g}, reach {c.reach:.3g}")
+        lines += [_NEXT[self.verdict]] if self.verdict in _NEXT else []
         return "\n".join(lines)

@@ -61,5 +61,5 @@ def test_any_object_is_rejected_soon(name: str, place: str):
         assert report.verdict is vf.Verdict.REJECT
         assert report.reason.startswith(("trace-", "claim-", "output-"))
         assert len(report.message) < 400
-        assert str(report).splitlines()[-1] == "nothing was checked"
+        assert str(report).splitlines()[-2] == "nothing was checked"
     assert time.perf_counter() - start < 20
