@@ -32,6 +32,7 @@ from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Atom, Block, Env, Equation, Var
 
 Indices = tuple[int, ...]  # rows of a layer, ascending
+Pieces = Mapping[tuple[Var, Cut], Array]
 
 
 def reduced(block: Block, needs: operands.Needs) -> Block:
@@ -64,7 +65,8 @@ class RowTest:
     def of(claim: Claim, cut: Cut) -> RowTest | None:
         """The test of a claim whose output has rows; None if it is tested whole."""
         found = some(claim.form, claim.output.shape, cut.axis, cut.unit)
-        return None if found is None else RowTest(claim, cut, cut.along(found.near))
+        test = None if found is None else RowTest(claim, cut, cut.along(found.near))
+        return None if test is None or (claim.replays_itself and test.itself is None) else test
 
     def of_rows(self, count: int) -> Some:
         """The smaller claim of a number of rows."""
@@ -73,11 +75,24 @@ class RowTest:
             raise AssertionError("a claim has rows of any number or none")
         return found
 
+    @property
+    def itself(self) -> Step | None:
+        """The step that replays the claim's own equation, if its test compares with that."""
+        claim = self.claim
+        return step(claim.equation, claim.output, self.cut) if claim.replays_itself else None
+
     def operands(self) -> Iterator[tuple[Atom, Cut | None]]:
         """The operands, and where they are cut; None for one that is the same in all rows."""
         length, axis = self.claim.output.shape[self.cut.axis], self.near.axis
         for atom in self.claim.operands:
             yield atom, self.near if atom.shape[axis : axis + 1] == (length,) else None
+
+    def reads(self) -> Iterator[tuple[Atom, Cut | None]]:
+        """What the operands are read or replayed from, and where that is cut."""
+        made, output = self.itself, self.claim.output
+        yield from (pair for pair in self.operands() if pair[0] is not output)
+        if made is not None:
+            yield from zip(made.equation.inputs, made.sources, strict=True)
 
     @property
     def count(self) -> int:
@@ -147,7 +162,7 @@ def pull(
         claim = analysis.by_equation.get(equation)
         test = None if claim is None else by_claim.get(claim.index)
         if claim is not None and test is not None:
-            need(test.operands())
+            need(test.reads())
             if claim.far is not None and not claim.form.projected:
                 need([(claim.far, None)])
             claims[claim.index] = claims.get(claim.index, frozenset()) | {test.cut}
@@ -287,19 +302,19 @@ class RowPlan:
             for cut in pulled.claims.get(claim.index, ()):
                 if _reads(claim, cut) and (claim.output, cut) not in pieces:
                     pieces[claim.output, cut] = _take(claimed[claim.index], cut, rows)
-        for equation, output, cut, sources in pulled.steps:
-            values = [
-                interpret.read(env, a) if c is None or not isinstance(a, Var) else pieces[a, c]
-                for a, c in zip(equation.inputs, sources, strict=True)
-            ]
-            pieces[equation.outputs[output], cut] = _evaluated(equation, output, cut, rows, values)
+        for made in pulled.steps:
+            v = made.equation.outputs[made.output]
+            pieces[v, made.cut] = _evaluated(made, env, pieces, rows)
         for test in self.tests:
             claim, part = test.claim, test.of_rows(len(rows)).form
             given = context.yardstick(claim, env)
             if context.strategy.cheap_first and not again:
                 given = part.cheapened(given)
+            own = test.itself
             values = [
-                pieces[a, cut] if isinstance(a, Var) and cut is not None else interpret.read(env, a)
+                _evaluated(own, env, pieces, rows)
+                if own is not None and a is claim.output
+                else _read(a, cut, env, pieces)
                 for a, cut in test.operands()
             ]
             measure = part.retest if again else part.test
@@ -313,9 +328,16 @@ def _take(value: Array, cut: Cut, rows: Array) -> Array:
     return jnp.take(value, places(cut, rows), axis=cut.axis, mode="clip")
 
 
-def _evaluated(
-    equation: Equation, output: int, cut: Cut, rows: Array, values: Sequence[Array]
-) -> Array:
+def _read(atom: Atom, cut: Cut | None, env: Env, pieces: Pieces) -> Array:
+    if isinstance(atom, Var) and cut is not None:
+        return pieces[atom, cut]
+    return interpret.read(env, atom)
+
+
+def _evaluated(made: Step, env: Env, pieces: Pieces, rows: Array) -> Array:
+    """The piece that a step computes."""
+    equation, output, cut, sources = made
+    values = [_read(a, c, env, pieces) for a, c in zip(equation.inputs, sources, strict=True)]
     if equation.kind == "iota" and equation.params["dimension"] == cut.axis:
         return _take(interpret.apply(equation, values)[0], cut, rows)
     return evaluate.evaluate(equation, output, cut, 0, len(rows), values)
@@ -353,7 +375,7 @@ def _alike(
     """How many inputs have the rows that a cut of an output asks of them; 0 if one has others."""
     test = None if claim is None else RowTest.of(claim, cut)
     if test is not None:
-        pairs = list(test.operands())
+        pairs = list(test.reads())
     else:
         made = None if equation.bodies else step(equation, v, cut)
         pairs = [] if made is None else list(zip(equation.inputs, made.sources, strict=True))

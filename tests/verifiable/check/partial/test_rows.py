@@ -307,3 +307,35 @@ def test_examples_are_rows_of_which_nothing_is_opened_whole():
         key, batch, plan=plan, commitment=committed.commitment, opening=committed.open(plan)
     )
     assert report.verdict is Verdict.ACCEPT, report
+
+
+def test_roundings_of_narrow_types_are_tested_in_rows():
+    """What they are compared with is the equation itself, replayed in these rows."""
+
+    def narrow(p: Any, x: Any) -> Any:
+        def body(c: Any, w: Any) -> tuple[Any, None]:
+            h = scaled(c).astype(jnp.bfloat16) @ w["up"].astype(jnp.bfloat16)
+            return c + (jax.nn.silu(h) @ w["down"].astype(jnp.bfloat16)).astype(jnp.float32), None
+
+        return lax.scan(body, x, p)[0][-1:]
+
+    program = vf.compile(narrow, P, X, policy=POLICY, cuts=True, row_block=1, self_test=False)
+    [scan] = Layers.of(program).scans
+    assert scan.rows is not None
+    assert not scan.rows.beside
+    [silu] = [t for t in scan.rows.tests if t.claim.replays_itself]
+    submission = jax.device_get(program.prove(P, X))
+    key = program.setup(P, challenge.secret(bytes(32)))
+    plan = program.audit_plan(seed(0), layers=1, rows=2)
+    layer, row = plan.layers[0], plan.rows[0][1]
+    for wrong in (None, row, next(r for r in range(ROWS) if r not in plan.rows[0])):
+        values = [np.array(v) for v in submission.trace.values]
+        if wrong is not None:
+            values[silu.claim.index][layer, wrong, 3] += 2
+        committed = program.commit(submission.y, trace.Trace(values=tuple(values)))
+        given = {"commitment": committed.commitment, "opening": committed.open(plan)}
+        report = program.audit(key, X, plan=plan, **given)
+        assert report.verdict is (REJECT if wrong == row else ACCEPT), report
+        if wrong == row:
+            failed = {(r.name, r.trip) for r in report.results if r.verdict is REJECT}
+            assert (silu.claim.name, layer) in failed
