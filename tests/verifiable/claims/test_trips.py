@@ -358,6 +358,24 @@ def test_a_condition_that_is_nan_shelters_nothing(trips: int, verdict: Any):
     assert report.verdict is verdict, report
 
 
+def test_a_loop_in_a_narrow_type_makes_as_many_trips_as_it_should():
+    """Its sums grow with every trip; a slack of half of what is compared allows any number."""
+
+    def settle(w: Any, x: Any) -> Any:
+        x, narrow = x.astype(jnp.bfloat16), w[1].astype(jnp.bfloat16)
+
+        def step(state: Any) -> Any:
+            z = jnp.tanh(state[0] @ narrow + x)
+            return z, jnp.max(jnp.abs(z - state[0])).astype(jnp.float32)
+
+        start = jnp.zeros_like(x), jnp.float32(1)
+        return lax.while_loop(lambda s: s[1] > 0.01, step, start)[0].astype(jnp.float32) @ w[2]
+
+    case = made(settle, X)
+    assert checked(case, case.y, case.values).verdict is ACCEPT
+    assert checked(case, *sent(case, 0)).reason == "decision-mismatch"
+
+
 def test_a_solver_shelters_nothing():
     """Conjugate gradients: JAX holds the loop as a function among the parameters of a primitive."""
 
