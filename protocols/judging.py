@@ -100,7 +100,7 @@ class Judged:
     judgement: Judgement
 
 
-def judge(data: bytes, job: JudgedJob) -> Judged:
+def judge(data: bytes | bytearray | memoryview, job: JudgedJob) -> Judged:
     """Judge encoded evidence without key, challenge, or anything of its accuser.
 
     Raises:

@@ -28,7 +28,7 @@ from jaxtyping import Float64, UInt64
 
 from verifiable import merkle
 from verifiable.encoding import encode, tagged_hash
-from verifiable.errors import require_type
+from verifiable.errors import received_bytes, require_type
 from verifiable.field import F61
 
 _DRAWS = "verifiable v1 draws"
@@ -141,15 +141,17 @@ class Challenge:
         return bytes([self.public]) + self._seed
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> Self:
+    def from_bytes(cls, data: bytes | bytearray | memoryview) -> Self:
         """Read what `to_bytes` wrote.
 
         Raises:
           ValueError: not 33 bytes that start with 0 or 1.
+          TypeError: `data` is of another type.
         """
+        data = received_bytes(data)
         if len(data) != 33 or data[0] > 1:
             raise ValueError("a challenge must have 33 bytes, of which the first is 0 or 1")
-        return cls(public=bool(data[0]), _seed=bytes(data[1:]))
+        return cls(public=bool(data[0]), _seed=data[1:])
 
     def __reduce__(self):
         """Refuse to be copied or pickled by accident."""

@@ -9,6 +9,10 @@ value; -0.0 differs from 0.0, and 1.0 from 1; NaN and infinities have no encodin
 `data` only if `encode(decode(data)) == data`, and bounds items as well as bytes, since a value of
 one byte costs as much to decode as one of a hundred.
 
+**Received data** may be `bytes`, `bytearray` or `memoryview`, for every decoder of the library, and
+is copied unless nothing can change it (`errors.received_bytes`). Any other type is the caller's
+mistake, a `TypeError`, before anything is read.
+
 **Tensors** are their elements in C order, each little-endian, without padding, shape or dtype; the
 program fixes shape and dtype. A boolean is one byte, 0 or 1.
 
@@ -30,7 +34,7 @@ from blake3 import blake3
 from jaxtyping import Shaped
 from numpy.typing import DTypeLike
 
-from verifiable.errors import MalformedEncoding
+from verifiable.errors import MalformedEncoding, received_bytes
 
 MAX_DEPTH: Final = 16
 """How deep arrays and maps may nest."""
@@ -108,8 +112,9 @@ def decode(
     Raises:
       MalformedEncoding: `data` is longer than `max_size`, has more than `max_items` items, or is
         not the one encoding of a value.
+      TypeError: `data` is of another type.
     """
-    data = bytes(memoryview(data).cast("B")[: max_size + 1])
+    data = received_bytes(data, most=max_size)
     if len(data) > max_size:
         raise MalformedEncoding(f"message has more than the {max_size} bytes allowed")
     element_offsets(data, max_items=max_items)
@@ -133,7 +138,9 @@ def decode(
     return value
 
 
-def element_offsets(data: bytes, *, max_items: int = MAX_ITEMS) -> list[int]:
+def element_offsets(
+    data: bytes | bytearray | memoryview, *, max_items: int = MAX_ITEMS
+) -> list[int]:
     """Where each element of the outermost array begins; of a map, each key and each value.
 
     Walks the heads and decodes nothing, so it takes less than a microsecond an item. What it
@@ -149,7 +156,9 @@ def element_offsets(data: bytes, *, max_items: int = MAX_ITEMS) -> list[int]:
     Raises:
       MalformedEncoding: more than `max_items` items, bytes missing at the end, an indefinite
         length, a tag, or arrays and maps nested more than `MAX_DEPTH` deep.
+      TypeError: `data` is of another type.
     """
+    data = received_bytes(data)
     offsets: list[int] = []
     pending, items, at, end = [1], 0, 0, len(data)
     while pending:
@@ -247,7 +256,7 @@ def tensor_bytes(array: Shaped[Any, "*shape"]) -> memoryview:
 
 
 def tensor_from_bytes(
-    data: bytes | memoryview, shape: tuple[int, ...], dtype: DTypeLike
+    data: bytes | bytearray | memoryview, shape: tuple[int, ...], dtype: DTypeLike
 ) -> Shaped[np.ndarray, "*shape"]:
     """Array whose `tensor_bytes` are `data`: the inverse, for bytes received from a device.
 
@@ -257,12 +266,15 @@ def tensor_from_bytes(
       dtype: dtype that the program expects.
 
     Returns:
-      A read-only array over `data`, without a copy on a little-endian machine.
+      A read-only array over `data`, without a copy of bytes, or of a view of bytes, on a
+      little-endian machine.
 
     Raises:
       MalformedEncoding: the number of bytes is wrong, or a boolean is neither 0 nor 1.
-      TypeError: tensors of this dtype have no canonical bytes.
+      TypeError: tensors of this dtype have no canonical bytes, or `data` is of another type.
     """
+    if type(data) is not memoryview or type(data.obj) is not bytes:
+        data = received_bytes(data)
     dtype = require_tensor_dtype(dtype)
     if len(data) != math.prod(shape) * dtype.itemsize:
         raise MalformedEncoding(

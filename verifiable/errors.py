@@ -2,7 +2,8 @@
 
 A `VerificationError` is the prover's fault: data that a device sent, or failed to send, does not
 verify. It carries both sides as fields. A mistake of the caller is an ordinary `ValueError` or
-`TypeError`. Bytes received from a device raise a `VerificationError` and nothing else. If the
+`TypeError`. Bytes received from a device raise a `VerificationError` and nothing else. `Misnamed`
+is both, because nobody can tell whose mistake it is. If the
 compiler errs, `Miscompiled` blames neither. `SteerableChoice`, `CoarseTolerance` and
 `IndeterminateWarning` are warnings of `compile` to the program's author.
 
@@ -16,6 +17,7 @@ compiler errs, `Miscompiled` blames neither. `SteerableChoice`, `CoarseTolerance
     ├── MerkleError
     │   ├── MalformedProof     a proof of the wrong length, order or range
     │   └── RootMismatch       a well-formed proof that leads to another root
+    ├── Misnamed           about another program or other parameters; a `ValueError` too
     ├── CommitmentMismatch     a trace that differs from the one committed to
     └── VerdictError           raised by `Report.require`
         ├── Rejected           the answer was shown to be wrong
@@ -41,7 +43,7 @@ def require_exact_type(argument: str, value: Any, kind: type[T]) -> T:
       TypeError: the value is of another type, or of a subclass.
     """
     if type(value) is not kind:
-        raise TypeError(f"{argument} must be a {kind.__name__}, got {type(value).__name__}")
+        raise TypeError(f"{argument} must be {_named(kind)}, got {type(value).__name__}")
     return value
 
 
@@ -112,6 +114,24 @@ class RootMismatch(MerkleError):
         )
 
 
+class Misnamed(VerificationError, ValueError):
+    """What was received names another program or other parameters than the caller's own.
+
+    The sender may have changed the name, or the caller may judge with the wrong program, so it
+    shows no fault of either.
+
+    Attributes:
+      name: "program" or "parameters".
+      expected: id of the caller's own program, or root of its parameters, 32 bytes.
+      found: what was received in its place.
+    """
+
+    def __init__(self, message: str, *, name: str, expected: bytes, found: bytes):
+        """Keep both sides."""
+        self.name, self.expected, self.found = name, expected, found
+        super().__init__(message)
+
+
 class CommitmentMismatch(VerificationError):
     """A trace that differs from the one committed to.
 
@@ -163,6 +183,32 @@ def require_type(argument: str, value: object, kind: type | tuple[type, ...]) ->
     """
     if not isinstance(value, kind):
         kinds = kind if isinstance(kind, tuple) else (kind,)
-        names = " or ".join(k.__name__ for k in kinds)
-        article = "an" if names[0] in "AEIOUaeiou" else "a"
-        raise TypeError(f"{argument} must be {article} {names}, got {type(value).__name__}")
+        names = " or ".join(map(_named, kinds))
+        raise TypeError(f"{argument} must be {names}, got {type(value).__name__}")
+
+
+def received_bytes(data: bytes | bytearray | memoryview, *, most: int | None = None) -> bytes:
+    """What a decoder was given, as bytes that nothing can change any more.
+
+    Args:
+      data: what was received.
+      most: the most bytes that a message may have; of longer data, one byte more is returned.
+
+    Raises:
+      TypeError: `data` is of another type, or not contiguous.
+    """
+    if type(data) is bytes and (most is None or len(data) <= most):
+        return data
+    if not isinstance(data, bytes | bytearray | memoryview):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(
+            f"data must be bytes, a bytearray or a memoryview, got {type(data).__name__}"
+        )
+    return bytes(memoryview(data).cast("B")[: None if most is None else most + 1])
+
+
+def _named(kind: type) -> str:
+    """A type with its article."""
+    name = kind.__name__
+    if kind is bytes:
+        return name
+    return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"

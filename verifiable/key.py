@@ -27,6 +27,7 @@ from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save
 
 from verifiable._version import __version__
+from verifiable.errors import received_bytes
 
 Stored: TypeAlias = Shaped[Any, "..."]
 """Array of numpy or JAX, of any shape and of a type that safetensors has a name for."""
@@ -198,12 +199,14 @@ class VerifierKey:
         return save(arrays, metadata)
 
     @staticmethod
-    def from_bytes(data: bytes) -> VerifierKey:
+    def from_bytes(data: bytes | bytearray | memoryview) -> VerifierKey:
         """Read what `to_bytes` wrote.
 
         Raises:
           ValueError: not a verifier key of this format.
+          TypeError: `data` is of another type.
         """
+        data = received_bytes(data)
         try:
             tensors = deserialize(data)
         except SafetensorError as error:

@@ -103,15 +103,21 @@ class Measured:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """Tolerances that were measured, for one program. Made by `Program.calibrate`.
+    """Tolerances that were measured on one program. Made by `Program.calibrate`.
+
+    `compile` and `with_policy` refuse them for any other program: another function can have claims
+    of the same names. Who wants them to hold for more programs, such as one function at other
+    lengths, lists their ids too: `dataclasses.replace(calibration, programs=(...))`.
 
     Attributes:
+      programs: 32-byte ids of the programs that the tolerances hold for.
       samples: inputs that were run.
       executors: trusted executors that ran each of them.
       factor: by how much a tolerance exceeds the largest deviation seen.
       measured: by claim and output.
     """
 
+    programs: tuple[bytes, ...]
     samples: int
     executors: int
     factor: float
@@ -119,6 +125,9 @@ class Calibration:
 
     def __post_init__(self) -> None:
         """Refuse a calibration without measurements, or one that would let everything pass."""
+        ids = self.programs
+        if type(ids) is not tuple or {type(x) is bytes and len(x) == 32 for x in ids} != {True}:
+            raise ValueError(f"a calibration needs a tuple of program ids of 32 bytes, got {ids!r}")
         if self.samples < 1 or self.executors < 1 or not self.measured:
             raise ValueError("a calibration needs at least one sample, executor and claim")
         if not (math.isfinite(self.factor) and self.factor >= 1):
@@ -159,8 +168,8 @@ class Policy:
         units of its eps (`check.flips`).
       losses: by kind of operation, how many unit roundoffs a device may lose (`jaxpr.perturb`);
         larger for classes of devices with coarser libraries.
-      calibration: tolerances of the claims and outputs of one program, which come before `eps` and
-        `output_eps`; None by default.
+      calibration: tolerances of the claims and outputs of the programs that it names, which come
+        before `eps` and `output_eps`; None by default.
     """
 
     draws: int = 16
@@ -221,7 +230,8 @@ class Policy:
                 [m.name, m.median.hex(), m.worst.hex(), m.eps.hex(), m.flips.hex()]
                 for m in c.measured
             ]
-            numbers.append([c.samples, c.executors, float(c.factor).hex(), measured])
+            ids = sorted(set(c.programs))
+            numbers.append([ids, c.samples, c.executors, float(c.factor).hex(), measured])
         return tagged_hash("policy", encode(numbers))
 
     @property

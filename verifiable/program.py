@@ -37,7 +37,7 @@ from verifiable.check.partial.audit import Auditable, require_block
 from verifiable.check.receive import Problem, ReceivedArrays, misnamed, receive, uncommitted
 from verifiable.check.replay import Findings
 from verifiable.check.schedule import Strategy
-from verifiable.check.settings import neutral, require_threads
+from verifiable.check.settings import on_host, require_threads
 from verifiable.check.setup import make_key
 from verifiable.check.trees import RootMemory, abstract, parameter_root
 from verifiable.check.verdict import judge, refuse
@@ -90,7 +90,7 @@ class Program(Auditable):
         other.require_policy()
         return warned(other)
 
-    @neutral()
+    @on_host
     def prove(self, params: Any, *inputs: Any) -> Submission:
         """Run the function on a device, and commit to its answer and trace.
 
@@ -157,7 +157,7 @@ class Program(Auditable):
         """
         return make_key([self], params, challenge, name=self.id)
 
-    @neutral()
+    @on_host
     def verify(
         self,
         key: VerifierKey,
@@ -198,7 +198,7 @@ class Program(Auditable):
             return refuse(problem)
         return self._judge(key, tuple(inputs), received, corridor)
 
-    @neutral()
+    @on_host
     def check(
         self,
         key: VerifierKey,

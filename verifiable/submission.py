@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
 from verifiable import trace as traces
-from verifiable.errors import MalformedEncoding, require_type
+from verifiable.errors import MalformedEncoding, received_bytes, require_type
 from verifiable.trace import Commitment, Layout
 
 MAGIC: Final = b"verifiable submission 1".ljust(32, b"\0")
@@ -71,7 +71,7 @@ class Submission:
         return b"".join([*header, traces.encode(self.y, self.trace)])
 
     @classmethod
-    def decode(cls, data: bytes, layout: Layout) -> Self:
+    def decode(cls, data: bytes | bytearray | memoryview, layout: Layout) -> Self:
         """Read the bytes that a device sent.
 
         Args:
@@ -80,9 +80,9 @@ class Submission:
 
         Raises:
           MalformedEncoding: another length or header, or a boolean that is neither 0 nor 1.
-          TypeError: `data` is not bytes, or `layout` is not a Layout.
+          TypeError: `data` or `layout` is of another type.
         """
-        require_type("data", data, bytes)
+        data = received_bytes(data)
         require_type("layout", layout, Layout)
         if len(data) != encoded_size(layout):
             raise MalformedEncoding(

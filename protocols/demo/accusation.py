@@ -27,7 +27,7 @@ from protocols.judging import MOST_BYTES, Judged, JudgedJob
 from verifiable import encoding
 from verifiable.check import evidence
 from verifiable.check.evidence import Evidence, evidence_of, verify_evidence
-from verifiable.errors import MalformedEncoding
+from verifiable.errors import MalformedEncoding, received_bytes
 from verifiable.report import Report
 from verifiable.submission import Submission
 
@@ -102,12 +102,13 @@ class Accusation:
         return data
 
     @classmethod
-    def decode(cls, data: bytes) -> Self:
+    def decode(cls, data: bytes | bytearray | memoryview) -> Self:
         """Read a file that an accuser sent.
 
         Raises:
           MalformedEncoding: not the encoding of an accusation, or one of another version.
         """
+        data = received_bytes(data, most=MOST_BYTES)
         if len(data) > MOST_BYTES:
             raise MalformedEncoding(f"an accusation has at most {MOST_BYTES} bytes")
         magic, start = data[:32], len(MAGIC) + 4

@@ -113,7 +113,13 @@ class Codec:
         """The one encoding of a value."""
         return encoding.encode(self.wire(value))
 
-    def decode(self, data: bytes, given: Mapping[type, Any] | None = None, *, max_size: int) -> Any:
+    def decode(
+        self,
+        data: bytes | bytearray | memoryview,
+        given: Mapping[type, Any] | None = None,
+        *,
+        max_size: int,
+    ) -> Any:
         """The value of an encoding.
 
         Raises:

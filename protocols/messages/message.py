@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Final, Self
 
 from verifiable import encoding
 from verifiable.encoding import tagged_hash
-from verifiable.errors import MalformedEncoding
+from verifiable.errors import MalformedEncoding, received_bytes
 
 VERSION: Final = 1
 """Version of every message. A message of another version is malformed."""
@@ -90,10 +90,12 @@ class Message:
         Raises:
           MalformedEncoding: too long, not canonical, of another kind or version, or with a field
             that has a wrong type, size or range.
+          TypeError: `data` is of another type, or this class is the base of several kinds.
         """
+        start = prefix(cls)
         limit = cls.MAX_SIZE if max_size is None else min(max_size, cls.MAX_SIZE)
-        data = bytes(memoryview(data).cast("B")[: limit + 1])
-        if len(data) <= limit and not data.startswith(prefix(cls)):
+        data = received_bytes(data, most=limit)
+        if len(data) <= limit and not data.startswith(start):
             raise MalformedEncoding(
                 f"expected a {cls.KIND} of version {VERSION} with {len(cls.CHECKS)} fields"
             )
@@ -151,7 +153,16 @@ class Message:
 
 @cache
 def prefix(kind: type[Message]) -> bytes:
-    """First bytes of every message of a kind: head of the array, kind and version."""
+    """First bytes of every message of a kind: head of the array, kind and version.
+
+    Raises:
+      TypeError: it is not one kind of message, but the base of several.
+    """
+    if not hasattr(kind, "KIND"):
+        raise TypeError(
+            f"{kind.__name__} is the base of several kinds of message: name the kind expected, "
+            "such as Assignment or Commit"
+        )
     head = bytes([0x80 | 2 + len(kind.CHECKS)])
     return head + encoding.encode(kind.KIND) + encoding.encode(VERSION)
 

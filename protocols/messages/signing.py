@@ -15,7 +15,7 @@ from typing import Final, Generic, TypeVar
 from protocols.identities import Identity
 from protocols.messages.message import VERSION, Message, prefix
 from verifiable.encoding import tagged_hash
-from verifiable.errors import MalformedEncoding, VerificationError
+from verifiable.errors import MalformedEncoding, VerificationError, received_bytes
 
 _SIGNATURE_SIZE: Final = 64
 _SIGNATURE_HEAD: Final = b"\x58\x40"  # of a CBOR byte string of 64
@@ -118,14 +118,15 @@ def receive(
       UnknownWorker: the worker that the message names is not registered.
       NotSeated: it is not among `seats`.
       InvalidSignature: the named worker did not sign this message.
+      TypeError: `data` is of another type, or `kind` is the base of several kinds.
     """
+    start = prefix(kind) + _DIGEST_HEAD
     limit = kind.MAX_SIZE if max_size is None else min(max_size, kind.MAX_SIZE)
     tail = len(_SIGNATURE_HEAD) + _SIGNATURE_SIZE
-    data = bytes(memoryview(data).cast("B")[: limit + tail + 1])
+    data = received_bytes(data, most=limit + tail)
     if len(data) > limit + tail:
         raise MalformedEncoding(f"signed message has more than the {limit + tail} bytes allowed")
     body, head, signature = data[:-tail], data[-tail:-_SIGNATURE_SIZE], data[-_SIGNATURE_SIZE:]
-    start = prefix(kind) + _DIGEST_HEAD
     if head != _SIGNATURE_HEAD or not body.startswith(start):
         raise MalformedEncoding(f"expected a signed {kind.KIND} of version {VERSION}")
     worker = body[len(start) : len(start) + 32]

@@ -27,6 +27,7 @@ from verifiable.errors import (
     MalformedEncoding,
     MalformedProof,
     VerificationError,
+    received_bytes,
     require_exact_type,
 )
 from verifiable.program import Program
@@ -122,7 +123,7 @@ class AnswerMismatch:
         return encoding.encode([_KIND, VERSION, self.job.encode(), self.reveal, leaves, proof])
 
     @classmethod
-    def decode(cls, data: bytes, layout: Layout) -> Self:
+    def decode(cls, data: bytes | bytearray | memoryview, layout: Layout) -> Self:
         """Read evidence.
 
         Args:
@@ -132,6 +133,7 @@ class AnswerMismatch:
         Raises:
           MalformedEncoding: not evidence about a program of this layout.
         """
+        data = received_bytes(data)
         require_exact_type("layout", layout, Layout)
         leaves = len(answer_leaves(layout))
         digests = leaves * layout.size.bit_length()

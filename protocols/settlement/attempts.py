@@ -108,7 +108,7 @@ class Justification:
         return encoding.encode([_KIND, VERSION, reports, prepared])
 
     @classmethod
-    def decode(cls, data: bytes) -> Self:
+    def decode(cls, data: bytes | bytearray | memoryview) -> Self:
         """Read a justification.
 
         Raises:
@@ -178,7 +178,7 @@ class BrokenReport:
         return encoding.encode([_BROKEN, VERSION, self.report.member, *sides])
 
     @classmethod
-    def decode(cls, data: bytes) -> Self:
+    def decode(cls, data: bytes | bytearray | memoryview) -> Self:
         """Read evidence.
 
         Raises:

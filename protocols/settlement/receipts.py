@@ -30,7 +30,7 @@ from protocols.messages import InvalidSignature
 from protocols.settlement.statements import EpochStatement
 from protocols.settlement.verdicts import EpochLog, VerdictRecord, verify_verdict
 from verifiable import encoding, merkle
-from verifiable.errors import MalformedEncoding
+from verifiable.errors import MalformedEncoding, received_bytes
 
 MAX_SIZE: Final = 4096
 """The most bytes in a receipt; enough for the longest path."""
@@ -95,8 +95,9 @@ class Receipt:
         Raises:
           MalformedEncoding: too long, not canonical, another algorithm, structure or header, or a
             payload that is not detached.
+          TypeError: `data` is of another type.
         """
-        data = bytes(memoryview(data).cast("B")[: MAX_SIZE + 1])
+        data = received_bytes(data, most=MAX_SIZE)
         if len(data) > MAX_SIZE:
             raise MalformedEncoding(f"receipt has more than the {MAX_SIZE} bytes allowed")
         # Only the proof has a variable length: other fields are cut out by position, not parsed.

@@ -111,7 +111,7 @@ class Signer:
         )
 
     @classmethod
-    def decode(cls, data: bytes, head: Head) -> Signer:
+    def decode(cls, data: bytes | bytearray | memoryview, head: Head) -> Signer:
         """The signer of a stored memory, at the present head of the chain.
 
         Raises:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Self
 
 from verifiable.bls import framed
-from verifiable.errors import MalformedEncoding, VerificationError
+from verifiable.errors import MalformedEncoding, VerificationError, received_bytes
 
 REASONS: Final[Mapping[str, str]] = {
     "other-chain": "the statement is for another chain",
@@ -158,13 +158,16 @@ class Statement:
         )
 
     @classmethod
-    def decode(cls, data: bytes) -> Self:
+    def decode(cls, data: bytes | bytearray | memoryview) -> Self:
         """Read the words of a statement: the inverse of `message`.
 
         Raises:
           MalformedEncoding: another length, a field wider than its type, a chain id or size of 0.
+          TypeError: `data` is of another type, or this class is the base of both kinds.
         """
-        if type(data) is not bytes or len(data) != 32 * len(cls.LAYOUT):
+        kind_name(cls)
+        data = received_bytes(data)
+        if len(data) != 32 * len(cls.LAYOUT):
             raise MalformedEncoding(
                 f"a statement of the kind {cls.KIND} must be {32 * len(cls.LAYOUT)} bytes"
             )
@@ -188,6 +191,17 @@ class Statement:
     def place(self) -> tuple[object, ...]:
         """What it settles: a member that signs two statements for one place equivocates."""
         return tuple(getattr(self, name) for name in self.LAYOUT if name not in self.CONTENT)
+
+
+def kind_name(kind: type[Statement]) -> str:
+    """The name of a kind of statement on the wire.
+
+    Raises:
+      TypeError: it is not one kind, but another type or the base of several.
+    """
+    if not (isinstance(kind, type) and issubclass(kind, Statement) and hasattr(kind, "KIND")):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"expected one kind of statement, such as EpochStatement, got {kind!r}")
+    return kind.KIND
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

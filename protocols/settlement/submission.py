@@ -23,6 +23,7 @@ from protocols.settlement.statements import (
     Rotation,
     SettlementError,
     Statement,
+    kind_name,
 )
 from verifiable import bls, encoding
 from verifiable.bls import Signature
@@ -92,16 +93,17 @@ class SettlementSubmission(Generic[S]):
         )
 
     @classmethod
-    def decode(cls, kind: type[S], data: bytes) -> SettlementSubmission[S]:
+    def decode(cls, kind: type[S], data: bytes | bytearray | memoryview) -> SettlementSubmission[S]:
         """Read a submission of a kind.
 
         Raises:
           MalformedEncoding: not the encoding of one (InvalidPoint for a malformed signature).
         """
+        wanted = f"{kind_name(kind)} submission"
         fields: Any = encoding.decode(data, max_size=_MAX_SIZE)
         match fields:
             case [name, version, bytes(statement), bytes(signature), bytes(bitmap)] if (
-                name == f"{kind.KIND} submission"
+                name == wanted
                 and type(version) is int
                 and version == VERSION
                 and 1 <= len(bitmap) <= MAX_MEMBERS // 8

@@ -20,6 +20,7 @@ from protocols.settlement.statements import (
     Rotation,
     SettlementError,
     Statement,
+    kind_name,
 )
 from verifiable import bls, encoding
 from verifiable.bls import Signature
@@ -62,13 +63,13 @@ class Vote(Generic[S]):
         return encoding.encode([kind, VERSION, self.member, *parts])
 
     @classmethod
-    def decode(cls, kind: type[S], data: bytes) -> Vote[S]:
+    def decode(cls, kind: type[S], data: bytes | bytearray | memoryview) -> Vote[S]:
         """Read a vote on a statement of a kind.
 
         Raises:
           MalformedEncoding: not the encoding of one (InvalidPoint for a malformed signature).
         """
-        fields = decode_version(f"{kind.KIND} vote", data)
+        fields = decode_version(f"{kind_name(kind)} vote", data)
         match fields:
             case [int(member), bytes(statement), bytes(signature)]:
                 return vote_of(kind, member, statement, signature)
@@ -138,14 +139,14 @@ class Equivocation(Generic[S]):
         return encoding.encode([f"{a.statement.KIND} equivocation", VERSION, a.member, *sides])
 
     @classmethod
-    def decode(cls, kind: type[S], data: bytes) -> Equivocation[S]:
+    def decode(cls, kind: type[S], data: bytes | bytearray | memoryview) -> Equivocation[S]:
         """Read evidence about statements of a kind.
 
         Raises:
           MalformedEncoding: not the encoding of any (InvalidPoint for a malformed signature).
           SettlementError: no-conflict.
         """
-        fields = decode_version(f"{kind.KIND} equivocation", data)
+        fields = decode_version(f"{kind_name(kind)} equivocation", data)
         match fields:
             case [int(member), bytes(a), bytes(sign_a), bytes(b), bytes(sign_b)]:
                 return Equivocation(
@@ -164,7 +165,9 @@ def _member(statement: Statement, member: int, committee: Committee) -> bls.Publ
     return committee.members[member].key.key
 
 
-def decode_version(kind: str, data: bytes, version: int = VERSION) -> list[Any]:
+def decode_version(
+    kind: str, data: bytes | bytearray | memoryview, version: int = VERSION
+) -> list[Any]:
     """The fields after kind and version. Raises MalformedEncoding for others."""
     fields: Any = encoding.decode(data, max_size=_MAX_SIZE)
     match fields:

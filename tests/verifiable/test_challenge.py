@@ -126,7 +126,7 @@ def test_a_seed_has_256_bits(length: int):
 @pytest.mark.parametrize("seed", [32, "a" * 32, [0] * 32])
 def test_a_seed_is_of_bytes(seed: Any):
     """`bytes(32)` of the number 32 would be a seed that everybody knows."""
-    with pytest.raises(TypeError, match="seed must be a bytes"):
+    with pytest.raises(TypeError, match="seed must be bytes"):
         secret(seed)
 
 

@@ -258,6 +258,16 @@ def test_html_escapes_everything():
     assert "#1a7f37" in report(verdict=Verdict.ACCEPT, reason="ok")._repr_html_()
 
 
+def test_half_of_a_few_layers_is_a_number_of_layers():
+    for layers, audited, text in (
+        (1, 1, "1 of 1 layers were audited: one wrong unit is met with probability 1"),
+        (3, 1, "1 of 3 layers were audited: one wrong unit is met with probability 0.333"),
+        (4, 1, "probability 0.25, 2 wrong layers with 0.5"),
+        (5, 1, "probability 0.2, 2 wrong layers with 0.4"),
+    ):
+        assert str(Detection(layers=layers, audited=audited)).endswith(text)
+
+
 def test_detection_is_that_of_a_draw_without_replacement():
     for layers, audited in ((30, 1), (30, 4), (4, 4)):
         found = Detection(layers=layers, audited=audited)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import verifiable as vf
 from verifiable import program as programs
 from verifiable import submission, trace
 from verifiable.check import trees
-from verifiable.errors import MalformedEncoding, Rejected
+from verifiable.errors import MalformedEncoding, Misnamed, Rejected
 from verifiable.trace import Commitment, Layout, Trace
 
 ROWS, WIDTH = 16, 128
@@ -134,10 +135,21 @@ def test_every_changed_bit_of_the_header_is_noticed(bit: int):
     assert report.reason in ("other-program", "other-parameters", "commitment-mismatch")
 
 
+@pytest.mark.parametrize("place", [32, 63, 64, 95])
+def test_a_flipped_bit_in_a_name_is_an_error_of_verification(place: int):
+    data = bytearray(honest().encode())
+    data[place] ^= 1
+    read = vf.Submission.decode(data, PROGRAM.layout)
+    with pytest.raises(Misnamed, match="to tell them apart") as raised:
+        PROGRAM.verify(key(), X, read, commitment=read.commitment)
+    assert isinstance(raised.value, ValueError)
+    assert raised.value.name == ("program" if place < 64 else "parameters")
+
+
 def test_decode_takes_bytes_and_a_layout():
     decode: Any = vf.Submission.decode
-    with pytest.raises(TypeError, match="data must be a bytes"):
-        decode(bytearray(honest().encode()), PROGRAM.layout)
+    with pytest.raises(TypeError, match="data must be bytes"):
+        decode(list(honest().encode()), PROGRAM.layout)
     with pytest.raises(TypeError, match="layout must be a Layout"):
         decode(honest().encode(), PROGRAM)
 
@@ -359,7 +371,7 @@ def test_commitments_have_one_encoding():
     data = commitment.encode()
     assert len(data) == 40
     assert vf.Commitment.decode(data) == commitment
-    for wrong in (b"", data[:-1], data + b"\0", data[:32] + bytes(8), bytearray(data)):
+    for wrong in (b"", data[:-1], data + b"\0", data[:32] + bytes(8)):
         with pytest.raises(MalformedEncoding):
             vf.Commitment.decode(wrong)
 
@@ -411,6 +423,32 @@ def calls(x: Any = X) -> dict[str, Callable[[], Any]]:
 def test_swapped_arguments_and_wrong_types_name_the_argument(argument: str):
     with pytest.raises(TypeError, match=argument):
         calls()[argument]()
+
+
+TRACED: dict[str, Callable[[Any], Any]] = {
+    "prove": lambda x: PROGRAM.prove(PARAMS, x),
+    "verify": lambda x: PROGRAM.verify(key(), x, honest(), commitment=honest().commitment),
+    "verify of what is not traced": lambda _: PROGRAM.verify(
+        key(), X, honest(), commitment=honest().commitment
+    ),
+    "check": lambda x: PROGRAM.check(key(), X, y={"logits": x}, trace=honest().trace),
+    "make_key": lambda x: PROGRAM.setup({"up": x, "down": x}, SECRET),
+}
+
+
+@pytest.mark.parametrize("name", TRACED)
+def test_what_decides_cannot_be_traced(name: str):
+    honest(), key()
+    with pytest.raises(TypeError, match=f"{name.split(maxsplit=1)[0]} .* call it outside"):
+        jax.jit(lambda x: TRACED[name](x) and x)(X)
+    if name in ("prove", "verify", "make_key"):
+        with pytest.raises(TypeError, match="call it outside"):
+            jax.vmap(lambda x: TRACED[name](x) and x)(X[None])
+
+
+def test_a_program_cannot_be_pickled():
+    with pytest.raises(TypeError, match="a program cannot be copied or pickled: compile"):
+        pickle.dumps(PROGRAM)
 
 
 class Layered(eqx.Module):

@@ -29,7 +29,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from verifiable.errors import MalformedEncoding
+from verifiable.errors import MalformedEncoding, received_bytes
 
 ORDER = 0x73EDA753299D7D483339D80809A1D80553BDA402FFFE5BFEFFFFFFFF00000001
 """The prime order r of G1, G2 and GT."""
@@ -67,7 +67,7 @@ class Group(ABC):
         self.name, self.size = name, size
         self.infinity = b"\xc0" + bytes(size - 1)
 
-    def decode(self, data: bytes) -> Point:
+    def decode(self, data: bytes | bytearray | memoryview) -> Point:
         """Return the point that `data` encodes, infinity included.
 
         The comparison at the end is not redundant: arkworks ignores all bits after a set infinity
@@ -75,7 +75,9 @@ class Group(ABC):
 
         Raises:
           InvalidPoint: wrong length, not on the curve, outside the subgroup, or not canonical.
+          TypeError: `data` is of another type.
         """
+        data = received_bytes(data)
         if len(data) != self.size:
             raise InvalidPoint(f"a point of {self.name} must be encoded in {self.size} bytes", data)
         try:

@@ -116,7 +116,11 @@ def calibrate(
     return replace(
         program.policy,
         calibration=Calibration(
-            samples=len(samples), executors=len(every), factor=factor, measured=tuple(measured)
+            programs=(program.id,),
+            samples=len(samples),
+            executors=len(every),
+            factor=factor,
+            measured=tuple(measured),
         ),
     )
 

@@ -44,7 +44,7 @@ from verifiable.check.trees import parameter_root
 from verifiable.claims import freivalds
 from verifiable.claims.statistic import Deviation
 from verifiable.encoding import tagged_hash
-from verifiable.errors import MalformedEncoding, require_type
+from verifiable.errors import MalformedEncoding, Misnamed, received_bytes, require_type
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.perturb import in_float64
 from verifiable.report import Report, Verdict
@@ -110,7 +110,7 @@ class Evidence:
         return b"".join([*head, *self.opening.leaves, *self.opening.proof])
 
     @classmethod
-    def decode(cls, data: bytes, program: Specification) -> Self:
+    def decode(cls, data: bytes | bytearray | memoryview, program: Specification) -> Self:
         """Read the bytes that an accuser sent.
 
         Args:
@@ -119,10 +119,10 @@ class Evidence:
 
         Raises:
           MalformedEncoding: not evidence about a claim or output of this program.
-          ValueError: it is about another program.
-          TypeError: `data` is not bytes, or `program` is not a `Program`.
+          Misnamed: it is about another program: a changed bit, or the wrong program of the judge.
+          TypeError: `data` or `program` is of another type.
         """
-        require_type("data", data, bytes)
+        data = received_bytes(data)
         _require_program(program)
         if len(data) < _HEADER or data[:32] != MAGIC:
             raise MalformedEncoding(f"the evidence does not start with the header {MAGIC!r}")
@@ -161,9 +161,12 @@ class Evidence:
 def _require_own(name: str, theirs: bytes, mine: bytes) -> None:
     """Require that evidence is about the judge's own program or parameters."""
     if theirs != mine:
-        raise ValueError(
+        raise Misnamed(
             f"the evidence is about {name} {theirs.hex()}, not {mine.hex()}: judge it with the "
-            f"{name} of the job that the commitment was signed for"
+            f"{name} of the job that the commitment was signed for; if these are, it shows nothing",
+            name=name,
+            expected=mine,
+            found=theirs,
         )
 
 
@@ -249,9 +252,10 @@ def verify_evidence(
       *inputs: the job's inputs.
 
     Raises:
-      ValueError: program or params are not those that the evidence names, params are refused by
-        `setup`, or inputs have another tree, shape or dtype than the program's. Evidence does not
-        name inputs: the caller must pass those of the job that the commitment was signed for.
+      Misnamed: program or params are not those that the evidence names.
+      ValueError: params are refused by `setup`, or inputs have another tree, shape or dtype than
+        the program's. Evidence does not name inputs: the caller must pass those of the job that the
+        commitment was signed for.
       MalformedProof, RootMismatch, MalformedEncoding: what is opened was not committed to, or is
         not a value of the program.
       TypeError: an argument is of another type.

@@ -15,7 +15,7 @@ import jax
 from verifiable import trace as traces
 from verifiable.check.specification import Specification
 from verifiable.claims.claim import Claim
-from verifiable.errors import CommitmentMismatch, MalformedEncoding
+from verifiable.errors import CommitmentMismatch, MalformedEncoding, Misnamed
 from verifiable.key import KeyHeader
 from verifiable.submission import Submission
 from verifiable.trace import Commitment, Trace
@@ -86,7 +86,7 @@ def misnamed(submission: Submission, key: KeyHeader, job: bytes | None) -> Probl
       job: the `parameter_root` that the job names, if the caller has it.
 
     Raises:
-      ValueError: the names differ and the job's is not known, so that either side may be wrong.
+      Misnamed: the names differ and the job's is not known, so that either side may be wrong.
     """
     for name in ("program", "parameters"):
         theirs, mine = getattr(submission, name), getattr(key, name)
@@ -94,9 +94,12 @@ def misnamed(submission: Submission, key: KeyHeader, job: bytes | None) -> Probl
             continue
         both = f"the submission names {name} {theirs.hex()[:16]}, the key {mine.hex()[:16]}"
         if job is None:
-            raise ValueError(
+            raise Misnamed(
                 f"{both}: (a) the key is stale, or (b) the device ran something else; pass "
-                "parameters=, the root that the job names, to tell them apart"
+                "parameters=, the root that the job names, to tell them apart",
+                name=name,
+                expected=mine,
+                found=theirs,
             )
         return Problem(f"other-{name}", None, both)
     return None

@@ -14,14 +14,21 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from operator import attrgetter
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import jax
+import numpy as np
+
+from verifiable.trace.receive import array_types
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _IMPORTED_IN = os.getpid()
+_PROBE = np.zeros((), np.int32)
 _PATIENCE = 10.0  # seconds for one addition, in a forked process
 
 
@@ -74,6 +81,33 @@ def neutral(*, compiled: bool = False) -> Generator[None, None, None]:
                 yield
         else:
             yield
+
+
+def on_host(function: Callable[P, R]) -> Callable[P, R]:
+    """Run a function that hashes, compares or decides: under the defaults of JAX, never traced.
+
+    Args:
+      function: its positional arguments hold arrays, as far as they are pytrees.
+
+    Returns:
+      The function, which raises TypeError if JAX traces it or one of these arrays.
+    """
+
+    @functools.wraps(function)
+    def run(*arguments: P.args, **options: P.kwargs) -> R:
+        with neutral():
+            probe = jax.device_put(_PROBE)  # traced wherever a function is being traced
+            arrays = [x for x in (probe, *jax.tree.leaves(arguments)) if isinstance(x, jax.Array)]
+            if not {*map(type, arrays)} <= {*array_types()}:
+                name = function.__name__
+                raise TypeError(
+                    f"{name} hashes and decides on the host, so jit, vmap or scan cannot trace it: "
+                    "call it outside. Of a program, execute and statistics are pure functions that "
+                    "can be traced"
+                )
+            return function(*arguments, **options)
+
+    return run
 
 
 def _defaults() -> ExitStack:

@@ -10,14 +10,14 @@ from verifiable._version import __version__
 from verifiable.challenge import Challenge
 from verifiable.check.excerpts import found_in
 from verifiable.check.self_test import require_right
-from verifiable.check.settings import neutral
+from verifiable.check.settings import on_host
 from verifiable.check.trees import parameter_root
 from verifiable.errors import require_type
 from verifiable.jaxpr.blocks import Array
 from verifiable.key import KeyHeader, VerifierKey
 
 
-@neutral()
+@on_host
 def make_key(
     programs: Sequence[Any], params: Any, challenge: Challenge, *, name: bytes
 ) -> VerifierKey:

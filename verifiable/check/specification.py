@@ -69,6 +69,13 @@ class Specification:
     self_test: bool = field(default=True, repr=False)
     tested: set[Strategy] = field(default_factory=set, repr=False)
 
+    def __reduce__(self):
+        """Refuse to be pickled: a function has no bytes."""
+        raise TypeError(
+            "a program cannot be copied or pickled: compile the function again where it is needed, "
+            "which makes one of the same id"
+        )
+
     @property
     def claims(self) -> tuple[Claim, ...]:
         """The claims, in the order of the trace."""
@@ -215,9 +222,20 @@ class Specification:
 
     def require_policy(self) -> None:
         """Raise ValueError unless the policy has tolerances for all that the program needs."""
+        calibration = self.policy.calibration
+        if calibration is not None and self.id not in calibration.programs:
+            theirs = ", ".join(x.hex()[:16] for x in calibration.programs)
+            raise ValueError(
+                f"the policy was calibrated for another program: for {theirs}, and this is "
+                f"{self.id.hex()[:16]}; calibrate this one (or list the ids of all programs "
+                "that it is to hold for in policy.calibration.programs)"
+            )
         foreign = sorted(self.policy.calibrated.keys() - self.tolerances.keys())
         if foreign:
-            raise ValueError(f"the policy was calibrated for another program, with {foreign[0]!r}")
+            raise ValueError(
+                f"the policy was calibrated for another program, with {foreign[0]!r}, a name that "
+                "this one does not have"
+            )
 
     def _require_key(self, key: VerifierKey, parameters: bytes | None) -> None:
         """Raise ValueError unless a key was made for this program, policy and job, and is whole."""

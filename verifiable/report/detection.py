@@ -87,11 +87,12 @@ class Detection:
         )
 
     def __str__(self) -> str:
-        """Both numbers, the one to rely on first."""
+        """Each number, the one to rely on first; half of two or three layers is one unit again."""
         rows = f", {self.audited_rows} of {self.rows} rows of each" if self.rows > 1 else ""
-        everywhere = f"one row of every layer with {self.everywhere:.3g}, " if rows else ""
+        everywhere = f", one row of every layer with {self.everywhere:.3g}" if rows else ""
+        half = self.layers // 2
+        lazy = f", {half} wrong layers with {self.lazy(0.5):.3g}" if half > 1 else ""
         return (
             f"{self.audited} of {self.layers} layers were audited{rows}: one wrong unit is met "
-            f"with probability {self.choosing:.3g}, {everywhere}half of the layers with "
-            f"{self.lazy(0.5):.3g}"
+            f"with probability {self.choosing:.3g}{everywhere}{lazy}"
         )

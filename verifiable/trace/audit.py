@@ -22,7 +22,7 @@ from typing import Any, Final, Self
 
 from verifiable import merkle
 from verifiable.encoding import encode, tagged_hash
-from verifiable.errors import MalformedEncoding, require_exact_type
+from verifiable.errors import MalformedEncoding, received_bytes, require_exact_type
 from verifiable.trace.layout import Layout
 
 MAGIC: Final = b"verifiable audit 1".ljust(32, b"\0")
@@ -174,7 +174,7 @@ class AuditOpening:
         return b"".join([MAGIC, self.plan, *self.leaves, *self.proof])
 
     @classmethod
-    def decode(cls, data: bytes, plan: AuditPlan) -> Self:
+    def decode(cls, data: bytes | bytearray | memoryview, plan: AuditPlan) -> Self:
         """Read the bytes that a device sent.
 
         Args:
@@ -183,9 +183,9 @@ class AuditOpening:
 
         Raises:
           MalformedEncoding: another length or header.
-          TypeError: `data` is not bytes, or `plan` is not an AuditPlan.
+          TypeError: `data` or `plan` is of another type.
         """
-        require_exact_type("data", data, bytes)
+        data = received_bytes(data)
         require_exact_type("plan", plan, AuditPlan)
         if len(data) != plan.nbytes:
             raise MalformedEncoding(
@@ -202,15 +202,13 @@ class AuditOpening:
         return cls(plan=data[len(MAGIC) : _HEADER], leaves=tuple(leaves), proof=proof)
 
 
-def fault(opening: Any, plan: AuditPlan) -> tuple[str, str] | None:
+def fault(opening: AuditOpening, plan: AuditPlan) -> tuple[str, str] | None:
     """Why an opening does not have the form that a plan asks for: a code of `REASONS`, a message.
 
     Args:
-      opening: an `AuditOpening` from a device: any object.
+      opening: from a device; its fields may be any objects.
       plan: the verifier's own.
     """
-    if type(opening) is not AuditOpening:
-        return "opening-structure", f"expected an AuditOpening, got {type(opening).__name__}"
     if type(opening.plan) is not bytes or opening.plan != plan.id:
         theirs = opening.plan.hex()[:16] if type(opening.plan) is bytes else "no bytes"
         return "opening-plan", f"it answers plan {theirs}, not {plan.id.hex()[:16]}"

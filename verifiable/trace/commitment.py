@@ -22,6 +22,7 @@ from verifiable.errors import (
     CommitmentMismatch,
     MalformedEncoding,
     MalformedProof,
+    received_bytes,
     require_exact_type,
 )
 from verifiable.trace.audit import AuditOpening, AuditPlan
@@ -57,14 +58,16 @@ class Commitment:
         return self.root + self.size.to_bytes(8, "big")
 
     @classmethod
-    def decode(cls, data: bytes) -> Self:
+    def decode(cls, data: bytes | bytearray | memoryview) -> Self:
         """Read the bytes that a device sent.
 
         Raises:
           MalformedEncoding: another length, or a size of zero.
+          TypeError: `data` is of another type.
         """
-        if type(data) is not bytes or len(data) != merkle.DIGEST_SIZE + 8:
-            raise MalformedEncoding("a commitment must be 40 bytes")
+        data = received_bytes(data)
+        if len(data) != merkle.DIGEST_SIZE + 8:
+            raise MalformedEncoding(f"a commitment must be 40 bytes, got {len(data)}")
         root, size = data[: merkle.DIGEST_SIZE], data[merkle.DIGEST_SIZE :]
         return cls(root=root, size=int.from_bytes(size, "big"))
 

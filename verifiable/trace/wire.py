@@ -14,7 +14,7 @@ from typing import Any, Final
 from jax import tree_util
 
 from verifiable.encoding import tensor_bytes, tensor_from_bytes
-from verifiable.errors import MalformedEncoding
+from verifiable.errors import MalformedEncoding, received_bytes
 from verifiable.trace.layout import Layout, Trace, tensors_of
 
 MAGIC: Final = b"verifiable trace 1".ljust(32, b"\0")
@@ -41,7 +41,7 @@ def encoded_size(layout: Layout) -> int:
     return len(MAGIC) + layout.nbytes
 
 
-def decode(data: bytes, layout: Layout) -> tuple[Any, Trace]:
+def decode(data: bytes | bytearray | memoryview, layout: Layout) -> tuple[Any, Trace]:
     """Decode an answer and its trace, received from a device.
 
     Args:
@@ -49,17 +49,16 @@ def decode(data: bytes, layout: Layout) -> tuple[Any, Trace]:
       layout: of the verifier's own program.
 
     Returns:
-      `y` and the trace, as read-only numpy arrays over `data`, without a copy on a little-endian
-      machine.
+      `y` and the trace, as read-only numpy arrays over `data`, without a copy of bytes on a
+      little-endian machine.
 
     Raises:
       MalformedEncoding: another length or header than the layout has, or a boolean that is neither
         0 nor 1.
-      TypeError: `data` is not bytes, or `layout` is not a Layout.
+      TypeError: `data` or `layout` is of another type.
     """
     # Mutable buffers could change between the check of the commitment and the check of the claims.
-    if type(data) is not bytes:
-        raise TypeError(f"data must be bytes, got {type(data).__name__}")
+    data = received_bytes(data)
     if type(layout) is not Layout:
         raise TypeError(f"layout must be a Layout, got {type(layout).__name__}")
     if len(data) != encoded_size(layout):

@@ -31,6 +31,7 @@ import numpy as np
 from jaxtyping import Float
 
 from verifiable.encoding import tagged_hash
+from verifiable.errors import require_type
 from verifiable.voting.agreement import Agreement, Candidate, Tolerance
 from verifiable.voting.assurance import Assurance
 from verifiable.voting.quorum import (
@@ -135,7 +136,13 @@ def decide(
     Raises:
       ValueError: two ballots of one worker, more ballots than requested, more requested than the
         policy's bound covers, a policy that accepts a minority, or a beacon too short.
+      TypeError: an argument, a ballot or the identity of a worker is of another type.
     """
+    require_type("agreement", agreement, Agreement)
+    require_type("policy", policy, QuorumPolicy)
+    require_type("beacon", beacon, bytes)
+    require_type("requested", requested, int)
+    _require_ballots(ballots)
     if len(beacon) < 16:
         raise ValueError(f"beacon must have at least 16 bytes, got {len(beacon)}")
     ballots = sorted(ballots, key=_worker)
@@ -187,6 +194,13 @@ def decide(
         more=0,
         seats=0,
     )
+
+
+def _require_ballots(ballots: Sequence[Ballot]) -> None:
+    """Raise TypeError for what is no ballot, or a worker whose identity is not bytes."""
+    for ballot in ballots:
+        require_type("a ballot", ballot, Ballot)
+        require_type("the worker of a ballot", ballot.worker, bytes)
 
 
 def _worker(ballot: Ballot) -> bytes:
@@ -243,7 +257,10 @@ def coordinate_median(ballots: Sequence[Ballot], *, agreement: Tolerance) -> Med
 
     Raises:
       ValueError: two ballots of one worker, or no well-formed ballot.
+      TypeError: the agreement, a ballot or the identity of a worker is of another type.
     """
+    require_type("agreement", agreement, Tolerance)
+    _require_ballots(ballots)
     if len({ballot.worker for ballot in ballots}) != len(ballots):
         raise ValueError("two ballots of one worker: refuse the second one when it arrives")
     readings = [agreement.read(ballot.value) for ballot in ballots]

@@ -125,7 +125,7 @@ def test_infinity_is_none_of_them(kind: type):
 )
 def test_what_is_not_bytes_is_the_callers_mistake(data: object):
     for kind in (PublicKey, Signature, Possession):
-        with pytest.raises(TypeError, match="encoded must be a bytes"):
+        with pytest.raises(TypeError, match="encoded must be bytes"):
             kind(data)  # pyright: ignore
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -194,7 +195,7 @@ def test_what_calibration_refuses(samples: Any, executors: Any, message: str):
 
 
 def test_a_sample_that_is_no_tuple_is_named():
-    with pytest.raises(TypeError, match=r"samples\[0\] must be a tuple or list, got ndarray"):
+    with pytest.raises(TypeError, match=r"samples\[0\] must be a tuple or a list, got ndarray"):
         calibrated().before.calibrate(PARAMS, [np.zeros(3)])  # pyright: ignore[reportArgumentType]
 
 
@@ -212,24 +213,46 @@ def test_keys_of_another_calibration_are_refused_by_name():
 def test_a_policy_that_was_calibrated_for_another_program_is_refused_by_name():
     c = calibrated()
     other = program.compile(lambda p, x: jnp.tanh(x) @ p["up"], PARAMS, *SAMPLES[0])
-    with pytest.raises(ValueError, match="calibrated for another program, with 'convert"):
+    with pytest.raises(ValueError, match="calibrated for another program: for"):
         other.with_policy(c.policy)
+    carried = replace(c.policy.calibration, programs=(c.before.id, other.id))
+    with pytest.raises(ValueError, match="calibrated for another program, with 'convert"):
+        other.with_policy(replace(c.policy, calibration=carried))
     with pytest.raises(ValueError, match="calibrated for another program"):
         program.compile(lambda p, x: jnp.tanh(x) @ p["up"], PARAMS, *SAMPLES[0], policy=c.policy)
     with pytest.raises(ValueError, match="compiled for 16 draws, the policy has 8"):
         other.with_policy(Policy(draws=8))
 
 
+def test_equal_names_of_claims_do_not_make_a_calibration_fit():
+    c = calibrated()
+    twice = program.compile(lambda p, x: 2 * fn(p, x), PARAMS, *SAMPLES[0])
+    assert twice.tolerances.keys() == c.before.tolerances.keys()
+    with pytest.raises(ValueError, match=f"and this is {twice.id.hex()[:16]}"):
+        twice.with_policy(c.policy)
+    carried = replace(c.policy.calibration, programs=(c.before.id, twice.id))
+    policy = replace(c.policy, calibration=carried)
+    assert twice.with_policy(policy).tolerances == c.after.tolerances
+    assert c.before.with_policy(policy).policy.id != c.policy.id
+
+
 def test_every_number_of_a_calibration_is_in_the_id():
     measured = Measured(name="a", median=1e-7, worst=2e-7, eps=8e-7)
 
     def policy(**changes: Any) -> Policy:
-        numbers = {"samples": 3, "executors": 2, "factor": 4.0, "measured": (measured,)} | changes
+        numbers = {
+            "programs": (bytes(32),),
+            "samples": 3,
+            "executors": 2,
+            "factor": 4.0,
+            "measured": (measured,),
+        } | changes
         return Policy(calibration=Calibration(**numbers))
 
     other = {"name": "b", "median": 1.1e-7, "worst": 1.9e-7, "eps": 9e-7}
     fields = {"name": "a", "median": 1e-7, "worst": 2e-7, "eps": 8e-7}
     changed = [policy(measured=(Measured(**fields | {k: v}),)) for k, v in other.items()]
+    changed += [policy(programs=(b"1" * 32,)), policy(programs=(bytes(32), b"1" * 32))]
     changed += [policy(samples=4), policy(executors=3), policy(factor=5.0), Policy(), policy()]
     assert len({p.id for p in changed}) == len(changed)
 
@@ -237,6 +260,7 @@ def test_every_number_of_a_calibration_is_in_the_id():
 @pytest.mark.parametrize(
     "changes",
     [
+        *({"programs": x} for x in ((), (b"",), ("a" * 32,), [bytes(32)], bytes(32))),
         {"samples": 0},
         {"executors": 0},
         {"measured": ()},
@@ -251,7 +275,8 @@ def test_every_number_of_a_calibration_is_in_the_id():
 )
 def test_a_calibration_that_measures_nothing_or_allows_everything_cannot_be_made(changes: Any):
     fine = Measured(name="a", median=1e-7, worst=2e-7, eps=8e-7)
-    numbers = {"samples": 3, "executors": 2, "factor": 4.0, "measured": (fine,)}
+    numbers = {"programs": (bytes(32),), "samples": 3, "executors": 2, "factor": 4.0}
+    numbers["measured"] = (fine,)
     Calibration(**numbers)
     with pytest.raises(ValueError, match=r"calibration|factor|deviation|tolerance"):
         Calibration(**numbers | changes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +21,7 @@ from tests.helpers.runs import REJECT, SMALL, put, quantised, reinterpreted
 from verifiable import challenge, trace
 from verifiable.check import execute
 from verifiable.check.evidence import Evidence, evidence_of, verify_evidence
-from verifiable.errors import MalformedEncoding, VerificationError
+from verifiable.errors import MalformedEncoding, Misnamed, VerificationError
 from verifiable.jaxpr.perturb import Noise
 from verifiable.policy import Policy
 
@@ -230,11 +231,13 @@ def test_evidence_about_something_else_is_refused():
     good = accused("layers", False, 0, 3)
     other, _, _ = made("scanned")
     both = f"about program {program.id.hex()}, not {other.id.hex()}"
-    with pytest.raises(ValueError, match=both):
+    with pytest.raises(Misnamed, match=both) as raised:
         verify_evidence(good, other, W, X)
-    with pytest.raises(ValueError, match=both):
+    assert isinstance(raised.value, ValueError)  # it may be the caller's mistake
+    assert (raised.value.name, raised.value.found) == ("program", program.id)
+    with pytest.raises(Misnamed, match=both):
         Evidence.decode(good.encode(), other)
-    with pytest.raises(ValueError, match="about parameters"):
+    with pytest.raises(Misnamed, match="about parameters"):
         verify_evidence(good, program, W + 1, X)
     for tampered in (
         replace(good, commitment=replace(good.commitment, root=bytes(32))),
@@ -271,6 +274,36 @@ def test_a_place_is_a_claim_or_an_output():
         Evidence.decode(bytes(sent), program)
 
 
+FIELDS = {
+    "header": (0, 31),
+    "program": (32, 63),
+    "parameters": (64, 95),
+    "root": (96, 127),
+    "size": (128, 135),
+    "output": (136, 136),
+    "index": (137, 140),
+    "trip": (141, 148),
+    "row": (149, 156),
+    "opening": (157, -1),
+}
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_flipped_bit_in_any_field_is_an_error_of_verification(field: str):
+    program, _, _ = made("layers")
+    sent = accused("layers", True, 0, 3).encode()
+    for place, bit in itertools.product(FIELDS[field], (0, 7)):
+        changed = bytearray(sent)
+        changed[place] ^= 1 << bit
+        try:
+            found = verify_evidence(Evidence.decode(changed, program), program, W, X)
+        except VerificationError as error:
+            assert isinstance(error, Misnamed) == (field in ("program", "parameters"))
+        else:
+            assert field == "row"
+            assert not found.guilty
+
+
 @given(data=st.data())
 @settings(max_examples=30)
 def test_hostile_bytes_are_malformed_or_refused(data: st.DataObject):
@@ -287,7 +320,7 @@ def test_hostile_bytes_are_malformed_or_refused(data: st.DataObject):
         received = Evidence.decode(bytes(sent), program)
         assert received.encode() == bytes(sent)
         assert not verify_evidence(received, program, W, X).guilty
-    except (VerificationError, ValueError):
+    except VerificationError:
         pass
 
 

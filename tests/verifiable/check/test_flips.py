@@ -131,7 +131,9 @@ def test_a_calibrated_policy_has_the_rate_that_was_measured():
     claim = c.program.claims[0]
     assert claim.decisions == ROWS * WIDTH
     measured = Measured(name=claim.name, median=0.0, worst=0.0, eps=1e-6, flips=0.01)
-    calibration = Calibration(samples=1, executors=1, factor=4.0, measured=(measured,))
+    calibration = Calibration(
+        programs=(bytes(32),), samples=1, executors=1, factor=4.0, measured=(measured,)
+    )
     policy = replace(POLICY, calibration=calibration)
     assert policy.tie_rate_of(claim, claim.name) == 0.01
     assert policy.id != replace(policy, tie_rate=0.5).id

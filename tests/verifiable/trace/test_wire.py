@@ -160,14 +160,14 @@ def test_any_bytes_decode_to_what_encodes_to_them_or_are_malformed(run: Run, dat
 # The caller's own mistakes.
 
 
-@pytest.mark.parametrize("data", [None, "x" * len(DATA), bytearray(DATA), memoryview(DATA), [0]])
+@pytest.mark.parametrize("data", [None, "x" * len(DATA), [0]])
 def test_data_is_bytes(data: Any):
     with pytest.raises(TypeError, match="data must be bytes"):
         decode(data, HONEST.layout)
 
 
 def test_arguments_in_the_wrong_order_are_named():
-    with pytest.raises(TypeError, match="data must be bytes, got Layout"):
+    with pytest.raises(TypeError, match=r"data must be bytes, .*, got Layout"):
         decode(HONEST.layout, DATA)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="layout must be a Layout, got Trace"):
         decode(DATA, HONEST.trace)  # type: ignore[arg-type]

@@ -452,6 +452,25 @@ def test_mistakes_of_the_coordinator_are_refused(name: str) -> None:
         call()
 
 
+WRONG_TYPES: dict[str, Callable[[], Any]] = {
+    "policy must be a QuorumPolicy, got str": lambda: vote([1, 9], policy="first"),  # type: ignore[arg-type]
+    "agreement must be an Agreement": lambda: decide(
+        ballots([1]), agreement=None, policy=Lenient(), requested=1, beacon=BEACON
+    ),  # type: ignore[arg-type]
+    "beacon must be bytes, got str": lambda: vote([1], beacon="0" * 32),  # type: ignore[arg-type]
+    "the worker of a ballot must be bytes, got str": lambda: vote_with([Ballot("a", 1)], 1),  # type: ignore[arg-type]
+    "a ballot must be a Ballot, got tuple": lambda: vote_with([(b"a", 1)], 1),  # type: ignore[list-item]
+    "requested must be an int": lambda: vote_with(ballots([1]), "1"),  # type: ignore[arg-type]
+    "a ballot must": lambda: coordinate_median([1.0], agreement=SCALAR),  # type: ignore[list-item]
+}
+
+
+@pytest.mark.parametrize("message", WRONG_TYPES)
+def test_wrong_types_are_refused_before_any_vote_is_counted(message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        WRONG_TYPES[message]()
+
+
 SCALAR = Tolerance.usual(shape=(), dtype="float64")
 
 

@@ -25,7 +25,7 @@ from verifiable.check.partial import restrict
 from verifiable.check.partial.layers import Layers, work
 from verifiable.check.partial.measured import AuditDraw, CompiledAudit
 from verifiable.check.receive import Problem
-from verifiable.check.settings import neutral
+from verifiable.check.settings import on_host
 from verifiable.check.specification import Specification
 from verifiable.check.verdict import judge, refuse
 from verifiable.errors import MalformedEncoding, VerificationError, require_type
@@ -34,6 +34,7 @@ from verifiable.report import AuditCoverage, Detection, Report
 from verifiable.trace import AuditOpening, AuditPlan, Commitment, Committed, Layout, Opening, Trace
 from verifiable.trace.audit import drawn, fault
 
+_RECEIVED = (bytes, bytearray, memoryview)
 Tensors = list[np.ndarray[Any, Any]]
 
 
@@ -114,14 +115,14 @@ class Auditable(Specification):
             layout=self.layout,
         )
 
-    @neutral()
+    @on_host
     def audit(
         self,
         key: VerifierKey,
         *inputs: Any,
         plan: AuditPlan,
         commitment: Commitment,
-        opening: AuditOpening | bytes,
+        opening: AuditOpening | bytes | bytearray | memoryview,
         parameters: bytes | None = None,
     ) -> Report:
         """Decide whether the opened part of a committed run, and its answer, are honest.
@@ -132,7 +133,8 @@ class Auditable(Specification):
           plan: the verifier's own, from `audit_plan`.
           commitment: of the device, received before the seed of the plan was known, and before
             anything derived from the key was revealed.
-          opening: from the device, as an object or as the bytes that it sent.
+          opening: from the device, as an object or as the bytes that it sent. One that did not
+            come is no proof of anything: leave the run undecided.
           parameters: the `parameter_root` that the job names; the key must be of these parameters.
 
         Returns:
@@ -140,13 +142,19 @@ class Auditable(Specification):
           `detection` say what was looked at, and how often that meets a cheat.
 
         Raises:
-          TypeError: key, plan or commitment is of another type.
+          TypeError: key, plan, commitment or opening is of another type; None is no opening.
           ValueError: the key is of another program, policy, version or other parameters, the plan
             is not of this program, or the inputs have another tree, shape or dtype.
         """
         self._require_types(key, parameters, None)
         require_type("plan", plan, AuditPlan)
         require_type("commitment", commitment, Commitment)
+        if type(opening) is not AuditOpening and not isinstance(opening, _RECEIVED):
+            raise TypeError(
+                "opening must be the bytes that the device sent, or an AuditOpening, got "
+                f"{type(opening).__name__}: if none came, nothing is shown, so leave the run "
+                "undecided"
+            )
         self._require_key(key, parameters)
         own = self.audit_plan(plan.seed, layers=len(plan.layers), rows=plan.row_count)
         if plan.id != own.id or plan.rows != own.rows:
@@ -159,7 +167,7 @@ class Auditable(Specification):
 
     def _opened(self, plan: AuditPlan, commitment: Commitment, opening: Any) -> Tensors | Problem:
         """All tensors of the layout, zero where they were not opened; or what is wrong."""
-        if type(opening) is bytes:
+        if isinstance(opening, _RECEIVED):
             try:
                 opening = AuditOpening.decode(opening, plan)
             except MalformedEncoding as error:

@@ -271,7 +271,6 @@ def of_other_tree(run: Honest, plan: AuditPlan, opening: AuditOpening) -> AuditO
 
 
 BAD: dict[str, tuple[str, Callable[[Honest, AuditPlan, AuditOpening], Any]]] = {
-    "no opening": ("opening-structure", lambda *_: None),
     "leaves by index": ("opening-structure", change(leaves=lambda o: dict(enumerate(o.leaves)))),
     "a leaf that is no bytes": (
         "opening-structure",
@@ -313,6 +312,13 @@ def test_bad_openings_have_their_reasons(name: str):
     report = run.audit(plan, opening=tamper(run, plan, committed.open(plan)))
     assert (report.verdict, report.reason) == (REJECT, reason), report.message
     assert (report.y, report.results, report.detection) == (None, (), None)
+
+
+@pytest.mark.parametrize("opening", [None, "text", (), trace.Opening(leaves=(), proof=())])
+def test_what_is_no_opening_is_never_held_against_the_device(opening: Any):
+    run = honest("cuts")
+    with pytest.raises(TypeError, match=r"opening must be .* leave the run undecided"):
+        run.audit(run.plan(2), opening=opening)
 
 
 def test_a_commitment_of_another_size_is_refused():
