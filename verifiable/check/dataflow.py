@@ -39,7 +39,7 @@ from verifiable.jaxpr.sums import after_trips, narrow_sums
 from verifiable.policy import NarrowSum
 
 NOTHING: frozenset[str] = frozenset()
-LONG = 2**14  # iterations of a loop whose number is not known
+LONG = 64  # iterations of a loop whose number is not known: of more, a second look decides
 
 
 @dataclass(frozen=True, slots=True)

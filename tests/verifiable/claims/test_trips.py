@@ -374,6 +374,7 @@ def test_a_loop_in_a_narrow_type_makes_as_many_trips_as_it_should():
     case = made(settle, X)
     assert checked(case, case.y, case.values).verdict is ACCEPT
     assert checked(case, *sent(case, 0)).reason == "decision-mismatch"
+    assert checked(case, 1.3 * case.y, case.values).reason == "output-mismatch"
 
 
 def test_a_solver_shelters_nothing():
