@@ -6,6 +6,7 @@
     job          what is asked for, and the form of an answer
     generation   the model compiled for several lengths: prove and verify
     decode       two ways to generate a text
+    ties         which positions the results of a run belong to
     findings     the verdict on a text, and on each of its tokens
 
 Specification: specs/generation.md.

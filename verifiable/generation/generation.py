@@ -15,9 +15,9 @@ device only the completion and the submission are read.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -28,12 +28,13 @@ from verifiable.errors import require_type
 from verifiable.family import Family, compile_family
 from verifiable.generation.findings import TextReport, TokenState
 from verifiable.generation.job import GenerationJob, TextFault, fault_of, fresh_seed, token_ids
-from verifiable.generation.sampler import SCOPE, Sampler
+from verifiable.generation.sampler import Sampler
+from verifiable.generation.ties import mistaken, picks_tokens, token_heads, token_ties
 from verifiable.generation.transcript import Transcript, require_causal, shapes
 from verifiable.key import VerifierKey
 from verifiable.policy import Policy
 from verifiable.program import Program
-from verifiable.report import NearTie, Report, Verdict
+from verifiable.report import Report, Verdict
 from verifiable.submission import Submission
 from verifiable.trace import Commitment
 
@@ -82,7 +83,7 @@ class Generation:
         if seed is None:
             seed = fresh_seed(sampler)
         made = GenerationJob(
-            prompt=tuple(int(t) for t in prompt), limit=limit, sampler=sampler, seed=seed
+            prompt=tuple(index(t) for t in prompt), limit=limit, sampler=sampler, seed=seed
         )
         self._require(made)
         return made
@@ -125,6 +126,28 @@ class Generation:
     def program(self, job: GenerationJob, completion: Sequence[int]) -> Program:
         """The member of the family for a completion; errors as of `inputs`."""
         return self.family.program(*self.inputs(job, completion))
+
+    def refusal(self, job: GenerationJob, completion: Any) -> TextReport | None:
+        """The verdict on what is no answer to a job, whatever the model is; None if it may be one.
+
+        For a receiver of bytes: where this is None, `program(job, completion).layout` says how many
+        a submission has.
+
+        Args:
+          job: the coordinator's own.
+          completion: the tokens that a device sent; any object.
+
+        Raises:
+          TypeError: `job` is no GenerationJob.
+          ValueError: the job is not of this model.
+        """
+        self._require(job)
+        tokens, fault = self._read(job, completion)
+        if fault is None:
+            return None
+        return TextReport(
+            verdict=Verdict.REJECT, reason=fault.reason, message=fault.message, tokens=tokens
+        )
 
     def prove(
         self, params: Any, job: GenerationJob, completion: Sequence[int], *, differences: int = 0
@@ -179,13 +202,10 @@ class Generation:
           TypeError: as `Program.verify`, or `job` is no GenerationJob.
           ValueError: as `Program.verify`, or the job is not of this model.
         """
-        self._require(job)
-        tokens = token_ids(completion, job.limit)
-        if isinstance(tokens, TextFault):
-            return _refused(tokens)
-        fault = fault_of(tokens, job, self.stop, self.transcript.vocabulary)
-        if fault is not None:
-            return _refused(fault, tokens)
+        refused = self.refusal(job, completion)
+        if refused is not None:
+            return refused
+        tokens = self._tokens(job, completion)
         inputs = self._inputs(job, tokens)
         report = self.family.verify(
             key, *inputs, submission, commitment=commitment, parameters=parameters
@@ -197,7 +217,7 @@ class Generation:
     ) -> TextReport:
         if report.verdict is not Verdict.ACCEPT:
             states = [TokenState.UNDECIDED] * len(tokens)
-            for i in _mistaken(report, len(tokens)):
+            for i in mistaken(report, len(tokens)):
                 states[i] = TokenState.WRONG
             where = f"{report.claim}: " if report.claim else ""
             return TextReport(
@@ -214,9 +234,9 @@ class Generation:
         for i in differing(own, tokens):
             states[i] = TokenState.WRONG
         edges: set[int] = set()
-        listed = any(_picks(c.equation.name) for c in program.compiled_check.near_ties.choices)
-        slack = sum(r.ties for r in report.results if _picks(r.name))
-        for i, tie, whole in _ties(program, report, len(job.prompt), len(tokens)):
+        heads = token_heads(program, len(job.prompt))
+        slack = sum(r.ties for r in report.results if picks_tokens(r.name))
+        for i, tie, whole in token_ties(heads, report, len(tokens)):
             if not whole or own[i] in (tie.chosen, tie.other):
                 # A run may put either token first if that takes one sigma: it passes for certain.
                 either = tokens[i] in (tie.chosen, tie.other) and tie.kappa <= 1 and whole
@@ -236,7 +256,7 @@ class Generation:
             tokens=tokens,
             states=tuple(states),
             near_candidates=sum(states[i] is TokenState.RIGHT for i in edges),
-            listed=listed,
+            listed=any(head.tokens for head in heads.values()),
             decision_ties=slack,
             report=report,
         )
@@ -265,16 +285,21 @@ class Generation:
             )
         return min(found, key=lambda x: (x[0] + x[1], x))
 
+    def _read(
+        self, job: GenerationJob, completion: Any
+    ) -> tuple[tuple[int, ...], TextFault | None]:
+        found = token_ids(completion, job.limit)
+        if isinstance(found, TextFault):
+            return (), found
+        return found, fault_of(found, job, self.stop, self.transcript.vocabulary)
+
     def _tokens(self, job: GenerationJob, completion: Any) -> tuple[int, ...]:
         """The completion that a caller gave."""
         require_type("job", job, GenerationJob)
-        tokens = token_ids(completion, job.limit)
-        if not isinstance(tokens, TextFault):
-            fault = fault_of(tokens, job, self.stop, self.transcript.vocabulary)
-            if fault is None:
-                return tokens
-            tokens = fault
-        raise ValueError(f"{tokens.reason}: {tokens.message}")
+        tokens, fault = self._read(job, completion)
+        if fault is not None:
+            raise ValueError(f"{fault.reason}: {fault.message}")
+        return tokens
 
     def _inputs(self, job: GenerationJob, tokens: tuple[int, ...]) -> tuple[Any, ...]:
         shape = self._shape(len(job.prompt), len(tokens))
@@ -315,12 +340,12 @@ def compile_generation(
         vocabulary.
     """
     require_type("transcript", transcript, Transcript)
-    ends = frozenset(int(t) for t in stop)
+    ends = frozenset(index(t) for t in stop)
     if any(not 0 <= t < transcript.vocabulary for t in ends):
         raise ValueError(
             f"stop tokens must be of the vocabulary of {transcript.vocabulary}, got {sorted(ends)}"
         )
-    pairs = tuple((int(a), int(b)) for a, b in lengths)
+    pairs = tuple((index(a), index(b)) for a, b in lengths)
     if any(min(pair) < 1 for pair in pairs):
         raise ValueError(f"prompt and completion have at least one token, got lengths {pairs}")
     family = compile_family(
@@ -339,46 +364,3 @@ def compile_generation(
 def differing(own: Any, tokens: Sequence[int]) -> list[int]:
     """Positions at which a program's answer is not the completion."""
     return np.flatnonzero(np.asarray(own)[: len(tokens)] != np.asarray(tokens)).tolist()
-
-
-def _refused(fault: TextFault, tokens: tuple[int, ...] = ()) -> TextReport:
-    return TextReport(
-        verdict=Verdict.REJECT, reason=fault.reason, message=fault.message, tokens=tokens
-    )
-
-
-def _picks(name: str) -> bool:
-    """Whether an equation is the choice of the tokens."""
-    return SCOPE in name and "argmax" in name
-
-
-def _mistaken(report: Report, count: int) -> Iterator[int]:
-    """Positions whose committed token fails its own test."""
-    for result in report.results:
-        failed = result.verdict is Verdict.REJECT and result.reason == "decision-mismatch"
-        if _picks(result.name) and failed and result.row is not None and result.row < count:
-            yield result.row
-
-
-def _ties(
-    program: Program, report: Report, prompt: int, count: int
-) -> Iterator[tuple[int, NearTie, bool]]:
-    """Near-ties between tokens: position, tie, and whether its columns are the vocabulary."""
-    heads: dict[str, tuple[int, int, bool]] = {}
-    for choice in program.compiled_check.near_ties.choices:
-        if SCOPE not in choice.equation.name:
-            continue
-        claim, form = choice.head.claim, choice.head.form
-        places = math.prod(claim.trips) * form.rows
-        room, total = program.y.shape[0], sum(x.shape[0] for x in program.inputs[:2])
-        # A model computes logits of the completion, or of all tokens.
-        first = {room: 0, total: prompt - 1}.get(places)
-        if first is not None:
-            columns = choice.equation.inputs[0].shape[-1]
-            heads[claim.name] = (form.rows, first, form.columns >= columns)
-    for tie in report.near_ties:
-        if tie.claim in heads:
-            rows, first, whole = heads[tie.claim]
-            i = tie.trip * rows + tie.row - first
-            if 0 <= i < count:
-                yield i, tie, whole

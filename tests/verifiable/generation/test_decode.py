@@ -97,6 +97,20 @@ def test_where_the_pass_picks_another_token_the_text_goes_on_with_it():
     assert tuple(np.asarray(submission.y).tolist()) == text
 
 
+def test_a_draft_of_fewer_layers_proposes_what_the_pass_decides():
+    """Speculative decoding: the noise is the job's, so a good draft mostly picks the same token."""
+
+    def draft(params: Any, kept: Any, token: Any, position: Any) -> Any:
+        cheap = {name: params[name].at[1].set(0) for name in ("out", "down")}
+        return decoder.step(params | cheap, kept, token, position)
+
+    model = made("all")
+    job = job_of(model)
+    assert decode(model, PARAMS, job, step=draft, cache=decoder.cache) != decode(model, PARAMS, job)
+    text, _ = generate(model, PARAMS, job, step=draft, cache=decoder.cache)
+    assert text == decode(model, PARAMS, job)
+
+
 def test_a_decoder_with_a_cache_needs_both_functions():
     with pytest.raises(ValueError, match="needs both"):
         decode(made("greedy"), PARAMS, job_of(made("greedy")), step=decoder.step)

@@ -27,6 +27,7 @@ from verifiable.generation import (
 )
 from verifiable.policy import Policy
 from verifiable.report import Verdict
+from verifiable.submission import Submission
 
 V, PARAMS = decoder.VOCABULARY, decoder.PARAMS
 SEED = bytes(range(32))
@@ -370,6 +371,11 @@ def test_jobs_of_other_models_are_refused(name: str):
         made("greedy").model.job(given.pop("prompt"), **given)
 
 
+def test_token_ids_are_whole_numbers():
+    with pytest.raises(TypeError):
+        made("greedy").model.job([5.7], limit=3)
+
+
 def test_stop_tokens_and_lengths_are_of_the_model():
     program = transcript(decoder.logits, Sampler(), vocabulary=V)
     with pytest.raises(ValueError, match="stop tokens"):
@@ -387,3 +393,11 @@ def test_the_model_is_not_asked_about_what_is_no_text():
     c = made("greedy")
     report = verified(c, jnp.zeros((2, 2)), c.submission)
     assert (report.reason, report.report, report.states) == ("text-structure", None, ())
+    assert c.model.refusal(c.job, c.text) is None
+
+
+def test_a_submission_is_read_by_the_layout_of_its_text():
+    c = made("greedy")
+    layout = c.model.program(c.job, c.text).layout
+    read = Submission.decode(c.submission.encode(), layout)
+    assert verified(c, c.text, read).verdict is Verdict.ACCEPT

@@ -1,0 +1,78 @@
+"""Which positions of a text the results of its run belong to.
+
+A report names rows of claims. The choice of the tokens has a row for each position of the
+completion; the product of the logits has one for each of these too, or for each token of the
+sequence, where the model computes logits for all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from verifiable.generation.sampler import SCOPE
+from verifiable.program import Program
+from verifiable.report import NearTie, Report, Verdict
+
+
+def picks_tokens(name: str) -> bool:
+    """Whether an equation is the choice of the tokens."""
+    return SCOPE in name and "argmax" in name
+
+
+def mistaken(report: Report, count: int) -> Iterator[int]:
+    """Positions whose committed token fails its own test."""
+    for result in report.results:
+        failed = result.verdict is Verdict.REJECT and result.reason == "decision-mismatch"
+        if picks_tokens(result.name) and failed and result.row is not None and result.row < count:
+            yield result.row
+
+
+class TokenHead(NamedTuple):
+    """A product of logits from which tokens or candidates are chosen.
+
+    Attributes:
+      rows: of the product, in one iteration of the scans around it.
+      first: the row of the completion's first token, counted over these scans.
+      whole: whether its columns are all that is chosen from: then they are token ids.
+      tokens: whether the tokens themselves are chosen from it, and not only candidates.
+    """
+
+    rows: int
+    first: int
+    whole: bool
+    tokens: bool
+
+
+def token_heads(program: Program, prompt: int) -> dict[str, TokenHead]:
+    """The products of logits, by the names of their claims; none if the check follows none.
+
+    Args:
+      program: a compiled transcript.
+      prompt: number of tokens in the prompt.
+    """
+    found: dict[str, TokenHead] = {}
+    room, total = program.y.shape[0], sum(x.shape[0] for x in program.inputs[:2])
+    for choice in program.compiled_check.near_ties.choices:
+        claim, form = choice.head.claim, choice.head.form
+        # A model computes logits of the completion, or of all tokens.
+        first = {room: 0, total: prompt - 1}.get(math.prod(claim.trips) * form.rows)
+        if SCOPE in choice.equation.name and first is not None:
+            whole = form.columns >= choice.equation.inputs[0].shape[-1]
+            before = found.get(claim.name)
+            tokens = picks_tokens(choice.equation.name) or (before is not None and before.tokens)
+            found[claim.name] = TokenHead(form.rows, first, whole, tokens)
+    return found
+
+
+def token_ties(
+    heads: Mapping[str, TokenHead], report: Report, count: int
+) -> Iterator[tuple[int, NearTie, bool]]:
+    """Near-ties between tokens: position, tie, and whether its columns are token ids."""
+    for tie in report.near_ties:
+        if tie.claim in heads:
+            head = heads[tie.claim]
+            i = tie.trip * head.rows + tie.row - head.first
+            if 0 <= i < count:
+                yield i, tie, head.whole
