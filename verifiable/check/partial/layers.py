@@ -164,7 +164,7 @@ class Layers:
         for i in layers if self.groups else ():
             found |= dict.fromkeys(self.of_group(i).reads)
         for scan in self.scans:
-            ends = self.ends(scan) if rows else {}
+            ends = self.ends(scan) if rows or self.program.row_block else {}
             found |= scan.opened(scan.chosen(layers), scan.rows_of(layers, rows), ends)
         return found
 

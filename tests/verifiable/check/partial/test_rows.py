@@ -131,6 +131,10 @@ def test_what_mixes_rows_is_opened_whole_and_tested_in_rows():
     assert rows[STREAM] == {0: {(2, 5)}, 1: {(2, 5)}, 2: {(0,)}}
     [(cut, _)] = (parts[STREAM] or {})[2] or ()
     assert cut == (0, 1, ROWS - 1)
+    # So it is where all rows of a layer are audited.
+    whole = Layers.of(run.program).opened([1])
+    assert whole[STREAM] == {0: None, 1: None, 2: {(cut, (0,))}}
+    assert run.audit(plan_of(0, rows=None)).verdict is ACCEPT
 
 
 def test_honest_runs_are_accepted_row_by_row():
