@@ -1,4 +1,4 @@
-"""The examples run: a coordinator with one cheat, and web3.py against a node."""
+"""The examples run: a coordinator and a network with one cheat each, and web3.py against a node."""
 
 from __future__ import annotations
 
@@ -49,6 +49,15 @@ def example() -> Any:
 def test_the_coordinator_accepts_the_honest_and_convicts_the_cheat() -> None:
     verdicts = load("coordinator").main()
     assert verdicts == {"honest": "accept: ok", "cheat": "reject: claim-mismatch, convicted"}
+
+
+def test_a_network_convicts_the_liar_and_reads_its_record_again(tmp_path: Path) -> None:
+    assert load("network").main(tmp_path / "network.journal") == {
+        "outcome": "accept: audited",
+        "agree": ["Ann", "Cy"],
+        "dissent": ["Bob"],
+        "convicted": ["Bob"],
+    }
 
 
 @pytest.mark.parametrize("signed_here", [False, True])

@@ -34,6 +34,7 @@ from protocols.journal.errors import (
     JournalFull,
     JournalMissing,
     KeyRefused,
+    NotRecorded,
 )
 from protocols.journal.keys import KeyRing, OwnedKey, SigningRecord
 from protocols.journal.log import Journal
@@ -63,6 +64,7 @@ __all__ = [
     "KeyRefused",
     "KeyRing",
     "Machine",
+    "NotRecorded",
     "OwnedKey",
     "Recorded",
     "SigningRecord",

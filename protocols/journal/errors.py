@@ -8,6 +8,7 @@
     ├── JournalFull        the disk is full
     ├── JournalClosed      it was closed, or an earlier write failed
     ├── AlreadyRecorded    a stream of this name was begun before
+    ├── NotRecorded        no stream of this name was begun, or it has ended; a ValueError too
     ├── AlreadySigned      the key signed another statement for this slot
     └── KeyRefused         the key is retired, unknown, or belongs to another protocol
 
@@ -57,6 +58,22 @@ class AlreadyRecorded(JournalError):
         self.stream = stream
         super().__init__(
             f"stream {stream} was begun before: resume it if it is open, and never begin it again"
+        )
+
+
+class NotRecorded(JournalError, ValueError):
+    """No stream of this name was begun, or it has ended.
+
+    Attributes:
+      stream: its name.
+    """
+
+    def __init__(self, stream: str, *, wanted: str = "begin it first"):
+        """Keep the name; `wanted` says what to do."""
+        self.stream = stream
+        super().__init__(
+            f"there is no stream {stream!r} in this journal: {wanted} (Journal.streams lists those "
+            "that are open)"
         )
 
 

@@ -28,6 +28,7 @@ from protocols.journal.errors import (
     JournalClosed,
     JournalCorrupt,
     JournalError,
+    NotRecorded,
 )
 from protocols.journal.sqlite import SqliteStore
 from protocols.journal.store import (
@@ -122,7 +123,8 @@ class Journal:
           AlreadyRecorded: `begin`, and the stream is open.
           JournalBusy: the next entry has another number than `at`.
           JournalClosed: the journal is closed, or an earlier write failed.
-          ValueError: no such stream is open, or a name or body that is too large.
+          NotRecorded: no such stream is open.
+          ValueError: no entry, or a name or body that is too large.
         """
         if not bodies:
             raise ValueError("a submission must have an entry")
@@ -143,7 +145,7 @@ class Journal:
             if begin and (head or stream in self._refused or stream in self._ending):
                 raise AlreadyRecorded(stream)
             if not begin and head is None:
-                raise ValueError(f"no stream {stream!r} is open: begin it, or it has ended")
+                raise NotRecorded(stream, wanted="begin it first, or it has ended")
             entries: list[Entry] = []
             for i, body in enumerate(bodies):
                 ends = last and i == len(bodies) - 1
@@ -174,14 +176,14 @@ class Journal:
 
         Raises:
           JournalCorrupt: an entry is missing or changed.
-          ValueError: there is no such stream.
+          NotRecorded: there is no such stream.
         """
         self.flush()
         with self._lock:
             head = self._heads.get(stream)
         entries, link = self._store.read(stream, max(0, first - 1)), NO_LINK
         if not entries and head is None:
-            raise ValueError(f"there is no stream {stream!r}, or it has fewer entries")
+            raise NotRecorded(stream, wanted="it was never begun, or it has fewer entries")
         if first and entries:
             link, entries = entries[0].link, entries[1:]
         return link, _verified(stream, entries, head, first, link)

@@ -140,7 +140,7 @@ class Recorded(Generic[S, E, F]):
         Raises:
           JournalForeign: recorded by another version of the protocol, or with other rules.
           JournalCorrupt: the record is damaged, or a snapshot is not the fold of its events.
-          ValueError: there is no such record.
+          NotRecorded: no job or epoch of this name was begun in this journal.
         """
         self = cls(journal, machine, name, given)
         saved = journal.head(self._snapshots)

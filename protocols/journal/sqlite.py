@@ -113,12 +113,14 @@ class SqliteStore:
         """Open a journal that was created before.
 
         Raises:
-          JournalMissing: there is no such file.
+          JournalMissing: there is no such file, or a folder in its place.
           JournalBusy: another coordinator has it open.
           JournalForeign: another program's database, or another version of the schema.
           JournalCorrupt: no database, or a damaged one.
         """
         path = Path(path).absolute()
+        if path.exists() and not path.is_file():
+            raise JournalMissing(f"{path} is no file: a journal is one file, so name a file in it")
         if not path.is_file():
             raise JournalMissing(
                 f"there is no journal at {path}: create one, or restore it; going on without it "

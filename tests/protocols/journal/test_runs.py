@@ -30,6 +30,7 @@ from protocols.journal import (
     JournalForeign,
     JournalFull,
     Machine,
+    NotRecorded,
     Recorded,
 )
 from protocols.journal.machines import describe
@@ -428,5 +429,5 @@ def test_another_protocol_is_a_line():
         recorded, _ = Recorded.begin(journal, counted, "x", (Empty(), (Empty(now=5),)))
         assert [task.effect for task in recorded.pending] == [Empty(now=5)]
         assert Recorded.resume(journal, counted, "x").pending == recorded.pending
-        with pytest.raises(ValueError, match="no stream"):
+        with pytest.raises(NotRecorded, match=r"no stream 'counted/y' in this journal: .* begun"):
             Recorded.resume(journal, counted, "y")

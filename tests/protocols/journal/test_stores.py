@@ -16,6 +16,7 @@ from protocols.journal import (
     JournalClosed,
     JournalCorrupt,
     JournalFull,
+    NotRecorded,
     SqliteStore,
     Store,
 )
@@ -68,8 +69,10 @@ def test_what_was_acknowledged_is_there_after_a_restart(reopen: Callable[[], Sto
     with Journal(reopen()) as journal:
         assert journal.streams() == ["a/2"]
         assert journal.read("a/1")[1][-1] == b"end"
-        with pytest.raises(ValueError, match="no stream"):
+        with pytest.raises(NotRecorded, match="no stream") as raised:
             journal.read("a/3")
+        assert isinstance(raised.value, ValueError)
+        assert raised.value.stream == "a/3"
 
 
 def test_a_stream_begins_once(reopen: Callable[[], Store]):
