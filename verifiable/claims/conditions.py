@@ -19,7 +19,8 @@ operands, which their ratio does not say where a is much larger than b.
 
 A condition is followed from the result of the loop's predicate back through boolean functions and
 moves, also through *flags*: booleans that the body computes for the next trip, such as `done`. A
-comparison is *covered* if nothing else reads it, or what follows from it.
+comparison is *covered* if nothing else reads it, or what follows from it. Numbers that are 0 or 1
+because they follow from booleans count as booleans.
 """
 
 from __future__ import annotations
@@ -58,10 +59,15 @@ class Margin(NamedTuple):
 Interval = tuple[Margin, Margin]  # the least and the largest margin
 
 _MOVES = frozenset(
-    "broadcast_in_dim concatenate copy copy_p expand_dims reshape rev slice squeeze transpose"
+    "broadcast_in_dim concatenate copy copy_p expand_dims reshape rev slice squeeze stack transpose"
     "".split()
 )
-_LOGIC = frozenset("and eq ne not or reduce_and reduce_or select_n xor".split())
+# Of numbers that are 0 or 1, such a number.
+_KEPT = _MOVES | frozenset(
+    "and convert_element_type max min mul or reduce_and reduce_max reduce_min reduce_or select_n"
+    " xor".split()
+)
+_LOGIC = _KEPT | frozenset("eq ge gt le lt ne not".split())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,7 +124,7 @@ class _ConditionSearch:
     seen: set[Var] = field(default_factory=set)
 
     def visit(self, atom: Atom) -> None:
-        if isinstance(atom, Literal) or atom in self.seen or atom.dtype != np.bool_:
+        if isinstance(atom, Literal) or atom in self.seen or not self.are_booleans((atom,)):
             return
         self.seen.add(atom)
         for block in self.loop.bodies:
@@ -132,13 +138,40 @@ class _ConditionSearch:
         equation = self.graph.producers.get(atom)
         if equation is None or not any(equation in b.equations for b in self.loop.bodies):
             return
-        if equation.inputs[0].dtype.name in FLOATS:
-            if equation.kind in decision.KINDS:
-                self.comparisons[equation] = None
-        elif equation.kind in _LOGIC | _MOVES and all(a.dtype == np.bool_ for a in equation.inputs):
+        if self.of_booleans(equation):
             self.logic.add(equation)
             for a in equation.inputs:
                 self.visit(a)
+        elif equation.inputs[0].dtype.name in FLOATS and equation.kind in decision.KINDS:
+            self.comparisons[equation] = None
+
+    def of_booleans(self, equation: Equation) -> bool:
+        """Whether an equation is a boolean function of its inputs."""
+        if equation.kind == "select_n" and equation.inputs[0].dtype != np.bool_:
+            return False  # of more than two cases
+        return equation.kind in _LOGIC and self.are_booleans(equation.inputs)
+
+    def are_booleans(self, atoms: Sequence[Atom]) -> bool:
+        """Whether values are booleans, or numbers that are 0 or 1 as they follow from booleans."""
+        pending, seen = list(atoms), set[Atom]()
+        while pending:
+            atom = pending.pop()
+            if atom.dtype == np.bool_ or atom in seen:
+                continue
+            seen.add(atom)  # a flag may follow from itself
+            if isinstance(atom, Literal):
+                if not np.isin(atom.value, (0, 1)):
+                    return False
+                continue
+            place = next((b.inputs.index(atom) for b in self.loop.bodies if atom in b.inputs), None)
+            equation = self.graph.producers.get(atom)
+            if place is not None:
+                pending += [self.loop.inputs[place], self.loop.bodies[1].outputs[place]]
+            elif equation is not None and equation.kind in _KEPT:
+                pending += equation.inputs
+            else:
+                return False
+        return True
 
     def reached(self, variable: Var) -> tuple[set[int], bool]:
         """The flags that a value flows into, and whether all readers belong to the condition."""
@@ -232,7 +265,7 @@ class Condition:
 
 def certain(value: Array) -> Margin:
     """The margin of what all devices decide alike."""
-    sign = jnp.where(value, 1.0, -1.0).astype(jnp.float64)
+    sign = jnp.where(jnp.asarray(value, bool), 1.0, -1.0).astype(jnp.float64)
     return Margin(sign * jnp.inf, sign, jnp.zeros_like(sign))
 
 
@@ -272,23 +305,22 @@ def _compared(
 def _combined(equation: Equation, given: Sequence[Interval]) -> Interval:
     """The margin of a boolean function."""
     kind, params = equation.kind, equation.params
+    if kind in _OF_TWO:
+        return _OF_TWO[kind](*given)
     if kind == "not":
         return _not(given[0])
-    if kind in ("and", "or"):
-        return (_and if kind == "and" else _or)(*given)
-    if kind in ("eq", "ne", "xor"):
-        a, b = given
-        other = _or(_and(a, _not(b)), _and(_not(a), b))
-        return _not(other) if kind == "eq" else other
+    if kind == "convert_element_type":
+        return given[0]
     if kind == "select_n":
         which, false, true = given
         return _or(_and(_not(which), false), _and(which, true))
-    if kind in ("reduce_and", "reduce_or"):
+    if kind.startswith("reduce_"):
+        every = kind in ("reduce_and", "reduce_min")
         if 0 in equation.inputs[0].shape:
-            return _certain(jnp.full(equation.outputs[0].shape, kind == "reduce_and"))
-        if kind == "reduce_or":
-            return _not(_all(_not(given[0]), params["axes"]))
-        return _all(given[0], params["axes"])
+            return _certain(jnp.full(equation.outputs[0].shape, every))
+        if every:
+            return _all(given[0], params["axes"])
+        return _not(_all(_not(given[0]), params["axes"]))
     low, high = (
         Margin(*(interpret.apply(equation, list(part))[0] for part in zip(*side, strict=True)))
         for side in zip(*given, strict=True)
@@ -306,6 +338,26 @@ def _and(a: Interval, b: Interval) -> Interval:
 
 def _or(a: Interval, b: Interval) -> Interval:
     return _not(_and(_not(a), _not(b)))
+
+
+def _xor(a: Interval, b: Interval) -> Interval:
+    return _or(_and(a, _not(b)), _and(_not(a), b))
+
+
+_OF_TWO: Mapping[str, Callable[[Interval, Interval], Interval]] = {
+    "and": _and,
+    "min": _and,
+    "mul": _and,
+    "or": _or,
+    "max": _or,
+    "xor": _xor,
+    "ne": _xor,
+    "eq": lambda a, b: _not(_xor(a, b)),
+    "gt": lambda a, b: _and(a, _not(b)),
+    "lt": lambda a, b: _and(_not(a), b),
+    "ge": lambda a, b: _or(a, _not(b)),
+    "le": lambda a, b: _or(_not(a), b),
+}
 
 
 def _all(a: Interval, axes: Sequence[int]) -> Interval:

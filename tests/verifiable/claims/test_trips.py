@@ -429,6 +429,22 @@ LOOPS: dict[str, tuple[Callable[[Any], Any], int, tuple[str, ...]]] = {
         1,
         (),
     ),
+    "a flag that is a number": (
+        lambda h: lax.while_loop(
+            lambda s: (s[1] != 0) & (jnp.stack([s[0].max() > 1, s[0].min() > 1]).max()),
+            lambda s: (s[0] / 2, (s[0].max() > 1.5).astype(jnp.float32) * jnp.float32(1)),
+            (h, jnp.float32(1)),
+        )[0],
+        1,
+        (),
+    ),
+    "a number that is no boolean": (
+        lambda h: lax.while_loop(
+            lambda s: s[1] > 0, lambda s: (s[0] / 2, jnp.where(s[0].max() > 1, 1, -1)), (h, 1)
+        )[0],
+        0,
+        ("gt",),
+    ),
     "a number of comparisons": (
         lambda h: lax.while_loop(lambda c: (c > 1).sum() > 3, lambda c: c * 0.5, h),
         0,
