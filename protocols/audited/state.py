@@ -31,6 +31,7 @@ class PartialRules:
       log_seconds: how long the log of the epoch may stay open after that.
       beacon_seconds: how long to wait for the beacon after its round is due.
       opening_seconds: time to open what is asked for.
+      judging_seconds: time that the coordinator takes to judge an opening.
     """
 
     beacon: Schedule
@@ -41,12 +42,14 @@ class PartialRules:
     log_seconds: int
     beacon_seconds: int
     opening_seconds: int
+    judging_seconds: int
 
     def __post_init__(self) -> None:
         """Raises ValueError for a rate outside of (0, 1], or a stage without time."""
         if not 0.0 < self.rate <= 1.0:
             raise ValueError(f"the share of jobs that are audited lies in (0, 1], got {self.rate}")
-        for name in "layers receipt_seconds log_seconds beacon_seconds opening_seconds".split():
+        seconds = "receipt_seconds log_seconds beacon_seconds opening_seconds judging_seconds"
+        for name in ("layers", *seconds.split()):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
 
@@ -58,6 +61,7 @@ class Stage(enum.Enum):
     LOG = "log"
     DRAW = "draw"
     OPENING = "opening"
+    JUDGING = "judging"
     ENDED = "ended"
 
 
@@ -96,7 +100,8 @@ class PartialState:
       received: when.
       log: the closed log of the epoch, which holds the receipt.
       round: of the beacon that draws.
-      seed: of the plan, if the job is audited.
+      ask: what the worker was asked to open, if the job is audited.
+      content: digest of the opening that came.
       result: how the job ended.
     """
 
@@ -111,7 +116,8 @@ class PartialState:
     received: int | None = None
     log: ClosedLog | None = None
     round: int | None = None
-    seed: bytes | None = None
+    ask: AskOpening | None = None
+    content: bytes | None = None
     result: JobResult | None = None
 
 
@@ -143,21 +149,36 @@ class RoundSeen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Opened:
-    """An opening came by the deadline, signed by the worker, and was judged.
+class OpeningCame:
+    """An opening arrived, signed by the worker as its answer. The first one counts.
 
     Attributes:
-      at: when the opening came.
+      at: when it came, whole.
+      content: `messages.content_digest` of its bytes, which the caller keeps.
+    """
+
+    at: int
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpeningJudged:
+    """The opening was judged: `judging.Judge`.
+
+    Attributes:
+      at: when.
+      content: digest of the opening.
       verdict: on the opened part and the answer.
       reason: of the verdict, one of `report.REASONS`.
     """
 
     at: int
+    content: bytes
     verdict: Verdict
     reason: str
 
 
-PartialEvent: TypeAlias = Tick | ReceiptCame | LogClosed | RoundSeen | Opened
+PartialEvent: TypeAlias = Tick | ReceiptCame | LogClosed | RoundSeen | OpeningCame | OpeningJudged
 
 
 # Effects: tasks for the caller.
@@ -184,7 +205,7 @@ class AwaitRound:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AskOpening:
-    """Ask the worker to open what the plan of this seed asks for, and judge it: `judging.Judge`.
+    """Ask the worker to open what the plan of this seed asks for; report `OpeningCame`.
 
     Attributes:
       receipt: whose commitment is opened.
@@ -198,6 +219,21 @@ class AskOpening:
     seed: bytes
     layers: int
     rows: int | None
+    deadline: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeOpening:
+    """Judge the opening that came, by `judging.Judge`; report `OpeningJudged` before the deadline.
+
+    Attributes:
+      ask: what it answers.
+      content: digest of its bytes.
+      deadline: after which the job is undecided.
+    """
+
+    ask: AskOpening
+    content: bytes
     deadline: int
 
 
@@ -224,12 +260,14 @@ class RefuseEvent:
 
     Attributes:
       worker: the worker of the job.
-      reason: other-job, other-epoch, other-worker, duplicate, second-receipt, too-late, not-asked,
-        other-beacon, or early-beacon.
+      reason: other-job, other-epoch, other-worker, duplicate, second-receipt, second-opening,
+        other-opening, too-late, not-asked, other-beacon, or early-beacon.
     """
 
     worker: bytes
     reason: str
 
 
-PartialEffect: TypeAlias = EnterLog | AwaitRound | AskOpening | JobResult | RefuseEvent
+PartialEffect: TypeAlias = (
+    EnterLog | AwaitRound | AskOpening | JudgeOpening | JobResult | RefuseEvent
+)

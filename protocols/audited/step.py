@@ -4,6 +4,7 @@
     LOG       the log closes: nobody can commit to another trace any more
     DRAW      the next round of the beacon says whether the job is audited, and with what seed
     OPENING   the worker opens what the plan of the seed asks for, or is silent
+    JUDGING   the coordinator judges the first opening that came; its own delay blames nobody
     ENDED     one `JobResult`; every later event is refused
 
 `step(state, event) -> (state, effects)` is a pure function. Every stage has a deadline, so every
@@ -20,8 +21,10 @@ from protocols.audited.state import (
     AwaitRound,
     EnterLog,
     JobResult,
+    JudgeOpening,
     LogClosed,
-    Opened,
+    OpeningCame,
+    OpeningJudged,
     Outcome,
     PartialEffect,
     PartialEvent,
@@ -50,6 +53,7 @@ _MISSED = {
     Stage.LOG: Outcome.UNDECIDED,
     Stage.DRAW: Outcome.UNDECIDED,
     Stage.OPENING: Outcome.SILENT,
+    Stage.JUDGING: Outcome.UNDECIDED,
 }
 
 
@@ -130,11 +134,10 @@ def step(state: PartialState, event: PartialEvent) -> Moved:
             state, more = _closed(state, log)
         case RoundSeen(beacon=beacon):
             state, more = _drawn(state, beacon)
-        case Opened(verdict=verdict, reason=reason):
-            if state.stage is Stage.OPENING:
-                state, more = _end(state, _OUTCOMES[verdict], reason)
-            else:
-                state, more = _refused(state, _late(state))
+        case OpeningCame(content=content):
+            state, more = _opened(state, content)
+        case OpeningJudged():
+            state, more = _judged(state, event)
     return state, effects + more
 
 
@@ -181,7 +184,6 @@ def _drawn(state: PartialState, beacon: Beacon) -> Moved:
     if not audited(seed, rules.rate):
         return _end(state, Outcome.UNAUDITED, Outcome.UNAUDITED.value)
     deadline = state.now + rules.opening_seconds
-    state = replace(state, stage=Stage.OPENING, deadline=deadline, seed=seed)
     ask = AskOpening(
         receipt=receipt,
         seed=seed,
@@ -189,7 +191,26 @@ def _drawn(state: PartialState, beacon: Beacon) -> Moved:
         rows=rules.rows,
         deadline=deadline,
     )
-    return state, (ask,)
+    return replace(state, stage=Stage.OPENING, deadline=deadline, ask=ask), (ask,)
+
+
+def _opened(state: PartialState, content: bytes) -> Moved:
+    if state.content is not None:
+        return _refused(state, "duplicate" if state.content == content else "second-opening")
+    ask = state.ask
+    if state.stage is not Stage.OPENING or ask is None:
+        return _refused(state, _late(state))
+    deadline = state.now + state.rules.judging_seconds
+    state = replace(state, stage=Stage.JUDGING, deadline=deadline, content=content)
+    return state, (JudgeOpening(ask=ask, content=content, deadline=deadline),)
+
+
+def _judged(state: PartialState, event: OpeningJudged) -> Moved:
+    if state.stage is not Stage.JUDGING:
+        return _refused(state, _late(state))
+    if event.content != state.content:
+        return _refused(state, "other-opening")
+    return _end(state, _OUTCOMES[event.verdict], event.reason)
 
 
 def _end(state: PartialState, outcome: Outcome, reason: str) -> Moved:

@@ -16,8 +16,10 @@ import verifiable as vf
 from protocols.audited import (
     AskOpening,
     JobResult,
+    JudgeOpening,
     LogClosed,
-    Opened,
+    OpeningCame,
+    OpeningJudged,
     Outcome,
     PartialRules,
     ReceiptCame,
@@ -28,6 +30,7 @@ from protocols.audited import (
 )
 from protocols.audited.judging import Judge, plan_of
 from protocols.events import Tick
+from protocols.messages import content_digest
 from protocols.replicated.runs import input_digest
 from tests.helpers.jobs import CHAIN, JOB, NOW, WORKERS, signed
 from verifiable import challenge, trace
@@ -47,6 +50,7 @@ RULES = PartialRules(
     log_seconds=600,
     beacon_seconds=30,
     opening_seconds=120,
+    judging_seconds=300,
 )
 
 
@@ -108,9 +112,13 @@ def test_honest_passes_lazy_is_rejected_as_often_as_it_is_met_and_silent_fails()
                 _, [end] = step(state, Tick(at=ask.deadline))
             else:
                 plan = plan_of(judge().program, ask)
-                report = judge().judge(ask, device.open(plan).encode())
-                opened = Opened(at=state.now + 9, verdict=report.verdict, reason=report.reason)
-                _, [end] = step(state, opened)
+                opening = device.open(plan).encode()
+                content, at = content_digest(opening), state.now + 9
+                state, [task] = step(state, OpeningCame(at=at, content=content))
+                assert isinstance(task, JudgeOpening)
+                report = judge().judge(task.ask, opening)
+                how = {"verdict": report.verdict, "reason": report.reason}
+                _, [end] = step(state, OpeningJudged(at=at, content=content, **how))
                 met += device is lazy and bool({1, 2} & {*plan.layers})
             ends.append(end)
         caught += ends[1].outcome is Outcome.REJECTED

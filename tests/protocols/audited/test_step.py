@@ -13,8 +13,10 @@ from protocols.audited import (
     AwaitRound,
     EnterLog,
     JobResult,
+    JudgeOpening,
     LogClosed,
-    Opened,
+    OpeningCame,
+    OpeningJudged,
     Outcome,
     PartialRules,
     PartialState,
@@ -46,7 +48,9 @@ RULES = PartialRules(
     log_seconds=600,
     beacon_seconds=30,
     opening_seconds=120,
+    judging_seconds=300,
 )
+CONTENT = b"\x0e" * 32
 RECEIPT = TraceReceipt(
     worker=WORKER, job=JOB.digest, epoch=JOB.epoch, trace_root=b"\x09" * 32, trace_size=77
 )
@@ -119,9 +123,19 @@ def test_an_opening_ends_a_job_with_its_verdict(verdict: Verdict, outcome: Outco
     ask = job.asked()
     seed = seed_of(LOG, beacon(), job=JOB.digest, worker=WORKER)
     assert (ask.seed, ask.layers, ask.rows) == (seed, 1, 8)
-    [result] = job.do(Opened(at=ask.deadline - 1, verdict=verdict, reason="why"))
+    [task] = job.do(OpeningCame(at=ask.deadline - 1, content=CONTENT))
+    assert task == JudgeOpening(ask=ask, content=CONTENT, deadline=ask.deadline + 299)
+    # The coordinator may take longer than the worker had.
+    late = {"at": ask.deadline + 100, "verdict": verdict, "reason": "why"}
+    refusals = job.do(
+        OpeningCame(at=NOW, content=CONTENT),
+        OpeningCame(at=NOW, content=bytes(32)),
+        OpeningJudged(content=bytes(32), **late),
+    )
+    assert [e.reason for e in refusals] == ["duplicate", "second-opening", "other-opening"]
+    [result] = job.do(OpeningJudged(content=CONTENT, **late))
     assert (result.outcome, result.reason, result.outcome.paid) == (outcome, "why", paid)
-    assert job.do(Opened(at=ask.deadline - 1, verdict=Verdict.ACCEPT, reason="ok")) == [
+    assert job.do(OpeningJudged(content=CONTENT, **late)) == [
         RefuseEvent(worker=WORKER, reason="too-late")
     ]
 
@@ -130,7 +144,7 @@ def test_silence_after_being_asked_is_never_a_pass():
     job = Job.of()
     ask = job.asked()
     assert job.do(Tick(at=ask.deadline - 1)) == []
-    late = Opened(at=ask.deadline, verdict=Verdict.ACCEPT, reason="ok")
+    late = OpeningCame(at=ask.deadline, content=CONTENT)
     [result, refused] = job.do(late)
     assert (result.outcome, result.outcome.paid) == (Outcome.SILENT, False)
     assert refused.reason == "too-late"
@@ -144,6 +158,7 @@ def test_silence_after_being_asked_is_never_a_pass():
         (("receipt",), Outcome.UNDECIDED),
         (("receipt", "log"), Outcome.UNDECIDED),
         (("receipt", "log", "beacon"), Outcome.SILENT),
+        (("receipt", "log", "beacon", "opening"), Outcome.UNDECIDED),
     ],
 )
 def test_every_stage_ends_and_none_of_these_is_paid(events: tuple[str, ...], outcome: Outcome):
@@ -152,6 +167,7 @@ def test_every_stage_ends_and_none_of_these_is_paid(events: tuple[str, ...], out
         "receipt": ReceiptCame(at=NOW, receipt=signed(RECEIPT)),
         "log": LogClosed(at=NOW, log=LOG),
         "beacon": RoundSeen(at=at, beacon=beacon()),
+        "opening": OpeningCame(at=at, content=CONTENT),
     }
     job.do(*(every[name] for name in events))
     [result] = job.wait()
@@ -223,13 +239,14 @@ def test_rules_and_jobs_of_the_caller_are_checked():
 
 
 def test_no_order_of_events_pays_a_worker_that_did_not_open():
-    """Every order of up to five events, each lost, doubled or late, without an accepted opening."""
+    """Every order of five events, each lost, doubled or late, without an accepted opening."""
     at = CHAIN.appears(ROUND)
     events = [
         ReceiptCame(at=NOW, receipt=signed(RECEIPT)),
         LogClosed(at=NOW + 1, log=LOG),
         RoundSeen(at=at, beacon=beacon()),
-        Opened(at=at + 1, verdict=Verdict.INDETERMINATE, reason="late"),
+        OpeningCame(at=at + 1, content=CONTENT),
+        OpeningJudged(at=at + 2, content=bytes(32), verdict=Verdict.ACCEPT, reason="of another"),
         Tick(at=at + 1000),
     ]
     for chosen in itertools.product(events, repeat=5):
