@@ -229,7 +229,7 @@ def test_a_claim_after_a_loop_is_rejected():
 
 def test_a_number_far_from_a_tie_is_evidence():
     case = fixed_point()
-    cheat = sent(case, int(case.values[case.index]) - 1)
+    cheat = sent(case, int(case.values[case.index]) - 2)
     honest = case.program.prove(W, X)
     for (y, values), guilty in ((cheat, True), ((case.y, case.values), False)):
         changed = Trace(values=tuple(values))
