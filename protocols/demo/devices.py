@@ -53,7 +53,7 @@ class DemoJob:
         return Submission(
             y=y,
             trace=values,
-            commitment=self.program.commit(y, values).commitment,
+            commitment=trace.commit(y, values).commitment,
             program=self.program.id,
             parameters=self.root,
         )
