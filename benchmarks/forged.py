@@ -231,7 +231,7 @@ def decided(claim: Claim, equation: Equation, env: Env, moved: dict[Any, Array])
     form: Any = claim.form
     if moved and equation.kind in ("top_k", "sort"):
         values = interpret.read_all(env, equation.inputs)
-        sources = [None if i is None else values[i] for i in form.moves]
+        sources = [None if i is None else values[i] for i in form.moved_from]
         results = form.outputs(committed, sources)
     return results, committed
 
