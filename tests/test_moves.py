@@ -93,6 +93,8 @@ def computed(x: Any, y: Any) -> dict[str, Any]:
     for name, operation in OPERATIONS.items():
         if name.startswith("reduce") and not x.shape:
             continue
+        if name == "div" and x.shape != y.shape:
+            continue  # left to JAX, see below
         try:
             found[name] = operation(x, y)
         except TypeError:  # not of this type
@@ -116,7 +118,7 @@ def test_arithmetic_is_what_jax_compiles(kind: str):
         ordinary = [x, y]
         if kind.startswith("float"):
             ordinary = [np.round(rng.standard_normal(a.shape), 1).astype(kind) + 0 for a in (x, y)]
-        scalar = [ordinary[0], ordinary[1][0, 0]]
+        scalar = [ordinary[0], x.dtype.type(3)]
         for pair in ([x, y], ordinary, scalar, scalar[::-1]):
             operands = [jnp.asarray(a) for a in pair]
             mine, compiled = computed(*operands), jax.jit(computed)(*operands)
@@ -130,6 +132,8 @@ def test_arithmetic_near_the_least_number_is_left_to_jax(kind: str):
     least = np.finfo(kind).tiny
     for x, y in ((least, 0.5), (least, 1 - np.finfo(kind).epsneg), (np.nan, 1), (least / 2, 4)):
         assert arithmetic.operations()["mul"](np.full(2, x, kind), np.full(2, y, kind)) is None
+    # XLA multiplies by the reciprocal of a scalar.
+    assert arithmetic.operations()["div"](np.ones(2, kind), np.array(3, kind)) is None
     zeros = np.array([0, -0.0], kind)
     assert arithmetic.operations()["max"](zeros, zeros[::-1]) is None
     assert arithmetic.operations()["reduce_min"](zeros, axes=(0,)) is None

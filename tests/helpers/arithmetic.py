@@ -75,6 +75,8 @@ def _exact(name: str, operands: Sequence[Any]) -> bool:
     """Whether an operation on floats has one result."""
     if name in _BITS or operands[0].dtype.itemsize < _WIDE or not all(map(_normal, operands)):
         return False
+    if name == "div" and operands[0].shape != operands[1].shape:
+        return False  # XLA multiplies by the reciprocal of a scalar
     return name not in _ORDERED or not any(np.any((x == 0) & np.signbit(x)) for x in operands)
 
 
