@@ -2,9 +2,9 @@
 
     python examples/network.py
 
-Coordinator and workers exchange bytes, here by calling each other; a transport of your own takes
-the place of the calls, and sends a `Tick` whenever the time is `state.deadline`. Every event is
-recorded before its effects are carried out, so a coordinator that is killed resumes where it was.
+Coordinator and workers exchange bytes, here by calling each other; a transport and a clock of your
+own take the place of the calls. Every event is recorded before its effects are carried out, so a
+coordinator that is killed resumes where it was.
 """
 
 from __future__ import annotations
@@ -29,11 +29,21 @@ from protocols import messages, replicated
 from protocols.identities import Identity
 from protocols.journal import REPLICATED, DurableCommitmentLog, Journal, Recorded
 from protocols.messages import Assignment, Commit, Job, Reveal, TraceRequest
-from protocols.replicated import AskReveal, Audit, AwaitBeacon, Blame, Conclude, Dispatch, Record
+from protocols.replicated import (
+    AskReveal,
+    Audit,
+    AwaitBeacon,
+    Blame,
+    Conclude,
+    Dispatch,
+    Record,
+    Tick,
+)
 from protocols.replicated.audit import Auditor, audited
 from protocols.replicated.runs import input_digest, reveal_of
 from verifiable.challenge import Beacon
 from verifiable.encoding import tensor_from_bytes
+from verifiable.errors import VerificationError
 from verifiable.voting import FixedSize, Tolerance
 
 Params = dict[str, jax.Array]
@@ -136,9 +146,16 @@ class Coordinator(Party):
         name = self.job.digest.hex()
         self.run, begun = Recorded.begin(self.journal, REPLICATED, name, first, given)
         tasks = deque(begun.result())
-        while tasks:
+        while tasks or self.run.state.decision is None:
+            if not tasks:  # a worker keeps silent, or sends what is refused
+                tasks += self.run.feed(Tick(at=self.run.state.deadline)).result()
+                continue
             task = tasks.popleft()
-            event = self.carry_out(task.effect)
+            try:
+                event = self.carry_out(task.effect)
+            except VerificationError as refused:
+                print(f"refused: {refused}")
+                event = None
             if event is not None:
                 tasks += self.run.feed(event).result()  # on disk from here on
             self.run.done(task).result()
@@ -169,7 +186,7 @@ class Coordinator(Party):
         return None
 
     def received(self, kind: Any, data: bytes) -> replicated.Received:
-        """A worker's message. What its signature does not cover raises VerificationError."""
+        """A worker's message, authenticated; raises VerificationError for any other bytes."""
         seats = replicated.seated(self.run.state)
         names = {name: worker.identity for name, worker in self.workers.items()}
         signed = messages.receive(kind, data, names, seats=seats)
@@ -177,7 +194,9 @@ class Coordinator(Party):
 
     @functools.cached_property
     def auditor(self) -> Auditor:
-        """Made when commitments have closed: before, nothing of its key may be known."""
+        """Made once commitments are closed: nobody may know of its key before."""
+        closed_at = self.run.state.round or 0
+        self.log.close(chain=BEACON.chain, closed_at=closed_at)
         return Auditor(
             job=self.job,
             program=self.program,
@@ -191,8 +210,14 @@ class Coordinator(Party):
         order = self.signed(replicated.order(self.job, task))
         message, payload = self.workers[task.commit.message.worker].upload(order)
         found, guilty = self.auditor.audit(task, message, payload), False
-        if found.report is not None and found.submission is not None and found.report.claim:
-            evidence = vf.evidence_of(self.program, found.report, found.submission)
+        report, run = found.report, found.submission
+        if (
+            report is not None
+            and run is not None
+            and report.verdict is vf.Verdict.REJECT
+            and report.claim is not None
+        ):
+            evidence = vf.evidence_of(self.program, report, run)
             guilty = judge(evidence.encode(), self.program, self.params, self.x)
         return audited(task, found, at=self.run.state.now, convicted=guilty)
 
