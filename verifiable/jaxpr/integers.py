@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from verifiable.jaxpr.blocks import Atom, Equation, Literal, Var
-from verifiable.jaxpr.effects import FLOATS, MOVES, is_float
+from verifiable.jaxpr.effects import FLOATS, MOVES, Effect, effects_of, is_float
 from verifiable.jaxpr.sums import terms
 
 
@@ -158,10 +158,7 @@ def _multiple(equation: Equation, scale: Callable[[Atom], int | None]) -> int | 
 
 def _rounds(equation: Equation) -> bool:
     """Whether an equation is a cast that may drop digits of a large number."""
-    if equation.kind != "convert_element_type":
-        return False
-    source, dtype = equation.inputs[0].dtype, equation.outputs[0].dtype
-    return not is_float(source) or jnp.promote_types(source, dtype) != dtype
+    return equation.kind == "convert_element_type" and effects_of(equation)[0] is not Effect.EXACT
 
 
 def _exponent(factor: Atom) -> int | None:

@@ -118,6 +118,7 @@ MULTIPLES: list[tuple[Callable[..., Any], int | None]] = [
     (lambda x: lax.floor(x.astype(jnp.bfloat16)).astype(jnp.float32) * 0.5, 1),
     (lambda x: lax.floor(x).astype(jnp.bfloat16), None),  # above 2^8
     (lambda x: lax.floor(x).astype(jnp.int32).astype(jnp.float32), None),  # above 2^24
+    (lambda x: x.astype(jnp.float8_e4m3fn).astype(jnp.float32) * 0.5, None),
     (lambda x: x * 0.5, None),
     (lambda x: lax.round(x) * 3.0, None),
     (lambda x: lax.round(x) / 3.0, None),
