@@ -38,27 +38,30 @@ class Detection:
 
     @property
     def choosing(self) -> float:
-        """(s / L) (r / T): the cheapest cheat that chooses the answer, one wrong unit."""
+        """(s / L) (k / n): the cheapest cheat that chooses the answer, one wrong unit."""
         return self.audited / self.layers * self.row
 
     @property
     def row(self) -> float:
-        """r / T: how often a row of an audited layer is looked at, at least."""
+        """k / n: how often a row of an audited layer is looked at, at least.
+
+        Of n = ceil(T / block) blocks, k = r / block are drawn: r / T in blocks of one row.
+        """
         return self.audited_rows // self.block / -(-self.rows // self.block)
 
     @property
     def everywhere(self) -> float:
         """A cheat that makes one row, such as a token, wrong in every layer.
 
-        1 - (1 - r / T)^s where rows are drawn for each layer by itself, else r / T.
+        1 - (1 - k / n)^s where rows are drawn for each layer by itself, else k / n, as of `row`.
         """
         return 1.0 - (1.0 - self.row) ** self.audited if self.apart else self.row
 
     def lazy(self, share: float) -> float:
-        """1 - C(L - b, s) / C(L, s): a cheat that computes b = share L layers wrongly in all rows.
+        """1 - C(L - c, s) / C(L, s): a cheat that computes c = share L layers wrongly in all rows.
 
         Args:
-          share: of the layers, in (0, 1]; b is rounded down, and at least 1.
+          share: of the layers, in (0, 1]; c is rounded down, and at least 1.
 
         Raises:
           ValueError: the share is outside of (0, 1].
