@@ -127,14 +127,13 @@ class _ConditionSearch:
         if isinstance(atom, Literal) or atom in self.seen or not self.are_booleans((atom,)):
             return
         self.seen.add(atom)
-        for block in self.loop.bodies:
-            if atom in block.inputs:
-                place = block.inputs.index(atom)
-                self.flags.add(place)
-                predicate, body = self.loop.bodies
-                for other in (predicate.inputs[place], body.inputs[place], body.outputs[place]):
-                    self.visit(other)
-                return
+        place = self.place(atom)
+        if place is not None:
+            self.flags.add(place)
+            predicate, body = self.loop.bodies
+            for other in (predicate.inputs[place], body.inputs[place], body.outputs[place]):
+                self.visit(other)
+            return
         equation = self.graph.producers.get(atom)
         if equation is None or not any(equation in b.equations for b in self.loop.bodies):
             return
@@ -144,6 +143,10 @@ class _ConditionSearch:
                 self.visit(a)
         elif equation.inputs[0].dtype.name in FLOATS and equation.kind in decision.KINDS:
             self.comparisons[equation] = None
+
+    def place(self, atom: Var) -> int | None:
+        """Where the loop carries a value, if it does."""
+        return next((b.inputs.index(atom) for b in self.loop.bodies if atom in b.inputs), None)
 
     def of_booleans(self, equation: Equation) -> bool:
         """Whether an equation is a boolean function of its inputs."""
@@ -163,7 +166,7 @@ class _ConditionSearch:
                 if not np.isin(atom.value, (0, 1)):
                     return False
                 continue
-            place = next((b.inputs.index(atom) for b in self.loop.bodies if atom in b.inputs), None)
+            place = self.place(atom)
             equation = self.graph.producers.get(atom)
             if place is not None:
                 pending += [self.loop.inputs[place], self.loop.bodies[1].outputs[place]]
