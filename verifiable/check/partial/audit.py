@@ -207,9 +207,9 @@ class Auditable(Specification):
         run = CheckArguments(
             key=key.arrays, inputs=inputs, outputs=tuple(outputs), values=tuple(values)
         )
-        retest = functools.partial(compiled.retest, arguments)
+        retests = functools.cache(functools.partial(compiled.retests, arguments))
         look = restrict.PartialLook.of(
-            program.compiled_check.second_look, tested, parts, retest=retest
+            program.compiled_check.second_look, tested, parts, retests=retests
         )
         report = judge(
             restrict.completed(findings, self.claims, tested, parts),

@@ -161,17 +161,16 @@ class CompiledAudit:
             findings.update(more)
         return findings, own
 
-    def retest(self, arguments: AuditArguments, index: int) -> Statistic:
-        """Test a claim again in the rows of an audit (`Form.retest`).
+    def retests(self, arguments: AuditArguments) -> Mapping[int, Statistic]:
+        """Test the claims again that are tested in the rows of an audit (`Form.retest`).
 
         Args:
           arguments: from `arguments`.
-          index: of a claim that is tested in some rows.
 
         Returns:
-          Numpy arrays, (s,).
+          By index of the claim, numpy arrays, (s,); of other claims, tests as before.
         """
-        return self._run(self._again, arguments)[0].statistics[index]
+        return self._run(self._again, arguments)[0].statistics
 
     @staticmethod
     def _run(

@@ -39,27 +39,27 @@ class PartialLook(SecondLook):
       tested: the claims that are looked at, and their iterations.
       parts: of those that are looked at in some rows, the rows.
       limits: how many decisions of each may differ from the verifier's own.
-      retry: tests a claim of `parts` again, in its rows.
+      retests: tests the claims of `parts` again, in their rows; by index.
     """
 
     tested: Mapping[int, Trips]
     parts: Parts = field(repr=False)
     limits: Mapping[int, int] = field(repr=False)
-    retry: Callable[[int], Statistic] = field(repr=False)
+    retests: Callable[[], Mapping[int, Statistic]] = field(repr=False)
 
     @staticmethod
     def of(
         look: SecondLook,
         tested: Mapping[int, Trips],
         parts: Parts,
-        retest: Callable[[int], Statistic],
+        retests: Callable[[], Mapping[int, Statistic]],
     ) -> PartialLook:
         """The looks of an audit; what is compiled is shared with those at whole runs."""
         program = look.program
         shared = {f.name: getattr(look, f.name) for f in fields(SecondLook)}
         audited = _audited(program, tested, parts)
         limits = {c.index: flips.limit(c, program.policy) for c in audited if c.decisions}
-        return PartialLook(tested=tested, parts=parts, limits=limits, retry=retest, **shared)
+        return PartialLook(tested=tested, parts=parts, limits=limits, retests=retests, **shared)
 
     @property
     def most(self) -> int:
@@ -81,7 +81,8 @@ class PartialLook(SecondLook):
         def retest(index: int) -> Statistic:
             if index not in self.parts:
                 return again.retest(index)
-            return _placed(self.retry(index), self.parts[index], self.program.claims[index].trips)
+            found = self.retests()[index]
+            return _placed(found, self.parts[index], self.program.claims[index].trips)
 
         return again._replace(look=look, unfounded=unfounded, retest=retest)
 
