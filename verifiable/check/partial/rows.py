@@ -168,20 +168,19 @@ def pull(
             claims[claim.index] = claims.get(claim.index, frozenset()) | {test.cut}
         for v in equation.outputs:
             cuts = sorted(pieces.pop(v, ()))
-            if v in whole:
-                left.update((v, cut) for cut in cuts)
+            if not cuts:
                 continue
-            found = [_made(equation, claim, v, cut, analysis) for cut in cuts]
-            if None in found:
+            found = _made(equation, claim, v, cuts, analysis)
+            if v in whole or found is None:
                 left.update((v, cut) for cut in cuts)
                 if not analysis.known(equation) or v in analysis.rebuilt:
                     whole[v] = None
-            elif claim is not None and cuts:
+                continue
+            if claim is not None:
                 claims[claim.index] = claims.get(claim.index, frozenset()) | set(cuts)
-            for made in found if v not in whole and None not in found else ():
-                if made is not None and claim is None:
-                    steps.append(made)
-                    need(zip(made.equation.inputs, made.sources, strict=True))
+            for made in found:
+                steps.append(made)
+                need(zip(made.equation.inputs, made.sources, strict=True))
     left.update((v, cut) for v, cuts in pieces.items() for cut in cuts)
     return Pulled(
         steps=tuple(reversed(steps)),
@@ -194,14 +193,17 @@ def pull(
 
 
 def _made(
-    equation: Equation, claim: Claim | None, v: Var, cut: Cut, analysis: Analysis
-) -> Step | None:
-    """The step that computes some rows of an output, or reads them from a claim; None if whole."""
+    equation: Equation, claim: Claim | None, v: Var, cuts: Sequence[Cut], analysis: Analysis
+) -> list[Step] | None:
+    """The steps that compute some rows of an output, none if a claim has them; None if whole."""
     if claim is not None:
-        read = _reads(claim, cut)
-        return Step(equation, 0, cut, ()) if read else None
+        return [] if all(_reads(claim, cut) for cut in cuts) else None
     effects = bool(equation.bodies) or bool(getattr(equation.origin, "effects", None))
-    return None if effects or analysis.known(equation) else step(equation, v, cut)
+    if effects or analysis.known(equation):
+        return None
+    steps = [step(equation, v, cut) for cut in cuts]
+    found = [s for s in steps if s is not None]
+    return found if len(found) == len(steps) else None
 
 
 def _reads(claim: Claim, cut: Cut) -> bool:
