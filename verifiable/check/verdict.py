@@ -215,7 +215,7 @@ def _result(
     discontinuities: frozenset[str],
     stopped: frozenset[str],
 ) -> ClaimResult:
-    reason, worst, row, trip, *_ = measured
+    reason = measured.reason
     if reason == "ok":
         verdict = Verdict.ACCEPT
     elif reason in ("nonfinite-operand", "nonfinite-output", "undefined-operand"):
@@ -232,9 +232,9 @@ def _result(
         name=name,
         verdict=verdict,
         reason=reason,
-        worst=worst,
-        row=row,
-        trip=trip,
+        worst=measured.worst,
+        row=measured.row,
+        trip=measured.trip,
         discontinuities=tuple(sorted(discontinuities)),
     )
 
@@ -254,10 +254,10 @@ def _worst_trip(found: Statistic, taken: Any, mismatch: str) -> WorstTrip:
         return WorstTrip("ok", float(found.worst), int(found.row), 0)
     statistic = Statistic(*(x.reshape(-1) for x in found))
     checks = conditions(statistic, mismatch)
-    reason, worst, row, trip, *_ = _first_failure(checks, statistic.worst, statistic.row)
-    if reason == mismatch and not taken[trip]:
-        reason = "claim-untaken"
-    return WorstTrip(reason, worst, row, trip)
+    measured = _first_failure(checks, statistic.worst, statistic.row)
+    if measured.reason == mismatch and not taken[measured.trip]:
+        return measured._replace(reason="claim-untaken")
+    return measured
 
 
 def _judge_output(statistic: OutputStatistic) -> WorstTrip:
