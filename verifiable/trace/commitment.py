@@ -260,8 +260,9 @@ def _read(layout: Layout, index: int, data: Any) -> OpenedRows:
 def _commit(layout: Layout, tensors: tuple[memoryview, ...]) -> Committed:
     leaves: list[memoryview] = []
     for data, tensor in zip(tensors, layout.tensors, strict=True):
+        size = tensor.row_bytes
         for start, stop in map(tensor.rows_of, range(tensor.leaves)):
-            leaves.append(data[start * tensor.row_bytes : stop * tensor.row_bytes])
+            leaves.append(data[start * size : stop * size])
     tree = merkle.Tree(_digests(leaves), suite=merkle.BLAKE3)
     return Committed(layout=layout, tree=tree, tensors=tensors)
 

@@ -93,24 +93,23 @@ class TensorLayout:
 
     def leaf(self, row: int) -> int:
         """The leaf of the tensor that holds a row, from 0."""
-        if not self.group:
-            return row // self.rows_per_leaf
-        group, rest = divmod(row, self.group)
+        group, rest = divmod(row, self._rows_of_group)
         return group * self._leaves_of_group + rest // self.rows_per_leaf
 
     def rows_of(self, leaf: int) -> tuple[int, int]:
         """The first row of a leaf of the tensor, and one past the last."""
-        if not self.group:
-            start, end = leaf * self.rows_per_leaf, self.rows
-        else:
-            group, rest = divmod(leaf, self._leaves_of_group)
-            start = group * self.group + rest * self.rows_per_leaf
-            end = min((group + 1) * self.group, self.rows)
+        group, rest = divmod(leaf, self._leaves_of_group)
+        first = group * self._rows_of_group
+        start, end = first + rest * self.rows_per_leaf, min(first + self._rows_of_group, self.rows)
         return start, min(start + self.rows_per_leaf, end)
 
     @property
+    def _rows_of_group(self) -> int:
+        return self.group or self.rows
+
+    @property
     def _leaves_of_group(self) -> int:
-        return -(-self.group // self.rows_per_leaf)
+        return -(-self._rows_of_group // self.rows_per_leaf)
 
     def __str__(self) -> str:
         """Dtype and shape."""
