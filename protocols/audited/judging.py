@@ -7,7 +7,7 @@ from typing import Any
 
 from protocols.audited.state import AskOpening
 from protocols.messages import Job
-from protocols.replicated.runs import input_digest
+from protocols.replicated.runs import require_named
 from verifiable.key import VerifierKey
 from verifiable.program import Program
 from verifiable.report import Report
@@ -26,11 +26,11 @@ class Judge:
     Attributes:
       job: the job.
       program: what it runs.
-      key: a secret of the coordinator.
+      key: a secret of the coordinator; `judge` requires that it is of the job's parameters.
       inputs: of the job.
 
     Raises:
-      ValueError: program, parameters or inputs are others than the job's.
+      ValueError: program or inputs are not those that the job names.
     """
 
     job: Job
@@ -39,11 +39,8 @@ class Judge:
     inputs: tuple[Any, ...] = field(repr=False)
 
     def __post_init__(self) -> None:
-        """Require that key, program and inputs are the job's."""
-        if self.program.id != self.job.program:
-            raise ValueError("the job runs another program than the judge has")
-        if input_digest(*self.inputs) != self.job.input:
-            raise ValueError("the job has other inputs than the judge")
+        """Compare program and inputs with the job."""
+        require_named(self.job, self.program, self.inputs)
 
     def judge(self, ask: AskOpening, opening: bytes) -> Report:
         """The report on an opening; what cannot be read is rejected.
@@ -51,6 +48,9 @@ class Judge:
         Args:
           ask: from `step`.
           opening: bytes of an `AuditOpening`, which the worker signed as its answer.
+
+        Raises:
+          ValueError: the key is of another program, policy, version or other parameters.
         """
         message = ask.receipt.message
         return self.program.audit(

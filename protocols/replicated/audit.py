@@ -16,7 +16,7 @@ from typing import Any
 from protocols.identities import Identity
 from protocols.messages import AnswerForm, Job, Reveal, Signed, Upload, announced, require_payload
 from protocols.replicated.orders import trace_request
-from protocols.replicated.runs import answer_of, input_digest
+from protocols.replicated.runs import answer_of, require_named
 from protocols.replicated.state import Audit, Audited
 from verifiable import trace as traces
 from verifiable.errors import CommitmentMismatch, MalformedEncoding
@@ -72,13 +72,7 @@ class Auditor:
 
     def __post_init__(self) -> None:
         """Compare program and inputs with the job."""
-        own = {"program": self.program.id, "input": input_digest(*self.inputs)}
-        for name, value in own.items():
-            named = getattr(self.job, name)
-            if named != value:
-                raise ValueError(
-                    f"the job names {name} {named.hex()}, but these have {value.hex()}"
-                )
+        require_named(self.job, self.program, self.inputs)
 
     def announced(self, task: Audit, message: bytes) -> Signed[Upload]:
         """Authenticate the signed message of an upload, before its payload is read.

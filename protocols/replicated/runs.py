@@ -12,13 +12,14 @@ committed to. Needs JAX. Rules: specs/messages.md.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from jax import tree_util
 
 from protocols.messages import AnswerForm, Job, Reveal
 from verifiable.encoding import tagged_hash, tensor_bytes
-from verifiable.program import parameter_root
+from verifiable.program import Program, parameter_root
 from verifiable.submission import Submission
 
 
@@ -32,6 +33,22 @@ def input_digest(*inputs: Any) -> bytes:
       TypeError: a leaf is not an array.
     """
     return tagged_hash("job input", parameter_root(inputs))
+
+
+def require_named(job: Job, program: Program, inputs: Sequence[Any]) -> None:
+    """Require that a coordinator's own program and inputs are those that the job names.
+
+    Raises:
+      ValueError: the program or the inputs are others.
+    """
+    own = {
+        "program": (program.id, "this is another program"),
+        "input": (input_digest(*inputs), "these are other inputs"),
+    }
+    for name, (value, other) in own.items():
+        named: bytes = getattr(job, name)
+        if named != value:
+            raise ValueError(f"the job names {name} {named.hex()}, but {other}: {value.hex()}")
 
 
 def answer_of(form: AnswerForm, y: Any) -> bytes:
