@@ -1,4 +1,4 @@
-"""One job in replicated execution, driven by hand, for tests."""
+"""One job in replicated execution, driven by hand, and the rules of both protocols, for tests."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from protocols.audited import PartialRules
 from protocols.messages import Job, Reveal, Signed
 from protocols.replicated import (
     Audited,
@@ -66,6 +67,20 @@ def rules(policy: QuorumPolicy, **change: Any) -> Rules:
         "window_seconds": 600,
     }
     return Rules(**(given | change))
+
+
+PARTIAL = PartialRules(
+    beacon=CHAIN,
+    rate=1.0,
+    layers=1,
+    rows=8,
+    receipt_seconds=60,
+    log_seconds=600,
+    beacon_seconds=30,
+    opening_seconds=120,
+    judging_seconds=300,
+)
+"""Rules for one job at one worker, audited in part: always, in one layer."""
 
 
 def answer(worker: bytes, value: bytes = TRUTH, job: Job = JOB) -> Reveal:

@@ -21,7 +21,6 @@ from protocols.audited import (
     OpeningCame,
     OpeningJudged,
     Outcome,
-    PartialRules,
     ReceiptCame,
     RoundSeen,
     TraceReceipt,
@@ -32,7 +31,7 @@ from protocols.audited.judging import Judge, plan_of
 from protocols.events import Tick
 from protocols.messages import content_digest
 from protocols.replicated.runs import input_digest
-from tests.helpers.jobs import CHAIN, JOB, NOW, WORKERS, signed
+from tests.helpers.jobs import CHAIN, JOB, NOW, PARTIAL, WORKERS, signed
 from verifiable import challenge, trace
 from verifiable.challenge import Beacon, CommitmentLog
 from verifiable.policy import Policy
@@ -41,17 +40,7 @@ LAYERS, ROWS, WIDTH = 4, 8, 64
 RNG = np.random.default_rng(2)
 P = jnp.asarray(RNG.standard_normal((LAYERS, WIDTH, WIDTH)) / 8, jnp.float32)
 X = jnp.asarray(RNG.standard_normal((ROWS, WIDTH)), jnp.float32)
-RULES = PartialRules(
-    beacon=CHAIN,
-    rate=1.0,
-    layers=1,
-    rows=2,
-    receipt_seconds=60,
-    log_seconds=600,
-    beacon_seconds=30,
-    opening_seconds=120,
-    judging_seconds=300,
-)
+RULES = replace(PARTIAL, rows=2)
 
 
 def model(p: Any, x: Any) -> Any:

@@ -18,7 +18,6 @@ from protocols.audited import (
     OpeningCame,
     OpeningJudged,
     Outcome,
-    PartialRules,
     PartialState,
     ReceiptCame,
     RefuseEvent,
@@ -33,23 +32,13 @@ from protocols.audited import (
 from protocols.events import Tick
 from protocols.journal import AUDITED, Journal, Recorded
 from tests.helpers.jobs import CHAIN, JOB, LATER, NOW, signed
+from tests.helpers.jobs import PARTIAL as RULES
 from tests.helpers.journals import MemoryStore
 from verifiable.audits.probabilities import clopper_pearson
 from verifiable.challenge import Beacon, ClosedLog, CommitmentLog
 from verifiable.report import Verdict
 
 WORKER = b"\x05" * 32
-RULES = PartialRules(
-    beacon=CHAIN,
-    rate=1.0,
-    layers=1,
-    rows=8,
-    receipt_seconds=60,
-    log_seconds=600,
-    beacon_seconds=30,
-    opening_seconds=120,
-    judging_seconds=300,
-)
 CONTENT = b"\x0e" * 32
 RECEIPT = TraceReceipt(
     worker=WORKER, job=JOB.digest, epoch=JOB.epoch, trace_root=b"\x09" * 32, trace_size=77
