@@ -165,11 +165,10 @@ class Coordinator(Party):
         """Do what the protocol asks for; returns what comes of it."""
         match effect:
             case Dispatch(worker=name):
-                order = self.signed(replicated.order(self.job, effect))
-                return self.received(Commit, self.workers[name].run(order, self.job, self.x))
+                sent = self.workers[name].run(self.order(effect), self.job, self.x)
+                return self.received(Commit, sent)
             case AskReveal(worker=name):
-                order = self.signed(replicated.order(self.job, effect))
-                return self.received(Reveal, self.workers[name].disclose(order))
+                return self.received(Reveal, self.workers[name].disclose(self.order(effect)))
             case AwaitBeacon(chain=chain, round=number):
                 drawn = Beacon(chain=chain, round=number, value=os.urandom(32))  # such as drand's
                 return replicated.Drawn(at=BEACON.appears(number), beacon=drawn)
@@ -185,11 +184,19 @@ class Coordinator(Party):
                 print(effect)  # refusals, and workers that missed a deadline: no blame
         return None
 
+    def order(self, task: Dispatch | AskReveal | Audit) -> bytes:
+        """What a worker is asked for, signed."""
+        return self.signed(replicated.order(self.job, task))
+
+    @property
+    def identities(self) -> dict[bytes, Identity]:
+        """The workers that are registered."""
+        return {name: worker.identity for name, worker in self.workers.items()}
+
     def received(self, kind: Any, data: bytes) -> replicated.Received:
         """A worker's message, authenticated; raises VerificationError for any other bytes."""
         seats = replicated.seated(self.run.state)
-        names = {name: worker.identity for name, worker in self.workers.items()}
-        signed = messages.receive(kind, data, names, seats=seats)
+        signed = messages.receive(kind, data, self.identities, seats=seats)
         return replicated.Received(at=self.run.state.now, message=signed)
 
     @functools.cached_property
@@ -202,13 +209,13 @@ class Coordinator(Party):
             program=self.program,
             key=self.program.setup(self.params, vf.challenge.secret()),
             inputs=(self.x,),
-            identities={name: worker.identity for name, worker in self.workers.items()},
+            identities=self.identities,
         )
 
     def audit(self, task: Audit) -> replicated.Audited:
         """Check the trace of a ballot; if it is wrong, ask a judge whether evidence shows it."""
-        order = self.signed(replicated.order(self.job, task))
-        message, payload = self.workers[task.commit.message.worker].upload(order)
+        worker = self.workers[task.commit.message.worker]
+        message, payload = worker.upload(self.order(task))
         found, guilty = self.auditor.audit(task, message, payload), False
         report, run = found.report, found.submission
         if (
