@@ -3,9 +3,9 @@
 A `VerificationError` is the prover's fault: data that a device sent, or failed to send, does not
 verify. It carries both sides as fields. A mistake of the caller is an ordinary `ValueError` or
 `TypeError`. Bytes received from a device raise a `VerificationError` and nothing else. `Misnamed`
-is both, because nobody can tell whose mistake it is. If the
-compiler errs, `Miscompiled` blames neither. `SteerableChoice`, `CoarseTolerance` and
-`IndeterminateWarning` are warnings of `compile` to the program's author.
+is both, because nobody can tell whose mistake it is. If the compiler errs, `Miscompiled` blames
+neither. `SteerableChoice`, `CoarseTolerance` and `IndeterminateWarning` are warnings of `compile`
+to the program's author.
 
     VerificationError
     ├── MalformedEncoding      bytes that are too long, not canonical, or not of the format

@@ -48,7 +48,6 @@ def drawn(seed: bytes, population: int, count: int) -> tuple[int, ...]:
         raise ValueError(
             f"the program has {population} layers, so 1 .. {population} can be audited, not {count}"
         )
-
     return _smallest(population, count, "layer of an audit", seed)
 
 
@@ -95,7 +94,7 @@ class AuditPlan:
 
     Attributes:
       program: 32-byte id of the program.
-      seed: 32 bytes that chose the layers.
+      seed: 32 bytes that chose layers and rows.
       population: layers of the program.
       layers: numbers of those that are audited, ascending.
       names: of the same.

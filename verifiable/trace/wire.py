@@ -14,7 +14,7 @@ from typing import Any, Final
 from jax import tree_util
 
 from verifiable.encoding import tensor_bytes, tensor_from_bytes
-from verifiable.errors import MalformedEncoding, received_bytes
+from verifiable.errors import MalformedEncoding, received_bytes, require_exact_type
 from verifiable.trace.layout import Layout, Trace, tensors_of
 
 MAGIC: Final = b"verifiable trace 1".ljust(32, b"\0")
@@ -59,8 +59,7 @@ def decode(data: bytes | bytearray | memoryview, layout: Layout) -> tuple[Any, T
     """
     # Mutable buffers could change between the check of the commitment and the check of the claims.
     data = received_bytes(data)
-    if type(layout) is not Layout:
-        raise TypeError(f"layout must be a Layout, got {type(layout).__name__}")
+    require_exact_type("layout", layout, Layout)
     if len(data) != encoded_size(layout):
         raise MalformedEncoding(
             f"the trace has {len(data)} bytes, the program needs {encoded_size(layout)}"
