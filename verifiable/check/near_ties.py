@@ -342,7 +342,7 @@ def closest(values: Array, room: Array, spare: Array, block: Array, count: int) 
       block: number of the block of each, (columns,) or (rows, columns).
       count: how many are chosen.
     """
-    rows, columns = values.shape
+    rows = values.shape[0]
     block = jnp.broadcast_to(block, values.shape)
     top, chosen = _largest(values, count)
     at, slack, home = (jnp.take_along_axis(x, chosen, axis=-1) for x in (room, spare, block))
@@ -352,8 +352,8 @@ def closest(values: Array, room: Array, spare: Array, block: Array, count: int) 
         jnp.take_along_axis(x, weakest, axis=-1) for x in (top, at, slack, home, chosen)
     )
     together = jnp.where(block == home, jnp.sqrt(at * at + room * room), at + room)
-    column = lax.iota(jnp.int32, columns)
-    taken = functools.reduce(jnp.logical_or, [column == chosen[:, i : i + 1] for i in range(count)])
+    # With slices of these columns, XLA would sort whole rows to find the `count` largest.
+    taken = jnp.zeros(values.shape, bool).at[jnp.arange(rows)[:, None], chosen].set(True)
     gap = jnp.maximum(top - values - slack - spare, 0)
     # Equal infinities, such as masked ones, cannot be told apart, and are not moved.
     kappa = jnp.where(gap > 0, gap / together, 0)
