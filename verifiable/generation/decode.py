@@ -28,6 +28,7 @@ from verifiable.submission import Submission
 
 Step = Callable[[Any, Any, Any, Any], tuple[Any, Any]]
 Cache = Callable[[int], Any]
+NextToken = Callable[[Any, Any, Any], tuple[Any, Any]]
 
 
 def decode(
@@ -124,20 +125,12 @@ def _by_passes(transcript: Transcript, stop: tuple[int, ...]) -> Callable[..., A
         limit: Any,
         sampling: Any,
     ) -> Any:
-        def next_token(tokens: Any, place: Any) -> Any:
-            everywhere = lengths.at[1].set(len(completion))
-            return transcript(params, prompt, tokens, everywhere, sampling)[place]
+        everywhere = lengths.at[1].set(len(completion))
 
-        def more(state: Any) -> Any:
-            tokens, count = state
-            token = next_token(tokens, count)
-            return tokens.at[count].set(token), count + 1
+        def next_token(tokens: Any, count: Any, carried: Any) -> tuple[Any, Any]:
+            return transcript(params, prompt, tokens, everywhere, sampling)[count], carried
 
-        return lax.while_loop(
-            lambda state: ~_ended(state[0], state[1], limit, stop),
-            more,
-            (jnp.asarray(completion), known),
-        )
+        return _until_end(next_token, completion, known, limit, stop, ())
 
     return run
 
@@ -170,8 +163,8 @@ def _by_steps(
         kept = lax.fori_loop(0, count - 1, filled, cache(len(given)))
         first = first_places(given, count, transcript.vocabulary)
 
-        def more(state: Any) -> Any:
-            tokens, count, kept, first = state
+        def next_token(tokens: Any, count: Any, carried: Any) -> tuple[Any, Any]:
+            kept, first = carried
             last = jnp.where(count == 0, jnp.asarray(prompt)[before - 1], tokens[count - 1])
             logits, kept = step(params, kept, last, before - 1 + count)
             token = sampler.pick(
@@ -180,14 +173,9 @@ def _by_steps(
                 start=count,
                 seen=(first < before + count)[None],
             )[0]
-            return tokens.at[count].set(token), count + 1, kept, first.at[token].min(before + count)
+            return token, (kept, first.at[token].min(before + count))
 
-        done = lax.while_loop(
-            lambda state: ~_ended(state[0], state[1], limit, stop),
-            more,
-            (jnp.asarray(completion), known, kept, first),
-        )
-        return done[:2]
+        return _until_end(next_token, completion, known, limit, stop, (kept, first))
 
     return run
 
@@ -197,7 +185,34 @@ def row_of(sampling: Mapping[str, Any], place: Any) -> dict[str, Any]:
     return {k: x[place][None] if k == "noise" else x for k, x in sampling.items()}
 
 
-def _ended(tokens: Any, count: Any, limit: Any, stop: tuple[int, ...]) -> Any:
-    last = tokens[jnp.maximum(count - 1, 0)]
-    stopped = jnp.isin(last, jnp.asarray(stop, jnp.int32)) if stop else False
-    return (count >= limit) | ((count > 0) & stopped)
+def _until_end(
+    next_token: NextToken,
+    completion: Any,
+    known: Any,
+    limit: Any,
+    stop: tuple[int, ...],
+    carried: Any,
+) -> tuple[Any, Any]:
+    """The completion and its length, when its last token is a stop token or the limit is reached.
+
+    Args:
+      next_token: `(tokens, count, carried) -> (token, carried)`, given the first `count` tokens.
+      completion: token ids, padded.
+      known: how many tokens of it are given.
+      limit: the most tokens.
+      stop: tokens that end it.
+      carried: what `next_token` needs first.
+    """
+
+    def going(state: Any) -> Any:
+        tokens, count, _ = state
+        last = tokens[jnp.maximum(count - 1, 0)]
+        stopped = jnp.isin(last, jnp.asarray(stop, jnp.int32)) if stop else False
+        return ~((count >= limit) | ((count > 0) & stopped))
+
+    def more(state: Any) -> Any:
+        tokens, count, carried = state
+        token, carried = next_token(tokens, count, carried)
+        return tokens.at[count].set(token), count + 1, carried
+
+    return lax.while_loop(going, more, (jnp.asarray(completion), known, carried))[:2]
