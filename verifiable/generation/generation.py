@@ -105,7 +105,6 @@ class Generation:
         Raises:
           ValueError: the completion is none of this job.
         """
-        self._require(job)
         return self._inputs(job, self._tokens(job, completion))
 
     def room(self, job: GenerationJob, prefix: Sequence[int] = ()) -> tuple[Any, ...]:
@@ -141,13 +140,8 @@ class Generation:
           TypeError: `job` is no GenerationJob.
           ValueError: the job is not of this model.
         """
-        self._require(job)
         tokens, fault = self._read(job, completion)
-        if fault is None:
-            return None
-        return TextReport(
-            verdict=Verdict.REJECT, reason=fault.reason, message=fault.message, tokens=tokens
-        )
+        return None if fault is None else _refused(tokens, fault)
 
     def prove(
         self, params: Any, job: GenerationJob, completion: Sequence[int], *, differences: int = 0
@@ -166,7 +160,7 @@ class Generation:
           ValueError: the completion is none of this job, or the model picks other tokens.
         """
         tokens = self._tokens(job, completion)
-        submission = self.family.prove(params, *self.inputs(job, tokens))
+        submission = self.family.prove(params, *self._inputs(job, tokens))
         others = differing(submission.y, tokens)
         if len(others) > differences:
             i = others[0]
@@ -202,10 +196,9 @@ class Generation:
           TypeError: as `Program.verify`, or `job` is no GenerationJob.
           ValueError: as `Program.verify`, or the job is not of this model.
         """
-        refused = self.refusal(job, completion)
-        if refused is not None:
-            return refused
-        tokens = self._tokens(job, completion)
+        tokens, fault = self._read(job, completion)
+        if fault is not None:
+            return _refused(tokens, fault)
         inputs = self._inputs(job, tokens)
         report = self.family.verify(
             key, *inputs, submission, commitment=commitment, parameters=parameters
@@ -288,6 +281,8 @@ class Generation:
     def _read(
         self, job: GenerationJob, completion: Any
     ) -> tuple[tuple[int, ...], TextFault | None]:
+        """The completion of a job, which must be of this model, and what is wrong with it."""
+        self._require(job)
         found = token_ids(completion, job.limit)
         if isinstance(found, TextFault):
             return (), found
@@ -295,7 +290,6 @@ class Generation:
 
     def _tokens(self, job: GenerationJob, completion: Any) -> tuple[int, ...]:
         """The completion that a caller gave."""
-        require_type("job", job, GenerationJob)
         tokens, fault = self._read(job, completion)
         if fault is not None:
             raise ValueError(f"{fault.reason}: {fault.message}")
@@ -358,6 +352,12 @@ def compile_generation(
     )
     return Generation(
         transcript=transcript, family=family, lengths=pairs, stop=ends, self_test=self_test
+    )
+
+
+def _refused(tokens: tuple[int, ...], fault: TextFault) -> TextReport:
+    return TextReport(
+        verdict=Verdict.REJECT, reason=fault.reason, message=fault.message, tokens=tokens
     )
 
 
