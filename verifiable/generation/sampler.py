@@ -34,7 +34,7 @@ SCOPE = "pick_token"
 """Name scope of the equations that pick."""
 
 Inputs = Mapping[str, Any]
-_NUMBERS = ("repetition_penalty", "temperature", "top_p", "min_p")
+NUMBERS = ("repetition_penalty", "temperature", "top_p", "min_p")
 THREEFRY = 8  # bytes of a key
 
 
@@ -71,7 +71,7 @@ class Sampler:
 
     def __post_init__(self) -> None:
         """Require numbers within their ranges, in float32 too."""
-        for name in _NUMBERS:
+        for name in NUMBERS:
             value = getattr(self, name)
             if value is None:
                 continue
@@ -131,7 +131,7 @@ class Sampler:
         self.require_seed(seed)
         given: dict[str, Any] = {
             name: np.float32(getattr(self, name))
-            for name in _NUMBERS
+            for name in NUMBERS
             if getattr(self, name) is not None
         }
         if self.greedy:

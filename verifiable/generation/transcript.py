@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int32
 
-from verifiable.generation.sampler import Inputs, Sampler
+from verifiable.generation.sampler import NUMBERS, Inputs, Sampler
 
 PAD = -1
 """What the program returns behind the completion."""
@@ -177,11 +177,7 @@ def shapes(sampler: Sampler, vocabulary: int, prompt: int, completion: int) -> t
     def of(shape: tuple[int, ...], dtype: Any) -> Any:
         return jax.ShapeDtypeStruct(shape, dtype)
 
-    sampling = {
-        name: of((), jnp.float32)
-        for name in ("repetition_penalty", "temperature", "top_p", "min_p")
-        if getattr(sampler, name) is not None
-    }
+    sampling = {name: of((), jnp.float32) for name in NUMBERS if getattr(sampler, name) is not None}
     if not sampler.greedy and sampler.source == "threefry":
         sampling["key"] = of((2,), jnp.uint32)
     elif not sampler.greedy:
