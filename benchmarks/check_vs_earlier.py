@@ -13,7 +13,6 @@ from __future__ import annotations
 import functools
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tarfile
@@ -26,7 +25,7 @@ from typing import Any
 
 import jax
 
-from benchmarks.harness import HERE, Row
+from benchmarks.harness import HERE, Row, medians_in_turn
 from benchmarks.subjects import Model, gpt, minilm, smollm2
 
 CLAIM = (
@@ -121,9 +120,11 @@ class Contestant:
 def _compared(
     then: Contestant, now: Contestant, least: float | None, repeats: int
 ) -> Iterator[Row]:
-    case = now.about["name"]
-    checks = _medians({"then": then, "now": now}, "check", repeats)
-    setups = _medians({"then": then, "now": now}, "setup", min(SETUPS, repeats))
+    case, both = now.about["name"], {"then": then, "now": now}
+    checks, setups = (
+        medians_in_turn({n: functools.partial(x.ask, what) for n, x in both.items()}, times)
+        for what, times in (("check", repeats), ("setup", min(SETUPS, repeats)))
+    )
     yield Row(case, "seconds_check_then", checks["then"], "s")
     yield Row(case, "seconds_check", checks["now"], "s")
     bar = None if least is None else f">= {least}"
@@ -133,22 +134,6 @@ def _compared(
     bar = None if least is None else "<= 1"
     yield Row(case, "setup_ratio", setups["now"] / setups["then"], "1", bar)
     yield Row(case, "key_ratio", now.about["key_bytes"] / then.about["key_bytes"], "1")
-
-
-def _medians(contestants: dict[str, Contestant], what: str, repeats: int) -> dict[str, float]:
-    """Medians of what the processes measure themselves, asked in turn, the first time for nothing.
-
-    The order rotates from round to round.
-    """
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for contestant in contestants.values():
-        contestant.ask(what)
-    order = list(contestants)
-    for _ in range(repeats):
-        for name in order:
-            seconds[name].append(contestants[name].ask(what))
-        order = order[1:] + order[:1]
-    return {name: statistics.median(values) for name, values in seconds.items()}
 
 
 def _serve(name: str) -> None:

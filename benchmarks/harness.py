@@ -17,6 +17,7 @@ machine that slows down halfway slows all of them alike.
 from __future__ import annotations
 
 import datetime
+import functools
 import importlib
 import importlib.metadata
 import json
@@ -145,26 +146,34 @@ def load(name: str) -> Benchmark:
 def interleaved_medians(
     thunks: Mapping[str, Callable[[], object]], repeats: int
 ) -> dict[str, float]:
-    """Return the median seconds of each call, results ready, warm, one round at a time.
-
-    Every thunk is called once beforehand (compilation and first touches stay out of the measure);
-    then each of `repeats` rounds calls all of them, in an order that rotates from round to round.
-    """
+    """Return the median seconds of each call, results ready, warm, as `medians_in_turn`."""
     import jax  # noqa: PLC0415  The listing and the report work without a backend.
 
+    def timed(thunk: Callable[[], object]) -> float:
+        start = time.perf_counter()
+        jax.block_until_ready(thunk())
+        return time.perf_counter() - start
+
+    return medians_in_turn({n: functools.partial(timed, x) for n, x in thunks.items()}, repeats)
+
+
+def medians_in_turn(measures: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, float]:
+    """Return the median of each measure, one round at a time.
+
+    Every one is taken once beforehand (compilation and first touches stay out); then each of
+    `repeats` rounds takes all of them, in an order that rotates from round to round.
+    """
     if repeats < 1:
         raise ValueError(f"repeats must be at least 1, not {repeats}")
-    for thunk in thunks.values():
-        jax.block_until_ready(thunk())
-    order = list(thunks)
-    seconds: dict[str, list[float]] = {name: [] for name in order}
+    for measure in measures.values():
+        measure()
+    order = list(measures)
+    found: dict[str, list[float]] = {name: [] for name in order}
     for round_ in range(repeats):
         shift = round_ % len(order)
         for name in order[shift:] + order[:shift]:
-            start = time.perf_counter()
-            jax.block_until_ready(thunks[name]())
-            seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+            found[name].append(measures[name]())
+    return {name: statistics.median(values) for name, values in found.items()}
 
 
 def clopper_pearson(k: int, n: int, level: float) -> tuple[float, float]:
