@@ -31,11 +31,11 @@ import numpy as np
 from benchmarks.harness import Row, clopper_pearson, interleaved_medians
 from benchmarks.progress import steps
 from benchmarks.subjects import Model, smollm2
-from benchmarks.timed import Run
+from benchmarks.timed import Run, accepted
 from protocols.demo import models
 from protocols.demo.models import networks
 from protocols.demo.scenes.scene import TEXTS
-from verifiable import challenge, program
+from verifiable import program
 from verifiable import trace as traces
 from verifiable.check import execute
 from verifiable.claims.claim import Claim
@@ -160,10 +160,8 @@ class Opened:
 
 def _measure(model: Model, draws: list[Draw], quick: bool, *, cuts: bool) -> Iterator[Row]:
     compiled = program.compile(model.fn, model.params, *model.inputs, cuts=cuts)
-    submission = jax.block_until_ready(compiled.prove(model.params, *model.inputs))
-    key = compiled.setup(model.params, challenge.secret())
-    run = Run(key=key, inputs=model.inputs, submission=submission)
-    honest = Opened.of(compiled, run, submission.y, submission.trace)
+    run = Run.of(compiled, model.params, model.inputs)
+    honest = Opened.of(compiled, run, run.submission.y, run.submission.trace)
     yield Row(model.name, "layers", len(compiled.layers), "1")
     yield Row(model.name, "trace_bytes", compiled.layout.nbytes, "bytes")
     for draw in draws:
@@ -209,12 +207,6 @@ def _cost(model: Model, honest: Opened, draw: Draw, repeats: int) -> Iterator[Ro
     yield Row(case, "choosing", choosing, "1")
     if choosing < 1:
         yield Row(case, "bytes_per_nat", most / -math.log(1 - choosing), "bytes")
-
-
-def accepted(report: Report) -> Report:
-    """The report, which must accept."""
-    assert report.verdict is Verdict.ACCEPT, report
-    return report
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

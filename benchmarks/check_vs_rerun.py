@@ -37,7 +37,7 @@ from benchmarks import ablation, precisions
 from benchmarks.harness import Row, interleaved_medians
 from benchmarks.subjects import Model, gpt, minilm, smollm2
 from benchmarks.timed import Run, nbytes
-from verifiable import challenge, policy, program
+from verifiable import policy, program
 
 CLAIM = (
     "Checking an inference with 16 draws takes a small part of the time of running it again, "
@@ -117,9 +117,7 @@ def measure(model: Model, repeats: int, draws: int = DRAWS) -> Iterator[Row]:
     """Measure one model."""
     chosen = replace(policy.DEFAULT, draws=draws)
     compiled = program.compile(model.fn, model.params, *model.inputs, policy=chosen)
-    submission = jax.block_until_ready(compiled.prove(model.params, *model.inputs))
-    key = compiled.setup(model.params, challenge.secret())
-    run = Run(key=key, inputs=model.inputs, submission=submission)
+    run = Run.of(compiled, model.params, model.inputs)
     compiled = choose(compiled, run)
     rerun = functools.partial(jax.jit(model.fn), model.params, *model.inputs)
     check = functools.partial(run.check, compiled)
@@ -139,10 +137,10 @@ def measure(model: Model, repeats: int, draws: int = DRAWS) -> Iterator[Row]:
     yield Row(model.name, "commitment_cost", beyond / verified["hash"], "1", cost_bar)
     yield Row(model.name, "temporaries", share, "1", bars[1])
     yield Row(model.name, "temporary_bytes", temporary, "bytes")
-    yield Row(model.name, "key_bytes", key.nbytes, "bytes")
-    yield Row(model.name, "trace_bytes", nbytes(submission.trace.values), "bytes")
+    yield Row(model.name, "key_bytes", run.key.nbytes, "bytes")
+    yield Row(model.name, "trace_bytes", nbytes(run.submission.trace.values), "bytes")
     yield Row(model.name, "params_bytes", nbytes(model.params), "bytes")
-    yield Row(model.name, "key_share", key.nbytes / nbytes(model.params), "1", model.key_bar)
+    yield Row(model.name, "key_share", run.key.nbytes / nbytes(model.params), "1", model.key_bar)
     if model.ablation:
         yield from ablation.rows(model, compiled, run, repeats)
 

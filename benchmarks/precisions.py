@@ -11,7 +11,6 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from benchmarks.harness import Row, interleaved_medians
@@ -19,7 +18,7 @@ from benchmarks.timed import Run, nbytes
 from protocols.demo import models
 from protocols.demo.models.precision import PRECISIONS
 from protocols.demo.scenes.scene import TEXTS
-from verifiable import challenge, program
+from verifiable import program
 
 CHECK = 1.25  # times float32's seconds
 TRACE = 1.3  # times float32's bytes
@@ -36,11 +35,9 @@ def rows(quick: bool, repeats: int) -> Iterator[Row]:
     for name in names:
         model = models.in_precision(encoder, name)
         compiled = program.compile(model.encode, model.params, *inputs, self_test=False)
-        submission = jax.block_until_ready(compiled.prove(model.params, *inputs))
-        key = compiled.setup(model.params, challenge.secret())
-        run = Run(key=key, inputs=inputs, submission=submission)
+        run = Run.of(compiled, model.params, inputs)
         checks[name] = functools.partial(run.check, compiled)
-        sizes[name] = nbytes(submission.trace.values)
+        sizes[name] = nbytes(run.submission.trace.values)
     medians = interleaved_medians(checks, repeats)
     for name in names:
         case, bars = f"{encoder.name} {name} sentences={len(TEXTS)}", (None, None)

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from blake3 import blake3
 
-from verifiable import program
+from verifiable import challenge, program
 from verifiable.check.compiled import CheckArguments
 from verifiable.key import VerifierKey
 from verifiable.report import Report, Verdict
@@ -24,15 +24,22 @@ class Run:
     inputs: tuple[Any, ...]
     submission: Submission
 
+    @classmethod
+    def of(cls, compiled: program.Program, params: Any, inputs: tuple[Any, ...]) -> Run:
+        """Run a program, and make a key for it."""
+        submission = jax.block_until_ready(compiled.prove(params, *inputs))
+        key = compiled.setup(params, challenge.secret())
+        return cls(key=key, inputs=inputs, submission=submission)
+
     def check(self, compiled: program.Program) -> Any:
         """`Program.check`."""
         s = self.submission
-        return _accepted(compiled.check(self.key, *self.inputs, y=s.y, trace=s.trace))
+        return accepted(compiled.check(self.key, *self.inputs, y=s.y, trace=s.trace)).y
 
     def verify(self, compiled: program.Program) -> Any:
         """`Program.verify`: the same after the hash of the trace."""
         s = self.submission
-        return _accepted(compiled.verify(self.key, *self.inputs, s, commitment=s.commitment))
+        return accepted(compiled.verify(self.key, *self.inputs, s, commitment=s.commitment)).y
 
     def hash(self) -> list[bytes]:
         """BLAKE3 of what `verify` hashes, on all cores."""
@@ -55,9 +62,10 @@ class Run:
         return nbytes / sum(x.nbytes for x in jax.tree.leaves(arguments)), nbytes
 
 
-def _accepted(report: Report) -> Any:
+def accepted(report: Report) -> Report:
+    """The report, which must accept."""
     assert report.verdict is Verdict.ACCEPT, report
-    return report.y
+    return report
 
 
 def nbytes(tree: Any) -> int:
