@@ -33,14 +33,11 @@ KEY = PROGRAM.setup(W, challenge.secret(SECRET_SEED))
 HONEST = PROGRAM.prove(W, X)
 
 
-def judged(
-    y: Any = None, change: tuple[int, Any, float] | None = None
-) -> tuple[Report, Submission]:
-    """The report on a run with another answer, or with a change of a claim."""
+def judged(*changes: tuple[int, Any, float], y: Any = None) -> tuple[Report, Submission]:
+    """The report on a run with another answer, or with changes of claims."""
     y = HONEST.y if y is None else y
     values = [np.array(v) for v in HONEST.trace.values]
-    if change is not None:
-        index, place, value = change
+    for index, place, value in changes:
         values[index][place] = value
     trace = replace(HONEST.trace, values=tuple(values))
     sent = replace(HONEST, y=y, trace=trace, commitment=commit(y, trace).commitment)
@@ -52,11 +49,14 @@ def test_an_honest_run_is_accepted():
 
 
 def test_what_was_not_judged_behind_nan_is_not_called_accepted():
-    report, _ = judged(change=(0, ..., np.nan))
-    assert (report.verdict, report.reason) == (REJECT, "claim-nonfinite")
-    first, second, *_ = report.results
-    assert first.verdict is REJECT
-    assert (second.verdict, second.reason) == (INDETERMINATE, "nonfinite-operand")
+    """Neither numbers where no device has any, nor NaN that is handed on to the end."""
+    for wrong, unjudged in (((0,), 1), ((0, 1, 2), 2)):
+        report, _ = judged(*((i, ..., np.nan) for i in wrong))
+        assert (report.verdict, report.reason) == (REJECT, "claim-nonfinite")
+        first, *after = report.results
+        assert first.verdict is REJECT
+        for result in after[:unjudged]:
+            assert (result.verdict, result.reason) == (INDETERMINATE, "nonfinite-operand")
 
 
 def test_the_element_of_a_wrong_label_is_named():
@@ -73,7 +73,7 @@ def test_the_element_of_a_wrong_label_is_named():
 
 def test_a_second_look_and_evidence_are_logged(caplog: pytest.LogCaptureFixture):
     with caplog.at_level(logging.INFO, "verifiable"):
-        report, sent = judged(change=(1, (2, 5), 3.0))
+        report, sent = judged((1, (2, 5), 3.0))
         judgement = verify_evidence(evidence_of(PROGRAM, report, sent), PROGRAM, W, X)
     assert [r.getMessage().split(":")[0] for r in caplog.records] == [
         "second look at dot_general.2",
