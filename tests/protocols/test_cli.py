@@ -403,7 +403,7 @@ def test_every_field_of_the_economy_has_an_option(monkeypatch, name):
         seen.append(economy)
         return planning.plan(bad=0.1, error=1e-3)
 
-    monkeypatch.setattr(cli, "make_plan", spy)
+    monkeypatch.setattr("protocols.cli.plan.make_plan", spy)
     option = "--" + name.replace("_", "-")
     assert run("plan", "--bad", "0.1", "--error", "1e-3", option, str(PRICES[name])).exit_code == 0
     assert seen == [dataclasses.replace(planning.Economy(), **{name: PRICES[name]})]
