@@ -18,7 +18,7 @@ Parameters are nested dicts of arrays, float32 as trained, with keys that say wh
 
 from __future__ import annotations
 
-from protocols.demo.models.model import Encoder, LanguageModel, Tokens, in_precision
+from protocols.demo.models.model import ChatTemplate, Encoder, LanguageModel, Tokens, in_precision
 from protocols.demo.models.trained import (
     HOW_TO_INSTALL,
     HOW_TO_INSTALL_SMOLLM2,
@@ -32,6 +32,7 @@ __all__ = [
     "HOW_TO_INSTALL",
     "HOW_TO_INSTALL_SMOLLM2",
     "PACKAGE",
+    "ChatTemplate",
     "Encoder",
     "LanguageModel",
     "Tokens",

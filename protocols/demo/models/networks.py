@@ -9,6 +9,9 @@ without any key to attend to is then uniform, and all values of padded rows are 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -81,43 +84,139 @@ def llama_states(
     return _rms_norm(params["norm"], x)
 
 
+def llama_logits(
+    params: Params, token_ids: Array, positions: Array, *, heads: int, groups: int, base: float
+) -> Array:
+    """Logits of some positions, a row for each: (positions, vocabulary)."""
+    x = llama_layers(params, token_ids, heads=heads, groups=groups, base=base)
+    with jax.named_scope("logits"):
+        return _rms_norm(params["norm"], x[positions]) @ params["embedding"].T
+
+
 def llama_layers(
     params: Params, token_ids: Array, *, heads: int, groups: int, base: float
 ) -> Array:
     """The residual stream after the last layer: (tokens, width)."""
     x = params["embedding"].at[token_ids].get(mode="clip")
-    tokens = x.shape[0]
-    causal = jnp.tril(jnp.ones((tokens, tokens), dtype=bool))
+    attend = _causal(x.shape[0], heads // groups)
 
     def layer(x: Array, p: Params) -> tuple[Array, None]:
-        with jax.named_scope("attention"):
-            block = p["attention"]
-            normed = _rms_norm(block["norm"], x)
-            q = rotate(_split(normed @ block["query"], heads), base)
-            k = rotate(_split(normed @ block["key"], groups), base)
-            v = _split(normed @ block["value"], groups)
-            # Every key and value serves a group of consecutive heads.
-            k, v = (jnp.repeat(a, heads // groups, axis=0) for a in (k, v))
-            x = x + _merge(_attend(q, k, v, causal)) @ block["output"]
-        with jax.named_scope("mlp"):
-            block = p["mlp"]
-            normed = _rms_norm(block["norm"], x)
-            hidden = jax.nn.silu(normed @ block["gate"]) * (normed @ block["up"])
-            return x + hidden @ block["down"], None
+        return _llama_layer(x, p, heads, groups, base, attend)[0], None
 
     with jax.named_scope("layers"):
         return jax.lax.scan(layer, x, params["layers"])[0]
+
+
+Cache: TypeAlias = "tuple[Array, Array]"
+"""Keys and values, each (layers, groups, tokens, head)."""
+
+
+def llama_cache(tokens: int, *, layers: int, groups: int, head: int) -> Cache:
+    """An empty cache for so many tokens."""
+    empty = jnp.zeros((layers, groups, tokens, head), jnp.float32)
+    return empty, empty
+
+
+def llama_prefill(
+    params: Params, cache: Cache, token_ids: Array, *, heads: int, groups: int, base: float
+) -> Cache:
+    """The cache with keys and values of the first tokens, in one pass over them."""
+    x = params["embedding"].at[token_ids].get(mode="clip")
+    attend = _causal(x.shape[0], heads // groups)
+
+    def layer(x: Array, p: Params) -> tuple[Array, Cache]:
+        return _llama_layer(x, p, heads, groups, base, attend)
+
+    _, (keys, values) = jax.lax.scan(layer, x, params["layers"])
+    start = (0,) * keys.ndim
+    put = jax.lax.dynamic_update_slice
+    return put(cache[0], keys, start), put(cache[1], values, start)
+
+
+def llama_step(
+    params: Params, cache: Cache, token: Array, position: Array, *, heads: int, base: float
+) -> tuple[Array, Cache]:
+    """One token more: its logits (vocabulary,), and the cache with its keys and values."""
+    layers, groups, tokens, _ = cache[0].shape
+    x = params["embedding"].at[token].get(mode="clip")[None]
+    visible = jnp.arange(tokens) <= position
+
+    def layer(carried: tuple[Array, Cache], at: tuple[Array, Params]) -> Any:
+        (x, cache), (number, p) = carried, at
+
+        def attend(q: Array, k: Array, v: Array) -> Array:
+            nonlocal cache
+            put = jax.lax.dynamic_update_slice
+            place = (number, 0, position, 0)
+            cache = put(cache[0], k[None], place), put(cache[1], v[None], place)
+            # The heads of a group are rows of queries to its keys.
+            rows = q.reshape(groups, heads // groups, q.shape[-1])
+            found = _attend(rows, cache[0][number], cache[1][number], visible)
+            return found.reshape(q.shape)
+
+        x, _ = _llama_layer(x, p, heads, groups, base, attend, position)
+        return (x, cache), None
+
+    (x, cache), _ = jax.lax.scan(layer, (x, cache), (jnp.arange(layers), params["layers"]))
+    return (_rms_norm(params["norm"], x) @ params["embedding"].T)[0], cache
+
+
+Attention: TypeAlias = "Callable[[Array, Array, Array], Array]"
+
+
+def _causal(tokens: int, share: int) -> Attention:
+    """Attention of each token to those before it; `share` consecutive heads share a key."""
+    causal = jnp.tril(jnp.ones((tokens, tokens), dtype=bool))
+
+    def attend(q: Array, k: Array, v: Array) -> Array:
+        k, v = (jnp.repeat(a, share, axis=0) for a in (k, v))
+        return _attend(q, k, v, causal)
+
+    return attend
+
+
+def _llama_layer(
+    x: Array,
+    p: Params,
+    heads: int,
+    groups: int,
+    base: float,
+    attend: Attention,
+    start: Array | None = None,
+) -> tuple[Array, tuple[Array, Array]]:
+    """A layer over tokens from `start` on, and their keys and values: (groups, tokens, head)."""
+    with jax.named_scope("attention"):
+        block = p["attention"]
+        normed = _rms_norm(block["norm"], x)
+        q = rotate(_split(normed @ block["query"], heads), base, start)
+        k = rotate(_split(normed @ block["key"], groups), base, start)
+        v = _split(normed @ block["value"], groups)
+        x = x + _merge(attend(q, k, v)) @ block["output"]
+    with jax.named_scope("mlp"):
+        block = p["mlp"]
+        normed = _rms_norm(block["norm"], x)
+        hidden = jax.nn.silu(normed @ block["gate"]) * (normed @ block["up"])
+        return x + hidden @ block["down"], (k, v)
 
 
 def _rms_norm(scale: Array, x: Array) -> Array:
     return x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + 1e-5) * scale
 
 
-def rotate(x: Array, base: float) -> Array:
-    """Rotary positions (Su et al. 2021) over `(heads, tokens, head)`, neighbours as pairs."""
+def rotate(x: Array, base: float, start: Array | None = None) -> Array:
+    """Rotary positions (Su et al. 2021) over `(heads, tokens, head)`, neighbours as pairs.
+
+    Args:
+      x: queries or keys.
+      base: of the frequencies.
+      start: the position of the first token; zero if not given.
+    """
     half = x.shape[-1] // 2
     frequencies = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angles = jnp.arange(x.shape[-2], dtype=jnp.float32)[:, None] * frequencies
+    places = jnp.arange(x.shape[-2], dtype=jnp.float32)
+    if start is not None:
+        places = places + start
+    angles = places[:, None] * frequencies
     cos, sin = jnp.cos(angles), jnp.sin(angles)
     even, odd = x[..., 0::2], x[..., 1::2]
     return jnp.stack([even * cos - odd * sin, even * sin + odd * cos], axis=-1).reshape(x.shape)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from jax import Array
 
 from protocols.demo.models.precision import Params
+from verifiable.encoding import encode, tagged_hash
 
 
 def bert_params(path: Path, layers: int) -> Params:
@@ -113,15 +115,48 @@ def wordpiece(path: Path) -> Callable[[str], list[int]]:
     return lambda text: tokenizer.encode(text).ids
 
 
-def gguf_tokenizer(reader: Any) -> Any:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Words:
+    """A byte-level BPE tokenizer.
+
+    Attributes:
+      tokenizer: of the package `tokenizers`.
+      digest: 32 bytes over its tokens, their types, and its merges.
+    """
+
+    tokenizer: Any
+    digest: bytes
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text, which may contain special tokens."""
+        return self.tokenizer.encode(text).ids
+
+    def ordinary(self, text: str) -> list[int]:
+        """Token ids of a text, where what reads like a special token is text like any other."""
+        self.tokenizer.encode_special_tokens = True
+        try:
+            return self.tokenizer.encode(text).ids
+        finally:
+            self.tokenizer.encode_special_tokens = False
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids, special ones included."""
+        return self.tokenizer.decode(list(ids), skip_special_tokens=False)
+
+    def special(self, token: str) -> int:
+        """The id of a token."""
+        return self.tokenizer.token_to_id(token)
+
+
+def gguf_tokenizer(reader: Any) -> Words:
     """The byte-level BPE tokenizer in a GGUF file; every digit is a token."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers  # noqa: PLC0415
 
     def table(name: str) -> list[Any]:
         return reader.fields[f"tokenizer.ggml.{name}"].contents()
 
-    tokens = table("tokens")
-    merges = [tuple(pair.split(" ")) for pair in table("merges")]
+    tokens, types, pairs = (table(name) for name in ("tokens", "token_type", "merges"))
+    merges = [tuple(pair.split(" ")) for pair in pairs]
     ids = {token: i for i, token in enumerate(tokens)}
     tokenizer: Any = Tokenizer(models.BPE(vocab=ids, merges=merges))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -132,6 +167,7 @@ def gguf_tokenizer(reader: Any) -> Any:
     )
     tokenizer.decoder = decoders.ByteLevel()
     control = 3  # GGUF's type of special tokens, which ordinary text cannot produce
-    special = [t for t, kind in zip(tokens, table("token_type"), strict=True) if kind == control]
+    special = [t for t, kind in zip(tokens, types, strict=True) if kind == control]
     tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in special])
-    return tokenizer
+    parts = (encode([*tokens]), encode([int(kind) for kind in types]), encode([*pairs]))
+    return Words(tokenizer=tokenizer, digest=tagged_hash("tokenizer", *parts))

