@@ -78,3 +78,14 @@ def step(params: Any, kept: Any, token: Any, position: Any) -> Any:
         h = h + attended(q, kept[0, layer], kept[1, layer], mask) @ params["out"][layer]
         h = mlp(params, layer, h)
     return (norm(h) @ params["head"])[0], kept
+
+
+def prefill(params: Any, kept: Any, ids: Any) -> Any:
+    """The cache with keys and values of the first tokens."""
+    h = params["table"][ids] + params["places"][: len(ids)]
+    mask = jnp.tril(jnp.ones((len(ids), len(ids)), bool))
+    for layer in range(LAYERS):
+        q, k, v = (heads_of(x) for x in jnp.split(norm(h) @ params["qkv"][layer], 3, -1))
+        kept = kept.at[0, layer, : len(ids)].set(k).at[1, layer, : len(ids)].set(v)
+        h = mlp(params, layer, h + attended(q, k, v, mask) @ params["out"][layer])
+    return kept

@@ -1,9 +1,10 @@
 """Decoders: a device may generate a text as it likes; these are two ways.
 
 `decode` with a `step` keeps a cache of keys and values: the step evaluates the model on one token
-more, `(params, cache, token, position) -> (logits (vocabulary,), cache)`. Without one the whole
-pass is run again for every token, which any model allows. Both are one compiled program for each
-compiled length, with loops that end at the stop token or at the job's limit.
+more, `(params, cache, token, position) -> (logits (vocabulary,), cache)`, and `prefill` puts all
+tokens of a prompt into the cache in one pass. Without a step the whole pass is run again for every
+token, which any model allows. A decoder is compiled once for each compiled length; its loop ends at
+the stop token or at the job's limit, or after each token that a caller wants to see.
 
 The pass over the finished text rounds differently than steps do. Where two tokens are closer than
 that, it may pick another token than was generated. In float32 that is rare, and a verifier accepts
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +29,35 @@ from verifiable.submission import Submission
 
 Step = Callable[[Any, Any, Any, Any], tuple[Any, Any]]
 Cache = Callable[[int], Any]
+Prefill = Callable[[Any, Any, Any], Any]
 NextToken = Callable[[Any, Any, Any], tuple[Any, Any]]
+
+
+class Decoding(NamedTuple):
+    """A text that is being decoded; a pytree.
+
+    Attributes:
+      tokens: the completion, padded.
+      count: how many of them are known.
+      carried: what the decoder keeps, such as its cache.
+    """
+
+    tokens: Any
+    count: Any
+    carried: Any
+
+
+class Decoder(NamedTuple):
+    """Two compiled functions.
+
+    Attributes:
+      begin: `(params, prompt, completion, lengths, known) -> Decoding`.
+      go_on: `(params, prompt, lengths, sampling, decoding, until) -> Decoding`, with tokens up to a
+        stop token, or `until` in number.
+    """
+
+    begin: Callable[..., Decoding]
+    go_on: Callable[..., Decoding]
 
 
 def decode(
@@ -38,7 +67,9 @@ def decode(
     *,
     step: Step | None = None,
     cache: Cache | None = None,
+    prefill: Prefill | None = None,
     prefix: Sequence[int] = (),
+    tell: Callable[[int], None] | None = None,
 ) -> tuple[int, ...]:
     """Generate the completion of a job.
 
@@ -49,26 +80,38 @@ def decode(
       step: `(params, cache, token, position) -> (logits, cache)`, in JAX, for one token; without
         it, the pass is run for every token.
       cache: `(tokens) -> cache`, an empty cache for so many tokens; needed with `step`.
+      prefill: `(params, cache, token_ids) -> cache`, with the first tokens, padded to the program's
+        length of prompts; without it, they are as many steps. What it puts behind the prompt is
+        overwritten before it is read.
       prefix: the first tokens of the completion, if they are known.
+      tell: called with each new token as soon as it is known, which costs a little time.
 
     Returns:
       The tokens, with the stop token if there is one.
 
     Raises:
       ValueError: the job is not of this model, the prefix is longer than its limit, or only one of
-        `step` and `cache` is given.
+        `step` and `cache` is given, or `prefill` without them.
     """
-    if (step is None) != (cache is None):
+    if (step is None) != (cache is None) or (step is None and prefill is not None):
         raise ValueError("a decoder with a cache needs both: step, and cache(tokens)")
-    *inputs, sampling = made.room(job, prefix)
+    prompt, completion, lengths, sampling = made.room(job, prefix)
     stop = tuple(sorted(made.stop))
     if step is None or cache is None:
-        run = _by_passes(made.transcript, stop)
+        decoder = _by_passes(made.transcript, stop)
     else:
-        run = _by_steps(made.transcript, step, cache, stop)
-    known, limit = jnp.int32(len(prefix)), jnp.int32(job.limit)
-    tokens, count = run(params, *inputs, known, limit, sampling)
-    return tuple(np.asarray(tokens)[: int(count)].tolist())
+        decoder = _by_steps(made.transcript, step, cache, prefill, stop)
+    state = decoder.begin(params, prompt, completion, lengths, jnp.int32(len(prefix)))
+    count, before = len(prefix), -1
+    while count > before:
+        until = job.limit if tell is None else min(count + 1, job.limit)
+        state = decoder.go_on(params, prompt, lengths, sampling, state, jnp.int32(until))
+        before, count = count, int(state.count)
+        if tell is None:
+            break
+        for token in np.asarray(state.tokens)[before:count].tolist():
+            tell(token)
+    return tuple(np.asarray(state.tokens)[:count].tolist())
 
 
 def generate(
@@ -78,6 +121,8 @@ def generate(
     *,
     step: Step | None = None,
     cache: Cache | None = None,
+    prefill: Prefill | None = None,
+    tell: Callable[[int], None] | None = None,
 ) -> tuple[tuple[int, ...], Submission]:
     """Generate the completion of a job such that the pass agrees with every token, and prove it.
 
@@ -90,6 +135,8 @@ def generate(
       job: that was asked for.
       step: as of `decode`.
       cache: as of `decode`.
+      prefill: as of `decode`.
+      tell: as of `decode`; for the first text alone, so what it was told may differ from the text.
 
     Returns:
       The tokens, and the run over them.
@@ -100,7 +147,10 @@ def generate(
     """
     prefix: tuple[int, ...] = ()
     for _ in range(job.limit + 1):
-        text = decode(made, params, job, step=step, cache=cache, prefix=prefix)
+        text = decode(
+            made, params, job, step=step, cache=cache, prefill=prefill, prefix=prefix, tell=tell
+        )
+        tell = None
         submission = made.prove(params, job, text, differences=job.limit)
         others = differing(submission.y, text)
         if not others:
@@ -114,54 +164,58 @@ def generate(
 
 
 @functools.lru_cache(maxsize=16)
-def _by_passes(transcript: Transcript, stop: tuple[int, ...]) -> Callable[..., Any]:
+def _by_passes(transcript: Transcript, stop: tuple[int, ...]) -> Decoder:
     @jax.jit
-    def run(
-        params: Any,
-        prompt: Any,
-        completion: Any,
-        lengths: Any,
-        known: Any,
-        limit: Any,
-        sampling: Any,
-    ) -> Any:
-        everywhere = lengths.at[1].set(len(completion))
+    def begin(params: Any, prompt: Any, completion: Any, lengths: Any, known: Any) -> Decoding:
+        del params, prompt, lengths
+        return Decoding(jnp.asarray(completion), known, ())
+
+    @jax.jit
+    def go_on(
+        params: Any, prompt: Any, lengths: Any, sampling: Any, state: Decoding, until: Any
+    ) -> Decoding:
+        everywhere = lengths.at[1].set(len(state.tokens))
 
         def next_token(tokens: Any, count: Any, carried: Any) -> tuple[Any, Any]:
             return transcript(params, prompt, tokens, everywhere, sampling)[count], carried
 
-        return _until_end(next_token, completion, known, limit, stop, ())
+        return _until_end(next_token, state, until, stop)
 
-    return run
+    return Decoder(begin, go_on)
 
 
 @functools.lru_cache(maxsize=16)
 def _by_steps(
-    transcript: Transcript, step: Step, cache: Cache, stop: tuple[int, ...]
-) -> Callable[..., Any]:
+    transcript: Transcript,
+    step: Step,
+    cache: Cache,
+    prefill: Prefill | None,
+    stop: tuple[int, ...],
+) -> Decoder:
     sampler = transcript.sampler
 
     @jax.jit
-    def run(
-        params: Any,
-        prompt: Any,
-        completion: Any,
-        lengths: Any,
-        known: Any,
-        limit: Any,
-        sampling: Any,
-    ) -> Any:
+    def begin(params: Any, prompt: Any, completion: Any, lengths: Any, known: Any) -> Decoding:
         before = lengths[0]
-
-        # All but the last of the known tokens: that one is the first step's.
         given = joined(prompt, completion, before, known)
-        count = before + known
+        # All but the last of the known tokens: that one is the first step's.
+        count, start, kept = before + known, 0, cache(len(given))
+        if prefill is not None:
+            start = len(prompt)
+            kept = prefill(params, kept, given[:start])
 
         def filled(place: Any, kept: Any) -> Any:
             return step(params, kept, given[place], place)[1]
 
-        kept = lax.fori_loop(0, count - 1, filled, cache(len(given)))
+        kept = lax.fori_loop(start, count - 1, filled, kept)
         first = first_places(given, count, transcript.vocabulary)
+        return Decoding(jnp.asarray(completion), known, (kept, first))
+
+    @jax.jit
+    def go_on(
+        params: Any, prompt: Any, lengths: Any, sampling: Any, state: Decoding, until: Any
+    ) -> Decoding:
+        before = lengths[0]
 
         def next_token(tokens: Any, count: Any, carried: Any) -> tuple[Any, Any]:
             kept, first = carried
@@ -175,9 +229,9 @@ def _by_steps(
             )[0]
             return token, (kept, first.at[token].min(before + count))
 
-        return _until_end(next_token, completion, known, limit, stop, (kept, first))
+        return _until_end(next_token, state, until, stop)
 
-    return run
+    return Decoder(begin, go_on)
 
 
 def row_of(sampling: Mapping[str, Any], place: Any) -> dict[str, Any]:
@@ -186,33 +240,24 @@ def row_of(sampling: Mapping[str, Any], place: Any) -> dict[str, Any]:
 
 
 def _until_end(
-    next_token: NextToken,
-    completion: Any,
-    known: Any,
-    limit: Any,
-    stop: tuple[int, ...],
-    carried: Any,
-) -> tuple[Any, Any]:
-    """The completion and its length, when its last token is a stop token or the limit is reached.
+    next_token: NextToken, state: Decoding, until: Any, stop: tuple[int, ...]
+) -> Decoding:
+    """Decode until the last token is a stop token or so many are known.
 
     Args:
       next_token: `(tokens, count, carried) -> (token, carried)`, given the first `count` tokens.
-      completion: token ids, padded.
-      known: how many tokens of it are given.
-      limit: the most tokens.
-      stop: tokens that end it.
-      carried: what `next_token` needs first.
+      state: what is known.
+      until: the most tokens.
+      stop: tokens that end a text.
     """
 
-    def going(state: Any) -> Any:
-        tokens, count, _ = state
-        last = tokens[jnp.maximum(count - 1, 0)]
+    def going(state: Decoding) -> Any:
+        last = state.tokens[jnp.maximum(state.count - 1, 0)]
         stopped = jnp.isin(last, jnp.asarray(stop, jnp.int32)) if stop else False
-        return ~((count >= limit) | ((count > 0) & stopped))
+        return ~((state.count >= until) | ((state.count > 0) & stopped))
 
-    def more(state: Any) -> Any:
-        tokens, count, carried = state
-        token, carried = next_token(tokens, count, carried)
-        return tokens.at[count].set(token), count + 1, carried
+    def more(state: Decoding) -> Decoding:
+        token, carried = next_token(*state)
+        return Decoding(state.tokens.at[state.count].set(token), state.count + 1, carried)
 
-    return lax.while_loop(going, more, (jnp.asarray(completion), known, carried))[:2]
+    return lax.while_loop(going, more, state)

@@ -52,6 +52,31 @@ def test_both_decoders_and_the_pass_agree_at_every_position(name: str):
     assert tuple(np.asarray(own).tolist()) == text
 
 
+@pytest.mark.parametrize("known", [0, 1, 6])
+def test_a_prompt_goes_into_the_cache_in_one_pass_or_token_by_token(known: int):
+    """Shorter than the compiled length, so that the pass puts something behind it."""
+    model = made("all")
+    job = job_of(model)
+    text = decode(model, PARAMS, job, **WITH_CACHE)
+    found = decode(model, PARAMS, job, **WITH_CACHE, prefill=decoder.prefill, prefix=text[:known])
+    assert found == text
+
+
+@pytest.mark.parametrize("kind", [WITH_CACHE, {}], ids=["steps", "passes"])
+def test_tokens_are_told_one_by_one_as_they_come(kind: Any):
+    whole = decode(made("greedy"), PARAMS, job_of(made("greedy")), **WITH_CACHE)
+    for model in (made("greedy"), made("greedy", whole[4])):
+        told: list[int] = []
+        text = decode(model, PARAMS, job_of(model), **kind, tell=told.append)
+        assert tuple(told) == text == decode(model, PARAMS, job_of(model), **kind)
+        told.clear()
+        decode(model, PARAMS, job_of(model), **kind, prefix=text[:2], tell=told.append)
+        assert tuple(told) == text[2:]
+        told.clear()
+        assert decode(model, PARAMS, job_of(model), **kind, prefix=text, tell=told.append) == text
+        assert not told
+
+
 def test_a_prompt_of_one_token_and_a_limit_of_one():
     model = made("greedy")
     text = decode(model, PARAMS, job_of(model, 1, [4]), **WITH_CACHE)
@@ -112,5 +137,6 @@ def test_a_draft_of_fewer_layers_proposes_what_the_pass_decides():
 
 
 def test_a_decoder_with_a_cache_needs_both_functions():
-    with pytest.raises(ValueError, match="needs both"):
-        decode(made("greedy"), PARAMS, job_of(made("greedy")), step=decoder.step)
+    for given in ({"step": decoder.step}, {"prefill": decoder.prefill}):
+        with pytest.raises(ValueError, match="needs both"):
+            decode(made("greedy"), PARAMS, job_of(made("greedy")), **given)
