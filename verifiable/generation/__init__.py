@@ -8,24 +8,32 @@
     decode       two ways to generate a text
     ties         which positions the results of a run belong to
     findings     the verdict on a text, and on each of its tokens
+    plain        jobs and samplers as plain values
+    card         what a model is: program, parameters, tokenizer, template, defaults
+    saved        an answer as bytes: a receipt, and a file that anyone with the model can judge
 
 Specification: specs/generation.md.
 """
 
 from __future__ import annotations
 
+from verifiable.generation.card import ModelCard
 from verifiable.generation.decode import decode, generate
 from verifiable.generation.findings import TEXT_REASONS, TextReport, TokenState
 from verifiable.generation.generation import Generation, compile_generation
 from verifiable.generation.job import GenerationJob
 from verifiable.generation.sampler import Sampler
+from verifiable.generation.saved import SavedText, TextReceipt, judge_saved, save
 from verifiable.generation.transcript import Transcript, at_positions, transcript
 
 __all__ = [
     "TEXT_REASONS",
     "Generation",
     "GenerationJob",
+    "ModelCard",
     "Sampler",
+    "SavedText",
+    "TextReceipt",
     "TextReport",
     "TokenState",
     "Transcript",
@@ -33,5 +41,7 @@ __all__ = [
     "compile_generation",
     "decode",
     "generate",
+    "judge_saved",
+    "save",
     "transcript",
 ]

@@ -18,6 +18,11 @@ TEXT_REASONS: dict[str, str] = {
     "text-stop": "tokens follow the first stop token",
     "text-unfinished": "the completion ends before the job's limit and without a stop token",
     "token-mismatch": "the model picks another token than the completion has",
+    "receipt-model": "the receipt names another model",
+    "receipt-job": "the receipt names another job",
+    "receipt-text": "the receipt names another text",
+    "receipt-chain": "the receipt or the prompt does not follow from the turn before",
+    "run-structure": "what was sent is not the run of this text",
 }
 """Reasons of a verdict on a text; where the run itself fails, the reason is the report's."""
 

@@ -1,0 +1,290 @@
+"""An answer as bytes: a receipt that binds it, and a file that anyone with the model can judge.
+
+    saved = save(card, job, text, submission)           device, with the receipt of the turn before
+    saved.receipt.encode()                              sent first: less than 250 bytes
+    saved.encode()                                      job, text, receipt and run
+
+    saved = SavedText.decode(data)                      verifier
+    report = judge_saved(made, key, card, saved)        with a key made after it had the file
+
+In a conversation each receipt names the one before, and each prompt begins with the prompt and the
+answer of the turn before. So a turn's run is over its own answer alone, and the last receipt binds
+all of them.
+
+A file is
+
+    MAGIC || number of bytes of the head, as four big-endian bytes || head || run
+
+with the head in canonical CBOR (`encoding`), and `Submission.encode` as the run, whose length the
+program fixes. Who judges a file takes its job at its word: which prompt, limit and sampler were
+asked for, and that the seed was drawn once. A coordinator passes the job that it gave.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final, Self
+
+from verifiable.encoding import decode, encode, tagged_hash
+from verifiable.errors import MalformedEncoding, received_bytes, require_type
+from verifiable.generation.card import ModelCard
+from verifiable.generation.findings import TEXT_REASONS, TextReport
+from verifiable.generation.generation import Generation
+from verifiable.generation.job import GenerationJob
+from verifiable.generation.plain import job_fields, job_of, token_bytes, tokens_of
+from verifiable.key import VerifierKey
+from verifiable.report import Verdict
+from verifiable.submission import Submission
+from verifiable.trace import Commitment
+
+MAX_RECEIPT: Final = 256
+"""The most bytes of a receipt."""
+
+MAX_HEAD: Final = 1 << 24
+"""The most bytes of a file's head."""
+
+NOTHING: Final = bytes(32)
+"""What the receipt of a first turn names as the one before it."""
+
+MAGIC: Final = b"verifiable text 1".ljust(32, b"\0")
+"""The first 32 bytes of a file: format and version."""
+
+_KIND: Final = "verifiable text receipt 1"
+_PARTS: Final = ("card", "job", "text", "receipt")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextReceipt:
+    """One answer, bound before anybody knows what will be audited.
+
+    Attributes:
+      card: id of the `ModelCard`.
+      job: `ModelCard.job_digest`.
+      text: `text_digest` of the completion.
+      previous: `id` of the receipt of the turn before; `NOTHING` for a first turn.
+      commitment: to the run over the text.
+
+    Raises:
+      MalformedEncoding: a digest that has not 32 bytes, or a commitment of another type.
+    """
+
+    card: bytes
+    job: bytes
+    text: bytes
+    previous: bytes
+    commitment: Commitment
+
+    def __post_init__(self) -> None:
+        """Require digests and a commitment."""
+        for name in ("card", "job", "text", "previous"):
+            value = getattr(self, name)
+            if type(value) is not bytes or len(value) != 32:
+                raise MalformedEncoding(f"{name} must be 32 bytes")
+        if type(self.commitment) is not Commitment:
+            raise MalformedEncoding("commitment must be a Commitment")
+
+    @property
+    def id(self) -> bytes:
+        """32 bytes that name the receipt, and with it the whole conversation up to here."""
+        return tagged_hash("text receipt", self.encode())
+
+    def encode(self) -> bytes:
+        """The canonical bytes of the receipt."""
+        digests = (self.card, self.job, self.text, self.previous)
+        return encode([_KIND, *digests, self.commitment.encode()])
+
+    @classmethod
+    def decode(cls, data: bytes | bytearray | memoryview) -> Self:
+        """Read a receipt.
+
+        Args:
+          data: bytes from a device.
+
+        Raises:
+          MalformedEncoding: they are not the one encoding of a receipt.
+          TypeError: `data` is of another type.
+        """
+        value = decode(data, max_size=MAX_RECEIPT, max_items=8)
+        match value:
+            case [str(kind), card, job, text, previous, bytes(commitment)] if kind == _KIND:
+                return cls(
+                    card=card,
+                    job=job,
+                    text=text,
+                    previous=previous,
+                    commitment=Commitment.decode(commitment),
+                )
+            case _:
+                raise MalformedEncoding("expected a receipt of a text")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedText:
+    """An answer with everything that a verdict on it needs but the model.
+
+    Attributes:
+      card: of the model that is said to have written it.
+      job: that it answers.
+      text: token ids of the completion.
+      receipt: that binds them.
+      run: `Submission.encode` of the run over the text.
+    """
+
+    card: ModelCard
+    job: GenerationJob
+    text: tuple[int, ...]
+    receipt: TextReceipt
+    run: bytes = field(repr=False)
+
+    def encode(self) -> bytes:
+        """The bytes of the file."""
+        head = encode(
+            {
+                "card": self.card.encode(),
+                "job": job_fields(self.job),
+                "text": token_bytes(self.text),
+                "receipt": self.receipt.encode(),
+            }
+        )
+        if len(head) > MAX_HEAD:
+            raise ValueError(f"the head of a file has at most {MAX_HEAD} bytes, not {len(head)}")
+        return b"".join((MAGIC, len(head).to_bytes(4, "big"), head, self.run))
+
+    @classmethod
+    def decode(cls, data: bytes | bytearray | memoryview) -> Self:
+        """Read a file. What its run must be, `judge_saved` says.
+
+        Args:
+          data: bytes that anybody sent.
+
+        Raises:
+          MalformedEncoding: they are not the one encoding of a saved text.
+          TypeError: `data` is of another type.
+        """
+        data = received_bytes(data)
+        if data[:32] != MAGIC:
+            raise MalformedEncoding(f"the file does not start with the header {MAGIC!r}")
+        start = len(MAGIC) + 4
+        size = int.from_bytes(data[len(MAGIC) : start], "big")
+        if size > MAX_HEAD or len(data) < start + size:
+            raise MalformedEncoding(f"the file's head has {size} bytes: too many, or some missing")
+        head = decode(data[start : start + size], max_size=MAX_HEAD, max_items=64)
+        if type(head) is not dict or sorted(head) != sorted(_PARTS):
+            raise MalformedEncoding(f"the head of a file has {', '.join(_PARTS)}")
+        for name in ("card", "receipt"):
+            if type(head[name]) is not bytes:
+                raise MalformedEncoding(f"{name} must be bytes")
+        return cls(
+            card=ModelCard.decode(head["card"]),
+            job=job_of(head["job"]),
+            text=tokens_of(head["text"]),
+            receipt=TextReceipt.decode(head["receipt"]),
+            run=data[start + size :],
+        )
+
+
+def save(
+    card: ModelCard,
+    job: GenerationJob,
+    text: Sequence[int],
+    submission: Submission,
+    *,
+    previous: TextReceipt | None = None,
+) -> SavedText:
+    """An answer, bound by a receipt.
+
+    Args:
+      card: of the model.
+      job: that was asked for.
+      text: token ids of the completion.
+      submission: the run over it.
+      previous: receipt of the turn before, in a conversation.
+    """
+    receipt = TextReceipt(
+        card=card.id,
+        job=card.job_digest(job),
+        text=text_digest(text),
+        previous=NOTHING if previous is None else previous.id,
+        commitment=submission.commitment,
+    )
+    tokens = tuple(int(t) for t in text)
+    return SavedText(card=card, job=job, text=tokens, receipt=receipt, run=submission.encode())
+
+
+def judge_saved(
+    made: Generation,
+    key: VerifierKey,
+    card: ModelCard,
+    saved: SavedText,
+    *,
+    job: GenerationJob | None = None,
+    previous: SavedText | None = None,
+) -> TextReport:
+    """Decide whether a saved text is what the model writes.
+
+    Args:
+      made: the model, compiled by the verifier.
+      key: from `made.setup`, with a secret that was drawn after the receipt was received.
+      card: of the model that the text is to be of.
+      saved: from `SavedText.decode`.
+      job: the coordinator's own; without it, the file's is taken at its word.
+      previous: the turn before, judged already; without it, what was said before is the prompt's.
+
+    Raises:
+      TypeError: an argument is of another type.
+      ValueError: key or card are of another program, or the job is not of this model.
+    """
+    require_type("card", card, ModelCard)
+    require_type("saved", saved, SavedText)
+    if card.family != made.family.id or card.stop != tuple(sorted(made.stop)):
+        raise ValueError(
+            "the card is of another program: compile the same lengths, sampler and stop tokens"
+        )
+    reason = _misbound(card, saved, job, previous)
+    if reason is not None:
+        return _rejected(reason, TEXT_REASONS[reason])
+    refused = made.refusal(saved.job, saved.text)
+    if refused is not None:
+        return refused
+    layout = made.program(saved.job, saved.text).layout
+    try:
+        submission = Submission.decode(saved.run, layout)
+    except MalformedEncoding as error:
+        return _rejected("run-structure", str(error))
+    return made.verify(
+        key,
+        saved.job,
+        saved.text,
+        submission,
+        commitment=saved.receipt.commitment,
+        parameters=card.parameters,
+    )
+
+
+def text_digest(tokens: Sequence[int]) -> bytes:
+    """32 bytes over the token ids of a completion."""
+    return tagged_hash("text", token_bytes(tokens))
+
+
+def _misbound(
+    card: ModelCard, saved: SavedText, job: GenerationJob | None, previous: SavedText | None
+) -> str | None:
+    """The reason why a receipt is not of this answer; None if it is."""
+    receipt = saved.receipt
+    if receipt.card != card.id or saved.card != card:
+        return "receipt-model"
+    asked = saved.job if job is None else job
+    if receipt.job != card.job_digest(asked) or saved.job != asked:
+        return "receipt-job"
+    if receipt.text != text_digest(saved.text):
+        return "receipt-text"
+    if previous is not None:
+        said = (*previous.job.prompt, *previous.text)
+        if receipt.previous != previous.receipt.id or saved.job.prompt[: len(said)] != said:
+            return "receipt-chain"
+    return None
+
+
+def _rejected(reason: str, message: str) -> TextReport:
+    return TextReport(verdict=Verdict.REJECT, reason=reason, message=message)
