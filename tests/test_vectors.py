@@ -26,8 +26,10 @@ def outcome(operation: str, given: dict[str, Any]) -> tuple[str, Any]:
     try:
         return "ok", OPERATIONS[operation](given)
     except VerificationError as error:
-        reason = getattr(error, "reason", None)
-        return reason or re.sub(r"(?<=[a-z])(?=[A-Z])", "-", type(error).__name__).lower(), None
+        reason = str(getattr(error, "reason", ""))
+        if re.fullmatch("[a-z0-9-]+", reason):  # a code, and not a sentence
+            return reason, None
+        return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", type(error).__name__).lower(), None
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -1,7 +1,9 @@
 // Statements of a committee (specs/settlement.md, Statements): words of 32 bytes.
 
-import { concatBytes, fromBigEndian, utf8ToBytes } from './bytes.js'
+import { sha256 } from '@noble/hashes/sha2.js'
+import { fromBigEndian, utf8ToBytes } from './bytes.js'
 import { require } from './errors.js'
+import { framed } from './framing.js'
 
 const REASON = 'malformed-encoding'
 const number = (width) => ({ width, read: fromBigEndian })
@@ -57,10 +59,7 @@ export function decodeStatement(kind, data) {
   return found
 }
 
-// What is signed: framed(words, domain) of specs/bls.md.
-export function framed(message, domain) {
-  const name = utf8ToBytes(domain)
-  return concatBytes(Uint8Array.of(name.length), name, message)
-}
+export const domain = (kind) => utf8ToBytes(KINDS[kind].domain)
 
-export const signedMessage = ({ kind, words }) => framed(words, KINDS[kind].domain)
+// What attempts name as their choice.
+export const digest = ({ kind, words }) => sha256(framed(words, domain(kind)))

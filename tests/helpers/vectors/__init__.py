@@ -6,11 +6,13 @@ A function takes the input of a case and returns its output, if it has one; what
 
 from __future__ import annotations
 
-from tests.helpers.vectors import formats, signed, traces, trees
+from tests.helpers.vectors import formats, settlement, signed, traces, trees
 from tests.helpers.vectors.values import Operations, Refused
 
-OPERATIONS: Operations = (
-    formats.OPERATIONS | trees.OPERATIONS | traces.OPERATIONS | signed.OPERATIONS
-)
+OPERATIONS: Operations = {
+    name: operation
+    for module in (formats, settlement, signed, traces, trees)
+    for name, operation in module.OPERATIONS.items()
+}
 
 __all__ = ["OPERATIONS", "Refused"]
