@@ -13,7 +13,6 @@ from py_ecc.optimized_bls12_381 import (
     FQ,
     FQ2,
     G1,
-    Z1,
     Z2,
     add,
     b,
