@@ -10,7 +10,14 @@ members, and each member checks with its own arrays of the key.
     key = family.setup(params, challenge.secret())               # coordinator, once an epoch
     report = family.verify(key, x, submission, commitment=received)
 
-The input decides which member runs; a submission of another one is rejected.
+The input decides which member runs; a submission of another one is rejected. Audits of a part go by
+`family.audit_plan` and `family.audit` likewise.
+
+A calibration names the programs that it holds for, and `calibrate` names one member. Name all:
+
+    c = family.members[0].calibrate(params, samples).calibration
+    c = dataclasses.replace(c, programs=tuple(m.id for m in family.members))
+    family = family.with_policy(dataclasses.replace(policy, calibration=c))
 """
 
 from __future__ import annotations
@@ -34,7 +41,7 @@ from verifiable.policy import Policy
 from verifiable.program import Program, compile
 from verifiable.report import Corridor, Report
 from verifiable.submission import Submission
-from verifiable.trace import Commitment
+from verifiable.trace import AuditOpening, AuditPlan, Commitment
 
 _SHOWN = 8  # shapes in a message
 
@@ -73,6 +80,14 @@ class Family:
             f"the family was compiled for inputs {known}{more}, not for {_shapes(wanted)}: pad "
             "them, or compile a family with their shapes"
         )
+
+    def with_policy(self, policy: Policy) -> Family:
+        """The same family under another policy; errors as of `Program.with_policy`.
+
+        Raises:
+          ValueError: also if the policy was calibrated, and does not name every member.
+        """
+        return replace(self, members=tuple(m.with_policy(policy) for m in self.members))
 
     def prove(self, params: Any, *inputs: Any) -> Submission:
         """Run the member for these inputs on a device: `Program.prove`."""
@@ -132,6 +147,57 @@ class Family:
             corridor=corridor,
         )
 
+    def audit_plan(
+        self, seed: bytes, *inputs: Any, layers: int, rows: int | None = None
+    ) -> AuditPlan:
+        """Which layers and rows of a run on these inputs an audit looks at: `Program.audit_plan`.
+
+        Args:
+          seed: as of `Program.audit_plan`.
+          *inputs: the job's own inputs, or `ShapeDtypeStruct`s of them.
+          layers: as of `Program.audit_plan`.
+          rows: likewise.
+
+        Raises:
+          TypeError: a leaf is not an array.
+          ValueError: as `Program.audit_plan`, or the family has no member for the inputs.
+        """
+        return self.program(*inputs).audit_plan(seed, layers=layers, rows=rows)
+
+    def audit(
+        self,
+        key: VerifierKey,
+        *inputs: Any,
+        plan: AuditPlan,
+        commitment: Commitment,
+        opening: AuditOpening | bytes | bytearray | memoryview,
+        parameters: bytes | None = None,
+    ) -> Report:
+        """Decide on the opened part of a run by the member for the inputs: `Program.audit`.
+
+        Args:
+          key: of the family, from `setup`.
+          *inputs: the job's own inputs.
+          plan: from `audit_plan`.
+          commitment: as of `Program.audit`.
+          opening: likewise.
+          parameters: likewise.
+
+        Raises:
+          TypeError: as `Program.audit`.
+          ValueError: as `Program.audit`, or the family has no member for the inputs.
+        """
+        require_type("key", key, VerifierKey)
+        member = self.program(*inputs)
+        return member.audit(
+            self.member_key(key, member),
+            *inputs,
+            plan=plan,
+            commitment=commitment,
+            opening=opening,
+            parameters=parameters,
+        )
+
 
 def compile_family(
     fn: Callable[..., Any],
@@ -141,6 +207,7 @@ def compile_family(
     strategy: Strategy | None = None,
     self_test: bool = True,
     cuts: bool = False,
+    row_block: int | None = None,
 ) -> Family:
     """Compile `fn(params, *inputs)` for several shapes of its inputs, with one key for all.
 
@@ -148,10 +215,11 @@ def compile_family(
       fn: as of `compile`.
       params: as of `compile`; the same for all members.
       *shapes: for each member the tuple of its inputs: pytrees of arrays or `ShapeDtypeStruct`s.
-      policy: as of `compile`; the same for all members.
+      policy: as of `compile`; the same for all members, so a calibration must name all of them.
       strategy: as of `compile`.
       self_test: as of `compile`.
       cuts: as of `compile`.
+      row_block: as of `compile`.
 
     Raises:
       TypeError: as `compile`, or the inputs of a member are not a tuple.
@@ -175,6 +243,7 @@ def compile_family(
             strategy=strategy,
             self_test=self_test,
             cuts=cuts,
+            row_block=row_block,
         )
         if any(_same(m.inputs, made.inputs) for m in members):
             raise ValueError(f"two members have the same inputs, {_shapes(made.inputs)}")

@@ -14,6 +14,7 @@ import pytest
 import verifiable as vf
 from tests.helpers.runs import POLICY
 from verifiable.check import excerpts
+from verifiable.policy import Calibration, Measured
 from verifiable.report import Verdict
 
 WIDTH, LONGEST, WORDS = 32, 32, 64
@@ -136,6 +137,58 @@ def test_the_id_binds_the_members_in_any_order():
 
     assert made(a, b) == made(b, a) == family().id
     assert len({family().id, made(a), made(b), *(m.id for m in family().members)}) == 5
+
+
+def audited(x: Any, params: Any) -> vf.Report:
+    """The report on one layer of a run of the member for x, with the key of the family."""
+    member, seed = family().program(x), bytes(range(32))
+    sent = member.prove(params, x)
+    plan = family().audit_plan(seed, x, layers=1)
+    assert plan == member.audit_plan(seed, layers=1)
+    opening = member.commit(sent.y, sent.trace).open(plan)
+    return family().audit(key(), x, plan=plan, commitment=sent.commitment, opening=opening)
+
+
+def test_audits_of_a_part_go_by_the_member_for_the_inputs():
+    x, head = tokens(LENGTHS[0]), parameters()["head"]
+    report = audited(x, parameters())
+    assert report.verdict is Verdict.ACCEPT, report
+    assert report.detection is not None
+    assert (report.detection.layers, report.detection.audited) == (2, 1)
+    assert audited(x, parameters() | {"head": head.at[3].multiply(1.01)}).verdict is Verdict.REJECT
+
+
+def test_members_have_leaves_for_audits_of_rows():
+    shapes = [(tokens(n),) for n in LENGTHS]
+    made = vf.compile_family(
+        model, parameters(), *shapes, policy=POLICY, self_test=False, row_block=4
+    )
+    [other] = [m for m in made.members if m.inputs[0].shape == (2, LENGTHS[0])]
+    alone = vf.compile(model, parameters(), *shapes[0], policy=POLICY, self_test=False, row_block=4)
+    assert (other.id, other.layout, other.row_block) == (alone.id, alone.layout, 4)
+    assert made.audit_plan(bytes(32), *shapes[0], layers=1).layout == alone.layout
+    with pytest.raises(ValueError, match="row_block"):
+        vf.compile_family(model, parameters(), *shapes, policy=POLICY, row_block=0)
+
+
+def test_a_calibration_holds_for_a_family_if_it_names_every_member():
+    ids = tuple(m.id for m in family().members)
+    measured = (Measured(name=family().members[0].claims[0].name, median=0.0, worst=0.0, eps=1e-5),)
+
+    def calibrated(programs: tuple[bytes, ...]) -> vf.Policy:
+        found = Calibration(
+            programs=programs, samples=1, executors=1, factor=4.0, measured=measured
+        )
+        return replace(POLICY, calibration=found)
+
+    with pytest.raises(ValueError, match="list the ids of all programs"):
+        family().with_policy(calibrated(ids[:1]))
+    policy = calibrated(ids)
+    made = family().with_policy(policy)
+    assert made.id == family().id
+    assert {m.policy.id for m in made.members} == {policy.id}
+    with pytest.raises(ValueError, match="policy"):
+        made.member_key(key(), made.members[0])
 
 
 # --------------------------------------------------------------------------- what does not fit

@@ -66,7 +66,7 @@ class Tree:
           leaves: the bytes of each leaf, of any length.
           suite: the hash functions.
         """
-        return cls([suite.leaf(data) for data in leaves], suite=suite)
+        return cls(suite.leaves(leaves), suite=suite)
 
     def __repr__(self) -> str:
         """Suite, size and root."""

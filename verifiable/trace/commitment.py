@@ -258,11 +258,8 @@ def _read(layout: Layout, index: int, data: Any) -> OpenedRows:
 
 
 def _commit(layout: Layout, tensors: tuple[memoryview, ...]) -> Committed:
-    leaves: list[memoryview] = []
-    for data, tensor in zip(tensors, layout.tensors, strict=True):
-        size = tensor.row_bytes
-        for start, stop in map(tensor.rows_of, range(tensor.leaves)):
-            leaves.append(data[start * size : stop * size])
+    pairs = zip(layout.tensors, tensors, strict=True)
+    leaves = [leaf for tensor, data in pairs for leaf in tensor.cut(data)]
     tree = merkle.Tree(_digests(leaves), suite=merkle.BLAKE3)
     return Committed(layout=layout, tree=tree, tensors=tensors)
 
@@ -274,12 +271,6 @@ def _digests(leaves: Sequence[bytes | memoryview]) -> UInt8[np.ndarray, "leaves 
     run = max(1, min(64, len(leaves) // (4 * workers)))
     runs = [leaves[i : i + run] for i in range(0, len(leaves), run)]
     if workers == 1 or sum(map(len, leaves)) < _THREADED:
-        digests = map(_digest_run, runs)
-    else:
-        with ThreadPoolExecutor(workers) as pool:
-            digests = list(pool.map(_digest_run, runs))
-    return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, merkle.DIGEST_SIZE)
-
-
-def _digest_run(leaves: Sequence[bytes | memoryview]) -> bytes:
-    return b"".join(map(merkle.BLAKE3.leaf, leaves))
+        return merkle.BLAKE3.leaves(leaves)
+    with ThreadPoolExecutor(workers) as pool:
+        return np.concatenate(list(pool.map(merkle.BLAKE3.leaves, runs)))

@@ -103,6 +103,15 @@ class TensorLayout:
         start, end = first + rest * self.rows_per_leaf, min(first + self._rows_of_group, self.rows)
         return start, min(start + self.rows_per_leaf, end)
 
+    def cut(self, data: memoryview) -> list[memoryview]:
+        """The data of each leaf, in order, of the tensor's canonical bytes."""
+        leaf, group = (n * self.row_bytes for n in (self.rows_per_leaf, self._rows_of_group))
+        size = self.nbytes
+        ends = [(a, min(a + group, size)) for a in range(0, size, max(group, 1))]
+        return [
+            data[a : min(a + leaf, end)] for start, end in ends for a in range(start, end, leaf)
+        ]
+
     @property
     def _rows_of_group(self) -> int:
         return self.group or self.rows

@@ -338,7 +338,7 @@ def test_lengths_are_compared_before_anything_is_hashed():
     def refuse(*_: Any) -> Any:
         raise AssertionError("hashed")
 
-    suite = Suite(name="none", empty=b"", leaf=refuse, node=refuse, nodes=refuse)
+    suite = Suite(name="none", empty=b"", leaf=refuse, leaves=refuse, node=refuse, nodes=refuse)
     for verify, honest, _ in SCENES.values():
         for edit in (lambda p: p[:-1], lambda p: (*p, p[0]), lambda p: (*p[:-1], b"")):
             arguments = honest()

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 
 from tests.helpers.traces import HONEST, A, Run, example, leaves_of, runs
 from verifiable.encoding import tensor_bytes
+from verifiable.merkle import root_from_leaf_data
 from verifiable.trace import Layout, LeafRows, Trace, commit, verify
 
 
@@ -147,6 +148,7 @@ def test_leaves_begin_anew_with_every_group():
     joined = b"".join(opened.leaves[: layout.tensors[0].leaves])
     assert joined == bytes(tensor_bytes(value))
     assert [len(x) // 16 for x in opened.leaves[:3]] == [3, 3, 1]
+    assert root_from_leaf_data(opened.leaves) == committed.commitment.root
     verify(committed.commitment, A, Trace(values=(value, A)), layout=layout)
     assert committed.commitment != commit(A, Trace(values=(value, A))).commitment
     with pytest.raises(ValueError, match="another program"):
