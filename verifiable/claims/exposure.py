@@ -36,7 +36,8 @@ def moved(contraction: Contraction, far: Array, projection: Projection, g: Array
     if weights is None or norms is None:
         raise ValueError("integers are exact")
     wide = far.astype(jnp.float64) / (1.0 if projection.scale is None else projection.scale)
-    image = contraction.project(contraction.scale_far(wide, weights), g)
+    scaled = contraction.scale_far(wide, weights)
+    image = contraction.project(scaled, jnp.asarray(g, jnp.float64))
     change = contraction.normalize(image, norms) - projection.image
     units = contraction.normalize(jnp.ones_like(norms), norms) * heights(norms)
     # Blocks of columns have a norm each, and are tested with the same vectors.

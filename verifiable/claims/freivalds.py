@@ -16,7 +16,8 @@ tested. *Completeness:* a run with ||delta_i * w|| <= sigma_i in every row is re
 probability at most phi. *Soundness:* a row with ||delta_i * w|| = kappa sigma_i passes with
 probability P(chi2_t <= L / kappa^2).
 
-rho is accumulated in float64. The only absolute terms are for numbers below the smallest normal
+The normals are rounded to float32, which takes half the bytes in a key and changes the variances
+by less than 2^-24 of themselves. rho is accumulated in float64. The only absolute terms are for numbers below the smallest normal
 one, `tiny`, which many devices flush to zero: products and sums (K + 1 times tiny ||w||), elements
 of A (tiny sum_k ||B_k: * w||, over all batches), and elements of B that are subnormal (each
 counts as K (tiny w_j A_ik / eps)^2 in s_i^2). In float64, A, B and C are divided by powers of two,
@@ -48,10 +49,10 @@ from verifiable.report import Bound
 
 WEIGHT_FLOOR = 2.0**-12
 
-Vectors: TypeAlias = Float64[Any, "columns draws"] | UInt64[Any, "columns draws"]
+Vectors: TypeAlias = (
+    Float32[Any, "columns draws"] | Float64[Any, "columns draws"] | UInt64[Any, "columns draws"]
+)
 """Random vectors over the columns of B: normals for floats, residues for integers."""
-Rounded: TypeAlias = Float32[Any, "columns draws"]
-"""Normals in the type of a projection of `single.narrowed`."""
 
 
 class Projection(NamedTuple):
@@ -93,7 +94,7 @@ class Applied(NamedTuple):
 
 def vectors(
     challenge: Challenge, name: str, draws: int
-) -> Float64[np.ndarray, "columns draws"] | UInt64[np.ndarray, "columns draws"]:
+) -> Float32[np.ndarray, "columns draws"] | UInt64[np.ndarray, "columns draws"]:
     """Random vectors named by `Contraction.vectors`.
 
     Args:
@@ -102,12 +103,12 @@ def vectors(
       draws: number of vectors for floats; for integers the challenge decides.
 
     Returns:
-      (columns, draws): standard normals as float64, or residues modulo p as uint64.
+      (columns, draws): standard normals as float32, or residues modulo p as uint64.
     """
     columns = int(name.rpartition("/")[2])
     if name.startswith("exact/"):
         return challenge.residues(name, (columns, challenge.exact_draws))
-    return challenge.normals(name, (columns, draws))
+    return challenge.normals(name, (columns, draws)).astype(np.float32)
 
 
 def vectors_shape(name: str, draws: int) -> jax.ShapeDtypeStruct:
@@ -115,7 +116,7 @@ def vectors_shape(name: str, draws: int) -> jax.ShapeDtypeStruct:
     columns = int(name.rpartition("/")[2])
     if name.startswith("exact/"):
         return jax.ShapeDtypeStruct((columns, 1), jnp.uint64)
-    return jax.ShapeDtypeStruct((columns, draws), jnp.float64)
+    return jax.ShapeDtypeStruct((columns, draws), jnp.float32)
 
 
 def limit(phi: float, rows: int, draws: int) -> float:
@@ -175,7 +176,8 @@ def project(
     ones = jnp.ones((contraction.width, 1), jnp.float64)
     energy = jnp.square(scaled) + contraction.contracted * jnp.square(flushed / eps)
     norms = single.shortened(contraction, jnp.sqrt(contraction.project(energy, ones)))
-    image = contraction.normalize(contraction.project(scaled, g), norms)
+    image = contraction.project(scaled, jnp.asarray(g, jnp.float64))
+    image = contraction.normalize(image, norms)
     outputs = (contraction.contracted + 1) * jnp.sqrt(jnp.sum(weights * weights, axis=-1))
     floor = outputs * tiny(contraction.dtypes[2]) / top + tiny(
         contraction.dtypes[contraction.near]
@@ -197,7 +199,7 @@ def test(
     near: Shaped[Any, "*near"],
     projection: Projection,
     out: Shaped[Any, "*out"],
-    g: Vectors | Rounded,
+    g: Vectors,
     *,
     eps: float,
     limit: float,
@@ -286,7 +288,7 @@ def compare(
     applied: Applied,
     projection: Projection,
     out: Shaped[Any, "*out"],
-    g: Vectors | Rounded,
+    g: Vectors,
     *,
     eps: float,
     limit: float,
@@ -387,7 +389,7 @@ def deviations(
         claimed = contraction.scale_out(claimed, weights)
         claim = contraction.out_sums(claimed * claimed)
         theirs = jnp.isfinite(claim)
-    rho = contraction.fold(claimed, g) - applied.product
+    rho = contraction.fold(claimed, jnp.asarray(g, claimed.dtype)) - applied.product
     if floor.dtype == jnp.float64:  # if the floor overflows, every honest product has vanished
         floor = jnp.minimum(floor, 2.0**1000)
     sigma = eps * jnp.sqrt(energy + claim) + by_batch(contraction, floor, energy)

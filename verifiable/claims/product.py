@@ -188,11 +188,8 @@ class Product(Form):
         """In float32, where that is fine enough; see `single`."""
         if not single.suffices(self.maps, yardstick.eps):
             return yardstick
-        return replace(
-            yardstick,
-            vectors=jnp.asarray(yardstick.vectors, jnp.float32),
-            projection=single.narrowed(self.projected_maps, yardstick.projection),
-        )
+        narrowed = single.narrowed(self.projected_maps, yardstick.projection)
+        return replace(yardstick, projection=narrowed)
 
     def retest(self, operands: list[Array], claim: Array, yardstick: Yardstick) -> Statistic:
         """See `nonfinite.retest`."""
