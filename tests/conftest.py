@@ -56,6 +56,7 @@ def pytest_configure(config: pytest.Config) -> None:
     # Hundreds of programs would each be tested; `test_self_test.py` says which are.
     program.compile.__kwdefaults__["self_test"] = False
     compilation.share_contexts()
+    compilation.share_lowerings()
     compilation.share_programs()
     if not compilation.everything:
         moves.by_numpy()

@@ -20,6 +20,9 @@ _ONE_PART = {"xla_cpu_parallel_codegen_split_count": 1}
 # operations.
 _EARLIER_EMITTERS = {"xla_cpu_use_fusion_emitters": False}
 
+# Operations that name functions of their module, or objects that its owner keeps.
+_OF_A_MODULE = {"func.call", "stablehlo.composite", "stablehlo.custom_call"}
+
 # Whether all tests compile as users do (`--optimised`).
 everything = False
 
@@ -43,12 +46,63 @@ def share_contexts() -> None:
 
     def shared() -> Any:
         if not hasattr(_contexts, "context"):
-            _contexts.context = make()
+            _contexts.context, _contexts.lowered = make(), {}
         return _contexts.context
 
     mlir.make_ir_context = shared
     jax.config.update("jax_traceback_in_locations_limit", 0)
     jax.config.update("jax_enable_compilation_cache", False)
+
+
+def share_lowerings() -> None:
+    """Lower the same operation once a context, not once a program, where one context is shared.
+
+    Of operations that hold no functions, JAX writes each form into a function outside of the
+    module, and copies its body. These serve any module of the same context. Names of scopes and
+    files are left out: nothing reads them, and programs that differ in nothing else are the same.
+    """
+    from jax._src import config, core  # noqa: PLC0415 - many tests need no JAX
+    from jax._src.interpreters import mlir  # noqa: PLC0415
+
+    import os
+    if not hasattr(mlir, "_cached_lowering_miss") or os.environ.get("NOSHARE"):
+        return
+    lower = mlir._cached_lowering_miss
+
+    def shared(ctx: Any, eqn: Any, cache_key: Any, avals_in: Any, **params: Any) -> Any:
+        kept = getattr(_contexts, "lowered", None)
+        if kept is None or ctx.context is not _contexts.context or ctx.shape_poly_state.dim_vars:
+            return lower(ctx, eqn, cache_key, avals_in, **params)
+        key = cache_key, ctx.lowering_parameters, config.trace_context()
+        entry = kept.get(key)
+        if entry is None:
+            entry = lower(ctx, eqn, cache_key, avals_in, **params)
+            if entry.inline and not entry.const_args and not any(core.jaxprs_in_params(params)):
+                kept[key] = entry if _self_contained(entry.func) else False
+        elif entry is False:
+            return lower(ctx, eqn, cache_key, avals_in, **params)
+        ctx.lowering_cache[cache_key] = entry
+        return entry
+
+    mlir._cached_lowering_miss = shared
+    mlir.source_info_to_location = lambda *_: mlir.ir.Location.unknown()
+
+
+def _self_contained(function: Any) -> bool:
+    """Whether a lowered function needs nothing else of its module."""
+    from jax._src.lib.mlir import ir  # noqa: PLC0415
+
+    contained = True
+
+    def visit(operation: Any) -> Any:
+        nonlocal contained
+        if operation.name in _OF_A_MODULE:
+            contained = False
+            return ir.WalkResult.INTERRUPT
+        return ir.WalkResult.ADVANCE
+
+    function.operation.walk(visit)
+    return contained
 
 
 def forget_contexts() -> None:
