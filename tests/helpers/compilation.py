@@ -64,8 +64,7 @@ def share_lowerings() -> None:
     from jax._src import config, core  # noqa: PLC0415 - many tests need no JAX
     from jax._src.interpreters import mlir  # noqa: PLC0415
 
-    import os
-    if not hasattr(mlir, "_cached_lowering_miss") or os.environ.get("NOSHARE"):
+    if not hasattr(mlir, "_cached_lowering_miss"):
         return
     lower = mlir._cached_lowering_miss
 

@@ -25,10 +25,12 @@ because they follow from booleans count as booleans.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -294,7 +296,16 @@ def _certain(value: Array) -> Interval:
 def _compared(
     equation: Equation, form: DecisionForm, operands: list[Array], eps: float
 ) -> Interval:
-    found, shape = form.margins(operands, eps), equation.outputs[0].shape
+    """The margin of a comparison, compiled also where the loop goes op by op, as its tests are."""
+    with jax.disable_jit(False):
+        return _measured(form, equation.outputs[0].shape, eps, operands)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _measured(
+    form: DecisionForm, shape: tuple[int, ...], eps: float, operands: list[Array]
+) -> Interval:
+    found = form.margins(operands, eps)
     value, slack = (
         jnp.broadcast_to(x.astype(jnp.float64), found.value.shape).reshape(shape)
         for x in (found.value, found.slack)

@@ -166,7 +166,8 @@ class TripsForm(LoopForm):
             [own], budget = interpret.limited(predicate, inner, state.budget, here)
             margin = condition.asked(inner, state.flags, eps)
             tested = tested & ~budget.stopped
-            seen, beyond = _seen(state.seen, state.done < trips, own, margin, tested)
+            with jax.disable_jit(False):  # The test is compiled where the glue goes op by op.
+                seen, beyond = _seen(state.seen, state.done < trips, own, margin, tested)
             wrong = jnp.where(beyond, jnp.minimum(state.wrong, state.done), state.wrong)
             return state._replace(seen=seen, wrong=wrong, budget=budget)
 
@@ -286,6 +287,7 @@ def _kept(on: Array, after: Interval, before: Interval) -> Interval:
     return low, high
 
 
+@jax.jit
 def _seen(
     before: Replayed, wanted: Array, own: Array, margin: Interval, tested: Array
 ) -> tuple[Replayed, Array]:
