@@ -16,13 +16,13 @@ tested. *Completeness:* a run with ||delta_i * w|| <= sigma_i in every row is re
 probability at most phi. *Soundness:* a row with ||delta_i * w|| = kappa sigma_i passes with
 probability P(chi2_t <= L / kappa^2).
 
-The normals are rounded to float32, which takes half the bytes in a key and changes the variances
-by less than 2^-24 of themselves. rho is accumulated in float64. The only absolute terms are for numbers below the smallest normal
-one, `tiny`, which many devices flush to zero: products and sums (K + 1 times tiny ||w||), elements
-of A (tiny sum_k ||B_k: * w||, over all batches), and elements of B that are subnormal (each
-counts as K (tiny w_j A_ik / eps)^2 in s_i^2). In float64, A, B and C are divided by powers of two,
-so that their squares neither overflow nor vanish; what is below 1e-150 of the largest of its
-tensor counts as zero.
+The normals are rounded to float32, which takes half the bytes in a key and changes each by at most
+2^-24 of itself. rho is accumulated in float64. The only absolute terms are for numbers below the
+smallest normal one, `tiny`, which many devices flush to zero: products and sums (K + 1 times tiny
+||w||), elements of A (tiny sum_k ||B_k: * w||, over all batches), and elements of B that are
+subnormal (each counts as K (tiny w_j A_ik / eps)^2 in s_i^2). In float64, A, B and C are divided
+by powers of two, so that their squares neither overflow nor vanish; what is below 1e-150 of the
+largest of its tensor counts as zero.
 
 Whoever sees B r, for a B that is public, knows r: a projection is as secret as the challenge.
 """
