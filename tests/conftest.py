@@ -16,14 +16,15 @@ from tests.helpers import bytecode, compilation, memory, moves
 
 # Files that take longest, in their order: last, one would keep one process busy and no other.
 LONGEST = (
-    "test_check test_frameworks test_cli test_evaluate test_rounding test_self_test test_trips "
-    "test_sheltered test_vote test_program test_steering test_evidence test_choice "
-    "test_activations test_coverage test_narrow_sums test_perturb test_second_look test_verdicts "
-    "test_origin test_known test_decoding test_decision test_pieces test_interpret "
-    "test_cancellation test_calibration test_steered_roundings test_replay test_contract_agrees "
-    "test_schedule test_lookup test_batches test_models test_corridor test_curve test_receive "
-    "test_allowed_rows test_contract test_signatures test_near_ties test_processes test_encoding "
-    "test_choosers"
+    "test_check test_frameworks test_evaluate test_program test_trips test_self_test test_cli "
+    "test_steering test_choice test_sheltered test_activations test_rounding test_narrow_sums "
+    "test_perturb test_verdicts test_evidence test_contract_agrees test_vote test_generation "
+    "test_second_look test_coverage test_rows test_allowed_rows test_decoding test_decision "
+    "test_models test_schedule test_contract test_origin test_steered_roundings test_corridor "
+    "test_pieces test_rules test_known test_replay test_lookup test_cancellation test_near_ties "
+    "test_calibration test_audit test_layers test_contract_committees test_freivalds "
+    "test_exploration test_known_values test_trust test_harness test_choosers test_interpret "
+    "test_contract_evms test_settings"
 ).split()
 
 
