@@ -278,7 +278,6 @@ def _roundings() -> Family:
             chain
         ]  # rounds one way or the other
         slack = EPS * (tie + math.sqrt(sum(x * x for x in row) / width))
-        places = {"far": 0.25 if chain != "bfloat16" else 0.02}
         near, beyond = f32(tie - 0.5 * slack), f32(tie - 3 * slack)
         rows = {
             "a plain row": row,
