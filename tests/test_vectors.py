@@ -37,7 +37,8 @@ def test_library_agrees_with_every_case(path):
     found = json.loads(path.read_text())
     wrong: list[str] = []
     for case in found["cases"]:
-        got, output = outcome(f"{found['family']}/{case['operation']}", case["input"])
+        given = found.get("shared", {}) | case["input"]
+        got, output = outcome(f"{found['family']}/{case['operation']}", given)
         if (got, output) != (case["expect"], case.get("output")):
             wrong.append(f"{case['id']} ({case['description']}): {got} {output}")
     assert not wrong

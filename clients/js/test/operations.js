@@ -12,6 +12,7 @@ import { floatBytes, gumbel } from '../src/noise.js'
 import { verifyReceipt } from '../src/receipts.js'
 import { DTYPES, elements } from '../src/tensors.js'
 import * as traces from '../src/trace.js'
+import { OPERATIONS as audit } from './audit.js'
 import { OPERATIONS as claims } from './claims.js'
 import { OPERATIONS as settlement } from './settlement.js'
 
@@ -132,4 +133,4 @@ const signed = {
   },
 }
 
-export const OPERATIONS = { ...formats, ...trees, ...tensors, ...signed, ...settlement, ...claims }
+export const OPERATIONS = { ...formats, ...trees, ...tensors, ...signed, ...settlement, ...claims, ...audit }

@@ -21,10 +21,10 @@ function outcome(operation, input) {
 test('there are families', () => assert(files.length > 0))
 
 for (const file of files) {
-  const { family, cases } = JSON.parse(readFileSync(new URL(file, FOLDER)))
+  const { family, shared, cases } = JSON.parse(readFileSync(new URL(file, FOLDER)))
   test(`${family}: ${cases.length} cases`, () => {
     for (const { id, description, operation, input, expect, output } of cases) {
-      const found = outcome(`${family}/${operation}`, input)
+      const found = outcome(`${family}/${operation}`, { ...shared, ...input })
       assert.deepEqual(found, { expect, output }, `${id}: ${description}`)
     }
   })

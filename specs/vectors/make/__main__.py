@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-MODULES = "encoding trees tensors noise receipts bls statements draws claims".split()
+MODULES = "encoding trees tensors noise receipts bls statements draws claims audit".split()
 
 
 def main() -> None:

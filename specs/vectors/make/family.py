@@ -15,6 +15,7 @@ class Family:
     def __init__(self, name: str, specification: str):
         self.name, self.specification = name, specification
         self.cases: list[dict[str, Any]] = []
+        self.shared: dict[str, Any] = {}
         self._seen: set[str] = set()
 
     def accept(self, description: str, operation: str, output: Any = None, **given: Any) -> None:
@@ -43,7 +44,10 @@ class Family:
 
     def text(self) -> str:
         """The file."""
-        head = json.dumps({"family": self.name, "specification": self.specification})[:-1]
+        about: dict[str, Any] = {"family": self.name, "specification": self.specification}
+        if self.shared:
+            about["shared"] = _plain(self.shared)
+        head = json.dumps(about)[:-1]
         lines = ",\n".join(json.dumps(case, ensure_ascii=True) for case in self.cases)
         return f'{head}, "cases": [\n{lines}\n]}}\n'
 

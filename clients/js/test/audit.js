@@ -1,0 +1,30 @@
+// One whole audit of a network of two layers.
+
+import { matrix, verifyNetwork } from '../src/audit.js'
+import { hexToBytes } from '../src/bytes.js'
+
+const wide = (text, columns) => matrix(hexToBytes(text), columns, true)
+const single = (text, columns) => matrix(hexToBytes(text), columns)
+
+export const OPERATIONS = {
+  'audit/audit': (given) => {
+    const { rows, widths, draws, eps, phi } = given
+    const key = given.key.map((part, i) => ({
+      vectors: wide(part.vectors, draws),
+      image: wide(part.image, draws),
+      weights: wide(part.weights, widths[i + 1])[0],
+      norms: wide(part.norms, widths[i])[0],
+      floor: wide(part.floor, 1)[0][0],
+    }))
+    const job = {
+      ...{ rows, widths, draws, eps, phi, key },
+      x: single(given.x, widths[0]),
+      b1: single(given.b1, widths[1])[0],
+      b2: single(given.b2, widths[2])[0],
+    }
+    const { root, size } = given.commitment
+    const commitment = { root: hexToBytes(root), size: BigInt(size) }
+    const sent = { claims: given.claims.map(hexToBytes), y: hexToBytes(given.y) }
+    verifyNetwork(job, commitment, sent)
+  },
+}
