@@ -10,7 +10,7 @@ export const OPERATIONS = {
   'audit/audit': (given) => {
     const { rows, widths, draws, eps, phi } = given
     const key = given.key.map((part, i) => ({
-      vectors: wide(part.vectors, draws),
+      vectors: single(part.vectors, draws),
       image: wide(part.image, draws),
       weights: wide(part.weights, widths[i + 1])[0],
       norms: wide(part.norms, widths[i])[0],

@@ -34,7 +34,7 @@ def normals(columns: int) -> Any:
     words = struct.unpack(f"<{columns * DRAWS}Q", data)
     inverse = statistics.NormalDist().inv_cdf
     drawn = [inverse(((w >> 12) + 0.5) * 2.0**-52) for w in words]
-    return np.asarray(drawn).reshape(columns, DRAWS)
+    return np.asarray(drawn, np.float32).reshape(columns, DRAWS)
 
 
 def projection(b: Any) -> dict[str, Any]:
@@ -46,8 +46,8 @@ def projection(b: Any) -> dict[str, Any]:
     norms = np.sqrt((scaled * scaled).sum(axis=1))
     floor = (b.shape[0] + 1) * TINY * math.sqrt((w * w).sum()) + TINY * norms.sum()
     return {
-        "vectors": f64(g),
-        "image": f64(scaled @ g),
+        "vectors": f32(g),
+        "image": f64(scaled @ g.astype(np.float64)),
         "weights": f64(w),
         "norms": f64(norms),
         "floor": f64(floor),
