@@ -1,7 +1,8 @@
-// One whole audit of a network of two layers.
+// One whole audit of a network of two layers, and evidence about it.
 
 import { matrix, verifyNetwork } from '../src/audit.js'
-import { hexToBytes } from '../src/bytes.js'
+import { bytesToHex, hexToBytes } from '../src/bytes.js'
+import { verifyEvidenceOpening } from '../src/evidence.js'
 
 const wide = (text, columns) => matrix(hexToBytes(text), columns, true)
 const single = (text, columns) => matrix(hexToBytes(text), columns)
@@ -26,5 +27,10 @@ export const OPERATIONS = {
     const commitment = { root: hexToBytes(root), size: BigInt(size) }
     const sent = { claims: given.claims.map(hexToBytes), y: hexToBytes(given.y) }
     verifyNetwork(job, commitment, sent)
+  },  'evidence/open': ({ program, layout, opened, data }) => {
+    const own = { id: hexToBytes(program), layout: { tensors: layout, leafBytes: 1 << 16 }, opened }
+    const { kind, index, trip, row, parameters } = verifyEvidenceOpening(own, hexToBytes(data))
+    const found = { kind, index, trip: String(trip), row: String(row) }
+    return { ...found, parameters: bytesToHex(parameters) }
   },
 }

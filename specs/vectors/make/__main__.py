@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-MODULES = "encoding trees tensors noise receipts bls statements draws claims audit".split()
+MODULES = "encoding trees tensors noise receipts bls statements draws claims audit evidence".split()
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+import verifiable as vf
 from tests.helpers.vectors.claims import require_ok
 from tests.helpers.vectors.values import Given, Operations, octets
 from verifiable import challenge, program, trace
@@ -35,9 +36,21 @@ def _array(text: str, *shape: int, dtype: str = "<f4") -> np.ndarray[Any, Any]:
 
 
 @functools.cache
+def _compiled(rows: int, widths: tuple[int, int, int], draws: int, phi: float) -> Any:
+    a, b, c = widths
+    shapes = (a, b), (b,), (b, c), (c,)
+    params = tuple(np.zeros(shape, np.float32) for shape in shapes)
+    x, policy = np.zeros((rows, a), np.float32), Policy(draws=draws, phi=phi)
+    compiled = program.compile(network, params, x, policy=policy, self_test=False)
+    assert len(compiled.claims) == 2
+    return compiled
+
+
+@functools.cache
 def _audit(shared: str) -> Audit:
     given = json.loads(shared)
     rows, (a, b, c), draws = given["rows"], given["widths"], given["draws"]
+    compiled = _compiled(rows, (a, b, c), draws, given["phi"])
     params = (
         _array(given["w1"], a, b),
         _array(given["b1"], b),
@@ -45,9 +58,6 @@ def _audit(shared: str) -> Audit:
         _array(given["b2"], c),
     )
     x = _array(given["x"], rows, a)
-    policy = Policy(draws=draws, phi=given["phi"])
-    compiled = program.compile(network, params, x, policy=policy, self_test=False)
-    assert len(compiled.claims) == 2
     key = compiled.setup(params, challenge.secret(octets(given["random"])))
     for columns, theirs in zip((b, c), given["key"], strict=True):
         _compare(key.arrays, columns, theirs, draws)
@@ -86,4 +96,24 @@ def audit(given: Given) -> None:
     require_ok(found.program.check(found.key, found.x, y=y, trace=sent).reason)
 
 
-OPERATIONS: Operations = {"audit/audit": audit}
+def evidence(given: Given) -> dict[str, Any]:
+    """Read evidence about the network of the audit, and verify what it opens."""
+    compiled = _compiled(8, (64, 48, 32), 4, 1e-9)
+    assert compiled.id.hex() == given["program"]
+    assert [list(t.shape) for t in compiled.layout.tensors] == [t["shape"] for t in given["layout"]]
+    found = vf.Evidence.decode(octets(given["data"]), compiled)
+    assert found.encode() == octets(given["data"])
+    kind = "output" if found.output else "claim"
+    opened = given["opened"][kind][found.index]
+    leaves = [i for i in range(compiled.layout.size) if compiled.layout.rows_of(i).tensor in opened]
+    trace.verify_opening(found.commitment, compiled.layout, found.opening, indices=leaves)
+    return {
+        "kind": kind,
+        "index": found.index,
+        "trip": str(found.trip),
+        "row": str(found.row),
+        "parameters": found.parameters.hex(),
+    }
+
+
+OPERATIONS: Operations = {"audit/audit": audit, "evidence/open": evidence}
