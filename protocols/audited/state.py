@@ -45,13 +45,15 @@ class PartialRules:
     judging_seconds: int
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a rate outside of (0, 1], or a stage without time."""
+        """Raises ValueError for a rate outside of (0, 1], and counts or times below 1."""
         if not 0.0 < self.rate <= 1.0:
             raise ValueError(f"the share of jobs that are audited lies in (0, 1], got {self.rate}")
         seconds = "receipt_seconds log_seconds beacon_seconds opening_seconds judging_seconds"
-        for name in ("layers", *seconds.split()):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        rows = () if self.rows is None else ("rows",)
+        for name in ("layers", *rows, *seconds.split()):
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise ValueError(f"{name} must be a positive integer, got {value!r}")
 
 
 class Stage(enum.Enum):

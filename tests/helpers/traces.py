@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +14,9 @@ from blake3 import blake3
 from hypothesis import assume
 from hypothesis import strategies as st
 
+from verifiable.check.partial.received import Received
 from verifiable.encoding import tagged_hash
-from verifiable.trace import Committed, Layout, Trace, commit
+from verifiable.trace import Committed, Layout, LeafRows, OpenedRows, Trace, commit
 
 DTYPES = ["bool", "int8", "uint8", "int32", "int64", "float16", "float32", "float64", "complex64"]
 
@@ -102,3 +104,13 @@ def root_of(leaves: list[bytes]) -> bytes:
         k *= 2
     pair = root_of(leaves[:k]) + root_of(leaves[k:])
     return blake3(pair, key=tagged_hash("merkle node")).digest()
+
+
+def received(layout: Layout, values: Sequence[Any]) -> Received:
+    """Claims of which everything was opened, as an audit reads them."""
+    pairs = [
+        (LeafRows(tensor=i, start=0, stop=layout.tensors[i].rows), v) for i, v in enumerate(values)
+    ]
+    rows = [np.asarray(v).reshape(p.stop, layout.tensors[p.tensor].columns) for p, v in pairs]
+    opened = [OpenedRows(place=p, rows=r) for (p, _), r in zip(pairs, rows, strict=True)]
+    return Received.of(layout, opened)

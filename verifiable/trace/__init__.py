@@ -24,6 +24,7 @@ from verifiable.trace.commitment import (
     verify_opening,
 )
 from verifiable.trace.layout import LEAF_BYTES, Layout, LeafRows, TensorLayout, Trace
+from verifiable.trace.opened import verify_audit
 from verifiable.trace.wire import MAGIC, decode, encode, encoded_size
 
 __all__ = [
@@ -44,5 +45,6 @@ __all__ = [
     "encode",
     "encoded_size",
     "verify",
+    "verify_audit",
     "verify_opening",
 ]

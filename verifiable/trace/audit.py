@@ -20,6 +20,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final, Self
 
+import numpy as np
+from jaxtyping import Integer
+
 from verifiable import merkle
 from verifiable.encoding import encode, tagged_hash
 from verifiable.errors import MalformedEncoding, received_bytes, require_exact_type
@@ -28,7 +31,7 @@ from verifiable.trace.layout import Layout
 MAGIC: Final = b"verifiable audit 1".ljust(32, b"\0")
 """The first 32 bytes of an opening: format and version."""
 
-_HEADER = len(MAGIC) + 32
+HEADER = len(MAGIC) + 32  # bytes of format, version and the id of the plan
 
 
 def drawn(seed: bytes, population: int, count: int) -> tuple[int, ...]:
@@ -127,9 +130,16 @@ class AuditPlan:
         object.__setattr__(self, "id", found)
 
     @cached_property
+    def places(self) -> Integer[np.ndarray, "leaves 3"]:
+        """Tensor, first row and one past the last, of each leaf to open."""
+        return self.layout.places(self.leaves)
+
+    @cached_property
     def sizes(self) -> tuple[int, ...]:
         """Bytes of each leaf to open."""
-        return tuple(map(self.layout.leaf_size, self.leaves))
+        widths = np.array([t.row_bytes for t in self.layout.tensors], np.int64)
+        tensors, starts, stops = self.places.T
+        return tuple(((stops - starts) * widths[tensors]).tolist())
 
     @cached_property
     def digests(self) -> int:
@@ -144,7 +154,34 @@ class AuditPlan:
     @property
     def nbytes(self) -> int:
         """Bytes of the encoded opening."""
-        return _HEADER + self.opened + merkle.DIGEST_SIZE * self.digests
+        return HEADER + self.opened + merkle.DIGEST_SIZE * self.digests
+
+    def framed(self, data: bytes | bytearray | memoryview) -> bytes:
+        """The bytes that a device sent, of the length that an opening has, and with its header.
+
+        Raises:
+          MalformedEncoding: another length or header.
+          TypeError: `data` is of another type.
+        """
+        data = received_bytes(data)
+        if len(data) != self.nbytes:
+            raise MalformedEncoding(
+                f"the opening has {len(data)} bytes, the plan needs {self.nbytes}"
+            )
+        if data[: len(MAGIC)] != MAGIC:
+            raise MalformedEncoding(f"the opening does not start with the header {MAGIC!r}")
+        return data
+
+
+def named(data: bytes) -> bytes:
+    """The id of the plan that an encoded opening answers, 32 bytes."""
+    return data[len(MAGIC) : HEADER]
+
+
+def other_plan(theirs: Any, plan: AuditPlan) -> str:
+    """That an opening answers another plan than this one, in words."""
+    found = theirs.hex()[:16] if type(theirs) is bytes else "no bytes"
+    return f"it answers plan {found}, not {plan.id.hex()[:16]}"
 
 
 def _runs(indices: Sequence[int]) -> Iterator[tuple[int, int]]:
@@ -184,21 +221,15 @@ class AuditOpening:
           MalformedEncoding: another length or header.
           TypeError: `data` or `plan` is of another type.
         """
-        data = received_bytes(data)
         require_exact_type("plan", plan, AuditPlan)
-        if len(data) != plan.nbytes:
-            raise MalformedEncoding(
-                f"the opening has {len(data)} bytes, the plan needs {plan.nbytes}"
-            )
-        if data[: len(MAGIC)] != MAGIC:
-            raise MalformedEncoding(f"the opening does not start with the header {MAGIC!r}")
+        data = plan.framed(data)
         leaves: list[bytes] = []
-        start = _HEADER
+        start = HEADER
         for size in plan.sizes:
             leaves.append(data[start : start + size])
             start += size
         proof = tuple(data[i : i + 32] for i in range(start, len(data), 32))
-        return cls(plan=data[len(MAGIC) : _HEADER], leaves=tuple(leaves), proof=proof)
+        return cls(plan=named(data), leaves=tuple(leaves), proof=proof)
 
 
 def fault(opening: AuditOpening, plan: AuditPlan) -> tuple[str, str] | None:
@@ -209,8 +240,7 @@ def fault(opening: AuditOpening, plan: AuditPlan) -> tuple[str, str] | None:
       plan: the verifier's own.
     """
     if type(opening.plan) is not bytes or opening.plan != plan.id:
-        theirs = opening.plan.hex()[:16] if type(opening.plan) is bytes else "no bytes"
-        return "opening-plan", f"it answers plan {theirs}, not {plan.id.hex()[:16]}"
+        return "opening-plan", other_plan(opening.plan, plan)
     leaves: Any = opening.leaves
     if type(leaves) not in (tuple, list) or not all(type(x) is bytes for x in leaves):
         return "opening-structure", "its leaves are not a list of bytes"

@@ -7,6 +7,7 @@ device, the verifier asks for leaves by their indices, and verifies a Merkle mul
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -239,7 +240,7 @@ def verify_opening(
     opened = tuple(_read(layout, i, data) for i, data in zip(indices, leaves, strict=True))
     merkle.verify_multiproof(
         opening.proof,
-        leaves=_digests(leaves),
+        leaves=digests_of(leaves),
         indices=indices,
         size=commitment.size,
         root=commitment.root,
@@ -260,11 +261,11 @@ def _read(layout: Layout, index: int, data: Any) -> OpenedRows:
 def _commit(layout: Layout, tensors: tuple[memoryview, ...]) -> Committed:
     pairs = zip(layout.tensors, tensors, strict=True)
     leaves = [leaf for tensor, data in pairs for leaf in tensor.cut(data)]
-    tree = merkle.Tree(_digests(leaves), suite=merkle.BLAKE3)
+    tree = merkle.Tree(digests_of(leaves), suite=merkle.BLAKE3)
     return Committed(layout=layout, tree=tree, tensors=tensors)
 
 
-def _digests(leaves: Sequence[bytes | memoryview]) -> UInt8[np.ndarray, "leaves 32"]:
+def digests_of(leaves: Sequence[bytes | memoryview]) -> UInt8[np.ndarray, "leaves 32"]:
     """Digest of each leaf."""
     workers = os.cpu_count() or 1
     # Hashing releases the interpreter lock. Runs are short, so that all cores finish together.
@@ -272,5 +273,11 @@ def _digests(leaves: Sequence[bytes | memoryview]) -> UInt8[np.ndarray, "leaves 
     runs = [leaves[i : i + run] for i in range(0, len(leaves), run)]
     if workers == 1 or sum(map(len, leaves)) < _THREADED:
         return merkle.BLAKE3.leaves(leaves)
-    with ThreadPoolExecutor(workers) as pool:
-        return np.concatenate(list(pool.map(merkle.BLAKE3.leaves, runs)))
+    return np.concatenate(list(_threads(os.getpid()).map(merkle.BLAKE3.leaves, runs)))
+
+
+@functools.cache
+def _threads(process: int) -> ThreadPoolExecutor:
+    """Threads that stay: to start them takes as long as to hash a megabyte. A fork has its own."""
+    del process
+    return ThreadPoolExecutor(thread_name_prefix="hashing")

@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Any, Final
 
 import numpy as np
 from jax import export, tree_util
+from jaxtyping import Integer
 
 from verifiable.encoding import require_tensor_dtype
 
@@ -91,17 +92,18 @@ class TensorLayout:
         """Leaves that hold the tensor: none if it has no elements."""
         return self.leaf(self.rows - 1) + 1 if self.rows and self.columns else 0
 
-    def leaf(self, row: int) -> int:
-        """The leaf of the tensor that holds a row, from 0."""
+    def leaf(self, row: Any) -> Any:
+        """The leaf of the tensor that holds a row, from 0; of an array of rows, an array."""
         group, rest = divmod(row, self._rows_of_group)
         return group * self._leaves_of_group + rest // self.rows_per_leaf
 
-    def rows_of(self, leaf: int) -> tuple[int, int]:
-        """The first row of a leaf of the tensor, and one past the last."""
+    def rows_of(self, leaf: Any) -> tuple[Any, Any]:
+        """The first row of a leaf of the tensor, and one past the last; likewise."""
         group, rest = divmod(leaf, self._leaves_of_group)
         first = group * self._rows_of_group
-        start, end = first + rest * self.rows_per_leaf, min(first + self._rows_of_group, self.rows)
-        return start, min(start + self.rows_per_leaf, end)
+        least = np.minimum if isinstance(leaf, np.ndarray) else min
+        start, end = first + rest * self.rows_per_leaf, first + self._rows_of_group
+        return start, least(start + self.rows_per_leaf, least(end, self.rows))
 
     def cut(self, data: memoryview) -> list[memoryview]:
         """The data of each leaf, in order, of the tensor's canonical bytes."""
@@ -239,6 +241,24 @@ class Layout:
         layout = self.tensors[tensor]
         start, stop = layout.rows_of(leaf - self._ends[tensor] + layout.leaves)
         return LeafRows(tensor=tensor, start=start, stop=stop)
+
+    def places(self, leaves: Sequence[int]) -> Integer[np.ndarray, "leaves 3"]:
+        """Tensor, first row and one past the last, of several leaves in ascending order.
+
+        Raises:
+          ValueError: there is no such leaf.
+        """
+        indices = np.asarray(leaves, np.int64)
+        if indices.size and not 0 <= indices[0] <= indices[-1] < self.size:
+            raise ValueError(f"leaves {leaves} are not all among {self.size}")
+        tensors = np.searchsorted(self._ends, indices, side="right")
+        found = np.empty((len(indices), 3), np.int64)
+        found[:, 0] = tensors
+        for tensor in np.unique(tensors).tolist():
+            own, layout = tensors == tensor, self.tensors[tensor]
+            first = self._ends[tensor] - layout.leaves
+            found[own, 1], found[own, 2] = layout.rows_of(indices[own] - first)
+        return found
 
     def leaf_size(self, leaf: int) -> int:
         """Bytes of the leaf at this index.

@@ -16,14 +16,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
 from verifiable import trace as traces
 from verifiable.check import schedule
 from verifiable.check.compiled import CheckArguments
 from verifiable.check.partial import restrict
 from verifiable.check.partial.layers import Layers, work
 from verifiable.check.partial.measured import AuditDraw, CompiledAudit
+from verifiable.check.partial.received import Received
 from verifiable.check.receive import Problem
 from verifiable.check.settings import on_host
 from verifiable.check.specification import Specification
@@ -31,11 +30,10 @@ from verifiable.check.verdict import judge, refuse
 from verifiable.errors import MalformedEncoding, VerificationError, require_type
 from verifiable.key import VerifierKey
 from verifiable.report import AuditCoverage, Detection, Report
-from verifiable.trace import AuditOpening, AuditPlan, Commitment, Committed, Layout, Opening, Trace
-from verifiable.trace.audit import drawn, fault
+from verifiable.trace import AuditOpening, AuditPlan, Commitment, Committed, Layout, Trace
+from verifiable.trace.audit import drawn, fault, named, other_plan
 
 _RECEIVED = (bytes, bytearray, memoryview)
-Tensors = list[np.ndarray[Any, Any]]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -165,48 +163,46 @@ class Auditable(Specification):
             return refuse(received)
         return self._audited(key, job, plan, received)
 
-    def _opened(self, plan: AuditPlan, commitment: Commitment, opening: Any) -> Tensors | Problem:
-        """All tensors of the layout, zero where they were not opened; or what is wrong."""
-        if isinstance(opening, _RECEIVED):
-            try:
-                opening = AuditOpening.decode(opening, plan)
-            except MalformedEncoding as error:
-                return Problem("opening-structure", None, str(error))
-        wrong = fault(opening, plan)
-        if wrong is not None:
-            return Problem(wrong[0], None, wrong[1])
-        given = Opening(leaves=tuple(opening.leaves), proof=tuple(opening.proof))
+    def _opened(self, plan: AuditPlan, commitment: Commitment, opening: Any) -> Received | Problem:
+        """What was opened, or what is wrong with it."""
+        if type(opening) is AuditOpening:
+            wrong = fault(opening, plan)
+            if wrong is not None:
+                return Problem(wrong[0], None, wrong[1])
+            opening = opening.encode()
         try:
-            pieces = traces.verify_opening(commitment, self.layout, given, indices=plan.leaves)
+            data = plan.framed(opening)
+        except MalformedEncoding as error:
+            return Problem("opening-structure", None, str(error))
+        theirs = named(data)
+        if theirs != plan.id:
+            return Problem("opening-plan", None, other_plan(theirs, plan))
+        try:
+            return Received.of(self.layout, traces.verify_audit(commitment, plan, data))
         except MalformedEncoding as error:
             return Problem("opening-leaf", None, str(error))
         except VerificationError as error:
             return Problem("opening-mismatch", None, str(error))
-        found: dict[int, np.ndarray[Any, Any]] = {}
-        for piece in pieces:
-            i, tensor = piece.place.tensor, self.layout.tensors[piece.place.tensor]
-            if i not in found:
-                found[i] = np.zeros((tensor.rows, tensor.columns), tensor.dtype)
-            found[i][piece.place.start : piece.place.stop] = piece.rows
-        return [
-            found[i].reshape(t.shape) if i in found else _absent(t.shape, t.dtype)
-            for i, t in enumerate(self.layout.tensors)
-        ]
 
     def _audited(
-        self, key: VerifierKey, inputs: tuple[Any, ...], plan: AuditPlan, received: Tensors
+        self, key: VerifierKey, inputs: tuple[Any, ...], plan: AuditPlan, received: Received
     ) -> Report:
         """The report on tensors that were verified to be what was committed to."""
         program: Any = self
-        values, outputs = received[: len(self.claims)], received[len(self.claims) :]
+        outputs = received[len(self.claims) :]
         tested, compiled = self._layers.tested(plan.layers), self._compiled_audit
         parts = self._layers.parts(plan.layers, plan.rows)
-        drawn = AuditDraw(layers=plan.layers, rows=plan.rows, row_count=plan.row_count)
-        arguments = compiled.arguments(drawn, key.arrays, inputs, outputs, values)
-        findings, own = compiled.measure(plan.layers, arguments, values)
-        run = CheckArguments(
-            key=key.arrays, inputs=inputs, outputs=tuple(outputs), values=tuple(values)
-        )
+        drawn = AuditDraw(layers=plan.layers, rows=plan.rows)
+        arguments = compiled.arguments(drawn, key.arrays, inputs, outputs, received)
+        findings, own = compiled.measure(plan.layers, arguments, received)
+
+        @functools.cache
+        def run() -> CheckArguments:  # whole tensors, which only some looks need
+            values = tuple(received[: len(self.claims)])
+            return CheckArguments(
+                key=key.arrays, inputs=inputs, outputs=tuple(outputs), values=values
+            )
+
         retests = functools.cache(functools.partial(compiled.retests, arguments))
         look = restrict.PartialLook.of(
             program.compiled_check.second_look, tested, parts, retests=retests
@@ -214,14 +210,15 @@ class Auditable(Specification):
         report = judge(
             restrict.completed(findings, self.claims, tested, parts),
             *self.judged(inputs),
-            coverage=self._covered(plan),
+            coverage=self._covered(plan, work(self, tested, parts)),
             bound=self.bound,
-            again=look.on(run),
+            again=look.at(run),
             flips=look.limits,
             most=look.most,
             y=self.unflatten(own),
         )
-        report = program.compiled_check.near_ties.noted(report, run)
+        near_ties = program.compiled_check.near_ties
+        report = near_ties.noted(report, run()) if near_ties.choices else report
         return replace(
             report,
             results=restrict.looked_at(report.results, self.claims, tested),
@@ -240,10 +237,8 @@ class Auditable(Specification):
             apart=all(s.cuts for s in self._layers.scans),
         )
 
-    def _covered(self, plan: AuditPlan) -> AuditCoverage:
-        tested = self._layers.tested(plan.layers)
-        parts = self._layers.parts(plan.layers, plan.rows)
-        found, checked = self.analysis, work(self, tested, parts)
+    def _covered(self, plan: AuditPlan, checked: int) -> AuditCoverage:
+        found = self.analysis
         return AuditCoverage(
             checked=checked,
             replayed=found.replayed,
@@ -272,8 +267,3 @@ def require_block(rows: int | None) -> None:
     """
     if rows is not None and (type(rows) is not int or rows < 1):
         raise ValueError(f"row_block must be a number of rows, at least 1, got {rows!r}")
-
-
-def _absent(shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
-    """Zeros that take no memory."""
-    return np.broadcast_to(np.zeros((), dtype), shape)

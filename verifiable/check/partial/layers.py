@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
@@ -23,7 +23,7 @@ import numpy as np
 from verifiable.check import operands
 from verifiable.check.cuts import layered
 from verifiable.check.partial.ends import read_of
-from verifiable.check.partial.rows import Indices, RowTest, places
+from verifiable.check.partial.rows import Indices, RowTest
 from verifiable.check.partial.scans import LayerScan, Part
 from verifiable.check.specification import Specification
 from verifiable.check.tiling.rules import Cut
@@ -170,13 +170,12 @@ class Layers:
 
     def leaves(self, layers: Sequence[int], rows: Sequence[Indices] = ()) -> tuple[int, ...]:
         """The leaves that hold what an audit of some layers, in some rows, reads, ascending."""
-        layout, claims = self.program.layout, self.program.claims
-        found: set[int] = set()
+        layout, found = self.program.layout, [np.empty(0, np.int64)]
         for tensor, parts in self.opened(layers, rows).items():
-            length = claims[tensor].trips[0] if parts is not None else 1
-            first = layout.leaf(tensor, 0) if layout.tensors[tensor].leaves else 0
-            found.update(first + i for i in _leaves(layout.tensors[tensor], parts, length))
-        return tuple(sorted(found))
+            own = layout.tensors[tensor]
+            if own.leaves:
+                found += [layout.leaf(tensor, 0) + x for x in _leaves(own, parts)]
+        return tuple(np.unique(np.concatenate(found)).tolist())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,6 +199,10 @@ class RowsTested:
         """The rows of the claim in an iteration, as the claim counts them."""
         return self.test.numbers(self.rows[trip])
 
+    def placed(self, found: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Rows of the smaller claim, one of each iteration in ascending order, in the whole one."""
+        return self.test.placed(np.asarray([self.rows[t] for t in sorted(self.rows)]), found)
+
     def mask(self, length: int) -> np.ndarray[Any, Any]:
         """Which rows of the claim are tested, bool (iterations, rows).
 
@@ -213,28 +216,31 @@ class RowsTested:
 
 
 def _leaves(
-    found: TensorLayout,
-    parts: Mapping[int, Part] | None,
-    length: int,
-) -> Iterable[int]:
-    """The leaves of a tensor that are read, from 0."""
+    found: TensorLayout, parts: Mapping[int, Part] | None
+) -> Iterator[np.ndarray[Any, Any]]:
+    """The leaves of a tensor that are read, from 0; some more than once."""
     shape = found.shape
-    each, rest = divmod(found.rows, length)
-    if not found.leaves:
+    if parts is None or len(shape) < 2:
+        yield np.arange(found.leaves)
         return
-    if parts is None or rest or len(shape) < 2:
-        yield from range(found.leaves)
-        return
-    inner = shape[1:-1]
+    each, inner = found.rows // shape[0], shape[1:-1]
+    whole: list[int] = []
+    pieces: dict[tuple[Cut, int], list[tuple[int, Indices]]] = {}
     for trip, part in parts.items():
-        first = trip * each
         if part is None or any(cut.axis >= len(inner) for cut, _ in part):
-            yield from range(found.leaf(first), found.leaf(first + each - 1) + 1)
+            whole.append(trip)
             continue
-        every = first + np.arange(each).reshape(inner)
         for cut, rows in part:
-            own = every.take(places(cut, np.asarray(rows)), axis=cut.axis)
-            yield from map(found.leaf, own.ravel().tolist())
+            pieces.setdefault((cut, len(rows)), []).append((trip, rows))
+    for trip in whole:
+        yield np.arange(found.leaf(trip * each), found.leaf(trip * each + each - 1) + 1)
+    for (cut, _), some in pieces.items():
+        trips, rows = (np.asarray(x, np.int64) for x in zip(*some, strict=True))
+        after = math.prod(inner[cut.axis + 1 :])
+        before = np.arange(math.prod(inner[: cut.axis]))[:, None, None] * inner[cut.axis]
+        own = cut.offset + cut.unit * rows[:, :, None] + np.arange(cut.unit)
+        place = (before + own.reshape(len(some), 1, -1, 1)) * after + np.arange(after)
+        yield found.leaf(trips[:, None] * each + place.reshape(len(some), -1)).ravel()
 
 
 def _scans(program: Specification) -> tuple[LayerScan, ...]:

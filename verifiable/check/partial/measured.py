@@ -24,12 +24,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from verifiable.check import known, operands, replay, schedule, settings
 from verifiable.check.key_layout import KeyLayout
 from verifiable.check.outputs import compare
+from verifiable.check.partial.iterations import entering_of, tested_iterations
 from verifiable.check.partial.layers import Layers
+from verifiable.check.partial.received import Received
 from verifiable.check.partial.rows import Indices, reduced
 from verifiable.check.partial.scans import LayerScan
 from verifiable.check.replay import Context, Findings
@@ -51,6 +52,8 @@ class AuditArguments:
       outputs: leaves of the answer.
       read: opened claims by index, zero where they were not opened.
       tested: of the claims in the bodies of layers, the audited iterations only, by index.
+      entering: for each scan of layers, the carries that enter these iterations, (s, ...), but the
+        first; and those that leave the last one; none if they are not committed as they are.
       chosen: for each scan of layers, the audited iterations, int32 (s,).
       rows: for each scan of layers, the rows in which each of them is tested, int32 (s, r); None if
         all are.
@@ -61,13 +64,14 @@ class AuditArguments:
     outputs: tuple[Array, ...]
     read: dict[int, Array]
     tested: dict[int, Array]
+    entering: tuple[tuple[tuple[Array, Array], ...], ...]
     chosen: tuple[Array, ...]
     rows: tuple[Array | None, ...]
 
 
 jax.tree_util.register_dataclass(
     AuditArguments,
-    data_fields=["key", "inputs", "outputs", "read", "tested", "chosen", "rows"],
+    data_fields=["key", "inputs", "outputs", "read", "tested", "entering", "chosen", "rows"],
     meta_fields=[],
 )
 
@@ -78,12 +82,10 @@ class AuditDraw(NamedTuple):
     Attributes:
       layers: numbers of the layers, ascending.
       rows: of each; empty if all are tested in all.
-      row_count: how many were asked for; None for all.
     """
 
     layers: Sequence[int]
     rows: Sequence[Indices] = ()
-    row_count: int | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -106,7 +108,8 @@ class CompiledAudit:
         """The claims that are given whole: read by the outputs, or by later iterations."""
         inside = frozenset[int]().union(*(s.claims for s in self.layers.scans))
         found = self.layers.base.reads - inside
-        return found.union(*(s.passes.reads for s in self.layers.scans))
+        passed = (s.passes.reads for s in self.layers.scans if s.direct is None)
+        return found.union(*passed)
 
     def arguments(
         self,
@@ -114,7 +117,7 @@ class CompiledAudit:
         key: Mapping[str, Array],
         inputs: tuple[Any, ...],
         outputs: Sequence[Array],
-        values: Sequence[np.ndarray[Any, Any]],
+        values: Received,
     ) -> AuditArguments:
         """The arguments of an audit of some layers.
 
@@ -126,16 +129,19 @@ class CompiledAudit:
           values: of all claims, zero where they were not opened.
         """
         tested: dict[int, Array] = {}
-        trips = [np.asarray(s.chosen(drawn.layers), np.int32) for s in self.layers.scans]
+        trips = [s.chosen(drawn.layers) for s in self.layers.scans]
         for scan, own in zip(self.layers.scans, trips, strict=True):
-            tested |= {i: values[i][own] for i in sorted(scan.claims)}
+            tested |= {i: values.iterations(i, own) for i in sorted(scan.claims)}
         return AuditArguments(
             key=dict(key),
             inputs=inputs,
             outputs=tuple(outputs),
             read={i: values[i] for i in sorted(self.read)},
             tested=tested,
-            chosen=tuple(trips),
+            entering=tuple(
+                entering_of(s, own, values) for s, own in zip(self.layers.scans, trips, strict=True)
+            ),
+            chosen=tuple(np.asarray(own, np.int32) for own in trips),
             rows=tuple(_rows(scan, drawn) for scan in self.layers.scans),
         )
 
@@ -247,9 +253,11 @@ class CompiledAudit:
             now = list(several)
             left = left[len(now) :]
             if at >= 0:
-                drawn = arguments.chosen[at], arguments.rows[at]
+                drawn = arguments.entering[at], arguments.chosen[at], arguments.rows[at]
                 layer_scan, given = self.layers.scans[at], arguments.tested
-                findings.update(_layers(layer_scan, context, env, *drawn, given, again=again))
+                findings.update(
+                    tested_iterations(layer_scan, context, env, *drawn, given, again=again)
+                )
                 continue
             read = {a: None for e in left for a in uses(e)}
             wanted = [a for a in (*read, *block.outputs) if a in _defined(now)]
@@ -260,10 +268,8 @@ class CompiledAudit:
 
 def _rows(scan: LayerScan, drawn: AuditDraw) -> Array | None:
     """The rows of the audited iterations of a scan, int32 (s, r); None if all are tested."""
-    if scan.rows is None or drawn.row_count is None or drawn.row_count >= scan.rows.length:
-        return None
     own = scan.rows_of(drawn.layers, drawn.rows)
-    return np.asarray([own[i] for i in sorted(own)], np.int32).reshape(-1, drawn.row_count)
+    return np.asarray([own[i] for i in sorted(own)], np.int32) if own else None
 
 
 def _defined(equations: Sequence[Any]) -> set[Any]:
@@ -274,123 +280,3 @@ def _filled(layers: Layers, given: Mapping[int, Array]) -> dict[int, Array]:
     """Values of all claims: zeros, which nothing that is looked at depends on, for those absent."""
     absent = (c for c in layers.program.claims if c.index not in given)
     return {c.index: jnp.zeros(c.shape, c.dtype) for c in absent} | dict(given)
-
-
-def _layers(
-    scan: LayerScan,
-    context: Context,
-    env: Env,
-    chosen: Array,
-    rows: Array | None,
-    tested: Mapping[int, Array],
-    *,
-    again: bool,
-) -> Findings:
-    """Evaluate a scan, and test its claims in the chosen iterations and rows only.
-
-    Args:
-      scan: the scan.
-      context: in the block around it.
-      env: values by variable; this function writes to it.
-      chosen: int32 (s,), iterations.
-      rows: int32 (s, r), the rows of each; None for all.
-      tested: claims of these iterations by index, (s, ...).
-      again: whether the tests in some rows are those of a second try.
-
-    Returns:
-      The findings, stacked over the chosen iterations.
-    """
-    equation, body, analysis = scan.equation, scan.body, context.analysis
-    count = len(scan.carried)
-    frame, residual = context.children[equation]
-    claims = {i: context.claimed[i] for i in scan.passes.reads}
-    shapes = {c.index: (c.shape[1:], c.dtype) for c in analysis.claims_in(body)}
-    passed = list(itertools.compress(body.outputs, scan.carried + scan.stacked))
-    carries = list(itertools.compress(body.inputs[:count], scan.carried))
-    slices = list(itertools.compress(body.inputs[count:], scan.scanned))
-    passing = reduced(body, scan.passes)
-
-    def step(inner: Env, given: Any) -> tuple[list[Array], Any]:
-        residual, claimed = given
-        before = interpret.read_all(inner, carries)
-        # What is passed on does not depend on the others.
-        absent = {i: jnp.zeros(*shape) for i, shape in shapes.items() if i not in claimed}
-        here = replace(context, claimed=absent | claimed, tested=frozenset())
-        outputs, findings = replay.check(
-            passing, here.inside(frame, residual, inner), inner, passed
-        )
-        return outputs, (before, findings.stopped)
-
-    outputs, (before, stopped) = interpret.scan(
-        equation,
-        env,
-        step,
-        extra=(residual, claims),
-        carried=scan.carried,
-        scanned=scan.scanned,
-    )
-    flags = scan.carried + scan.stacked
-    interpret.write(env, list(itertools.compress(equation.outputs, flags)), outputs)
-    scanned = interpret.read_all(
-        env, list(itertools.compress(equation.inputs[count:], scan.scanned))
-    )
-
-    def one(_: Any, given: Any) -> tuple[Any, Findings]:
-        trip, some, claimed = given
-
-        def at(x: Array) -> Array:
-            return lax.dynamic_index_in_dim(x, trip, keepdims=False)
-
-        inner = dict(env)
-        interpret.write(inner, carries, [at(x) for x in before])
-        interpret.write(inner, slices, [at(x) for x in scanned])
-        here = replace(context, claimed=claimed)
-        here = here.inside(frame, jax.tree.map(at, residual), inner)
-        if some is not None and scan.rows is not None:
-            return (), scan.rows.check(here, inner, some, again=again)
-        return (), replay.check(body, here, inner, wanted=())[1]
-
-    own = {i: tested[i] for i in scan.claims}
-    _, findings = lax.scan(one, (), (chosen, rows, own))
-    both = [findings.stopped, stopped]
-    names = {name for flags in both for name in flags}
-    any_of = functools.partial(_any, both)
-    return findings._replace(stopped={name: any_of(name) for name in names})
-
-
-def _any(flags: Sequence[Mapping[str, Array]], name: str) -> Array:
-    found = [jnp.any(f[name]) for f in flags if name in f]
-    return functools.reduce(jnp.logical_or, found)
-
-
-def spread(found: Statistic, chosen: Sequence[int], trips: tuple[int, ...]) -> Statistic:
-    """The statistic of all iterations, given that of some: the others have passed.
-
-    Args:
-      found: numpy arrays, (s, ...).
-      chosen: the s iterations.
-      trips: lengths of the scans around the claim.
-    """
-    fields: list[Any] = []
-    for value, other in zip(found, passed(trips), strict=True):
-        full = np.array(other)
-        full[list(chosen)] = np.broadcast_to(value, (len(chosen), *trips[1:]))
-        fields.append(full)
-    return Statistic(*fields)
-
-
-def passed(trips: tuple[int, ...]) -> Statistic:
-    """The statistic of a claim that is not looked at: below any that is."""
-    true, zero = np.ones(trips, bool), np.zeros(trips, np.int32)
-    return Statistic(
-        worst=np.full(trips, -1.0),
-        row=zero,
-        passed=true,
-        finite_claim=true,
-        in_range=true,
-        finite_operands=true,
-        ties=zero,
-        flips=zero,
-        defined=true,
-        stopped=~true,
-    )

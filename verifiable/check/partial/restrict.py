@@ -17,7 +17,6 @@ import numpy as np
 
 from verifiable.check import flips
 from verifiable.check.partial.layers import RowsTested, Trips
-from verifiable.check.partial.measured import passed, spread
 from verifiable.check.replay import Findings
 from verifiable.check.second_look import SecondLook
 from verifiable.check.specification import Specification, Target
@@ -68,23 +67,31 @@ class PartialLook(SecondLook):
         audited = [c for c in _audited(program, self.tested, self.parts) if c.decisions]
         return flips.total(audited, program.policy)
 
-    def on(self, arguments: Any) -> Again:
-        """The looks at one run, of the claims that are audited."""
-        again = super().on(arguments)
+    def at(self, arguments: Callable[[], Any]) -> Again:
+        """The looks at one run, of the claims that are audited.
+
+        Args:
+          arguments: makes those of `on`; called when something is looked at.
+        """
 
         def look(target: Target, **how: Any) -> Look:
-            return again.look(target, **how) if self._sees(target) else _NOTHING
+            return self.look(arguments(), target, **how) if self._sees(target) else _NOTHING
 
         def unfounded(target: Target, **how: Any) -> Look:
-            return again.unfounded(target, **how) if self._sees(target) else _NOTHING
+            return self.unfounded(arguments(), target, **how) if self._sees(target) else _NOTHING
+
+        def recount(indices: Sequence[int], most: int) -> bool:
+            return self.recount(arguments(), indices, most)
 
         def retest(index: int) -> Statistic:
             if index not in self.parts:
-                return again.retest(index)
+                return self.retest(arguments(), index)
             found = self.retests()[index]
             return _placed(found, self.parts[index], self.program.claims[index].trips)
 
-        return again._replace(look=look, unfounded=unfounded, retest=retest)
+        return Again(
+            look=look, retest=retest, recount=recount, unfounded=unfounded, reads=self.reads
+        )
 
     def _sees(self, target: Target) -> bool:
         return target.output or target.index in self.tested
@@ -118,10 +125,8 @@ def _audited(program: Specification, tested: Mapping[int, Trips], parts: Parts) 
 
 def _placed(found: Statistic, part: RowsTested, trips: tuple[int, ...]) -> Statistic:
     """The statistic of all iterations and rows, given that of some: the others have passed."""
-    chosen = sorted(part.rows)
-    pairs = zip(chosen, np.asarray(found.row).tolist(), strict=True)
-    rows = [part.numbers(trip)[row] for trip, row in pairs]
-    return spread(found._replace(row=np.asarray(rows, np.int32)), chosen, trips)
+    rows = part.placed(np.asarray(found.row)).astype(np.int32)
+    return spread(found._replace(row=rows), sorted(part.rows), trips)
 
 
 def completed(
@@ -194,3 +199,36 @@ def ties_of(
         return trips is None or tie.trip // inner in trips
 
     return tuple(filter(seen, ties))
+
+
+def spread(found: Statistic, chosen: Sequence[int], trips: tuple[int, ...]) -> Statistic:
+    """The statistic of all iterations, given that of some: the others have passed.
+
+    Args:
+      found: numpy arrays, (s, ...).
+      chosen: the s iterations.
+      trips: lengths of the scans around the claim.
+    """
+    fields: list[Any] = []
+    for value, other in zip(found, passed(trips), strict=True):
+        full = np.array(other)
+        full[list(chosen)] = np.broadcast_to(value, (len(chosen), *trips[1:]))
+        fields.append(full)
+    return Statistic(*fields)
+
+
+def passed(trips: tuple[int, ...]) -> Statistic:
+    """The statistic of a claim that is not looked at: below any that is."""
+    true, zero = np.ones(trips, bool), np.zeros(trips, np.int32)
+    return Statistic(
+        worst=np.full(trips, -1.0),
+        row=zero,
+        passed=true,
+        finite_claim=true,
+        in_range=true,
+        finite_operands=true,
+        ties=zero,
+        flips=zero,
+        defined=true,
+        stopped=~true,
+    )

@@ -60,6 +60,7 @@ class RowTest:
     claim: Claim
     cut: Cut
     near: Cut
+    _sizes: dict[int, Some] = field(default_factory=dict, repr=False, compare=False)
 
     @staticmethod
     def of(claim: Claim, cut: Cut) -> RowTest | None:
@@ -70,10 +71,13 @@ class RowTest:
 
     def of_rows(self, count: int) -> Some:
         """The smaller claim of a number of rows."""
-        found = some(self.claim.form, self.claim.output.shape, self.cut.axis, count * self.cut.unit)
-        if found is None:
-            raise AssertionError("a claim has rows of any number or none")
-        return found
+        if count not in self._sizes:
+            size, shape = count * self.cut.unit, self.claim.output.shape
+            found = some(self.claim.form, shape, self.cut.axis, size)
+            if found is None:
+                raise AssertionError("a claim has rows of any number or none")
+            self._sizes[count] = found
+        return self._sizes[count]
 
     @property
     def itself(self) -> Step | None:
@@ -104,6 +108,24 @@ class RowTest:
         """What the whole claim calls the rows of the smaller one."""
         indices = places(self.cut, np.asarray(rows))
         return self.of_rows(len(rows)).numbers(self.claim.output.shape, self.cut.axis, indices)
+
+    def placed(
+        self, rows: np.ndarray[Any, Any], found: np.ndarray[Any, Any]
+    ) -> np.ndarray[Any, Any]:
+        """What the whole claim calls one row each of several smaller ones.
+
+        Args:
+          rows: of the layer, that the smaller claims are of, int (s, r).
+          found: a row of each, as it counts them, int (s,).
+        """
+        counted = self.of_rows(rows.shape[1]).rows
+        lengths = [self.claim.output.shape[d] for d in counted]
+        axis, small = counted.index(self.cut.axis), list(lengths)
+        small[axis] = rows.shape[1] * self.cut.unit
+        index = list(np.unravel_index(found, small))
+        row, rest = np.divmod(index[axis], self.cut.unit)
+        index[axis] = self.cut.offset + self.cut.unit * rows[np.arange(len(rows)), row] + rest
+        return np.ravel_multi_index(tuple(index), lengths)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

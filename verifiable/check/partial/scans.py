@@ -134,6 +134,31 @@ class LayerScan:
         """Whether an iteration is replayed from a cut, so that its rows are drawn by themselves."""
         return any(c.primitive == CUT for c in self.analysis.claims_in(self.body))
 
+    @cached_property
+    def direct(self) -> tuple[int, ...] | None:
+        """The cut that each carry is passed on as, by index of the claim; None if one is not.
+
+        Then what enters an iteration is committed as it is, and no iteration before is replayed.
+        """
+        found: list[int] = []
+        for atom in itertools.compress(self.body.outputs, self.carried):
+            maker = next((e for e in self.body.equations if atom in e.outputs), None)
+            claim = None if maker is None else self.analysis.by_equation.get(maker)
+            if claim is None or claim.primitive != CUT:
+                return None
+            found.append(claim.index)
+        return tuple(found) if found and not any(self.stacked) else None
+
+    def before(self, trips: Sequence[int]) -> tuple[int, ...]:
+        """The iterations whose carries enter some iterations; of the first, any."""
+        step = 1 if self.equation.params["reverse"] else -1
+        return tuple(min(max(t + step, 0), self.length - 1) for t in trips)
+
+    @property
+    def first_trip(self) -> int:
+        """The iteration that runs first."""
+        return self.length - 1 if self.equation.params["reverse"] else 0
+
     @property
     def _open_carries(self) -> list[Var]:
         return list(itertools.compress(self.body.inputs, self.carried))

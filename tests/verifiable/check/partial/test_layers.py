@@ -13,6 +13,7 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
 import verifiable as vf
+from tests.helpers.traces import received
 from verifiable import challenge
 from verifiable.check.compiled import CheckArguments
 from verifiable.check.partial.layers import Layers
@@ -154,10 +155,11 @@ def test_tests_read_what_is_opened_and_nothing_else(cuts: bool):
     for chosen in ([0, 5], [3, 4]):
         seen = layers.opened(chosen)
         values = [hidden(v, seen.get(i, ())) for i, v in enumerate(run.trace.values)]
+        given = received(program.layout, values)
         arguments = audit.arguments(
-            AuditDraw(chosen), key.arrays, (X,), jax.tree.leaves(run.y), values
+            AuditDraw(chosen), key.arrays, (X,), jax.tree.leaves(run.y), given
         )
-        found, mine = audit.measure(chosen, arguments, values)
+        found, mine = audit.measure(chosen, arguments, given)
         for i, trips in layers.tested(chosen).items():
             statistic, same = found.statistics[i], whole.statistics[i].worst
             same = same if trips is None else same[sorted(trips)]

@@ -15,6 +15,7 @@ from jax import lax
 
 import verifiable as vf
 from tests.helpers.runs import ACCEPT, REJECT
+from tests.helpers.traces import received
 from verifiable import challenge, trace
 from verifiable.check.partial.layers import Layers
 from verifiable.check.partial.measured import AuditDraw
@@ -167,10 +168,11 @@ def test_tests_read_what_is_opened_and_nothing_else():
             hidden, own = both
             hidden[place.start : place.stop] = own[place.start : place.stop]
     assert all(np.isnan(v).mean() > 0.3 for v in values)
-    audit, drawn = program._compiled_audit, AuditDraw(plan.layers, plan.rows, plan.row_count)
+    audit, drawn = program._compiled_audit, AuditDraw(plan.layers, plan.rows)
+    given = [received(layout, v) for v in (values, run.values)]
     found = [
         audit.measure(plan.layers, audit.arguments(drawn, run.key.arrays, (X,), [run.y], v), v)
-        for v in (values, run.values)
+        for v in given
     ]
     jax.tree.map(np.testing.assert_array_equal, *found)
 
