@@ -295,6 +295,13 @@ def test_detection_counts_rows_by_their_blocks():
     assert dataclasses.replace(found, apart=False).everywhere == 1 / 16
     # Of 13 blocks, the last of which has 4 rows of its own.
     assert dataclasses.replace(found, rows=100).row == 1 / 13
-    assert "8 of 128 rows of each" in str(found)
+    assert "8 of 128 rows of each:" in str(found)
+    assert found.answering == found.choosing
+    answered = dataclasses.replace(found, audited_rows=24, answer_rows=8)
+    assert (answered.row, answered.answering) == (2 / 15, 2 / 30)
+    assert "24 of 128 rows of each with 8 of the answer" in str(answered)
+    for rows in (-1, 8):
+        with pytest.raises(ValueError, match="rows of the answer"):
+            dataclasses.replace(found, answer_rows=rows)
     assert found.to_dict()["everywhere"] == found.everywhere
     assert "everywhere" not in Detection(layers=30, audited=2).to_dict()

@@ -14,11 +14,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from verifiable.claims import slices
 from verifiable.claims.axes import LAST
 from verifiable.claims.cut import CutForm
 from verifiable.claims.decision import Comparison, Sign
 from verifiable.claims.dot_general import DotGeneral
 from verifiable.claims.form import Form
+from verifiable.claims.lookup import Lookup
 from verifiable.claims.product import Product
 from verifiable.claims.rounding import Rounding
 
@@ -77,6 +79,23 @@ def _product(form: Product, shape: tuple[int, ...], axis: int, size: int) -> Som
     return Some(replace(form, maps=maps), near, rows)
 
 
+def _lookup(form: Lookup, shape: tuple[int, ...], axis: int, size: int) -> Some | None:
+    labels = slices.labels_of(form.choice)
+    if labels is None or form.choice.kind != "gather":
+        return None
+    if form.choice.params["dimension_numbers"].operand_batching_dims:
+        return None  # the table has these rows too
+    rows = tuple(d for d, label in enumerate(labels) if not isinstance(label, int))
+    if axis not in rows or not isinstance(labels[axis], str):
+        return None
+    near = sum(isinstance(label, str) for label in labels[:axis])
+    full, place = list(form.out_layout.full), form.out_layout.dims[axis]
+    count = form.out_layout.shape[0] // shape[axis] * size
+    full[place] = size
+    part = replace(form.out_layout, full=tuple(full), shape=(count, *form.out_layout.shape[1:]))
+    return Some(replace(form, out_layout=part), near, rows)
+
+
 def _rounding(form: Rounding, shape: tuple[int, ...], axis: int, size: int) -> Some | None:
     # Glue that is followed has the shapes of whole values.
     alone = form.origin is None and form.ways == (LAST,)
@@ -98,6 +117,7 @@ def _elements(form: Form, shape: tuple[int, ...], axis: int) -> Some | None:
 
 TABLE: Mapping[type[Form], Rule] = {
     Product: _product,
+    Lookup: _lookup,
     Rounding: _rounding,
     CutForm: _rounding,
     Comparison: _decision,

@@ -15,6 +15,7 @@ class Detection:
       audited: layers that are audited, s, drawn without replacement.
       rows: rows of a layer, T; 1 if all are audited.
       audited_rows: rows of each audited layer that are audited, r, drawn likewise.
+      answer_rows: those of them that are not drawn: the answer follows from them.
       block: rows that are drawn together, of which the last may be fewer.
       apart: whether the rows of each layer are drawn by themselves, as with cuts; else alike.
 
@@ -26,6 +27,7 @@ class Detection:
     audited: int
     rows: int = 1
     audited_rows: int = 1
+    answer_rows: int = 0
     block: int = 1
     apart: bool = True
 
@@ -35,6 +37,10 @@ class Detection:
             raise ValueError(f"expected 1 .. {self.layers} audited layers, got {self.audited}")
         if not 1 <= self.audited_rows <= self.rows:
             raise ValueError(f"expected 1 .. {self.rows} audited rows, got {self.audited_rows}")
+        if not 0 <= self.answer_rows < self.audited_rows:
+            raise ValueError(
+                f"expected 0 .. {self.audited_rows - 1} rows of the answer, got {self.answer_rows}"
+            )
 
     @property
     def choosing(self) -> float:
@@ -42,12 +48,20 @@ class Detection:
         return self.audited / self.layers * self.row
 
     @property
+    def answering(self) -> float:
+        """s / L: one wrong unit in a row that the answer follows from, if those are audited."""
+        return self.audited / self.layers if self.answer_rows else self.choosing
+
+    @property
     def row(self) -> float:
         """k / n: how often a row of an audited layer is looked at, at least.
 
-        Of n = ceil(T / block) blocks, k = r / block are drawn: r / T in blocks of one row.
+        k = r / block are drawn of n = ceil(T / block) blocks, both less those of the answer: r / T
+        in blocks of one row without any.
         """
-        return self.audited_rows // self.block / -(-self.rows // self.block)
+        answer = self.answer_rows // self.block
+        blocks = -(-self.rows // self.block)
+        return (self.audited_rows // self.block - answer) / (blocks - answer)
 
     @property
     def everywhere(self) -> float:
@@ -85,6 +99,8 @@ class Detection:
             else {
                 "rows": self.rows,
                 "audited_rows": self.audited_rows,
+                "answer_rows": self.answer_rows,
+                "answering": self.answering,
                 "everywhere": self.everywhere,
             }
         )
@@ -92,7 +108,10 @@ class Detection:
     def __str__(self) -> str:
         """Each number, the one to rely on first; half of two or three layers is one unit again."""
         rows = f", {self.audited_rows} of {self.rows} rows of each" if self.rows > 1 else ""
+        rows += f" with {self.answer_rows} of the answer" if self.answer_rows else ""
         everywhere = f", one row of every layer with {self.everywhere:.3g}" if rows else ""
+        if self.answer_rows:
+            everywhere = f", in a row of the answer with {self.answering:.3g}{everywhere}"
         half = self.layers // 2
         lazy = f", {half} wrong layers with {self.lazy(0.5):.3g}" if half > 1 else ""
         return (

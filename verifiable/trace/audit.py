@@ -9,13 +9,15 @@ know the length of the answer before anything is sent:
 The s layers audited of L are those whose digests H("layer of an audit", seed, number) are smallest:
 a uniform draw without replacement, whose longer draws contain the shorter ones. The r rows of a
 layer are drawn likewise, in blocks of neighbours, with H("rows of an audit", seed, layer, block);
-without cuts, the rows of all layers by one draw, with H("rows of an audit", seed, block).
+without cuts, the rows of all layers by one draw, with H("rows of an audit", seed, block). If the
+answer follows from fewer than r rows of the last layer, their blocks are audited in every layer,
+and what is left of r is drawn from the others.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final, Self
@@ -51,13 +53,19 @@ def drawn(seed: bytes, population: int, count: int) -> tuple[int, ...]:
         raise ValueError(
             f"the program has {population} layers, so 1 .. {population} can be audited, not {count}"
         )
-    return _smallest(population, count, "layer of an audit", seed)
+    return _smallest(range(population), count, "layer of an audit", seed)
 
 
 def drawn_rows(
-    seed: bytes, layer: int | None, length: int, count: int, *, block: int = 1
+    seed: bytes,
+    layer: int | None,
+    length: int,
+    count: int,
+    *,
+    block: int = 1,
+    sure: Collection[int] = (),
 ) -> tuple[int, ...]:
-    """The rows of a layer that a seed chooses, ascending.
+    """The rows of a layer that are audited, ascending: a seed's choice, and some in any case.
 
     They are drawn in blocks of neighbours. Where the last block is cut short by the end of the
     layer, rows before it are taken too, so that there are always as many.
@@ -68,27 +76,30 @@ def drawn_rows(
       length: rows of the layer, T.
       count: rows that are audited, r; all, if there are no more.
       block: rows of a block, which divides r.
+      sure: blocks that are audited in any case, with fewer than r rows; the rest is drawn.
     """
     if count >= length:
         return tuple(range(length))
     of_layer = () if layer is None else (layer.to_bytes(8, "little"),)
-    blocks = _smallest(-(-length // block), count // block, "rows of an audit", seed, *of_layer)
+    others = [n for n in range(-(-length // block)) if n not in sure]
+    drawn = count // block - len(sure)
+    chosen = _smallest(others, drawn, "rows of an audit", seed, *of_layer)
     found: list[int] = []
     end = length
-    for number in reversed(blocks):
+    for number in sorted({*chosen, *sure}, reverse=True):
         end = min((number + 1) * block, end)
         found += range(end - 1, end - 1 - block, -1)
         end -= block
     return tuple(reversed(found))
 
 
-def _smallest(population: int, count: int, tag: str, *of: bytes) -> tuple[int, ...]:
-    """The numbers below `population` whose digests are the smallest, ascending."""
+def _smallest(numbers: Iterable[int], count: int, tag: str, *of: bytes) -> tuple[int, ...]:
+    """The numbers whose digests are the smallest, ascending."""
 
     def digest(number: int) -> bytes:
         return tagged_hash(tag, *of, number.to_bytes(8, "little"))
 
-    return tuple(sorted(sorted(range(population), key=digest)[:count]))
+    return tuple(sorted(sorted(numbers, key=digest)[:count]))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from jax import lax
 
+import verifiable as vf
 from verifiable import challenge
 from verifiable.claims import freivalds
 from verifiable.claims.axes import LAST
@@ -18,6 +19,7 @@ from verifiable.claims.cut import CutForm
 from verifiable.claims.decision import Comparison, Sign
 from verifiable.claims.dot_general import DotGeneral
 from verifiable.claims.form import Yardstick
+from verifiable.claims.lookup import Lookup
 from verifiable.claims.product import Product
 from verifiable.claims.some import some
 
@@ -107,6 +109,37 @@ def test_elements_are_tested_along_any_axis_but_the_last():
     kept = some(above, shape, 1, 3)
     assert kept is not None
     assert kept.form.decisions == 72
+
+
+def test_rows_of_a_lookup_are_those_of_its_indices():
+    table = jnp.asarray(RNG.standard_normal((200, 5)), jnp.float32)
+    indices = jnp.asarray(RNG.integers(0, 200, (2, 8)))
+    program = vf.compile(lambda p, i: jnp.sin(p[i]), table, indices, self_test=False)
+    [claim] = program.claims
+    form, shape = claim.form, claim.output.shape
+    assert isinstance(form, Lookup)
+    found = some(form, shape, 1, len(ROWS))
+    assert found is not None
+    assert some(form, shape, 2, 1) is None
+    out, place = np.array(table[indices]), np.asarray(indices)[..., None]
+    out[1, 6, 2] += 1
+    with jax.enable_x64(True):
+        g = freivalds.vectors(challenge.secret(bytes(32)), form.vectors, 2)
+        given = Yardstick(eps=0.0, limit=0.0, vectors=g)
+        given = replace(given, projection=form.project(table, given))
+        whole = form.test([jnp.asarray(place)], jnp.asarray(out), given)
+        near, part = place.take(ROWS, axis=found.near), out.take(ROWS, axis=1)
+        own = found.form.test([jnp.asarray(near)], jnp.asarray(part), given)
+        rest = [r for r in range(8) if r not in ROWS]
+        other = some(form, shape, 1, len(rest))
+        assert other is not None
+        fine = other.form.test(
+            [jnp.asarray(place.take(rest, axis=1))], jnp.asarray(out.take(rest, axis=1)), given
+        )
+    assert not whole.passed
+    assert not own.passed
+    assert fine.passed
+    assert found.numbers(shape, 1, ROWS)[int(own.row)] == int(whole.row) == 14
 
 
 def test_rows_along_other_axes_are_tested_whole():

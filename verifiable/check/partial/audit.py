@@ -61,7 +61,10 @@ class Auditable(Specification):
 
     def _groups(self, layout: Layout) -> dict[int, tuple[int, int]]:
         layers, block = self._layers, self.row_block or 1
-        return {k: v for s in layers.scans for k, v in s.groups(layout, block).items()}
+        found = {k: v for s in layers.scans for k, v in s.groups(layout, block).items()}
+        for entry in layers.entries.values():
+            found |= entry.groups(layout, block)
+        return found
 
     def commit(self, y: Any, trace: Trace) -> Committed:
         """Commit to a run in the leaves of this program: `trace.commit`."""
@@ -86,7 +89,8 @@ class Auditable(Specification):
           layers: how many layers are audited.
           rows: how many rows of each; all by default, and where layers show no rows. They are
             drawn for each layer by itself if the program has cuts, else alike for all layers; in
-            blocks of neighbours if it was compiled with a `row_block`.
+            blocks of neighbours if it was compiled with a `row_block`. Where the answer
+            follows from fewer rows, these are among them.
 
         Raises:
           ValueError: a seed of another length, no layers or rows, more than there are, or a program
@@ -109,7 +113,7 @@ class Auditable(Specification):
             names=tuple(self._layers.names[i] for i in chosen),
             rows=some,
             row_count=rows if some else None,
-            leaves=self._layers.leaves(chosen, some),
+            leaves=self._layers.leaves(chosen, some, self._layers.entering(seed, rows)),
             layout=self.layout,
         )
 
@@ -191,8 +195,9 @@ class Auditable(Specification):
         program: Any = self
         outputs = received[len(self.claims) :]
         tested, compiled = self._layers.tested(plan.layers), self._compiled_audit
-        parts = self._layers.parts(plan.layers, plan.rows)
-        drawn = AuditDraw(layers=plan.layers, rows=plan.rows)
+        entering = self._layers.entering(plan.seed, plan.row_count)
+        parts = self._layers.parts(plan.layers, plan.rows, entering)
+        drawn = AuditDraw(layers=plan.layers, rows=plan.rows, entering=entering)
         arguments = compiled.arguments(drawn, key.arrays, inputs, outputs, received)
         findings, own = compiled.measure(plan.layers, arguments, received)
 
@@ -233,6 +238,7 @@ class Auditable(Specification):
             audited=len(plan.layers),
             rows=rows,
             audited_rows=plan.row_count or rows,
+            answer_rows=self._layers.most_answer_rows(plan.row_count) if plan.row_count else 0,
             block=(self.row_block or 1) if plan.rows else 1,
             apart=all(s.cuts for s in self._layers.scans),
         )

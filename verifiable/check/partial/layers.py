@@ -23,7 +23,8 @@ import numpy as np
 from verifiable.check import operands
 from verifiable.check.cuts import layered
 from verifiable.check.partial.ends import read_of
-from verifiable.check.partial.rows import Indices, RowTest
+from verifiable.check.partial.entry import Entry
+from verifiable.check.partial.row_test import Indices, RowTest
 from verifiable.check.partial.scans import LayerScan, Part
 from verifiable.check.specification import Specification
 from verifiable.check.tiling.rules import Cut
@@ -116,6 +117,26 @@ class Layers:
         """The most rows that a layer has, T; 1 if no layer shows any."""
         return max((s.rows.length for s in self.scans if s.rows is not None), default=1)
 
+    @cached_property
+    def entries(self) -> Mapping[LayerScan, Entry]:
+        """The claims of no layer that are tested in rows, by the scan that they lead into."""
+        block, analysis = self.program.function.block, self.program.analysis
+        scans = (s for s in self.scans if s.rows is not None)
+        found = {s: Entry.of(block, analysis, s, self.always) for s in scans}
+        return {s: entry for s, entry in found.items() if entry.claims}
+
+    def entering(self, seed: bytes, count: int | None) -> dict[LayerScan, Indices]:
+        """The rows in which these claims are tested: those of the first layer of the scan.
+
+        Args:
+          seed: of the plan.
+          count: as of `rows`.
+        """
+        if count is None or count >= self.most_rows:
+            return {}
+        drawn = {s: self._drawn(seed, s.first + s.first_trip, count) for s in self.entries}
+        return {s: r for s, r in drawn.items() if s.rows is not None and len(r) < s.rows.length}
+
     def rows(self, seed: bytes, layers: Sequence[int], count: int | None) -> tuple[Indices, ...]:
         """The rows in which some layers are tested; empty if all are tested in all.
 
@@ -131,50 +152,110 @@ class Layers:
     def _drawn(self, seed: bytes, layer: int, count: int) -> Indices:
         for scan in self.scans:
             if scan.chosen([layer]) and scan.rows is not None:
-                number = layer if scan.cuts else None
-                return drawn_rows(
-                    seed, number, scan.rows.length, count, block=self.program.row_block or 1
-                )
+                number, block = layer if scan.cuts else None, self.program.row_block or 1
+                sure = self.answer_blocks(scan, count)
+                return drawn_rows(seed, number, scan.rows.length, count, block=block, sure=sure)
         return ()
 
-    def parts(self, layers: Sequence[int], rows: Sequence[Indices]) -> dict[int, RowsTested]:
-        """The claims that an audit tests in some rows, by index."""
+    def answer_blocks(self, scan: LayerScan, count: int) -> tuple[int, ...]:
+        """The blocks of rows of a layer that the answer follows from; none if they are many.
+
+        Args:
+          scan: with the layer.
+          count: number of rows that are audited, r: more than the blocks may have.
+        """
+        ends, rows, block = self._ends[scan], scan.rows, self.program.row_block or 1
+        found: set[int] = set()
+        for cuts in ends.values():
+            if rows is None or cuts is None or any(cut.axis != rows.axis for cut in cuts):
+                return ()
+            for cut in cuts:
+                found.update(n // block for n in range(cut.offset, cut.offset + cut.unit))
+        return tuple(sorted(found)) if len(found) * block < count else ()
+
+    def most_answer_rows(self, count: int) -> int:
+        """Rows of these blocks in the layer that has the most; so many fewer of r are drawn."""
+        block = self.program.row_block or 1
+        return max(len(self.answer_blocks(s, count)) for s in self.scans) * block
+
+    def parts(
+        self,
+        layers: Sequence[int],
+        rows: Sequence[Indices],
+        entering: Mapping[LayerScan, Indices] = MappingProxyType({}),
+    ) -> dict[int, RowsTested]:
+        """The claims that an audit tests in some rows, by index.
+
+        Args:
+          layers: numbers of the audited layers.
+          rows: of each; empty if all are tested in all.
+          entering: see the method.
+        """
         found: dict[int, RowsTested] = {}
+        for scan, own in entering.items():
+            for test in self.entries[scan].plan.tests:
+                found[test.claim.index] = RowsTested(test=test, rows={0: own})
         for scan in self.scans:
             own = scan.rows_of(layers, rows)
             for test in scan.rows.tests if own and scan.rows is not None else ():
                 found[test.claim.index] = RowsTested(test=test, rows=own)
         return found
 
-    def ends(self, scan: LayerScan) -> Mapping[Var, frozenset[Cut] | None]:
-        """Which rows of the last carries of a scan the rest of the program reads."""
-        if scan.rows is None:
-            return {}
+    @cached_property
+    def _ends(self) -> Mapping[LayerScan, Mapping[Var, frozenset[Cut] | None]]:
+        """Which rows of the last carries of each scan the rest of the program reads."""
         block, analysis = self.program.function.block, self.program.analysis
-        return read_of(block, analysis, scan.equation.outputs, self.always, scan.rows.axis)
+        return {
+            s: {}
+            if s.rows is None
+            else read_of(block, analysis, s.equation.outputs, self.always, s.rows.axis)
+            for s in self.scans
+        }
 
-    def opened(self, layers: Sequence[int], rows: Sequence[Indices] = ()) -> Opened:
-        """What an audit of some layers, in some rows, reads of the tensors of a layout."""
+    def opened(
+        self,
+        layers: Sequence[int],
+        rows: Sequence[Indices] = (),
+        entering: Mapping[LayerScan, Indices] = MappingProxyType({}),
+    ) -> Opened:
+        """What an audit of some layers, in some rows, reads of the tensors of a layout.
+
+        Arguments as of `parts`.
+        """
         count = len(self.program.claims)
         found: dict[int, Mapping[int, Part] | None] = dict.fromkeys(
             range(count, len(self.program.layout.tensors))
         )
         inside = frozenset[int]().union(*(s.claims for s in self.scans))
         found |= dict.fromkeys(self.base.reads - inside)
+        for scan, own in entering.items():
+            entry = self.entries[scan]
+            for pulled in (entry.plan.pulled, entry.carries):
+                for i in pulled.claims.keys() & entry.claims:
+                    before = found[i] or {0: frozenset()}
+                    cuts = frozenset((cut, own) for cut in pulled.claims[i])
+                    found[i] = {0: (before[0] or frozenset()) | cuts}
         for i in layers if self.groups else ():
             found |= dict.fromkeys(self.of_group(i).reads)
         for scan in self.scans:
-            ends = self.ends(scan) if rows or self.program.row_block else {}
+            ends = self._ends[scan] if rows or self.program.row_block else {}
             found |= scan.opened(scan.chosen(layers), scan.rows_of(layers, rows), ends)
         return found
 
-    def leaves(self, layers: Sequence[int], rows: Sequence[Indices] = ()) -> tuple[int, ...]:
-        """The leaves that hold what an audit of some layers, in some rows, reads, ascending."""
+    def leaves(
+        self,
+        layers: Sequence[int],
+        rows: Sequence[Indices] = (),
+        entering: Mapping[LayerScan, Indices] = MappingProxyType({}),
+    ) -> tuple[int, ...]:
+        """The leaves that hold what an audit reads, ascending; arguments as of `parts`."""
         layout, found = self.program.layout, [np.empty(0, np.int64)]
-        for tensor, parts in self.opened(layers, rows).items():
+        inside = frozenset[int]().union(*(s.claims for s in self.scans))
+        for tensor, parts in self.opened(layers, rows, entering).items():
             own = layout.tensors[tensor]
+            shape = own.shape if tensor in inside else (1, *own.shape)
             if own.leaves:
-                found += [layout.leaf(tensor, 0) + x for x in _leaves(own, parts)]
+                found += [layout.leaf(tensor, 0) + x for x in _leaves(own, shape, parts)]
         return tuple(np.unique(np.concatenate(found)).tolist())
 
 
@@ -216,10 +297,15 @@ class RowsTested:
 
 
 def _leaves(
-    found: TensorLayout, parts: Mapping[int, Part] | None
+    found: TensorLayout, shape: Sequence[int], parts: Mapping[int, Part] | None
 ) -> Iterator[np.ndarray[Any, Any]]:
-    """The leaves of a tensor that are read, from 0; some more than once."""
-    shape = found.shape
+    """The leaves of a tensor that are read, from 0; some more than once.
+
+    Args:
+      found: the tensor.
+      shape: its shape, of which the first axis counts iterations.
+      parts: what is read of each iteration; None if all is.
+    """
     if parts is None or len(shape) < 2:
         yield np.arange(found.leaves)
         return
@@ -284,6 +370,6 @@ def work(
         if index in parts:
             found += parts[index].form.work * len(parts[index].rows)
             continue
-        part = every if trips is None else every // claim.trips[0] * len(trips)
-        found += claim.form.work * part
+        share = every if trips is None else every // claim.trips[0] * len(trips)
+        found += claim.form.work * share
     return found

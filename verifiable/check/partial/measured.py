@@ -19,6 +19,7 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -31,7 +32,8 @@ from verifiable.check.outputs import compare
 from verifiable.check.partial.iterations import entering_of, tested_iterations
 from verifiable.check.partial.layers import Layers
 from verifiable.check.partial.received import Received
-from verifiable.check.partial.rows import Indices, reduced
+from verifiable.check.partial.row_test import Indices
+from verifiable.check.partial.rows import reduced
 from verifiable.check.partial.scans import LayerScan
 from verifiable.check.replay import Context, Findings
 from verifiable.check.schedule import Packed, Strategy
@@ -57,6 +59,7 @@ class AuditArguments:
       chosen: for each scan of layers, the audited iterations, int32 (s,).
       rows: for each scan of layers, the rows in which each of them is tested, int32 (s, r); None if
         all are.
+      entry: for each scan of layers, the rows of what leads into it, int32 (r,); None for all.
     """
 
     key: dict[str, Array]
@@ -67,11 +70,22 @@ class AuditArguments:
     entering: tuple[tuple[tuple[Array, Array], ...], ...]
     chosen: tuple[Array, ...]
     rows: tuple[Array | None, ...]
+    entry: tuple[Array | None, ...]
 
 
 jax.tree_util.register_dataclass(
     AuditArguments,
-    data_fields=["key", "inputs", "outputs", "read", "tested", "entering", "chosen", "rows"],
+    data_fields=[
+        "key",
+        "inputs",
+        "outputs",
+        "read",
+        "tested",
+        "entering",
+        "chosen",
+        "rows",
+        "entry",
+    ],
     meta_fields=[],
 )
 
@@ -82,10 +96,12 @@ class AuditDraw(NamedTuple):
     Attributes:
       layers: numbers of the layers, ascending.
       rows: of each; empty if all are tested in all.
+      entering: the rows of what leads into a scan of layers (`entry`).
     """
 
     layers: Sequence[int]
     rows: Sequence[Indices] = ()
+    entering: Mapping[LayerScan, Indices] = MappingProxyType({})
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -143,6 +159,10 @@ class CompiledAudit:
             ),
             chosen=tuple(np.asarray(own, np.int32) for own in trips),
             rows=tuple(_rows(scan, drawn) for scan in self.layers.scans),
+            entry=tuple(
+                np.asarray(drawn.entering[scan], np.int32) if scan in drawn.entering else None
+                for scan in self.layers.scans
+            ),
         )
 
     def measure(
@@ -200,8 +220,16 @@ class CompiledAudit:
             program, layers = self.layers.program, self.layers
             inside = frozenset[int]().union(*(s.claims for s in layers.scans))
             env, context = self._begin(arguments, layers.always | inside)
+            entering = Findings({}, {}, {}, {})
+            for scan, rows in zip(layers.scans, arguments.entry, strict=True):
+                if rows is not None:
+                    plan = layers.entries[scan].plan
+                    entering.update(plan.check(context, dict(env), rows, again=again))
+            tested = context.tested.difference(entering.statistics)
+            context = replace(context, tested=tested)
             needs = layers.whole if layers.scans else layers.base
             own, findings = self._check(needs, env, context, arguments, again=again)
+            findings.update(entering)
             if again:
                 return schedule.pack(findings._replace(outputs={})), ()
             for i, output in enumerate(program.outputs):

@@ -98,12 +98,13 @@ class PartialLook(SecondLook):
 
     def _looked(self, target: Target, rows: int) -> np.ndarray[Any, Any]:
         trips = None if target.output else self.tested[target.index]
-        if trips is None:
-            return np.ones(rows, bool)
-        length = self.program.claims[target.index].trips[0]
+        every = self.program.claims[target.index].trips
+        length = every[0] if every else 1
         if target.index in self.parts:
             by_row = self.parts[target.index].mask(length).reshape(-1)
             return np.repeat(by_row, rows // by_row.size)
+        if trips is None:
+            return np.ones(rows, bool)
         by_trip = np.isin(np.arange(length), sorted(trips))
         return np.repeat(by_trip, rows // length)
 
@@ -117,15 +118,16 @@ def _audited(program: Specification, tested: Mapping[int, Trips], parts: Parts) 
     for index, trips in sorted(tested.items()):
         claim = program.claims[index]
         if trips is not None:
-            form = parts[index].form if index in parts else claim.form
-            claim = replace(claim, trips=(len(trips), *claim.trips[1:]), form=form)
-        found.append(claim)
+            claim = replace(claim, trips=(len(trips), *claim.trips[1:]))
+        found.append(replace(claim, form=parts[index].form) if index in parts else claim)
     return found
 
 
 def _placed(found: Statistic, part: RowsTested, trips: tuple[int, ...]) -> Statistic:
     """The statistic of all iterations and rows, given that of some: the others have passed."""
-    rows = part.placed(np.asarray(found.row)).astype(np.int32)
+    rows = part.placed(np.reshape(found.row, len(part.rows))).astype(np.int32)
+    if not trips:  # no iterations: a claim that leads into the first
+        return found._replace(row=rows[0])
     return spread(found._replace(row=rows), sorted(part.rows), trips)
 
 
@@ -150,14 +152,14 @@ def completed(
         if index not in tested:
             statistics[index], taken[index] = passed(trips), np.zeros(trips, bool)
             continue
-        chosen = tested[index]
+        chosen, part = tested[index], parts.get(index)
         statistics[index], taken[index] = findings.statistics[index], findings.taken[index]
+        if part is not None:
+            statistics[index] = _placed(statistics[index], part, trips)
         if chosen is not None:
             own = sorted(chosen)
-            part, measured = parts.get(index), statistics[index]
-            statistics[index] = (
-                spread(measured, own, trips) if part is None else _placed(measured, part, trips)
-            )
+            if part is None:
+                statistics[index] = spread(statistics[index], own, trips)
             full = np.zeros(trips, bool)  # a retest leaves what is untaken as it is
             full[own] = taken[index]
             taken[index] = full

@@ -13,25 +13,22 @@ carries that are read in some rows, and others that are read whole: the same for
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 
 from verifiable.check import operands, replay
+from verifiable.check.partial.row_test import RowTest, places
 from verifiable.check.partition import Analysis
 from verifiable.check.replay import Context, Findings
 from verifiable.check.tiling import evaluate
 from verifiable.check.tiling.rules import Cut, Step, step
 from verifiable.claims.claim import Claim
-from verifiable.claims.some import Some, some
+from verifiable.claims.some import some
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Atom, Block, Env, Equation, Var
 
-Indices = tuple[int, ...]  # rows of a layer, ascending
 Pieces = Mapping[tuple[Var, Cut], Array]
 
 
@@ -45,87 +42,6 @@ def reduced(block: Block, needs: operands.Needs) -> Block:
         return tested or any(v in needs.variables for v in equation.outputs)
 
     return Block(block.inputs, [e for e in block.equations if kept(e)], block.outputs)
-
-
-@dataclass(frozen=True, slots=True)
-class RowTest:
-    """A claim that is tested in some rows.
-
-    Attributes:
-      claim: the claim.
-      cut: where its output has the rows.
-      near: where its operands have them.
-    """
-
-    claim: Claim
-    cut: Cut
-    near: Cut
-    _sizes: dict[int, Some] = field(default_factory=dict, repr=False, compare=False)
-
-    @staticmethod
-    def of(claim: Claim, cut: Cut) -> RowTest | None:
-        """The test of a claim whose output has rows; None if it is tested whole."""
-        found = some(claim.form, claim.output.shape, cut.axis, cut.unit)
-        test = None if found is None else RowTest(claim, cut, cut.along(found.near))
-        return None if test is None or (claim.replays_itself and test.itself is None) else test
-
-    def of_rows(self, count: int) -> Some:
-        """The smaller claim of a number of rows."""
-        if count not in self._sizes:
-            size, shape = count * self.cut.unit, self.claim.output.shape
-            found = some(self.claim.form, shape, self.cut.axis, size)
-            if found is None:
-                raise AssertionError("a claim has rows of any number or none")
-            self._sizes[count] = found
-        return self._sizes[count]
-
-    @property
-    def itself(self) -> Step | None:
-        """The step that replays the claim's own equation, if its test compares with that."""
-        claim = self.claim
-        return step(claim.equation, claim.output, self.cut) if claim.replays_itself else None
-
-    def operands(self) -> Iterator[tuple[Atom, Cut | None]]:
-        """The operands, and where they are cut; None for one that is the same in all rows."""
-        length, axis = self.claim.output.shape[self.cut.axis], self.near.axis
-        for atom in self.claim.operands:
-            yield atom, self.near if atom.shape[axis : axis + 1] == (length,) else None
-
-    def reads(self) -> Iterator[tuple[Atom, Cut | None]]:
-        """What the operands are read or replayed from, and where that is cut."""
-        made, output = self.itself, self.claim.output
-        yield from (pair for pair in self.operands() if pair[0] is not output)
-        if made is not None:
-            yield from zip(made.equation.inputs, made.sources, strict=True)
-
-    @property
-    def count(self) -> int:
-        """Rows of the whole claim."""
-        shape = self.claim.output.shape
-        return math.prod(shape[d] for d in self.of_rows(1).rows)
-
-    def numbers(self, rows: Indices) -> np.ndarray[Any, Any]:
-        """What the whole claim calls the rows of the smaller one."""
-        indices = places(self.cut, np.asarray(rows))
-        return self.of_rows(len(rows)).numbers(self.claim.output.shape, self.cut.axis, indices)
-
-    def placed(
-        self, rows: np.ndarray[Any, Any], found: np.ndarray[Any, Any]
-    ) -> np.ndarray[Any, Any]:
-        """What the whole claim calls one row each of several smaller ones.
-
-        Args:
-          rows: of the layer, that the smaller claims are of, int (s, r).
-          found: a row of each, as it counts them, int (s,).
-        """
-        counted = self.of_rows(rows.shape[1]).rows
-        lengths = [self.claim.output.shape[d] for d in counted]
-        axis, small = counted.index(self.cut.axis), list(lengths)
-        small[axis] = rows.shape[1] * self.cut.unit
-        index = list(np.unravel_index(found, small))
-        row, rest = np.divmod(index[axis], self.cut.unit)
-        index[axis] = self.cut.offset + self.cut.unit * rows[np.arange(len(rows)), row] + rest
-        return np.ravel_multi_index(tuple(index), lengths)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,12 +150,6 @@ def _reads(claim: Claim, cut: Cut) -> bool:
     plain = claim.form.packed(shape, claim.output.dtype) == (shape, claim.output.dtype)
     alone = len(claim.equation.outputs) == 1 and cut.axis < len(shape) - 1
     return alone and plain and some(claim.form, shape, 0, 1) is not None
-
-
-def places(cut: Cut, rows: Any) -> Any:
-    """The elements along the axis of a cut that hold some rows, (rows * unit,)."""
-    first = cut.offset + cut.unit * rows[:, None]
-    return (first + np.arange(cut.unit, dtype=np.int32)).reshape(-1)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

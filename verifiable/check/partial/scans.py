@@ -16,7 +16,8 @@ from functools import cached_property
 from types import MappingProxyType
 
 from verifiable.check import operands
-from verifiable.check.partial.rows import Indices, Pulled, RowPlan, pull
+from verifiable.check.partial.row_test import Indices
+from verifiable.check.partial.rows import Pulled, RowPlan, pull
 from verifiable.check.partition import Analysis
 from verifiable.check.tiling.rules import Cut
 from verifiable.jaxpr.blocks import Block, Equation, Var

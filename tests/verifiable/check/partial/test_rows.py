@@ -103,13 +103,18 @@ def plan_of(i: int, layers: int = 2, rows: int | None = 3) -> AuditPlan:
     return device().program.audit_plan(seed(i), layers=layers, rows=rows)
 
 
+def stated() -> Detection:
+    return Detection(layers=LAYERS, audited=2, rows=ROWS, audited_rows=3, answer_rows=1)
+
+
 def test_rows_are_drawn_for_each_layer_by_itself():
     plans = [plan_of(i) for i in range(100)]
     assert all(len(r) == 3 and list(r) == sorted(set(r)) for p in plans for r in p.rows)
     assert any(a != b for a, b in (p.rows for p in plans))
     counts = np.bincount([row for p in plans for r in p.rows for row in r], minlength=ROWS)
     assert len(counts) == ROWS
-    assert abs(counts - 37.5).max() < 25  # deviation 5.5
+    assert counts[-1] == 200  # the answer is that of the last row
+    assert abs(counts[:-1] - 26.7).max() < 20  # deviation 4.8
     # All rows are the plan without rows, and draws of rows leave those of layers as they are.
     assert plan_of(0, rows=ROWS).id == plan_of(0, rows=None).id != plan_of(0).id
     assert plan_of(0, rows=None).layers == plan_of(0).layers
@@ -149,8 +154,10 @@ def test_honest_runs_are_accepted_row_by_row():
             assert found.worst <= every.worst * 1.01 + 1e-12
             if found.name != "output":
                 assert found.row in plan.rows[plan.layers.index(found.trip)]
-        assert report.detection == Detection(layers=3, audited=2, rows=16, audited_rows=3)
-        assert "2 of 3 layers were audited, 3 of 16 rows of each" in str(report)
+        assert report.detection == stated()
+        assert "2 of 3 layers were audited, 3 of 16 rows of each with 1 of the answer" in str(
+            report
+        )
         assert report.coverage.checked < whole.coverage.checked / 4
     assert run.program._compiled_audit._base._cache_size() == before + 1
 
@@ -213,8 +220,8 @@ def test_one_wrong_unit_is_met_as_often_as_the_formula_says():
     run, place = device(), (1, 6)
     plans = [plan_of(i) for i in range(1000)]
     met = [place[0] in p.layers and place[1] in p.rows[p.layers.index(place[0])] for p in plans]
-    chance = Detection(layers=LAYERS, audited=2, rows=ROWS, audited_rows=3).choosing
-    assert chance == pytest.approx(2 / 3 * 3 / 16)
+    chance = stated().choosing
+    assert chance == pytest.approx(2 / 3 * 2 / 15)
     # 99 %: 2.58 standard deviations.
     assert abs(sum(met) - 1000 * chance) < 2.58 * np.sqrt(1000 * chance * (1 - chance))
     values = run.wrong(DOWN, *place, 1)
@@ -226,11 +233,42 @@ def test_one_wrong_unit_is_met_as_often_as_the_formula_says():
 def test_a_row_of_every_layer_is_met_as_often_as_the_formula_says():
     plans = [plan_of(i) for i in range(1000)]
     met = sum(any(6 in rows for rows in p.rows) for p in plans)
-    chance = Detection(layers=LAYERS, audited=2, rows=ROWS, audited_rows=3).everywhere
-    assert chance == pytest.approx(1 - (13 / 16) ** 2)
+    chance = stated().everywhere
+    assert chance == pytest.approx(1 - (13 / 15) ** 2)
     assert abs(met - 1000 * chance) < 2.58 * np.sqrt(1000 * chance * (1 - chance))
     alike = Detection(layers=LAYERS, audited=2, rows=ROWS, audited_rows=3, apart=False)
     assert alike.everywhere == 3 / 16
+
+
+def test_a_wrong_unit_in_the_row_of_the_answer_is_met_whenever_its_layer_is_drawn():
+    run, seen = device(), set[bool]()
+    assert stated().answering == 2 / 3
+    for i in range(6):
+        plan = plan_of(i)
+        drawn = 1 in plan.layers
+        for claim in (OUT, UP, DOWN):
+            report = run.audit(plan, run.wrong(claim, 1, ROWS - 1, 1))
+            assert (report.verdict is REJECT) == drawn
+        seen.add(drawn)
+    assert seen == {True, False}
+
+
+def test_the_rows_of_the_answer_are_audited_only_where_others_are_drawn_too():
+    def first(p: Any, x: Any) -> Any:
+        return model(p, x) + lax.scan(lambda c, w: (c @ w["out"], None), x, p)[0][:4]
+
+    program = vf.compile(first, P, X, policy=POLICY, cuts=True, row_block=2, self_test=False)
+    layers = Layers.of(program)
+    assert [[layers.answer_blocks(s, r) for s in layers.scans] for r in (2, 4, 6)] == [
+        [(), ()],
+        [(7,), ()],
+        [(7,), (0, 1)],
+    ]
+    assert [layers.most_answer_rows(r) for r in (2, 4, 6)] == [0, 2, 4]
+    plan = program.audit_plan(seed(0), layers=6, rows=6)
+    assert [len(r) for r in plan.rows] == [6] * 6
+    assert all({14, 15} < {*r} for r in plan.rows[:3])
+    assert all({0, 1, 2, 3} < {*r} for r in plan.rows[3:])
 
 
 # ------------------------------------------------------------------------------- bad openings
