@@ -141,7 +141,7 @@ def test_faults_of_the_machine_are_not_the_device_s(monkeypatch: pytest.MonkeyPa
     def fail(_: Any) -> Any:
         raise OSError("no threads left")
 
-    monkeypatch.setattr("verifiable.trace.commitment._digests", fail)
+    monkeypatch.setattr("verifiable.trace.commitment.digests_of", fail)
     with pytest.raises(OSError, match="no threads left") as caught:
         verify(committed.commitment, Y, HONEST.trace, layout=committed.layout)
     assert not isinstance(caught.value, VerificationError)
