@@ -14,7 +14,7 @@ from blake3 import blake3
 from hypothesis import assume
 from hypothesis import strategies as st
 
-from verifiable.check.partial.received import Received
+from verifiable.check.partial.received import OpenedTensors
 from verifiable.encoding import tagged_hash
 from verifiable.trace import Committed, Layout, LeafRows, OpenedRows, Trace, commit
 
@@ -106,11 +106,11 @@ def root_of(leaves: list[bytes]) -> bytes:
     return blake3(pair, key=tagged_hash("merkle node")).digest()
 
 
-def received(layout: Layout, values: Sequence[Any]) -> Received:
+def received(layout: Layout, values: Sequence[Any]) -> OpenedTensors:
     """Claims of which everything was opened, as an audit reads them."""
     pairs = [
         (LeafRows(tensor=i, start=0, stop=layout.tensors[i].rows), v) for i, v in enumerate(values)
     ]
     rows = [np.asarray(v).reshape(p.stop, layout.tensors[p.tensor].columns) for p, v in pairs]
     opened = [OpenedRows(place=p, rows=r) for (p, _), r in zip(pairs, rows, strict=True)]
-    return Received.of(layout, opened)
+    return OpenedTensors.of(layout, opened)

@@ -59,7 +59,7 @@ def test_every_single_bit_change_of_an_opening_fails(run: Run, data: Any):
 
 
 ASKED = [0, 6, 9]
-DIGESTS = "verifiable.trace.commitment._digests"
+DIGESTS = "verifiable.trace.commitment.digests_of"
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ Wanted = list[tuple[Atom, Cut | None]]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Entry:
+class LeadIn:
     """Claims before a scan of layers that are tested in rows.
 
     Attributes:
@@ -43,7 +43,7 @@ class Entry:
         return frozenset(t.claim.index for t in self.plan.tests)
 
     @staticmethod
-    def of(block: Block, analysis: Analysis, scan: LayerScan, always: Collection[int]) -> Entry:
+    def of(block: Block, analysis: Analysis, scan: LayerScan, always: Collection[int]) -> LeadIn:
         """The claims that lead into a scan of layers; there may be none.
 
         Args:
@@ -73,7 +73,7 @@ class Entry:
             beside=frozenset(),
             pulled=pull(before, analysis, (), tests),
         )
-        return Entry(plan=plan, carries=carries)
+        return LeadIn(plan=plan, carries=carries)
 
     def groups(self, layout: Layout, block: int) -> dict[int, tuple[int, int]]:
         """Rows of a leaf, and of a group, as `LayerScan.groups`."""

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from verifiable.check import replay
-from verifiable.check.partial.received import Received
+from verifiable.check.partial.received import OpenedTensors
 from verifiable.check.partial.rows import reduced
 from verifiable.check.partial.scans import LayerScan
 from verifiable.check.replay import Context, Findings
@@ -28,7 +28,7 @@ Entering = Callable[[Array, Sequence[Array]], list[Array]]  # from an iteration,
 
 
 def entering_of(
-    scan: LayerScan, trips: Sequence[int], values: Received
+    scan: LayerScan, trips: Sequence[int], values: OpenedTensors
 ) -> tuple[tuple[Array, Array], ...]:
     """The carries that enter some iterations, and those that leave the last, as committed."""
     last = scan.before([scan.length if scan.first_trip == 0 else -1])

@@ -23,7 +23,7 @@ import numpy as np
 from verifiable.check import operands
 from verifiable.check.cuts import layered
 from verifiable.check.partial.ends import read_of
-from verifiable.check.partial.entry import Entry
+from verifiable.check.partial.entry import LeadIn
 from verifiable.check.partial.row_test import Indices, RowTest
 from verifiable.check.partial.scans import LayerScan, Part
 from verifiable.check.specification import Specification
@@ -118,11 +118,11 @@ class Layers:
         return max((s.rows.length for s in self.scans if s.rows is not None), default=1)
 
     @cached_property
-    def entries(self) -> Mapping[LayerScan, Entry]:
+    def entries(self) -> Mapping[LayerScan, LeadIn]:
         """The claims of no layer that are tested in rows, by the scan that they lead into."""
         block, analysis = self.program.function.block, self.program.analysis
         scans = (s for s in self.scans if s.rows is not None)
-        found = {s: Entry.of(block, analysis, s, self.always) for s in scans}
+        found = {s: LeadIn.of(block, analysis, s, self.always) for s in scans}
         return {s: entry for s, entry in found.items() if entry.claims}
 
     def entering(self, seed: bytes, count: int | None) -> dict[LayerScan, Indices]:

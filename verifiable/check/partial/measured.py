@@ -31,7 +31,7 @@ from verifiable.check.key_layout import KeyLayout
 from verifiable.check.outputs import compare
 from verifiable.check.partial.iterations import entering_of, tested_iterations
 from verifiable.check.partial.layers import Layers
-from verifiable.check.partial.received import Received
+from verifiable.check.partial.received import OpenedTensors
 from verifiable.check.partial.row_test import Indices
 from verifiable.check.partial.rows import reduced
 from verifiable.check.partial.scans import LayerScan
@@ -133,7 +133,7 @@ class CompiledAudit:
         key: Mapping[str, Array],
         inputs: tuple[Any, ...],
         outputs: Sequence[Array],
-        values: Received,
+        values: OpenedTensors,
     ) -> AuditArguments:
         """The arguments of an audit of some layers.
 

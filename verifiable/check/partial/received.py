@@ -18,7 +18,7 @@ Tensor = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Received(Sequence[Tensor]):
+class OpenedTensors(Sequence[Tensor]):
     """The tensors of a layout, whole, zero where they were not opened.
 
     Attributes:
@@ -31,12 +31,12 @@ class Received(Sequence[Tensor]):
     _whole: dict[int, Tensor] = field(default_factory=dict, repr=False)
 
     @staticmethod
-    def of(layout: Layout, opened: Sequence[OpenedRows]) -> Received:
+    def of(layout: Layout, opened: Sequence[OpenedRows]) -> OpenedTensors:
         """The tensors of which some rows were opened."""
         pieces: dict[int, list[OpenedRows]] = {}
         for piece in opened:
             pieces.setdefault(piece.place.tensor, []).append(piece)
-        return Received(layout=layout, pieces=pieces)
+        return OpenedTensors(layout=layout, pieces=pieces)
 
     def __len__(self) -> int:
         """Number of tensors."""
