@@ -54,8 +54,8 @@ class Strategy:
         transposed copies, and one of few heads is too little work for XLA to spread over threads;
         0 for tiles of rows only.
       parts: number of programs that each test a part of the claims, at the same time.
-      cheap_first: whether products are tested in float32, and in float64 only where that leaves a
-        claim undecided.
+      cheap_first: whether the cheap form of a claim's test comes first (`Form.cheapened`), and the
+        test in full only where that leaves the claim undecided.
 
     Raises:
       ValueError: no programs, or a negative size.

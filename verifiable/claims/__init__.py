@@ -18,7 +18,8 @@ Products, tested with random vectors:
 Values, tested element by element:
 
     rounding    just after a cast or quantisation; `chains`: which ones; `axes`: along which axes
-                rows lie; `rows`: what glue does to them; `middles`: where a rounding ends
+                rows lie; `rows`: what glue does to them; `middles`: where a rounding ends;
+                `clear`: its cheap form
     cut         what a layer passes on
     decision    comparisons and signs
     choice      `argmax`, `top_k`, `sort`; `order`: whether a choice fits a row

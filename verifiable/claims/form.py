@@ -46,6 +46,8 @@ class Yardstick:
       projection: what `Form.project` returned for the far operand; None if there is none.
       moves: what `Form.moved` returned for other roundings of it, (replays,); None if it is exact
         or is moved itself. Of a claim `of_known`, the change of each element (`check.known`).
+      cheap: whether the test decides only what is clear (`Form.cheapened`); products see it in the
+        type of the projection.
     """
 
     eps: float
@@ -53,6 +55,7 @@ class Yardstick:
     vectors: Array | None = None
     projection: Any = None
     moves: Array | None = None
+    cheap: bool = False
 
 
 class Form(ABC):

@@ -32,19 +32,19 @@ chain stands for an operand that was computed in a narrow type: the interval is 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from verifiable.claims import rows
+from verifiable.claims import clear, rows
 from verifiable.claims.axes import LAST, Axes, from_rows, in_rows, places
 from verifiable.claims.form import Form, Yardstick
 from verifiable.claims.middles import halfway, has_infinity, middle
 from verifiable.claims.origin import Origin
-from verifiable.claims.slack import apart, rms
+from verifiable.claims.slack import apart, least, rms
 from verifiable.claims.slack import slack as slack_of
 from verifiable.claims.statistic import Deviation, Statistic, deviation, strictly, worst_row
 from verifiable.jaxpr.blocks import Array, Equation
@@ -159,6 +159,8 @@ class Rounding(Form):
           `worst` is the largest distance of a value from the interval that rounds to the claim, as
           a fraction of the slack; `row` counts the rows of one way after those of another.
         """
+        if yardstick.cheap:
+            return self._clear(operands[0], claim, yardstick.eps)
         v, q = self._by_rows(operands[0], claim)
         q = self.standard(q, v)
         _, root = rms(v)
@@ -174,10 +176,7 @@ class Rounding(Form):
             slack = jnp.maximum(slack, alone + together)
             alone, together = (jnp.linalg.norm(x / slack, axis=-1) for x in (alone, together))
             most = jnp.maximum(most, alone) + together
-        short = jnp.maximum(jnp.maximum(low - v, v - high), 0)
-        ratio = short / slack
-        # A distance divided by an infinite slack is zero or not a number.
-        ratio = jnp.where(exists & ~jnp.isnan(ratio) & ~jnp.isnan(q), ratio, jnp.inf)
+        ratio = _ratio(v, q, (low, high, exists), slack)
         # XLA takes several times as long over the maximum of what it widens first.
         ratio = jnp.where(own, ratio, 0)
         whole = jnp.sqrt(jnp.sum(ratio * ratio, axis=-1)) / most
@@ -193,6 +192,24 @@ class Rounding(Form):
             finite_claim=jnp.all(~jnp.isnan(q) | ~own),
             in_range=jnp.ones((), bool),
             finite_operands=jnp.all(own),
+        )
+
+    def cheapened(self, yardstick: Yardstick) -> Yardstick:
+        """In as few passes as suffice for what is clear; see `clear`."""
+        cheap = self.origin is None and self.wide == jnp.float32
+        return replace(yardstick, cheap=cheap)
+
+    def _clear(self, value: Array, claim: Array, eps: float) -> Statistic:
+        v, q = self._by_rows(value, claim)
+        q = self.standard(q, v)
+        slack, usable = clear.slack(v, eps, least(self._floats))
+        ratio = _ratio(v, q, self.preimage(q), slack)
+        squares = ratio * ratio
+        whole = jnp.sqrt(jnp.sum(squares, axis=-1)) / row_limit(v.shape[-1])
+        by_row = jnp.maximum(jnp.max(ratio, axis=-1, initial=0.0), whole)
+        by_row = jnp.where(usable & (v.shape[-1] <= clear.LONGEST), by_row, jnp.inf)
+        return clear.statistic(
+            jnp.concatenate([by_row, *self._of_other_ways(squares, value.shape)])
         )
 
     def retest(self, operands: list[Array], claim: Array, yardstick: Yardstick) -> Statistic:
@@ -365,6 +382,14 @@ class Rounding(Form):
         low, high = self.extremes(value, most * self.slack(value, eps))
         wanted = jnp.where(shift < 0, low, jnp.where(shift > 0, high, out.astype(low.dtype)))
         return wanted.astype(out.dtype)
+
+
+def _ratio(value: Array, claim: Array, interval: Interval, slack: Array) -> Array:
+    """The distance of each value from the interval, over its slack; infinite if it is no number."""
+    low, high, exists = interval
+    ratio = jnp.maximum(jnp.maximum(low - value, value - high), 0) / slack
+    # A distance divided by an infinite slack is zero or not a number.
+    return jnp.where(exists & ~jnp.isnan(ratio) & ~jnp.isnan(claim), ratio, jnp.inf)
 
 
 def row_limit(width: int) -> float:

@@ -31,11 +31,15 @@ def slack(
     """
     if not value.ndim:
         return slack(value[None], eps, types)[0]
-    least = max(tiny(t) for t in types if t is not None)
     top, root = rms(value, counted)
     # A sum that overflows would allow for everything.
     size = jnp.minimum(jnp.abs(value) + top * root, jnp.finfo(value.dtype).max)
-    return eps * size + least
+    return eps * size + least(types)
+
+
+def least(types: Iterable[np.dtype[Any] | None]) -> float:
+    """The slack of a zero in a row of zeros; types as of `slack`."""
+    return max(tiny(t) for t in types if t is not None)
 
 
 def rms(value: Array, counted: Array | None = None) -> tuple[Array, Array]:
