@@ -8,9 +8,9 @@ root(v) from squares as they are, the same ratios of the same intervals are comp
 
 in place of 1: more than the rounding of the squares can hide. A square that vanishes makes the
 slack smaller. A row passes only if the mean of its squares is a number of at most MOST, and no row
-with a NaN or an infinity has one; of the claim, a NaN is beyond every limit, and so is an infinity,
-unless the value before it rounds to it. What does not pass is undecided, and the claim is tested
-again in full (`Form.retest`). Hence whatever passes here passes there.
+with a NaN or an infinity has one; a NaN in the claim leaves the row without a norm, and an infinity
+is beyond every limit, unless the value before it rounds to it. What does not pass is undecided, and
+the claim is tested again in full (`Form.retest`). Hence whatever passes here passes there.
 """
 
 from __future__ import annotations

@@ -176,7 +176,10 @@ class Rounding(Form):
             slack = jnp.maximum(slack, alone + together)
             alone, together = (jnp.linalg.norm(x / slack, axis=-1) for x in (alone, together))
             most = jnp.maximum(most, alone) + together
-        ratio = _ratio(v, q, (low, high, exists), slack)
+        short = jnp.maximum(jnp.maximum(low - v, v - high), 0)
+        ratio = short / slack
+        # A distance divided by an infinite slack is zero or not a number.
+        ratio = jnp.where(exists & ~jnp.isnan(ratio) & ~jnp.isnan(q), ratio, jnp.inf)
         # XLA takes several times as long over the maximum of what it widens first.
         ratio = jnp.where(own, ratio, 0)
         whole = jnp.sqrt(jnp.sum(ratio * ratio, axis=-1)) / most
@@ -203,14 +206,17 @@ class Rounding(Form):
         v, q = self._by_rows(value, claim)
         q = self.standard(q, v)
         slack, usable = clear.slack(v, eps, least(self._floats))
-        ratio = _ratio(v, q, self.preimage(q), slack)
+        low, high, exists = self.preimage(q)
+        # NaN is neither above nor below an end, and stays in the sum of its row.
+        short = jnp.where(v >= low, jnp.where(v <= high, 0, v - high), low - v)
+        ratio = jnp.where(exists, short / slack, jnp.inf)
         squares = ratio * ratio
         whole = jnp.sqrt(jnp.sum(squares, axis=-1)) / row_limit(v.shape[-1])
+        usable = usable & (whole >= 0) & (v.shape[-1] <= clear.LONGEST)
         by_row = jnp.maximum(jnp.max(ratio, axis=-1, initial=0.0), whole)
-        by_row = jnp.where(usable & (v.shape[-1] <= clear.LONGEST), by_row, jnp.inf)
-        return clear.statistic(
-            jnp.concatenate([by_row, *self._of_other_ways(squares, value.shape)])
-        )
+        by_row = jnp.where(usable, by_row, jnp.inf)
+        by_way = [by_row, *self._of_other_ways(squares, value.shape)]
+        return clear.statistic(jnp.concatenate(by_way))
 
     def retest(self, operands: list[Array], claim: Array, yardstick: Yardstick) -> Statistic:
         """The test; a row that is NaN in all of operand and claim leaves nothing to choose."""
@@ -382,14 +388,6 @@ class Rounding(Form):
         low, high = self.extremes(value, most * self.slack(value, eps))
         wanted = jnp.where(shift < 0, low, jnp.where(shift > 0, high, out.astype(low.dtype)))
         return wanted.astype(out.dtype)
-
-
-def _ratio(value: Array, claim: Array, interval: Interval, slack: Array) -> Array:
-    """The distance of each value from the interval, over its slack; infinite if it is no number."""
-    low, high, exists = interval
-    ratio = jnp.maximum(jnp.maximum(low - value, value - high), 0) / slack
-    # A distance divided by an infinite slack is zero or not a number.
-    return jnp.where(exists & ~jnp.isnan(ratio) & ~jnp.isnan(claim), ratio, jnp.inf)
 
 
 def row_limit(width: int) -> float:
