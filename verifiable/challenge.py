@@ -19,6 +19,7 @@ p = 2^61 - 1 (bias below 2^-66).
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -75,6 +76,34 @@ class ClosedLog:
     closed_at: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogPlace:
+    """Where a closed log holds a commitment. Nothing in a received one is trusted.
+
+    Attributes:
+      index: of the commitment.
+      proof: Merkle inclusion proof, digests of 32 bytes.
+    """
+
+    index: int
+    proof: tuple[bytes, ...]
+
+    def verify(self, digest: bytes, log: ClosedLog) -> None:
+        """Verify that a log holds a commitment's digest at this place.
+
+        Raises:
+          MalformedProof: no proof for this index in a log of this size.
+          RootMismatch: the log holds something else there.
+        """
+        merkle.verify_inclusion(
+            self.proof,
+            leaf=merkle.BLAKE3.leaf(digest),
+            index=self.index,
+            size=log.size,
+            root=log.root,
+        )
+
+
 @dataclass(slots=True)
 class CommitmentLog:
     """Collects the digests of an epoch's commitments until it is closed."""
@@ -113,6 +142,22 @@ class CommitmentLog:
             root=root, size=len(self._digests), chain=chain, closed_at=closed_at
         )
         return self._closed
+
+    def places(self, digests: Iterable[bytes]) -> list[LogPlace]:
+        """Where the closed log holds these commitments, for whoever made them.
+
+        Raises:
+          ValueError: the log is open, or does not hold one of them.
+        """
+        if self._closed is None:
+            raise ValueError("the log is open: what is added would change every proof")
+        tree, found = merkle.Tree.from_data(list(self._digests)), list[LogPlace]()
+        for digest in digests:
+            if digest not in self._digests:
+                raise ValueError(f"the log does not hold {digest.hex()}")
+            index = self._digests[digest]
+            found.append(LogPlace(index=index, proof=tuple(tree.inclusion(index))))
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -5,18 +5,27 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from protocols.audited.orders import OpeningRequest
+from protocols.audited.receipt import AnswerReceipt
 from protocols.audited.state import AskOpening
-from protocols.messages import Job
-from protocols.replicated.runs import require_named
+from protocols.messages import Job, answer_digest
+from protocols.replicated.audit import AuditFinding
+from protocols.replicated.mismatch import answer_leaves
+from protocols.replicated.runs import answer_value, require_named
 from verifiable.key import VerifierKey
 from verifiable.program import Program
-from verifiable.report import Report
-from verifiable.trace import AuditPlan, Commitment
+from verifiable.report import Verdict
+from verifiable.trace import AuditOpening, AuditPlan, Commitment
 
 
-def plan_of(program: Program, ask: AskOpening) -> AuditPlan:
-    """What a worker opens; both sides make the same plan."""
-    return program.audit_plan(ask.seed, layers=ask.layers, rows=ask.rows)
+def plan_of(program: Program, asked: AskOpening | OpeningRequest) -> AuditPlan:
+    """What a worker opens; both sides make the same plan.
+
+    Raises:
+      ValueError: the program has fewer layers or rows than asked for.
+    """
+    layers = len(program.layers) if asked.layers is None else asked.layers
+    return program.audit_plan(asked.seed, layers=layers, rows=asked.rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,22 +51,43 @@ class Judge:
         """Compare program and inputs with the job."""
         require_named(self.job, self.program, self.inputs)
 
-    def judge(self, ask: AskOpening, opening: bytes) -> Report:
-        """The report on an opening; what cannot be read is rejected.
+    def judge(self, ask: AskOpening, opening: bytes) -> AuditFinding:
+        """What is found of an opening; one that cannot be read is rejected.
+
+        The leaves of the answer are opened in every audit. They are compared with the receipt of
+        the answer first: an honest trace of another answer says nothing about the one receipted.
 
         Args:
           ask: from `step`.
           opening: bytes of an `AuditOpening`, which the worker signed as its answer.
 
+        Returns:
+          Verdict, reason and report; the reason is `answer-mismatch` if the trace has another
+          answer than the worker gave.
+
         Raises:
           ValueError: the key is of another program, policy, version or other parameters.
         """
-        message = ask.receipt.message
-        return self.program.audit(
+        plan, trace = plan_of(self.program, ask), ask.trace.message
+        report = self.program.audit(
             self.key,
             *self.inputs,
-            plan=plan_of(self.program, ask),
-            commitment=Commitment(root=message.trace_root, size=message.trace_size),
+            plan=plan,
+            commitment=Commitment(root=trace.trace_root, size=trace.trace_size),
             opening=opening,
             parameters=self.job.parameters,
         )
+        verdict, reason = report.verdict, report.reason
+        # What does not open under the root is not the worker's trace, and has no answer.
+        if not reason.startswith("opening-"):
+            opened = AuditOpening.decode(opening, plan)
+            if not self._gave(ask.receipt.message, opened, plan):
+                verdict, reason = Verdict.REJECT, "answer-mismatch"
+        return AuditFinding(verdict=verdict, reason=reason, report=report)
+
+    def _gave(self, receipt: AnswerReceipt, opened: AuditOpening, plan: AuditPlan) -> bool:
+        """Whether the answer in an opened trace is the one of a receipt."""
+        own = answer_leaves(self.program.layout)
+        found = dict(zip(plan.leaves, opened.leaves, strict=True))
+        data = b"".join(found[leaf] for leaf in own)
+        return answer_digest(answer_value(self.job.answer, data)) == receipt.answer

@@ -12,13 +12,14 @@ would have another root than the challenge names.
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from concurrent.futures import Future
 from typing import Any, Final
 
 from protocols.journal.errors import JournalCorrupt
 from protocols.journal.log import Journal, after, entry_of
 from verifiable import encoding
-from verifiable.challenge import ClosedLog, CommitmentLog
+from verifiable.challenge import ClosedLog, CommitmentLog, LogPlace
 
 _VERSION: Final = 1
 
@@ -96,6 +97,15 @@ class DurableCommitmentLog:
             self._write(["closed", _VERSION, chain, closed_at], None, last=True).result()
             self.closed = closed
             return closed
+
+    def places(self, digests: Iterable[bytes]) -> list[LogPlace]:
+        """Where the closed log holds these commitments: `CommitmentLog.places`.
+
+        Raises:
+          ValueError: the log is open, or does not hold one of them.
+        """
+        with self._turn:
+            return self._log.places(digests)
 
     def _write(self, body: list[Any], result: Any, *, last: bool = False) -> Future[Any]:
         self._durable = self._journal.submit(

@@ -149,7 +149,7 @@ REPLICATED: Final[Machine[State, Event, Effect]] = Machine.of(
 
 AUDITED: Final[Machine[PartialState, PartialEvent, PartialEffect]] = Machine.of(
     "audited",
-    1,
+    2,
     audited.step,
     event=PartialEvent,
     state=PartialState,
@@ -158,4 +158,4 @@ AUDITED: Final[Machine[PartialState, PartialEvent, PartialEffect]] = Machine.of(
     given=PartialRules,
     silent=(RefuseEvent,),
 )
-"""One job at one worker, audited in part: specs/audit.md."""
+"""One job at one worker, audited in part: specs/audited.md."""

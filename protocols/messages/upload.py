@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Self
 
 from protocols.identities import Identity
 from protocols.messages.message import HEADS, Message, is_count, is_digest, is_uint
-from protocols.messages.orders import TraceRequest
+from protocols.messages.orders import Order
 from protocols.messages.signing import Signed, receive
 from verifiable.encoding import tagged_hash
 from verifiable.errors import VerificationError
@@ -71,7 +71,7 @@ class Upload(Message):
     content: bytes
 
     @classmethod
-    def of(cls, payload: bytes | memoryview, request: TraceRequest) -> Self:
+    def of(cls, payload: bytes | memoryview, request: Order) -> Self:
         """The message to sign and to send with a payload."""
         return cls(
             worker=request.worker,
@@ -90,7 +90,7 @@ def content_digest(payload: bytes | memoryview) -> bytes:
 
 def announced(
     data: bytes | bytearray | memoryview,
-    request: TraceRequest,
+    request: Order,
     identities: Mapping[bytes, Identity],
     *,
     most: int,

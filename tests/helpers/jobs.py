@@ -77,6 +77,7 @@ PARTIAL = PartialRules(
     receipt_seconds=60,
     log_seconds=600,
     beacon_seconds=30,
+    trace_seconds=90,
     opening_seconds=120,
     judging_seconds=300,
 )

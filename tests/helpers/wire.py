@@ -5,6 +5,7 @@ from __future__ import annotations
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import strategies as st
 
+from protocols.audited import AnswerReceipt, AuditNotice, OpeningRequest, TraceReceipt
 from protocols.identities import Identity
 from protocols.messages import (
     AnswerForm,
@@ -30,8 +31,13 @@ ALICE_ID, MALLORY_ID = (
     Identity(public_key=key.public_key().public_bytes_raw()) for key in (ALICE, MALLORY)
 )
 REGISTRY = {identity.id: identity for identity in (ALICE_ID, MALLORY_ID)}
-ORDERS: tuple[type[Order], ...] = (Assignment, RevealRequest, TraceRequest)
-KINDS: tuple[type[Message], ...] = (Job, Commit, Reveal, Upload, *ORDERS, Decision)
+ORDERS: tuple[type[Order], ...] = (Assignment, RevealRequest, TraceRequest, AuditNotice)
+RECEIPTS: tuple[type[Message], ...] = (AnswerReceipt, TraceReceipt)
+KINDS: tuple[type[Message], ...] = (
+    *(Job, Commit, Reveal, Upload, Decision, OpeningRequest),
+    *ORDERS,
+    *RECEIPTS,
+)
 digests = st.binary(min_size=32, max_size=32)
 uints = st.integers(0, 2**64 - 1)
 workers = st.lists(digests, unique=True, max_size=6)
@@ -134,6 +140,27 @@ messages: st.SearchStrategy[Message] = st.one_of(
         content=digests,
     ),
     st.builds(Commit, worker=digests, job=digests, epoch=uints, commitment=digests),
+    st.builds(AnswerReceipt, worker=digests, job=digests, epoch=uints, answer=digests),
+    st.builds(
+        TraceReceipt,
+        worker=digests,
+        job=digests,
+        epoch=uints,
+        receipt=digests,
+        trace_root=digests,
+        trace_size=st.integers(1, 2**64 - 1),
+    ),
+    st.builds(
+        OpeningRequest,
+        coordinator=digests,
+        worker=digests,
+        job=digests,
+        epoch=uints,
+        deadline=uints,
+        seed=digests,
+        layers=st.none() | st.integers(1, 2**64 - 1),
+        rows=st.none() | st.integers(1, 2**64 - 1),
+    ),
     st.builds(
         Reveal,
         worker=digests,

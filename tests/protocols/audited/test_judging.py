@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -14,7 +14,9 @@ from jax import lax
 
 import verifiable as vf
 from protocols.audited import (
+    AnswerReceipt,
     AskOpening,
+    DisputeFinding,
     JobResult,
     JudgeOpening,
     LogClosed,
@@ -23,10 +25,13 @@ from protocols.audited import (
     Outcome,
     ReceiptCame,
     RoundSeen,
-    TraceReceipt,
+    TraceCame,
+    TraceLogClosed,
+    order,
     start,
     step,
 )
+from protocols.audited.device import open_trace, receipt_of, trace_of, trace_receipt_of
 from protocols.audited.judging import Judge, plan_of
 from protocols.events import Tick
 from protocols.messages import content_digest
@@ -55,40 +60,80 @@ def judge() -> Judge:
     return Judge(job=job, program=program, key=key, inputs=(X,))
 
 
-def committed(*, lazy: bool) -> trace.Committed:
-    """What a device commits to; a lazy one makes up half of the layers."""
-    run = jax.device_get(judge().program.prove(P, X))
-    values = [np.array(v) for v in run.trace.values]
-    if lazy:
+@dataclass(frozen=True)
+class Device:
+    """What a device gave as its answer, and the trace that it commits to if it is audited."""
+
+    y: Any
+    kept: trace.Committed
+
+    @classmethod
+    def honest(cls) -> Device:
+        # The plain model's answer: no trace is made until one is asked for.
+        y = jax.device_get(plain(P, X))
+        return cls(y, trace_of(judge().program, P, (X,), y))
+
+    @classmethod
+    def lazy(cls) -> Device:
+        """It makes up half of the layers."""
+        run = jax.device_get(judge().program.prove(P, X))
+        values = [np.array(v) for v in run.trace.values]
         values[0][1:3] = 0
-    return judge().program.commit(run.y, trace.Trace(values=tuple(values)))
+        return cls(run.y, judge().program.commit(run.y, trace.Trace(values=tuple(values))))
+
+    def receipt(self, worker: bytes) -> AnswerReceipt:
+        return receipt_of(self.y, worker=worker, job=judge().job)
 
 
-def epoch(devices: dict[bytes, trace.Committed], value: bytes) -> dict[bytes, Any]:
-    """All jobs after the draw: states, and what is asked of each."""
-    log, jobs = CommitmentLog(), dict[bytes, Any]()
-    for worker, device in devices.items():
-        job = judge().job
-        state, _ = start(job, worker, RULES, now=NOW)
-        receipt = TraceReceipt(
-            worker=worker,
-            job=job.digest,
-            epoch=job.epoch,
-            trace_root=device.commitment.root,
-            trace_size=device.commitment.size,
-        )
-        jobs[worker], [enter] = step(state, ReceiptCame(at=NOW, receipt=signed(receipt)))
-        log.append(enter.receipt.message.digest)  # pyright: ignore[reportAttributeAccessIssue]
-    closed = log.close(chain="drand", closed_at=CHAIN.after(NOW))
-    drawn = Beacon(chain="drand", round=closed.closed_at + 1, value=value)
-    for worker in devices:
-        state, _ = step(jobs[worker], LogClosed(at=NOW + 1, log=closed))
-        jobs[worker] = step(state, RoundSeen(at=CHAIN.appears(drawn.round), beacon=drawn))
+plain = jax.jit(model)
+
+
+def epoch(
+    devices: dict[bytes, Device], value: bytes, *, disputed: bool = False
+) -> dict[bytes, Any]:
+    """All jobs after both draws: states, and what is asked of each."""
+    jobs: dict[bytes, Any] = {}
+    for half in ("answers", "traces"):
+        log = CommitmentLog()
+        for worker, device in devices.items():
+            receipt = device.receipt(worker)
+            if half == "answers":
+                state, _ = start(judge().job, worker, RULES, now=NOW)
+                event: Any = ReceiptCame(at=NOW, receipt=signed(receipt))
+            else:
+                state, came = jobs[worker][0], trace_receipt_of(device.kept, receipt)
+                event = TraceCame(at=state.now, receipt=signed(came))
+            jobs[worker], [enter] = step(state, event)
+            log.append(enter.receipt.message.digest)  # pyright: ignore[reportAttributeAccessIssue]
+        now = max(job.now for job in jobs.values())
+        closed = log.close(chain="drand", closed_at=CHAIN.after(now))
+        drawn = Beacon(chain="drand", round=closed.closed_at + 1, value=value)
+        for worker in devices:
+            event = TraceLogClosed(at=now + 1, log=closed)
+            if half == "answers":
+                others = [d.receipt(w) for w, d in devices.items() if w != worker]
+                rival = signed(others[0]) if disputed else None
+                event = LogClosed(at=now + 1, log=closed, rival=rival)
+            state, _ = step(jobs[worker], event)
+            jobs[worker] = step(state, RoundSeen(at=CHAIN.appears(drawn.round), beacon=drawn))
     return jobs
 
 
+def judged(state: Any, ask: AskOpening, device: Device) -> JobResult:
+    """Open what is asked for, and end the job."""
+    opening = open_trace(device.kept, judge().program, order(judge().job, ask))
+    content, at = content_digest(opening), state.now + 9
+    state, [task] = step(state, OpeningCame(at=at, content=content))
+    assert isinstance(task, JudgeOpening)
+    found = judge().judge(task.ask, opening)
+    how = {"verdict": found.verdict, "reason": found.reason}
+    _, [end] = step(state, OpeningJudged(at=at, content=content, **how))
+    assert isinstance(end, JobResult)
+    return end
+
+
 def test_honest_passes_lazy_is_rejected_as_often_as_it_is_met_and_silent_fails():
-    honest, lazy = committed(lazy=False), committed(lazy=True)
+    honest, lazy = Device.honest(), Device.lazy()
     devices = dict(zip(WORKERS, [honest, lazy, honest], strict=False))
     caught = met = 0
     for i in range(6):
@@ -99,17 +144,12 @@ def test_honest_passes_lazy_is_rejected_as_often_as_it_is_met_and_silent_fails()
             assert isinstance(ask, AskOpening)
             if device is None:
                 _, [end] = step(state, Tick(at=ask.deadline))
-            else:
-                plan = plan_of(judge().program, ask)
-                opening = device.open(plan).encode()
-                content, at = content_digest(opening), state.now + 9
-                state, [task] = step(state, OpeningCame(at=at, content=content))
-                assert isinstance(task, JudgeOpening)
-                report = judge().judge(task.ask, opening)
-                how = {"verdict": report.verdict, "reason": report.reason}
-                _, [end] = step(state, OpeningJudged(at=at, content=content, **how))
-                met += device is lazy and bool({1, 2} & {*plan.layers})
-            ends.append(end)
+                assert isinstance(end, JobResult)
+                ends.append(end)
+                continue
+            layers = plan_of(judge().program, ask).layers
+            met += device is lazy and bool({1, 2} & {*layers})
+            ends.append(judged(state, ask, device))
         caught += ends[1].outcome is Outcome.REJECTED
         assert [e.outcome for e in ends[::2]] == [Outcome.PASSED, Outcome.SILENT]
         assert [e.outcome.paid for e in ends[::2]] == [True, False]
@@ -120,13 +160,51 @@ def test_honest_passes_lazy_is_rejected_as_often_as_it_is_met_and_silent_fails()
     assert 0 < caught < 6
 
 
+def test_an_honest_trace_of_another_answer_is_rejected():
+    """Whichever answer the trace has: the right one, not the one given, or the one given."""
+    honest = Device.honest()
+    wrong = honest.y + np.float32(1)
+    program, run = judge().program, judge().program.prove(P, X)
+    for device, reason in (
+        (Device(wrong, honest.kept), "answer-mismatch"),
+        (Device(wrong, program.commit(wrong, run.trace)), "output-mismatch"),
+    ):
+        state, [ask] = epoch({WORKERS[0]: device}, bytes(32))[WORKERS[0]]
+        end = judged(state, ask, device)
+        assert (end.outcome, end.reason) == (Outcome.REJECTED, reason)
+
+
+def test_disputed_answers_are_judged_whole_each_on_its_own_trace():
+    """A lie in one unit, which an audit of a part would nearly always miss."""
+    honest = Device.honest()
+    rounded = honest.y * np.float32(1 + 2**-22)
+    near = Device(rounded, trace_of(judge().program, P, (X,), rounded))
+    run = jax.device_get(judge().program.prove(P, X))
+    values = [np.array(v) for v in run.trace.values]
+    values[0][2, 3] *= 1.5
+    lie = run.y + np.float32(0.5)
+    liar = Device(lie, judge().program.commit(lie, trace.Trace(values=tuple(values))))
+    other = lie + np.float32(0.5)
+    worse = Device(other, judge().program.commit(other, trace.Trace(values=tuple(values))))
+    for pair, wrong in (((honest, liar), [1]), ((liar, worse), [0, 1]), ((honest, near), [])):
+        devices = dict(zip(WORKERS, pair, strict=False))
+        jobs = epoch(devices, bytes(32), disputed=True)
+        ends = [judged(jobs[w][0], jobs[w][1][0], d) for w, d in devices.items()]
+        found = DisputeFinding.of(ends)
+        assert found.wrong == tuple(WORKERS[i] for i in wrong)
+        assert not found.open
+
+
 def test_what_cannot_be_read_is_rejected():
-    device = committed(lazy=False)
+    device = Device.honest()
     _, [ask] = epoch({WORKERS[0]: device}, bytes(32))[WORKERS[0]]
-    opening = device.open(plan_of(judge().program, ask)).encode()
+    opening = device.kept.open(plan_of(judge().program, ask)).encode()
     assert judge().judge(ask, opening).reason == "ok"
     for data in (b"", opening[:-1], opening + b"\0", bytes(len(opening))):
         assert judge().judge(ask, data).reason == "opening-structure"
+    flipped = bytearray(opening)
+    flipped[-1] ^= 1
+    assert judge().judge(ask, bytes(flipped)).reason == "opening-mismatch"
 
 
 def test_a_judge_has_what_the_job_names():
