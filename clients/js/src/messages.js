@@ -20,6 +20,7 @@ export const TRACE_RECEIPT = {
     worker: isDigest,
     job: isDigest,
     epoch: isUint,
+    receipt: isDigest,
     trace_root: isDigest,
     trace_size: isCount,
   },

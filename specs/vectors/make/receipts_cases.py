@@ -1,4 +1,4 @@
-"""Receipts of workers (specs/audit.md, section 6; messages.md), and COSE receipts (receipts.md)."""
+"""Receipts of workers (specs/audited.md; messages.md), and COSE receipts (receipts.md)."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def make() -> list[Family]:
 
 
 def _receipts() -> Family:
-    family = Family("receipts", "audit.md, section 6; messages.md, Identities and signatures")
+    family = Family("receipts", "audited.md, Receipts; messages.md, Identities and signatures")
     _identities(family)
     seeds = [bytes([i]) * 32 for i in (1, 2)]
     keys = [ed25519.public_key(seed) for seed in seeds]
     worker, other = map(name_of, keys)
-    fields: list[Any] = [worker, bytes([7]) * 32, 7, bytes([5]) * 32, 9]
+    fields: list[Any] = [worker, bytes([7]) * 32, 7, bytes([6]) * 32, bytes([5]) * 32, 9]
 
     def message(*fields: Any, kind: str = "trace-receipt", version: Any = 1) -> bytes:
         return cbor([kind, version, *fields])
@@ -40,14 +40,18 @@ def _receipts() -> Family:
 
     body = message(*fields)
     right = signed(body)
-    shown = {"worker": worker, "job": fields[1], "epoch": "7", "trace_root": fields[3]}
-    shown |= {"trace_size": "9", "digest": tagged_hash("message trace-receipt", body)}
+    shown = {"worker": worker, "job": fields[1], "epoch": "7", "receipt": fields[3]}
+    shown |= {
+        "trace_root": fields[4],
+        "trace_size": "9",
+        "digest": tagged_hash("message trace-receipt", body),
+    }
     given: dict[str, Any] = {"keys": keys}
     family.accept("a receipt", "receive", shown, **given, data=right)
     family.accept(
         "a receipt of a seated worker", "receive", shown, **given, seats=[worker], data=right
     )
-    large = message(worker, fields[1], 2**64 - 1, fields[3], 2**64 - 1)
+    large = message(worker, fields[1], 2**64 - 1, *fields[3:5], 2**64 - 1)
     output = shown | {"epoch": str(2**64 - 1), "trace_size": str(2**64 - 1)}
     output |= {"digest": tagged_hash("message trace-receipt", large)}
     family.accept("the largest numbers", "receive", output, **given, data=signed(large))
@@ -71,15 +75,15 @@ def _receipts() -> Family:
             "an epoch of 2^64 as a negative number",
             signed(message(*fields[:2], -1, *fields[3:])),
         ),
-        (REASON, "a size of zero", signed(message(*fields[:4], 0))),
-        (REASON, "a size that is true", signed(message(*fields[:4], True))),
-        (REASON, "a size that is a float", signed(message(*fields[:4], 9.0))),
-        (REASON, "a size that is null", signed(message(*fields[:4], None))),
+        (REASON, "a size of zero", signed(message(*fields[:5], 0))),
+        (REASON, "a size that is true", signed(message(*fields[:5], True))),
+        (REASON, "a size that is a float", signed(message(*fields[:5], 9.0))),
+        (REASON, "a size that is null", signed(message(*fields[:5], None))),
         (REASON, "a job of 31 bytes", signed(message(worker, bytes(31), *fields[2:]))),
-        (REASON, "a root that is text", signed(message(*fields[:3], "0" * 32, 9))),
+        (REASON, "a root that is text", signed(message(*fields[:4], "0" * 32, 9))),
         (REASON, "a worker of 31 bytes", signed(message(worker[:31], *fields[1:]))),
         (REASON, "a size in a longer head", signed(body[:-1] + b"\x18\x09")),
-        (REASON, "more than 256 bytes", signed(message(*fields[:4], 9) + bytes(100))),
+        (REASON, "more than 256 bytes", signed(message(*fields[:5], 9) + bytes(100))),
         (REASON, "a byte between message and signature", signed(body + b"\0")),
         (
             "unknown-worker",

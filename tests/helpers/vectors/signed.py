@@ -27,6 +27,7 @@ def receive(given: Given) -> dict[str, Any]:
         "worker": found.worker.hex(),
         "job": found.job.hex(),
         "epoch": str(found.epoch),
+        "receipt": found.receipt.hex(),
         "trace_root": found.trace_root.hex(),
         "trace_size": str(found.trace_size),
         "digest": found.digest.hex(),
