@@ -4,7 +4,7 @@
     votes        simulate_votes: wrong answers and runs per job under a voting policy
     tolerance    simulate_tolerance: colluders inside a tolerance drag, veto or come first
     trust        simulate_trust: workers that earn trust to spend it, or foresee audits
-    stakes       simulate_profit: many cheats on one stake
+    stakes       simulate_profit: many cheats on one stake; simulate_vanishing: no-show bonds
 
 `python -m benchmarks voting_error` measures with it. Rules: specs/simulation.md.
 """
@@ -12,7 +12,12 @@
 from __future__ import annotations
 
 from protocols.simulation.population import Draw, Ints, Kind, Population, drawing
-from protocols.simulation.stakes import Profit, simulate_profit
+from protocols.simulation.stakes import (
+    Profit,
+    VanishingProfits,
+    simulate_profit,
+    simulate_vanishing,
+)
 from protocols.simulation.tolerance import (
     Attack,
     Drag,
@@ -52,6 +57,7 @@ __all__ = [
     "Rule",
     "SpendingStrategy",
     "Tally",
+    "VanishingProfits",
     "VoteStatistics",
     "best_share",
     "canonical_ballots",
@@ -61,5 +67,6 @@ __all__ = [
     "simulate_profit",
     "simulate_tolerance",
     "simulate_trust",
+    "simulate_vanishing",
     "simulate_votes",
 ]

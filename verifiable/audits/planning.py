@@ -15,7 +15,7 @@ cheat whenever it costs most. Costs are per finished job, and include jobs that 
                      its error holds only for workers that do not accept losing their stake
 
 q is the least rate that reaches the error; each option's other parameters are the cheapest.
-Derivations: specs/sampling.md, section 6.
+Derivations: specs/sampling.md, section 7.
 """
 
 from __future__ import annotations

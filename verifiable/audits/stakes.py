@@ -17,7 +17,16 @@ settled, so n is a security parameter: cap it (`outstanding_cap`).
 
 Stakes deter workers that care about losing them. They bound no error: against a worker that accepts
 the loss, only `voting` and `sampling` do. All amounts are in one unit of the caller's choice.
-Derivations: specs/sampling.md.
+
+A worker that learns of its audit before it opens anything (`protocols.audited`) can vanish: no
+proof, no stake, but no reward, and its no-show bond D is forfeit. With a the probability that an
+honest worker answers an audit, and e = d (1 - rho), where rho is the probability that a cheap
+answer is the right one, whose audit then passes,
+
+    cheating and vanishing does not pay  iff  D >= C / (q a e) - R,
+    honest work then pays                iff  R >= C (1 + (1 - a) / (a e)),    whatever q;
+
+for e = 1 these are C / (q a) - R and C / a. Derivations: specs/sampling.md.
 """
 
 from __future__ import annotations
@@ -98,6 +107,74 @@ class Terms:
     def workable(self) -> bool:
         """Whether some stake deters cheats and lets honest work pay."""
         return self.least_stake <= self.greatest_stake
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vanishing:
+    """Payments of a job whose worker can vanish once it knows that it is audited.
+
+    Attributes:
+      reward: R, payment for a result that is not audited, or passes.
+      cost: C, cost of an honest result, which a cheat saves.
+      audit_rate: q, probability that a result is audited.
+      answers: a, probability that an honest worker answers an audit in time; a cheat is as
+        reliable, where it does answer.
+      detection: d, probability that the audit of a wrong result meets what is wrong.
+      agreement: rho, probability that a cheap answer is the right one.
+
+    Raises:
+      ValueError: an amount is negative or infinite, or a probability is out of range.
+    """
+
+    reward: float
+    cost: float
+    audit_rate: float
+    answers: float = 1.0
+    detection: float = 1.0
+    agreement: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Require terms within their ranges."""
+        for name in ("reward", "cost"):
+            value = getattr(self, name)
+            if not (value >= 0.0 and math.isfinite(value)):
+                raise ValueError(f"{name} must be finite and not negative, got {value}")
+        for name in ("audit_rate", "answers", "detection"):
+            if not 0.0 < getattr(self, name) <= 1.0:
+                raise ValueError(f"{name} must be above 0 and at most 1, got {getattr(self, name)}")
+        if not 0.0 <= self.agreement < 1.0:
+            raise ValueError(f"agreement must be from 0 to below 1, got {self.agreement}")
+
+    @property
+    def met(self) -> float:
+        """e = d (1 - rho), the probability that the audit of a cheat would reject it."""
+        return self.detection * (1.0 - self.agreement)
+
+    @property
+    def least_bond(self) -> float:
+        """The smallest bond, at least 0, at which vanishing does not pay; may be infinite."""
+        caught = self.audit_rate * self.answers * self.met
+        if caught == 0.0:  # the product of tiny probabilities
+            return math.inf if self.cost > 0.0 else 0.0
+        return max(0.0, self.cost / caught - self.reward)
+
+    @property
+    def least_reward(self) -> float:
+        """The smallest reward at which honest work pays under the least bond; may be infinite."""
+        answered = self.answers * self.met
+        if answered == 0.0:
+            return math.inf if self.cost > 0.0 and self.answers < 1.0 else self.cost
+        return self.cost * (1.0 + (1.0 - self.answers) / answered)
+
+    def honest_profit(self, bond: float) -> float:
+        """Expected profit of an honest result: an audit that it does not answer costs the bond."""
+        missed = self.audit_rate * (1.0 - self.answers)
+        return self.reward * (1.0 - missed) - self.cost - bond * missed
+
+    def cheat_profit(self, bond: float) -> float:
+        """Expected profit of a cheat that costs nothing, and vanishes where it would be met."""
+        missed = self.audit_rate * (1.0 - self.answers * (1.0 - self.met))
+        return self.reward * (1.0 - missed) - bond * missed
 
 
 def outstanding_cap(

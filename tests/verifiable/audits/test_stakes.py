@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from verifiable.audits.stakes import Terms, outstanding_cap
+from verifiable.audits.stakes import Terms, Vanishing, outstanding_cap
 
 
 def fractions(least: int, most: int, denominator: int) -> st.SearchStrategy[Fraction]:
@@ -158,3 +158,62 @@ def test_terms_out_of_range_are_refused(change: dict[str, Any]) -> None:
     make: Callable[..., Any] = replace
     with pytest.raises(ValueError, match="got"):
         make(good, **change)
+
+
+@settings(max_examples=200, deadline=None)
+@given(MONEY, MONEY, RATES, RATES, RATES, fractions(0, 1, 210))
+def test_the_least_bond_against_the_ledger_of_a_cheat_that_vanishes(
+    reward: Fraction, cost: Fraction, q: Fraction, a: Fraction, d: Fraction, rho: Fraction
+) -> None:
+    if rho == 1:
+        return
+    e = d * (1 - rho)
+    t = Vanishing(
+        reward=float(reward),
+        cost=float(cost),
+        audit_rate=float(q),
+        answers=float(a),
+        detection=float(d),
+        agreement=float(rho),
+    )
+
+    def gain(bond: Fraction) -> Fraction:
+        """Every case by itself: not audited, offline, met, passed."""
+        honest = (1 - q) * reward + q * (a * reward - (1 - a) * bond) - cost
+        passed = a * (1 - e)
+        return (1 - q) * reward + q * (passed * reward - (1 - passed) * bond) - honest
+
+    least = max(Fraction(0), cost / (q * a * e) - reward)
+    assert t.least_bond == pytest.approx(float(least), rel=1e-9, abs=1e-9)
+    assert gain(least) <= 0 and (least == 0 or gain(least - Fraction(1, 1000)) > 0)
+    bond = float(least)
+    assert t.cheat_profit(bond) - t.honest_profit(bond) == pytest.approx(
+        float(gain(least)), rel=1e-9, abs=1e-6
+    )
+    # Honest work pays from the least reward on, whatever the audit rate.
+    r = t.least_reward
+    assert r == pytest.approx(float(cost * (1 + (1 - a) / (a * e))), rel=1e-9)
+    enough = replace(t, reward=r)
+    assert enough.honest_profit(enough.least_bond) >= -1e-9 * (1 + r + enough.least_bond)
+    if cost:
+        short = replace(t, reward=r * 0.99)
+        assert short.honest_profit(short.least_bond) < 0
+
+
+def test_the_bonds_of_the_design_and_their_limits() -> None:
+    t = Vanishing(reward=2.0, cost=1.0, audit_rate=0.01, answers=0.8)
+    assert t.least_bond == pytest.approx(1 / (0.01 * 0.8) - 2)
+    assert t.least_reward == pytest.approx(1 / 0.8)
+    never = replace(t, audit_rate=1e-200, detection=1e-200)
+    assert never.least_bond == math.inf
+    for change in (
+        {"reward": -1.0},
+        {"cost": math.nan},
+        {"audit_rate": 0.0},
+        {"answers": 0.0},
+        {"detection": 1.1},
+        {"agreement": 1.0},
+        {"agreement": math.nan},
+    ):
+        with pytest.raises(ValueError, match="got"):
+            replace(t, **change)
