@@ -17,7 +17,8 @@ chosen and what is not) whose operand follows from a claimed product with parame
     It is evaluated for logits that are moved up and down as far as they can be, and room and spare
     are what this makes of them.
 
-What else is chosen from is not listed, such as a `sort`.
+What else is chosen from claims, such as by a `sort`, from several products, or in another block, is
+replayed with how far it may be moved (`followed`). What cannot be followed is `unlisted`.
 """
 
 from __future__ import annotations
@@ -26,78 +27,30 @@ import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from verifiable.check.glue import Glue, between
-from verifiable.check.leeway import LastProduct, applied, heads, inverse, leeway, moves, sigma_of
+from verifiable.check.closest import Closest, closest
+from verifiable.check.followed import FollowedTies
+from verifiable.check.from_rows import Choice, choices
+from verifiable.check.glue import Glue
+from verifiable.check.leeway import applied, inverse, leeway, moves, sigma_of
 from verifiable.check.replay import Context
 from verifiable.check.replays import Replays
 from verifiable.check.specification import Specification
+from verifiable.check.steering import steering
 from verifiable.check.tiling import evaluate
 from verifiable.claims.claim import Claim
 from verifiable.claims.dot_general import DotGeneral
 from verifiable.claims.freivalds import Applied
 from verifiable.jaxpr import interpret
-from verifiable.jaxpr.blocks import Array, Atom, Env, Equation, Literal, Var
-from verifiable.jaxpr.graph import Graph
+from verifiable.jaxpr.blocks import Array, Env
 from verifiable.report import NearTie, Report, Verdict
 
 TILE = 2**22  # bytes
-
-_MOVES = frozenset(
-    "convert_element_type copy dynamic_slice optimization_barrier reshape slice squeeze "
-    "stop_gradient".split()
-)
-_RISING = frozenset("cbrt erf exp exp2 expm1 log log1p log2 logistic sqrt tanh".split())
-_ALONG = frozenset({"add", "sub", "mul", "div"})
-_NUMBERS = {"argmax": 1, "argmin": 1}
-
-
-class Choice(NamedTuple):
-    """A choice from the rows of a claim.
-
-    Attributes:
-      head: the claimed product.
-      equation: that chooses.
-      number: how many elements are chosen.
-      largest: whether the largest are, else the smallest.
-      glue: from the product to what is chosen from; None if that keeps the order of its rows.
-      axis: along which is chosen.
-    """
-
-    head: LastProduct
-    equation: Equation
-    number: int
-    largest: bool
-    glue: Glue | None = None
-    axis: int = -1
-
-    @property
-    def claim(self) -> int:
-        """Index of the product."""
-        return self.head.claim.index
-
-
-class Closest(NamedTuple):
-    """Of each row, what could be turned most easily; arrays (trips..., rows).
-
-    Attributes:
-      kappa: the deviation that turns it.
-      chosen: a chosen column.
-      other: one that is not chosen.
-      rooms: how far a deviation of one sigma moves each of the two, (trips..., rows, 2).
-      row: the row of the claim.
-    """
-
-    kappa: Array
-    chosen: Array
-    other: Array
-    rooms: Array
-    row: Array
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -115,19 +68,33 @@ class NearTies:
 
     @cached_property
     def choices(self) -> tuple[Choice, ...]:
-        """What is chosen from claims, in the order of the program."""
+        """What is chosen from the rows of one claim, in the order of the program."""
         return tuple(choices(self.program))
 
-    def noted(self, report: Report, arguments: Any) -> Report:
-        """The report with its near-ties, unless it rejects.
+    @cached_property
+    def followed(self) -> FollowedTies:
+        """The other choices that can be followed."""
+        made = steering(self.program)
+        return FollowedTies(
+            program=self.program, key=self.look.key, steering=made, kappa=self.kappa
+        )
+
+    def noted(self, report: Report, arguments: Any, *, whole: bool = True) -> Report:
+        """The report with its near-ties, unless it rejects, and with what has none listed.
 
         Args:
           report: on a run.
           arguments: `compiled.CheckArguments` of the run.
+          whole: whether all claims are given; else only rows of one claim are looked at.
         """
-        if not self.choices or report.verdict is Verdict.REJECT:
+        made = steering(self.program)
+        left = [*made.unlisted.items()]
+        left += [] if whole else [(c.name, "it is not audited") for c in made.followed]
+        report = replace(report, unlisted=tuple(f"{name}: {why}" for name, why in left))
+        if report.verdict is Verdict.REJECT:
             return report
         found = [tie for choice in self.choices for tie in self._of(choice, arguments)]
+        found += self.followed.of(arguments) if whole else []
         return replace(report, near_ties=tuple(dict.fromkeys(found)))
 
     def closest(self, choice: Choice, arguments: Any) -> Closest:
@@ -165,83 +132,6 @@ class NearTies:
                 other=int(other[i]),
                 kappa=float(each[i]),
             )
-
-
-def choices(program: Specification) -> Iterator[Choice]:
-    """The choices of a program that are made from claimed products with parameters."""
-    graph = Graph.of(program.function.block)
-    every = list(heads(program))
-    by_claim = {head.claim: head for head in every}
-    for equation in program.function.block.walk():
-        count = _NUMBERS.get(equation.kind, equation.params.get("k", 0))
-        if equation.kind not in {*_NUMBERS, "top_k"} or not count:
-            continue
-        operand, largest = equation.inputs[0], equation.kind != "argmin"
-        last = len(operand.shape) - 1
-        axis = equation.params.get("axes", (equation.params.get("axis", last),))[0] % (last + 1)
-        source = _source(operand, graph, program) if axis == last else None
-        head = None if source is None else by_claim.get(source)
-        plain = head is not None and head.alone and head.form.near == 0
-        if plain and head is not None and operand.shape[-1] == head.form.columns:
-            if head.form.columns > count:
-                yield Choice(head, equation, count, largest)
-            continue
-        for head in every:
-            block = head.block
-            if block is None or equation not in block.equations:
-                continue
-            glue = between(block, head.claim.output, operand, program.analysis.by_equation)
-            if glue is not None and operand.shape[axis] > count:
-                yield Choice(head, equation, count, largest, glue, axis)
-
-
-def _source(atom: Atom, graph: Graph, program: Specification) -> Claim | None:
-    """The claim whose rows a value has in the same order."""
-    while isinstance(atom, Var):
-        equation = graph.producers.get(atom)
-        if equation is None:
-            return None
-        claim = program.analysis.by_equation.get(equation)
-        if claim is not None and claim.form.contraction is not None:
-            return claim
-        if equation.kind in _MOVES | _RISING:
-            if atom.shape[-1:] != equation.inputs[0].shape[-1:]:
-                return None  # other columns
-            atom = equation.inputs[0]
-        elif equation.kind == "scan":
-            place = equation.outputs.index(atom)
-            if place < equation.params["num_carry"]:
-                return None
-            atom = equation.bodies[0].outputs[place]
-        elif equation.kind in _ALONG:
-            first, second = equation.inputs
-            if _whole_rows(second, graph) and not _negative(second):
-                atom = first
-            elif equation.kind not in ("add", "mul") or _negative(first):
-                return None
-            elif _whole_rows(first, graph):
-                atom = second
-            else:
-                return None
-        else:
-            return None
-    return None
-
-
-def _whole_rows(atom: Atom, graph: Graph) -> bool:
-    """Whether a value is the same for all columns of a row."""
-    if isinstance(atom, Literal) or not atom.shape or atom.shape[-1] == 1:
-        return True
-    equation = graph.producers.get(atom)
-    if equation is None or equation.kind != "broadcast_in_dim":
-        return False
-    dimensions = equation.params["broadcast_dimensions"]
-    last = len(atom.shape) - 1
-    return last not in dimensions or equation.inputs[0].shape[dimensions.index(last)] == 1
-
-
-def _negative(atom: Atom) -> bool:
-    return isinstance(atom, Literal) and bool(np.all(np.asarray(atom.value) < 0))
 
 
 def _of_rows(choice: Choice, env: Env, context: Context) -> Closest:
@@ -330,50 +220,3 @@ def _matrix(form: DotGeneral, rows: int) -> DotGeneral:
         contracting=((1,), (0,)),
         batching=((), ()),
     )
-
-
-def closest(values: Array, room: Array, spare: Array, block: Array, count: int) -> Closest:
-    """What is turned most easily in each row, if the `count` largest values are chosen.
-
-    Args:
-      values: (rows, columns).
-      room: how far a deviation of one sigma moves each, (rows, columns).
-      spare: how far the roundings before move each, (rows, columns).
-      block: number of the block of each, (columns,) or (rows, columns).
-      count: how many are chosen.
-    """
-    rows = values.shape[0]
-    block = jnp.broadcast_to(block, values.shape)
-    top, chosen = _largest(values, count)
-    at, slack, home = (jnp.take_along_axis(x, chosen, axis=-1) for x in (room, spare, block))
-    # The chosen one with the least margin, for deviations of unit size, if several are chosen.
-    weakest = jnp.argmin(top - at - slack, axis=-1, keepdims=True)
-    top, at, slack, home, first = (
-        jnp.take_along_axis(x, weakest, axis=-1) for x in (top, at, slack, home, chosen)
-    )
-    together = jnp.where(block == home, jnp.sqrt(at * at + room * room), at + room)
-    # With slices of these columns, XLA would sort whole rows to find the `count` largest.
-    taken = jnp.zeros(values.shape, bool).at[jnp.arange(rows)[:, None], chosen].set(True)
-    gap = jnp.maximum(top - values - slack - spare, 0)
-    # Equal infinities, such as masked ones, cannot be told apart, and are not moved.
-    kappa = jnp.where(gap > 0, gap / together, 0)
-    kappa = jnp.where(taken | jnp.isnan(kappa) | jnp.isinf(values), jnp.inf, kappa)
-    least = jnp.min(kappa, axis=-1, keepdims=True)
-    other = _place(kappa == least)
-    rooms = jnp.concatenate([at, jnp.take_along_axis(room, other, axis=-1)], axis=-1)
-    return Closest(least[:, 0], first[:, 0], other[:, 0], rooms, jnp.zeros(rows, jnp.int32))
-
-
-def _largest(values: Array, count: int) -> tuple[Array, Array]:
-    """The largest values of each row, and their columns."""
-    if count > 1:
-        return lax.top_k(values, count)
-    top = jnp.max(values, axis=-1, keepdims=True)  # reductions of one operand are fast on CPUs
-    return top, _place(values == top)
-
-
-def _place(flags: Array) -> Array:
-    """Column of the first true flag of each row, (rows, 1)."""
-    columns = flags.shape[-1]
-    indices = jnp.where(flags, lax.iota(jnp.int32, columns), columns - 1)
-    return jnp.min(indices, axis=-1, keepdims=True)

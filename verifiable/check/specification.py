@@ -174,6 +174,11 @@ class Specification:
         return []
 
     @cached_property
+    def steerable(self) -> list[Any]:
+        """The choices that a device may steer. Filled by `check.steering`."""
+        return []
+
+    @cached_property
     def steered(self) -> dict[tuple[Any, int], Callable[..., Any]]:
         """What corridor and attack have compiled, by the identity of the answer function.
 

@@ -8,9 +8,10 @@ from typing import TypeVar
 
 from verifiable.check.leeway import heads
 from verifiable.check.specification import Specification
+from verifiable.check.steering import steering
 from verifiable.claims.contraction import BLOCK
 from verifiable.claims.product import CHOICES, CONTRACTIONS
-from verifiable.errors import CoarseTolerance, SteerableChoice
+from verifiable.errors import CoarseTolerance, SteerableChoice, UnlistedChoice
 from verifiable.jaxpr.graph import Graph
 
 STEERED = 2.0**-12  # an eps above it leaves most positions of a language model to a cheat
@@ -29,6 +30,15 @@ def warned(program: P) -> P:
             "in float32 what is chosen from (preferred_element_type=jnp.float32), and what is "
             "rounded just before; print(report) counts the near-ties of a run",
             SteerableChoice,
+            stacklevel=3,
+        )
+    unlisted = [f"{name} ({why})" for name, why in steering(program).unlisted.items()]
+    if unlisted:
+        warnings.warn(
+            f"{_listed(unlisted)}: a device can steer what is chosen there within its tolerances, "
+            "and no report lists near-ties of it. Choose from the result of a product, or of "
+            "arithmetic on it, outside of loops and branches",
+            UnlistedChoice,
             stacklevel=3,
         )
     if coarse:

@@ -87,6 +87,9 @@ class Corridor:
 class NearTie:
     """A choice from a row of a claim that the tolerance could have decided (`check.near_ties`).
 
+    Where it follows from several claims, claim and row are those of the choice itself; rows of a
+    decided output are its elements, and the columns what it is and may be.
+
     Attributes:
       claim: its name.
       trip: iteration, counted over the scans around the claim.

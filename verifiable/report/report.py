@@ -145,6 +145,7 @@ class Report:
       corridor: what the tolerance leaves to a cheat, with the margin of this run, if it was asked
         for; an answer within it could have been turned without failing the check.
       near_ties: choices from claimed rows that the tolerance could have decided.
+      unlisted: choices whose near-ties are not listed, each with the reason.
       detection: of an audit of a part, how often it meets a cheat; None of a whole check.
     """
 
@@ -159,6 +160,7 @@ class Report:
     y: Any = field(default=None, repr=False)
     corridor: Corridor | None = None
     near_ties: tuple[NearTie, ...] = ()
+    unlisted: tuple[str, ...] = ()
     detection: Detection | None = None
 
     def __bool__(self) -> bool:
@@ -201,6 +203,7 @@ class Report:
             "bound": None if self.bound is None else asdict(self.bound),
             "corridor": None if self.corridor is None else self.corridor.to_dict(),
             "near_ties": [asdict(tie) for tie in self.near_ties],
+            "unlisted": list(self.unlisted),
         } | ({} if self.detection is None else {"detection": self.detection.to_dict()})
 
     def to_json(self) -> str:
@@ -277,6 +280,8 @@ class Report:
             )
         if self.near_ties:
             lines.append(f"{len(self.near_ties)} choices are near-ties of their claim")
+        if self.unlisted:
+            lines.append("near-ties are not listed of " + ", ".join(self.unlisted))
         if (c := self.corridor) is not None:
             state = "within-corridor" if c.within else "outside of the corridor"
             lines.append(f"{state}: margin {c.margin:.3g}, reach {c.reach:.3g}")

@@ -237,8 +237,7 @@ class Auditable(Specification):
             most=look.most,
             y=self.unflatten(own),
         )
-        near_ties = program.compiled_check.near_ties
-        report = near_ties.noted(report, run()) if near_ties.choices else report
+        report = program.compiled_check.near_ties.noted(report, run, whole=False)
         return replace(
             report,
             results=restrict.looked_at(report.results, self.claims, tested),

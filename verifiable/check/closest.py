@@ -1,0 +1,83 @@
+"""Which two elements of a row change places most easily, if each may be moved so far.
+
+With values v, of which the largest are chosen, spare how far each is moved at no cost and room how
+far by a deviation of one sigma, a choice of a over b is turned by
+
+    kappa = (v_a - v_b - spare_a - spare_b) / sqrt(room_a^2 + room_b^2)   in one block,
+    kappa = (v_a - v_b - spare_a - spare_b) / (room_a + room_b)           in two.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+
+from verifiable.jaxpr.blocks import Array
+
+
+class Closest(NamedTuple):
+    """Of each row, what could be turned most easily; arrays (trips..., rows).
+
+    Attributes:
+      kappa: the deviation that turns it.
+      chosen: a chosen column.
+      other: one that is not chosen.
+      rooms: how far a deviation of one sigma moves each of the two, (trips..., rows, 2).
+      row: the row of the claim.
+    """
+
+    kappa: Array
+    chosen: Array
+    other: Array
+    rooms: Array
+    row: Array
+
+
+def closest(values: Array, room: Array, spare: Array, block: Array, count: int) -> Closest:
+    """What is turned most easily in each row, if the `count` largest values are chosen.
+
+    Args:
+      values: (rows, columns).
+      room: how far a deviation of one sigma moves each, (rows, columns).
+      spare: how far the roundings before move each, (rows, columns).
+      block: number of the block of each, (columns,) or (rows, columns).
+      count: how many are chosen.
+    """
+    rows = values.shape[0]
+    block = jnp.broadcast_to(block, values.shape)
+    top, chosen = _largest(values, count)
+    at, slack, home = (jnp.take_along_axis(x, chosen, axis=-1) for x in (room, spare, block))
+    # The chosen one with the least margin, for deviations of unit size, if several are chosen.
+    weakest = jnp.argmin(top - at - slack, axis=-1, keepdims=True)
+    top, at, slack, home, first = (
+        jnp.take_along_axis(x, weakest, axis=-1) for x in (top, at, slack, home, chosen)
+    )
+    together = jnp.where(block == home, jnp.sqrt(at * at + room * room), at + room)
+    # With slices of these columns, XLA would sort whole rows to find the `count` largest.
+    taken = jnp.zeros(values.shape, bool).at[jnp.arange(rows)[:, None], chosen].set(True)
+    gap = jnp.maximum(top - values - slack - spare, 0)
+    # Equal infinities, such as masked ones, cannot be told apart, and are not moved.
+    kappa = jnp.where(gap > 0, gap / together, 0)
+    kappa = jnp.where((together == 0) & (slack + spare == 0), jnp.inf, kappa)  # nothing moves them
+    kappa = jnp.where(taken | jnp.isnan(kappa) | jnp.isinf(values), jnp.inf, kappa)
+    least = jnp.min(kappa, axis=-1, keepdims=True)
+    other = _place(kappa == least)
+    rooms = jnp.concatenate([at, jnp.take_along_axis(room, other, axis=-1)], axis=-1)
+    return Closest(least[:, 0], first[:, 0], other[:, 0], rooms, jnp.zeros(rows, jnp.int32))
+
+
+def _largest(values: Array, count: int) -> tuple[Array, Array]:
+    """The largest values of each row, and their columns."""
+    if count > 1:
+        return lax.top_k(values, count)
+    top = jnp.max(values, axis=-1, keepdims=True)  # reductions of one operand are fast on CPUs
+    return top, _place(values == top)
+
+
+def _place(flags: Array) -> Array:
+    """Column of the first true flag of each row, (rows, 1)."""
+    columns = flags.shape[-1]
+    indices = jnp.where(flags, lax.iota(jnp.int32, columns), columns - 1)
+    return jnp.min(indices, axis=-1, keepdims=True)

@@ -1,0 +1,432 @@
+"""Near-ties of choices that follow from several products, or in another block than these.
+
+`near_ties` compares the columns of one product's rows. Here, the claims that a choice follows from
+(`lineage`) are replayed up to it with how far each element may be moved (`moved`), from
+
+    products      spare_ij of its operands (below), and kappa sigma_iJ / w_j more in total;
+    roundings     to the extremes that pass, of a value that is moved as well;
+    comparisons   one, where what is compared may be moved past a tie.
+
+An operand A of a product that is moved by m, and an operand B by n, move an element by at most
+
+    spare_ij = ||m_i|| / w_j  +  ||A_i|| ||n_:j||        (Cauchy-Schwarz)
+
+So a choice of a over b is turned by a deviation of
+
+    kappa = (v_a - v_b - spare_a - spare_b) / (room_a + room_b),    room = (total - spare) / kappa
+
+of all tests together, at most: what moves both alike is counted for each. Listed are, of each row
+from which something is chosen, the closest pair; rows and elements are those of the choice.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from verifiable.check import known, moved, operands, replay
+from verifiable.check.closest import closest
+from verifiable.check.key_layout import KeyLayout
+from verifiable.check.lineage import MadeChoice
+from verifiable.check.moved import Moved, filled, plain
+from verifiable.check.replay import Context
+from verifiable.check.specification import Specification
+from verifiable.check.steering import Steering
+from verifiable.claims import freivalds
+from verifiable.claims.choice import ChoiceForm
+from verifiable.claims.claim import Claim
+from verifiable.claims.decision import Comparison, Sign
+from verifiable.claims.rounding import Rounding
+from verifiable.jaxpr import interpret
+from verifiable.jaxpr.blocks import Array, Block, Env, Equation, Var
+from verifiable.report import NearTie
+
+
+class Turned(NamedTuple):
+    """What is turned most easily of each row of a choice; arrays (trips..., rows).
+
+    Attributes:
+      kappa: the deviation that turns it.
+      chosen: what was chosen.
+      other: what would be chosen instead.
+    """
+
+    kappa: Array
+    chosen: Array
+    other: Array
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FollowedTies:
+    """The near-ties of some choices of one program's runs.
+
+    Attributes:
+      program: the compiled function.
+      key: the layout of a key.
+      steering: its choices.
+      kappa: the deviation that passes with probability 1e-9; zero without products of floats.
+    """
+
+    program: Specification
+    key: KeyLayout = field(repr=False)
+    steering: Steering
+    kappa: float
+
+    @property
+    def choices(self) -> Sequence[MadeChoice]:
+        """Those that are followed."""
+        return self.steering.followed
+
+    def of(self, arguments: Any) -> Iterator[NearTie]:
+        """The near-ties of a run, given as `compiled.CheckArguments`."""
+        if not self.choices:
+            return
+        needs, run = self._compiled
+        with jax.enable_x64(True):
+            given = {
+                "key": arguments.key,
+                "inputs": jax.tree.leaves(arguments.inputs),
+                "values": {i: jnp.asarray(arguments.values[i]) for i in sorted(needs.reads)},
+            }
+            found = jax.device_get(run(given))
+        for i, choice in enumerate(self.choices):
+            kappa, chosen, other = (np.asarray(x) for x in found[i])
+            rows = kappa.shape[-1]
+            each = zip(kappa.reshape(-1), chosen.reshape(-1), other.reshape(-1), strict=True)
+            for place, (least, a, b) in enumerate(each):
+                if least <= self.kappa:
+                    trip, row = divmod(place, rows)
+                    yield NearTie(
+                        claim=choice.name,
+                        trip=trip,
+                        row=row,
+                        chosen=int(a),
+                        other=int(b),
+                        kappa=float(least),
+                    )
+
+    @cached_property
+    def _compiled(self) -> tuple[operands.Needs, Callable[[Any], dict[int, Turned]]]:
+        program = self.program
+        lineages = [c.lineage for c in self.choices]
+        products = frozenset[int]().union(*(x.products for x in lineages))
+        others = frozenset[int]().union(*(x.others | x.before for x in lineages))
+        block = program.function.block
+        keys = [a for c in self.choices for a in c.keys]
+        needs = operands.needed(block, program.analysis, products | others, keys)
+        walk = _Walk(
+            needs, self.steering.movable, products, others, max(self.kappa, 1.0), self._measured
+        )
+
+        def run(given: Any) -> dict[int, Turned]:
+            key = self.key.as_tree(given["key"])
+            key = {**key, "residual": known.merged(key["residual"], key["moves"])}
+            env, context = replay.begin(program, key, given["inputs"], given["values"])
+            found = walk.block(block, context, env)
+            for i, choice in enumerate(self.choices):
+                if choice.output >= 0:
+                    found[i] = decided(filled(interpret.read(env, choice.keys[0])), walk.kappa)
+            return found
+
+        return needs, jax.jit(run)
+
+    @cached_property
+    def _measured(self) -> Mapping[Equation, Callable[[Env], tuple[int, Turned]]]:
+        """What measures a choice, by its equation: its number and what it finds."""
+
+        def measure(i: int, choice: MadeChoice, equation: Equation, env: Env) -> Any:
+            keys = [filled(interpret.read(env, a)) for a in choice.keys]
+            return i, turned(choice, equation, keys, max(self.kappa, 1.0))
+
+        return {
+            c.equation: partial(measure, i, c, c.equation)
+            for i, c in enumerate(self.choices)
+            if c.equation is not None
+        }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Walk:
+    """A replay of what some choices need, in which values are `Moved` that a device may move."""
+
+    needs: operands.Needs
+    sources: frozenset[Var]
+    products: frozenset[int]
+    others: frozenset[int]
+    kappa: float
+    measured: Mapping[Equation, Callable[[Env], tuple[int, Turned]]]
+
+    def block(self, block: Block, context: Context, env: Env) -> dict[int, Turned]:
+        analysis, found = self.needs.analysis, dict[int, Turned]()
+        for equation in block.equations:
+            if equation in self.measured:
+                number, turned = self.measured[equation](env)
+                found[number] = turned
+            claim = analysis.by_equation.get(equation)
+            if claim is not None:
+                self.claim(claim, context, env)
+            elif analysis.known(equation) and equation.bodies:
+                continue
+            elif equation.kind == "scan":
+                found |= self.scan(equation, context, env)
+            elif not any(self.needs.evaluates(v) for v in equation.outputs):
+                continue
+            elif equation.kind == "cond":
+                self.switch(equation, context, env)
+            elif equation.kind == "while":
+                values = {v: plain(x) for v, x in env.items()}
+                limit = context.policy.trip_limit
+                outputs, _ = interpret.while_loop(equation, values, limit)
+                interpret.write(env, equation.outputs, outputs)
+            else:
+                interpret.replay(equation, env, moved.apply)
+        return found
+
+    def claim(self, claim: Claim, context: Context, env: Env) -> None:
+        """The outputs of a claim, and how far they may be moved."""
+        equation, measured = claim.equation, claim.index in self.products | self.others
+        if not measured and not any(v in self.needs.variables for v in equation.outputs):
+            return
+        committed = context.claimed[claim.index]
+        values: Env = {v: plain(x) for v, x in env.items()}
+        if measured or equation.bodies:
+            claim.prepare(committed, values, *context.of_loops(claim), interpret.apply)
+        outputs = claim.outputs(committed, values)
+        interpret.write(env, equation.outputs, outputs)
+        [out, *_] = outputs
+        if isinstance(claim.form, ChoiceForm):
+            sources = [a for a in claim.sources if a is not None]
+            if not any(isinstance(interpret.read(env, a), Moved) for a in sources):
+                return
+            given = [None if a is None else filled(interpret.read(env, a)) for a in claim.sources]
+            spare, total = (
+                claim.form.outputs(committed, [None if x is None else x[i] for x in given])
+                for i in (1, 2)
+            )
+            for v, x, a, b, source in zip(
+                equation.outputs, outputs, spare, total, given, strict=True
+            ):
+                env[v] = x if source is None else Moved(x, a, b)
+        elif claim.index in self.products:
+            env[claim.output] = self.product(claim, context, env, values, out)
+        elif claim.index in self.others and isinstance(claim.form, Rounding):
+            env[claim.output] = _rounded(claim, context, env, values, out)
+        elif claim.index in self.others and isinstance(claim.form, Comparison | Sign):
+            given = [interpret.read(env, a) for a in equation.inputs]
+            found = moved.apply(equation, given)[0]
+            env[claim.output] = found._replace(value=out) if isinstance(found, Moved) else out
+
+    def product(self, claim: Claim, context: Context, env: Env, values: Env, out: Array) -> Moved:
+        """A claimed product, moved by what its test and its operands' roundings leave."""
+        product: Any = claim.form
+        form = product.contraction
+        given = context.yardstick(claim, values)
+        read = interpret.read_all(values, claim.operands)
+        near, projection = product.rows_and_projection(read, given.projection)
+        inverse = jnp.ones((form.batch, form.columns))
+        if projection.weights is not None:
+            inverse = (1 / projection.weights).reshape(inverse.shape)
+        spare = jnp.zeros(form.shapes[2])
+        ones = jnp.ones((*projection.image.shape[:-1], 1))
+        by = env.get(claim.near) if isinstance(claim.near, Var) else None
+        if isinstance(by, Moved):
+            change, _ = product.rows_and_projection([by.spare, *read[1:]], given.projection)
+            if form.exact:
+                sums = form.near_sums(change, ones) * form.extents[form.far]
+            else:
+                sums = jnp.sqrt(form.near_sums(change * change, ones))
+            spare += form.scale_out(form.over_rows(_each(form, sums)), inverse)
+        by = env.get(claim.far) if isinstance(claim.far, Var) else None
+        if isinstance(by, Moved):
+            wide = near.astype(jnp.float64)
+            sums = jnp.sqrt(form.near_sums(wide * wide, ones))
+            columns = jnp.sqrt(form.column_sums(jnp.square(product.far_of(by.spare))))
+            spare += form.scale_out(form.over_rows(_each(form, sums)), columns)
+        total = spare
+        if not form.exact:
+            share = freivalds.apply(form, near, projection)
+            vectors: Any = given.vectors
+            _, _, sigma, _ = freivalds.deviations(
+                form, share, projection, product.seen(out), vectors, given.eps
+            )
+            unit: Any = 1.0 if share.top is None else share.top * projection.scale
+            total = spare + self.kappa * form.scale_out(form.over_rows(sigma * unit), inverse)
+        spare, total = (product.unseen(x) for x in (spare, total))
+        return Moved(out, *((jnp.ceil(x) if form.exact else x) for x in (spare, total)))
+
+    def scan(self, equation: Equation, context: Context, env: Env) -> dict[int, Turned]:
+        [body], needs = equation.bodies, self.needs
+        count = equation.params["num_carry"]
+        slots = [needs.evaluates(v) for v in body.inputs]
+        stacked = [needs.evaluates(v) for v in equation.outputs[count:]]
+        idle = not any(e in self.measured for e in body.walk())
+        if idle and not any(slots[:count] + stacked):
+            return {}
+        carried = list(itertools.compress(body.inputs[:count], slots[:count]))
+        wanted = list(itertools.compress(body.outputs, slots[:count] + stacked))
+        frame, residual = context.children[equation]
+        inside = [c.index for c in needs.analysis.claims_in(body)]
+        claimed = {i: context.claimed[i] for i in inside if i in context.claimed}
+        # All trips must find the carries in one form.
+        start, inputs = dict(env), list(equation.inputs)
+        for i, v in enumerate(body.inputs[:count]):
+            if slots[i]:
+                inputs[i] = first = Var(v.shape, v.dtype)
+                start[first] = self._carry(v, interpret.read(env, equation.inputs[i]))
+        again = Equation(
+            equation.kind,
+            equation.params,
+            tuple(inputs),
+            equation.outputs,
+            equation.bodies,
+            equation.name,
+            equation.origin,
+        )
+
+        def step(inner: Env, slices: Any) -> tuple[list[Array], dict[int, Turned]]:
+            residual, claimed = slices
+            here = replace(context, claimed=claimed).inside(frame, residual, inner)
+            found = self.block(body, here, inner)
+            values = interpret.read_all(inner, wanted)
+            kept = [self._carry(v, x) for v, x in zip(carried, values, strict=False)]
+            return [*kept, *values[len(kept) :]], found
+
+        outputs, found = interpret.scan(
+            again,
+            start,
+            step,
+            extra=(residual, claimed),
+            carried=slots[:count],
+            scanned=slots[count:],
+        )
+        variables = itertools.compress(equation.outputs, slots[:count] + stacked)
+        interpret.write(env, list(variables), outputs)
+        return found
+
+    def _carry(self, variable: Var, value: Any) -> Any:
+        if variable not in self.sources:
+            return jnp.asarray(plain(value))
+        value = filled(value)
+        return value._replace(value=jnp.asarray(value.value))
+
+    def switch(self, equation: Equation, context: Context, env: Env) -> None:
+        """The outputs of a branch, from which nothing is chosen inside of it."""
+        wanted = [self.needs.evaluates(v) for v in equation.outputs]
+
+        def branch(body: Block) -> list[Any]:
+            inner = dict(env)
+            self.block(body, context, inner)
+            pairs = itertools.compress(zip(equation.outputs, body.outputs, strict=True), wanted)
+            return [self._carry(v, interpret.read(inner, a)) for v, a in pairs]
+
+        index = plain(interpret.read(env, equation.inputs[0]))
+        branches = [partial(branch, body) for body in equation.bodies]
+        outputs = lax.switch(index, branches)
+        interpret.write(env, list(itertools.compress(equation.outputs, wanted)), outputs)
+
+
+def _each(form: Any, sums: Array) -> Array:
+    """Sums of the rows, one for each of their blocks of columns."""
+    return jnp.repeat(sums[..., None], form.blocks, axis=-1) if form.blocks > 1 else sums
+
+
+def _rounded(claim: Claim, context: Context, env: Env, values: Env, out: Array) -> Moved:
+    """A committed rounding, moved to the extremes that pass."""
+    rounding: Any = claim.form
+    read = interpret.read_all(values, claim.operands)
+    value = read[0].astype(rounding.wide)
+    slack = rounding.slack_of(read, context.policy.eps_of(claim, claim.name))
+    own, before = rounding.forward(value), filled(interpret.read(env, claim.operands[0]))
+
+    def change(by: Array) -> Array:
+        ends = rounding.extremes(value, slack + by.astype(slack.dtype))
+        far = [jnp.abs(x.astype(jnp.float64) - own) for x in ends]
+        # What is beyond all numbers on one side only is tested there, not here.
+        return jnp.maximum(*(jnp.where(jnp.isfinite(x), x, 0) for x in far))
+
+    return Moved(out, *(change(x).reshape(out.shape) for x in (before.spare, before.total)))
+
+
+def turned(choice: MadeChoice, equation: Equation, keys: Sequence[Moved], kappa: float) -> Turned:
+    """What is turned most easily in each row of a choice.
+
+    Args:
+      choice: says whether the order of what is chosen counts, or nothing else.
+      equation: the `argmax`, `argmin`, `top_k` or `sort`.
+      keys: what decides; the first that is not equal for certain does.
+      kappa: the deviation behind `Moved.total`.
+    """
+    kind, params = equation.kind, equation.params
+    rank = len(equation.inputs[0].shape)
+    axis = params.get("axes", (params.get("dimension", params.get("axis", rank - 1)),))[0]
+
+    def rows(x: Array) -> Array:
+        x = jnp.moveaxis(x, axis, -1)
+        return x.reshape(-1, x.shape[-1])
+
+    arrays = [tuple(rows(x) for x in key) for key in keys]
+    if kind == "sort":
+        return _order(arrays, kappa, params["is_stable"])
+    value, spare, total = arrays[0]
+    value = value.astype(jnp.float64)
+    value = -value if kind == "argmin" else value
+    columns = value.shape[-1]
+    count = params.get("k", 1)
+    found: list[Turned] = []
+    if choice.ordered:
+        found.append(_order([(-value, spare, total)], kappa, True, count))
+    if count < columns and not choice.listed:
+        room = jnp.where(jnp.isfinite(total), (total - spare) / kappa, jnp.inf)
+        one = closest(value, room, spare, lax.iota(jnp.int32, columns), count)
+        found.append(Turned(one.kappa, one.chosen, one.other))
+    if not found:
+        never = jnp.full(value.shape[:1], jnp.inf)
+        return Turned(never, jnp.zeros(never.shape, int), jnp.zeros(never.shape, int))
+    first, *rest = found
+    for other in rest:
+        less = other.kappa < first.kappa
+        first = Turned(*(jnp.where(less, b, a) for a, b in zip(first, other, strict=True)))
+    return first
+
+
+def _order(
+    keys: Sequence[tuple[Array, ...]], kappa: float, stable: bool, count: int | None = None
+) -> Turned:
+    """The neighbours in order that change places most easily."""
+    values = [key[0] for key in keys]
+    places = lax.broadcasted_iota(jnp.int32, values[0].shape, 1)
+    order = lax.sort([*values, places], dimension=1, is_stable=stable, num_keys=len(keys))[-1]
+    order = order[:, :count]
+    least = jnp.full((len(order), max(order.shape[1] - 1, 0)), jnp.inf)
+    for key in reversed(keys):
+        value, spare, total = (jnp.take_along_axis(x, order, axis=-1) for x in key)
+        value = value.astype(jnp.float64)
+        pair = spare[:, 1:] + spare[:, :-1], total[:, 1:] + total[:, :-1]
+        gap = jnp.where(value[:, 1:] == value[:, :-1], 0, value[:, 1:] - value[:, :-1])
+        own = jnp.maximum(gap - pair[0], 0) * kappa / (pair[1] - pair[0])
+        own = jnp.where(gap <= pair[0], 0, own)
+        own = jnp.where((pair[1] > 0) & ~jnp.isnan(own), own, jnp.inf)
+        # Of equal keys that nothing moves, the next one decides.
+        least = jnp.where((gap == 0) & (pair[1] == 0), least, own)
+    if not least.shape[1]:
+        never = jnp.full(len(order), jnp.inf)
+        return Turned(never, never.astype(int), never.astype(int))
+    at = jnp.argmin(least, axis=-1)[:, None]
+    taken = [jnp.take_along_axis(x, at, axis=-1)[:, 0] for x in (least, order, order[:, 1:])]
+    return Turned(*taken)
+
+
+def decided(value: Moved, kappa: float) -> Turned:
+    """Which elements of a decided output may be others: (elements,), and the values themselves."""
+    own, spare, total = (x.reshape(-1) for x in value)
+    other = ~own if own.dtype == bool else own + 1
+    least = jnp.where(spare > 0, 0.0, jnp.where(total > 0, kappa, jnp.inf))
+    return Turned(least, own.astype(int), other.astype(int))

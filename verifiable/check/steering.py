@@ -1,0 +1,80 @@
+"""Which choices of a program a device may steer, and how a report tells of them.
+
+A choice that follows from the rows of one product, and the roundings in its block, is listed with
+the columns of that product (`near_ties`). Others are replayed with how far each element may be
+moved (`followed`). What is neither is `unlisted`: a device may steer it, and a report only says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from verifiable.check.from_rows import choices
+from verifiable.check.leeway import LastProduct
+from verifiable.check.lineage import Lineages, MadeChoice
+from verifiable.check.specification import Specification
+from verifiable.jaxpr.blocks import Equation, Var
+from verifiable.jaxpr.effects import MOVES
+
+_CARRIES = MOVES | frozenset(
+    "concatenate cond convert_element_type dynamic_update_slice gather optimization_barrier pad "
+    "scan select_n split stack".split()
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Steering:
+    """The choices of a program.
+
+    Attributes:
+      followed: those that are listed by themselves.
+      unlisted: those that are not listed, by name, and why.
+      movable: variables that a device may move within tolerances.
+    """
+
+    followed: Sequence[MadeChoice]
+    unlisted: Mapping[str, str]
+    movable: frozenset[Var] = field(repr=False)
+
+
+def steering(program: Specification) -> Steering:
+    """The choices of a program; found once."""
+    if not program.steerable:
+        program.steerable.append(_found(program))
+    return program.steerable[0]
+
+
+def _found(program: Specification) -> Steering:
+    found = Lineages.over(program)
+    heads: dict[Equation, list[LastProduct]] = {}
+    for one in choices(program) if found.choices else ():
+        heads.setdefault(one.equation, []).append(one.head)
+    followed: list[MadeChoice] = []
+    unlisted: dict[str, str] = {}
+    kinds = {e.kind for e in program.function.block.walk()}
+    returned = found.graph.reaching((), kinds - _CARRIES, returned=True)
+    for choice in found.choices:
+        own = heads.get(choice.equation, []) if choice.equation is not None else []
+        whole = any(_covers(head, choice) for head in own)
+        ordered = _ordered(choice, returned)
+        if choice.because:
+            if not whole or ordered:
+                unlisted[choice.name] = choice.because
+        elif not whole or ordered:
+            followed.append(replace(choice, ordered=ordered, listed=whole))
+    return Steering(followed=followed, unlisted=unlisted, movable=frozenset(found.of))
+
+
+def _covers(head: LastProduct, choice: MadeChoice) -> bool:
+    """Whether a choice follows from a product, and the roundings in its block, alone."""
+    lineage = choice.lineage
+    alone = lineage.products == frozenset({head.claim.index}) and not lineage.lost
+    return alone and lineage.others | lineage.before <= head.indices
+
+
+def _ordered(choice: MadeChoice, returned: set[Var]) -> bool:
+    equation = choice.equation
+    if equation is None or equation.kind != "top_k" or equation.params["k"] < 2:
+        return False
+    return equation.outputs[1] in returned
