@@ -44,6 +44,7 @@ from verifiable.claims import freivalds
 from verifiable.claims.choice import ChoiceForm
 from verifiable.claims.claim import Claim
 from verifiable.claims.decision import Comparison, Sign
+from verifiable.claims.product import Product
 from verifiable.claims.rounding import Rounding
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Block, Env, Equation, Var
@@ -159,8 +160,8 @@ class _Walk:
 
     needs: operands.Needs
     sources: frozenset[Var]
-    products: frozenset[int]
-    others: frozenset[int]
+    moving: frozenset[int]
+    before: frozenset[int]
     kappa: float
     measured: Mapping[Equation, Callable[[Env], tuple[int, Turned]]]
 
@@ -192,7 +193,7 @@ class _Walk:
 
     def claim(self, claim: Claim, context: Context, env: Env) -> None:
         """The outputs of a claim, and how far they may be moved."""
-        equation, measured = claim.equation, claim.index in self.products | self.others
+        equation, measured = claim.equation, claim.index in self.moving
         if not measured and not any(v in self.needs.variables for v in equation.outputs):
             return
         committed = context.claimed[claim.index]
@@ -215,11 +216,16 @@ class _Walk:
                 equation.outputs, outputs, spare, total, given, strict=True
             ):
                 env[v] = x if source is None else Moved(x, a, b)
-        elif claim.index in self.products:
-            env[claim.output] = self.product(claim, context, env, values, out)
-        elif claim.index in self.others and isinstance(claim.form, Rounding):
+        elif not measured:
+            return
+        elif isinstance(claim.form, Product):
+            found = self.product(claim, context, env, values, out)
+            # Of what is multiplied once more, all counts as spare.
+            before = claim.index in self.before
+            env[claim.output] = found._replace(spare=found.total) if before else found
+        elif isinstance(claim.form, Rounding):
             env[claim.output] = _rounded(claim, context, env, values, out)
-        elif claim.index in self.others and isinstance(claim.form, Comparison | Sign):
+        elif isinstance(claim.form, Comparison | Sign):
             given = [interpret.read(env, a) for a in equation.inputs]
             found = moved.apply(equation, given)[0]
             env[claim.output] = found._replace(value=out) if isinstance(found, Moved) else out
@@ -235,7 +241,7 @@ class _Walk:
         if projection.weights is not None:
             inverse = (1 / projection.weights).reshape(inverse.shape)
         spare = jnp.zeros(form.shapes[2])
-        ones = jnp.ones((*projection.image.shape[:-1], 1))
+        ones = jnp.ones((*projection.image.shape[:-1], form.blocks))
         by = env.get(claim.near) if isinstance(claim.near, Var) else None
         if isinstance(by, Moved):
             change, _ = product.rows_and_projection([by.spare, *read[1:]], given.projection)
@@ -243,13 +249,13 @@ class _Walk:
                 sums = form.near_sums(change, ones) * form.extents[form.far]
             else:
                 sums = jnp.sqrt(form.near_sums(change * change, ones))
-            spare += form.scale_out(form.over_rows(_each(form, sums)), inverse)
+            spare += form.scale_out(form.over_rows(sums), inverse)
         by = env.get(claim.far) if isinstance(claim.far, Var) else None
         if isinstance(by, Moved):
             wide = near.astype(jnp.float64)
             sums = jnp.sqrt(form.near_sums(wide * wide, ones))
             columns = jnp.sqrt(form.column_sums(jnp.square(product.far_of(by.spare))))
-            spare += form.scale_out(form.over_rows(_each(form, sums)), columns)
+            spare += form.scale_out(form.over_rows(sums), columns)
         total = spare
         if not form.exact:
             share = freivalds.apply(form, near, projection)
@@ -331,11 +337,6 @@ class _Walk:
         branches = [partial(branch, body) for body in equation.bodies]
         outputs = lax.switch(index, branches)
         interpret.write(env, list(itertools.compress(equation.outputs, wanted)), outputs)
-
-
-def _each(form: Any, sums: Array) -> Array:
-    """Sums of the rows, one for each of their blocks of columns."""
-    return jnp.repeat(sums[..., None], form.blocks, axis=-1) if form.blocks > 1 else sums
 
 
 def _rounded(claim: Claim, context: Context, env: Env, values: Env, out: Array) -> Moved:

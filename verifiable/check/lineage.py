@@ -29,6 +29,9 @@ from verifiable.jaxpr.blocks import Atom, Block, Equation, Var
 from verifiable.jaxpr.effects import is_float, keys_of
 from verifiable.jaxpr.graph import Graph, uses
 
+COARSE = 2.0**-12
+"""An eps above it is that of float16 or bfloat16."""
+
 _NONE: frozenset[str] = frozenset()
 
 
@@ -71,8 +74,8 @@ class Lineage:
         """Of a value behind an equation that is not followed."""
         if not self:
             return self
-        blurred = {name} if self.others or self.blurred else set[str]()
-        return Lineage(lost=self.lost | {name}, blurred=self.blurred | blurred)
+        blurred = self.blurred or (frozenset({name}) if self.others else _NONE)
+        return Lineage(lost=self.lost or frozenset({name}), blurred=blurred)
 
 
 UNMOVED = Lineage()
@@ -110,20 +113,25 @@ class Lineages:
     Attributes:
       program: the compiled function.
       graph: of the function.
+      coarse: indices of products with a coarse tolerance; these count before the product of two
+        activations, too.
       of: lineage by variable; none of what no device can move.
       made: choices by equation.
     """
 
     program: Specification
     graph: Graph
+    coarse: frozenset[int]
     of: dict[Var, Lineage] = field(default_factory=dict)
     made: dict[Equation, MadeChoice] = field(default_factory=dict)
 
     @staticmethod
     def over(program: Specification) -> Lineages:
         """The pass over a program."""
-        block = program.function.block
-        found = Lineages(program, Graph.of(block))
+        block, eps = program.function.block, program.tolerances
+        products = [c for c in program.claims if isinstance(c.form, Product)]
+        coarse = frozenset(c.index for c in products if eps[c.name] > COARSE)
+        found = Lineages(program, Graph.of(block), coarse)
         found._block(block, "")
         return found
 
@@ -195,6 +203,9 @@ class Lineages:
                 far = far.beyond(equation.name)
             near = near.join(far)
             lineage = Lineage(index, before=near.others, lost=near.blurred)
+            if not form.far_known and self.coarse:
+                before = near.others | near.products & self.coarse
+                lineage = Lineage(index, before=before, lost=near.lost)
             if self.lineage(*claim.operands[1:]):
                 self._decide(equation, own, "it chooses matrices")
             self._set(equation.outputs, lineage)
@@ -213,7 +224,8 @@ class Lineages:
                     self._set([v], self.lineage(equation.inputs[source]))
         elif equation.bodies:
             self._lose(equation)
-        elif not form.of_known:
+        elif own and not form.of_known:
+            self._decide(equation, own, inside or "it is an index")
             self._set(equation.outputs, own.beyond(equation.name))
 
     def _first_order(self, equation: Equation, inside: str) -> None:
