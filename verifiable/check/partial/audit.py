@@ -237,7 +237,9 @@ class Auditable(Specification):
             most=look.most,
             y=self.unflatten(own),
         )
-        report = program.compiled_check.near_ties.noted(report, run, whole=False)
+        near_ties = program.compiled_check.near_ties
+        whole = run() if near_ties.choices else None
+        report = near_ties.noted(report, whole, whole=False)
         return replace(
             report,
             results=restrict.looked_at(report.results, self.claims, tested),
