@@ -369,7 +369,8 @@ def compile(
       ValueError: no tolerance for a dtype that is needed, or a `row_block` below 1.
 
     Warns `IndeterminateWarning` if an output, or over a tenth of the arithmetic, is behind
-    discontinuities; `SteerableChoice` and `CoarseTolerance` where tolerances leave much to a cheat.
+    discontinuities; `SteerableChoice` and `CoarseTolerance` where tolerances leave much to a cheat;
+    `UnlistedChoice` where no report lists what they leave to it.
     """
     if not callable(fn):
         raise TypeError(f"fn must be a function, got {type(fn).__name__}: compile(fn, params, ...)")

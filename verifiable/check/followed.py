@@ -124,7 +124,12 @@ class FollowedTies:
         keys = [a for c in self.choices for a in c.keys]
         needs = operands.needed(block, program.analysis, products | others, keys)
         walk = _Walk(
-            needs, self.steering.movable, products, others, max(self.kappa, 1.0), self._measured
+            needs=needs,
+            sources=self.steering.movable,
+            moving=products | others,
+            before=others,
+            kappa=max(self.kappa, 1.0),
+            measured=self._measured,
         )
 
         def run(given: Any) -> dict[int, Turned]:
@@ -249,7 +254,8 @@ class _Walk:
                 sums = form.near_sums(change, ones) * form.extents[form.far]
             else:
                 sums = jnp.sqrt(form.near_sums(change * change, ones))
-            spare += form.scale_out(form.over_rows(sums), inverse)
+            unit = 1.0 if projection.scale is None else projection.scale
+            spare += form.scale_out(form.over_rows(sums * unit), inverse)
         by = env.get(claim.far) if isinstance(claim.far, Var) else None
         if isinstance(by, Moved):
             wide = near.astype(jnp.float64)

@@ -148,7 +148,8 @@ def moves(head: LastProduct, env: Env, context: Context) -> Array:
             total += form.contracted_sums(change).reshape(-1) * form.extents[form.far]
         else:
             total += jnp.sqrt(form.contracted_sums(change * change)).reshape(-1)
-    return total
+    scale = given.projection.scale  # the weights are of the matrix divided by it
+    return total if scale is None else total * scale
 
 
 def sigma_of(form: DotGeneral, share: Applied, values: Array, given: Yardstick) -> Array:
