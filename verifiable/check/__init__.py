@@ -16,7 +16,7 @@ partial                 audits of some layers
 flips, subnormal        decisions that honest devices may turn round, and how many
 evidence, accused       evidence for others, and its judge
 near_ties, leeway, glue choices that tolerances could have decided (`from_rows`, `closest`)
-steering, lineage       which choices a device may steer; `followed`, `moved`: those of other kinds
+steering, lineage       which choices a device may steer; `followed`, `moved`, `turned`: others
 corridor, relaxed       how far tolerances let an answer be moved
 calibration             tolerances measured on honest runs
 cancellation            the scale of an output whose terms cancel

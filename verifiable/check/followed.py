@@ -25,7 +25,7 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,13 +33,13 @@ import numpy as np
 from jax import lax
 
 from verifiable.check import known, moved, operands, replay
-from verifiable.check.closest import closest
 from verifiable.check.key_layout import KeyLayout
 from verifiable.check.lineage import MadeChoice
 from verifiable.check.moved import Moved, filled, plain
 from verifiable.check.replay import Context
 from verifiable.check.specification import Specification
 from verifiable.check.steering import Steering
+from verifiable.check.turned import Turned, decided, turned
 from verifiable.claims import freivalds
 from verifiable.claims.choice import ChoiceForm
 from verifiable.claims.claim import Claim
@@ -49,20 +49,6 @@ from verifiable.claims.rounding import Rounding
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Block, Env, Equation, Var
 from verifiable.report import NearTie
-
-
-class Turned(NamedTuple):
-    """What is turned most easily of each row of a choice; arrays (trips..., rows).
-
-    Attributes:
-      kappa: the deviation that turns it.
-      chosen: what was chosen.
-      other: what would be chosen instead.
-    """
-
-    kappa: Array
-    chosen: Array
-    other: Array
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -123,7 +109,7 @@ class FollowedTies:
         block = program.function.block
         keys = [a for c in self.choices for a in c.keys]
         needs = operands.needed(block, program.analysis, products | others, keys)
-        walk = _Walk(
+        walk = _Following(
             needs=needs,
             sources=self.steering.movable,
             moving=products | others,
@@ -160,7 +146,7 @@ class FollowedTies:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Walk:
+class _Following:
     """A replay of what some choices need, in which values are `Moved` that a device may move."""
 
     needs: operands.Needs
@@ -360,80 +346,3 @@ def _rounded(claim: Claim, context: Context, env: Env, values: Env, out: Array) 
         return jnp.maximum(*(jnp.where(jnp.isfinite(x), x, 0) for x in far))
 
     return Moved(out, *(change(x).reshape(out.shape) for x in (before.spare, before.total)))
-
-
-def turned(choice: MadeChoice, equation: Equation, keys: Sequence[Moved], kappa: float) -> Turned:
-    """What is turned most easily in each row of a choice.
-
-    Args:
-      choice: says whether the order of what is chosen counts, or nothing else.
-      equation: the `argmax`, `argmin`, `top_k` or `sort`.
-      keys: what decides; the first that is not equal for certain does.
-      kappa: the deviation behind `Moved.total`.
-    """
-    kind, params = equation.kind, equation.params
-    rank = len(equation.inputs[0].shape)
-    axis = params.get("axes", (params.get("dimension", params.get("axis", rank - 1)),))[0]
-
-    def rows(x: Array) -> Array:
-        x = jnp.moveaxis(x, axis, -1)
-        return x.reshape(-1, x.shape[-1])
-
-    arrays = [tuple(rows(x) for x in key) for key in keys]
-    if kind == "sort":
-        return _order(arrays, kappa, params["is_stable"])
-    value, spare, total = arrays[0]
-    value = value.astype(jnp.float64)
-    value = -value if kind == "argmin" else value
-    columns = value.shape[-1]
-    count = params.get("k", 1)
-    found: list[Turned] = []
-    if choice.ordered:
-        found.append(_order([(-value, spare, total)], kappa, True, count))
-    if count < columns and not choice.listed:
-        room = jnp.where(jnp.isfinite(total), (total - spare) / kappa, jnp.inf)
-        one = closest(value, room, spare, lax.iota(jnp.int32, columns), count)
-        found.append(Turned(one.kappa, one.chosen, one.other))
-    if not found:
-        never = jnp.full(value.shape[:1], jnp.inf)
-        return Turned(never, jnp.zeros(never.shape, int), jnp.zeros(never.shape, int))
-    first, *rest = found
-    for other in rest:
-        less = other.kappa < first.kappa
-        first = Turned(*(jnp.where(less, b, a) for a, b in zip(first, other, strict=True)))
-    return first
-
-
-def _order(
-    keys: Sequence[tuple[Array, ...]], kappa: float, stable: bool, count: int | None = None
-) -> Turned:
-    """The neighbours in order that change places most easily."""
-    values = [key[0] for key in keys]
-    places = lax.broadcasted_iota(jnp.int32, values[0].shape, 1)
-    order = lax.sort([*values, places], dimension=1, is_stable=stable, num_keys=len(keys))[-1]
-    order = order[:, :count]
-    least = jnp.full((len(order), max(order.shape[1] - 1, 0)), jnp.inf)
-    for key in reversed(keys):
-        value, spare, total = (jnp.take_along_axis(x, order, axis=-1) for x in key)
-        value = value.astype(jnp.float64)
-        pair = spare[:, 1:] + spare[:, :-1], total[:, 1:] + total[:, :-1]
-        gap = jnp.where(value[:, 1:] == value[:, :-1], 0, value[:, 1:] - value[:, :-1])
-        own = jnp.maximum(gap - pair[0], 0) * kappa / (pair[1] - pair[0])
-        own = jnp.where(gap <= pair[0], 0, own)
-        own = jnp.where((pair[1] > 0) & ~jnp.isnan(own), own, jnp.inf)
-        # Of equal keys that nothing moves, the next one decides.
-        least = jnp.where((gap == 0) & (pair[1] == 0), least, own)
-    if not least.shape[1]:
-        never = jnp.full(len(order), jnp.inf)
-        return Turned(never, never.astype(int), never.astype(int))
-    at = jnp.argmin(least, axis=-1)[:, None]
-    taken = [jnp.take_along_axis(x, at, axis=-1)[:, 0] for x in (least, order, order[:, 1:])]
-    return Turned(*taken)
-
-
-def decided(value: Moved, kappa: float) -> Turned:
-    """Which elements of a decided output may be others: (elements,), and the values themselves."""
-    own, spare, total = (x.reshape(-1) for x in value)
-    other = ~own if own.dtype == bool else own + 1
-    least = jnp.where(spare > 0, 0.0, jnp.where(total > 0, kappa, jnp.inf))
-    return Turned(least, own.astype(int), other.astype(int))

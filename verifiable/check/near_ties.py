@@ -93,10 +93,7 @@ class NearTies:
         report = replace(report, unlisted=tuple(f"{name}: {why}" for name, why in left))
         if report.verdict is Verdict.REJECT:
             return report
-        # Such as rows whose operand is rounded in another block: all of them are listed there.
-        again = {c.equation for c in made.followed if whole and not c.listed}
-        rows = [c for c in self.choices if c.equation not in again]
-        found = [tie for choice in rows for tie in self._of(choice, arguments)]
+        found = [tie for choice in self.choices for tie in self._of(choice, arguments)]
         found += self.followed.of(arguments) if whole else []
         return replace(report, near_ties=tuple(dict.fromkeys(found)))
 

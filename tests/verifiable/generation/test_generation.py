@@ -15,6 +15,7 @@ import pytest
 
 from tests.helpers import decoder
 from verifiable import challenge, trace
+from verifiable.errors import UnlistedChoice
 from verifiable.generation import (
     GenerationJob,
     Sampler,
@@ -175,16 +176,17 @@ def test_no_device_may_pick_a_token_that_takes_more_than_one_sigma():
 
 
 def test_a_report_says_where_near_ties_are_not_listed():
-    """A product inside of a loop is not followed through the arithmetic of a sampler."""
+    """Nothing is followed through Fourier transforms."""
 
-    def by_position(params: Any, ids: Any, positions: Any) -> Any:
-        h = decoder.norm(params["table"][ids])[positions]
-        return jax.lax.map(lambda row: (row[None] @ params["head"])[0], h)
+    def filtered(params: Any, ids: Any, positions: Any) -> Any:
+        logits = decoder.norm(params["table"][ids])[positions] @ params["head"]
+        return jnp.fft.irfft(jnp.fft.rfft(logits), V)
 
-    program = transcript(by_position, Sampler(temperature=1.0), vocabulary=V)
-    model = compile_generation(
-        program, PARAMS, lengths=[(2, 3)], policy=Policy(draws=1), self_test=False
-    )
+    program = transcript(filtered, Sampler(temperature=1.0), vocabulary=V)
+    with pytest.warns(UnlistedChoice, match="fft is not followed"):
+        model = compile_generation(
+            program, PARAMS, lengths=[(2, 3)], policy=Policy(draws=1), self_test=False
+        )
     job = model.job([5], limit=3, seed=SEED)
     text, submission = generate(model, PARAMS, job)
     key = model.setup(PARAMS, challenge.secret(bytes(32)))

@@ -57,7 +57,14 @@ MODELS: dict[str, tuple[Callable[..., Any], Sampler, list[TokenHead]]] = {
     "in a loop": (in_a_loop, GREEDY, [TokenHead(1, 0, whole=True, tokens=True)]),
     "in halves": (in_halves, GREEDY, [TokenHead(COMPLETION, 0, whole=False, tokens=True)] * 2),
     "other rows": (at_two_more, GREEDY, []),
-    "candidates of a loop": (in_a_loop, WARM, [TokenHead(1, 0, whole=True, tokens=False)]),
+    "candidates of a loop": (
+        in_a_loop,
+        WARM,
+        [
+            TokenHead(1, 0, whole=True, tokens=False),
+            TokenHead(COMPLETION, 0, whole=False, tokens=True),
+        ],
+    ),
 }
 
 
