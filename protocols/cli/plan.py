@@ -3,12 +3,14 @@
 # No `from __future__ import annotations`: typer evaluates the annotations of its commands, and
 # they use names imported inside a function, so that this module loads without the extra.
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 from protocols.cli.output import AS_JSON, fail, show
-from verifiable.audits.planning import Economy, NoOption, Plan
+from verifiable.audits.planning import Economy, NoOption, Option, Plan
 from verifiable.audits.planning import plan as make_plan
+from verifiable.audits.stakes import Vanishing
 from verifiable.voting import bad_among_answers
 
 if TYPE_CHECKING:
@@ -73,6 +75,10 @@ def add(app: "typer.Typer") -> None:
         lifetime: Annotated[
             float, typer.Option(help="Average number of results from an honest identity.")
         ] = _DEFAULT.lifetime,
+        agreement: Annotated[
+            float,
+            typer.Option(help="Probability that a cheap answer is the right one, 0 to below 1."),
+        ] = 0.0,
         rational: Annotated[
             bool,
             typer.Option(
@@ -97,7 +103,15 @@ def add(app: "typer.Typer") -> None:
             "lifetime": lifetime,
         }
         raise typer.Exit(
-            run_plan(bad, availability, error, prices, rational=rational, as_json=json_)
+            run_plan(
+                bad,
+                availability,
+                error,
+                prices,
+                agreement=agreement,
+                rational=rational,
+                as_json=json_,
+            )
         )
 
     del plan
@@ -109,6 +123,7 @@ def run_plan(
     error: float,
     prices: dict[str, Any],
     *,
+    agreement: float = 0.0,
     rational: bool,
     as_json: bool,
 ) -> int:
@@ -122,6 +137,8 @@ def run_plan(
         if not 0.0 < value <= 1.0 or (value == 1.0 and not always):
             what = "above 0 and at most 1" if always else "above 0 and below 1"
             return fail(ValueError(f"--{name} must be {what}, got {value!r}"))
+    if not 0.0 <= agreement < 1.0:
+        return fail(ValueError(f"--agreement must be from 0 to below 1, got {agreement!r}"))
     given = f"--bad {bad:g} and --availability {availability:g}"
     answering = bad_among_answers(bad, honest_availability=availability)
     if answering >= 1.0:
@@ -140,11 +157,30 @@ def run_plan(
     except ValueError as problem:
         name, _, rest = str(problem).partition(" ")
         return fail(ValueError(f"--{name.replace('_', '-')} {rest}") if name in prices else problem)
-    show(plan_dict(plan), plan_table(plan), as_json=as_json)
+    bonds = [bond_of(option, economy, availability, agreement) for option in plan.options]
+    show(plan_dict(plan, bonds), plan_table(plan, bonds), as_json=as_json)
     return 0
 
 
-def plan_dict(plan: Plan) -> dict[str, Any]:
+def bond_of(option: Option, economy: Economy, answers: float, agreement: float) -> float | None:
+    """Return the no-show bond of a job whose worker can vanish when it is audited.
+
+    None where the option audits nothing, or no bond deters.
+    """
+    if option.audit_rate == 0.0:
+        return None
+    bond = Vanishing(
+        reward=economy.reward,
+        cost=economy.run_cost,
+        audit_rate=option.audit_rate,
+        answers=answers,
+        detection=economy.detection,
+        agreement=agreement,
+    ).least_bond
+    return bond if math.isfinite(bond) else None
+
+
+def plan_dict(plan: Plan, bonds: list[float | None]) -> dict[str, Any]:
     """Return the JSON object of a plan."""
     return {
         "bad": plan.bad,
@@ -160,13 +196,14 @@ def plan_dict(plan: Plan) -> dict[str, Any]:
                 "audit_rate": option.audit_rate,
                 "error": option.error,
                 "deters": option.deters,
+                "bond": bond,
             }
-            for option in plan.options
+            for option, bond in zip(plan.options, bonds, strict=True)
         ],
     }
 
 
-def plan_table(plan: Plan) -> "Iterator[RenderableType]":
+def plan_table(plan: Plan, bonds: list[float | None]) -> "Iterator[RenderableType]":
     """Draw the options of a plan, cheapest first, and what all of them assume."""
     from rich import box  # noqa: PLC0415 - an optional dependency
     from rich.table import Table  # noqa: PLC0415 - the same
@@ -174,16 +211,17 @@ def plan_table(plan: Plan) -> "Iterator[RenderableType]":
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("option", no_wrap=True)
-    for column in ("cost", "runs", "audits", "error at most"):
+    for column in ("cost", "runs", "audits", "error at most", "bond"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("how", overflow="fold")
-    for option in plan.options:
+    for option, bond in zip(plan.options, bonds, strict=True):
         table.add_row(
             option.name,
             f"{option.cost:.4g}",
             f"{option.runs:.4g}",
             f"{option.audits:.3g}",
             f"{option.error:.2g}",
+            "-" if bond is None else f"{bond:.4g}",
             option.how,
             style="bold" if option is plan.best else "",
         )
@@ -191,6 +229,7 @@ def plan_table(plan: Plan) -> "Iterator[RenderableType]":
     best = plan.best
     yield Text(f"Cheapest: {best.name}, {best.cost:.4g} a job: {best.how}.", style="bold green")
     yield Text(f"Assumes: {plan.assumes}.")
+    yield Text("The bond of a job is forfeit by a worker that is audited and does not answer.")
     if best.deters:
         yield Text(
             "It deters workers that avoid losing their stake; if a bad fraction of "

@@ -30,7 +30,7 @@ floats = st.floats() | st.floats(0, 1) | extremes
 integers = st.integers() | st.sampled_from([-1, 0, 1, 2, 8, 200, 2**53, 2**64, 10**400])
 options = st.fixed_dictionaries(
     {"bad": floats | st.just(0.1), "error": floats | st.just(1e-6)},
-    optional={"availability": floats}
+    optional={"availability": floats, "agreement": floats}
     | {n: integers if isinstance(d, int) else floats for n, d in DEFAULTS.items()},
 )
 # Most draws are out of some range: others change one option or two, within what is plausible.
@@ -132,3 +132,18 @@ def test_audits_that_detect_next_to_nothing_leave_the_votes():
     assert isinstance(found, dict)
     names = {option["name"] for option in found["options"]}
     assert {"fixed-size", "first-to-match", "sequential"} <= names
+
+
+def test_the_bond_is_the_one_at_which_vanishing_does_not_pay():
+    economy = {"reward": 2.0, "detection": 0.5, "availability": 0.8, "agreement": 0.25}
+    found = answer({"bad": 0.1, "error": 0.01, **economy}, "--json")
+    assert isinstance(found, dict)
+    for option in found["options"]:
+        rate = option["audit_rate"]
+        if not rate:
+            assert option["bond"] is None
+            continue
+        wanted = 1 / (rate * 0.8 * 0.5 * 0.75) - 2
+        assert option["bond"] == pytest.approx(max(0.0, wanted))
+    assert any(option["bond"] is not None for option in found["options"])
+    assert answer(GIVEN | {"agreement": 1.0}).startswith("error: --agreement must be from 0")  # pyright: ignore[reportAttributeAccessIssue]
