@@ -60,6 +60,18 @@ def test_a_network_convicts_the_liar_and_reads_its_record_again(tmp_path: Path) 
     }
 
 
+def test_an_audited_epoch_pays_the_honest_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    for name in ("audited_coordinator", "audited_device"):
+        lines = (EXAMPLES / f"{name}.py").read_text().splitlines()
+        assert sum(map(bool, lines)) <= 60
+    assert load("audited_epoch").main() == {
+        "honest": "passed: ok",
+        "lying": "rejected: output-mismatch",
+        "vanishing": "silent: silent",
+    }
+
+
 @pytest.mark.parametrize("signed_here", [False, True])
 def test_an_epoch_is_submitted_once(
     office: onchain.Office,
