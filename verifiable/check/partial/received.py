@@ -63,7 +63,7 @@ class OpenedTensors(Sequence[Tensor]):
 
         Args:
           index: of the tensor.
-          trips: the iterations.
+          trips: the iterations, in any order; one may be asked for more than once.
         """
         tensor = self.layout.tensors[index]
         each = tensor.rows // tensor.shape[0]
@@ -72,11 +72,13 @@ class OpenedTensors(Sequence[Tensor]):
         if len(trips) == 1:
             return self._rows(index, trips[0] * each, each).reshape(1, *tensor.shape[1:])
         found = np.zeros((len(trips), each, tensor.columns), tensor.dtype)
-        places = {trip: place for place, trip in enumerate(trips)}
+        places: dict[int, list[int]] = {}
+        for place, trip in enumerate(trips):
+            places.setdefault(trip, []).append(place)
         for start, rows in self._pieces(index):
             for trip in range(start // each, (start + len(rows) - 1) // each + 1):
-                if trip in places:
-                    _copy(found[places[trip]], trip * each, start, rows)
+                for place in places.get(trip, ()):
+                    _copy(found[place], trip * each, start, rows)
         return found.reshape(len(trips), *tensor.shape[1:])
 
     def _pieces(self, index: int) -> Iterator[tuple[int, Tensor]]:
