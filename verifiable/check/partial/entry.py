@@ -108,8 +108,20 @@ def _tests(
         if claim is None or claim.index not in always or len(cuts) != 1:
             continue
         test = RowTest.of(claim, next(iter(cuts)))
-        if test is not None:
+        if test is not None and not _follows(before, analysis, test, always):
             yield test
+
+
+def _follows(before: Block, analysis: Analysis, test: RowTest, always: Collection[int]) -> bool:
+    """Whether a test reads what layers of an earlier scan pass on."""
+    read = pull(before, analysis, (), [test]).needs.variables
+    return any(
+        c.index not in always
+        for e in before.equations
+        if any(v in read for v in e.outputs)
+        for body in e.bodies
+        for c in analysis.claims_in(body)
+    )
 
 
 def _others(

@@ -124,3 +124,14 @@ def test_what_other_layers_read_as_well_is_tested_whole():
     for fn in (beside, after):
         program = vf.compile(fn, P, IDS, cuts=True, row_block=2, self_test=False)
         assert not Layers.of(program).entries
+
+
+def test_what_follows_from_the_layers_of_another_scan_is_tested_whole():
+    def twice(p: Any, ids: Any) -> Any:
+        return stream(p, jnp.tanh(stream(p, p["table"][ids])) @ p["layers"][0])
+
+    program = vf.compile(twice, P, IDS, cuts=True, self_test=False)
+    names = [c.primitive for c in program.claims]
+    assert names == ["gather", "dot_general", "cut", "dot_general", "dot_general", "cut"]
+    # The carry that the product between the scans reads is not replayed for it by itself.
+    assert [entry.claims for entry in Layers.of(program).entries.values()] == [{LOOKUP}]
