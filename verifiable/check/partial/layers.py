@@ -166,8 +166,10 @@ class Layers:
         """
         ends, rows, block = self._ends[scan], scan.rows, self.program.row_block or 1
         found: set[int] = set()
-        for cuts in ends.values():
+        for v, cuts in ends.items():
             if rows is None or cuts is None or any(cut.axis != rows.axis for cut in cuts):
+                return ()
+            if v.shape[rows.axis] != rows.length:  # what is read of it are no rows of a layer
                 return ()
             for cut in cuts:
                 found.update(n // block for n in range(cut.offset, cut.offset + cut.unit))

@@ -272,6 +272,22 @@ def test_the_rows_of_the_answer_are_audited_only_where_others_are_drawn_too():
     assert all({0, 1, 2, 3} < {*r} for r in plan.rows[3:])
 
 
+def test_places_in_a_carry_of_another_length_are_no_rows_of_the_answer():
+    def wider(p: Any, x: Any) -> Any:
+        def body(c: Any, w: Any) -> Any:
+            rows, more = c
+            return (rows + jnp.tanh(rows) @ w["out"], jnp.roll(more, 1, 0) + rows[0]), None
+
+        (rows, more), _ = lax.scan(body, (x, jnp.concatenate([x, x])), p)
+        return rows[-1] + more[20:22].sum(0)
+
+    program = vf.compile(wider, P, X, policy=POLICY, cuts=True, self_test=False)
+    layers = Layers.of(program)
+    [scan] = layers.scans
+    assert layers.most_rows == ROWS
+    assert layers.answer_blocks(scan, 8) == ()
+
+
 # ------------------------------------------------------------------------------- bad openings
 
 
