@@ -8,7 +8,7 @@ and found with the probability of detection.
     profit = -D if it is audited and silent, else R; less C of an honest worker
 
 of a worker that vanishes whenever its audit would reject it (`simulate_vanishing`), beside that of
-an honest one. Rules: specs/simulation.md, 5; specs/sampling.md, 5.
+an honest one. Rules: specs/simulation.md, 5; specs/sampling.md, 5, 6.
 """
 
 from __future__ import annotations

@@ -175,10 +175,10 @@ class Auditable(Specification):
         if plan.id != own.id or plan.rows != own.rows:
             raise ValueError("the plan is not of this program: make it by its audit_plan")
         job = self.conform_inputs(inputs)
-        received = self._opened(plan, commitment, opening)
+        received = self._opened(own, commitment, opening)
         if isinstance(received, Problem):
             return refuse(received)
-        return self._audited(key, job, plan, received)
+        return self._audited(key, job, own, received)
 
     def _opened(
         self, plan: AuditPlan, commitment: Commitment, opening: Any
