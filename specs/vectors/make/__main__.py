@@ -11,7 +11,9 @@ from __future__ import annotations
 import importlib
 import sys
 
-MODULES = "encoding trees tensors noise receipts bls statements draws claims audit evidence".split()
+MODULES = (
+    "encoding trees tensors noise receipts bls statements draws claims roundings audit evidence"
+).split()
 
 
 def main() -> None:
