@@ -89,16 +89,19 @@ class ModelCard:
           MalformedEncoding: they are not the one encoding of a card.
           TypeError: `data` is of another type.
         """
-        match decode(data, max_size=MAX_CARD):
+        match decode(data, max_size=MAX_CARD, max_items=MAX_CARD):
             case [str(kind), dict(given)] if kind == _KIND:
                 pass
             case _:
                 raise MalformedEncoding("expected a model card")
+        names = {f.name for f in fields(cls)}
+        if names.symmetric_difference(given):
+            raise MalformedEncoding(f"a model card has {', '.join(sorted(names))}")
         try:
             made: dict[str, Any] = dict(given)
             made["sampler"], made["stop"] = sampler_of(given["sampler"]), tuple(given["stop"])
             card = cls(**made)
-        except (KeyError, TypeError, ValueError) as error:
+        except (TypeError, ValueError) as error:
             raise MalformedEncoding(f"the model card is malformed: {error}") from error
         if card.encode() != received_bytes(data):
             raise MalformedEncoding("the model card is not in canonical form")

@@ -19,7 +19,7 @@ TEXT_REASONS: dict[str, str] = {
     "text-unfinished": "the completion ends before the job's limit and without a stop token",
     "token-mismatch": "the model picks another token than the completion has",
     "receipt-model": "the receipt names another model",
-    "receipt-job": "the receipt names another job",
+    "receipt-job": "the receipt names another job, or one that the model cannot have",
     "receipt-text": "the receipt names another text",
     "receipt-chain": "the receipt or the prompt does not follow from the turn before",
     "run-structure": "what was sent is not the run of this text",

@@ -11,7 +11,7 @@ import numpy as np
 from verifiable.encoding import encode
 from verifiable.errors import MalformedEncoding
 from verifiable.generation.job import GenerationJob
-from verifiable.generation.sampler import Sampler
+from verifiable.generation.sampler import NUMBERS, Sampler
 
 
 def token_bytes(tokens: Iterable[int]) -> bytes:
@@ -32,8 +32,8 @@ def tokens_of(data: bytes) -> tuple[int, ...]:
 def sampler_fields(sampler: Sampler) -> dict[str, Any]:
     """The numbers of a sampler that are given, and the source of its noise."""
     given = {f.name: getattr(sampler, f.name) for f in fields(sampler)}
-    numbers = {k: float(v) for k, v in given.items() if type(v) in (int, float) and k != "top_k"}
-    return {k: v for k, v in (given | numbers).items() if v is not None}
+    # An int, or a float of numpy, has the encoding of the float that it equals.
+    return {k: float(v) if k in NUMBERS else v for k, v in given.items() if v is not None}
 
 
 def sampler_of(given: Any) -> Sampler:
@@ -42,6 +42,9 @@ def sampler_of(given: Any) -> Sampler:
     Raises:
       MalformedEncoding: no sampler has these numbers.
     """
+    names = {f.name for f in fields(Sampler)}
+    if type(given) is not dict or not names.issuperset(given):
+        raise MalformedEncoding(f"a sampler is a map of {', '.join(sorted(names))}")
     try:
         sampler = Sampler(**given)
     except (TypeError, ValueError) as error:

@@ -17,7 +17,6 @@ size of the vocabulary is then compared, and the shares of probability are sums 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
@@ -78,7 +77,8 @@ class Sampler:
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise TypeError(f"{name} must be a number, got {type(value).__name__}")
             low, high = _RANGES[name]
-            if not (math.isfinite(value) and low <= np.float32(value) <= high):
+            # Far beyond the range, numpy would warn that float32 overflows.
+            if not (abs(value) <= 2 * high and low <= np.float32(value) <= high):
                 raise ValueError(f"{name} must be between {low} and {high}, got {value}")
         if self.top_k is not None:
             if type(self.top_k) is not int:

@@ -233,10 +233,12 @@ def judge_saved(
 
     Raises:
       TypeError: an argument is of another type.
-      ValueError: key or card are of another program, or the job is not of this model.
+      ValueError: key or card are of another program, or `job` is not of this model.
     """
     require_type("card", card, ModelCard)
     require_type("saved", saved, SavedText)
+    require_type("job", job, (GenerationJob, type(None)))
+    require_type("previous", previous, (SavedText, type(None)))
     if card.family != made.family.id or card.stop != tuple(sorted(made.stop)):
         raise ValueError(
             "the card is of another program: compile the same lengths, sampler and stop tokens"
@@ -244,7 +246,12 @@ def judge_saved(
     reason = _misbound(card, saved, job, previous)
     if reason is not None:
         return _rejected(reason, TEXT_REASONS[reason])
-    refused = made.refusal(saved.job, saved.text)
+    try:
+        refused = made.refusal(saved.job, saved.text)
+    except ValueError as error:
+        if job is not None:
+            raise
+        return _rejected("receipt-job", str(error))
     if refused is not None:
         return refused
     layout = made.program(saved.job, saved.text).layout
@@ -281,7 +288,12 @@ def _misbound(
         return "receipt-text"
     if previous is not None:
         said = (*previous.job.prompt, *previous.text)
-        if receipt.previous != previous.receipt.id or saved.job.prompt[: len(said)] != said:
+        if (
+            # A receipt names what was said before only through the job and text that it binds.
+            _misbound(previous.card, previous, None, None) is not None
+            or receipt.previous != previous.receipt.id
+            or saved.job.prompt[: len(said)] != said
+        ):
             return "receipt-chain"
     return None
 

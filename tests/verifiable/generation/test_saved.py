@@ -187,9 +187,22 @@ def a_stop_in_the_middle(c: SimpleNamespace) -> Any:
     return rebound(c, (*c.first.text[:2], STOP, *c.first.text[3:]))
 
 
-def rebound(c: SimpleNamespace, text: Any) -> Any:
-    """A device's own receipt of another text."""
-    return save(c.card, c.first.job, text, c.model.prove(PARAMS, c.first.job, c.first.text))
+def a_limit_beyond_all_lengths(c: SimpleNamespace) -> Any:
+    return rebound(c, c.first.text, limit=2**40)
+
+
+def a_prompt_beyond_the_vocabulary(c: SimpleNamespace) -> Any:
+    return rebound(c, c.first.text, prompt=(5, V))
+
+
+def a_sampler_of_another_program(c: SimpleNamespace) -> Any:
+    return rebound(c, c.first.text, sampler=Sampler())
+
+
+def rebound(c: SimpleNamespace, text: Any, **changes: Any) -> Any:
+    """A device's own receipt of another text or job."""
+    run = c.model.prove(PARAMS, c.first.job, c.first.text)
+    return save(c.card, replace(c.first.job, **changes), text, run)
 
 
 HOSTILE: dict[Callable[..., Any], str] = {
@@ -205,6 +218,9 @@ HOSTILE: dict[Callable[..., Any], str] = {
     a_text_of_no_tokens: "text-empty",
     a_token_beyond_the_vocabulary: "text-range",
     a_stop_in_the_middle: "text-stop",
+    a_limit_beyond_all_lengths: "receipt-job",
+    a_prompt_beyond_the_vocabulary: "receipt-job",
+    a_sampler_of_another_program: "receipt-job",
 }
 
 
@@ -219,6 +235,13 @@ def test_hostile_texts_are_rejected_after_a_trip_as_bytes(hostile: Callable[...,
 def test_a_coordinator_gave_another_job():
     c = turns()
     assert judged(c.first, job=c.second.job).reason == "receipt-job"
+    impossible = a_prompt_beyond_the_vocabulary(c)
+    with pytest.raises(ValueError, match="vocabulary"):
+        judged(impossible, job=impossible.job)
+    with pytest.raises(TypeError, match="job"):
+        judged(c.first, job=c.first)
+    with pytest.raises(TypeError, match="previous"):
+        judged(c.first, previous=c.first.receipt)
 
 
 def test_swapped_turns_and_a_forgotten_one_are_rejected():
@@ -230,6 +253,26 @@ def test_swapped_turns_and_a_forgotten_one_are_rejected():
     other = saved(c.model, c.card, [4, 11], bytes(32), c.first.receipt)
     assert judged(other).verdict is Verdict.ACCEPT
     assert judged(other, previous=c.first).reason == "receipt-chain"
+
+
+def test_a_turn_before_that_its_receipt_does_not_bind_is_no_turn_before():
+    """What was said is made up: the next prompt has it, and the receipt is the true one's."""
+    c = turns()
+    forged = replace(c.first, text=(*c.first.text[:-1], (c.first.text[-1] + 2) % V))
+    assert forged.receipt.id == c.first.receipt.id
+    prompt = (*forged.job.prompt, *forged.text, 11)
+    after = saved(c.model, c.card, prompt, bytes(32), forged.receipt)
+    assert judged(after, previous=forged).reason == "receipt-chain"
+
+
+def test_numbers_of_numpy_have_the_bytes_of_the_floats_that_they_equal():
+    other = replace(turns().card, sampler=replace(SAMPLER, temperature=np.float64(0.9)))
+    assert other.encode() == turns().card.encode()
+
+
+def test_a_card_may_have_more_stop_tokens_than_a_message_has_items_by_default():
+    card = replace(turns().card, stop=tuple(range(5000)))
+    assert ModelCard.decode(card.encode()) == card
 
 
 def test_a_key_or_a_card_of_another_program_is_the_callers_mistake():
@@ -284,6 +327,10 @@ NO_FILES: dict[str, Callable[[], bytes]] = {
     "a temperature of zero": lambda: head_of(
         job=job_with(sampler={"temperature": 0.0, "source": "blake3"})
     ),
+    "a temperature beyond float32": lambda: head_of(
+        job=job_with(sampler={"temperature": 1e300, "source": "blake3"})
+    ),
+    "a number that no sampler has": lambda: head_of(job=job_with(sampler={"heat": 1.0})),
     "another source of noise": lambda: head_of(job=job_with(sampler={"source": "dice"})),
     "a receipt of five parts": lambda: head_of(receipt=encoding.encode([1, 2, 3, 4, 5])),
     "a receipt with a short digest": lambda: head_of(
