@@ -8,16 +8,20 @@ nothing but the model.
 # they use names imported inside a function, so that this module loads without the extra.
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from protocols.cli.output import AS_JSON, fail, show
+from protocols.cli.output import AS_JSON, fail, show, visible
 from verifiable.errors import MalformedEncoding
+
+MOST_BYTES = 1 << 32
+"""The most bytes of a file that is read: several times the answers of the longest length."""
 
 if TYPE_CHECKING:
     import typer
     from rich.console import RenderableType
+    from rich.status import Status
 
     from protocols.demo.conversation import Turn
     from protocols.demo.models import LanguageModel
@@ -101,7 +105,7 @@ def run_chat(
                     limit=limit,
                     sampler=sampler,
                     previous=previous,
-                    tell=None if as_json else _say,
+                    tell=None if as_json else _saying(status),
                     now=status.update,
                 )
             file.write_bytes(turn.saved.encode())
@@ -140,7 +144,7 @@ def run_verify(file: Path, after: Path | None, *, as_json: bool) -> int:
             )
     except (OSError, MalformedEncoding, ValueError) as error:
         return fail(error)
-    words = model.text(report.tokens)
+    words = conversation.words(model, report.tokens)
     show(
         {"model": answering.card.id.hex(), "text": words} | verdict_dict(report),
         verdict_text(saved, report, words),
@@ -157,8 +161,15 @@ def read(file: Path) -> "SavedText":
       MalformedEncoding: it is no answer.
     """
     from verifiable.generation import SavedText  # noqa: PLC0415 - loads JAX
+    from verifiable.generation.saved import MAGIC  # noqa: PLC0415 - the same
 
-    return SavedText.decode(file.read_bytes())
+    with file.open("rb") as opened:
+        data = opened.read(len(MAGIC))
+        if data == MAGIC:
+            data += opened.read(MOST_BYTES)
+    if len(data) > MOST_BYTES:
+        raise MalformedEncoding(f"a file of an answer has at most {MOST_BYTES} bytes")
+    return SavedText.decode(data)
 
 
 def load_model() -> "LanguageModel":
@@ -168,7 +179,10 @@ def load_model() -> "LanguageModel":
     try:
         return models.smollm2()
     except ImportError as error:
-        print(f"note: {error}. Asking a small random model instead.", file=sys.stderr)
+        print(
+            f"note: {error}. Using a small random model instead, which cannot judge its answers.",
+            file=sys.stderr,
+        )
         return models.small_llama()
 
 
@@ -213,8 +227,8 @@ def verdict_text(
     """What was judged, and the verdict."""
     from rich.text import Text  # noqa: PLC0415 - an optional dependency
 
-    yield Text(words)
-    yield Text(f"said to be of {saved.card.name}, model {saved.receipt.card.hex()}")
+    yield Text(visible(words))
+    yield Text(f"said to be of {visible(saved.card.name)}, model {saved.receipt.card.hex()}")
     yield Text(str(report), style="bold")
 
 
@@ -225,5 +239,11 @@ def _lines() -> "Iterable[str]":
     return (line for line in map(str.strip, sys.stdin) if line)
 
 
-def _say(piece: str) -> None:
-    print(piece, end="", flush=True)
+def _saying(status: "Status") -> "Callable[[str], None]":
+    """Print pieces of an answer; the first ends the status, which would break each into a line."""
+
+    def say(piece: str) -> None:
+        status.stop()
+        print(visible(piece), end="", flush=True)
+
+    return say

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from protocols.demo.models import LanguageModel
 from verifiable import challenge
@@ -112,8 +111,8 @@ def answer(
       limit: the most tokens of the answer.
       sampler: of this turn.
       previous: the turn before.
-      tell: called with each piece of the answer as it is decoded; later pieces may differ, where
-        the pass picks another token (`generation.generate`).
+      tell: called with each piece of the answer as it is decoded. Where the pass picks another
+        token (`generation.generate`), the whole answer is told again behind what was decoded.
       now: called with what is being done.
 
     Raises:
@@ -130,7 +129,7 @@ def answer(
         nonlocal last, shown
         last = time.perf_counter()
         told.append(found)
-        whole = _words(model, told)
+        whole = words(model, told)
         # A character may have several tokens.
         if tell is not None and not whole.endswith("\ufffd"):
             tell(whole[len(shown) :])
@@ -141,6 +140,10 @@ def answer(
     now("decode")
     tokens, submission = gen.generate(made, model.params, job, **model.decoder, tell=token)
     proved = time.perf_counter()
+    answered = words(model, tokens)
+    if tell is not None:
+        differs = "\nThe pass over the answer picked another token. The answer is:\n"
+        tell(answered[len(shown) :] if answered.startswith(shown) else differs + answered)
     saved = gen.save(
         answering.card,
         job,
@@ -153,7 +156,7 @@ def answer(
     report = gen.judge_saved(made, answering.key, answering.card, saved, job=job, previous=previous)
     ended = time.perf_counter()
     return Turn(
-        words=_words(model, tokens),
+        words=answered,
         saved=saved,
         report=report,
         seconds={"decode": last - start, "pass": proved - last, "check": ended - begun},
@@ -165,5 +168,6 @@ def answer(
     )
 
 
-def _words(model: LanguageModel, tokens: Any) -> str:
+def words(model: LanguageModel, tokens: Sequence[int]) -> str:
+    """An answer as text, without its stop token."""
     return model.text([t for t in tokens if t not in model.stop])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +13,12 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from protocols import cli
+from protocols.cli import chat
+from protocols.cli.output import fail
 from protocols.demo import conversation, models
 from verifiable import generation as gen
 
@@ -77,14 +81,16 @@ def test_a_conversation_is_answered_judged_and_written(folder: Path):
 
 def test_saved_answers_are_judged_alone_and_after_the_turn_before(folder: Path):
     asked(folder)
-    for arguments in (
-        ["a.text"],
-        ["a-2.text"],
-        ["a-2.text", "--after", folder / "a.text"],
+    for turn, arguments in (
+        (0, ["a.text"]),
+        (1, ["a-2.text"]),
+        (1, ["a-2.text", "--after", folder / "a.text"]),
     ):
         result = run("verify", folder / arguments[0], *arguments[1:], "--json")
         assert result.exit_code == 0
-        assert json.loads(result.stdout)["verdict"] == "accept"
+        found = json.loads(result.stdout)
+        assert found["verdict"] == "accept"
+        assert found["text"] == asked(folder).turns[turn]["text"]
     result = run("verify", folder / "a.text", "--after", folder / "a-2.text", "--json")
     assert (result.exit_code, json.loads(result.stdout)["reason"]) == (1, "receipt-chain")
 
@@ -126,6 +132,60 @@ def test_weights_of_fewer_bits_are_rejected_under_the_models_name(folder: Path):
     found = json.loads(result.stdout)
     assert (result.exit_code, found["verdict"]) == (1, "reject")
     assert found["reason"] in ("claim-mismatch", "lookup-mismatch")
+
+
+def test_no_control_character_of_a_file_reaches_the_terminal(folder: Path):
+    """A device that clears the screen and writes a verdict of its own: by its text, or its name."""
+    asked(folder)
+    saved = gen.SavedText.decode((folder / "a.text").read_bytes())
+    run_ = answering().made.prove(MODEL().params, saved.job, saved.text)
+    named = replace(saved, card=replace(saved.card, name="\x1b[2Jaccept\u202e\x9b1m"))
+    told = gen.save(answering().card, saved.job, tuple(b"\x1b[2Jok\r\x7f"), run_)
+    for hostile, shown in ((named, "\\x1b[2Jaccept\\u202e\\x9b1m"), (told, "\\x1b[2Jok\\r\\x7f")):
+        (folder / "hostile.text").write_bytes(hostile.encode())
+        result = run("verify", folder / "hostile.text")
+        assert result.exit_code == 1
+        assert shown in result.stdout
+        assert not set("\x1b\x9b\u202e\r\x7f") & set(result.stdout)
+
+
+def test_an_error_is_one_line_whatever_it_quotes(capsys: pytest.CaptureFixture[str]):
+    assert fail(ValueError("got \x1b[2J\nerror: nothing")) == 2
+    assert capsys.readouterr().err == "error: got \\x1b[2J error: nothing\n"
+
+
+def test_pieces_of_an_answer_go_to_standard_output_in_one_line(capsys: pytest.CaptureFixture[str]):
+    """While a status is shown in a terminal, rich prints each piece as a line of standard error."""
+    terminal = io.StringIO()
+    with Console(file=terminal, force_terminal=True).status("decode") as status:
+        say = chat._saying(status)
+        for piece in ("The ", "[bold]answer", " is 4"):
+            say(piece)
+    assert capsys.readouterr().out == "The [bold]answer is 4"
+    assert "answer" not in terminal.getvalue()
+
+
+def test_an_answer_that_changes_behind_what_was_told_is_told_again(monkeypatch: pytest.MonkeyPatch):
+    def generate(*arguments: Any, tell: Any, **given: Any) -> Any:
+        for token in b"xyz":
+            tell(token)
+        return generated(*arguments, **given)
+
+    generated = gen.generate
+    monkeypatch.setattr(gen, "generate", generate)
+    told: list[str] = []
+    turn = conversation.answer(answering(), "hi", limit=4, tell=told.append)
+    first, _, rest = "".join(told).partition("\nThe pass over the answer picked another token.")
+    assert first == "xyz"
+    assert rest == f" The answer is:\n{turn.words}"
+
+
+def test_of_a_file_no_more_is_read_than_it_may_have(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    asked(folder)
+    monkeypatch.setattr(chat, "MOST_BYTES", 1000)
+    result = run("verify", folder / "a.text")
+    assert result.exit_code == 2
+    assert "at most 1000 bytes" in result.stderr
 
 
 @pytest.mark.parametrize(
