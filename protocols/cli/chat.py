@@ -57,7 +57,7 @@ def add(app: "typer.Typer") -> None:
         file: Annotated[Path, typer.Argument(help="What `verifiable chat` wrote.")],
         after: Annotated[
             Path | None,
-            typer.Option(metavar="FILE", help="The turn before, in a conversation."),
+            typer.Option(metavar="FILE", help="The turn before, in a conversation; judge it too."),
         ] = None,
         json_: Annotated[bool, as_json] = False,
     ) -> None:
