@@ -341,7 +341,7 @@ def effect(claim: Claim, env: Env, context: Context) -> Deviation:
 
 
 def retest(claim: Claim, env: Env, context: Context) -> Statistic:
-    """The test of a claim that is not finite, or whose operands are not: a `Measure`."""
+    """The test of a claim that is not finite, not its operands, or undecided: a `Measure`."""
     return _apart("retest", claim, env, context)
 
 

@@ -160,7 +160,7 @@ def _attempt(
     _LOG.info("self-test: the check of that run is compiled")
     found, _ = check.measure(run)
     for i, s in found.statistics.items():
-        if not np.all(s.finite_operands):  # as a check would: it may be undecided in float32
+        if not np.all(s.finite_operands):  # as a check would: a cheap form may leave it undecided
             found.statistics[i] = retested(s, check.second_look.retest(run, i), found.taken[i])
     measured = measures(found)
     suspects = {target: m for target, m in measured.items() if m.suspect}

@@ -63,7 +63,7 @@ class Again(NamedTuple):
 
     Attributes:
       look: at a claim or output that failed.
-      retest: of a claim that is not finite, or whose operands are not.
+      retest: of a claim that is not finite, whose operands are not, or that was undecided.
       recount: of the flips of several claims.
       unfounded: whether a claim or output has numbers where no replay has any.
       reads: indices of the claims that a claim or output is replayed from.

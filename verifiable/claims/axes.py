@@ -48,6 +48,11 @@ def in_rows(x: Any, axes: Axes) -> Any:
     return (x if order == sorted(order) else x.transpose(order)).reshape(rows, width)
 
 
+def row_length(shape: tuple[int, ...], axes: Axes) -> int:
+    """How many elements the rows have that `in_rows` makes of an array of a shape."""
+    return math.prod(shape[a] for a in axes) if shape else 1
+
+
 def from_rows(rows: Array, shape: tuple[int, ...], axes: Axes) -> Array:
     """The array of a shape that `in_rows` makes rows of."""
     along = [a % len(shape) for a in axes] if shape else []

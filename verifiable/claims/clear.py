@@ -10,7 +10,8 @@ in place of 1: more than the rounding of the squares can hide. A square that van
 slack smaller. A row passes only if the mean of its squares is a number of at most MOST, and no row
 with a NaN or an infinity has one; a NaN in the claim leaves the row without a norm, and an infinity
 is beyond every limit, unless the value before it rounds to it. What does not pass is undecided, and
-the claim is tested again in full (`Form.retest`). Hence whatever passes here passes there.
+the claim is tested again in full (`Form.retest`). Hence whatever passes here passes there. Claims
+with rows of more than LONGEST elements, in any way in which rows lie, are tested in full at once.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ import numpy as np
 from jax import lax
 
 from verifiable.claims import clear, rows
-from verifiable.claims.axes import LAST, Axes, from_rows, in_rows, places
+from verifiable.claims.axes import LAST, Axes, from_rows, in_rows, places, row_length
 from verifiable.claims.form import Form, Yardstick
 from verifiable.claims.middles import halfway, has_infinity, middle
 from verifiable.claims.origin import Origin
@@ -159,7 +159,8 @@ class Rounding(Form):
           `worst` is the largest distance of a value from the interval that rounds to the claim, as
           a fraction of the slack; `row` counts the rows of one way after those of another.
         """
-        if yardstick.cheap:
+        longest = max(row_length(claim.shape, axes) for axes in self.ways)
+        if yardstick.cheap and longest <= clear.LONGEST:
             return self._clear(operands[0], claim, yardstick.eps)
         v, q = self._by_rows(operands[0], claim)
         q = self.standard(q, v)
@@ -198,7 +199,7 @@ class Rounding(Form):
         )
 
     def cheapened(self, yardstick: Yardstick) -> Yardstick:
-        """In as few passes as suffice for what is clear; see `clear`."""
+        """In as few passes as suffice for what is clear, unless rows are too long; see `clear`."""
         cheap = self.origin is None and self.wide == jnp.float32
         return replace(yardstick, cheap=cheap)
 
@@ -212,7 +213,7 @@ class Rounding(Form):
         ratio = jnp.where(exists, short / slack, jnp.inf)
         squares = ratio * ratio
         whole = jnp.sqrt(jnp.sum(squares, axis=-1)) / row_limit(v.shape[-1])
-        usable = usable & (whole >= 0) & (v.shape[-1] <= clear.LONGEST)
+        usable = usable & (whole >= 0)
         by_row = jnp.maximum(jnp.max(ratio, axis=-1, initial=0.0), whole)
         by_row = jnp.where(usable, by_row, jnp.inf)
         by_way = [by_row, *self._of_other_ways(squares, value.shape)]
