@@ -18,6 +18,7 @@ from benchmarks.steered_rounding import SteeredRounding
 from verifiable import challenge, program
 from verifiable.check.evidence import evidence_of, verify_evidence
 from verifiable.claims import rounding
+from verifiable.claims.form import Yardstick
 from verifiable.errors import CoarseTolerance, MalformedEncoding, SteerableChoice
 from verifiable.policy import Policy
 from verifiable.report import Verdict
@@ -153,7 +154,7 @@ def test_a_row_lies_along_what_the_next_product_sums_over():
     form: Any = replace(claim.form, ways=((-1,),), origin=None)
     own, theirs = (jnp.asarray(x.values[claim.index]) for x in (run.sent.trace, trace))
     with jax.enable_x64(True):
-        given = SimpleNamespace(eps=run.made.tolerances[claim.name])
+        given = Yardstick(eps=run.made.tolerances[claim.name])
         assert form.test([own], theirs, given).passed  # as rows across features
 
 
@@ -250,6 +251,6 @@ def test_a_row_is_held_to_a_quarter_of_its_slack(share: float):
     )
     form: Any = replace(claim.form, origin=None)
     with jax.enable_x64(True):
-        given = SimpleNamespace(eps=run.made.tolerances[claim.name])
+        given = Yardstick(eps=run.made.tolerances[claim.name])
         found = form.test([jnp.asarray(own)], jnp.asarray(own + share * room), given)
     assert bool(found.passed) == (share < 0.25)
