@@ -232,6 +232,7 @@ class AuditOpening:
           MalformedEncoding: another length or header.
           TypeError: `data` or `plan` is of another type.
         """
+        data = received_bytes(data)
         require_exact_type("plan", plan, AuditPlan)
         data = plan.framed(data)
         leaves: list[bytes] = []
