@@ -28,6 +28,7 @@ from verifiable.claims.rounding import Rounding
 from verifiable.jaxpr.blocks import Atom, Block, Equation, Var
 from verifiable.jaxpr.effects import is_float, keys_of
 from verifiable.jaxpr.graph import Graph, uses
+from verifiable.jaxpr.nan_tests import asks_only
 
 COARSE = 2.0**-12
 """An eps above it is that of float16 or bfloat16."""
@@ -75,7 +76,8 @@ class Lineage:
         if not self:
             return self
         blurred = self.blurred or (frozenset({name}) if self.others else _NONE)
-        return Lineage(lost=self.lost or frozenset({name}), blurred=blurred)
+        lost = self.lost or frozenset({name})
+        return Lineage(lost=lost, blurred=blurred, decided=self.decided)
 
 
 UNMOVED = Lineage()
@@ -213,7 +215,9 @@ class Lineages:
                 self._set(claim.transpose.outputs, lineage)
         elif isinstance(form, Rounding):
             before = self.lineage(claim.operands[0])
-            self._set(equation.outputs, replace(before, others=before.others | index))
+            decided = before.decided or not is_float(claim.dtype)
+            lineage = replace(before, others=before.others | index, decided=decided)
+            self._set(equation.outputs, lineage)
         elif isinstance(form, Comparison | Sign):
             if own:
                 others = own.others | index
@@ -242,7 +246,8 @@ class Lineages:
                 self._set([v], self.lineage(atom))
             return
         first, [out, *_] = equation.inputs[0], equation.outputs
-        if kind in moved.COMPARISONS or (
+        compared = kind in moved.COMPARISONS and not asks_only(equation, self.graph.producers)
+        if compared or (
             kind == "convert_element_type" and is_float(first.dtype) and not is_float(out.dtype)
         ):
             joined = replace(joined, decided=True)
@@ -253,7 +258,11 @@ class Lineages:
         joined = self.lineage(*uses(equation))
         if not joined:
             return
-        self._set(equation.outputs, joined.beyond(equation.name))
+        beyond = joined.beyond(equation.name)
+        for v in equation.outputs:
+            # The trips of a loop are a claim that counts its own ties.
+            decided = equation.kind != "while" and not is_float(v.dtype)
+            self._set([v], replace(beyond, decided=beyond.decided or decided))
         for body in equation.bodies:
             for inner in body.walk():
                 if inner.kind in CHOICES:

@@ -15,6 +15,7 @@ from jax import lax
 
 from verifiable import challenge, program
 from verifiable.check import moved
+from verifiable.check.closest import closest
 from verifiable.check.moved import Moved
 from verifiable.check.steering import steering
 from verifiable.errors import UnlistedChoice
@@ -240,6 +241,51 @@ def test_choices_that_are_not_listed_are_said_to_be(name: str):
     assert any(n.endswith(equation.rpartition("/")[2]) and w == why for n, w in found.items()), (
         found
     )
+
+
+def first(w: Any, x: Any) -> Any:
+    """Indices of the largest, by a reduction of pairs."""
+    scores = dot(x, w)
+    places = lax.broadcasted_iota(jnp.int32, scores.shape, 1)
+
+    def larger(a: Any, b: Any) -> Any:
+        return tuple(lax.select(a[0] >= b[0], x, y) for x, y in zip(a, b, strict=True))
+
+    return lax.reduce((scores, places), (-jnp.inf, 0), larger, (1,))[1]
+
+
+DECIDED: dict[str, tuple[Any, str]] = {
+    "packed": (lambda w, x: jnp.packbits(dot(x, w) > 0, axis=-1), "is not followed"),
+    "multiplied": (lambda w, x: jnp.prod((dot(x, w) > 0).astype(jnp.int32), -1), "is not followed"),
+    "pairs": (first, "is not followed"),
+    "bits": (lambda w, x: lax.bitcast_convert_type(dot(x, w), jnp.int32), "is not followed"),
+    "levels": (lambda w, x: jnp.clip(jnp.round(dot(x, w) * 9), -99, 99).astype(jnp.int8), ""),
+    "whole numbers": (lambda w, x: (dot(x, w) * 9).astype(jnp.int32), ""),
+}
+
+
+@pytest.mark.parametrize("name", DECIDED)
+@pytest.mark.filterwarnings("ignore::verifiable.errors.UnlistedChoice")
+@pytest.mark.filterwarnings("ignore::verifiable.errors.IndeterminateWarning")
+def test_integer_answers_are_listed_or_said_not_to_be(name: str):
+    fn, why = DECIDED[name]
+    found = steering(traced(fn, jnp.float32))
+    if why:
+        assert why in found.unlisted["output"]
+    else:
+        assert [c.name for c in found.followed] == ["output"]
+
+
+def test_a_test_for_nan_decides_nothing():
+    made = traced(lambda w, x: jnp.isnan(dot(x, w)), jnp.float32)
+    assert not steering(made).followed
+
+
+def test_the_one_of_several_chosen_that_falls_out_first_is_compared():
+    values, room = jnp.array([[1.0, 1.06, 0.9, 0.2]]), jnp.array([[0.0, 0.05, 0.0, 0.0]])
+    found = closest(values, room, jnp.zeros((1, 4)), jnp.arange(4), 2, 5.0)
+    assert (found.chosen[0], found.other[0]) == (1, 2)
+    assert float(found.kappa[0]) == pytest.approx(3.2, rel=1e-5)
 
 
 def test_what_no_device_can_move_is_no_choice_to_steer():
