@@ -35,7 +35,9 @@ class Closest(NamedTuple):
     row: Array
 
 
-def closest(values: Array, room: Array, spare: Array, block: Array, count: int) -> Closest:
+def closest(
+    values: Array, room: Array, spare: Array, block: Array, count: int, kappa: float = 1.0
+) -> Closest:
     """What is turned most easily in each row, if the `count` largest values are chosen.
 
     Args:
@@ -44,13 +46,14 @@ def closest(values: Array, room: Array, spare: Array, block: Array, count: int) 
       spare: how far the roundings before move each, (rows, columns).
       block: number of the block of each, (columns,) or (rows, columns).
       count: how many are chosen.
+      kappa: the deviation for which the chosen one with the least margin is compared.
     """
     rows = values.shape[0]
     block = jnp.broadcast_to(block, values.shape)
     top, chosen = _largest(values, count)
     at, slack, home = (jnp.take_along_axis(x, chosen, axis=-1) for x in (room, spare, block))
-    # The chosen one with the least margin, for deviations of unit size, if several are chosen.
-    weakest = jnp.argmin(top - at - slack, axis=-1, keepdims=True)
+    # If several are chosen, the one that such a deviation brings down furthest.
+    weakest = jnp.argmin(top - kappa * at - slack, axis=-1, keepdims=True)
     top, at, slack, home, first = (
         jnp.take_along_axis(x, weakest, axis=-1) for x in (top, at, slack, home, chosen)
     )
@@ -59,13 +62,13 @@ def closest(values: Array, room: Array, spare: Array, block: Array, count: int) 
     taken = jnp.zeros(values.shape, bool).at[jnp.arange(rows)[:, None], chosen].set(True)
     gap = jnp.maximum(top - values - slack - spare, 0)
     # Equal infinities, such as masked ones, cannot be told apart, and are not moved.
-    kappa = jnp.where(gap > 0, gap / together, 0)
-    kappa = jnp.where((together == 0) & (slack + spare == 0), jnp.inf, kappa)  # nothing moves them
-    kappa = jnp.where(taken | jnp.isnan(kappa) | jnp.isinf(values), jnp.inf, kappa)
-    least = jnp.min(kappa, axis=-1, keepdims=True)
-    other = _place(kappa == least)
+    least = jnp.where(gap > 0, gap / together, 0)
+    least = jnp.where((together == 0) & (slack + spare == 0), jnp.inf, least)  # nothing moves them
+    least = jnp.where(taken | jnp.isnan(least) | jnp.isinf(values), jnp.inf, least)
+    nearest = jnp.min(least, axis=-1, keepdims=True)
+    other = _place(least == nearest)
     rooms = jnp.concatenate([at, jnp.take_along_axis(room, other, axis=-1)], axis=-1)
-    return Closest(least[:, 0], first[:, 0], other[:, 0], rooms, jnp.zeros(rows, jnp.int32))
+    return Closest(nearest[:, 0], first[:, 0], other[:, 0], rooms, jnp.zeros(rows, jnp.int32))
 
 
 def _largest(values: Array, count: int) -> tuple[Array, Array]:

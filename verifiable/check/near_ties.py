@@ -100,11 +100,13 @@ class NearTies:
     def closest(self, choice: Choice, arguments: Any) -> Closest:
         """What could be turned most easily of a choice, as numpy arrays."""
 
+        kappa = max(self.kappa, 1.0)
+
         def measure(claim: Claim, env: Env, context: Context) -> Closest:
             del claim
             if choice.glue is None:
-                return _of_rows(choice, env, context)
-            return _behind(choice, choice.glue, env, context, max(self.kappa, 1.0))
+                return _of_rows(choice, env, context, kappa)
+            return _behind(choice, choice.glue, env, context, kappa)
 
         if choice not in self._compiled:
             at = None if choice.glue is None else choice.equation
@@ -134,7 +136,7 @@ class NearTies:
             )
 
 
-def _of_rows(choice: Choice, env: Env, context: Context) -> Closest:
+def _of_rows(choice: Choice, env: Env, context: Context, kappa: float) -> Closest:
     """The closest choices from the rows of a claim, in tiles."""
     head, form = choice.head, choice.head.form
     given, wide = context.yardstick(head.claim, env), _wide(head.claim)
@@ -150,7 +152,7 @@ def _of_rows(choice: Choice, env: Env, context: Context) -> Closest:
         room, spare = (x.astype(wide) for x in (each * columns, moved[:, None] * columns))
         values = values.astype(wide) if choice.largest else -values.astype(wide)
         block = lax.iota(jnp.int32, form.columns) // form.width
-        return closest(values, room, spare, block, choice.number)
+        return closest(values, room, spare, block, choice.number, kappa)
 
     parts: list[Array] = []
     top = None
@@ -190,7 +192,7 @@ def _behind(choice: Choice, glue: Glue, env: Env, context: Context, kappa: float
     values = own if choice.largest else -own
     # Each row has tests of its own, whatever is chosen from together.
     block = label // form.columns * form.blocks + label % form.columns // form.width
-    found = closest(values, room, spare, block, choice.number)
+    found = closest(values, room, spare, block, choice.number, kappa)
     chosen, other = (
         jnp.take_along_axis(label, x[:, None], -1)[:, 0] for x in (found.chosen, found.other)
     )

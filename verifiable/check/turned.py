@@ -58,7 +58,7 @@ def turned(choice: MadeChoice, equation: Equation, keys: Sequence[Moved], kappa:
         found.append(_order([(-value, spare, total)], kappa, True, count))
     if count < columns and not choice.listed:
         room = jnp.where(jnp.isfinite(total), (total - spare) / kappa, jnp.inf)
-        one = closest(value, room, spare, lax.iota(jnp.int32, columns), count)
+        one = closest(value, room, spare, lax.iota(jnp.int32, columns), count, kappa)
         found.append(Turned(one.kappa, one.chosen, one.other))
     if not found:
         never = jnp.full(value.shape[:1], jnp.inf)
