@@ -85,6 +85,54 @@ class Glue:
         return interpret.read(found, self.end)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Reach:
+    """Where the glue from one value leads, found once for all of its ends.
+
+    Attributes:
+      start: the value.
+      reached: what follows from it through glue alone.
+      lost: what also follows in another way.
+      steps: the equations of the glue, in order.
+    """
+
+    start: Var
+    reached: set[Atom]
+    lost: set[Atom]
+    steps: list[Equation]
+
+    @staticmethod
+    def of(block: Block, start: Var, claimed: Container[Equation]) -> Reach:
+        """Where a value of a block leads; arguments as of `between`."""
+        found = Reach(start, {start}, set(), [])
+        reached, lost = found.reached, found.lost
+        for equation in block.equations:
+            read = set(uses(equation))
+            cut = equation in claimed and not equation.bodies  # a loop goes on from its inputs
+            if cut or (read.isdisjoint(reached) and read.isdisjoint(lost)):
+                continue
+            if equation.kind.startswith("reduce_") and equation.kind != "reduce_precision":
+                continue
+            if read.isdisjoint(lost) and equation.kind in ELEMENTWISE | _MOVES | {"clamp"}:
+                found.steps.append(equation)
+                reached.update(equation.outputs)
+            else:
+                lost.update(equation.outputs)
+        return found
+
+    def to(self, end: Atom) -> Glue | None:
+        """The glue to a later value; None if there is none."""
+        if end in self.lost or end not in self.reached:
+            return None
+        wanted: set[Atom] = {end}
+        kept: list[Equation] = []
+        for equation in reversed(self.steps):
+            if not wanted.isdisjoint(equation.outputs):
+                kept.append(equation)
+                wanted.update(equation.inputs)
+        return Glue(self.start, end, tuple(reversed(kept)))
+
+
 def between(block: Block, start: Var, end: Atom, claimed: Container[Equation]) -> Glue | None:
     """The glue from one value of a block to another; None if there is none.
 
@@ -94,26 +142,4 @@ def between(block: Block, start: Var, end: Atom, claimed: Container[Equation]) -
       end: the last one.
       claimed: equations whose outputs are committed, through which nothing is followed.
     """
-    reached, lost = {start}, set[Atom]()
-    steps: list[Equation] = []
-    for equation in block.equations:
-        read = set(uses(equation))
-        cut = equation in claimed and not equation.bodies  # a loop goes on from what it is given
-        if cut or read.isdisjoint(reached | lost):
-            continue
-        if equation.kind.startswith("reduce_") and equation.kind != "reduce_precision":
-            continue
-        if read.isdisjoint(lost) and equation.kind in ELEMENTWISE | _MOVES | {"clamp"}:
-            steps.append(equation)
-            reached.update(equation.outputs)
-        else:
-            lost.update(equation.outputs)
-    if end in lost or end not in reached:
-        return None
-    wanted: set[Atom] = {end}
-    kept: list[Equation] = []
-    for equation in reversed(steps):
-        if not wanted.isdisjoint(equation.outputs):
-            kept.append(equation)
-            wanted.update(equation.inputs)
-    return Glue(start, end, tuple(reversed(kept)))
+    return Reach.of(block, start, claimed).to(end)

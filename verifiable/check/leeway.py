@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from verifiable.check.glue import Glue, between
+from verifiable.check.glue import Glue, Reach
 from verifiable.check.replay import Context
 from verifiable.check.specification import Specification
 from verifiable.claims import freivalds
@@ -98,17 +98,21 @@ def heads(program: Specification) -> Iterator[LastProduct]:
     """The products with parameters from whose rows something can be chosen."""
     analysis = program.analysis
     blocks = {e: b for b in _blocks(program.function.block) for e in b.equations}
+    # A long program has many pairs of a rounding and a product: each rounding is followed once.
+    reaches = {
+        other: Reach.of(blocks[other.equation], other.output, analysis.by_equation)
+        for other in program.claims
+        if isinstance(other.form, Rounding) and other.equation in blocks
+    }
     for claim in program.claims:
         form = claim.form.contraction
         if not isinstance(form, DotGeneral) or not claim.form.projected:
             continue
         block = blocks.get(claim.equation)
         found: list[tuple[Claim, Glue]] = []
-        for other in program.claims:
-            if block is None or not isinstance(other.form, Rounding):
-                continue
-            if blocks.get(other.equation) is block:
-                glue = between(block, other.output, claim.near, analysis.by_equation)
+        for other, reach in reaches.items():
+            if block is not None and blocks[other.equation] is block:
+                glue = reach.to(claim.near)
                 found += [] if glue is None else [(other, glue)]
         yield LastProduct(claim=claim, form=form, block=block, roundings=tuple(found))
 
