@@ -85,20 +85,18 @@ class FollowedTies:
             }
             found = jax.device_get(run(given))
         for i, choice in enumerate(self.choices):
-            kappa, chosen, other = (np.asarray(x) for x in found[i])
-            rows = kappa.shape[-1]
-            each = zip(kappa.reshape(-1), chosen.reshape(-1), other.reshape(-1), strict=True)
-            for place, (least, a, b) in enumerate(each):
-                if least <= self.kappa:
-                    trip, row = divmod(place, rows)
-                    yield NearTie(
-                        claim=choice.name,
-                        trip=trip,
-                        row=row,
-                        chosen=int(a),
-                        other=int(b),
-                        kappa=float(least),
-                    )
+            rows = found[i].kappa.shape[-1]
+            least, chosen, other = (np.asarray(x).reshape(-1) for x in found[i])
+            for place in np.flatnonzero(least <= self.kappa).tolist():
+                trip, row = divmod(place, rows)
+                yield NearTie(
+                    claim=choice.name,
+                    trip=trip,
+                    row=row,
+                    chosen=int(chosen[place]),
+                    other=int(other[place]),
+                    kappa=float(least[place]),
+                )
 
     @cached_property
     def _compiled(self) -> tuple[operands.Needs, Callable[[Any], dict[int, Turned]]]:
