@@ -30,6 +30,7 @@ from jax import lax
 from verifiable import errors, program
 
 warnings.simplefilter("ignore", errors.IndeterminateWarning)
+warnings.simplefilter("ignore", errors.UnlistedChoice)
 
 W = jnp.asarray(np.random.default_rng(0).standard_normal((128, 128)), jnp.float32)
 X = jax.ShapeDtypeStruct((64, 128), jnp.float32)
