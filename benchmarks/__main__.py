@@ -1,4 +1,4 @@
-"""`python -m benchmarks [NAME | all | report] [--quick] [--only CASE...] [--json FILE]`
+"""`python -m benchmarks [NAME | all | report] [--quick] [--only CASE...] [--jobs N] [--json FILE]`
 
 Without a name it lists the claims.
 
@@ -13,6 +13,7 @@ import inspect
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -30,6 +31,9 @@ def main() -> int:
     parser.add_argument(
         "--only", nargs="+", default=[], metavar="CASE", help="of `verdicts`: these cases alone"
     )
+    parser.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="parts that are measured at once"
+    )
     options = parser.parse_args()
     console = Console()
     if options.name is None:
@@ -45,21 +49,35 @@ def main() -> int:
         flags = ["--quick"] * options.quick + (
             ["--json", str(options.json)] if options.json else []
         )
-        runs = [[sys.executable, "-m", "benchmarks", name, *flags] for name in harness.names()]
+        runs: list[list[str]] = []
+        for name in harness.names():
+            why = getattr(harness.load(name), "missing", lambda: None)()
+            if why is not None:
+                console.print(f"{name}: not measured here, {why}", highlight=False)
+                continue
+            runs.append([sys.executable, "-m", "benchmarks", name, *flags])
         # The arguments are this interpreter, this package and its own module names.
         return max(subprocess.run(command, check=False).returncode for command in runs)  # noqa: S603
     try:
         benchmark = harness.load(options.name)
     except ValueError as error:
         parser.error(str(error))
-    if options.only and "only" not in inspect.signature(benchmark.rows).parameters:
-        parser.error(f"{options.name} measures all its cases: it takes no --only")
+    chosen: dict[str, Any] = {}
+    taken = inspect.signature(benchmark.rows).parameters
+    for option, unset in (("only", []), ("jobs", 1)):
+        value = getattr(options, option)
+        if value != unset and option not in taken:
+            parser.error(f"{options.name} measures all its cases in turn: it takes no --{option}")
+        if value != unset:
+            chosen[option] = value
+    if options.jobs < 1:
+        parser.error("--jobs must be at least 1")
     kept = harness.run(
         options.name,
         quick=options.quick,
         path=options.json,
         console=console,
-        only=options.only,
+        chosen=chosen,
     )
     return 0 if kept else 1
 

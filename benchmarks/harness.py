@@ -127,6 +127,7 @@ def names() -> list[str]:
         "trials",
         "zoo",
         "noise",
+        "parallel",
         "evms",
         "__main__",
     }
@@ -251,7 +252,7 @@ def run(
     quick: bool,
     path: Path | None,
     console: Console,
-    only: Sequence[str] = (),
+    chosen: Mapping[str, Any] | None = None,
 ) -> bool:
     """Run one benchmark, print its verdict and its rows, write its JSON; return whether bars hold.
 
@@ -259,7 +260,8 @@ def run(
       name: of the benchmark.
       quick: small sizes and few repeats; the bars are printed but decide nothing.
       path: a file, or a directory in which the file is named after the benchmark; or None.
-      only: cases that are measured alone, of a benchmark whose `rows` has the argument.
+      chosen: further arguments of the benchmark's `rows`: `only`, names of cases that are measured
+        alone; `jobs`, how many parts are measured at once.
       console: where to print. A terminal shows each row while the next is measured, and how far
         that is; elsewhere a line is printed every SECONDS.
 
@@ -272,9 +274,8 @@ def run(
     try:
         with console.status(name) as status:
             tell = _teller(name, console, status)
-            chosen: dict[str, Any] = {"only": only} if only else {}
             with progress.told_to(tell):
-                for row in benchmark.rows(quick, **chosen):
+                for row in benchmark.rows(quick, **(chosen or {})):
                     measured.append(row)
                     tell(_line(row))
     finally:
@@ -287,7 +288,8 @@ def run(
     if path is not None:
         path = path / f"{name}.json" if path.is_dir() else path
         command = f"python -m benchmarks {name}" + (" --quick" if quick else "")
-        command += f" --only {shlex.join(only)}" if only else ""
+        for option, value in (chosen or {}).items():
+            command += f" --{option} {value if isinstance(value, int) else shlex.join(value)}"
         result = tidy(name, benchmark.CLAIM, measured, command)
         path.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
     return kept or (quick and bool(measured))

@@ -57,18 +57,15 @@ CASES: tuple[tuple[str, int, int, bool, float, bool, Callable[..., Any]], ...] =
 )
 
 
-def rows(quick: bool) -> Iterator[Row]:
-    """Random and hostile operands, then trained models."""
-    total = 20_000 if quick else 1_000_000
-    for name, inner, columns, blocks, share, holds, change in CASES:
-        case = f"float32, {name}, K={inner} n={columns}"
-        count = max(1, round(total * share / CHUNK))
-        worst, otherwise = _measured(case, inner, columns, blocks, count, change)
-        yield Row(case, "rows", count * CHUNK, "1")
-        yield Row(case, "noise", worst, "1", "<= 0.4375" if holds else None)
-        yield Row(case, "decided_otherwise", otherwise, "1", "== 0")
-    for model in (models.minilm(),) if quick else (models.minilm(), models.smollm2()):
-        yield from _trained(model)
+def _case(number: int, quick: bool) -> Iterator[Row]:
+    """Random or hostile operands."""
+    name, inner, columns, blocks, share, holds, change = CASES[number]
+    case = f"float32, {name}, K={inner} n={columns}"
+    count = max(1, round((20_000 if quick else 1_000_000) * share / CHUNK))
+    worst, otherwise = _measured(case, inner, columns, blocks, count, change)
+    yield Row(case, "rows", count * CHUNK, "1")
+    yield Row(case, "noise", worst, "1", "<= 0.4375" if holds else None)
+    yield Row(case, "decided_otherwise", otherwise, "1", "== 0")
 
 
 def _measured(
@@ -129,7 +126,11 @@ def _compared(
     return jnp.max(noise), jnp.sum(sure & ((cheap.ratio <= 1) != (decided.ratio <= 1)))
 
 
-def _trained(model: Any) -> Iterator[Row]:
+def _trained(which: str, quick: bool) -> Iterator[Row]:
+    """A trained model under the default policy; the larger one in full runs only."""
+    if which == "smollm2" and quick:
+        return
+    model = getattr(models, which)()
     fn, texts = (
         (model.encode, model.tokenize(["The quick brown fox jumps over the lazy dog."] * 4))
         if hasattr(model, "encode")
@@ -169,3 +170,10 @@ def honest(
     yield Row(case, "undecided", undecided, "1", bars[1])
     report = compiled.check(key, *inputs, y=y, trace=trace)
     yield Row(case, "accepted", int(report.verdict is Verdict.ACCEPT), "1", "== 1")
+
+
+# Called with `quick`, each gives some rows.
+PARTS: tuple[Callable[[bool], Iterator[Row]], ...] = (
+    *(functools.partial(_case, number) for number in range(len(CASES))),
+    *(functools.partial(_trained, name) for name in ("minilm", "smollm2")),
+)

@@ -28,6 +28,7 @@ verifier computes. GPUs and other devices are untested here.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import math
@@ -39,7 +40,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import noise
+from benchmarks import noise, parallel
 from benchmarks.harness import RESULTS, Row, clopper_pearson
 from benchmarks.progress import steps
 from protocols.demo import models
@@ -57,25 +58,39 @@ CLAIM = (
 )
 
 PRECISIONS = ("f32", "bf16", "f16", "w8a8")
+CALIBRATED = ("f32", "bf16", "f16", "smollm2")  # the encoder in three types, and the decoder
 KAPPAS = (0.5, 1, 2, 4, 8, 16)
 LEVEL = 0.999
 TOKENS = 128
 RENEWED = 16
 
 
-def rows(quick: bool) -> Iterator[Row]:
-    """Measure deviations, float32, integers, what slips through, the attack, honest runs."""
+def rows(quick: bool, jobs: int = 1) -> Iterator[Row]:
+    """Measure deviations, float32, integers, what slips through, the attack, honest runs.
+
+    Args:
+      quick: few trials.
+      jobs: how many of these are measured at once.
+    """
     trials = 300 if quick else 2_000
-    found = list(deviations(trials))
-    yield from found
+    parts: list[tuple[Callable[..., Iterator[Row]], Any]] = [
+        (deviations, trials),
+        *((part, quick) for part in noise.PARTS),
+        (integers, trials),
+        *((functools.partial(slips, name), quick) for name in CALIBRATED),
+        (attacks, 5 if quick else 100),
+        *((functools.partial(honest, name), 1_000 if quick else 100_000) for name in PRECISIONS),
+    ]
+    found: list[Row] = []
+    for some in parallel.in_order([functools.partial(_listed, *part) for part in parts], jobs):
+        yield from some
+        found += some
     if not quick:
         plot(found, RESULTS / "soundness.svg")
-    yield from noise.rows(quick)
-    yield from integers(trials)
-    yield from slips(quick)
-    yield from attacks(5 if quick else 100)
-    for precision in PRECISIONS:
-        yield from honest(precision, 1_000 if quick else 100_000)
+
+
+def _listed(part: Callable[[Any], Iterator[Row]], scale: Any) -> list[Row]:
+    return list(part(scale))
 
 
 def deviations(trials: int) -> Iterator[Row]:
@@ -202,36 +217,36 @@ def integers(trials: int) -> Iterator[Row]:
     yield Row(case, "bound", 1 / (2**61 - 1), "1")
 
 
-def slips(quick: bool) -> Iterator[Row]:
-    """The smallest deviation of a row that is always caught, on trained and calibrated models."""
-    encoders = [models.in_precision(models.minilm(), name) for name in PRECISIONS[:3]]
-    cases = [(e.name, e.encode, e.params, texts(e)) for e in encoders]
-    decoder = models.smollm2()
-    cases.append((decoder.name, decoder.logits, decoder.params, prompts(decoder)))
-    for name, fn, params, inputs in cases:
-        samples = [next(inputs) for _ in range(2 if quick else 16)]
-        compiled = program.compile(fn, params, *samples[0])
-        compiled = compiled.with_policy(compiled.calibrate(params, samples))
-        worst: dict[int, tuple[float, float]] = {}
-        slip = slips_of(compiled)
-        for _ in steps(1 if quick else 4, f"{name}: rows that slip through"):
-            for contracted, found in slip(params, next(inputs)):
-                old = worst.get(contracted, (0.0, 0.0))
-                worst[contracted] = (max(old[0], found[0]), max(old[1], found[1]))
-        narrow = not (name.endswith("f16"))
-        yield Row(name, "samples", len(samples), "1")
-        yield Row(name, "kappa", compiled.bound.kappa(), "1")
-        products, roundings = measured_of(compiled)
-        yield Row(name, "largest_eps", max(m.eps for m in products), "1")
-        yield Row(name, "largest_slack", max((m.eps for m in roundings), default=0.0), "1")
-        total = max(w for w, _ in worst.values())
-        yield Row(name, "worst_row", total, "1", "<= 5e-4" if narrow else None)
-        yield Row(name, "worst_row_plain", max(p for _, p in worst.values()), "1")
-        for contracted, (weighted, plain) in sorted(worst.items()):
-            case = f"{name}, K={contracted}"
-            yield Row(case, "worst_row", weighted, "1")
-            yield Row(case, "worst_row_plain", plain, "1")
-        yield from noise.honest(f"float32, {name}, calibrated", compiled, params, next(inputs))
+def slips(which: str, quick: bool) -> Iterator[Row]:
+    """The smallest deviation of a row that is always caught, on a trained and calibrated model."""
+    model = models.smollm2() if which == "smollm2" else models.in_precision(models.minilm(), which)
+    if isinstance(model, models.Encoder):
+        name, fn, params, inputs = model.name, model.encode, model.params, texts(model)
+    else:
+        name, fn, params, inputs = model.name, model.logits, model.params, prompts(model)
+    samples = [next(inputs) for _ in range(2 if quick else 16)]
+    compiled = program.compile(fn, params, *samples[0])
+    compiled = compiled.with_policy(compiled.calibrate(params, samples))
+    worst: dict[int, tuple[float, float]] = {}
+    slip = slips_of(compiled)
+    for _ in steps(1 if quick else 4, f"{name}: rows that slip through"):
+        for contracted, found in slip(params, next(inputs)):
+            old = worst.get(contracted, (0.0, 0.0))
+            worst[contracted] = (max(old[0], found[0]), max(old[1], found[1]))
+    narrow = not (name.endswith("f16"))
+    yield Row(name, "samples", len(samples), "1")
+    yield Row(name, "kappa", compiled.bound.kappa(), "1")
+    products, roundings = measured_of(compiled)
+    yield Row(name, "largest_eps", max(m.eps for m in products), "1")
+    yield Row(name, "largest_slack", max((m.eps for m in roundings), default=0.0), "1")
+    total = max(w for w, _ in worst.values())
+    yield Row(name, "worst_row", total, "1", "<= 5e-4" if narrow else None)
+    yield Row(name, "worst_row_plain", max(p for _, p in worst.values()), "1")
+    for contracted, (weighted, plain) in sorted(worst.items()):
+        case = f"{name}, K={contracted}"
+        yield Row(case, "worst_row", weighted, "1")
+        yield Row(case, "worst_row_plain", plain, "1")
+    yield from noise.honest(f"float32, {name}, calibrated", compiled, params, next(inputs))
 
 
 def measured_of(compiled: program.Program) -> tuple[list[Any], list[Any]]:

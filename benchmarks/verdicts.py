@@ -29,14 +29,15 @@ import math
 import statistics
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks import parallel
 from benchmarks.cheats import Bench
 from benchmarks.devices import NAMES, Answer, Device, devices, lanes, narrow_sums
 from benchmarks.harness import Row, interleaved_medians
@@ -137,67 +138,125 @@ class Tally:
             yield Row(f"{case}, {reason}", "not_accepted", count, "1")
 
 
-def rows(quick: bool, only: Collection[str] = ()) -> Iterator[Row]:
+@dataclass(slots=True)
+class Measured:
+    """What one program of the zoo showed.
+
+    Attributes:
+      name: of the program.
+      about: what is verified of it.
+      tallies: honest runs, by device.
+      costs: of a rejection.
+      cheats: by name.
+    """
+
+    name: str
+    about: list[Row]
+    tallies: dict[str, Tally]
+    costs: list[Row]
+    cheats: dict[str, Cheated]
+
+    def rows(self) -> Iterator[Row]:
+        """Of the program alone."""
+        yield from self.about
+        yield from self.total.rows(self.name, most="<= 0.01")
+        for cheat, found in self.cheats.items():
+            yield from found.rows(f"{self.name}, {cheat}", most="<= 0.02")
+
+    @property
+    def total(self) -> Tally:
+        """Honest runs on all devices."""
+        total = Tally()
+        for tally in self.tallies.values():
+            total.merge(tally)
+        return total
+
+
+def rows(quick: bool, only: Collection[str] = (), jobs: int = 1) -> Iterator[Row]:
     """Measure programs, honest and cheated on, and the cost of rejections; then hard cases.
 
     Args:
       quick: two programs and two families.
       only: names of programs, hazards and families; all of them by default.
+      jobs: how many are measured at once.
     """
     chosen = functools.partial(_chosen, only or None)
-    makers = chosen({**ZOO, **flax_classes.installed()}, QUICK if quick else None)
+    names = chosen(_makers(), QUICK if quick else None)
     totals = {device: Tally() for device in NAMES}
     by_cheat: dict[str, Cheated] = {}
     costs: list[Row] = []
     listed: list[Row] = []
-    for name, make in makers.items():
-        bench = Bench.of(make())
-        yield from about(name, bench)
-        tallies = honest(bench, bench.devices, 1 if quick else RUNS)
-        total = Tally()
-        for device, tally in tallies.items():
+    parts = [functools.partial(measured, name, quick) for name in names]
+    for found in parallel.in_order(parts, jobs):
+        yield from found.rows()
+        for device, tally in found.tallies.items():
             totals[device].merge(tally)
-            total.merge(tally)
-        yield from total.rows(name, most="<= 0.01")
-        listed += total.listed(name)
-        if bench.program.claims:
-            costs += second_look(name, bench, 3 if quick else 5)
-        if not quick or name == QUICK[-1]:
-            for cheat, found in cheated(bench, 1 if quick else JOBS).items():
-                by_cheat.setdefault(cheat, Cheated()).merge(found)
-                yield from found.rows(f"{name}, {cheat}", most="<= 0.02")
-        del bench
-        jax.clear_caches()
-    if makers:
-        yield Row("honest", "models", len(makers), "1", None if quick or only else ">= 60")
+        listed += found.total.listed(found.name)
+        costs += found.costs
+        for cheat, tried in found.cheats.items():
+            by_cheat.setdefault(cheat, Cheated()).merge(tried)
+    if names:
+        yield Row("honest", "models", len(names), "1", None if quick or only else ">= 60")
         for device, tally in totals.items():
             yield from tally.rows(f"all models, {device}", most="<= 0.01")
         yield from listed
-        for cheat, found in by_cheat.items():
-            yield from found.rows(f"all programs, {cheat}", most="<= 0.02")
+        for cheat, tried in by_cheat.items():
+            yield from tried.rows(f"all programs, {cheat}", most="<= 0.02")
         yield from costs
         if not only:
             yield from summary(costs)
-    for name, make in chosen(HAZARDS, () if quick else None).items():
-        yield from hazardous(name, make(), RUNS)
-        jax.clear_caches()
-    for name, family in chosen(FAMILIES, QUICK_FAMILIES if quick else None).items():
-        yield from ill_conditioned(name, family, 4_000 if quick else ROWS)
-        if not quick:
-            for cheat, found in cheated(Bench.of(family.make(BATCH)), 4, hidden=True).items():
-                yield from found.rows(f"{name}, {cheat}", most=None)
-        jax.clear_caches()
+    hard = [functools.partial(_hazard, name) for name in chosen(HAZARDS, () if quick else None)]
+    hard += [
+        functools.partial(_family, name, quick)
+        for name in chosen(FAMILIES, QUICK_FAMILIES if quick else None)
+    ]
+    for some in parallel.in_order(hard, jobs):
+        yield from some
 
 
-T = TypeVar("T")
+def measured(name: str, quick: bool) -> Measured:
+    """One program, honest and cheated on."""
+    bench = Bench.of(_makers()[name]())
+    tallies = honest(bench, bench.devices, 1 if quick else RUNS)
+    costs = second_look(name, bench, 3 if quick else 5) if bench.program.claims else ()
+    tried = not quick or name == QUICK[-1]
+    found = Measured(
+        name=name,
+        about=list(about(name, bench)),
+        tallies=tallies,
+        costs=list(costs),
+        cheats=cheated(bench, 1 if quick else JOBS) if tried else {},
+    )
+    jax.clear_caches()
+    return found
+
+
+def _hazard(name: str) -> list[Row]:
+    found = list(hazardous(name, HAZARDS[name](), RUNS))
+    jax.clear_caches()
+    return found
+
+
+def _family(name: str, quick: bool) -> list[Row]:
+    family = FAMILIES[name]
+    found = list(ill_conditioned(name, family, 4_000 if quick else ROWS))
+    if not quick:
+        for cheat, tried in cheated(Bench.of(family.make(BATCH)), 4, hidden=True).items():
+            found += tried.rows(f"{name}, {cheat}", most=None)
+    jax.clear_caches()
+    return found
+
+
+def _makers() -> dict[str, Callable[[], Subject]]:
+    return {**ZOO, **flax_classes.installed()}
 
 
 def _chosen(
-    only: Collection[str] | None, every: Mapping[str, T], default: Collection[str] | None
-) -> dict[str, T]:
-    """Those that were asked for; else the default, or all of them if that is None."""
+    only: Collection[str] | None, every: Collection[str], default: Collection[str] | None
+) -> list[str]:
+    """The names that were asked for; else the default, or all of them if that is None."""
     names = default if only is None else only
-    return {name: value for name, value in every.items() if names is None or name in names}
+    return [name for name in every if names is None or name in names]
 
 
 # -------------------------------------------------------------------------------------- honest
