@@ -1,0 +1,79 @@
+"""The modules that judge, and the tests of each: those that compile nothing first.
+
+Tests of the vectors come last: they import the whole library, and only survivors come so far.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+VECTORS = "tests/test_vectors.py::test_library_agrees_with_every_case"
+
+
+def _vectors(*families: str) -> tuple[str, ...]:
+    return tuple(f"{VECTORS}[{family}]" for family in families)
+
+
+def _tests(folder: str, names: str) -> tuple[str, ...]:
+    return tuple(f"tests/{folder}/test_{name}.py" for name in names.split())
+
+
+_MERKLE = _tests("verifiable/merkle", "tree proofs cheats hashing") + _vectors(
+    "trees", "multiproofs"
+)
+_BLS = _tests("verifiable/bls", "keys curve signatures batches vectors") + _vectors("bls")
+_VOTING = _tests("verifiable/voting", "decide agreement quorum trust")
+_JOURNAL = _tests("protocols/journal", "codec commitments keys stores sqlite runs")
+_SETTLEMENT = _tests(
+    "protocols/settlement",
+    "statements verdicts ballots_three ballots committee votes submission attempts receipts "
+    "heads step",
+)
+_CLAIMS = "verifiable/claims"
+
+TESTS: dict[str, tuple[str, ...]] = {
+    "verifiable.encoding": _tests("verifiable", "encoding") + _vectors("encoding", "tensors"),
+    "verifiable.field": _tests("verifiable", "field") + _vectors("exact"),
+    "verifiable.challenge": _tests("verifiable", "challenge") + _vectors("draws"),
+    **{f"verifiable.merkle.{name}": _MERKLE for name in "hashing paths proofs tree".split()},
+    **{f"verifiable.bls.{name}": _BLS for name in "curve keys signatures".split()},
+    **{
+        f"verifiable.voting.{name}": _VOTING
+        for name in "agreement assurance decide quorum tokens trust".split()
+    },
+    "verifiable.claims.freivalds": _tests(
+        _CLAIMS, "freivalds freivalds_extremes single contraction freivalds_integers"
+    )
+    + _vectors("exact"),
+    "verifiable.claims.rounding": _tests(_CLAIMS, "rounding") + _vectors("roundings"),
+    "verifiable.claims.decision": _tests(_CLAIMS, "decision") + _vectors("decisions"),
+    "verifiable.claims.lookup": _tests(_CLAIMS, "lookup") + _vectors("lookups"),
+    "verifiable.claims.cut": _tests(_CLAIMS, "cut some"),
+    "verifiable.check.verdict": _tests("verifiable/check", "verdict second_look")
+    + _tests("verifiable", "report"),
+    "verifiable.check.second_look": _tests("verifiable/check", "second_look"),
+    "verifiable.check.evidence": _tests("verifiable/check", "evidence reading")
+    + _vectors("evidence"),
+    "verifiable.check.partial.restrict": _tests(
+        "verifiable/check/partial", "restrict rows layers audit"
+    ),
+    **{
+        f"protocols.journal.{name}": _JOURNAL
+        for name in "codec commitments keys log machines member runs sqlite store".split()
+    },
+    **{
+        f"protocols.settlement.{name}": _SETTLEMENT
+        for name in (
+            "attempts ballots committee receipts signer state statements step submission "
+            "verdicts votes"
+        ).split()
+    },
+}
+"""Test files, or single tests, of each module, in the order in which they are run."""
+
+
+def source(module: str) -> Path:
+    """The file of a module."""
+    return ROOT / Path(*module.split(".")).with_suffix(".py")
