@@ -93,21 +93,23 @@ def _imported() -> Any:
 def _run_all(targets: list[Any], limits: list[str], jobs: int) -> list[dict[str, Any]]:
     """Fuzz so many targets at a time, each in a fork; nothing was computed with JAX before."""
     results: list[dict[str, Any]] = []
-    running: dict[int, tuple[Any, Path, mmap.mmap, float]] = {}
-    waiting = list(targets)
+    running: dict[int, tuple[Any, Path, mmap.mmap, float, int]] = {}
+    waiting, free = list(targets), list(range(jobs))
     cores = sorted(os.sched_getaffinity(0))
     while waiting or running:
-        while waiting and len(running) < jobs:
+        while waiting and free:
+            slot = free.pop()
             target, place = waiting.pop(0), Path(tempfile.mkdtemp(prefix="fuzz-"))
             counts = mmap.mmap(-1, 8 * len(COUNTED))
             child = os.fork()
             if not child:
                 if jobs > 1:
-                    os.sched_setaffinity(0, {cores[len(results) % len(cores)]})
+                    os.sched_setaffinity(0, {cores[slot % len(cores)]})
                 _fuzz(target, place, counts, limits)
-            running[child] = target, place, counts, time.monotonic()
+            running[child] = target, place, counts, time.monotonic(), slot
         child, status = os.waitpid(-1, 0)
-        target, place, counts, began = running.pop(child)
+        target, place, counts, began, slot = running.pop(child)
+        free.append(slot)
         result = _read(target.name, place, counts, os.waitstatus_to_exitcode(status))
         result["seconds"] = round(time.monotonic() - began, 1)
         results.append(result)
