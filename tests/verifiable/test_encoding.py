@@ -257,6 +257,14 @@ def test_cheat(cheat: Cheat):
         decode(cheat.data, max_size=LIMIT)
 
 
+@pytest.mark.parametrize("info", [28, 29, 30, 31])
+@pytest.mark.parametrize("major", range(8))
+def test_reserved_heads_are_refused_for_what_they_are(major: int, info: int):
+    """Enough bytes follow for a length of any size."""
+    with pytest.raises(MalformedEncoding, match="indefinite or reserved length"):
+        decode(bytes([major << 5 | info]) + bytes(200), max_size=LIMIT)
+
+
 @pytest.mark.parametrize("tag", [*range(32), 35, 36, 37, 43, 52, 54, 100, 256, 258, 260, 261, 1004])
 @pytest.mark.parametrize("content", [b"\x00", b"\x60", b"\x40", b"\x80", b"\xa0", b"\x82\x00\x01"])
 def test_no_tag_reaches_a_decoder(tag: int, content: bytes):

@@ -44,6 +44,25 @@ def test_a_cheat_at_the_limit_is_not_beyond_it():
     assert 0.8 < float(found.worst) <= 1
 
 
+def test_the_extremes_of_a_cut_are_the_ends_of_its_slack():
+    """In its own type too, where the sum of a value and its slack may be rounded outwards."""
+    value = jnp.asarray(RNG.standard_normal((64, 64)), jnp.float32)
+    form = CutForm(steps=(), source=FLOAT, dtype=FLOAT)
+    with jax.enable_x64(True):
+        for wide in (value, value.astype(jnp.float64)):
+            slack = jnp.abs(wide) * 1e-3
+            v, s, low, high = (
+                np.asarray(x, np.float64) for x in (wide, slack, *form.extremes(wide, slack))
+            )
+            last = 3 * np.spacing(np.abs(v).astype(np.float32)) + 1e-12
+            for moved in (v - low, high - v):
+                assert np.all(moved <= s)
+                assert np.all(moved >= s - last)
+            low, high = form.extremes(wide, jnp.zeros_like(wide))
+            assert np.array_equal(low, wide)
+            assert np.array_equal(high, wide)
+
+
 def carries(p: Any, x: Any) -> Any:
     """One carry is of parameters only, one is exact, one is a claim, two are the same."""
 

@@ -28,6 +28,7 @@ from verifiable.merkle import (
     BLAKE3,
     Suite,
     Tree,
+    multiproof_size,
     root_from_leaf_data,
     verify_consistency,
     verify_inclusion,
@@ -93,6 +94,7 @@ def test_multiproof_verifies_and_holds_exactly_the_nodes_needed(
     indices, size = leaves
     proof = tree(suite, size).multiproof(indices)
     assert proof == smallest_multiproof(suite, indices, size)
+    assert multiproof_size(indices, size) == len(proof)
     digests = [suite.leaf(data(index)) for index in indices]
     where: Any = {"indices": indices, "size": size, "root": mth(suite, 0, size), "suite": suite}
     verify_multiproof(proof, leaves=digests, **where)
