@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import importlib.metadata
+import io
 import json
 import mmap
 import os
@@ -24,6 +25,7 @@ import tempfile
 import time
 import traceback
 import warnings
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, metavar="S")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="targets at a time")
     parser.add_argument("--list", action="store_true", help="only show the targets")
+    parser.add_argument("--quiet", action="store_true", help="print only totals and findings")
     parser.add_argument("--out", type=Path, metavar="FILE")
     options = parser.parse_args()
     if atheris is None:
@@ -64,7 +67,8 @@ def main() -> int:
         return 0
     limit = f"-max_total_time={options.seconds}" if options.seconds else f"-runs={options.runs}"
     began = time.monotonic()
-    results = _run_all(chosen, [limit, f"-seed={options.seed}"], options.jobs)
+    limits = [limit, f"-seed={options.seed}"]
+    results = _run_all(chosen, limits, options.jobs, quiet=options.quiet)
     command = f"{parser.prog} {shlex.join(sys.argv[1:])}"
     found = _summary(results, command, time.monotonic() - began)
     if options.out:
@@ -82,15 +86,17 @@ def _imported() -> Any:
     """The targets, with the branches of both packages counted."""
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     assurance.find_tests()
-    with atheris.instrument_imports(
-        include=["verifiable", "protocols"], enable_loader_override=False
-    ):
+    packages = ["verifiable", "protocols"]
+    instrumented = atheris.instrument_imports(include=packages, enable_loader_override=False)
+    with redirect_stderr(io.StringIO()), instrumented:  # it names every module
         from assurance.fuzz.targets import TARGETS  # noqa: PLC0415
     warnings.filterwarnings("ignore")
     return TARGETS
 
 
-def _run_all(targets: list[Any], limits: list[str], jobs: int) -> list[dict[str, Any]]:
+def _run_all(
+    targets: list[Any], limits: list[str], jobs: int, *, quiet: bool
+) -> list[dict[str, Any]]:
     """Fuzz so many targets at a time, each in a fork; nothing was computed with JAX before."""
     results: list[dict[str, Any]] = []
     running: dict[int, tuple[Any, Path, mmap.mmap, float, int]] = {}
@@ -113,7 +119,8 @@ def _run_all(targets: list[Any], limits: list[str], jobs: int) -> list[dict[str,
         result = _read(target.name, place, counts, os.waitstatus_to_exitcode(status))
         result["seconds"] = round(time.monotonic() - began, 1)
         results.append(result)
-        print("{seconds:7.1f} s {inputs:>9} inputs  {name}".format(**result), flush=True)
+        if not quiet:
+            print("{seconds:7.1f} s {inputs:>9} inputs  {name}".format(**result), flush=True)
         if result["finding"]:
             print(json.dumps(result["finding"], indent=1), flush=True)
         shutil.rmtree(place, ignore_errors=True)

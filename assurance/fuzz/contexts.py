@@ -26,7 +26,7 @@ from protocols.replicated.mismatch import AnswerMismatch, answer_leaves
 from protocols.settlement import Lock, LockReport, Signer
 from protocols.settlement.attempts import BrokenReport, Justification
 from protocols.settlement.votes import Equivocation
-from tests.helpers import committees, jobs
+from tests.helpers import committees, compilation, jobs
 from tests.helpers.accusations import against
 from tests.helpers.paths import ROOT
 from verifiable import challenge
@@ -50,6 +50,7 @@ def network(p: Any, x: Any) -> Any:
 @functools.cache
 def run() -> SimpleNamespace:
     """A program, its key, and an honest run of it: submission, commitment, plan, opening."""
+    compilation.optimise(on=False)
     rng = np.random.default_rng(0)
     p = (rng.standard_normal((3, WIDTH, WIDTH)) / 8).astype(np.float32)
     x = rng.standard_normal((ROWS, WIDTH)).astype(np.float32)
