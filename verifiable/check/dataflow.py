@@ -35,6 +35,7 @@ from verifiable.jaxpr.effects import (
 )
 from verifiable.jaxpr.graph import Graph, uses
 from verifiable.jaxpr.nan_tests import asks_only
+from verifiable.jaxpr.precisions import algorithm
 from verifiable.jaxpr.sums import after_trips, narrow_sums
 from verifiable.policy import NarrowSum
 
@@ -230,6 +231,7 @@ class Forward:
             elif effect not in (Effect.EXACT, Effect.UNDEFINED):
                 own = [v] if is_float(v.dtype) else floats
                 types = {precision(equation) or rounding_dtype(a.dtype) for a in own}
+                types |= algorithm(equation).operands
                 fact = replace(
                     fact,
                     rounding_dtypes=fact.rounding_dtypes | types,

@@ -21,7 +21,7 @@ import jax.extend.core as jex
 import numpy as np
 from jax import lax
 
-from verifiable.jaxpr import pieces
+from verifiable.jaxpr import pieces, precisions
 from verifiable.jaxpr.blocks import Array, Atom, Block, Equation, Function, Literal, Var
 from verifiable.jaxpr.folding import fold
 
@@ -323,6 +323,8 @@ class _Builder:
             inputs, params = inputs[both:], {}
         elif kind.startswith("random_"):
             params = {**params, _FLAG: bool(eqn.ctx.threefry_partitionable)}
+        elif "precision" in params:
+            params = {**params, "precision": precisions.highest(params["precision"], inputs)}
         return Equation(kind, params, inputs, outs, bodies, self.name(scope, kind), eqn)
 
     def body(self, closed: Any, captured: tuple[Atom, ...], scope: str) -> Block:

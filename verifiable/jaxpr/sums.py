@@ -2,8 +2,8 @@
 
 Whether the terms of a product with a float16 or bfloat16 output are added up in that type or in
 float32 is the device's choice, unless the program asks for a wider output with
-`preferred_element_type`. Added up one by one, K terms lose about u sqrt(K) of their scale, with u
-the unit roundoff of the type; rounded once, u.
+`preferred_element_type`; an algorithm may name a narrow one (`precisions`). Added up one by one, K
+terms lose about u sqrt(K) of their scale, with u the unit roundoff of the type; rounded once, u.
 
 Additions that follow one another are such a sum too, as in a residual stream: a + b has the terms
 of a and of b, and a cast to the narrow type counts as one more. A device that keeps float32 between
@@ -17,6 +17,7 @@ from collections.abc import Collection, Sequence
 
 from verifiable.jaxpr.blocks import Equation
 from verifiable.jaxpr.effects import HALF_PRECISION
+from verifiable.jaxpr.precisions import algorithm
 from verifiable.policy import NarrowSum
 
 NarrowSums = frozenset[NarrowSum]
@@ -33,7 +34,8 @@ def narrow_sums(equation: Equation, inputs: Sequence[NarrowSums]) -> NarrowSums:
       inputs: the same of each of its inputs.
     """
     longest = _longest([s for sums in inputs for s in sums])
-    for dtype in {v.dtype.name for v in equation.outputs} & HALF_PRECISION:
+    types = {v.dtype.name for v in equation.outputs} & HALF_PRECISION
+    for dtype in types | algorithm(equation).sums:
         before = [_longest(sums).get(dtype, 1) for sums in inputs]
         if equation.kind in _ADDITIONS:
             length = sum(before)

@@ -214,9 +214,9 @@ DIFFERENT: dict[str, tuple[Callable[[], bytes], Callable[[], bytes]]] = {
         lambda: id_of(lambda w, x: x @ w),
         lambda: id_of(lambda w, x: jnp.einsum("ij,kj->ik", x, w)),
     ),
-    "a precision": (
+    "an algorithm": (
         lambda: id_of(lambda w, x: lax.dot(x, w)),
-        lambda: id_of(lambda w, x: lax.dot(x, w, precision="highest")),
+        lambda: id_of(lambda w, x: lax.dot(x, w, precision="F16_F16_F16")),
     ),
     "k of top_k": (
         lambda: id_of(lambda w, x: lax.top_k(x @ w, 3)[0][:, :2]),
@@ -320,7 +320,7 @@ def uniform(w: Any, x: Any) -> Any:
 
 
 FLAGS: dict[str, tuple[Callable[[], Any], Callable[..., Any]]] = {
-    "precision of products": (lambda: jax.default_matmul_precision("highest"), base),
+    "algorithm of products": (lambda: jax.default_matmul_precision("F16_F16_F16"), base),
     "wide types": (lambda: jax.enable_x64(True), lambda w, x: base(w, x) + jnp.arange(128).sum()),
     "partitionable threefry": (lambda: jax.threefry_partitionable(False), uniform),
     "implementation of random numbers": (lambda: jax.default_prng_impl("rbg"), uniform),

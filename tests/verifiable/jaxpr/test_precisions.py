@@ -1,0 +1,139 @@
+"""Precision of products: one reading on all platforms, and algorithms as rounding."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.lax import DotAlgorithmPreset, Precision
+
+import verifiable as vf
+from verifiable.jaxpr import flatten
+from verifiable.jaxpr.precisions import RoundedTo, algorithm, highest
+
+HINTS = (None, Precision.DEFAULT, Precision.HIGH, Precision.HIGHEST)
+PRESETS = list(DotAlgorithmPreset)
+
+
+def _dot(precision, a, b):
+    return jax.lax.dot(a, b, precision=precision, preferred_element_type=jnp.float32)
+
+
+def _looped(precision, a, b):
+    def step(x, _):
+        return _dot(precision, x, b), None
+
+    return jax.lax.scan(step, a, None, 2)[0]
+
+
+def _convolved(precision, a, b):
+    return jax.lax.conv(a[None, None], b[None, None], (1, 1), "SAME", precision=precision)
+
+
+def _ragged(precision, a, b):
+    return jax.lax.ragged_dot(a, b[None], jnp.asarray([8], jnp.int32), precision=precision)
+
+
+PRODUCTS = {"dot": _dot, "in a loop": _looped, "convolution": _convolved, "ragged": _ragged}
+
+
+def _precisions(fn, precision, dtype):
+    x = jax.ShapeDtypeStruct((8, 8), dtype)
+    function, _ = flatten.trace(lambda a, b: fn(precision, a, b), x, x)
+    return [e.params["precision"] for e in function.block.walk() if "precision" in e.params]
+
+
+@pytest.mark.parametrize("product", PRODUCTS)
+@pytest.mark.parametrize("hint", HINTS)
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float16])
+def test_a_hint_or_none_is_the_highest_precision_in_every_product(product, hint, dtype):
+    if product in ("in a loop", "ragged") and dtype != jnp.float32:
+        pytest.skip("its carry or output is float32")
+    found = _precisions(PRODUCTS[product], hint, dtype)
+    assert found and set(found) == {(Precision.HIGHEST, Precision.HIGHEST)}
+
+
+@pytest.mark.parametrize("default", [None, "bfloat16", "tensorfloat32", "highest"])
+def test_the_default_of_the_process_is_a_hint_too(default):
+    with jax.default_matmul_precision(default) if default else jax.enable_x64(False):
+        assert set(_precisions(_dot, None, jnp.float32)) == {(Precision.HIGHEST,) * 2}
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.int8])
+def test_products_of_types_that_no_device_narrows_stay_as_they_are(dtype):
+    assert _precisions(_dot, None, dtype) == [None]
+
+
+@pytest.mark.parametrize("preset", [p for p in PRESETS if p is not DotAlgorithmPreset.DEFAULT])
+def test_an_algorithm_is_no_hint(preset):
+    assert highest(preset, ()) is preset
+    assert _precisions(_dot, DotAlgorithmPreset.F16_F16_F16, jnp.float32) == [
+        DotAlgorithmPreset.F16_F16_F16
+    ]
+
+
+def test_hints_do_not_change_the_program_and_algorithms_do():
+    w, x = jnp.ones((64, 64)), jnp.ones((8, 64))
+
+    def name(precision):
+        return vf.compile(lambda w, x: _dot(precision, x, w), w, x).id
+
+    assert len({name(hint) for hint in HINTS}) == 1
+    assert name(DotAlgorithmPreset.F16_F16_F16) != name(None)
+
+
+ROUNDED = {
+    "F16_F16_F16": ("float16", "float16"),
+    "F16_F16_F32": ("float16", None),
+    "BF16_BF16_BF16": ("bfloat16", "bfloat16"),
+    "BF16_BF16_F32": ("bfloat16", None),
+    "BF16_BF16_F32_X3": ("float16", None),
+    "TF32_TF32_F32": ("float16", None),
+}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_an_algorithm_rounds_operands_and_sums_as_it_is_named(preset):
+    operands, sums = ROUNDED.get(preset.name, (None, None))
+    assert algorithm(SimpleNamespace(params={"precision": preset})) == RoundedTo(
+        frozenset({operands} - {None}), frozenset({sums} - {None})
+    )
+
+
+def _honest(preset, a, b):
+    """A device that rounds as the algorithm says, and adds up in its type, term by term."""
+    operands, sums = ROUNDED[preset.name]
+    a, b = (np.asarray(jnp.asarray(x).astype(operands).astype(jnp.float32)) for x in (a, b))
+    total = np.zeros((a.shape[0], b.shape[1]), np.float32)
+    for k in range(a.shape[1]):
+        total = total + np.outer(a[:, k], b[k])
+        total = np.asarray(jnp.asarray(total).astype(sums or jnp.float32).astype(jnp.float32))
+    return total
+
+
+@pytest.mark.parametrize("name", ["F16_F16_F16", "BF16_BF16_F32", "BF16_BF16_F32_X3"])
+def test_a_device_that_rounds_as_the_algorithm_says_is_accepted(name):
+    preset = getattr(DotAlgorithmPreset, name)
+    rng = np.random.default_rng(3)
+    w, x = (jnp.asarray(rng.standard_normal(s), jnp.float32) for s in ((96, 80), (12, 96)))
+    compiled = vf.compile(lambda w, x: _dot(preset, x, w), w, x)
+    key = compiled.setup(w, vf.challenge.secret())
+    y = _honest(preset, np.asarray(x), np.asarray(w))
+    assert compiled.check(key, x, y=y, trace=(y,)).verdict is vf.Verdict.ACCEPT
+    other = _honest(preset, np.asarray(x), np.asarray(jnp.roll(w, 1)))
+    assert compiled.check(key, x, y=other, trace=(other,)).verdict is vf.Verdict.REJECT
+
+
+def test_a_replayed_product_of_an_algorithm_widens_what_follows_it():
+    """The first product is too small to be a claim; the second one's operand rounds as it does."""
+    rng = np.random.default_rng(4)
+    w, x = (jnp.asarray(rng.standard_normal(s), jnp.float32) for s in ((96, 80), (12, 4)))
+
+    def fn(w, x):
+        return _dot(None, _dot(DotAlgorithmPreset.F16_F16_F16, x, w[:4, :]), w[:80, :80] @ w[:80])
+
+    compiled = vf.compile(fn, w, x)
+    assert any("float16" in claim.rounding_dtypes for claim in compiled.claims)

@@ -1,0 +1,71 @@
+"""In how many bits a product is computed, as its parameter `precision` says.
+
+By default, accelerators round float32 operands to fewer bits (TF32 or bfloat16), and which of them
+do is nowhere in the program. So a default, or a coarse hint, is read as a wish for the highest
+precision, on every device. An algorithm (`lax.DotAlgorithmPreset`) is in the program: it stays, and
+counts as rounding of the operands, and of the sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+
+from verifiable.jaxpr.blocks import Atom, Equation
+
+_COARSE = (None, lax.Precision.DEFAULT, lax.Precision.HIGH)
+_NARROWEST = 7  # stored bits of the significand of bfloat16, to which no device needs to round
+_WHOLE = 22  # bits of a significand for which the tolerance of float32, of 24, has room
+
+
+class RoundedTo(NamedTuple):
+    """What a product names beside its types.
+
+    Attributes:
+      operands: types to which it rounds its operands.
+      sums: narrow types in which it adds up.
+    """
+
+    operands: frozenset[str] = frozenset()
+    sums: frozenset[str] = frozenset()
+
+
+def highest(given: Any, operands: Sequence[Atom]) -> Any:
+    """The parameter `precision` as every device has to read it.
+
+    Args:
+      given: of an equation.
+      operands: of the equation; if all are integers or as narrow as bfloat16, nothing is coarser.
+    """
+    floats = [a.dtype for a in operands if jnp.issubdtype(a.dtype, jnp.inexact)]
+    if all(jnp.finfo(dtype).nmant <= _NARROWEST for dtype in floats):
+        return given
+    if given is None:
+        return (lax.Precision.HIGHEST, lax.Precision.HIGHEST)
+    if not isinstance(given, tuple):
+        return given
+    return tuple(lax.Precision.HIGHEST if p in _COARSE else p for p in given)
+
+
+def algorithm(equation: Equation) -> RoundedTo:
+    """The algorithm of a product, by its name; nothing for other equations and for hints.
+
+    TF32 has as many bits as float16. With several parts of an operand (`X3` has two, `X6` and `X9`
+    three) as many times as many.
+    """
+    operand, _, rest = getattr(equation.params.get("precision"), "name", "").partition("_")
+    if operand not in _SIGNIFICANDS:
+        return RoundedTo()
+    out, _, times = rest.partition("_")[2].partition("_")
+    bits = _SIGNIFICANDS[operand] * _PARTS.get(times, 1)
+    fitting = [name for name, own in _TYPES.items() if own <= bits < _WHOLE][-1:]
+    return RoundedTo(frozenset(fitting), frozenset(_SUMS.get(out, ())))
+
+
+_SIGNIFICANDS = {"F16": 11, "BF16": 8, "TF32": 11}
+_TYPES = {"bfloat16": 8, "float16": 11}
+_PARTS = {"X3": 2, "X6": 3, "X9": 3}
+_SUMS = {"F16": ("float16",), "BF16": ("bfloat16",)}
