@@ -15,7 +15,7 @@ from protocols.replicated.runs import answer_value, require_named
 from verifiable.key import VerifierKey
 from verifiable.program import Program
 from verifiable.report import Verdict
-from verifiable.trace import AuditOpening, AuditPlan, Commitment
+from verifiable.trace import AuditPlan, Commitment
 
 
 def plan_of(program: Program, asked: AskOpening | OpeningRequest) -> AuditPlan:
@@ -79,15 +79,13 @@ class Judge:
         )
         verdict, reason = report.verdict, report.reason
         # What does not open under the root is not the worker's trace, and has no answer.
-        if not reason.startswith("opening-"):
-            opened = AuditOpening.decode(opening, plan)
-            if not self._gave(ask.receipt.message, opened, plan):
-                verdict, reason = Verdict.REJECT, "answer-mismatch"
+        mine = not reason.startswith("opening-")
+        if mine and not self._gave(ask.receipt.message, plan.framed(opening), plan):
+            verdict, reason = Verdict.REJECT, "answer-mismatch"
         return AuditFinding(verdict=verdict, reason=reason, report=report)
 
-    def _gave(self, receipt: AnswerReceipt, opened: AuditOpening, plan: AuditPlan) -> bool:
+    def _gave(self, receipt: AnswerReceipt, opened: bytes, plan: AuditPlan) -> bool:
         """Whether the answer in an opened trace is the one of a receipt."""
-        own = answer_leaves(self.program.layout)
-        found = dict(zip(plan.leaves, opened.leaves, strict=True))
-        data = b"".join(found[leaf] for leaf in own)
+        found = plan.data(opened)
+        data = b"".join(found[leaf] for leaf in answer_leaves(self.program.layout))
         return answer_digest(answer_value(self.job.answer, data)) == receipt.answer

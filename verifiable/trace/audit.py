@@ -6,6 +6,9 @@ know the length of the answer before anything is sent:
 
     MAGIC || id of the plan || data of each leaf, in order || digests of the multiproof
 
+An output is often a claim under another name, such as the logits of a product. Its leaves then
+follow from the claim's: they are sent only where a device committed to an answer that differs.
+
 The s layers audited of L are those whose digests H("layer of an audit", seed, number) are smallest:
 a uniform draw without replacement, whose longer draws contain the shorter ones. The r rows of a
 layer are drawn likewise, in blocks of neighbours, with H("rows of an audit", seed, layer, block);
@@ -28,9 +31,10 @@ from jaxtyping import Integer
 from verifiable import merkle
 from verifiable.encoding import encode, tagged_hash
 from verifiable.errors import MalformedEncoding, received_bytes, require_exact_type
+from verifiable.trace.copies import Copy, founded
 from verifiable.trace.layout import Layout
 
-MAGIC: Final = b"verifiable audit 1".ljust(32, b"\0")
+MAGIC: Final = b"verifiable audit 2".ljust(32, b"\0")
 """The first 32 bytes of an opening: format and version."""
 
 HEADER = len(MAGIC) + 32  # bytes of format, version and the id of the plan
@@ -116,6 +120,8 @@ class AuditPlan:
       row_count: how many rows were asked for; None for all.
       leaves: indices of the leaves to open, ascending.
       layout: of the program.
+      copies: tensors whose leaves are not sent where they follow from others; their sources are
+        opened, and are no copies.
       id: 32 bytes that bind program, seed, layers, rows and leaves.
     """
 
@@ -128,12 +134,15 @@ class AuditPlan:
     row_count: int | None = None
     leaves: tuple[int, ...] = field(repr=False)
     layout: Layout = field(repr=False)
+    copies: tuple[Copy, ...] = field(default=(), repr=False)
     id: bytes = field(init=False)
 
     def __post_init__(self) -> None:
         """Require leaves of the layout, and name the plan."""
         if fault := merkle.indices_fault(self.leaves, self.layout.size):
             raise ValueError(fault)
+        if founded(self.copies, self.layout, self.leaves) != self.copies:
+            raise ValueError("a copy, or what it follows from, is not among the leaves to open")
         runs = [list(r) for r in _runs(self.leaves)]
         rows = [[list(r) for r in self.rows]] if self.rows else []
         content = encode([self.population, list(self.layers), runs, *rows])
@@ -146,11 +155,31 @@ class AuditPlan:
         return self.layout.places(self.leaves)
 
     @cached_property
-    def sizes(self) -> tuple[int, ...]:
+    def _follows(self) -> tuple[bool, ...]:
+        """Of each leaf to open, whether it is one of a copy."""
+        own = [copy.tensor for copy in self.copies]
+        return tuple(np.isin(self.places[:, 0], own).tolist())
+
+    @cached_property
+    def _sizes(self) -> tuple[int, ...]:
         """Bytes of each leaf to open."""
         widths = np.array([t.row_bytes for t in self.layout.tensors], np.int64)
         tensors, starts, stops = self.places.T
         return tuple(((stops - starts) * widths[tensors]).tolist())
+
+    @cached_property
+    def sent(self) -> tuple[int, ...]:
+        """Indices of the leaves that are sent, without those of copies."""
+        return tuple(i for i, f in zip(self.leaves, self._follows, strict=True) if not f)
+
+    def sizes(self, *, apart: bool = False) -> tuple[int, ...]:
+        """Bytes of each leaf that is sent.
+
+        Args:
+          apart: whether the leaves of copies are sent too, since they differ.
+        """
+        pairs = zip(self._sizes, self._follows, strict=True)
+        return tuple(size for size, follows in pairs if apart or not follows)
 
     @cached_property
     def digests(self) -> int:
@@ -159,29 +188,94 @@ class AuditPlan:
 
     @property
     def opened(self) -> int:
-        """Canonical bytes of the leaves to open."""
-        return sum(self.sizes)
+        """Canonical bytes of the leaves that are sent, without those of copies."""
+        return sum(self.sizes())
 
     @property
     def nbytes(self) -> int:
         """Bytes of the encoded opening."""
         return HEADER + self.opened + merkle.DIGEST_SIZE * self.digests
 
+    @property
+    def most_nbytes(self) -> int:
+        """The same of a device whose copies differ: the most that a receiver has to read."""
+        return self.nbytes - self.opened + sum(self._sizes)
+
+    def starts(self, data: bytes) -> tuple[int, ...]:
+        """Where the data of each leaf to open begins in an encoded opening.
+
+        Args:
+          data: from `framed`.
+        """
+        apart = len(data) == self.most_nbytes
+        taken = np.asarray(self._sizes, np.int64)
+        if not apart:
+            taken = np.where(self._follows, 0, taken)
+        found = HEADER + np.cumsum(taken) - taken
+        for copy in () if apart else self.copies:
+            own = self.places[:, 0] == copy.tensor
+            rows = self.places[own, 1]
+            width = self.layout.tensors[copy.tensor].row_bytes
+            found[own] = self._begin(copy, found) + rows * width
+        return tuple(found.tolist())
+
+    def data(self, opening: bytes) -> dict[int, memoryview]:
+        """The data of each leaf to open, by its index; those of copies from what they follow from.
+
+        Args:
+          opening: from `framed`.
+        """
+        view, places = memoryview(opening), zip(self.starts(opening), self._sizes, strict=True)
+        found = (view[start : start + size] for start, size in places)
+        return dict(zip(self.leaves, found, strict=True))
+
+    def _begin(self, copy: Copy, starts: Any) -> int:
+        """Where the data that a copy follows from begins, given where that of each leaf does."""
+        width = self.layout.tensors[copy.source].row_bytes
+        leaf = self.layout.leaf(copy.source, copy.start // width)
+        place = int(np.searchsorted(self.leaves, leaf))
+        return int(starts[place]) + copy.start - int(self.places[place, 1]) * width
+
+    def agree(self, tensors: Sequence[memoryview]) -> bool:
+        """Whether every copy has the bytes of its source, so that its leaves are not sent.
+
+        Args:
+          tensors: canonical bytes of each tensor of the layout.
+        """
+        return all(
+            bytes(tensors[c.tensor])
+            == bytes(tensors[c.source][c.start : c.start + self.layout.tensors[c.tensor].nbytes])
+            for c in self.copies
+        )
+
     def framed(self, data: bytes | bytearray | memoryview) -> bytes:
-        """The bytes that a device sent, of the length that an opening has, and with its header.
+        """The bytes that a device sent, of a length that an opening has, and with its header.
 
         Raises:
-          MalformedEncoding: another length or header.
+          MalformedEncoding: another length or header, or leaves of copies that do not differ.
           TypeError: `data` is of another type.
         """
         data = received_bytes(data)
-        if len(data) != self.nbytes:
+        if len(data) not in (self.nbytes, self.most_nbytes):
             raise MalformedEncoding(
                 f"the opening has {len(data)} bytes, the plan needs {self.nbytes}"
             )
         if data[: len(MAGIC)] != MAGIC:
             raise MalformedEncoding(f"the opening does not start with the header {MAGIC!r}")
+        if len(data) > self.nbytes and not self._differ(data):
+            raise MalformedEncoding("the opening repeats leaves that follow from others")
         return data
+
+    def _differ(self, data: bytes) -> bool:
+        """Whether a copy differs from its source in an opening with all leaves."""
+        view, starts = memoryview(data), self.starts(data)
+        for copy in self.copies:
+            size = self.layout.tensors[copy.tensor].nbytes
+            own = starts[int(np.searchsorted(self.places[:, 0], copy.tensor))]
+            other = self._begin(copy, starts)
+            if bytes(view[own : own + size]) != bytes(view[other : other + size]):
+                return True
+        return False
 
 
 def named(data: bytes) -> bytes:
@@ -208,8 +302,9 @@ class AuditOpening:
 
     Attributes:
       plan: 32-byte id of the plan that it answers.
-      leaves: canonical bytes of each leaf, in increasing order of their indices.
-      proof: Merkle multiproof for them.
+      leaves: canonical bytes of each leaf, in increasing order of their indices; without those of
+        copies if they are those of their sources.
+      proof: Merkle multiproof for the leaves of the plan.
     """
 
     plan: bytes
@@ -217,7 +312,7 @@ class AuditOpening:
     proof: tuple[bytes, ...] = field(repr=False)
 
     def encode(self) -> bytes:
-        """The bytes to send, `AuditPlan.nbytes` of them."""
+        """The bytes to send: `AuditPlan.nbytes`, or `most_nbytes` where a copy differs."""
         return b"".join([MAGIC, self.plan, *self.leaves, *self.proof])
 
     @classmethod
@@ -225,11 +320,11 @@ class AuditOpening:
         """Read the bytes that a device sent.
 
         Args:
-          data: the bytes; `plan.nbytes` says how many there must be.
+          data: the bytes; `plan.nbytes` and `most_nbytes` say how many there must be.
           plan: the verifier's own.
 
         Raises:
-          MalformedEncoding: another length or header.
+          MalformedEncoding: another length or header, or leaves of copies that do not differ.
           TypeError: `data` or `plan` is of another type.
         """
         data = received_bytes(data)
@@ -237,7 +332,7 @@ class AuditOpening:
         data = plan.framed(data)
         leaves: list[bytes] = []
         start = HEADER
-        for size in plan.sizes:
+        for size in plan.sizes(apart=len(data) == plan.most_nbytes):
             leaves.append(data[start : start + size])
             start += size
         proof = tuple(data[i : i + 32] for i in range(start, len(data), 32))
@@ -256,14 +351,16 @@ def fault(opening: AuditOpening, plan: AuditPlan) -> tuple[str, str] | None:
     leaves: Any = opening.leaves
     if type(leaves) not in (tuple, list) or not all(type(x) is bytes for x in leaves):
         return "opening-structure", "its leaves are not a list of bytes"
-    if len(leaves) != len(plan.leaves):
-        code = "opening-missing" if len(leaves) < len(plan.leaves) else "opening-extra"
-        return code, f"the plan asks for {len(plan.leaves)} leaves, got {len(leaves)}"
-    sizes, wanted = tuple(map(len, leaves)), plan.sizes
+    apart = len(leaves) == len(plan.leaves)
+    asked = plan.leaves if apart else plan.sent
+    if len(leaves) != len(asked):
+        code = "opening-missing" if len(leaves) < len(asked) else "opening-extra"
+        return code, f"the plan asks for {len(asked)} leaves, got {len(leaves)}"
+    sizes, wanted = tuple(map(len, leaves)), plan.sizes(apart=apart)
     if sizes != wanted:
         code = "opening-reordered" if sorted(sizes) == sorted(wanted) else "opening-leaf"
         i = next(i for i, pair in enumerate(zip(sizes, wanted, strict=True)) if pair[0] != pair[1])
-        return code, f"leaf {plan.leaves[i]} has {wanted[i]} bytes, got {sizes[i]}"
+        return code, f"leaf {asked[i]} has {wanted[i]} bytes, got {sizes[i]}"
     proof: Any = opening.proof
     if type(proof) not in (tuple, list) or not all(
         type(x) is bytes and len(x) == merkle.DIGEST_SIZE for x in proof

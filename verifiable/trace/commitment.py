@@ -139,7 +139,8 @@ class Committed:
             if wanted.layout != self.layout:
                 raise ValueError("the plan is of a program with another layout than this trace")
             proof = self.tree.multiproof(wanted.leaves)
-            leaves = tuple(map(self._data, wanted.leaves))
+            asked = wanted.sent if wanted.agree(self.tensors) else wanted.leaves
+            leaves = tuple(map(self._data, asked))
             return AuditOpening(plan=wanted.id, leaves=leaves, proof=proof)
         proof = self.tree.multiproof(wanted)
         return Opening(leaves=tuple(map(self._data, wanted)), proof=proof)

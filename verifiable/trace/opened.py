@@ -1,6 +1,7 @@
 """Verify the opening of an audit, and read it: consecutive leaves of a tensor as one array.
 
-The opening is one string of bytes, whose leaves are hashed and read where they stand.
+The opening is one string of bytes, whose leaves are hashed and read where they stand; those of a
+copy where its source stands, and against the commitment at their own indices.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 from verifiable import merkle
 from verifiable.encoding import tensor_from_bytes
 from verifiable.errors import MalformedProof
-from verifiable.trace.audit import HEADER, AuditPlan
+from verifiable.trace.audit import AuditPlan
 from verifiable.trace.commitment import Commitment, OpenedRows, digests_of
 from verifiable.trace.layout import LeafRows
 
@@ -24,7 +25,7 @@ def verify_audit(commitment: Commitment, plan: AuditPlan, data: bytes) -> tuple[
     Args:
       commitment: received before the seed of the plan was known.
       plan: the verifier's own.
-      data: the encoded opening, of the length and with the header of the plan.
+      data: the encoded opening, from `AuditPlan.framed`.
 
     Returns:
       The rows of each run of consecutive leaves of one tensor, in the order of the plan.
@@ -39,11 +40,11 @@ def verify_audit(commitment: Commitment, plan: AuditPlan, data: bytes) -> tuple[
         raise MalformedProof(
             f"{commitment.size} leaves were committed to, but the program has {layout.size}"
         )
-    view = memoryview(data)
-    ends = list(itertools.accumulate(plan.sizes, initial=HEADER))
-    leaves = [view[a:b] for a, b in itertools.pairwise(ends)]
+    view, starts = memoryview(data), plan.starts(data)
+    leaves = list(plan.data(data).values())
+    proof = len(data) - merkle.DIGEST_SIZE * plan.digests
     merkle.verify_multiproof(
-        [data[i : i + merkle.DIGEST_SIZE] for i in range(ends[-1], len(data), merkle.DIGEST_SIZE)],
+        [data[i : i + merkle.DIGEST_SIZE] for i in range(proof, len(data), merkle.DIGEST_SIZE)],
         leaves=digests_of(leaves),
         indices=plan.leaves,
         size=commitment.size,
@@ -54,7 +55,8 @@ def verify_audit(commitment: Commitment, plan: AuditPlan, data: bytes) -> tuple[
     for place, first, last in _runs(plan):
         tensor = layout.tensors[place.tensor]
         shape = place.stop - place.start, tensor.columns
-        rows = tensor_from_bytes(view[ends[first] : ends[last]], shape, tensor.dtype)
+        stop = starts[last - 1] + len(leaves[last - 1])
+        rows = tensor_from_bytes(view[starts[first] : stop], shape, tensor.dtype)
         found.append(OpenedRows(place=place, rows=rows))
     return tuple(found)
 

@@ -8,6 +8,7 @@ ends       which rows of the last carry the answer reads
 scans      what tests of some iterations of a scan read
 entry      which claims lead into the first layer, and are tested in its rows
 layers     what a program's layers are, and which claims a test of some of them reads
+copies     outputs that have the bytes of a claim
 received   what was opened
 iterations what enters the audited iterations of a scan, and their tests
 measured   what is measured of the audited layers, compiled once for every plan of a size

@@ -20,6 +20,7 @@ from verifiable import trace as traces
 from verifiable.check import schedule
 from verifiable.check.compiled import CheckArguments
 from verifiable.check.partial import restrict
+from verifiable.check.partial.copies import copies_of
 from verifiable.check.partial.layers import Layers, work
 from verifiable.check.partial.measured import AuditDraw, CompiledAudit
 from verifiable.check.partial.received import OpenedTensors
@@ -32,6 +33,7 @@ from verifiable.key import VerifierKey
 from verifiable.report import AuditCoverage, Detection, Report
 from verifiable.trace import AuditOpening, AuditPlan, Commitment, Committed, Layout, Trace
 from verifiable.trace.audit import drawn, fault, named, other_plan
+from verifiable.trace.copies import Copy, founded
 
 _PLANS = 256  # that are kept
 _RECEIVED = (bytes, bytearray, memoryview)
@@ -106,6 +108,7 @@ class Auditable(Specification):
         if rows is not None and 1 < most != rows and rows % block:
             raise ValueError(f"rows are drawn in blocks of {block}, which do not divide {rows}")
         some = self._layers.rows(seed, chosen, rows)
+        leaves = self._layers.leaves(chosen, some, self._layers.entering(seed, rows))
         plan = AuditPlan(
             program=self.id,
             seed=seed,
@@ -114,13 +117,18 @@ class Auditable(Specification):
             names=tuple(self._layers.names[i] for i in chosen),
             rows=some,
             row_count=rows if some else None,
-            leaves=self._layers.leaves(chosen, some, self._layers.entering(seed, rows)),
+            leaves=leaves,
             layout=self.layout,
+            copies=founded(self._copies, self.layout, leaves),
         )
         for old in list(self._plans)[: 1 - _PLANS]:
             self._plans.pop(old, None)
         self._plans[seed, layers, plan.row_count] = plan
         return plan
+
+    @cached_property
+    def _copies(self) -> tuple[Copy, ...]:
+        return copies_of(self)
 
     @cached_property
     def _plans(self) -> dict[tuple[bytes, int, int | None], AuditPlan]:
