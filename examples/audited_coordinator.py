@@ -55,8 +55,9 @@ class Coordinator:
                 self.do(name, audited.TraceCame(at=self.now, receipt=traces[name]))
         for name, ask in self.draw(traces, audited.TraceLogClosed).items():
             note, payload = devices[name].open(self.order(ask))
-            request, most = audited.order(job, ask), plan_of(self.judge.program, ask).nbytes
-            messages.require_payload(payload, messages.announced(note, request, known, most=most))
+            request, plan = audited.order(job, ask), plan_of(self.judge.program, ask)
+            upload = messages.announced(note, request, known, most=plan.most_nbytes)
+            messages.require_payload(payload, upload)
             content, found = messages.content_digest(payload), self.judge.judge(ask, payload)
             self.do(name, audited.OpeningCame(at=self.now, content=content))
             how: Any = {"verdict": found.verdict, "reason": found.reason}
