@@ -160,13 +160,14 @@ def element_offsets(
     """
     data = received_bytes(data)
     offsets: list[int] = []
-    pending, items, at, end = [1], 0, 0, len(data)
-    while pending:
-        if not pending[-1]:
-            pending.pop()
+    around: list[int] = []  # of each array or map around, how many items are left
+    left, items, at, end = 1, 0, 0, len(data)
+    while left or around:
+        if not left:
+            left = around.pop()
             continue
-        pending[-1] -= 1
-        if len(pending) == 2:
+        left -= 1
+        if len(around) == 1:
             offsets.append(at)
         items += 1
         if items > max_items:
@@ -175,21 +176,24 @@ def element_offsets(
             raise MalformedEncoding("message is not CBOR of the allowed kind: bytes are missing")
         major, info = data[at] >> 5, data[at] & 31
         at += 1
-        if info >= 28:
-            raise MalformedEncoding("message has an indefinite or reserved length")
         if info >= 24:
+            if info >= 28:
+                raise MalformedEncoding("message has an indefinite or reserved length")
             size = 1 << info - 24
             info = int.from_bytes(data[at : at + size], "big")
             at += size
-        if major == 6:
+        if major < 2 or major == 7:
+            continue
+        if major < 4:
+            at += info
+        elif major == 6:
             raise MalformedEncoding(
                 f"message is not CBOR of the allowed kind: tag {info} is not allowed"
             )
-        if major in {2, 3}:
-            at += info
-        elif major in {4, 5}:
-            pending.append(info * (major - 3))
-            if len(pending) > MAX_DEPTH + 1:
+        else:
+            around.append(left)
+            left = info * (major - 3)
+            if len(around) > MAX_DEPTH:
                 raise MalformedEncoding(f"message is nested more than {MAX_DEPTH} deep")
     if at > end:
         raise MalformedEncoding("message is not CBOR of the allowed kind: bytes are missing")

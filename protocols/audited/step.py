@@ -104,7 +104,8 @@ def step(state: PartialState, event: PartialEvent) -> Moved:
     Returns:
       The new state, and the tasks for the caller, in this order.
     """
-    state = replace(state, now=max(state.now, event.at))
+    if event.at > state.now:
+        state = replace(state, now=event.at)
     effects: tuple[PartialEffect, ...] = ()
     if state.stage is not Stage.ENDED and state.now >= state.deadline:
         outcome = _MISSED[state.stage]

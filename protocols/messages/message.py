@@ -111,6 +111,9 @@ class Message:
         """Fields of a message. The short ones are decoded and checked before any long one is."""
         # The prefix fixes the kind, the version and the number of fields.
         most = 3 + len(cls.CHECKS) + cls.LISTED
+        if len(data) <= _SHORT:  # so is every field: all are decoded at once
+            wire = encoding.decode(data, max_size=_SHORT, max_items=most)[2:]
+            return {n: cls._field(n, value) for n, value in zip(cls.CHECKS, wire, strict=True)}
         _, _, *starts = encoding.element_offsets(data, max_items=most)
         if starts[-1] != len(data):
             raise MalformedEncoding("bytes follow the end of the message")
