@@ -119,6 +119,8 @@ def names() -> list[str]:
         "cheats",
         "forged",
         "killed",
+        "killed_jobs",
+        "layer_cheats",
         "precisions",
         "progress",
         "steered_rounding",

@@ -23,7 +23,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from benchmarks import killed
+from benchmarks import killed, killed_jobs
 from benchmarks.harness import HERE, Row
 from protocols.journal import REPLICATED, Journal, Recorded
 from protocols.messages import Job, Reveal, Signed
@@ -129,7 +129,7 @@ def _jobs(path: Path, jobs: int) -> Iterator[Row]:
                 coordinator=zero,
                 epoch=7,
                 nonce=number.to_bytes(32, "big"),
-                expiry=killed.NOW + 10**6,
+                expiry=killed_jobs.NOW + 10**6,
                 program=zero,
                 parameters=zero,
                 input=zero,
@@ -144,23 +144,25 @@ def _jobs(path: Path, jobs: int) -> Iterator[Row]:
                     trace_root=worker,
                     trace_size=1,
                 )
-                for worker in killed.WORKERS
+                for worker in killed_jobs.WORKERS
             ]
             messages.append((job, [*(reveal.commit for reveal in reveals), *reveals]))
         begun, last = time.perf_counter(), Future[Any]()
         for job, sent in messages:
             first = start(
                 job,
-                killed.RULES,
-                now=killed.NOW,
-                workers=killed.WORKERS,
+                killed_jobs.RULES,
+                now=killed_jobs.NOW,
+                workers=killed_jobs.WORKERS,
                 weights=[1, 1, 1],
                 seed=job.nonce,
             )
-            recorded, _ = Recorded.begin(journal, REPLICATED, job.digest.hex(), first, killed.RULES)
+            recorded, _ = Recorded.begin(
+                journal, REPLICATED, job.digest.hex(), first, killed_jobs.RULES
+            )
             for message in sent:
                 event = Received(
-                    at=killed.NOW, message=Signed(message=message, signature=bytes(64))
+                    at=killed_jobs.NOW, message=Signed(message=message, signature=bytes(64))
                 )
                 last = recorded.feed(event)
         last.result()
@@ -170,7 +172,9 @@ def _jobs(path: Path, jobs: int) -> Iterator[Row]:
     begun = time.perf_counter()
     with Journal.open(path) as journal:
         for name in journal.streams("replicated/"):
-            Recorded.resume(journal, REPLICATED, name.removeprefix("replicated/"), killed.RULES)
+            Recorded.resume(
+                journal, REPLICATED, name.removeprefix("replicated/"), killed_jobs.RULES
+            )
     yield Row(case, "restart, each job", (time.perf_counter() - begun) / jobs, "s")
 
 

@@ -9,7 +9,8 @@ service would, so many are in flight. The parent kills it after a random number 
 random pause, opens the journal itself, and compares it with all that was ever told:
 
     lost             told and not in the journal
-    doubled          twice in the journal, one id for two tasks, or a second verdict on a ballot
+    doubled          twice in the journal, one id for two tasks, or a second verdict on a ballot,
+                     receipt, opening or verdict of an audited job
     signed twice     two statements of one slot
     opened beside    the journal could be opened while the coordinator held it
 
@@ -28,13 +29,13 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.killed_jobs import MACHINES, ONCE, PROMPT, begin, ended, events, machine_of
 from protocols.journal import (
-    REPLICATED,
     AlreadySigned,
     Journal,
     JournalBusy,
@@ -42,42 +43,10 @@ from protocols.journal import (
     KeyRing,
     Recorded,
 )
-from protocols.messages import Job, Reveal, Signed
-from protocols.replicated import (
-    Audit,
-    Audited,
-    AwaitBeacon,
-    Drawn,
-    Event,
-    Phase,
-    Received,
-    Rules,
-    Schedule,
-    Tick,
-    start,
-)
 from verifiable import encoding
-from verifiable.challenge import Beacon
 from verifiable.encoding import tagged_hash
-from verifiable.report import Verdict
-from verifiable.voting.agreement import Exact
-from verifiable.voting.quorum import FixedSize
 
-NOW = 1_000_000
-WORKERS = [bytes([i]) * 32 for i in range(1, 4)]
 KEY = b"\x09" * 32
-RULES = Rules(
-    policy=FixedSize(bad=0.1, size=3),
-    agreement=Exact(),
-    decode=bytes,
-    beacon=Schedule(chain="drand", genesis=1000, period=3),
-    dispatches=3,
-    commit_seconds=60,
-    reveal_seconds=10,
-    beacon_seconds=30,
-    audit_seconds=120,
-    window_seconds=600,
-)
 COUNTED = ("lost", "doubled", "signed twice", "opened beside")
 
 
@@ -97,10 +66,10 @@ def _coordinate(path: Path, tell: Callable[..., None]) -> None:
     signed = keys.record(KEY)
     if journal.head("receipts") is None:
         journal.submit("receipts", [b""], begin=True).result()
-    prefix = "replicated/"
     jobs = [
-        Recorded.resume(journal, REPLICATED, name.removeprefix(prefix), RULES)
-        for name in journal.streams(prefix)
+        Recorded.resume(journal, machine, stream.partition("/")[2], rules)
+        for name, (machine, rules) in MACHINES.items()
+        for stream in journal.streams(f"{name}/")
     ]
     for job in jobs:
         _carry_out(job, job.pending, tell, draw)
@@ -115,73 +84,36 @@ def _coordinate(path: Path, tell: Callable[..., None]) -> None:
             signed.permit(slot, statement)
             tell("signed", slot, statement)
         if len(jobs) < 3:
-            jobs.append(_begin(journal, tell, draw))
+            jobs.append(_begin(journal, jobs, tell, draw))
         job = draw.choice(jobs)
-        for event in _events(job, draw):
+        for event in events(job, draw):
             before, tasks = job.recorded, job.feed(event).result()
             if job.recorded > before:  # what was refused is not recorded
-                tell("event", job.stream.encode(), REPLICATED.codec["event"].encode(event))
+                codec = machine_of(job.stream)[0].codec["event"]
+                tell("event", job.stream.encode(), codec.encode(event))
             _carry_out(job, tasks, tell, draw)
         if draw.random() < 0.3:
             job.snapshot()
-        if job.state.phase is Phase.ENDED:
+        if ended(job):
             jobs.remove(job)
 
 
-def _begin(journal: Journal, tell: Callable[..., None], draw: random.Random) -> Any:
-    nonce, zero = os.urandom(32), bytes(32)
-    job = Job(
-        coordinator=zero,
-        epoch=7,
-        nonce=nonce,
-        expiry=NOW + 10**6,
-        program=zero,
-        parameters=zero,
-        input=zero,
-    )
-    first = start(job, RULES, now=NOW, workers=WORKERS, weights=[1, 1, 1], seed=nonce)
-    recorded, begun = Recorded.begin(journal, REPLICATED, job.digest.hex(), first, RULES)
+def _begin(
+    journal: Journal, jobs: Sequence[Any], tell: Callable[..., None], draw: random.Random
+) -> Any:
+    recorded, begun = begin(journal, jobs, draw)
     tasks = begun.result()
     tell("event", recorded.stream.encode(), b"")
     _carry_out(recorded, tasks, tell, draw)
     return recorded
 
 
-def _events(job: Any, draw: random.Random) -> Iterator[Event]:
-    """What the workers and the beacon send next: one of them answers otherwise."""
-    state = job.state
-    match state.phase:
-        case Phase.COMMIT | Phase.REVEAL:
-            for seat in draw.sample(state.seats, len(state.seats)):
-                reveal = Reveal(
-                    worker=seat.worker,
-                    job=state.job_id,
-                    epoch=state.job.epoch,
-                    salt=state.job.nonce,
-                    value=seat.worker if seat.worker == WORKERS[0] else bytes(32),
-                    trace_root=seat.worker,
-                    trace_size=1,
-                )
-                message = reveal.commit if state.phase is Phase.COMMIT else reveal
-                yield Received(at=NOW, message=Signed(message=message, signature=bytes(64)))
-        case Phase.BEACON:
-            beacon = Beacon(chain="drand", round=state.round or 0, value=state.job.nonce)
-            yield Drawn(at=NOW, beacon=beacon)
-        case Phase.AUDIT:
-            yield Tick(at=state.now + 1)
-            for seat in state.seats:
-                # Never the same verdict for certain: what is forgotten is judged otherwise.
-                yield Audited(at=NOW, worker=seat.worker, verdict=draw.choice(list(Verdict)))
-        case _:
-            return
-
-
 def _carry_out(job: Any, tasks: Any, tell: Callable[..., None], draw: random.Random) -> None:
     for task in tasks:
         if task.id is None:
             continue
-        tell("task", task.id, REPLICATED.codec["effect"].encode(task.effect))
-        if draw.random() < 0.8 or not isinstance(task.effect, Audit | AwaitBeacon):
+        tell("task", task.id, machine_of(job.stream)[0].codec["effect"].encode(task.effect))
+        if draw.random() < 0.8 or not isinstance(task.effect, PROMPT):
             job.done(task)
 
 
@@ -216,7 +148,7 @@ class Told:
             count["lost"] += sum(not found[receipt] for receipt in self.receipts)
             count["doubled"] += sum(found[receipt] > 1 for receipt in found)
         streams = {stream for stream, _ in self.events} | {
-            name.encode() for name in journal.streams("replicated/")
+            stream.encode() for name in MACHINES for stream in journal.streams(f"{name}/")
         }
         for stream in streams:
             self._compare_job(journal, stream, count)
@@ -237,9 +169,14 @@ class Told:
         count["doubled"] += sum(n > 1 for n in events.values())
         verdicts = Counter(w[1][2] for w in wires if w[0] == "event" and w[1][0] == "Audited")
         count["doubled"] += sum(n > 1 for n in verdicts.values())
-        name = stream.decode().removeprefix("replicated/")
+        kinds = Counter(w[1][0] for w in wires if w[0] == "event")
+        count["doubled"] += sum(kinds[kind] > 1 for kind in ONCE)
+        if stream.startswith(b"audited/"):
+            count["events of audited jobs"] += kinds.total()
+        name = stream.decode().partition("/")[2]
         if bodies:
-            Recorded.resume(journal, REPLICATED, name, RULES, verify=True)
+            machine, rules = machine_of(stream.decode())
+            Recorded.resume(journal, machine, name, rules, verify=True)
 
 
 def run(folder: Path, rounds: int, seed: int) -> dict[str, int]:

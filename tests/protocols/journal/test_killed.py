@@ -1,4 +1,4 @@
-"""A coordinator killed with SIGKILL; `benchmarks journal` does it 200 times."""
+"""A coordinator of both protocols killed with SIGKILL; `benchmarks journal` does it 200 times."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ def test_a_killed_coordinator_goes_on(tmp_path: Path):
     count = json.loads(done.stdout)
     assert {name: count[name] for name in COUNTED} == dict.fromkeys(COUNTED, 0)
     assert count["told"] > 20
+    assert count["events of audited jobs"] > 0
     assert count["rounds"] == 5
 
 
