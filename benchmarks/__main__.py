@@ -29,7 +29,11 @@ def main() -> int:
         "--json", type=Path, metavar="FILE", help="write tidy JSON here; a directory with 'all'"
     )
     parser.add_argument(
-        "--only", nargs="+", default=[], metavar="CASE", help="of `verdicts`: these cases alone"
+        "--only",
+        nargs="+",
+        default=[],
+        metavar="CASE",
+        help="of `verdicts` or `audit`: these cases alone",
     )
     parser.add_argument(
         "--jobs", type=int, default=1, metavar="N", help="parts that are measured at once"

@@ -1,17 +1,20 @@
-"""Audits of some layers of a trace, beside the whole trace, the full check and the re-run.
+"""Audits of some layers of a trace, and rows of them, beside the whole trace, check and re-run.
 
 *Cost.* `opened` is the encoded opening, leaves and multiproof, the largest over the seeds that are
 tried; `of_trace` the same over the whole trace and answer. `seconds_audit` is the whole host call
 `Program.audit` on the bytes that a device sent: its own plan, the proof, the compiled audit, the
 verdict. The re-run, the check and `Program.verify`, which also hashes the trace, are called in turn
 with it; `of_run` and `of_check` are ratios of these times. `seconds_open` is the device's part.
-What is compiled was compiled before, for every layer.
+What is compiled was compiled before, for every layer. `hashing` is the time of a commitment in the
+leaves of audits over that in leaves of 64 KiB.
 
 *Detection.* `choosing` is the probability that an audit meets one wrong unit, `bytes_per_nat` the
 opening over -ln(1 - choosing): what it costs to make a cheat's chance to get away smaller by 1/e.
-A device forges claims in some layers and goes on with them, so that everything else is as it has to
-be; `rejected` is the share of its audits, each with a seed of its own, that reject it. The interval
-of Clopper and Pearson at 99 % must hold the probability that `Report.detection` states.
+A device forges claims in some layers (`layer_cheats`); `rejected` is the share of its audits, each
+with a seed of its own, that reject it. The interval of Clopper and Pearson at 99 % must hold the
+probability that `Report.detection` states.
+
+Models whose layers are written out run here as scans over stacked parameters: these show rows.
 """
 
 from __future__ import annotations
@@ -20,8 +23,8 @@ import functools
 import gc
 import itertools
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -29,6 +32,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.harness import Row, clopper_pearson, interleaved_medians
+from benchmarks.layer_cheats import CHEATS, STEERING, Forging, LayerCheat
 from benchmarks.progress import steps
 from benchmarks.subjects import Model, smollm2
 from benchmarks.timed import Run, accepted
@@ -37,13 +41,8 @@ from protocols.demo.models import networks
 from protocols.demo.scenes.scene import TEXTS
 from verifiable import program
 from verifiable import trace as traces
-from verifiable.check import execute
-from verifiable.claims.claim import Claim
-from verifiable.claims.product import Product
-from verifiable.encoding import tagged_hash
-from verifiable.jaxpr import interpret
-from verifiable.jaxpr.effects import CUT
-from verifiable.report import Detection, Report, Verdict
+from verifiable.encoding import tagged_hash, tensor_from_bytes
+from verifiable.report import Report, Verdict
 from verifiable.trace import AuditPlan, Committed, Trace
 
 CLAIM = (
@@ -61,6 +60,7 @@ class Draw:
 
     Attributes:
       layers: how many are audited.
+      rows: how many of each; None for all.
       opened: the bar of the opening's bytes, if there is one.
       of_run: the bar of the audit's time over the re-run's.
       of_trace: the bar of the opening over the whole trace.
@@ -68,6 +68,7 @@ class Draw:
     """
 
     layers: int
+    rows: int | None = None
     opened: str | None = None
     of_run: str | None = None
     of_trace: str | None = None
@@ -76,23 +77,71 @@ class Draw:
     def plan(self, compiled: program.Program, *of: bytes) -> AuditPlan:
         """The plan of a seed that depends on `of`."""
         seed = tagged_hash("benchmark of audits", *of)
-        return compiled.audit_plan(seed, layers=self.layers)
+        return compiled.audit_plan(seed, layers=self.layers, rows=self.rows)
 
     def __str__(self) -> str:
         """How much is audited."""
-        return f"{self.layers} of its layers"
+        rows = "all rows" if self.rows is None else f"{self.rows} rows"
+        return f"{self.layers} of its layers, {rows}"
 
 
-def rows(quick: bool) -> Iterator[Row]:
-    """Measure an encoder whose layers are scopes, and a decoder whose layers are a scan."""
-    plain = [Draw(layers=1), Draw(layers=2)]
-    if quick:
-        yield from _measure(small_decoder(), plain, quick, cuts=True)
-        return
-    yield from _measure(encoder(), plain, quick, cuts=False)
-    gc.collect()
-    bars = Draw(layers=1, opened="<= 3.8e6", of_run="<= 0.025")
-    yield from _measure(smollm2(), [bars, Draw(layers=2)], quick, cuts=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """What audits are measured on.
+
+    Attributes:
+      model: makes it.
+      draws: whose cost is measured.
+      detected: those at which cheats are planted.
+      trials: audits of each cheat.
+      block: rows of a leaf; None for programs without cuts and rows.
+      hashing: the bar of the leaves of audits over leaves of 64 KiB.
+    """
+
+    model: Callable[[], Model]
+    draws: tuple[Draw, ...]
+    detected: tuple[Draw, ...] = ()
+    trials: int = 0
+    block: int | None = None
+    hashing: str | None = "<= 1.5"
+
+
+def rows(quick: bool, only: Collection[str] = ()) -> Iterator[Row]:
+    """Measure.
+
+    Args:
+      quick: a small decoder, few audits.
+      only: names of `CASES`; all of them by default.
+
+    Raises:
+      ValueError: there is no such case.
+    """
+    if unknown := set(only) - CASES.keys():
+        raise ValueError(f"no cases {sorted(unknown)}: there are {', '.join(CASES)}")
+    for name in only or (["small decoder"] if quick else CASES):
+        yield from _measure(CASES[name], quick)
+        gc.collect()
+
+
+def scanned_gpt() -> Model:
+    """The GPT-shaped model at 2048/128/4, as a scan over its layers."""
+    params, _ = models.gpt(width=2048, layers=4)
+    x = np.random.default_rng(1).standard_normal((128, 2048)).astype(np.float32)
+    fn = functools.partial(networks.decode_scanned, heads=2048 // 64)
+    name = "width=2048 tokens=128 layers=4"
+    params = networks.stacked(params, 4)
+    return Model(name=name, fn=fn, params=params, inputs=(jnp.asarray(x),))
+
+
+def scanned_encoder() -> Model:
+    """The trained encoder on eight sentences, as a scan over its layers: its rows are sentences."""
+    model, written = models.minilm(), encoder()
+    return replace(
+        written,
+        name=f"{written.name}, scanned",
+        fn=functools.partial(networks.encode_scanned, heads=model.heads),
+        params=networks.stacked(model.params, model.layers),
+    )
 
 
 def encoder() -> Model:
@@ -144,7 +193,7 @@ class Opened:
     @classmethod
     def of(cls, compiled: program.Program, run: Run, y: Any, trace: Trace) -> Opened:
         """Commit to a run."""
-        committed = traces.commit(y, jax.device_get(trace))
+        committed = compiled.commit(y, jax.device_get(trace))
         return cls(compiled=compiled, run=run, committed=committed)
 
     def audit(self, plan: AuditPlan, opening: bytes) -> Report:
@@ -158,21 +207,55 @@ class Opened:
         )
 
 
-def _measure(model: Model, draws: list[Draw], quick: bool, *, cuts: bool) -> Iterator[Row]:
-    compiled = program.compile(model.fn, model.params, *model.inputs, cuts=cuts)
+def _measure(case: Case, quick: bool) -> Iterator[Row]:
+    model, cuts = case.model(), case.block is not None
+    compiled = program.compile(
+        model.fn, model.params, *model.inputs, cuts=cuts, row_block=case.block
+    )
     run = Run.of(compiled, model.params, model.inputs)
     honest = Opened.of(compiled, run, run.submission.y, run.submission.trace)
     yield Row(model.name, "layers", len(compiled.layers), "1")
+    yield Row(model.name, "rows of a layer", compiled.layer_rows, "1")
     yield Row(model.name, "trace_bytes", compiled.layout.nbytes, "bytes")
-    for draw in draws:
+    yield _hashing(model.name, honest, 5 if quick else 31, case.hashing)
+    for draw in case.draws:
         yield from _cost(model, honest, draw, 5 if quick else 30)
-    forging = Forging(compiled=compiled)
-    for cheat in CHEATS:
-        wrong = forging.places(cheat)
-        if wrong:
-            sent = Opened.of(compiled, run, *forging(model.params, model.inputs, wrong))
-            for draw in draws:
-                yield from _detected(model.name, cheat, sent, draw, 20 if quick else 300)
+    if case.detected:
+        yield from _detection(case, model, honest, 20 if quick else case.trials)
+
+
+def _hashing(name: str, honest: Opened, repeats: int, bar: str | None) -> Row:
+    """What leaves of audits cost the device, over leaves of 64 KiB."""
+    layout = honest.compiled.layout
+    arrays = [
+        tensor_from_bytes(data, tensor.shape, tensor.dtype)
+        for data, tensor in zip(honest.committed.tensors, layout.tensors, strict=True)
+    ]
+    count = layout.claim_count
+    y, trace = layout.structure.unflatten(arrays[count:]), Trace(values=tuple(arrays[:count]))
+    medians = interleaved_medians(
+        {
+            "audits": lambda: len(honest.compiled.commit(y, trace).tree.root),
+            "plain": lambda: len(traces.commit(y, trace).tree.root),
+        },
+        repeats,
+    )
+    return Row(name, "hashing", medians["audits"] / medians["plain"], "1", bar)
+
+
+def _detection(case: Case, model: Model, honest: Opened, trials: int) -> Iterator[Row]:
+    forging = Forging(compiled=honest.compiled, honest=honest.run.submission.trace)
+    planted = {cheat: forging.added(cheat) for cheat in CHEATS}
+    if case.block is not None:
+        planted[STEERING] = forging.steering(model.params, model.inputs)
+        yield Row(model.name, "a value row steers", bool(planted[STEERING]), "1", ">= 1")
+    for cheat, added in planted.items():
+        if not added:
+            continue
+        y, trace = forging(model.params, model.inputs, added)
+        sent = Opened.of(honest.compiled, honest.run, y, trace)
+        for draw in case.detected:
+            yield from _detected(model.name, cheat, sent, draw, trials)
 
 
 def _cost(model: Model, honest: Opened, draw: Draw, repeats: int) -> Iterator[Row]:
@@ -209,117 +292,6 @@ def _cost(model: Model, honest: Opened, draw: Draw, repeats: int) -> Iterator[Ro
         yield Row(case, "bytes_per_nat", most / -math.log(1 - choosing), "bytes")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayerCheat:
-    """What a device forges.
-
-    Attributes:
-      name: of the cheat.
-      layers: the layers that it is wrong in, of how many there are.
-      unit: the place among the products of the layer, in order; None for what it passes on.
-      met: the probability that an audit meets it.
-    """
-
-    name: str
-    layers: Callable[[int], range]
-    unit: int | None
-    met: Callable[[Detection], float]
-
-
-VALUE = 2  # after query and key
-CHEATS = (
-    LayerCheat(
-        name="one unit",
-        layers=lambda n: range(n // 2, n // 2 + 1),
-        unit=-1,
-        met=lambda found: found.choosing,
-    ),
-    LayerCheat(
-        name="a token's values in one layer",
-        layers=lambda n: range(n // 3, n // 3 + 1),
-        unit=VALUE,
-        met=lambda found: found.choosing,
-    ),
-    LayerCheat(
-        name="a token's values in all layers",
-        layers=range,
-        unit=VALUE,
-        met=lambda found: found.lazy(1.0),
-    ),
-    LayerCheat(
-        name="one unit in half of the layers",
-        layers=lambda n: range(n // 2),
-        unit=-1,
-        met=lambda found: found.lazy(0.5),
-    ),
-    LayerCheat(
-        name="a cut",
-        layers=lambda n: range(n // 2, n // 2 + 1),
-        unit=None,
-        met=lambda found: found.choosing,
-    ),
-)
-
-Place = tuple[Claim, int | None]  # a claim, and its iteration if it has several
-
-
-class Forging:
-    """A device that is wrong in one row of some claims, and goes on with what it claims."""
-
-    def __init__(self, *, compiled: program.Program):
-        """Compile the device; it is told where to be wrong when it runs."""
-        self._compiled = compiled
-        self._run = jax.jit(self._executed)
-
-    def places(self, cheat: LayerCheat) -> list[Place]:
-        """Where a cheat is wrong; empty if there are no such claims."""
-        names = self._compiled.layers
-        units = [self._units(n, name, cheat.unit) for n, name in enumerate(names)]
-        chosen = [units[n] for n in cheat.layers(len(names))]
-        unit = 0 if cheat.unit is None else cheat.unit
-        return [found[unit] for found in chosen if found]
-
-    def _units(self, number: int, name: str, unit: int | None) -> list[Place]:
-        """The products of a layer, or its cut."""
-        kind: list[Claim] = [
-            c
-            for c in self._compiled.claims
-            if (c.primitive == CUT if unit is None else isinstance(c.form, Product))
-        ]
-        if any(c.trips for c in self._compiled.claims):
-            return [(c, number) for c in kind if c.trips]
-        return [(c, None) for c in kind if c.name.startswith(f"{name}/")]
-
-    def __call__(self, params: Any, inputs: Any, wrong: list[Place]) -> tuple[Any, Trace]:
-        """Answer and trace."""
-        given: dict[int, Any] = {
-            c.index: np.zeros(c.trips, np.float32)
-            for c in self._compiled.claims
-            if c.primitive == CUT or isinstance(c.form, Product)
-        }
-        for claim, trip in wrong:
-            given[claim.index][() if trip is None else trip] = 1
-        outputs, found = self._run(params, inputs, given)
-        values = tuple(found[c.index] for c in self._compiled.claims)
-        return self._compiled.unflatten(outputs), Trace(values=values)
-
-    def _executed(self, params: Any, inputs: Any, given: Any) -> Any:
-        env, block = self._compiled.bind(params, inputs), self._compiled.function.block
-        return execute.execute(block, self._compiled.analysis, env, emit=_moved, given=given)
-
-
-def _moved(claim: Claim, equation: Any, env: Any, here: Any) -> tuple[list[Any], Any]:
-    """The outputs of a claim, of which the first row is off by more than all rounding, or not."""
-    outputs, committed = execute.honest(claim, equation, env)
-    if here is None:
-        return outputs, committed
-    out, first = outputs[0], (0,) * (outputs[0].ndim - 1)
-    out = out.at[first].add((here * (1 + jnp.max(jnp.abs(out)))).astype(out.dtype))
-    if claim.transpose is not None:
-        [env[claim.transpose.outputs[0]]] = interpret.apply(claim.transpose, [out])
-    return [out, *outputs[1:]], out
-
-
 def _detected(
     model: str, cheat: LayerCheat, sent: Opened, draw: Draw, trials: int
 ) -> Iterator[Row]:
@@ -339,3 +311,49 @@ def _detected(
     yield Row(case, "rejected", rejected / trials, "1")
     yield Row(case, "interval_low", low, "1", f"<= {met:.6g}")
     yield Row(case, "interval_high", high, "1", f">= {met:.6g}")
+
+
+CASES = {
+    "SmolLM2": Case(
+        model=smollm2,
+        block=8,
+        draws=(
+            Draw(layers=1, opened="<= 3.8e6", of_run="<= 0.025"),
+            Draw(layers=1, rows=8, opened="<= 0.85e6", of_run="<= 0.016667"),
+            Draw(layers=30, rows=8, opened="<= 12e6", of_run="<= 0.083333"),
+        ),
+    ),
+    "SmolLM2 detection": Case(
+        model=smollm2,
+        block=8,
+        draws=(),
+        detected=(Draw(layers=3), Draw(layers=1, rows=64), Draw(layers=30, rows=24)),
+        trials=100,
+    ),
+    "gpt": Case(model=scanned_gpt, block=8, draws=(Draw(layers=1, rows=8, of_run="<= 0.0125"),)),
+    "MiniLM": Case(
+        model=scanned_encoder,
+        block=1,
+        draws=(Draw(layers=1, rows=1, of_trace="<= 0.05", of_check="<= 0.25"),),
+    ),
+    "MiniLM written out": Case(
+        model=encoder,
+        draws=(Draw(layers=1), Draw(layers=2)),
+        detected=(Draw(layers=1), Draw(layers=2)),
+        trials=300,
+    ),
+    "small decoder": Case(
+        model=small_decoder,
+        block=4,
+        hashing=None,  # its leaves have a few hundred bytes
+        draws=(Draw(layers=1), Draw(layers=1, rows=8), Draw(layers=3, rows=8)),
+        detected=(
+            Draw(layers=1),
+            Draw(layers=2),
+            Draw(layers=1, rows=8),
+            Draw(layers=3, rows=8),
+        ),
+        trials=300,
+    ),
+}
+"""Cases by name, for `--only`."""

@@ -26,25 +26,54 @@ def encode(
 ) -> Array:
     """BERT (Devlin et al. 2018), then the mean over tokens, scaled to norm 1."""
     mask = jnp.asarray(attention_mask) != 0
-    table = params["embeddings"]
+    x = _embedded(params["embeddings"], token_ids, mask.shape[1])
+    for i in range(layers):
+        with jax.named_scope(f"layer{i}"):
+            x = _encoder_layer(x, params[f"layer{i}"], mask, heads)
+    return _mean(x, mask)
+
+
+def encode_scanned(params: Params, token_ids: Array, attention_mask: Array, *, heads: int) -> Array:
+    """`encode`, as a scan over layers whose parameters are stacked by `stacked`."""
+    mask = jnp.asarray(attention_mask) != 0
+    x = _embedded(params["embeddings"], token_ids, mask.shape[1])
+    with jax.named_scope("layers"):
+        x = jax.lax.scan(
+            lambda x, layer: (_encoder_layer(x, layer, mask, heads), None), x, params["layers"]
+        )[0]
+    return _mean(x, mask)
+
+
+def stacked(params: Params, layers: int) -> Params:
+    """Parameters `layer0`, `layer1`, ... as one tree of stacked arrays, `layers`."""
+    own = [params[f"layer{i}"] for i in range(layers)]
+    rest = {name: of for name, of in params.items() if not name.startswith("layer")}
+    return rest | {"layers": jax.tree.map(lambda *several: jnp.stack(several), *own)}
+
+
+def _embedded(table: Params, token_ids: Array, tokens: int) -> Array:
     words = table["words"].at[token_ids].get(mode="clip")
-    positions = table["positions"][: mask.shape[1]]
+    positions = table["positions"][:tokens]
     with jax.named_scope("embeddings"):
         x = _layer_norm(table["norm"], words + positions + table["segment"], 1e-12)
-        x = x.astype(words.dtype)
-    for i in range(layers):
-        layer = params[f"layer{i}"]
-        with jax.named_scope(f"layer{i}"):
-            block = layer["attention"]
-            with jax.named_scope("attention"):
-                q, k, v = (_split(_dense(block, n, x), heads) for n in ("query", "key", "value"))
-                branch = _dense(block, "output", _merge(_attend(q, k, v, mask[:, None, None, :])))
-            x = _layer_norm(block["norm"], x + branch, 1e-12)
-            block = layer["mlp"]
-            with jax.named_scope("mlp"):
-                hidden = jax.nn.gelu(_dense(block, "up", x), approximate=False)
-                branch = _dense(block, "down", hidden)
-            x = _layer_norm(block["norm"], x + branch, 1e-12)
+        return x.astype(words.dtype)
+
+
+def _encoder_layer(x: Array, layer: Params, mask: Array, heads: int) -> Array:
+    block = layer["attention"]
+    with jax.named_scope("attention"):
+        q, k, v = (_split(_dense(block, n, x), heads) for n in ("query", "key", "value"))
+        branch = _dense(block, "output", _merge(_attend(q, k, v, mask[:, None, None, :])))
+    x = _layer_norm(block["norm"], x + branch, 1e-12)
+    block = layer["mlp"]
+    with jax.named_scope("mlp"):
+        hidden = jax.nn.gelu(_dense(block, "up", x), approximate=False)
+        branch = _dense(block, "down", hidden)
+    return _layer_norm(block["norm"], x + branch, 1e-12)
+
+
+def _mean(x: Array, mask: Array) -> Array:
+    """The mean over tokens, scaled to norm 1."""
     weight = mask[:, :, None].astype(jnp.float32)
     mean = jnp.sum(x * weight, axis=1) / jnp.maximum(jnp.sum(weight, axis=1), 1.0)
     return mean / jnp.maximum(jnp.sqrt(jnp.sum(mean * mean, axis=-1, keepdims=True)), 1e-12)
@@ -55,18 +84,32 @@ def decode(params: Params, hidden: Array, *, heads: int, layers: int) -> Array:
     x = jnp.asarray(hidden)
     causal = jnp.tril(jnp.ones((x.shape[0], x.shape[0]), dtype=bool))
     for i in range(layers):
-        layer = params[f"layer{i}"]
         with jax.named_scope(f"layer{i}"):
-            block = layer["attention"]
-            with jax.named_scope("attention"):
-                qkv = _dense(block, "qkv", _layer_norm(block["norm"], x, 1e-5))
-                q, k, v = (_split(part, heads) for part in jnp.split(qkv, 3, axis=-1))
-                x = x + _dense(block, "output", _merge(_attend(q, k, v, causal)))
-            block = layer["mlp"]
-            with jax.named_scope("mlp"):
-                up = _dense(block, "up", _layer_norm(block["norm"], x, 1e-5))
-                x = x + _dense(block, "down", jax.nn.gelu(up, approximate=True))
+            x = _decoder_layer(x, params[f"layer{i}"], causal, heads)
     return _layer_norm(params["norm"], x, 1e-5)
+
+
+def decode_scanned(params: Params, hidden: Array, *, heads: int) -> Array:
+    """`decode`, as a scan over layers whose parameters are stacked by `stacked`."""
+    x = jnp.asarray(hidden)
+    causal = jnp.tril(jnp.ones((x.shape[0], x.shape[0]), dtype=bool))
+    with jax.named_scope("layers"):
+        x = jax.lax.scan(
+            lambda x, layer: (_decoder_layer(x, layer, causal, heads), None), x, params["layers"]
+        )[0]
+    return _layer_norm(params["norm"], x, 1e-5)
+
+
+def _decoder_layer(x: Array, layer: Params, causal: Array, heads: int) -> Array:
+    block = layer["attention"]
+    with jax.named_scope("attention"):
+        qkv = _dense(block, "qkv", _layer_norm(block["norm"], x, 1e-5))
+        q, k, v = (_split(part, heads) for part in jnp.split(qkv, 3, axis=-1))
+        x = x + _dense(block, "output", _merge(_attend(q, k, v, causal)))
+    block = layer["mlp"]
+    with jax.named_scope("mlp"):
+        up = _dense(block, "up", _layer_norm(block["norm"], x, 1e-5))
+        return x + _dense(block, "down", jax.nn.gelu(up, approximate=True))
 
 
 def llama(params: Params, token_ids: Array, *, heads: int, groups: int, base: float) -> Array:
