@@ -2,101 +2,195 @@
 
 *Cost.* `seconds_decode` is the time of a decoder with a cache, which the prompt fills in one pass;
 `seconds_pass` one teacher-forced pass over prompt and completion that picks every token, which is
-what a verifier that holds the weights would run; `seconds_check` is `Program.check` with the key,
-and `seconds_verify` the whole verdict, which also hashes the run. All are called in turn.
-`device_extra` is the pass over decoding: what a device adds. `of_bandwidth` is how much of the
-measured bandwidth a decoder reaches over the weights that each token must read.
+what a rival verifier that holds the weights runs; `seconds_check` is `Program.check` with the key,
+`seconds_verify` the whole verdict, which also hashes the run, and `seconds_audit_m` the verdict on
+an opening of one layer in m rows and m positions. All are called in turn. `device_extra` is the
+pass over decoding: what a device adds. `of_bandwidth` is how much of the measured bandwidth a
+decoder reaches over the weights that each token must read.
 
-*Verdicts.* Honest texts, each with a seed of its own, decoded under `jit` and run over op by op,
-must all be accepted; near-ties are counted. Each cheat changes a text or a run and must be
-rejected; one whose text and run turn out to be the honest ones is counted in `without_effect`.
+*Honest texts.* Each with a seed of its own, decoded under `jit` and run over op by op, all must be
+accepted, whole and in an audit; near-ties are counted. Other versions of JAX judge the texts that
+one version decoded (`--texts`): they run the pass, and the check.
+
+*Cheats.* Each changes a text or a run and must be rejected; one whose text and run turn out to be
+the honest ones is counted in `without_effect`. Then audits of many seeds look at the same: none may
+accept what is wrong everywhere, and a single forged token is met at the rate of the formula.
+
+*Near-ties.* The last product of the model on 5,000 positions of this project's own texts, at three
+precisions: how many positions a report lists, and how many tokens a device can change
+(`benchmarks.steering` says how).
+
+All but the cost is done in shards. `--jobs N` runs N of them at once, each on cores of its own;
+`--shards DIR` keeps what each measured, and measures only what is not there yet.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
+import json
+import os
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.harness import Row, interleaved_medians
+from benchmarks import steering
+from benchmarks.harness import Row, clopper_pearson, interleaved_medians
 from benchmarks.progress import steps
+from benchmarks.texts import (
+    CHEATS,
+    COMPLETION,
+    SAMPLED,
+    SAMPLERS,
+    Subject,
+    forged_token,
+)
 from benchmarks.timed import Run, nbytes
 from protocols.demo import models
-from protocols.demo.models import LanguageModel
-from verifiable import challenge
+from protocols.demo.models import networks
 from verifiable import generation as gen
-from verifiable import trace as traces
 from verifiable.report import Verdict
-from verifiable.submission import Submission
 
 CLAIM = (
     "A text of SmolLM2 is checked at least 60 times as fast as it was decoded, no honest text is "
     "rejected, and no cheat is accepted."
 )
 
-PROMPT, COMPLETION = 32, 128
-SAMPLERS = {"greedy": gen.Sampler(), "sampled": gen.Sampler(temperature=0.7, top_k=40)}
-QUESTION = "Tell me what you know about the history of the city."
+ANSWERS, LIMIT = 150, 40  # of each sampler: 300 texts, 12,000 tokens
+AUDITS = 200
+POSITIONS, CHUNK = 5000, 100
+TYPES = {name: steering.TYPES[name] for name in ("f32", "bf16 -> f32")}
+ROUNDED = ("f32, W8A8",)
+SHARDS = {"honest": 6, "cheats": 5, "ties": 10}
+"""In how many shards each part is measured, for each sampler or by itself."""
+
+Counts = dict[str, dict[str, float]]  # by case, by measure
 
 
-def rows(quick: bool) -> Iterator[Row]:
-    """Measure the trained model, or a small random one."""
+def shards(quick: bool, only: Collection[str] = ()) -> list[str]:
+    """The names of all shards, such as `honest greedy 2/6`, of some parts or all."""
+    counts = dict.fromkeys(SHARDS, 2) if quick else SHARDS
+    found = [f"cost {name}" for name in SAMPLERS]
+    for part in ("honest", "cheats"):
+        total = counts[part]
+        found += [f"{part} {name} {i}/{total}" for name in SAMPLERS for i in range(1, total + 1)]
+    found += [f"ties {i}/{counts['ties']}" for i in range(1, counts["ties"] + 1)]
+    return [s for s in found if not only or s.partition(" ")[0] in only]
+
+
+def rows(
+    quick: bool,
+    only: Collection[str] = (),
+    jobs: int = 1,
+    kept: Path | None = None,
+    texts: Path | None = None,
+) -> Iterator[Row]:
+    """Measure the trained model, or a small random one.
+
+    Args:
+      quick: a small random model, and few texts.
+      only: parts: `cost`, `honest`, `cheats`, `ties`.
+      jobs: shards that are measured at once.
+      kept: folder for what each shard measured; those that are there are not measured again.
+      texts: such a folder of another version of JAX, whose texts are judged; only `honest` then.
+    """
+    wanted = shards(quick, ("honest",) if texts else only)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) if kept is None else kept
+        folder.mkdir(parents=True, exist_ok=True)
+        left = [s for s in wanted if not _file(folder, s).exists()]
+        alone = [s for s in left if s.startswith("cost")]
+        for several, at_once in ((alone, 1), ([s for s in left if s not in alone], jobs)):
+            _measure(several, quick, folder, texts, at_once)
+        found = [json.loads(_file(folder, s).read_text()) for s in wanted]
+    for case, measures in added_up(x["counts"] for x in found).items():
+        yield from rows_of(case, measures)
+
+
+def added_up(several: Iterable[Counts]) -> Counts:
+    """The counts of all shards."""
+    total: Counts = {}
+    for counts in several:
+        for case, measures in counts.items():
+            before = total.setdefault(case, {})
+            for name, value in measures.items():
+                before[name] = before.get(name, 0) + value
+    return total
+
+
+def _file(folder: Path, shard: str) -> Path:
+    return folder / f"{shard.replace(' ', '-').replace('/', '-of-')}.json"
+
+
+def _measure(names: list[str], quick: bool, folder: Path, texts: Path | None, jobs: int) -> None:
+    """Measure some shards, each in a process on cores of its own if there are several at once."""
+    flags = ["--quick"] * quick + (["--texts", str(texts)] if texts else [])
+    cores = sorted(os.sched_getaffinity(0))
+    each = max(1, len(cores) // max(jobs, 1))
+    free = [set(cores[i * each : (i + 1) * each]) or {*cores} for i in range(jobs)]
+    running: dict[subprocess.Popen[bytes], tuple[str, set[int]]] = {}
+    left, done = list(names), steps(len(names), "shards")
+    next(done, None)
+    while left or running:
+        while left and len(running) < jobs:
+            name, own = left.pop(0), free.pop()
+            command = [sys.executable, "-m", "benchmarks.generation", name, str(folder), *flags]
+            # The arguments are this interpreter, this module and names of its own.
+            process = subprocess.Popen(command)  # noqa: S603
+            if jobs > 1:
+                os.sched_setaffinity(process.pid, own)
+            running[process] = name, own
+        time.sleep(0.1)
+        for process in [p for p in running if p.poll() is not None]:
+            name, own = running.pop(process)
+            free.append(own)
+            next(done, None)
+            if process.returncode:
+                for other in running:
+                    other.kill()
+                raise RuntimeError(f"shard {name!r} ended with status {process.returncode}")
+
+
+def shard(name: str, quick: bool, texts: Path | None) -> dict[str, Any]:
+    """Measure one shard: counts that are added up, and texts, as JSON values."""
+    part, *rest = name.split()
     model = models.small_llama() if quick else models.smollm2()
-    for name, sampler in SAMPLERS.items():
-        subject = Subject.of(model, sampler)
-        case = f"{model.name}, {name}"
-        yield from _cost(case, subject, quick)
-        yield from _honest(case, subject, 2 if quick else 40)
-        yield from _cheats(case, subject)
+    given: dict[str, Any] = {"jax": jax.__version__}
+    if part == "ties":
+        return given | {"counts": _ties(model, *_fraction(rest[0]), quick)}
+    subject = Subject.of(model, SAMPLERS[rest[0]])
+    case = f"{model.name}, {rest[0]}"
+    if part == "cost":
+        return given | {"counts": {case: dict(_cost(subject, quick))}}
+    if part == "cheats":
+        return given | {"counts": _cheats(case, subject, *_fraction(rest[1]), quick)}
+    source = None if texts is None else json.loads(_file(texts, name).read_text())
+    counts, made = _honest(subject, *_fraction(rest[1]), quick, source)
+    if source is not None:
+        case += f", decoded by jax {source['jax']} and judged by {jax.__version__}"
+    return given | {"counts": {case: counts}, "texts": made}
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Subject:
-    """A compiled model, its key, and an honest text."""
-
-    model: LanguageModel
-    made: gen.Generation
-    key: Any
-    job: gen.GenerationJob
-    text: tuple[int, ...]
-    submission: Submission
-
-    @classmethod
-    def of(cls, model: LanguageModel, sampler: gen.Sampler) -> Subject:
-        """Without stop tokens, so that every text has its full length."""
-        program = gen.transcript(model.logits_at, sampler, vocabulary=model.vocabulary)
-        made = gen.compile_generation(program, model.params, lengths=[(PROMPT, COMPLETION)])
-        key = made.setup(model.params, challenge.secret())
-        prompt = np.resize(model.tokenize(QUESTION), PROMPT).tolist()
-        job = made.job(prompt, limit=COMPLETION, seed=bytes(range(32)))
-        text, submission = gen.generate(made, model.params, job, **model.decoder)
-        return cls(model=model, made=made, key=key, job=job, text=text, submission=submission)
-
-    def decode(self, job: gen.GenerationJob | None = None, params: Any = None) -> tuple[int, ...]:
-        """The text of a decoder with a cache."""
-        given = self.model.params if params is None else params
-        return gen.decode(self.made, given, job or self.job, **self.model.decoder)
-
-    def run(self, job: gen.GenerationJob, text: tuple[int, ...], params: Any = None) -> Submission:
-        """What a device without scruples hands in: the run over a text, whatever it picks."""
-        given = self.model.params if params is None else params
-        found = self.made.family.prove(given, *self.made.inputs(job, text))
-        return replace(found, parameters=self.submission.parameters)
-
-    def verify(self, text: tuple[int, ...], submission: Submission) -> gen.TextReport:
-        """The verdict on a text for this subject's own job."""
-        return self.made.verify(
-            self.key, self.job, text, submission, commitment=submission.commitment
-        )
+def _fraction(text: str) -> tuple[int, int]:
+    """Number of a shard, from zero, and of how many."""
+    number, _, total = text.partition("/")
+    return int(number) - 1, int(total)
 
 
-def _cost(case: str, s: Subject, quick: bool) -> Iterator[Row]:
+# ------------------------------------------------------------------------------------- measuring
+
+
+def _cost(s: Subject, quick: bool) -> Iterator[tuple[str, float]]:
     program = s.made.program(s.job, s.text)
     inputs = s.made.inputs(s.job, s.text)
     run = Run(key=s.made.family.member_key(s.key, program), inputs=inputs, submission=s.submission)
@@ -104,29 +198,25 @@ def _cost(case: str, s: Subject, quick: bool) -> Iterator[Row]:
     weights = nbytes(s.model.params)
     one = replace(s.job, limit=1)
     numbers = jnp.ones(2**18 if quick else weights // 4)
-    medians = interleaved_medians(
-        {
-            "decode": s.decode,
-            "begin": functools.partial(s.decode, one),
-            "pass": functools.partial(whole, s.model.params, *inputs),
-            "prove": lambda: s.made.prove(s.model.params, s.job, s.text).y,
-            "check": functools.partial(run.check, program),
-            "verify": lambda: _require(s.verify(s.text, s.submission)).tokens,
-            "read": functools.partial(jax.jit(jnp.sum), numbers),
-        },
-        2 if quick else 10,
-    )
-    for name in ("decode", "begin", "pass", "prove", "check", "verify"):
-        yield Row(case, f"seconds_{name}", medians[name], "s")
-    decode, check = medians["decode"], medians["check"]
-    yield Row(case, "decode_over_check", decode / check, "1", ">= 60")
-    yield Row(case, "pass_over_check", medians["pass"] / check, "1", ">= 4.5")
-    yield Row(case, "pass_over_verify", medians["pass"] / medians["verify"], "1")
-    yield Row(case, "device_extra", medians["pass"] / decode, "1", "<= 0.1")
-    bandwidth = nbytes(numbers) / medians["read"]
-    reached = weights * (COMPLETION - 1) / (decode - medians["begin"])
-    yield Row(case, "bandwidth", bandwidth, "B/s")
-    yield Row(case, "of_bandwidth", reached / bandwidth, "1", ">= 0.7")
+    calls: dict[str, Callable[[], object]] = {
+        "decode": s.decode,
+        "begin": functools.partial(s.decode, one),
+        "pass": functools.partial(whole, s.model.params, *inputs),
+        "prove": lambda: s.made.prove(s.model.params, s.job, s.text).y,
+        "check": functools.partial(run.check, program),
+        "verify": lambda: s.verify(s.text, s.submission).require().tokens,
+        "read": functools.partial(jax.jit(jnp.sum), numbers),
+    }
+    for some in (2, 8):
+        plan = s.audit_plan(s.text, bytes(32), some)
+        opening = s.made.open(s.submission, plan).encode()
+        seen = functools.partial(s.audit, s.text, s.submission, plan, opening)
+        calls[f"audit_{some}"] = lambda seen=seen: seen().require().tokens
+        yield f"bytes_audit_{some}", len(opening)
+    medians = interleaved_medians(calls, 2 if quick else 10)
+    yield from ((f"seconds_{name}", medians[name]) for name in calls)
+    yield "weights", weights
+    yield "read", nbytes(numbers)
     card = gen.ModelCard(
         name=s.model.name,
         family=s.made.family.id,
@@ -137,166 +227,192 @@ def _cost(case: str, s: Subject, quick: bool) -> Iterator[Row]:
         sampler=s.job.sampler,
         published=bytes(32),
     )
-    receipt = gen.save(card, s.job, s.text, s.submission).receipt
-    yield Row(case, "receipt", len(receipt.encode()), "bytes", "<= 300")
-    yield Row(case, "run", len(s.submission.encode()), "bytes")
-    yield Row(case, "key_share", nbytes(s.key.arrays) / weights, "1", "<= 0.03")
+    yield "receipt", len(gen.save(card, s.job, s.text, s.submission).receipt.encode())
+    yield "run", len(s.submission.encode())
+    yield "key", nbytes(s.key.arrays)
 
 
-def _require(report: gen.TextReport) -> gen.TextReport:
-    assert report.verdict is Verdict.ACCEPT, report
-    return report
-
-
-def _honest(case: str, s: Subject, count: int) -> Iterator[Row]:
-    """Texts decoded under jit, whose pass ran op by op."""
-    rejected = undecided = near = tokens = again = 0
-    for n in steps(count, case):
+def _honest(
+    s: Subject, number: int, total: int, quick: bool, source: Mapping[str, Any] | None
+) -> tuple[dict[str, float], list[list[int]]]:
+    """Texts decoded under jit, whose pass ran op by op; with the texts of another version."""
+    counts = Counter[str](
+        dict.fromkeys(
+            ("honest_rejected", "honest_undecided", "audits_not_accepted", "decoded_again"), 0
+        )
+    )
+    chosen, made = range(number, 4 if quick else ANSWERS, total), list[list[int]]()
+    limit = 8 if quick else LIMIT
+    for i in steps(len(chosen), "honest texts"):
+        n = chosen[i]
         start = (np.asarray(s.job.prompt) * (n + 1) + n) % s.model.vocabulary
-        job = replace(s.job, seed=n.to_bytes(32, "little"), prompt=tuple(start.tolist()))
-        text, submission = gen.generate(s.made, s.model.params, job, **s.model.decoder)
-        again += text != s.decode(job)
+        job = replace(
+            s.job, seed=n.to_bytes(32, "little"), prompt=tuple(start.tolist()), limit=limit
+        )
+        if source is None:
+            text, submission = gen.generate(s.made, s.model.params, job, **s.model.decoder)
+            counts["decoded_again"] += text != s.decode(job)
+        else:
+            text = tuple(source["texts"][i])
+            submission = s.submission
+        made.append(list(text))
         program = s.made.program(job, text)
         with jax.disable_jit():
             y, claims = program.execute(s.model.params, *s.made.inputs(job, text))
-        commitment = traces.commit(y, claims).commitment
-        sent = replace(submission, y=y, trace=claims, commitment=commitment)
-        report = s.made.verify(s.key, job, text, sent, commitment=commitment)
-        rejected += report.verdict is Verdict.REJECT
-        undecided += report.verdict is Verdict.INDETERMINATE
-        near, tokens = near + report.near_ties, tokens + len(text)
-    yield Row(case, "honest_texts", count, "1")
-    yield Row(case, "honest_tokens", tokens, "1")
-    yield Row(case, "honest_rejected", rejected, "1", "<= 0")
-    yield Row(case, "honest_undecided", undecided, "1")
-    yield Row(case, "decoded_again", again, "1")
-    yield Row(case, "near_ties_share", near / tokens, "1", "<= 0.01")
+        committed = program.commit(y, claims)
+        sent = replace(
+            submission, y=y, trace=claims, commitment=committed.commitment, program=program.id
+        )
+        report = s.made.verify(s.key, job, text, sent, commitment=sent.commitment)
+        some = replace(s, job=job)
+        plan = some.audit_plan(text, n.to_bytes(32, "big"), 8)
+        audit = some.audit(text, sent, plan, committed.open(plan.opening).encode())
+        counts["texts"] += 1
+        counts["tokens"] += len(text)
+        counts["near_ties"] += report.near_ties
+        counts["picked_otherwise"] += int(np.sum(np.asarray(y)[: len(text)] != np.asarray(text)))
+        counts["honest_rejected"] += Verdict.REJECT in (report.verdict, audit.verdict)
+        counts["honest_undecided"] += report.verdict is Verdict.INDETERMINATE
+        counts["audits_not_accepted"] += audit.verdict is not Verdict.ACCEPT
+    return dict(counts), made
 
 
-Sent = tuple[tuple[int, ...], Submission]
+def _cheats(case: str, s: Subject, number: int, total: int, quick: bool) -> Counts:
+    every = CHEATS if s.job.sampler.greedy else CHEATS | SAMPLED
+    counts = Counter[str](dict.fromkeys(("without_effect", "not_rejected", "audits_passed"), 0))
+    found: Counts = {case: {}}
+    for name in list(every)[number::total]:
+        text, sent = every[name](s)
+        counts["cheats"] += 1
+        if text == s.text and sent.commitment == s.submission.commitment:
+            counts["without_effect"] += 1
+            continue
+        report = s.verify(text, sent)
+        if report.verdict is not Verdict.REJECT:
+            counts["not_rejected"] += 1
+            found[f"{case}, {name}"] = {"not_rejected": 1}
+        if s.made.refusal(s.job, text) is not None or every[name] is forged_token:
+            continue
+        passed = sum(_passes(s, text, sent, n) for n in range(2 if quick else 10))
+        counts["audits_passed"] += passed
+        if passed:
+            found[f"{case}, {name}"] = {"audits_passed": passed}
+    if "forged token" in list(every)[number::total]:
+        text, sent = forged_token(s)
+        audits = 20 if quick else AUDITS
+        passed = sum(_passes(s, text, sent, n) for n in range(audits))
+        found[f"{case}, forged token"] = {"audits": audits, "audits_that_met_it": audits - passed}
+    found[case] = dict(counts)
+    return found
 
 
-def _bits(bits: int) -> Callable[[Subject], Sent]:
-    """Weights rounded to so many bits, a scale for each column."""
-
-    def narrow(x: Any) -> Any:
-        x, most = np.asarray(x), 2 ** (bits - 1) - 1
-        scale = np.abs(x).max(axis=-2, keepdims=True) / most if x.ndim > 1 else 1
-        return jnp.asarray(np.rint(x / np.where(scale == 0, 1, scale)) * scale, x.dtype)
-
-    return _other(lambda params: jax.tree.map(lambda x: narrow(x) if x.ndim > 1 else x, params))
+def _passes(s: Subject, text: tuple[int, ...], sent: Any, number: int) -> bool:
+    """Whether an audit of one layer, 8 rows and 8 positions accepts."""
+    plan = s.audit_plan(text, number.to_bytes(32, "big"), 8)
+    opening = s.made.open(sent, plan).encode()
+    return s.audit(text, sent, plan, opening).verdict is Verdict.ACCEPT
 
 
-def _other(change: Callable[[Any], Any]) -> Callable[[Subject], Sent]:
-    """A text and a run of other parameters, named as those of the job."""
-
-    def sent(s: Subject) -> Sent:
-        params = change(s.model.params)
-        text = s.decode(params=params)
-        return text, s.run(s.job, text, params)
-
-    return sent
-
-
-def _tuned(params: Any) -> Any:
-    """Another fine-tune: every weight moved by a hundredth of its column's spread."""
-    rng = np.random.default_rng(0)
-    return jax.tree.map(
-        lambda x: x + 0.01 * jnp.std(x) * rng.standard_normal(x.shape).astype(np.float32), params
-    )
-
-
-def _skipped(params: Any) -> Any:
-    """Every eighth layer adds nothing."""
-    layers = params["layers"]
-    off = {
-        "attention": layers["attention"] | {"output": _without(layers["attention"]["output"])},
-        "mlp": layers["mlp"] | {"down": _without(layers["mlp"]["down"])},
-    }
-    return params | {"layers": off}
-
-
-def _without(x: Any) -> Any:
-    return x.at[::8].set(0)
+def _ties(model: Any, number: int, total: int, quick: bool) -> Counts:
+    """Positions of real texts at which a device can choose, by precision."""
+    folder = Path(__file__).parent.parent
+    files = sorted((folder / "specs").glob("*.md"))
+    words = itertools.chain.from_iterable(model.tokenize(f.read_text()) for f in files)
+    size = 40 if quick else POSITIONS // total
+    ids = np.fromiter(itertools.islice(words, number * size, (number + 1) * size), np.int32)
+    run = jax.jit(functools.partial(networks.llama_states, **model.logits.keywords))
+    parts = [run(model.params, jnp.asarray(x)) for x in np.array_split(ids, max(size // CHUNK, 1))]
+    hidden = jnp.concatenate(parts)
+    found: Counts = {}
+    measured = [
+        *(
+            r
+            for name, given in TYPES.items()
+            for r in steering.measured(model, hidden, name, *given, 1)
+        ),
+        *(r for name in ROUNDED for r in steering.rounded(model, hidden, name)),
+    ]
+    for row in measured:
+        counts = found.setdefault(f"near-ties, {row.case}", {"positions": len(hidden)})
+        if row.measure in ("changed", "random", "near_ties"):
+            counts[row.measure] = round(row.value * len(hidden))
+        elif row.measure == "changed_unreported":
+            counts[row.measure] = row.value
+    return found
 
 
-def _of_job(**changes: Any) -> Callable[[Subject], Sent]:
-    """The honest text and run of another job."""
-
-    def sent(s: Subject) -> Sent:
-        given = {k: v(s.job) if callable(v) else v for k, v in changes.items()}
-        job = replace(s.job, **given)
-        text = s.decode(job)
-        return text, s.run(job, text)
-
-    return sent
+# ------------------------------------------------------------------------------------------ rows
 
 
-def _changed(place: int, *, traced: bool = True) -> Callable[[Subject], Sent]:
-    """One token changed; the run is over the changed text, or the honest one."""
-
-    def sent(s: Subject) -> Sent:
-        i = place % len(s.text)
-        text = (*s.text[:i], (s.text[i] + 1) % s.model.vocabulary, *s.text[i + 1 :])
-        return text, s.run(s.job, text) if traced else s.submission
-
-    return sent
-
-
-def _cheap_tokens(s: Subject) -> Sent:
-    text = s.decode(params=_skipped(s.model.params))
-    return text, s.run(s.job, text)
-
-
-def _phrase(s: Subject) -> Sent:
-    forced = tuple(s.model.tokenize("Buy it now.").tolist())
-    text = (*s.text[:8], *forced, *s.text[8 + len(forced) :])
-    return text, s.run(s.job, text)
-
-
-def _repeated(s: Subject) -> Sent:
-    text = (s.text[:16] * COMPLETION)[:COMPLETION]
-    return text, s.run(s.job, text)
-
-
-CHEATS: dict[str, Callable[[Subject], Sent]] = {
-    "int4": _bits(4),
-    "int8": _bits(8),
-    "another fine-tune": _other(_tuned),
-    "layers skipped": _other(_skipped),
-    "truncated prompt": _of_job(prompt=lambda job: job.prompt[: PROMPT // 2]),
-    "system prompt dropped": _of_job(prompt=lambda job: job.prompt[PROMPT // 2 :]),
-    "swapped turns": _of_job(prompt=lambda j: (*j.prompt[PROMPT // 2 :], *j.prompt[: PROMPT // 2])),
-    "cached answer": _of_job(prompt=lambda job: job.prompt[::-1]),
-    "first token changed": _changed(0),
-    "middle token changed": _changed(COMPLETION // 2),
-    "last token changed": _changed(-1),
-    "token changed, honest run": _changed(COMPLETION // 2, traced=False),
-    "early stop": lambda s: (s.text[: COMPLETION // 2], s.submission),
-    "forced phrase": _phrase,
-    "tokens of a cheap model": _cheap_tokens,
-    "repeated text": _repeated,
-}
-SAMPLED: dict[str, Callable[[Subject], Sent]] = {
-    "other temperature": _of_job(sampler=lambda job: replace(job.sampler, temperature=1.5)),
-    "other seed": _of_job(seed=bytes(32)),
-    "best of two seeds": _of_job(seed=b"\1" * 32),
-}
+def rows_of(case: str, found: Mapping[str, float]) -> Iterator[Row]:
+    """The rows of a case, from counts that were added up."""
+    if "seconds_decode" in found:
+        yield from _cost_rows(case, found)
+    elif "texts" in found:
+        texts, tokens = found["texts"], found["tokens"]
+        yield Row(case, "honest_texts", texts, "1")
+        yield Row(case, "honest_tokens", tokens, "1")
+        yield Row(case, "honest_rejected", found["honest_rejected"], "1", "<= 0")
+        for name in ("honest_undecided", "audits_not_accepted", "decoded_again"):
+            yield Row(case, name, found[name], "1")
+        yield Row(case, "picked_otherwise_share", found["picked_otherwise"] / tokens, "1")
+        yield Row(case, "near_ties_share", found["near_ties"] / tokens, "1", "<= 0.01")
+    elif "audits" in found:
+        met, audits, formula = found["audits_that_met_it"], int(found["audits"]), 8 / COMPLETION
+        low, high = clopper_pearson(int(met), audits, 0.99)
+        yield Row(case, "audits", audits, "1")
+        yield Row(case, "met_share", met / audits, "1")
+        yield Row(case, "formula", formula, "1")
+        yield Row(case, "formula_within_99_%", int(low <= formula <= high), "1", "== 1")
+    elif "cheats" in found:
+        yield Row(case, "cheats", found["cheats"], "1")
+        yield Row(case, "without_effect", found["without_effect"], "1")
+        yield Row(case, "cheats_not_rejected", found["not_rejected"], "1", "<= 0")
+        yield Row(case, "audits_passed", found["audits_passed"], "1")
+    elif "positions" in found:
+        positions = found["positions"]
+        yield Row(case, "positions", positions, "1")
+        yield Row(case, "near_ties", found["near_ties"] / positions, "1")
+        yield Row(case, "changed", found["changed"] / positions, "1", "<= 0.01")
+        yield Row(case, "changed_unreported", found["changed_unreported"], "1", "<= 0")
+        if "random" in found:
+            yield Row(case, "random", found["random"] / positions, "1", "<= 0")
+    else:
+        yield from (Row(case, name, value, "1") for name, value in found.items())
 
 
-def _cheats(case: str, s: Subject) -> Iterator[Row]:
-    cheats = CHEATS if s.job.sampler.greedy else CHEATS | SAMPLED
-    accepted: list[str] = []
-    same = 0
-    started = time.perf_counter()
-    for name, cheat in cheats.items():
-        text, submission = cheat(s)
-        if text == s.text and submission.commitment == s.submission.commitment:
-            same += 1
-        elif s.verify(text, submission).verdict is not Verdict.REJECT:
-            accepted.append(name)
-            yield Row(f"{case}, {name}", "rejected", 0, "1", ">= 1")
-    yield Row(case, "cheats", len(cheats), "1")
-    yield Row(case, "without_effect", same, "1")
-    yield Row(case, "cheats_not_rejected", len(accepted), "1", "<= 0")
-    yield Row(case, "seconds_cheats", time.perf_counter() - started, "s")
+def _cost_rows(case: str, found: Mapping[str, float]) -> Iterator[Row]:
+    seconds = {k.removeprefix("seconds_"): v for k, v in found.items() if k.startswith("seconds_")}
+    for name in ("decode", "begin", "pass", "prove", "check", "verify", "audit_2", "audit_8"):
+        yield Row(case, f"seconds_{name}", seconds[name], "s")
+    decode, run = seconds["decode"], seconds["pass"]
+    yield Row(case, "decode_over_check", decode / seconds["check"], "1", ">= 60")
+    yield Row(case, "pass_over_check", run / seconds["check"], "1", ">= 4.5")
+    yield Row(case, "pass_over_verify", run / seconds["verify"], "1")
+    yield Row(case, "decode_over_audit_2", decode / seconds["audit_2"], "1", ">= 800")
+    yield Row(case, "pass_over_audit_2", run / seconds["audit_2"], "1", ">= 50")
+    yield Row(case, "pass_over_audit_8", run / seconds["audit_8"], "1")
+    yield Row(case, "device_extra", run / decode, "1", "<= 0.1")
+    bandwidth = found["read"] / seconds["read"]
+    reached = found["weights"] * (COMPLETION - 1) / (decode - seconds["begin"])
+    yield Row(case, "bandwidth", bandwidth, "B/s")
+    yield Row(case, "of_bandwidth", reached / bandwidth, "1", ">= 0.7")
+    yield Row(case, "receipt", found["receipt"], "bytes", "<= 300")
+    yield Row(case, "run", found["run"], "bytes")
+    yield Row(case, "bytes_audit_2", found["bytes_audit_2"], "bytes", "<= 1_300_000")
+    yield Row(case, "bytes_audit_8", found["bytes_audit_8"], "bytes", "<= 2_700_000")
+    yield Row(case, "key_share", found["key"] / found["weights"], "1", "<= 0.03")
+
+
+def main() -> None:
+    """Measure one shard: `python -m benchmarks.generation NAME FOLDER [--quick] [--texts DIR]`."""
+    name, folder, *flags = sys.argv[1:]
+    texts = Path(flags[flags.index("--texts") + 1]) if "--texts" in flags else None
+    found = shard(name, "--quick" in flags, texts)
+    file = _file(Path(folder), name)
+    file.with_suffix(".part").write_text(json.dumps(found, allow_nan=False))
+    file.with_suffix(".part").rename(file)
+
+
+if __name__ == "__main__":
+    main()

@@ -73,9 +73,9 @@ def rows(quick: bool) -> Iterator[Row]:
     found = states(model, TEXTS[: 1 if quick else None])
     hidden = jnp.concatenate(found)
     for name, (operands, out, bar) in TYPES.items():
-        yield from _measure(model, hidden, name, operands, out, bar, 1 if quick else KEYS)
+        yield from measured(model, hidden, name, operands, out, bar, 1 if quick else KEYS)
     for name in ROUNDED:
-        yield from _rounded(model, hidden, name)
+        yield from rounded(model, hidden, name)
 
 
 def _normalised(dtype: Any, hidden: Any) -> Any:
@@ -107,7 +107,7 @@ ROUNDED: dict[str, tuple[Any, Any, str | None]] = {
 }
 
 
-def _rounded(model: Any, hidden: Any, name: str) -> Iterator[Row]:
+def rounded(model: Any, hidden: Any, name: str) -> Iterator[Row]:
     """What moving the rounded operand of the head does, within what passes for certain."""
     fn, dtype, bar = ROUNDED[name]
     embedding, case = model.params["embedding"], f"{model.name} {name}"
@@ -192,9 +192,10 @@ class Steering:
         return check.second_look.measurement(choice.claim, measure)
 
 
-def _measure(
+def measured(
     model: Any, hidden: Any, name: str, operands: Any, out: Any, bar: str | None, keys: int
 ) -> Iterator[Row]:
+    """What shifting two logits does, from states (positions, width), over several keys."""
     embedding, case = model.params["embedding"], f"{model.name} {name}"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", category=UserWarning)

@@ -4,15 +4,17 @@
     verifiable evidence FILE [--job MODULE:FUNCTION] [--json]
     verifiable plan --bad FRACTION --error PROBABILITY [--stake AMOUNT ...] [--json]
     verifiable chat [--prompt TEXT] [--limit N] [--temperature T] [--out FILE] [--json]
-    verifiable verify FILE [--after FILE] [--json]
+    verifiable verify FILE [--after FILE] [--seed HEX] [--json]
     verifiable --version
 
 Results go to standard output; progress, notes and errors to standard error. Exit status: 0 if every
 verdict is right, 1 if an honest device was not accepted, a cheat was, or the vote, a judgement or
 the settlement ended wrongly, 2 for wrong usage. `evidence` has 0 if a run is shown to be wrong, 1
 if it is not shown, 2 for wrong usage and for a file that is no evidence about the model at hand.
-`chat` and `verify` have 0 if every answer is accepted, 1 if one is not, 2 for wrong usage and for
-a file that is no answer. The demo is in `protocols.demo`. Needs typer and rich, the extra `cli`;
+`chat` has 0 if every answer is accepted, 1 if one is not, 2 for wrong usage. `verify` has 0 if the
+answer is accepted, 1 if it is rejected, 2 for wrong usage and for a file that is no answer, and 3
+if nothing is shown: the verdict is indeterminate, or the model's weights are absent. The demo is in
+`protocols.demo`. Needs typer and rich, the extra `cli`;
 `main` says how to install them where they are absent.
 """
 

@@ -1,7 +1,7 @@
 """`verifiable chat` and `verifiable verify FILE`: answers of a language model, verified.
 
-An answer is written to a file with its receipt and its run; `verify` judges such a file alone, with
-nothing but the model.
+An answer is written to a file with its receipt and its run, and to a small one with the opening of
+an audit in place of the run; `verify` judges either alone, with nothing but the model.
 """
 
 # No `from __future__ import annotations`: typer evaluates the annotations of its commands, and
@@ -9,6 +9,7 @@ nothing but the model.
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +19,9 @@ from verifiable.errors import MalformedEncoding
 MOST_BYTES = 1 << 32
 """The most bytes of a file that is read: several times the answers of the longest length."""
 
+NOTHING_SHOWN = 3
+"""The exit status where a file is neither shown to be right nor to be wrong."""
+
 if TYPE_CHECKING:
     import typer
     from rich.console import RenderableType
@@ -25,7 +29,7 @@ if TYPE_CHECKING:
 
     from protocols.demo.conversation import Turn
     from protocols.demo.models import LanguageModel
-    from verifiable.generation import SavedText, TextReport
+    from verifiable.generation import OpenedText, SavedText, TextReport
 
 
 def add(app: "typer.Typer") -> None:
@@ -59,10 +63,21 @@ def add(app: "typer.Typer") -> None:
             Path | None,
             typer.Option(metavar="FILE", help="The turn before, in a conversation; judge it too."),
         ] = None,
+        seed: Annotated[
+            str | None,
+            typer.Option(
+                metavar="HEX",
+                help="Of an audit that you drew: a file of another draw is rejected.",
+            ),
+        ] = None,
         json_: Annotated[bool, as_json] = False,
     ) -> None:
-        """Judge a saved answer with nothing but the model: status 0 if it is accepted."""
-        raise typer.Exit(run_verify(file, after, as_json=json_))
+        """Judge an answer in a file with nothing but the model.
+
+        Status 0: accepted. 1: rejected, shown to be wrong. 2: wrong usage, or no such file. 3:
+        nothing is shown: the verdict is indeterminate, or the model's weights are not installed.
+        """
+        raise typer.Exit(run_verify(file, after, seed=seed, as_json=json_))
 
     del chat, verify
 
@@ -76,11 +91,10 @@ def run_chat(
       prompt: what is asked; None for the lines of standard input, in one conversation.
       limit: the most tokens of an answer.
       temperature: of the sampler.
-      out: file of the first answer; that of turn n gets `-n` in its name.
+      out: file of the first answer; that of turn n gets `-n` in its name, and the small one with
+        an opening the ending `.audit`.
       as_json: print one JSON object for each answer.
     """
-    from dataclasses import replace  # noqa: PLC0415 - beside what loads JAX
-
     from rich.console import Console  # noqa: PLC0415 - an optional dependency
 
     from protocols.demo import conversation  # noqa: PLC0415 - loads JAX
@@ -109,67 +123,77 @@ def run_chat(
                     now=status.update,
                 )
             file.write_bytes(turn.saved.encode())
+            audit_file(file).write_bytes(turn.opened.encode())
         except (OSError, ValueError) as error:
             return fail(error)
         if not as_json:
             print()
         show(turn_dict(turn, file), turn_text(turn, file), as_json=as_json)
-        right = right and turn.report.verdict is Verdict.ACCEPT
+        verdicts = {turn.report.verdict, turn.audit.verdict}
+        right = right and verdicts == {Verdict.ACCEPT}
         previous = turn.saved
     return 0 if right and previous is not None else 1
 
 
-def run_verify(file: Path, after: Path | None, *, as_json: bool) -> int:
-    """Judge a saved answer, print the verdict, and return the exit status.
+def run_verify(file: Path, after: Path | None, *, seed: str | None = None, as_json: bool) -> int:
+    """Judge an answer in a file, print the verdict, and return the exit status.
 
     Args:
-      file: of the answer.
+      file: of the answer, with its run or with an opening.
       after: file of the turn before.
+      seed: of the audit, in hexadecimal digits; None to take the file's at its word.
       as_json: print one JSON object.
     """
     from rich.console import Console  # noqa: PLC0415 - an optional dependency
 
     from protocols.demo import conversation  # noqa: PLC0415 - loads JAX
-    from verifiable.generation import judge_saved  # noqa: PLC0415 - the same
+    from verifiable.generation import SavedText, judge_opened, judge_saved  # noqa: PLC0415
     from verifiable.report import Verdict  # noqa: PLC0415 - the same
 
     try:
-        saved = read(file)
+        answer = read(file)
         previous = None if after is None else read(after)
+        own = None if seed is None else bytes.fromhex(seed)
+        if own is not None and isinstance(answer, SavedText):
+            return fail(ValueError(f"--seed is of an audit, and {file} has a whole run"))
+        model = model_of(answer)
+        if model is None:
+            return NOTHING_SHOWN
         with Console(stderr=True).status("load the model, compile it, make the key, check"):
-            model = load_model()
             answering = conversation.compiled(model)
-            report = judge_saved(
-                answering.made, answering.key, answering.card, saved, previous=previous
-            )
+            made, key, card = answering.made, answering.key, answering.card
+            if isinstance(answer, SavedText):
+                report = judge_saved(made, key, card, answer, previous=previous)
+            else:
+                draw = None if own is None else replace(answer.draw, seed=own)
+                report = judge_opened(made, key, card, answer, draw=draw, previous=previous)
     except (OSError, MalformedEncoding, ValueError) as error:
         return fail(error)
     words = conversation.words(model, report.tokens)
     show(
         {"model": answering.card.id.hex(), "text": words} | verdict_dict(report),
-        verdict_text(saved, report, words),
+        verdict_text(answer, report, words),
         as_json=as_json,
     )
-    return 0 if report.verdict is Verdict.ACCEPT else 1
+    return {Verdict.ACCEPT: 0, Verdict.REJECT: 1}.get(report.verdict, NOTHING_SHOWN)
 
 
-def read(file: Path) -> "SavedText":
+def read(file: Path) -> "SavedText | OpenedText":
     """The answer in a file.
 
     Raises:
       OSError: the file cannot be read.
       MalformedEncoding: it is no answer.
     """
-    from verifiable.generation import SavedText  # noqa: PLC0415 - loads JAX
-    from verifiable.generation.saved import MAGIC  # noqa: PLC0415 - the same
+    from verifiable.generation import OpenedText, SavedText, opened, saved  # noqa: PLC0415
 
-    with file.open("rb") as opened:
-        data = opened.read(len(MAGIC))
-        if data == MAGIC:
-            data += opened.read(MOST_BYTES)
-    if len(data) > MOST_BYTES:
+    kinds = {saved.MAGIC: SavedText, opened.MAGIC: OpenedText}
+    with file.open("rb") as stream:
+        header = stream.read(len(saved.MAGIC))
+        rest = stream.read(MOST_BYTES) if header in kinds else b""
+    if len(rest) == MOST_BYTES:
         raise MalformedEncoding(f"a file of an answer has at most {MOST_BYTES} bytes")
-    return SavedText.decode(data)
+    return kinds.get(header, SavedText).decode(header + rest)
 
 
 def load_model() -> "LanguageModel":
@@ -184,6 +208,28 @@ def load_model() -> "LanguageModel":
             file=sys.stderr,
         )
         return models.small_llama()
+
+
+def model_of(answer: "SavedText | OpenedText") -> "LanguageModel | None":
+    """The model that an answer is judged by; None, with a message, where its weights are absent.
+
+    The random model is taken for its own answers, and only where there is no other.
+    """
+    from protocols.demo import models  # noqa: PLC0415 - loads JAX
+
+    try:
+        return models.smollm2()
+    except ImportError as error:
+        small = models.small_llama()
+        if answer.card.name == small.name:
+            print(f"note: judged by the {small.name}, as it says", file=sys.stderr)
+            return small
+        print(
+            f"nothing is shown of an answer of {visible(answer.card.name)}, whose weights are "
+            f"needed to judge it: {error}",
+            file=sys.stderr,
+        )
+        return None
 
 
 def verdict_dict(report: "TextReport") -> dict[str, Any]:
@@ -202,9 +248,11 @@ def turn_dict(turn: "Turn", file: Path) -> dict[str, Any]:
         "model": turn.saved.card.id.hex(),
         "text": turn.words,
         **verdict_dict(turn.report),
+        "audit": turn.audit.verdict.value,
         "bytes": dict(turn.sizes),
         "seconds": dict(turn.seconds),
         "file": str(file),
+        "audit_file": str(audit_file(file)),
     }
 
 
@@ -213,23 +261,41 @@ def turn_text(turn: "Turn", file: Path) -> "Iterator[RenderableType]":
     from rich.text import Text  # noqa: PLC0415 - an optional dependency
 
     yield Text(str(turn.report), style="bold")
+    yield Text(f"audit of {_looked_at(turn.audit)}: {turn.audit.verdict.value}", style="bold")
     yield Text("bytes: " + ", ".join(f"{size:,} {name}" for name, size in turn.sizes.items()))
     spent = ", ".join(f"{name} {seconds:.2f}" for name, seconds in turn.seconds.items())
     yield Text(f"seconds, compiling included where it is the first: {spent}")
+    small = audit_file(file)
     yield Text(
-        f"receipt and run were written to {file}: judge them with `verifiable verify {file}`"
+        f"receipt and run were written to {file}, receipt and opening to {small}: judge either "
+        f"with `verifiable verify {file}`"
     )
 
 
 def verdict_text(
-    saved: "SavedText", report: "TextReport", words: str
+    answer: "SavedText | OpenedText", report: "TextReport", words: str
 ) -> "Iterator[RenderableType]":
     """What was judged, and the verdict."""
     from rich.text import Text  # noqa: PLC0415 - an optional dependency
 
     yield Text(visible(words))
-    yield Text(f"said to be of {visible(saved.card.name)}, model {saved.receipt.card.hex()}")
+    yield Text(f"said to be of {visible(answer.card.name)}, model {answer.receipt.card.hex()}")
     yield Text(str(report), style="bold")
+
+
+def audit_file(file: Path) -> Path:
+    """Where the opening of an answer in a file is written."""
+    return file.with_name(file.name + ".audit")
+
+
+def _looked_at(report: "TextReport") -> str:
+    """What an audit looked at, in words."""
+    from verifiable.generation import TokenState  # noqa: PLC0415 - loads JAX
+
+    seen = len(report.states) - report.states.count(TokenState.UNSEEN)
+    found = None if report.report is None else report.report.detection
+    rows = "" if found is None else f"{found.audited} of {found.layers} layers and "
+    return f"{rows}{seen} of {len(report.states)} tokens"
 
 
 def _lines() -> "Iterable[str]":

@@ -7,19 +7,26 @@ what it was sent. `compiled` makes the model that a saved answer is judged with 
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from protocols.demo.models import LanguageModel
 from verifiable import challenge
 from verifiable import generation as gen
 from verifiable.generation.plain import token_bytes
+from verifiable.generation.saved import BoundText
 from verifiable.key import VerifierKey
 from verifiable.program import parameter_root
+from verifiable.submission import Submission
 
 LENGTHS = ((64, 128), (512, 128))
 SAMPLER = gen.Sampler(temperature=0.7, top_k=40)
+ROW_BLOCK = 2
+LAYERS, ROWS, POSITIONS = 1, 8, 8
+"""What an audit of an answer looks at."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -46,14 +53,18 @@ class Turn:
     Attributes:
       words: the answer as text.
       saved: the answer as it was handed in.
-      report: the verdict on it.
-      seconds: of `decode`, `pass` and `check`, the whole verification.
-      sizes: bytes of the `tokens`, the `receipt` and the `run`.
+      opened: it with the opening of an audit in place of its run.
+      report: the verdict on the whole run.
+      audit: the verdict on what the audit opened.
+      seconds: of `decode`, `pass`, `check`, which verifies the whole run, and `audit`.
+      sizes: bytes of the `tokens`, the `receipt`, the `run` and the `opening`.
     """
 
     words: str
     saved: gen.SavedText
+    opened: gen.OpenedText
     report: gen.TextReport
+    audit: gen.TextReport
     seconds: Mapping[str, float]
     sizes: Mapping[str, int]
 
@@ -73,7 +84,13 @@ def compiled(
     """
     program = gen.transcript(model.logits_at, SAMPLER, vocabulary=model.vocabulary)
     made = gen.compile_generation(
-        program, model.params, lengths=lengths, stop=model.stop, self_test=self_test
+        program,
+        model.params,
+        lengths=lengths,
+        stop=model.stop,
+        self_test=self_test,
+        cuts=True,
+        row_block=ROW_BLOCK,
     )
     published = bytes(32)
     if model.file is not None:
@@ -99,7 +116,7 @@ def answer(
     *,
     limit: int,
     sampler: gen.Sampler = SAMPLER,
-    previous: gen.SavedText | None = None,
+    previous: BoundText | None = None,
     tell: Callable[[str], None] | None = None,
     now: Callable[[str], None] = lambda _: None,
 ) -> Turn:
@@ -153,19 +170,59 @@ def answer(
     )
     now("check")
     begun = time.perf_counter()
-    report = gen.judge_saved(made, answering.key, answering.card, saved, job=job, previous=previous)
+    judges: dict[str, Any] = {"job": job, "previous": previous}
+    report = gen.judge_saved(made, answering.key, answering.card, saved, **judges)
     ended = time.perf_counter()
+    now("audit")
+    opened = audited(answering, saved, submission)
+    asked = time.perf_counter()
+    audit = gen.judge_opened(
+        made, answering.key, answering.card, opened, draw=opened.draw, **judges
+    )
+    told_at = time.perf_counter()
     return Turn(
         words=answered,
         saved=saved,
+        opened=opened,
         report=report,
-        seconds={"decode": last - start, "pass": proved - last, "check": ended - begun},
+        audit=audit,
+        seconds={
+            "decode": last - start,
+            "pass": proved - last,
+            "check": ended - begun,
+            "audit": told_at - asked,
+        },
         sizes={
             "tokens": len(token_bytes(tokens)),
             "receipt": len(saved.receipt.encode()),
             "run": len(saved.run),
+            "opening": len(opened.opening),
         },
     )
+
+
+def audited(answering: Answering, saved: gen.SavedText, submission: Submission) -> gen.OpenedText:
+    """The answer with what a draw of fresh entropy opens of its run.
+
+    Args:
+      answering: the model.
+      saved: the answer, whose receipt was sent.
+      submission: the run over it.
+    """
+    made = answering.made
+    room = made.inputs(saved.job, saved.text)[1].size
+    draw = gen.TextDraw(
+        seed=os.urandom(32), layers=LAYERS, rows=ROWS, positions=min(POSITIONS, room)
+    )
+    plan = made.audit_plan(
+        draw.seed,
+        saved.job,
+        saved.text,
+        layers=draw.layers,
+        rows=draw.rows,
+        positions=draw.positions,
+    )
+    return gen.OpenedText.of(saved, draw, made.open(submission, plan))
 
 
 def words(model: LanguageModel, tokens: Sequence[int]) -> str:

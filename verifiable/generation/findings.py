@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -18,11 +19,13 @@ TEXT_REASONS: dict[str, str] = {
     "text-stop": "tokens follow the first stop token",
     "text-unfinished": "the completion ends before the job's limit and without a stop token",
     "token-mismatch": "the model picks another token than the completion has",
+    "token-unseen": "the run picks another token where the audit did not look",
     "receipt-model": "the receipt names another model",
     "receipt-job": "the receipt names another job, or one that the model cannot have",
     "receipt-text": "the receipt names another text",
     "receipt-chain": "the receipt or the prompt does not follow from the turn before",
     "run-structure": "what was sent is not the run of this text",
+    "audit-draw": "the audit is of another draw, or of one that the model cannot have",
 }
 """Reasons of a verdict on a text; where the run itself fails, the reason is the report's."""
 
@@ -34,6 +37,7 @@ class TokenState(enum.StrEnum):
     NEAR_TIE = "near-tie"
     WRONG = "wrong"
     UNDECIDED = "undecided"
+    UNSEEN = "not audited"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -78,6 +82,23 @@ class TextReport:
         """How many tokens a device could have exchanged for another within the tolerance."""
         return self.states.count(TokenState.NEAR_TIE)
 
+    def meets(self, wrong: int = 1) -> float:
+        """1 - C(l - w, m) / C(l, m): how often an audit meets one of w wrong tokens.
+
+        The m of l positions are drawn once the text cannot change. Of a whole check, 1.
+
+        Args:
+          wrong: tokens that the run does not lead to, whatever it claims of them; w.
+
+        Raises:
+          ValueError: there are not so many tokens, or none is wrong.
+        """
+        length = len(self.states)
+        if not 1 <= wrong <= length:
+            raise ValueError(f"1 .. {length} tokens may be wrong, not {wrong}")
+        unseen = self.states.count(TokenState.UNSEEN)
+        return 1 - math.comb(unseen, wrong) / math.comb(length, wrong)
+
     def require(self) -> Self:
         """This report, if it accepts.
 
@@ -96,6 +117,10 @@ class TextReport:
         counts = [f"{self.states.count(s)} {s.value}" for s in TokenState if s in self.states]
         if counts:
             lines.append(f"{len(self.tokens)} tokens: " + ", ".join(counts))
+        if TokenState.UNSEEN in self.states and self.report is not None:
+            lines.append(f"an audit of so many meets one wrong token with {self.meets():.3g}")
+            found = self.report.detection
+            lines += [] if found is None else [f"and one wrong unit with {found.choosing:.3g}"]
         if self.near_candidates:
             lines.append(f"the last candidate is a near-tie at {self.near_candidates} more")
         if not self.listed:

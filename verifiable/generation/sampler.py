@@ -17,7 +17,7 @@ size of the vocabulary is then compared, and the shares of probability are sums 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -114,7 +114,12 @@ class Sampler:
             raise ValueError("the seed of a threefry key has 8 bytes: the words of its key data")
 
     def inputs(
-        self, seed: bytes, positions: int, vocabulary: int, *, used: int | None = None
+        self,
+        seed: bytes,
+        positions: int,
+        vocabulary: int,
+        *,
+        places: Sequence[int] | None = None,
     ) -> dict[str, Any]:
         """The job's inputs of `pick`: numbers and noise. Each side makes its own.
 
@@ -122,7 +127,8 @@ class Sampler:
           seed: 32 bytes; 8 for threefry, the two words of its key data, big-endian.
           positions: rows of the logits.
           vocabulary: columns of the logits.
-          used: rows that need noise; the others get zeros.
+          places: numbers of the positions that need noise, in the order of the rows, of which those
+            after them get zeros; from zero by default.
 
         Raises:
           TypeError: as `require_seed`.
@@ -139,8 +145,8 @@ class Sampler:
         if self.source == "threefry":
             return given | {"key": np.frombuffer(seed, ">u4").astype(np.uint32)}
         made = np.zeros((positions, vocabulary), np.float32)
-        count = positions if used is None else used
-        made[:count] = noise.gumbel(seed, count, vocabulary)
+        for row, place in enumerate(range(positions) if places is None else places):
+            made[row] = noise.gumbel(seed, 1, vocabulary, start=place)[0]
         return given | {"noise": made}
 
     def pick(
@@ -148,7 +154,7 @@ class Sampler:
         logits: Float[Array, "positions vocabulary"],
         inputs: Inputs,
         *,
-        start: Any = 0,
+        places: Int32[Array, " positions"] | None = None,
         seen: Bool[Array, "positions vocabulary"] | None = None,
     ) -> Int32[Array, " positions"]:
         """The token of each position; pure.
@@ -156,16 +162,16 @@ class Sampler:
         Args:
           logits: of any type of floats; used in float32.
           inputs: from `inputs`, for these positions.
-          start: number of the first position; a key of threefry draws by it.
+          places: numbers of the positions, from zero by default; a key of threefry draws by them.
           seen: whether a token was there before a position; needed for a repetition penalty.
 
         Raises:
           ValueError: a repetition penalty without `seen`.
         """
         with jax.named_scope(SCOPE):
-            return self._picked(logits.astype(jnp.float32), inputs, start, seen)
+            return self._picked(logits.astype(jnp.float32), inputs, places, seen)
 
-    def _picked(self, z: Any, inputs: Inputs, start: Any, seen: Any) -> Any:
+    def _picked(self, z: Any, inputs: Inputs, places: Any, seen: Any) -> Any:
         rows, vocabulary = z.shape
         if self.repetition_penalty is not None:
             if seen is None:
@@ -176,7 +182,8 @@ class Sampler:
         if self.greedy:
             return jnp.argmax(z, axis=-1).astype(jnp.int32)
         z = z / inputs["temperature"]
-        g = self._noise(inputs, start, rows, vocabulary)
+        places = jnp.arange(rows, dtype=jnp.int32) if places is None else places
+        g = self._noise(inputs, places, vocabulary)
         index = None
         if self.top_k is not None or self.top_p is not None:
             _, index = lax.top_k(z, min(self.top_k or vocabulary, vocabulary))
@@ -186,7 +193,7 @@ class Sampler:
         best = jnp.argmax(score, axis=-1).astype(jnp.int32)
         return best if index is None else _at(index, best[:, None])[:, 0].astype(jnp.int32)
 
-    def _noise(self, inputs: Inputs, start: Any, rows: int, vocabulary: int) -> Any:
+    def _noise(self, inputs: Inputs, places: Any, vocabulary: int) -> Any:
         if self.source == "blake3":
             return inputs["noise"]
         key = jax.random.wrap_key_data(jnp.asarray(inputs["key"]), impl="threefry2x32")
@@ -194,7 +201,7 @@ class Sampler:
         def row(position: Any) -> Any:
             return jax.random.gumbel(jax.random.fold_in(key, position), (vocabulary,), jnp.float32)
 
-        return jax.vmap(row)(start + jnp.arange(rows, dtype=jnp.int32))
+        return jax.vmap(row)(places)
 
     def _kept(self, z: Any, inputs: Inputs) -> Any:
         """Which candidates are kept, or None if all are; with `top_p`, they are in order."""

@@ -22,9 +22,9 @@ asked for, and that the seed was drawn once. A coordinator passes the job that i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Self
+from typing import Any, Final, Protocol, Self
 
 from verifiable.encoding import decode, encode, tagged_hash
 from verifiable.errors import MalformedEncoding, received_bytes, require_type
@@ -51,7 +51,8 @@ MAGIC: Final = b"verifiable text 1".ljust(32, b"\0")
 """The first 32 bytes of a file: format and version."""
 
 _KIND: Final = "verifiable text receipt 1"
-_PARTS: Final = ("card", "job", "text", "receipt")
+PARTS: Final = ("card", "job", "text", "receipt")
+"""The parts of a file's head."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,17 +140,7 @@ class SavedText:
 
     def encode(self) -> bytes:
         """The bytes of the file."""
-        head = encode(
-            {
-                "card": self.card.encode(),
-                "job": job_fields(self.job),
-                "text": token_bytes(self.text),
-                "receipt": self.receipt.encode(),
-            }
-        )
-        if len(head) > MAX_HEAD:
-            raise ValueError(f"the head of a file has at most {MAX_HEAD} bytes, not {len(head)}")
-        return b"".join((MAGIC, len(head).to_bytes(4, "big"), head, self.run))
+        return framed(MAGIC, bound_parts(self), self.run)
 
     @classmethod
     def decode(cls, data: bytes | bytearray | memoryview) -> Self:
@@ -162,26 +153,93 @@ class SavedText:
           MalformedEncoding: they are not the one encoding of a saved text.
           TypeError: `data` is of another type.
         """
-        data = received_bytes(data)
-        if data[:32] != MAGIC:
-            raise MalformedEncoding(f"the file does not start with the header {MAGIC!r}")
-        start = len(MAGIC) + 4
-        size = int.from_bytes(data[len(MAGIC) : start], "big")
-        if size > MAX_HEAD or len(data) < start + size:
-            raise MalformedEncoding(f"the file's head has {size} bytes: too many, or some missing")
-        head = decode(data[start : start + size], max_size=MAX_HEAD, max_items=64)
-        if type(head) is not dict or sorted(head) != sorted(_PARTS):
-            raise MalformedEncoding(f"the head of a file has {', '.join(_PARTS)}")
-        for name in ("card", "receipt"):
-            if type(head[name]) is not bytes:
-                raise MalformedEncoding(f"{name} must be bytes")
-        return cls(
-            card=ModelCard.decode(head["card"]),
-            job=job_of(head["job"]),
-            text=tokens_of(head["text"]),
-            receipt=TextReceipt.decode(head["receipt"]),
-            run=data[start + size :],
-        )
+        head, run = unframed(data, MAGIC, PARTS)
+        return cls(**bound_of(head), run=run)
+
+
+class BoundText(Protocol):
+    """An answer that a receipt binds."""
+
+    @property
+    def card(self) -> ModelCard:
+        """Of the model."""
+        ...
+
+    @property
+    def job(self) -> GenerationJob:
+        """That was asked for."""
+        ...
+
+    @property
+    def text(self) -> tuple[int, ...]:
+        """Token ids of the completion."""
+        ...
+
+    @property
+    def receipt(self) -> TextReceipt:
+        """That binds them."""
+        ...
+
+
+def framed(magic: bytes, head: Mapping[str, Any], rest: bytes) -> bytes:
+    """The bytes of a file: a header, the head as canonical CBOR, and what follows it.
+
+    Raises:
+      ValueError: the head is too long.
+    """
+    data = encode(dict(head))
+    if len(data) > MAX_HEAD:
+        raise ValueError(f"the head of a file has at most {MAX_HEAD} bytes, not {len(data)}")
+    return b"".join((magic, len(data).to_bytes(4, "big"), data, rest))
+
+
+def unframed(
+    data: bytes | bytearray | memoryview, magic: bytes, parts: Collection[str]
+) -> tuple[dict[str, Any], bytes]:
+    """The inverse of `framed`: the head, which has just these parts, and what follows it.
+
+    Raises:
+      MalformedEncoding: the bytes are no such file.
+      TypeError: `data` is of another type.
+    """
+    data = received_bytes(data)
+    if data[: len(magic)] != magic:
+        raise MalformedEncoding(f"the file does not start with the header {magic!r}")
+    start = len(magic) + 4
+    size = int.from_bytes(data[len(magic) : start], "big")
+    if size > MAX_HEAD or len(data) < start + size:
+        raise MalformedEncoding(f"the file's head has {size} bytes: too many, or some missing")
+    head = decode(data[start : start + size], max_size=MAX_HEAD, max_items=64)
+    if type(head) is not dict or sorted(head) != sorted(parts):
+        raise MalformedEncoding(f"the head of a file has {', '.join(parts)}")
+    return head, data[start + size :]
+
+
+def bound_parts(saved: BoundText) -> dict[str, Any]:
+    """What a receipt binds, and the receipt, as parts of a head."""
+    return {
+        "card": saved.card.encode(),
+        "job": job_fields(saved.job),
+        "text": token_bytes(saved.text),
+        "receipt": saved.receipt.encode(),
+    }
+
+
+def bound_of(head: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of `bound_parts`.
+
+    Raises:
+      MalformedEncoding: a part is none.
+    """
+    for name in ("card", "receipt"):
+        if type(head[name]) is not bytes:
+            raise MalformedEncoding(f"{name} must be bytes")
+    return {
+        "card": ModelCard.decode(head["card"]),
+        "job": job_of(head["job"]),
+        "text": tokens_of(head["text"]),
+        "receipt": TextReceipt.decode(head["receipt"]),
+    }
 
 
 def save(
@@ -219,7 +277,7 @@ def judge_saved(
     saved: SavedText,
     *,
     job: GenerationJob | None = None,
-    previous: SavedText | None = None,
+    previous: BoundText | None = None,
 ) -> TextReport:
     """Decide whether a saved text is what the model writes.
 
@@ -235,30 +293,15 @@ def judge_saved(
       TypeError: an argument is of another type.
       ValueError: key or card are of another program, or `job` is not of this model.
     """
-    require_type("card", card, ModelCard)
     require_type("saved", saved, SavedText)
-    require_type("job", job, (GenerationJob, type(None)))
-    require_type("previous", previous, (SavedText, type(None)))
-    if card.family != made.family.id or card.stop != tuple(sorted(made.stop)):
-        raise ValueError(
-            "the card is of another program: compile the same lengths, sampler and stop tokens"
-        )
-    reason = _misbound(card, saved, job, previous)
-    if reason is not None:
-        return _rejected(reason, TEXT_REASONS[reason])
-    try:
-        refused = made.refusal(saved.job, saved.text)
-    except ValueError as error:
-        if job is not None:
-            raise
-        return _rejected("receipt-job", str(error))
+    refused = misbound(made, card, saved, job, previous)
     if refused is not None:
         return refused
     layout = made.program(saved.job, saved.text).layout
     try:
         submission = Submission.decode(saved.run, layout)
     except MalformedEncoding as error:
-        return _rejected("run-structure", str(error))
+        return rejected("run-structure", str(error))
     return made.verify(
         key,
         saved.job,
@@ -274,8 +317,41 @@ def text_digest(tokens: Sequence[int]) -> bytes:
     return tagged_hash("text", token_bytes(tokens))
 
 
-def _misbound(
-    card: ModelCard, saved: SavedText, job: GenerationJob | None, previous: SavedText | None
+def misbound(
+    made: Generation,
+    card: ModelCard,
+    saved: BoundText,
+    job: GenerationJob | None,
+    previous: BoundText | None,
+) -> TextReport | None:
+    """The verdict on what no run can answer for; None if there is none. Arguments: `judge_saved`.
+
+    Raises:
+      TypeError: an argument is of another type.
+      ValueError: the card is of another program, or `job` is not of this model.
+    """
+    require_type("card", card, ModelCard)
+    require_type("job", job, (GenerationJob, type(None)))
+    for name in ("card", "job", "text", "receipt") if previous is not None else ():
+        if not hasattr(previous, name):
+            raise TypeError(f"previous must be a saved text, got {type(previous).__name__}")
+    if card.family != made.family.id or card.stop != tuple(sorted(made.stop)):
+        raise ValueError(
+            "the card is of another program: compile the same lengths, sampler and stop tokens"
+        )
+    reason = _unbound(card, saved, job, previous)
+    if reason is not None:
+        return rejected(reason, TEXT_REASONS[reason])
+    try:
+        return made.refusal(saved.job, saved.text)
+    except ValueError as error:
+        if job is not None:
+            raise
+        return rejected("receipt-job", str(error))
+
+
+def _unbound(
+    card: ModelCard, saved: BoundText, job: GenerationJob | None, previous: BoundText | None
 ) -> str | None:
     """The reason why a receipt is not of this answer; None if it is."""
     receipt = saved.receipt
@@ -290,7 +366,7 @@ def _misbound(
         said = (*previous.job.prompt, *previous.text)
         if (
             # A receipt names what was said before only through the job and text that it binds.
-            _misbound(previous.card, previous, None, None) is not None
+            _unbound(previous.card, previous, None, None) is not None
             or receipt.previous != previous.receipt.id
             or saved.job.prompt[: len(said)] != said
         ):
@@ -298,5 +374,6 @@ def _misbound(
     return None
 
 
-def _rejected(reason: str, message: str) -> TextReport:
+def rejected(reason: str, message: str) -> TextReport:
+    """The verdict on a text that its run was not asked about."""
     return TextReport(verdict=Verdict.REJECT, reason=reason, message=message)

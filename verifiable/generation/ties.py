@@ -8,7 +8,7 @@ sequence, where the model computes logits for all.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from verifiable.generation.sampler import SCOPE
@@ -37,12 +37,14 @@ class TokenHead(NamedTuple):
       first: the row of the completion's first token, counted over these scans.
       whole: whether its columns are all that is chosen from: then they are token ids.
       tokens: whether the tokens themselves are chosen from it, and not only candidates.
+      everywhere: whether it has a row for each token of the sequence, whichever are picked.
     """
 
     rows: int
     first: int
     whole: bool
     tokens: bool
+    everywhere: bool = False
 
 
 def token_heads(program: Program, prompt: int) -> dict[str, TokenHead]:
@@ -56,13 +58,14 @@ def token_heads(program: Program, prompt: int) -> dict[str, TokenHead]:
     room, total = program.y.shape[0], sum(x.shape[0] for x in program.inputs[:2])
     for choice in program.compiled_check.near_ties.choices:
         claim, form = choice.head.claim, choice.head.form
-        # A model computes logits of the completion, or of all tokens.
-        first = {room: 0, total: prompt - 1}.get(math.prod(claim.trips) * form.rows)
+        # A model computes logits of the positions that are picked at, or of all tokens.
+        rows = math.prod(claim.trips) * form.rows
+        first = {room: 0, total: prompt - 1}.get(rows)
         if SCOPE in choice.equation.name and first is not None:
             whole = form.columns >= choice.equation.inputs[0].shape[-1]
             before = found.get(claim.name)
             tokens = picks_tokens(choice.equation.name) or (before is not None and before.tokens)
-            found[claim.name] = TokenHead(form.rows, first, whole, tokens)
+            found[claim.name] = TokenHead(form.rows, first, whole, tokens, rows == total)
     if any(head.tokens for head in found.values()):
         return found
     for choice in program.compiled_check.near_ties.followed.choices:
@@ -73,12 +76,21 @@ def token_heads(program: Program, prompt: int) -> dict[str, TokenHead]:
 
 
 def token_ties(
-    heads: Mapping[str, TokenHead], report: Report, count: int
+    heads: Mapping[str, TokenHead], report: Report, places: Sequence[int]
 ) -> Iterator[tuple[int, NearTie, bool]]:
-    """Near-ties between tokens: position, tie, and whether its columns are token ids."""
+    """Near-ties between tokens: position, tie, and whether its columns are token ids.
+
+    Args:
+      heads: from `token_heads`.
+      report: on the run.
+      places: the positions that were picked at, in the order of the program's answer.
+    """
+    known = frozenset(places)
     for tie in report.near_ties:
         if tie.claim in heads:
             head = heads[tie.claim]
             i = tie.trip * head.rows + tie.row - head.first
-            if 0 <= i < count:
+            if head.everywhere and i in known:
                 yield i, tie, head.whole
+            elif not head.everywhere and 0 <= i < len(places):
+                yield places[i], tie, head.whole

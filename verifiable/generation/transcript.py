@@ -53,35 +53,48 @@ class Transcript:
         lengths: Int32[Array, " two"],
         sampling: Inputs,
     ) -> Int32[Array, " completion"]:
-        """The tokens that the model picks; pure.
+        """The tokens that the model picks; pure. `picked` at every position of the completion."""
+        places = jnp.arange(len(completion), dtype=jnp.int32)
+        return self.picked(params, prompt, completion, lengths, sampling, places)
+
+    def picked(
+        self,
+        params: Any,
+        prompt: Int32[Array, " prompt"],
+        completion: Int32[Array, " completion"],
+        lengths: Int32[Array, " two"],
+        sampling: Inputs,
+        places: Int32[Array, " places"],
+    ) -> Int32[Array, " places"]:
+        """The tokens that the model picks at some positions of the completion; pure.
 
         Args:
           params: of the model.
           prompt: token ids, padded.
           completion: token ids, padded.
           lengths: how many of both are no padding; of the prompt, one at least.
-          sampling: `Sampler.inputs`, with a row for each token of the completion.
+          sampling: `Sampler.inputs`, with a row for each place.
+          places: the positions, counted from the first token of the completion.
 
         Raises:
           ValueError: the model returns logits of another shape.
         """
-        room, (before, length) = len(completion), lengths
+        before, length = lengths
         tokens = joined(prompt, completion, before, length)
-        place = jnp.arange(room, dtype=jnp.int32)
-        positions = jnp.minimum(before - 1 + place, len(tokens) - 1)
+        positions = jnp.minimum(before - 1 + places, len(tokens) - 1)
         logits = self.logits(params, tokens, positions)
-        if logits.shape != (room, self.vocabulary):
+        if logits.shape != (len(places), self.vocabulary):
             raise ValueError(
                 f"the model must return logits of shape (positions, vocabulary), "
-                f"{(room, self.vocabulary)}, got {logits.shape}; `at_positions` adapts a function "
-                "that returns them for all tokens"
+                f"{(len(places), self.vocabulary)}, got {logits.shape}; `at_positions` adapts a "
+                "function that returns them for all tokens"
             )
         seen = None
         if self.sampler.repetition_penalty is not None:
             first = first_places(tokens, before + length, self.vocabulary)
-            seen = first < (before + place)[:, None]
-        picked = self.sampler.pick(logits, sampling, seen=seen)
-        return jnp.where(place < length, picked, PAD)
+            seen = first < (before + places)[:, None]
+        found = self.sampler.pick(logits, sampling, places=places, seen=seen)
+        return jnp.where(places < length, found, PAD)
 
 
 def transcript(logits: Logits, sampler: Sampler, *, vocabulary: int) -> Transcript:
@@ -124,7 +137,9 @@ def at_positions(everywhere: Callable[[Any, Any], Any], *, batched: bool = False
     return logits
 
 
-def require_causal(model: Transcript, params: Any, prompt: int, completion: int) -> None:
+def require_causal(
+    model: Transcript, params: Any, prompt: int, completion: int, *, some: bool = False
+) -> None:
     """Require that logits do not depend on later tokens: otherwise a text could vouch for itself.
 
     Args:
@@ -132,6 +147,8 @@ def require_causal(model: Transcript, params: Any, prompt: int, completion: int)
       params: of the model.
       prompt: tokens of the sequence, together with those of the completion.
       completion: see `prompt`.
+      some: whether logits must not depend on how many positions are asked for either, so that
+        some can be audited.
 
     Raises:
       ValueError: they do.
@@ -152,6 +169,13 @@ def require_causal(model: Transcript, params: Any, prompt: int, completion: int)
             f"the model is not causal: logits of the first {half} tokens change by up to "
             f"{apart:.3g} with the tokens after them. Mask later tokens"
         )
+    last = np.asarray(evaluate(params, ids, places[-1:]), np.float64) if some else one[-1:]
+    apart = np.abs(last - one[-1:]).max(initial=0)
+    if apart > 2.0**-6 * np.sqrt(np.mean(one**2)):
+        raise ValueError(
+            f"logits depend on how many positions are asked for, by up to {apart:.3g}: an audit of "
+            "some would reject honest texts. Use the positions to select rows alone"
+        )
 
 
 def joined(prompt: Any, completion: Any, before: Any, length: Any) -> Any:
@@ -171,16 +195,30 @@ def first_places(tokens: Any, count: Any, vocabulary: int) -> Any:
     return jnp.full((vocabulary,), absent, jnp.int32).at[tokens].min(place)
 
 
-def shapes(sampler: Sampler, vocabulary: int, prompt: int, completion: int) -> tuple[Any, ...]:
-    """Shapes of the inputs of a program, for prompts and completions of up to these lengths."""
+def shapes(
+    sampler: Sampler, vocabulary: int, prompt: int, completion: int, places: int | None = None
+) -> tuple[Any, ...]:
+    """Shapes of the inputs of a program, for prompts and completions of up to these lengths.
+
+    Args:
+      sampler: of the program.
+      vocabulary: how many tokens there are.
+      prompt: the most tokens of a prompt.
+      completion: the most tokens of a completion.
+      places: how many positions are picked at (`Transcript.picked`); all by default, which are no
+        input then.
+    """
 
     def of(shape: tuple[int, ...], dtype: Any) -> Any:
         return jax.ShapeDtypeStruct(shape, dtype)
+
+    rows = completion if places is None else places
 
     sampling = {name: of((), jnp.float32) for name in NUMBERS if getattr(sampler, name) is not None}
     if not sampler.greedy and sampler.source == "threefry":
         sampling["key"] = of((2,), jnp.uint32)
     elif not sampler.greedy:
-        sampling["noise"] = of((completion, vocabulary), jnp.float32)
+        sampling["noise"] = of((rows, vocabulary), jnp.float32)
     tokens = (of((n,), jnp.int32) for n in (prompt, completion))
-    return (*tokens, of((2,), jnp.int32), sampling)
+    where = () if places is None else (of((places,), jnp.int32),)
+    return (*tokens, of((2,), jnp.int32), sampling, *where)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -17,6 +18,9 @@ from scipy.special import erf
 
 from protocols.demo import models
 from protocols.demo.models import networks
+from verifiable import challenge, program
+from verifiable import generation as gen
+from verifiable.report import Verdict
 
 installed = pytest.mark.skipif(
     importlib.util.find_spec(models.PACKAGE) is None, reason="the MiniLM weights are not installed"
@@ -377,6 +381,98 @@ def test_the_language_models_tokenizer_reads_special_tokens_and_single_digits():
     model = smollm2()
     assert model.tokenize("<|im_start|>").tolist() == [1]
     assert len(model.tokenize("2026")) == 4
+
+
+def test_the_language_models_cache_agrees_with_its_pass():
+    """Prompt by `prefill`, the rest by `step`: up to rounding the logits of the pass."""
+    model = smollm2()
+    ids = model.tokenize("Water boils at 100 degrees, and freezes at zero.")
+    before, each = 6, model.decoder
+    want = jax.jit(model.logits_at)(model.params, ids, np.arange(len(ids)))
+    # What the padding of a prompt leaves in the cache is overwritten before it is read.
+    prompt = np.concatenate([ids[:before], np.zeros(3, np.int32)])
+    cache = jax.jit(each["prefill"])(model.params, each["cache"](len(ids)), prompt)
+    step = jax.jit(each["step"])
+    for i in range(before, len(ids)):
+        logits, cache = step(model.params, cache, ids[i], np.int32(i))
+        np.testing.assert_allclose(logits, want[i], atol=2e-3)
+        assert np.argmax(logits) == np.argmax(want[i])
+
+
+def requantised(params, bits):
+    """Weights of so many bits, with a scale for each column of a matrix."""
+
+    def narrow(x):
+        x = np.asarray(x)
+        scale = np.abs(x).max(axis=-2, keepdims=True) / (2 ** (bits - 1) - 1)
+        return (np.rint(x / np.where(scale == 0, 1, scale)) * scale).astype(x.dtype)
+
+    return jax.tree.map(lambda x: narrow(x) if np.ndim(x) > 1 else np.asarray(x), params)
+
+
+def tuned(params):
+    """Another fine-tune: every weight moved by a hundredth of the spread of its array."""
+    rng = np.random.default_rng(0)
+    return jax.tree.map(
+        lambda x: x + np.float32(0.01 * x.std()) * rng.standard_normal(x.shape, np.float32), params
+    )
+
+
+@functools.cache
+def sold():
+    """The first two layers and 4,096 tokens of SmolLM2 in 8 bits, with a card, and a key."""
+    model = smollm2()
+    params = model.params | {
+        "embedding": model.params["embedding"][:4096],
+        "layers": jax.tree.map(lambda x: x[:2], model.params["layers"]),
+    }
+    params = requantised(params, 8)
+    sampler = gen.Sampler(temperature=0.8, top_k=8)
+    made = gen.compile_generation(
+        gen.transcript(model.logits_at, sampler, vocabulary=4096),
+        params,
+        lengths=[(6, 4)],
+        self_test=False,
+    )
+    card = gen.ModelCard(
+        name="SmolLM2, 8 bits",
+        family=made.family.id,
+        parameters=program.parameter_root(params),
+        stop=(),
+        tokenizer=model.tokenizer,
+        template=model.chat.source,
+        sampler=sampler,
+        published=bytes(32),
+    )
+    key = made.setup(params, challenge.secret(bytes(32)))
+    return params, made, card, key
+
+
+OTHERS = {
+    "Q4 sold as Q8": lambda params: requantised(params, 4),
+    "another fine-tune": tuned,
+    "as sold": lambda params: params,
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_trained_weights_are_caught_under_the_models_name(name):
+    """The device decodes and runs cheaper weights, and names those that it was asked for."""
+    params, made, card, key = sold()
+    run = OTHERS[name](params)
+    job = made.job([1, 9, 90, 900], limit=4, seed=bytes(range(32)))
+    text, submission = gen.generate(made, run, job)
+    named = replace(submission, parameters=card.parameters)
+    report = gen.judge_saved(made, key, card, gen.save(card, job, text, named), job=job)
+    if name == "as sold":
+        assert report.require().tokens == text
+    else:
+        assert report.verdict is Verdict.REJECT
+        assert report.reason in ("claim-mismatch", "lookup-mismatch")
+    honest = gen.save(card, job, text, submission)
+    assert (
+        gen.judge_saved(made, key, replace(card, name="4 bits"), honest).reason == "receipt-model"
+    )
 
 
 def test_rotary_positions_turn_neighbours_by_the_position():

@@ -99,7 +99,7 @@ def test_only_numbers_may_differ_between_jobs():
 
 
 def test_rows_that_are_not_used_have_no_noise():
-    made = Sampler(temperature=1.0).inputs(SEED, 4, 7, used=2)["noise"]
+    made = Sampler(temperature=1.0).inputs(SEED, 4, 7, places=range(2))["noise"]
     np.testing.assert_array_equal(made[:2], noise.gumbel(SEED, 2, 7))
     assert not made[2:].any()
 

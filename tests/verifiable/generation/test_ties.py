@@ -52,7 +52,7 @@ MODELS: dict[str, tuple[Callable[..., Any], Sampler, list[TokenHead]]] = {
     "all tokens": (
         at_positions(everywhere),
         WARM,
-        [TokenHead(PROMPT + COMPLETION, 2, whole=True, tokens=True)],
+        [TokenHead(PROMPT + COMPLETION, 2, whole=True, tokens=True, everywhere=True)],
     ),
     "in a loop": (in_a_loop, GREEDY, [TokenHead(1, 0, whole=True, tokens=True)]),
     "in halves": (in_halves, GREEDY, [TokenHead(COMPLETION, 0, whole=False, tokens=True)] * 2),
@@ -96,8 +96,28 @@ def test_rows_are_positions():
         near_ties=tuple(ties),
     )
     heads = {
-        "all": TokenHead(11, 2, whole=True, tokens=True),
+        "all": TokenHead(11, 2, whole=True, tokens=True, everywhere=True),
         "loop": TokenHead(1, 0, whole=False, tokens=True),
     }
-    found = [(i, tie.claim, whole) for i, tie, whole in token_ties(heads, report, 5)]
+    found = [(i, tie.claim, whole) for i, tie, whole in token_ties(heads, report, range(5))]
     assert found == [(0, "all", True), (4, "all", True), (3, "loop", False)]
+
+
+def test_rows_are_the_positions_that_were_picked_at():
+    """Of a head with a row for each of them; of one with a row for each token, their own."""
+    ties = [
+        NearTie(claim=claim, trip=0, row=row, chosen=1, other=2, kappa=0.5)
+        for claim, row in (("some", 1), ("some", 2), ("all", 3), ("all", 6))
+    ]
+    report = Report(
+        verdict=Verdict.ACCEPT,
+        reason="ok",
+        coverage=Coverage(checked=0, replayed=0),
+        near_ties=tuple(ties),
+    )
+    heads = {
+        "some": TokenHead(2, 0, whole=True, tokens=True),
+        "all": TokenHead(11, 2, whole=True, tokens=True, everywhere=True),
+    }
+    found = [(i, tie.claim) for i, tie, _ in token_ties(heads, report, (0, 4))]
+    assert found == [(4, "some"), (4, "all")]

@@ -56,6 +56,11 @@ class Auditable(Specification):
         """
         return self._layers.names
 
+    @property
+    def always_tested(self) -> frozenset[int]:
+        """Indices of the claims of no layer, which every audit tests."""
+        return self._layers.always
+
     @cached_property
     def layout(self) -> Layout:
         """See `Specification.layout`; with `row_block`, leaves begin and end with its blocks."""
@@ -166,8 +171,25 @@ class Auditable(Specification):
           ValueError: the key is of another program, policy, version or other parameters, the plan
             is not of this program, or the inputs have another tree, shape or dtype.
         """
-        self._require_types(key, parameters, None)
         require_type("plan", plan, AuditPlan)
+        self.require_audit(key, commitment, opening, parameters)
+        wanted = plan.seed, len(plan.layers), plan.row_count
+        own = self._plans.get(wanted)
+        if own is None:
+            own = self.audit_plan(plan.seed, layers=wanted[1], rows=plan.row_count)
+        if plan.id != own.id or plan.rows != own.rows:
+            raise ValueError("the plan is not of this program: make it by its audit_plan")
+        job = self.conform_inputs(inputs)
+        received = self.opened(own, commitment, opening)
+        if isinstance(received, Problem):
+            return refuse(received)
+        return self.judge_opened(key, job, own, received)
+
+    def require_audit(
+        self, key: VerifierKey, commitment: Commitment, opening: Any, parameters: bytes | None
+    ) -> None:
+        """Require what a caller gives to `audit` beside the plan; errors as there."""
+        self._require_types(key, parameters, None)
         require_type("commitment", commitment, Commitment)
         if type(opening) is not AuditOpening and not isinstance(opening, _RECEIVED):
             raise TypeError(
@@ -176,22 +198,17 @@ class Auditable(Specification):
                 "undecided"
             )
         self._require_key(key, parameters)
-        wanted = plan.seed, len(plan.layers), plan.row_count
-        own = self._plans.get(wanted)
-        if own is None:
-            own = self.audit_plan(plan.seed, layers=wanted[1], rows=plan.row_count)
-        if plan.id != own.id or plan.rows != own.rows:
-            raise ValueError("the plan is not of this program: make it by its audit_plan")
-        job = self.conform_inputs(inputs)
-        received = self._opened(own, commitment, opening)
-        if isinstance(received, Problem):
-            return refuse(received)
-        return self._audited(key, job, own, received)
 
-    def _opened(
+    def opened(
         self, plan: AuditPlan, commitment: Commitment, opening: Any
     ) -> OpenedTensors | Problem:
-        """What was opened, or what is wrong with it."""
+        """What was opened of a run, or what is wrong with it.
+
+        Args:
+          plan: the verifier's own, whose leaves are of this program's layout.
+          commitment: of the device.
+          opening: an `AuditOpening` or bytes, from the device.
+        """
         if type(opening) is AuditOpening:
             wrong = fault(opening, plan)
             if wrong is not None:
@@ -211,10 +228,17 @@ class Auditable(Specification):
         except VerificationError as error:
             return Problem("opening-mismatch", None, str(error))
 
-    def _audited(
+    def judge_opened(
         self, key: VerifierKey, inputs: tuple[Any, ...], plan: AuditPlan, received: OpenedTensors
     ) -> Report:
-        """The report on tensors that were verified to be what was committed to."""
+        """The report on tensors that were verified to be what was committed to.
+
+        Args:
+          key: of this program.
+          inputs: the job's own, conformed.
+          plan: from `audit_plan`.
+          received: what the plan asks for.
+        """
         program: Any = self
         outputs = received[len(self.claims) :]
         tested, compiled = self._layers.tested(plan.layers), self._compiled_audit

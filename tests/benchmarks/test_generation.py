@@ -1,0 +1,53 @@
+"""Shards of the benchmark of texts: each text and cheat is in one of them, and counts add up."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks import generation
+from benchmarks.generation import ANSWERS, SHARDS, added_up, rows_of
+
+
+def test_shards_of_a_part_have_every_text_once():
+    names = generation.shards(False, ["honest"])
+    assert len(names) == 2 * SHARDS["honest"]
+    total = SHARDS["honest"]
+    parts = [list(range(ANSWERS))[i::total] for i in range(total)]
+    assert sorted(n for part in parts for n in part) == list(range(ANSWERS))
+    assert {name.split()[0] for name in generation.shards(False)} == {"cost", *SHARDS}
+
+
+HONEST = {
+    "texts": 2,
+    "tokens": 80,
+    "near_ties": 1,
+    "picked_otherwise": 0,
+    "honest_rejected": 0,
+    "honest_undecided": 0,
+    "audits_not_accepted": 0,
+    "decoded_again": 0,
+}
+
+
+def test_counts_of_shards_add_up_and_shares_are_of_all():
+    found = added_up([{"a": HONEST}, {"a": HONEST | {"near_ties": 3, "honest_rejected": 1}}])
+    rows = {r.measure: r for r in rows_of("a", found["a"])}
+    assert rows["honest_tokens"].value == 160
+    assert rows["near_ties_share"].value == 4 / 160
+    assert rows["near_ties_share"].holds is False
+    assert rows["honest_rejected"].holds is False
+
+
+@pytest.mark.parametrize(("met", "holds"), [(12, True), (60, False), (0, False)])
+def test_a_forged_token_must_be_met_at_the_rate_of_the_formula(met: int, holds: bool):
+    rows = {r.measure: r for r in rows_of("a", {"audits": 200, "audits_that_met_it": met})}
+    assert rows["formula"].value == 8 / 128
+    assert rows["formula_within_99_%"].holds is holds
+
+
+def test_one_accepted_cheat_of_any_shard_misses_the_bar():
+    counts = {"cheats": 4, "without_effect": 0, "not_rejected": 0, "audits_passed": 0}
+    found = added_up([{"a": counts}, {"a": counts | {"not_rejected": 1}}])
+    rows = {r.measure: r for r in rows_of("a", found["a"])}
+    assert rows["cheats"].value == 8
+    assert rows["cheats_not_rejected"].holds is False
