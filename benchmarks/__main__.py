@@ -29,15 +29,13 @@ def main() -> int:
         "--json", type=Path, metavar="FILE", help="write tidy JSON here; a directory with 'all'"
     )
     parser.add_argument(
-        "--only",
-        nargs="+",
-        default=[],
-        metavar="CASE",
-        help="of `verdicts` or `audit`: these cases alone",
+        "--only", nargs="+", default=[], metavar="CASE", help="of some: these cases alone"
     )
     parser.add_argument(
         "--jobs", type=int, default=1, metavar="N", help="parts that are measured at once"
     )
+    parser.add_argument("--shards", metavar="DIR", help="of `generation`: where parts are kept")
+    parser.add_argument("--texts", metavar="DIR", help="of `generation`: parts to be judged here")
     options = parser.parse_args()
     console = Console()
     if options.name is None:
@@ -68,7 +66,7 @@ def main() -> int:
         parser.error(str(error))
     chosen: dict[str, Any] = {}
     taken = inspect.signature(benchmark.rows).parameters
-    for option, unset in (("only", []), ("jobs", 1)):
+    for option, unset in (("only", []), ("jobs", 1), ("shards", None), ("texts", None)):
         value = getattr(options, option)
         if value != unset and option not in taken:
             parser.error(f"{options.name} measures all its cases in turn: it takes no --{option}")

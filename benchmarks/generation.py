@@ -20,7 +20,7 @@ accept what is wrong everywhere, and a single forged token is met at the rate of
 precisions: how many positions a report lists, and how many tokens a device can change
 (`benchmarks.steering` says how).
 
-All but the cost is done in shards. `--jobs N` runs N of them at once, each on cores of its own;
+All but the cost is done in shards. `--jobs N` measures N of them at once, each on cores of its own;
 `--shards DIR` keeps what each measured, and measures only what is not there yet.
 """
 
@@ -29,11 +29,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
-import os
-import subprocess
-import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -44,7 +40,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import steering
+from benchmarks import parallel, steering
 from benchmarks.harness import Row, clopper_pearson, interleaved_medians
 from benchmarks.progress import steps
 from benchmarks.texts import (
@@ -57,7 +53,7 @@ from benchmarks.texts import (
 )
 from benchmarks.timed import Run, nbytes
 from protocols.demo import models
-from protocols.demo.models import networks
+from protocols.demo.models import LanguageModel, networks
 from verifiable import generation as gen
 from verifiable.report import Verdict
 
@@ -77,7 +73,7 @@ SHARDS = {"honest": 6, "cheats": 5, "ties": 10}
 Counts = dict[str, dict[str, float]]  # by case, by measure
 
 
-def shards(quick: bool, only: Collection[str] = ()) -> list[str]:
+def shards_of(quick: bool, only: Collection[str] = ()) -> list[str]:
     """The names of all shards, such as `honest greedy 2/6`, of some parts or all."""
     counts = dict.fromkeys(SHARDS, 2) if quick else SHARDS
     found = [f"cost {name}" for name in SAMPLERS]
@@ -92,8 +88,8 @@ def rows(
     quick: bool,
     only: Collection[str] = (),
     jobs: int = 1,
-    kept: Path | None = None,
-    texts: Path | None = None,
+    shards: str | None = None,
+    texts: str | None = None,
 ) -> Iterator[Row]:
     """Measure the trained model, or a small random one.
 
@@ -101,20 +97,41 @@ def rows(
       quick: a small random model, and few texts.
       only: parts: `cost`, `honest`, `cheats`, `ties`.
       jobs: shards that are measured at once.
-      kept: folder for what each shard measured; those that are there are not measured again.
+      shards: folder for what each shard measured; those that are there are not measured again.
       texts: such a folder of another version of JAX, whose texts are judged; only `honest` then.
     """
-    wanted = shards(quick, ("honest",) if texts else only)
+    wanted = shards_of(quick, ("honest",) if texts else only)
+    # What is timed has the machine to itself.
+    alone = [name for name in wanted if name.startswith("cost")]
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary) if kept is None else kept
-        folder.mkdir(parents=True, exist_ok=True)
-        left = [s for s in wanted if not _file(folder, s).exists()]
-        alone = [s for s in left if s.startswith("cost")]
-        for several, at_once in ((alone, 1), ([s for s in left if s not in alone], jobs)):
-            _measure(several, quick, folder, texts, at_once)
-        found = [json.loads(_file(folder, s).read_text()) for s in wanted]
-    for case, measures in added_up(x["counts"] for x in found).items():
+        measure = functools.partial(
+            kept, quick=quick, folder=Path(shards or temporary), texts=texts and Path(texts)
+        )
+        found: list[Counts] = []
+        for several, at_once in ((alone, 1), ([x for x in wanted if x not in alone], jobs)):
+            parts = [functools.partial(measure, name) for name in several]
+            counted = parallel.in_order(parts, at_once)
+            found += (next(counted) for _ in steps(len(parts), "shards"))
+    for case, measures in added_up(found).items():
         yield from rows_of(case, measures)
+
+
+def kept(name: str, *, quick: bool, folder: Path, texts: Path | None) -> Counts:
+    """The counts of one shard, from its file in a folder where there is one.
+
+    Args:
+      name: of the shard.
+      quick: as of `rows`.
+      folder: where the file is, or is written.
+      texts: folder with the files of another version of JAX, whose texts are judged.
+    """
+    file = _file(folder, name)
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        part = file.with_suffix(".part")
+        part.write_text(json.dumps(shard(name, quick, texts), allow_nan=False))
+        part.rename(file)
+    return json.loads(file.read_text())["counts"]
 
 
 def added_up(several: Iterable[Counts]) -> Counts:
@@ -132,43 +149,14 @@ def _file(folder: Path, shard: str) -> Path:
     return folder / f"{shard.replace(' ', '-').replace('/', '-of-')}.json"
 
 
-def _measure(names: list[str], quick: bool, folder: Path, texts: Path | None, jobs: int) -> None:
-    """Measure some shards, each in a process on cores of its own if there are several at once."""
-    flags = ["--quick"] * quick + (["--texts", str(texts)] if texts else [])
-    cores = sorted(os.sched_getaffinity(0))
-    each = max(1, len(cores) // max(jobs, 1))
-    free = [set(cores[i * each : (i + 1) * each]) or {*cores} for i in range(jobs)]
-    running: dict[subprocess.Popen[bytes], tuple[str, set[int]]] = {}
-    left, done = list(names), steps(len(names), "shards")
-    next(done, None)
-    while left or running:
-        while left and len(running) < jobs:
-            name, own = left.pop(0), free.pop()
-            command = [sys.executable, "-m", "benchmarks.generation", name, str(folder), *flags]
-            # The arguments are this interpreter, this module and names of its own.
-            process = subprocess.Popen(command)  # noqa: S603
-            if jobs > 1:
-                os.sched_setaffinity(process.pid, own)
-            running[process] = name, own
-        time.sleep(0.1)
-        for process in [p for p in running if p.poll() is not None]:
-            name, own = running.pop(process)
-            free.append(own)
-            next(done, None)
-            if process.returncode:
-                for other in running:
-                    other.kill()
-                raise RuntimeError(f"shard {name!r} ended with status {process.returncode}")
-
-
 def shard(name: str, quick: bool, texts: Path | None) -> dict[str, Any]:
     """Measure one shard: counts that are added up, and texts, as JSON values."""
     part, *rest = name.split()
-    model = models.small_llama() if quick else models.smollm2()
+    model = _model(quick)
     given: dict[str, Any] = {"jax": jax.__version__}
     if part == "ties":
         return given | {"counts": _ties(model, *_fraction(rest[0]), quick)}
-    subject = Subject.of(model, SAMPLERS[rest[0]])
+    subject = _subject(quick, rest[0])
     case = f"{model.name}, {rest[0]}"
     if part == "cost":
         return given | {"counts": {case: dict(_cost(subject, quick))}}
@@ -179,6 +167,16 @@ def shard(name: str, quick: bool, texts: Path | None) -> dict[str, Any]:
     if source is not None:
         case += f", decoded by jax {source['jax']} and judged by {jax.__version__}"
     return given | {"counts": {case: counts}, "texts": made}
+
+
+@functools.cache
+def _model(quick: bool) -> LanguageModel:
+    return models.small_llama() if quick else models.smollm2()
+
+
+@functools.cache
+def _subject(quick: bool, sampler: str) -> Subject:
+    return Subject.of(_model(quick), SAMPLERS[sampler])
 
 
 def _fraction(text: str) -> tuple[int, int]:
@@ -402,17 +400,3 @@ def _cost_rows(case: str, found: Mapping[str, float]) -> Iterator[Row]:
     yield Row(case, "bytes_audit_2", found["bytes_audit_2"], "bytes", "<= 1_300_000")
     yield Row(case, "bytes_audit_8", found["bytes_audit_8"], "bytes", "<= 2_700_000")
     yield Row(case, "key_share", found["key"] / found["weights"], "1", "<= 0.03")
-
-
-def main() -> None:
-    """Measure one shard: `python -m benchmarks.generation NAME FOLDER [--quick] [--texts DIR]`."""
-    name, folder, *flags = sys.argv[1:]
-    texts = Path(flags[flags.index("--texts") + 1]) if "--texts" in flags else None
-    found = shard(name, "--quick" in flags, texts)
-    file = _file(Path(folder), name)
-    file.with_suffix(".part").write_text(json.dumps(found, allow_nan=False))
-    file.with_suffix(".part").rename(file)
-
-
-if __name__ == "__main__":
-    main()

@@ -125,6 +125,7 @@ def names() -> list[str]:
         "progress",
         "steered_rounding",
         "subjects",
+        "texts",
         "timed",
         "trials",
         "zoo",
@@ -263,7 +264,7 @@ def run(
       quick: small sizes and few repeats; the bars are printed but decide nothing.
       path: a file, or a directory in which the file is named after the benchmark; or None.
       chosen: further arguments of the benchmark's `rows`: `only`, names of cases that are measured
-        alone; `jobs`, how many parts are measured at once.
+        alone; `jobs`, how many parts are measured at once; folders that a benchmark names.
       console: where to print. A terminal shows each row while the next is measured, and how far
         that is; elsewhere a line is printed every SECONDS.
 
@@ -291,7 +292,8 @@ def run(
         path = path / f"{name}.json" if path.is_dir() else path
         command = f"python -m benchmarks {name}" + (" --quick" if quick else "")
         for option, value in (chosen or {}).items():
-            command += f" --{option} {value if isinstance(value, int) else shlex.join(value)}"
+            given = shlex.join(value) if isinstance(value, list) else value
+            command += f" --{option} {given}"
         result = tidy(name, benchmark.CLAIM, measured, command)
         path.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
     return kept or (quick and bool(measured))

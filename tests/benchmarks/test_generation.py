@@ -9,12 +9,12 @@ from benchmarks.generation import ANSWERS, SHARDS, added_up, rows_of
 
 
 def test_shards_of_a_part_have_every_text_once():
-    names = generation.shards(False, ["honest"])
+    names = generation.shards_of(False, ["honest"])
     assert len(names) == 2 * SHARDS["honest"]
     total = SHARDS["honest"]
     parts = [list(range(ANSWERS))[i::total] for i in range(total)]
     assert sorted(n for part in parts for n in part) == list(range(ANSWERS))
-    assert {name.split()[0] for name in generation.shards(False)} == {"cost", *SHARDS}
+    assert {name.split()[0] for name in generation.shards_of(False)} == {"cost", *SHARDS}
 
 
 HONEST = {
