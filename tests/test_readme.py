@@ -33,3 +33,13 @@ def test_its_modules_exist() -> None:
     for name in names:
         package = "" if name.startswith("protocols.") else "verifiable."
         assert importlib.util.find_spec(package + name), name
+
+
+def test_the_page_of_a_flax_model_is_one_script(capsys: pytest.CaptureFixture[str]) -> None:
+    page = README.parent / "docs" / "flax_text.md"
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL)
+    exec(compile("\n".join(blocks), str(page), "exec"), {})  # noqa: S102 - our own text
+    told = capsys.readouterr().out
+    assert told.count("accept: ok") == 2
+    assert told.count("reject: ") == 1
+    assert "bytes opened" in told
