@@ -177,10 +177,12 @@ def _by_passes(transcript: Transcript, stop: tuple[int, ...]) -> Decoder:
     ) -> Decoding:
         everywhere = lengths.at[1].set(len(state.tokens))
 
-        def next_token(tokens: Any, count: Any, carried: Any) -> tuple[Any, Any]:
-            return transcript(params, prompt, tokens, everywhere, sampling)[count], carried
+        def next_token(tokens: Any, count: Any, params: Any) -> tuple[Any, Any]:
+            return transcript(params, prompt, tokens, everywhere, sampling)[count], params
 
-        return _until_end(next_token, state, until, stop)
+        # Objects of Flax must be made of values of the loop that they are used in.
+        found = _until_end(next_token, state._replace(carried=params), until, stop)
+        return found._replace(carried=())
 
     return Decoder(begin, go_on)
 
