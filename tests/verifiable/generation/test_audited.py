@@ -468,12 +468,10 @@ def test_layers_that_hold_the_choice_of_tokens_cannot_be_drawn():
 
 def test_no_key_is_made_for_a_model_that_depends_on_how_many_positions_it_is_asked_for():
     """Its logits at one position, which an audit would test, are others than in the whole run."""
-    program_ = transcript(
-        lambda params, ids, p: MODEL.logits_at(params, ids, p) / len(p), SAMPLER, vocabulary=V
-    )
+    found = transcript(lambda w, ids, p: MODEL.logits_at(w, ids, p) / len(p), SAMPLER, vocabulary=V)
     with pytest.raises(ValueError, match="depend on how many"):
-        require_causal(program_, PARAMS, 4, 8, some=True)
-    require_causal(program_, PARAMS, 4, 8)
+        require_causal(found, PARAMS, 4, 8, some=True)
+    require_causal(found, PARAMS, 4, 8)
 
 
 # ------------------------------------------------------------------- openings in small files
@@ -584,7 +582,7 @@ def head_with(draw: Any) -> bytes:
 NO_FILES: dict[str, Callable[[], bytes]] = {
     "the header of a whole run": lambda: MAGIC + opened().encode()[32:],
     "a draw that is a list": lambda: head_with([]),
-    "a draw without positions": lambda: head_with({"seed": bytes(32), "layers": 1, "rows": 2}),
+    "a draw without positions": lambda: head_with({"seed": bytes(32), "layers": 1}),
     "a draw with one number more": lambda: head_with({**asdict(DRAW), "more": 1}),
     "a short seed": lambda: head_with({**asdict(DRAW), "seed": bytes(31)}),
     "no layers": lambda: head_with({**asdict(DRAW), "layers": 0}),
