@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,9 @@ def main() -> int:
     )
     parser.add_argument("--shards", metavar="DIR", help="of `generation`: where parts are kept")
     parser.add_argument("--texts", metavar="DIR", help="of `generation`: parts to be judged here")
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, metavar="N", help="begin no part after so many"
+    )
     options = parser.parse_args()
     console = Console()
     if options.name is None:

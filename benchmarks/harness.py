@@ -199,11 +199,22 @@ def machine() -> dict[str, Any]:
         named = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.MULTILINE)
         model = named[1].strip() if named else model
     return {
-        "cpu": model,
+        "cpu": model + _accelerators(),
         "cores": os.cpu_count(),
         "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "os": f"{platform.system()} {platform.machine()}",
     }
+
+
+def _accelerators() -> str:
+    """The names of the GPUs that JAX computes on, behind a comma; empty without any."""
+    import jax  # noqa: PLC0415  The listing and the report work without a backend.
+
+    try:
+        names = sorted({device.device_kind for device in jax.devices("gpu")})
+    except RuntimeError:
+        return ""
+    return ", " + ", ".join(names)
 
 
 def versions() -> dict[str, str]:

@@ -6,8 +6,10 @@ side share the memory's bandwidth: measure those with one job.
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import TypeVar
@@ -15,16 +17,22 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def in_order(parts: Sequence[Callable[[], T]], jobs: int = 1) -> Iterator[T]:
+def in_order(
+    parts: Sequence[Callable[[], T]], jobs: int = 1, minutes: float = math.inf
+) -> Iterator[T]:
     """Call each part; yield what they return, in their order.
 
     Args:
       parts: what to call. With more than one job they and their results travel between processes:
         partial applications of functions of modules, and plain values.
       jobs: how many run at once; with 1 they run here, one when the one before has been taken.
+      minutes: after so many no further part is begun, and those that were not are left out.
     """
+    end = time.monotonic() + 60 * minutes
     if jobs == 1:
         for part in parts:
+            if time.monotonic() >= end:
+                return
             yield part()
         return
     context = multiprocessing.get_context("spawn")
@@ -33,11 +41,14 @@ def in_order(parts: Sequence[Callable[[], T]], jobs: int = 1) -> Iterator[T]:
         for share in _shares(jobs):
             shares.put(share)
         with ProcessPoolExecutor(jobs, context, initializer=_pin, initargs=(shares,)) as pool:
-            yield from pool.map(_call, parts)
+            futures = [pool.submit(_unless_late, end, part) for part in parts]
+            for future in futures:
+                yield from future.result()
 
 
-def _call(part: Callable[[], T]) -> T:
-    return part()
+def _unless_late(end: float, part: Callable[[], T]) -> list[T]:
+    # The clock is one for all processes of a machine.
+    return [part()] if time.monotonic() < end else []
 
 
 def _shares(jobs: int) -> list[set[int]]:
