@@ -15,6 +15,7 @@ import gc
 import math
 import os
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -27,14 +28,14 @@ from benchmarks.harness import Row
 from benchmarks.subjects import gpt, smollm2
 from benchmarks.verdicts import Tally, honest
 from benchmarks.zoo import ZOO
+from verifiable.errors import Miscompiled
 
 # Several processes share the memory of the GPU, of which each would take three quarters at once.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 CLAIM = (
     "A coordinator on a CPU rejects no honest run of a GPU, nor a coordinator on a GPU an honest "
-    "run of a CPU, whatever the model; and on a GPU too, checking takes a small part of the time "
-    "of running."
+    "run of a CPU, whatever the model."
 )
 
 RUNS = 4  # compiled, of each program and way
@@ -70,6 +71,8 @@ def rows(
     parts = [functools.partial(_program, name, 1 if quick else RUNS) for name in names]
     for name, found in parallel.in_order(parts, jobs, minutes):
         models += 1
+        for case in MOVING.keys() - found.keys():
+            yield Row(f"{name}, {case}", "miscompiled", 1, "1")
         for case, tally in found.items():
             yield from tally.rows(f"{name}, {case}", most="<= 0.01")
             listed += tally.listed(f"{name}, {case}")
@@ -84,10 +87,10 @@ def rows(
 
 
 def _program(name: str, runs: int) -> tuple[str, dict[str, Tally]]:
-    """Verdicts on one program, by way."""
+    """Verdicts on one program, by way; without those whose check the coordinator cannot compile."""
     found: dict[str, Tally] = {}
     for case, (runner, judge) in MOVING.items():
-        with jax.default_device(jax.devices(judge)[0]):
+        with suppress(Miscompiled), jax.default_device(jax.devices(judge)[0]):
             bench = Bench.of(ZOO[name]())
             there = _on(jax.devices(runner)[0], jax.jit(bench.program.execute))
             [found[case]] = honest(bench, {f"jit on {runner}": there}, runs).values()

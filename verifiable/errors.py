@@ -47,6 +47,24 @@ def require_exact_type(argument: str, value: Any, kind: type[T]) -> T:
     return value
 
 
+class Structured(Exception):
+    """Base of errors with attributes, whatever their constructor takes: they can be pickled.
+
+    A pool of processes sends an error of a worker to its parent. By itself Python would call the
+    constructor with the message, and the pool would break.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """The class, the message and the attributes."""
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(kind: type[Structured], args: tuple[Any, ...], attributes: dict[str, Any]) -> Any:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(attributes)
+    return error
+
+
 class SteerableChoice(UserWarning):
     """A program chooses from a claim whose tolerance decides most of the choices."""
 
@@ -59,7 +77,7 @@ class CoarseTolerance(UserWarning):
     """A product has a tolerance within which weights of fewer bits pass."""
 
 
-class Miscompiled(RuntimeError):
+class Miscompiled(Structured, RuntimeError):
     """The compiled check computes something else than its own equations: nobody can be judged.
 
     Attributes:
@@ -82,7 +100,7 @@ class IndeterminateWarning(UserWarning):
     """Outputs, or much of a program, are behind discontinuities, where no cheat is rejected."""
 
 
-class VerificationError(Exception):
+class VerificationError(Structured):
     """What a device sent does not verify. Only `Rejected` and malformed data show a fault."""
 
 

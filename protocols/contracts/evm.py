@@ -20,6 +20,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
+from verifiable.errors import Structured
+
 HOW_TO_INSTALL = "the in-process chain needs py-evm: pip install py-evm"
 
 GAS = 2**24
@@ -29,7 +31,7 @@ CHAIN_ID = 31337
 """The chain id that development chains use."""
 
 
-class Reverted(Exception):
+class Reverted(Structured):
     """A call failed and changed nothing.
 
     Attributes:

@@ -17,8 +17,10 @@ None of them is a `VerificationError`: no device caused them. None is answered b
 
 from __future__ import annotations
 
+from verifiable.errors import Structured
 
-class JournalError(RuntimeError):
+
+class JournalError(Structured, RuntimeError):
     """The record cannot be read or written. The message says what to do."""
 
 
