@@ -1,7 +1,8 @@
 """Keeps the run of all tests small and quick: what a module compiles, and the garbage collector.
 
 Tests are mostly compilation, and most of it is XLA's optimisations. So tests compile without them,
-unless they are marked `optimised`: those about bits, tolerances, speed or memory.
+unless they are marked `optimised`: those about bits, tolerances, speed or memory. With
+`optimised(verifier=False)`, the device's half is compiled as users do, and keys and checks are not.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Say what the mark is for, and what holds for all tests."""
     bytecode.keep(config)
     compilation.everything = config.option.optimised
-    config.addinivalue_line("markers", "optimised: compile as users do; for bits and tolerances")
+    config.addinivalue_line(
+        "markers", "optimised(verifier=True): compile as users do; for bits and tolerances"
+    )
     if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
         return  # The process that only hands out tests starts them earlier without these imports.
     gc.disable()  # What imports make stays.
@@ -59,6 +62,7 @@ def pytest_configure(config: pytest.Config) -> None:
     compilation.share_contexts()
     compilation.share_lowerings()
     compilation.share_programs()
+    compilation.leave_out_the_verifier()
     if not compilation.everything:
         moves.by_numpy()
 
@@ -91,4 +95,6 @@ def _memory_of_a_module() -> Iterator[None]:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Compile what a test and its fixtures run without optimisations, unless it is marked."""
     if "jax" in sys.modules:
-        compilation.optimise(on=item.get_closest_marker("optimised") is not None)
+        mark = item.get_closest_marker("optimised")
+        verifier = mark is not None and mark.kwargs.get("verifier", True)
+        compilation.optimise(on=mark is not None, verifier=verifier)

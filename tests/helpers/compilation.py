@@ -11,7 +11,7 @@ import hashlib
 import io
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 # Code is cut into up to 32 parts for threads: a third of the time, and no operation changes.
@@ -25,6 +25,8 @@ _OF_A_MODULE = {"func.call", "stablehlo.composite", "stablehlo.custom_call"}
 
 # Whether all tests compile as users do (`--optimised`).
 everything = False
+# What holds now: `optimise`.
+_optimised = _devices_only = False
 
 _contexts = threading.local()
 
@@ -147,19 +149,42 @@ def forget_programs() -> None:
         _programs.update(kept)
 
 
+def leave_out_the_verifier() -> None:
+    """Compile keys and checks without optimisations in tests that say `verifier=False`."""
+    from verifiable.check import settings  # noqa: PLC0415 - many tests need no JAX
+
+    neutral = settings.neutral
+
+    @contextmanager
+    def unoptimised(*, compiled: bool = False) -> Iterator[None]:
+        half = without_optimisations() if _devices_only else nullcontext()
+        with half, neutral(compiled=compiled):
+            yield
+
+    settings.neutral = unoptimised
+
+
 @contextmanager
 def without_optimisations() -> Iterator[None]:
     """Compile a part of an optimised test without optimisations: what is not about bits."""
+    before, devices_only = _optimised, _devices_only
     optimise(on=False)
     try:
         yield
     finally:
-        optimise(on=True)
+        optimise(on=before, verifier=not devices_only)
 
 
-def optimise(*, on: bool) -> None:
-    """Let XLA optimise what is compiled from now on, as for users, or not."""
+def optimise(*, on: bool, verifier: bool = True) -> None:
+    """Let XLA optimise what is compiled from now on, as for users, or not.
+
+    Args:
+      on: whether it does.
+      verifier: whether that holds for keys and checks too.
+    """
+    global _optimised, _devices_only
     on = on or everything
+    _optimised, _devices_only = on, on and not (verifier or everything)
     import jax  # noqa: PLC0415 - many tests need no JAX
     from jax._src import compiler  # noqa: PLC0415
 

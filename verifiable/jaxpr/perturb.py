@@ -32,12 +32,14 @@ and selections stay exact.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -121,22 +123,46 @@ class Noise:
         if jnp.iscomplexobj(y):
             parts = (self.moved(p, loss, f"{name}/{i}") for i, p in enumerate((y.real, y.imag)))
             return lax.complex(*parts)
-        wide = jnp.float64 if y.dtype == jnp.float64 else jnp.float32
-        place = lax.iota(jnp.uint32, y.size).reshape(y.shape)
-        bits = _mixed(_bits(y) ^ _mixed(place + self._key(name)) ^ _mixed(self.trip))
-        uniform = bits.astype(jnp.float32) * 2.0**-31 - 1
-        sign = jnp.where(self._key(name + "/sign") < np.uint32(2**31), 1.0, -1.0)
-        if self.alike is not None:
-            outward = jnp.sign(y.astype(wide))
-            ways = [self.alike == way for way in (UP, DOWN, AWAY, TOWARDS)]
-            sign = jnp.select(ways, [1.0, -1.0, outward, -outward], sign)
-        factor = (self.independent * uniform + self.coherent * sign).astype(wide)
-        moved = y.astype(wide) + loss.astype(wide) * factor
-        return jnp.where(jnp.isfinite(moved), moved.astype(y.dtype), y)
+        names = _word(name), _word(name + "/sign")
+        sizes = self.independent, self.coherent, self.alike
+        return _moved(y, loss, names, (self.seed, self.trip), sizes)
 
-    def _key(self, name: str) -> Array:
-        digest = hashlib.blake2s(name.encode(), digest_size=4).digest()
-        return _mixed(self.seed ^ jnp.uint32(int.from_bytes(digest, "little")))
+
+@jax.jit
+def _moved(
+    y: Array,
+    loss: Array,
+    names: tuple[Array, Array],
+    draw: tuple[Array, Array],
+    sizes: tuple[Array, Array, Array | None],
+) -> Array:
+    """`Noise.moved` of real numbers, traced once for each shape and type, and not each result.
+
+    Args:
+      y: a result.
+      loss: what a device may lose in it.
+      names: uint32 () each, of the result and of its sign.
+      draw: seed and trip of the noise.
+      sizes: independent, coherent and alike of the noise.
+    """
+    (own, common), (seed, trip), (independent, coherent, alike) = names, draw, sizes
+    wide = jnp.float64 if y.dtype == jnp.float64 else jnp.float32
+    place = lax.iota(jnp.uint32, y.size).reshape(y.shape)
+    bits = _mixed(_bits(y) ^ _mixed(place + _mixed(seed ^ own)) ^ _mixed(trip))
+    uniform = bits.astype(jnp.float32) * 2.0**-31 - 1
+    sign = jnp.where(_mixed(seed ^ common) < np.uint32(2**31), 1.0, -1.0)
+    if alike is not None:
+        outward = jnp.sign(y.astype(wide))
+        ways = [alike == way for way in (UP, DOWN, AWAY, TOWARDS)]
+        sign = jnp.select(ways, [1.0, -1.0, outward, -outward], sign)
+    factor = (independent * uniform + coherent * sign).astype(wide)
+    moved = y.astype(wide) + loss.astype(wide) * factor
+    return jnp.where(jnp.isfinite(moved), moved.astype(y.dtype), y)
+
+
+def _word(name: str) -> np.uint32:
+    digest = hashlib.blake2s(name.encode(), digest_size=4).digest()
+    return np.uint32(int.from_bytes(digest, "little"))
 
 
 def losses(
@@ -238,6 +264,7 @@ def _partial_sums(equation: Equation, values: Sequence[Array], out: Array) -> Ar
     return _size(terms) * _size(magnitude)
 
 
+@functools.partial(jax.jit, static_argnames="axes")
 def _added_up(x: Array, axes: Sequence[int]) -> Array:
     """What a sum over some axes may lose, in whatever order or number of partial sums it adds up.
 

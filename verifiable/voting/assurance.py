@@ -104,14 +104,17 @@ def walk(
     Returns:
       Error, expected runs, and probability of no decision.
     """
-    reaching = np.ones(1)  # P(b bad ballots so far, the threshold never reached)
-    open_ = np.ones(1)  # P(b bad ballots so far, neither side has reached it)
+    # P(b bad ballots so far, the threshold never reached), and P(neither side has reached it).
+    states = np.zeros((2, limit + 1))
+    states[:, 0] = 1.0
     error = runs = 0.0
     for n in range(1, limit + 1):
         f = 1.0 if opened_by_bad and n == 1 else bad
-        reaching, open_ = (
-            np.append(p * (1.0 - f), 0.0) + np.append(0.0, p * f) for p in (reaching, open_)
-        )
+        reached = states[:, : n + 1]
+        bad_too = reached[:, :-1] * f
+        reached *= 1.0 - f
+        reached[:, 1:] += bad_too
+        reaching, open_ = reached
         if n < first:
             continue
         need = threshold(n)
@@ -120,5 +123,5 @@ def walk(
         settled = open_[need:].sum() + open_[: max(0, n - need + 1)].sum()
         runs += n * settled
         open_[need:] = open_[: max(0, n - need + 1)] = 0.0
-    undecided = float(open_.sum())
+    undecided = float(states[1].sum())
     return min(1.0, float(error)), float(runs) + limit * undecided, undecided

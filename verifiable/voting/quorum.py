@@ -17,6 +17,7 @@ voted, and not only at how many, are in `trust`. Derivations and sources: specs/
 
 from __future__ import annotations
 
+import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -292,13 +293,18 @@ def opened_by_bad(policy: QuorumPolicy) -> tuple[float, float]:
     """
     bound = policy.assurance
     if isinstance(policy, _Counting):
-        error, runs, _ = walk(
-            bound.bad, policy.threshold, policy.opening, policy.limit, opened_by_bad=True
-        )
-        return error, runs
+        return _counted_from_bad(policy)
     # Bounds from the totals: a vote that opens otherwise is never wrong and takes at least one run.
     error = min(1.0, bound.error_if_colluding / bound.bad)
     return error, (bound.runs - (1.0 - bound.bad)) / bound.bad
+
+
+@functools.lru_cache(maxsize=16)
+def _counted_from_bad(policy: _Counting) -> tuple[float, float]:
+    """The same of a policy that counts; plans ask for it once for each number of audits."""
+    bad, limit = policy.assurance.bad, policy.limit
+    error, runs, _ = walk(bad, policy.threshold, policy.opening, limit, opened_by_bad=True)
+    return error, runs
 
 
 def _counted(policy: FixedSize | FirstToMatch | Sequential) -> Assurance:

@@ -20,7 +20,7 @@ from verifiable.check.outputs import compare, deviate
 from verifiable.jaxpr import interpret
 from verifiable.report import Verdict
 
-pytestmark = pytest.mark.optimised
+pytestmark = pytest.mark.optimised(verifier=False)
 
 WIDTH, HIDDEN, ROWS = 128, 256, 16
 RNG = np.random.default_rng(7)
