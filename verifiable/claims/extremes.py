@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -11,6 +12,7 @@ from verifiable.jaxpr.blocks import Array
 from verifiable.jaxpr.effects import FLOAT8
 
 
+@jax.jit
 def power_of_two(x: Array) -> Array:
     """The power of two at or below a number, as float64; one unless it is positive and finite."""
     # By the bits: newer versions of JAX expand `frexp` late, outside of where 64 bits are enabled.
@@ -29,6 +31,7 @@ def tiny(dtype: Any) -> float:
     return float(info.smallest_subnormal if info.dtype == jnp.float16 else info.tiny)
 
 
+@jax.jit
 def subnormal(x: Array) -> Array:
     """1.0 where an element is subnormal, else 0.0, as float64.
 

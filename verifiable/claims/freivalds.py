@@ -29,6 +29,7 @@ Whoever sees B r, for a B that is public, knows r: a projection is as secret as 
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any, NamedTuple, TypeAlias
 
@@ -140,6 +141,7 @@ def bound(phi: float, rows: int, draws: int) -> Bound:
     return Bound(phi=phi, rows=rows, draws=draws, limit=limit(phi, rows, draws))
 
 
+@functools.partial(jax.jit, static_argnames=("contraction", "eps", "field"))
 def project(
     contraction: Contraction,
     far: Shaped[Any, "*far"],

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -42,6 +43,7 @@ def least(types: Iterable[np.dtype[Any] | None]) -> float:
     return max(tiny(t) for t in types if t is not None)
 
 
+@jax.jit
 def rms(value: Array, counted: Array | None = None) -> tuple[Array, Array]:
     """The root of the mean square of each row as a product; arguments as of `slack`.
 

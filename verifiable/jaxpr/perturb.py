@@ -148,9 +148,9 @@ def _moved(
     (own, common), (seed, trip), (independent, coherent, alike) = names, draw, sizes
     wide = jnp.float64 if y.dtype == jnp.float64 else jnp.float32
     place = lax.iota(jnp.uint32, y.size).reshape(y.shape)
-    bits = _mixed(_bits(y) ^ _mixed(place + _mixed(seed ^ own)) ^ _mixed(trip))
+    bits = _mixed(_bits(y) ^ _mixed(place + _mixed(seed ^ jnp.uint32(own))) ^ _mixed(trip))
     uniform = bits.astype(jnp.float32) * 2.0**-31 - 1
-    sign = jnp.where(_mixed(seed ^ common) < np.uint32(2**31), 1.0, -1.0)
+    sign = jnp.where(_mixed(seed ^ jnp.uint32(common)) < np.uint32(2**31), 1.0, -1.0)
     if alike is not None:
         outward = jnp.sign(y.astype(wide))
         ways = [alike == way for way in (UP, DOWN, AWAY, TOWARDS)]
