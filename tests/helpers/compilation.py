@@ -25,6 +25,8 @@ _OF_A_MODULE = {"func.call", "stablehlo.composite", "stablehlo.custom_call"}
 
 # Whether all tests compile as users do (`--optimised`).
 everything = False
+# Whether anything was compiled since `forget_programs`.
+compiled_since = False
 # What holds now: `optimise`.
 _optimised = _devices_only = False
 
@@ -126,6 +128,8 @@ def share_programs() -> None:
         backend: Any, module: Any, devices: Any, options: Any, host_callbacks: Any, **more: Any
     ) -> Any:
         def compiled() -> Any:
+            global compiled_since  # noqa: PLW0603 - of the whole run
+            compiled_since = True
             return compile_and_load(backend, module, devices, options, host_callbacks, **more)
 
         if host_callbacks or more or everything:
@@ -143,6 +147,8 @@ def share_programs() -> None:
 
 def forget_programs() -> None:
     """Let go of what `share_programs` holds, except some single operations."""
+    global compiled_since  # noqa: PLW0603 - of the whole run
+    compiled_since = False
     kept = {key: program for key, program in _programs.items() if key[0] <= _SMALL}
     _programs.clear()
     if len(kept) <= _MOST:

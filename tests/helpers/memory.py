@@ -20,7 +20,7 @@ def forget_results() -> None:
 
 def free_compiled_programs() -> None:
     """Drop programs that nothing refers to, and return their memory to the system."""
-    if "jax" not in sys.modules:
+    if "jax" not in sys.modules or not compilation.compiled_since:
         return
     import jax  # noqa: PLC0415 - many tests need no JAX
 

@@ -167,6 +167,9 @@ def _attempt(
     if not suspects:
         return None
 
+    # Nearly always the first suspect is what is wrong: its values are recorded at once.
+    first = next(iter(suspects))
+
     def replayed(watch: Watch) -> Findings:
         check = replace(program.compiled_check, strategy=_PLAIN)
         with _op_by_op():
@@ -174,11 +177,19 @@ def _attempt(
             return jax.device_get(check.statistics(replace(run, key=key), apply=watch)[0])
 
     _LOG.info("self-test: the check is evaluated op by op, %d times", 1 + REPLAYS)
-    replays = [measures(replayed(Watch(noise=noise))) for noise in (None, *_noises(program))]
+    levels = _levels(program, first)
+    watches = _watches(program, levels)
+    replays = [measures(replayed(watch)) for watch in watches]
     for target, mine in suspects.items():
         others = [r[target] for r in replays]
-        if not mine.explained(others):
-            return _located(program, replayed, target, mine, others[0])
+        if mine.explained(others):
+            continue
+        if target != first:
+            levels = _levels(program, target)
+            watches = _watches(program, levels)
+            for watch in watches:
+                replayed(watch)
+        return _located(program, levels, watches, target, mine, others[0])
     return None
 
 
@@ -206,17 +217,30 @@ def _noises(program: Any) -> Iterator[Noise]:
         )
 
 
-def _located(
-    program: Any, replayed: Callable[[Watch], Any], target: Target, mine: Reading, plain: Reading
-) -> Miscompiled:
-    output, index = target.output, target.index
-    claim = None if output else program.claims[index]
-    levels = locate.levels(program, claim, index)
+def _levels(program: Any, target: Target) -> list[locate.Level]:
+    claim = None if target.output else program.claims[target.index]
+    return locate.levels(program, claim, target.index)
+
+
+def _watches(program: Any, levels: Sequence[locate.Level]) -> list[Watch]:
+    """A plain evaluation and perturbed ones, which record the values at some levels."""
     equations = {e for level in levels for e in level.equations}
     watches = [Watch(noise=noise) for noise in (None, *_noises(program))]
     for watch in watches:
         watch.recorded = {e: [] for e in equations}
-        replayed(watch)
+    return watches
+
+
+def _located(
+    program: Any,
+    levels: Sequence[locate.Level],
+    watches: Sequence[Watch],
+    target: Target,
+    mine: Reading,
+    plain: Reading,
+) -> Miscompiled:
+    output, index = target.output, target.index
+    claim = None if output else program.claims[index]
     records = [watch.recorded for watch in watches]
     found = locate.first_difference(levels, records, mine.trip, program.strategy)
     if found is not None:

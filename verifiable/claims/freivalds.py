@@ -141,7 +141,7 @@ def bound(phi: float, rows: int, draws: int) -> Bound:
     return Bound(phi=phi, rows=rows, draws=draws, limit=limit(phi, rows, draws))
 
 
-@functools.partial(jax.jit, static_argnames=("contraction", "eps", "field"))
+@functools.partial(jax.jit, static_argnames=("contraction", "field"))
 def project(
     contraction: Contraction,
     far: Shaped[Any, "*far"],

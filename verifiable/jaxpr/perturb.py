@@ -35,9 +35,9 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -47,6 +47,9 @@ from jax import lax
 from verifiable.jaxpr import flatten, interpret
 from verifiable.jaxpr.blocks import Array, Equation, Var
 from verifiable.jaxpr.effects import HALF_PRECISION, Effect, effects_of, is_float
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 OWN, UP, DOWN, AWAY, TOWARDS = map(float, range(5))
 """Of `Noise.alike`."""
@@ -128,7 +131,23 @@ class Noise:
         return _moved(y, loss, names, (self.seed, self.trip), sizes)
 
 
-@jax.jit
+def _compiled(function: Callable[P, R], **how: Any) -> Callable[P, R]:
+    """Compile a function even where equations are evaluated op by op.
+
+    What a device may lose is no part of what it computes, and takes many more operations. A program
+    has hundreds of results of few shapes: each shape is traced once.
+    """
+    jitted = jax.jit(function, **how)
+
+    @functools.wraps(function)
+    def run(*arguments: P.args, **options: P.kwargs) -> R:
+        with jax.disable_jit(False):
+            return jitted(*arguments, **options)
+
+    return run
+
+
+@_compiled
 def _moved(
     y: Array,
     loss: Array,
@@ -136,7 +155,7 @@ def _moved(
     draw: tuple[Array, Array],
     sizes: tuple[Array, Array, Array | None],
 ) -> Array:
-    """`Noise.moved` of real numbers, traced once for each shape and type, and not each result.
+    """`Noise.moved` of real numbers.
 
     Args:
       y: a result.
@@ -148,9 +167,9 @@ def _moved(
     (own, common), (seed, trip), (independent, coherent, alike) = names, draw, sizes
     wide = jnp.float64 if y.dtype == jnp.float64 else jnp.float32
     place = lax.iota(jnp.uint32, y.size).reshape(y.shape)
-    bits = _mixed(_bits(y) ^ _mixed(place + _mixed(seed ^ jnp.uint32(own))) ^ _mixed(trip))
+    bits = _mixed(_bits(y) ^ _mixed(place + _mixed(seed ^ own)) ^ _mixed(trip))
     uniform = bits.astype(jnp.float32) * 2.0**-31 - 1
-    sign = jnp.where(_mixed(seed ^ jnp.uint32(common)) < np.uint32(2**31), 1.0, -1.0)
+    sign = jnp.where(_mixed(seed ^ common) < np.uint32(2**31), 1.0, -1.0)
     if alike is not None:
         outward = jnp.sign(y.astype(wide))
         ways = [alike == way for way in (UP, DOWN, AWAY, TOWARDS)]
@@ -264,7 +283,7 @@ def _partial_sums(equation: Equation, values: Sequence[Array], out: Array) -> Ar
     return _size(terms) * _size(magnitude)
 
 
-@functools.partial(jax.jit, static_argnames="axes")
+@functools.partial(_compiled, static_argnames="axes")
 def _added_up(x: Array, axes: Sequence[int]) -> Array:
     """What a sum over some axes may lose, in whatever order or number of partial sums it adds up.
 
