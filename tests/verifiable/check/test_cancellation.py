@@ -90,6 +90,7 @@ def test_a_score_near_zero_is_not_free():
         np.testing.assert_allclose(report.y, c.y, atol=2.0**-16 * c.terms.max())
 
 
+@pytest.mark.optimised
 def test_a_judge_holds_a_score_to_its_terms_too():
     """An honest score that the check accepts, four times nearer to a judge's limit."""
     c = case()
