@@ -43,7 +43,7 @@ PROTOCOLS = {
     "journal": "audited events identities messages replicated settlement",
     "simulation": "",
     "judging": "",
-    "demo": "contracts identities judging messages replicated settlement",
+    "demo": "audited contracts identities judging messages replicated settlement",
     "cli": "demo",
 }
 

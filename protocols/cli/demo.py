@@ -37,7 +37,7 @@ def add(app: "typer.Typer") -> None:
         ] = None,
         json_: Annotated[bool, as_json] = False,
     ) -> None:
-        """Check honest devices and cheats, vote on one job, judge evidence, settle the verdicts."""
+        """Check devices and cheats, vote on a job, judge evidence, audit in part, settle."""
         raise typer.Exit(run_demo(text, precision=precision, evidence=evidence, as_json=json_))
 
     del demo

@@ -3,10 +3,10 @@
 models/      a trained sentence encoder and a random one, a language model, four precisions
 devices      the job, a device, and the two ways to run a job honestly
 cheats       every cheat by name, and `lineup`, the devices of each precision
-scenes/      check, vote, evidence and settlement: what is played, in this order
+scenes/      check, vote, evidence, receipts and settlement: what is played, in this order
 accusation   evidence with the job it is about: the file that `verifiable evidence` judges
 roles        workers and coordinator of the vote
 contract     the settlement contract in a chain of this process, and its committee
 forgeries    every submission that this contract must refuse, with the reason
-display      tables and JSON objects for the command line
+display      tables and JSON objects for the command line; receipts_table: those of receipts
 """

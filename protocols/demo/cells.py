@@ -34,6 +34,11 @@ def milliseconds(seconds: float) -> str:
     return f"{seconds * 1e3:,.1f} ms"
 
 
+def kilobytes(count: int) -> str:
+    """Return a size as text, in units of 10^3 bytes."""
+    return f"{count / 1e3:,.1f} kB"
+
+
 def megabytes(count: int) -> str:
     """Return a size as text, in units of 10^6 bytes."""
     return f"{count / 1e6:,.1f} MB"

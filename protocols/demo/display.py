@@ -19,6 +19,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from protocols.demo import receipts_table
 from protocols.demo.cells import finite, marked, megabytes, milliseconds, ratio_text, scope
 
 if TYPE_CHECKING:
@@ -297,7 +298,7 @@ def evidence(summary: EvidenceSummary) -> Iterator[RenderableType]:
     )
 
 
-# The fourth scene: the verdicts go on chain.
+# The fifth scene: the verdicts go on chain.
 
 
 def verdict_records(job: DemoJob, earlier: Sequence[Any]) -> Sequence[VerdictRecord]:
@@ -311,7 +312,7 @@ def verdict_records(job: DemoJob, earlier: Sequence[Any]) -> Sequence[VerdictRec
 
 
 def settlement_dict(summary: SettlementSummary) -> dict[str, Any]:
-    """Return the fourth scene's part of the JSON object."""
+    """Return the fifth scene's part of the JSON object."""
     statement = summary.submission.statement
     return {
         "settlement": {
@@ -331,7 +332,7 @@ def settlement_dict(summary: SettlementSummary) -> dict[str, Any]:
 
 
 def settlement(summary: SettlementSummary) -> Iterator[RenderableType]:
-    """Draw the fourth scene: the submission and its gas, and the forgeries."""
+    """Draw the fifth scene: the submission and its gas, and the forgeries."""
     statement = summary.submission.statement
     table = Table(box=box.SIMPLE_HEAD, title="Settled on chain", pad_edge=False)
     table.add_column("submission", overflow="fold")
@@ -371,5 +372,6 @@ SCENES = (
     Scene("protocols.demo.scenes.check", check, check_dict),
     Scene("protocols.demo.scenes.vote", vote, vote_dict),
     Scene("protocols.demo.scenes.evidence", evidence, evidence_dict),
+    Scene("protocols.demo.scenes.receipts", receipts_table.render, receipts_table.as_dict),
     Scene("protocols.demo.scenes.settlement", settlement, settlement_dict, verdict_records),
 )

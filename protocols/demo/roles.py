@@ -187,11 +187,12 @@ _COARSEST = {"f32": "float32", "bf16": "bfloat16", "f16": "float16", "w8a8": "fl
 
 def register(seed: bytes, voter: Voter) -> Worker:
     """Make a worker whose key is derived from a seed."""
-    key, identity = _identity("demo worker", seed, voter.device.name.encode())
+    key, identity = identity_of("demo worker", seed, voter.device.name.encode())
     return Worker(voter=voter, key=key, identity=identity)
 
 
-def _identity(tag: str, *parts: bytes) -> tuple[Ed25519PrivateKey, Identity]:
+def identity_of(tag: str, *parts: bytes) -> tuple[Ed25519PrivateKey, Identity]:
+    """A key that follows from its parts, and the identity that it signs for."""
     key = Ed25519PrivateKey.from_private_bytes(tagged_hash(tag, *parts))
     return key, Identity(public_key=key.public_key().public_bytes_raw())
 
@@ -218,7 +219,7 @@ def start(job: DemoJob, seed: bytes, workers: dict[bytes, Worker]) -> Coordinato
         audit_seconds=600,
         window_seconds=3600,
     )
-    key, identity = _identity("demo coordinator", seed)
+    key, identity = identity_of("demo coordinator", seed)
     message = messages.Job(
         coordinator=identity.id,
         epoch=1,

@@ -21,10 +21,11 @@ from protocols.demo.accusation import Judged
 from protocols.demo.cheats import lineup
 from protocols.demo.cheats.submissions import nan_output
 from protocols.demo.models import networks
-from protocols.demo.scenes import check, evidence, settlement, vote
+from protocols.demo.scenes import check, evidence, receipts, settlement, vote
 from protocols.demo.scenes.scene import Progress
 from protocols.messages import Decision, Reason
 from protocols.settlement.verdicts import VerdictRecord
+from tests.helpers.receipts import receipts_summary
 from verifiable import __version__
 from verifiable.audits import planning
 from verifiable.check.evidence import Judgement
@@ -46,6 +47,7 @@ def small(monkeypatch):
     monkeypatch.setattr(models, "small_transformer", SMALL)
     monkeypatch.setattr(settlement, "play", lambda _: iter([settled()]))
     monkeypatch.setattr(evidence, "play", lambda _: iter([evidence_summary()]))
+    monkeypatch.setattr(receipts, "play", lambda _: iter([receipts_summary()]))
 
 
 @pytest.fixture
@@ -64,6 +66,8 @@ def shallow(monkeypatch):
 
     full = models.minilm()
     monkeypatch.setattr(models, "minilm", minilm)
+    # Its audits are of one layer of several.
+    monkeypatch.setattr(receipts, "play", lambda _: iter([receipts_summary()]))
 
 
 def evidence_summary(*, cheat: bool = True, honest: bool = False) -> evidence.EvidenceSummary:
@@ -139,8 +143,8 @@ def test_every_verdict_on_the_trained_encoder_is_right_and_one_json_object(shall
     assert result.exit_code == 0
     assert result.stderr == ""
     assert result.stdout.count("\n") == 1
-    parts = {"model", "devices", "seconds", "bytes", "root", "vote", "evidence", "settlement"}
-    assert set(found) == parts
+    parts = {"model", "devices", "seconds", "bytes", "root", "vote", "evidence", "receipts"}
+    assert set(found) == {*parts, "settlement"}
     settled = found["settlement"]
     assert settled["settled"] is True
     assert settled["verdicts"] == len(found["devices"])
@@ -367,6 +371,14 @@ def test_status_is_1_if_a_judgement_is_wrong(small, monkeypatch, wrong, argument
     assert arguments or max(map(len, lines)) <= 100
     shown = ("guilty", "layer23/attention/output ", "1234", "123,456")
     assert arguments or sum(all(x in line for x in shown) for line in lines) == 2
+
+
+@pytest.mark.parametrize("change", [{}, {"Ivy": "passed"}], ids=str)
+def test_status_is_1_if_a_receipt_ended_wrongly(small, monkeypatch, change):
+    monkeypatch.setattr(check, "play", lambda *_: iter([summary_of(12.5)]))
+    monkeypatch.setattr(vote, "play", lambda *_: iter([vote_summary()]))
+    monkeypatch.setattr(receipts, "play", lambda _: iter([receipts_summary(**change)]))
+    assert run("demo", *TEXTS).exit_code == len(change)
 
 
 # Plans.

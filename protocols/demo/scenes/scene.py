@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from protocols.demo.devices import DemoJob
-from protocols.demo.models import Encoder
+from protocols.demo.models import Encoder, networks
 from verifiable.program import compile, parameter_root
 
 TEXTS = (
@@ -60,3 +61,17 @@ def prepare(model: Encoder, texts: Sequence[str] = TEXTS) -> DemoJob:
         texts=tuple(texts),
         inputs=inputs,
     )
+
+
+def in_layers(job: DemoJob) -> DemoJob:
+    """The same job, of the model as a scan over its layers, with cuts: audits of a part open less.
+
+    Its parameters are those of the job, stacked, and have a root of their own.
+    """
+    model = replace(
+        job.model,
+        params=networks.stacked(job.model.params, job.model.layers),
+        encode=functools.partial(networks.encode_scanned, heads=job.model.heads),
+    )
+    program = compile(model.encode, model.params, *job.inputs, cuts=True, row_block=1)
+    return replace(job, model=model, root=parameter_root(model.params), program=program)

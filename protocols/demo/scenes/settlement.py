@@ -1,4 +1,4 @@
-"""Fourth scene: a committee settles the verdicts of an epoch at a contract.
+"""Fifth scene: a committee settles the verdicts of an epoch at a contract.
 
 Seven members register their keys, with proofs of possession, at a contract in a chain of this
 process. Each holds the verdicts and builds the statement from them; it prepares it, locks it once
