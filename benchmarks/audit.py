@@ -31,6 +31,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks import parallel
 from benchmarks.harness import Row, clopper_pearson, interleaved_medians
 from benchmarks.layer_cheats import CHEATS, STEERING, Forging, LayerCheat
 from benchmarks.progress import steps
@@ -106,20 +107,26 @@ class Case:
     hashing: str | None = "<= 1.5"
 
 
-def rows(quick: bool, only: Collection[str] = ()) -> Iterator[Row]:
+def rows(quick: bool, only: Collection[str] = (), jobs: int = 1) -> Iterator[Row]:
     """Measure.
 
     Args:
       quick: a small decoder, few audits.
       only: names of `CASES`; all of them by default.
+      jobs: how many cases are measured at once, each on its own share of the cores.
 
     Raises:
       ValueError: there is no such case.
     """
     if unknown := set(only) - CASES.keys():
         raise ValueError(f"no cases {sorted(unknown)}: there are {', '.join(CASES)}")
-    for name in only or (["small decoder"] if quick else CASES):
-        yield from _measure(CASES[name], quick)
+    chosen = only or (["small decoder"] if quick else CASES)
+    if jobs > 1:
+        parts = [functools.partial(_listed, name, quick) for name in chosen]
+        yield from itertools.chain.from_iterable(parallel.in_order(parts, jobs))
+        return
+    for name in chosen:
+        yield from _measure(name, quick)
         gc.collect()
 
 
@@ -207,7 +214,12 @@ class Opened:
         )
 
 
-def _measure(case: Case, quick: bool) -> Iterator[Row]:
+def _listed(name: str, quick: bool) -> list[Row]:
+    return list(_measure(name, quick))
+
+
+def _measure(name: str, quick: bool) -> Iterator[Row]:
+    case = CASES[name]
     model, cuts = case.model(), case.block is not None
     compiled = program.compile(
         model.fn, model.params, *model.inputs, cuts=cuts, row_block=case.block
