@@ -114,13 +114,8 @@ export function verifyConsistency(suite, { old_size: oldSize, old_root: oldRoot,
   verifySubtreeConsistency(suite, { ...rest, start: 0n, end: oldSize, subtree_root: oldRoot })
 }
 
-export function verifyMultiproof(suite, { proof, leaves, indices, size, root: expected }) {
-  require(isCount(size), SHAPE, 'no such size')
-  require(Array.isArray(indices) && indices.length > 0, SHAPE, 'no indices')
-  require(indices.every((i) => isCount(i) && i < size), SHAPE, 'no such leaf')
-  require(indices.every((i, at) => at === 0 || indices[at - 1] < i), SHAPE, 'not increasing')
-  requireDigests(leaves, indices.length)
-  // The ranges that the digests stand for, as the definition of the proof orders them.
+// The ranges that the digests of a multiproof stand for, as its definition orders them.
+export function multiproofRanges(indices, size) {
   const supplied = []
   const visit = (start, end, among) => {
     if (end - start === 1n) return
@@ -132,7 +127,16 @@ export function verifyMultiproof(suite, { proof, leaves, indices, size, root: ex
     }
   }
   visit(0n, size, indices)
-  supplied.sort((a, b) => Number(a.height - b.height) || (a.start < b.start ? -1 : 1))
+  return supplied.sort((a, b) => Number(a.height - b.height) || (a.start < b.start ? -1 : 1))
+}
+
+export function verifyMultiproof(suite, { proof, leaves, indices, size, root: expected }) {
+  require(isCount(size), SHAPE, 'no such size')
+  require(Array.isArray(indices) && indices.length > 0, SHAPE, 'no indices')
+  require(indices.every((i) => isCount(i) && i < size), SHAPE, 'no such leaf')
+  require(indices.every((i, at) => at === 0 || indices[at - 1] < i), SHAPE, 'not increasing')
+  requireDigests(leaves, indices.length)
+  const supplied = multiproofRanges(indices, size)
   requireDigests(proof, supplied.length)
   const known = new Map(supplied.map(({ start, end }, i) => [`${start} ${end}`, proof[i]]))
   indices.forEach((index, i) => known.set(`${index} ${index + 1n}`, leaves[i]))

@@ -14,6 +14,7 @@ import { DTYPES, elements } from '../src/tensors.js'
 import * as traces from '../src/trace.js'
 import { OPERATIONS as audit } from './audit.js'
 import { OPERATIONS as claims } from './claims.js'
+import { OPERATIONS as partial } from './partial.js'
 import { OPERATIONS as settlement } from './settlement.js'
 
 export const octets = (text) => (typeof text === 'string' ? hexToBytes(text) : text)
@@ -133,4 +134,4 @@ const signed = {
   },
 }
 
-export const OPERATIONS = { ...formats, ...trees, ...tensors, ...signed, ...settlement, ...claims, ...audit }
+export const OPERATIONS = { ...formats, ...trees, ...tensors, ...signed, ...settlement, ...claims, ...audit, ...partial }

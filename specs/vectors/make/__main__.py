@@ -12,7 +12,8 @@ import importlib
 import sys
 
 MODULES = (
-    "encoding trees tensors noise receipts bls statements draws claims roundings audit evidence"
+    "encoding trees tensors noise receipts bls statements draws claims roundings audit partial "
+    "evidence"
 ).split()
 
 

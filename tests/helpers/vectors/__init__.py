@@ -6,12 +6,22 @@ A function takes the input of a case and returns its output, if it has one; what
 
 from __future__ import annotations
 
-from tests.helpers.vectors import audit, claims, draws, formats, settlement, signed, traces, trees
+from tests.helpers.vectors import (
+    audit,
+    claims,
+    draws,
+    formats,
+    partial,
+    settlement,
+    signed,
+    traces,
+    trees,
+)
 from tests.helpers.vectors.values import Operations, Refused
 
 OPERATIONS: Operations = {
     name: operation
-    for module in (audit, claims, draws, formats, settlement, signed, traces, trees)
+    for module in (audit, claims, draws, formats, partial, settlement, signed, traces, trees)
     for name, operation in module.OPERATIONS.items()
 }
 

@@ -48,7 +48,7 @@ def as_bytes(given: Given) -> None:
     require_value(given["data"], bytes(tensor_bytes(array)).hex())
 
 
-def _layout(given: Given) -> trace.Layout:
+def layout_of(given: Given) -> trace.Layout:
     tensors = [
         jax.ShapeDtypeStruct(t["shape"], require_tensor_dtype(t["dtype"])) for t in given["layout"]
     ]
@@ -59,7 +59,7 @@ def _layout(given: Given) -> trace.Layout:
         return trace.Layout.of(y, trace.Trace(values=values), leaf_bytes=leaf_bytes)
 
 
-def _commitment(given: Given) -> trace.Commitment:
+def commitment_of(given: Given) -> trace.Commitment:
     found = given["commitment"]
     return trace.Commitment(root=octets(found["root"]), size=number(found["size"]))
 
@@ -71,7 +71,7 @@ def _array(sent: Given) -> np.ndarray[Any, Any]:
 
 
 def commit(given: Given) -> list[Any]:
-    layout, commitment = _layout(given), _commitment(given)
+    layout, commitment = layout_of(given), commitment_of(given)
     arrays = [_array(t) for t in given["tensors"]]
     values, y = tuple(arrays[: given["claims"]]), tuple(arrays[given["claims"] :])
     trace.verify(commitment, y, trace.Trace(values=values), layout=layout)
@@ -86,13 +86,13 @@ def _rows(layout: trace.Layout, leaf: int) -> list[int]:
 
 
 def decode(given: Given) -> list[str]:
-    y, found = trace.decode(octets(given["data"]), _layout(given))
+    y, found = trace.decode(octets(given["data"]), layout_of(given))
     assert trace.encode(y, found) == octets(given["data"])
     return [bytes(tensor_bytes(x)).hex() for x in (*found.values, *y)]
 
 
 def open_(given: Given) -> list[Any]:
-    layout, commitment = _layout(given), _commitment(given)
+    layout, commitment = layout_of(given), commitment_of(given)
     leaves, proof = (
         [octets(item) for item in given[name]] if given[name] is not None else None
         for name in ("leaves", "proof")

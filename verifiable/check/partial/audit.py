@@ -23,16 +23,16 @@ from verifiable.check.partial import restrict
 from verifiable.check.partial.copies import copies_of
 from verifiable.check.partial.layers import Layers, work
 from verifiable.check.partial.measured import AuditDraw, CompiledAudit
-from verifiable.check.partial.received import OpenedTensors
+from verifiable.check.partial.received import OpenedTensors, opened
 from verifiable.check.receive import Problem
 from verifiable.check.settings import on_host
 from verifiable.check.specification import Specification
 from verifiable.check.verdict import judge, refuse
-from verifiable.errors import MalformedEncoding, VerificationError, require_type
+from verifiable.errors import require_type
 from verifiable.key import VerifierKey
 from verifiable.report import AuditCoverage, Detection, Report
 from verifiable.trace import AuditOpening, AuditPlan, Commitment, Committed, Layout, Trace
-from verifiable.trace.audit import drawn, fault, named, other_plan
+from verifiable.trace.audit import drawn
 from verifiable.trace.copies import Copy, founded
 
 _PLANS = 256  # that are kept
@@ -209,24 +209,7 @@ class Auditable(Specification):
           commitment: of the device.
           opening: an `AuditOpening` or bytes, from the device.
         """
-        if type(opening) is AuditOpening:
-            wrong = fault(opening, plan)
-            if wrong is not None:
-                return Problem(wrong[0], None, wrong[1])
-            opening = opening.encode()
-        try:
-            data = plan.framed(opening)
-        except MalformedEncoding as error:
-            return Problem("opening-structure", None, str(error))
-        theirs = named(data)
-        if theirs != plan.id:
-            return Problem("opening-plan", None, other_plan(theirs, plan))
-        try:
-            return OpenedTensors.of(self.layout, traces.verify_audit(commitment, plan, data))
-        except MalformedEncoding as error:
-            return Problem("opening-leaf", None, str(error))
-        except VerificationError as error:
-            return Problem("opening-mismatch", None, str(error))
+        return opened(self.layout, plan, commitment, opening)
 
     def judge_opened(
         self, key: VerifierKey, inputs: tuple[Any, ...], plan: AuditPlan, received: OpenedTensors

@@ -12,7 +12,10 @@ from typing import Any, overload
 
 import numpy as np
 
-from verifiable.trace import Layout, OpenedRows
+from verifiable.check.receive import Problem
+from verifiable.errors import MalformedEncoding, VerificationError
+from verifiable.trace import AuditOpening, AuditPlan, Commitment, Layout, OpenedRows, verify_audit
+from verifiable.trace.audit import fault, named, other_plan
 
 Tensor = np.ndarray[Any, Any]
 
@@ -96,6 +99,37 @@ class OpenedTensors(Sequence[Tensor]):
         for start, rows in own:
             _copy(found, first, start, rows)
         return found
+
+
+def opened(
+    layout: Layout, plan: AuditPlan, commitment: Commitment, opening: Any
+) -> OpenedTensors | Problem:
+    """What was opened, or what is wrong with it.
+
+    Args:
+      layout: of the program.
+      plan: the verifier's own.
+      commitment: received before the seed of the plan was known.
+      opening: from a device: an `AuditOpening`, whose fields may be any objects, or bytes.
+    """
+    if type(opening) is AuditOpening:
+        wrong = fault(opening, plan)
+        if wrong is not None:
+            return Problem(wrong[0], None, wrong[1])
+        opening = opening.encode()
+    try:
+        data = plan.framed(opening)
+    except MalformedEncoding as error:
+        return Problem("opening-structure", None, str(error))
+    theirs = named(data)
+    if theirs != plan.id:
+        return Problem("opening-plan", None, other_plan(theirs, plan))
+    try:
+        return OpenedTensors.of(layout, verify_audit(commitment, plan, data))
+    except MalformedEncoding as error:
+        return Problem("opening-leaf", None, str(error))
+    except VerificationError as error:
+        return Problem("opening-mismatch", None, str(error))
 
 
 def _copy(to: Tensor, first: int, start: int, rows: Tensor) -> None:
