@@ -107,7 +107,7 @@ class Forging:
     def added(self, cheat: LayerCheat) -> Added:
         """What a cheat adds, in rows of more than all rounding; empty without such claims."""
         found: dict[int, np.ndarray[Any, Any]] = {}
-        for claim, trip in self._places(cheat):
+        for claim, trip in self.places(cheat):
             own = np.asarray(self._honest.values[claim.index])
             more = found.setdefault(claim.index, np.zeros(own.shape, own.dtype))
             at = () if trip is None else (trip,)
@@ -117,7 +117,7 @@ class Forging:
 
     def steering(self, params: Any, inputs: Any) -> Added:
         """A value row after which the largest output is another; empty if none is found."""
-        [(claim, trip)] = self._places(STEERING)
+        [(claim, trip)] = self.places(STEERING)
         own = np.asarray(self._honest.values[claim.index])
         place = (0,) * (len(own.shape) - 1) if trip is None else (trip, *(0,) * (own.ndim - 2))
         zeros = {claim.index: np.zeros(own.shape, own.dtype)}
@@ -150,7 +150,8 @@ class Forging:
         values = tuple(found[c.index] for c in self._compiled.claims)
         return self._compiled.unflatten(outputs), Trace(values=values)
 
-    def _places(self, cheat: LayerCheat) -> list[Place]:
+    def places(self, cheat: LayerCheat) -> list[Place]:
+        """Where a cheat is wrong; empty if there are no such claims."""
         names = self._compiled.layers
         wrong = [self._of(n, names[n], cheat) for n in cheat.layers(len(names))]
         return [place for places in wrong for place in places]
