@@ -4,9 +4,11 @@
 `seconds_pass` one teacher-forced pass over prompt and completion that picks every token, which is
 what a rival verifier that holds the weights runs; `seconds_check` is `Program.check` with the key,
 `seconds_verify` the whole verdict, which also hashes the run, and `seconds_audit_m` the verdict on
-an opening of one layer in m rows and m positions. All are called in turn. `device_extra` is the
-pass over decoding: what a device adds. `of_bandwidth` is how much of the measured bandwidth a
-decoder reaches over the weights that each token must read.
+an opening of one layer in m rows and m positions. All are called in turn. A program without cuts,
+which is never audited in part, has the bars of the whole check: with cuts, the check also lists the
+tokens that a device could choose through them. `device_extra` is the pass over decoding: what a
+device adds. `of_bandwidth` is how much of the measured bandwidth a decoder reaches over the weights
+that each token must read.
 
 *Honest texts.* Each with a seed of its own, decoded under `jit` and run over op by op, all must be
 accepted, whole and in an audit; near-ties are counted. Other versions of JAX judge the texts that
@@ -76,7 +78,7 @@ Counts = dict[str, dict[str, float]]  # by case, by measure
 def shards_of(quick: bool, only: Collection[str] = ()) -> list[str]:
     """The names of all shards, such as `honest greedy 2/6`, of some parts or all."""
     counts = dict.fromkeys(SHARDS, 2) if quick else SHARDS
-    found = [f"cost {name}" for name in SAMPLERS]
+    found = [f"cost {name}{plain}" for name in SAMPLERS for plain in ("", " plain")]
     for part in ("honest", "cheats"):
         total = counts[part]
         found += [f"{part} {name} {i}/{total}" for name in SAMPLERS for i in range(1, total + 1)]
@@ -156,8 +158,9 @@ def shard(name: str, quick: bool, texts: Path | None) -> dict[str, Any]:
     given: dict[str, Any] = {"jax": jax.__version__}
     if part == "ties":
         return given | {"counts": _ties(model, *_fraction(rest[0]), quick)}
-    subject = _subject(quick, rest[0])
-    case = f"{model.name}, {rest[0]}"
+    plain = rest[-1] == "plain"
+    subject = _subject(quick, rest[0], cuts=not plain)
+    case = f"{model.name}, {rest[0]}" + (", without cuts" if plain else "")
     if part == "cost":
         return given | {"counts": {case: dict(_cost(subject, quick))}}
     if part == "cheats":
@@ -175,8 +178,8 @@ def _model(quick: bool) -> LanguageModel:
 
 
 @functools.cache
-def _subject(quick: bool, sampler: str) -> Subject:
-    return Subject.of(_model(quick), SAMPLERS[sampler])
+def _subject(quick: bool, sampler: str, *, cuts: bool) -> Subject:
+    return Subject.of(_model(quick), SAMPLERS[sampler], cuts=cuts)
 
 
 def _fraction(text: str) -> tuple[int, int]:
@@ -205,7 +208,7 @@ def _cost(s: Subject, quick: bool) -> Iterator[tuple[str, float]]:
         "verify": lambda: s.verify(s.text, s.submission).require().tokens,
         "read": functools.partial(jax.jit(jnp.sum), numbers),
     }
-    for some in (2, 8):
+    for some in (2, 8) if s.made.cuts else ():
         plan = s.audit_plan(s.text, bytes(32), some)
         opening = s.made.open(s.submission, plan).encode()
         seen = functools.partial(s.audit, s.text, s.submission, plan, opening)
@@ -382,14 +385,19 @@ def rows_of(case: str, found: Mapping[str, float]) -> Iterator[Row]:
 def _cost_rows(case: str, found: Mapping[str, float]) -> Iterator[Row]:
     seconds = {k.removeprefix("seconds_"): v for k, v in found.items() if k.startswith("seconds_")}
     for name in ("decode", "begin", "pass", "prove", "check", "verify", "audit_2", "audit_8"):
-        yield Row(case, f"seconds_{name}", seconds[name], "s")
-    decode, run = seconds["decode"], seconds["pass"]
-    yield Row(case, "decode_over_check", decode / seconds["check"], "1", ">= 60")
-    yield Row(case, "pass_over_check", run / seconds["check"], "1", ">= 4.5")
+        if name in seconds:
+            yield Row(case, f"seconds_{name}", seconds[name], "s")
+    decode, run, cuts = seconds["decode"], seconds["pass"], "audit_2" in seconds
+    bars = (None, None) if cuts else (">= 60", ">= 4.5")
+    yield Row(case, "decode_over_check", decode / seconds["check"], "1", bars[0])
+    yield Row(case, "pass_over_check", run / seconds["check"], "1", bars[1])
     yield Row(case, "pass_over_verify", run / seconds["verify"], "1")
-    yield Row(case, "decode_over_audit_2", decode / seconds["audit_2"], "1", ">= 800")
-    yield Row(case, "pass_over_audit_2", run / seconds["audit_2"], "1", ">= 50")
-    yield Row(case, "pass_over_audit_8", run / seconds["audit_8"], "1")
+    if cuts:
+        yield Row(case, "decode_over_audit_2", decode / seconds["audit_2"], "1", ">= 800")
+        yield Row(case, "pass_over_audit_2", run / seconds["audit_2"], "1", ">= 50")
+        yield Row(case, "pass_over_audit_8", run / seconds["audit_8"], "1")
+        yield Row(case, "bytes_audit_2", found["bytes_audit_2"], "bytes", "<= 1_300_000")
+        yield Row(case, "bytes_audit_8", found["bytes_audit_8"], "bytes", "<= 2_700_000")
     yield Row(case, "device_extra", run / decode, "1", "<= 0.1")
     bandwidth = found["read"] / seconds["read"]
     reached = found["weights"] * (COMPLETION - 1) / (decode - seconds["begin"])
@@ -397,6 +405,4 @@ def _cost_rows(case: str, found: Mapping[str, float]) -> Iterator[Row]:
     yield Row(case, "of_bandwidth", reached / bandwidth, "1", ">= 0.7")
     yield Row(case, "receipt", found["receipt"], "bytes", "<= 300")
     yield Row(case, "run", found["run"], "bytes")
-    yield Row(case, "bytes_audit_2", found["bytes_audit_2"], "bytes", "<= 1_300_000")
-    yield Row(case, "bytes_audit_8", found["bytes_audit_8"], "bytes", "<= 2_700_000")
     yield Row(case, "key_share", found["key"] / found["weights"], "1", "<= 0.03")

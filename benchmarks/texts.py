@@ -34,16 +34,16 @@ class Subject:
     submission: Submission
 
     @classmethod
-    def of(cls, model: LanguageModel, sampler: gen.Sampler) -> Subject:
-        """Without stop tokens, so that every text has its full length."""
+    def of(cls, model: LanguageModel, sampler: gen.Sampler, *, cuts: bool = True) -> Subject:
+        """Without stop tokens, so that every text has its full length; with cuts for audits."""
         program = gen.transcript(model.logits_at, sampler, vocabulary=model.vocabulary)
         made = gen.compile_generation(
             program,
             model.params,
             lengths=[(PROMPT, COMPLETION)],
             self_test=False,
-            cuts=True,
-            row_block=ROW_BLOCK,
+            cuts=cuts,
+            row_block=ROW_BLOCK if cuts else None,
         )
         key = made.setup(model.params, challenge.secret())
         prompt = np.resize(model.tokenize(QUESTION), PROMPT).tolist()
