@@ -36,7 +36,14 @@ class Closest(NamedTuple):
 
 
 def closest(
-    values: Array, room: Array, spare: Array, block: Array, count: int, kappa: float = 1.0
+    values: Array,
+    room: Array,
+    spare: Array,
+    block: Array,
+    count: int,
+    kappa: float = 1.0,
+    *,
+    chosen: Array | None = None,
 ) -> Closest:
     """What is turned most easily in each row, if the `count` largest values are chosen.
 
@@ -47,10 +54,14 @@ def closest(
       block: number of the block of each, (columns,) or (rows, columns).
       count: how many are chosen.
       kappa: the deviation for which the chosen one with the least margin is compared.
+      chosen: the columns of the largest values, (rows, count), if they are known.
     """
     rows = values.shape[0]
     block = jnp.broadcast_to(block, values.shape)
-    top, chosen = _largest(values, count)
+    if chosen is None:
+        top, chosen = _largest(values, count)
+    else:
+        top = jnp.take_along_axis(values, chosen, axis=-1)
     at, slack, home = (jnp.take_along_axis(x, chosen, axis=-1) for x in (room, spare, block))
     # If several are chosen, the one that such a deviation brings down furthest.
     weakest = jnp.argmin(top - kappa * at - slack, axis=-1, keepdims=True)

@@ -47,18 +47,19 @@ def turned(choice: MadeChoice, equation: Equation, keys: Sequence[Moved], kappa:
 
     arrays = [tuple(rows(x) for x in key) for key in keys]
     if kind == "sort":
-        return _order(arrays, kappa, params["is_stable"])
-    value, spare, total = arrays[0]
-    value = value.astype(jnp.float64)
+        return _neighbours(arrays, _order(arrays, params["is_stable"]), kappa)
+    own, spare, total = arrays[0]
+    value = own.astype(jnp.float64)
     value = -value if kind == "argmin" else value
     columns = value.shape[-1]
     count = params.get("k", 1)
     found: list[Turned] = []
-    if choice.ordered:
-        found.append(_order([(-value, spare, total)], kappa, True, count))
+    order = _first(own, count) if count > 1 else None
+    if choice.ordered and order is not None:
+        found.append(_neighbours([(-value, spare, total)], order, kappa))
     if count < columns and not choice.listed:
         room = jnp.where(jnp.isfinite(total), (total - spare) / kappa, jnp.inf)
-        one = closest(value, room, spare, lax.iota(jnp.int32, columns), count, kappa)
+        one = closest(value, room, spare, lax.iota(jnp.int32, columns), count, kappa, chosen=order)
         found.append(Turned(one.kappa, one.chosen, one.other))
     if not found:
         never = jnp.full(value.shape[:1], jnp.inf)
@@ -70,14 +71,25 @@ def turned(choice: MadeChoice, equation: Equation, keys: Sequence[Moved], kappa:
     return first
 
 
-def _order(
-    keys: Sequence[tuple[Array, ...]], kappa: float, stable: bool, count: int | None = None
-) -> Turned:
-    """The neighbours in order that change places most easily."""
+def _order(keys: Sequence[tuple[Array, ...]], stable: bool) -> Array:
+    """The columns of each row in order."""
     values = [key[0] for key in keys]
     places = lax.broadcasted_iota(jnp.int32, values[0].shape, 1)
-    order = lax.sort([*values, places], dimension=1, is_stable=stable, num_keys=len(keys))[-1]
-    order = order[:, :count]
+    return lax.sort([*values, places], dimension=1, is_stable=stable, num_keys=len(keys))[-1]
+
+
+def _first(values: Array, count: int) -> Array:
+    """The columns of the largest values of each row, in order; those of a sort, in less time.
+
+    In their own type: XLA would sort whole rows of float64 on CPUs.
+    """
+    least = -jnp.inf if jnp.issubdtype(values.dtype, jnp.floating) else None
+    known = values if least is None else jnp.where(jnp.isnan(values), least, values)
+    return lax.top_k(known, count)[1]
+
+
+def _neighbours(keys: Sequence[tuple[Array, ...]], order: Array, kappa: float) -> Turned:
+    """The neighbours in an order that change places most easily."""
     least = jnp.full((len(order), max(order.shape[1] - 1, 0)), jnp.inf)
     for key in reversed(keys):
         value, spare, total = (jnp.take_along_axis(x, order, axis=-1) for x in key)
