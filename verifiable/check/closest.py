@@ -58,19 +58,16 @@ def closest(
     """
     rows = values.shape[0]
     block = jnp.broadcast_to(block, values.shape)
-    if chosen is None:
-        top, chosen = _largest(values, count)
-    else:
-        top = jnp.take_along_axis(values, chosen, axis=-1)
-    at, slack, home = (jnp.take_along_axis(x, chosen, axis=-1) for x in (room, spare, block))
+    top, largest = _largest(values, count, chosen)
+    at, slack, home = (jnp.take_along_axis(x, largest, axis=-1) for x in (room, spare, block))
     # If several are chosen, the one that such a deviation brings down furthest.
     weakest = jnp.argmin(top - kappa * at - slack, axis=-1, keepdims=True)
     top, at, slack, home, first = (
-        jnp.take_along_axis(x, weakest, axis=-1) for x in (top, at, slack, home, chosen)
+        jnp.take_along_axis(x, weakest, axis=-1) for x in (top, at, slack, home, largest)
     )
     together = jnp.where(block == home, jnp.sqrt(at * at + room * room), at + room)
     # With slices of these columns, XLA would sort whole rows to find the `count` largest.
-    taken = jnp.zeros(values.shape, bool).at[jnp.arange(rows)[:, None], chosen].set(True)
+    taken = jnp.zeros(values.shape, bool).at[jnp.arange(rows)[:, None], largest].set(True)
     gap = jnp.maximum(top - values - slack - spare, 0)
     # Equal infinities, such as masked ones, cannot be told apart, and are not moved.
     least = jnp.where(gap > 0, gap / together, 0)
@@ -82,8 +79,10 @@ def closest(
     return Closest(nearest[:, 0], first[:, 0], other[:, 0], rooms, jnp.zeros(rows, jnp.int32))
 
 
-def _largest(values: Array, count: int) -> tuple[Array, Array]:
-    """The largest values of each row, and their columns."""
+def _largest(values: Array, count: int, chosen: Array | None) -> tuple[Array, Array]:
+    """The largest values of each row, and their columns, which may be known."""
+    if chosen is not None:
+        return jnp.take_along_axis(values, chosen, axis=-1), chosen
     if count > 1:
         return lax.top_k(values, count)
     top = jnp.max(values, axis=-1, keepdims=True)  # reductions of one operand are fast on CPUs
