@@ -20,6 +20,15 @@ from rich.console import Console
 
 from benchmarks import harness, tables
 
+CHOSEN: dict[str, Any] = {
+    "only": [],
+    "jobs": 1,
+    "shards": None,
+    "texts": None,
+    "minutes": math.inf,
+}
+"""Options that are arguments of `rows` of some benchmarks, with what they are if not given."""
+
 
 def main() -> int:
     """Run the command; return its exit status."""
@@ -70,7 +79,7 @@ def main() -> int:
         parser.error(str(error))
     chosen: dict[str, Any] = {}
     taken = inspect.signature(benchmark.rows).parameters
-    for option, unset in (("only", []), ("jobs", 1), ("shards", None), ("texts", None)):
+    for option, unset in CHOSEN.items():
         value = getattr(options, option)
         if value != unset and option not in taken:
             parser.error(f"{options.name} measures all its cases in turn: it takes no --{option}")

@@ -50,7 +50,7 @@ from benchmarks.texts import (
     COMPLETION,
     SAMPLED,
     SAMPLERS,
-    Subject,
+    TextSubject,
     forged_token,
 )
 from benchmarks.timed import Run, nbytes
@@ -178,8 +178,8 @@ def _model(quick: bool) -> LanguageModel:
 
 
 @functools.cache
-def _subject(quick: bool, sampler: str, *, cuts: bool) -> Subject:
-    return Subject.of(_model(quick), SAMPLERS[sampler], cuts=cuts)
+def _subject(quick: bool, sampler: str, *, cuts: bool) -> TextSubject:
+    return TextSubject.of(_model(quick), SAMPLERS[sampler], cuts=cuts)
 
 
 def _fraction(text: str) -> tuple[int, int]:
@@ -191,7 +191,7 @@ def _fraction(text: str) -> tuple[int, int]:
 # ------------------------------------------------------------------------------------- measuring
 
 
-def _cost(s: Subject, quick: bool) -> Iterator[tuple[str, float]]:
+def _cost(s: TextSubject, quick: bool) -> Iterator[tuple[str, float]]:
     program = s.made.program(s.job, s.text)
     inputs = s.made.inputs(s.job, s.text)
     run = Run(key=s.made.family.member_key(s.key, program), inputs=inputs, submission=s.submission)
@@ -234,7 +234,7 @@ def _cost(s: Subject, quick: bool) -> Iterator[tuple[str, float]]:
 
 
 def _honest(
-    s: Subject, number: int, total: int, quick: bool, source: Mapping[str, Any] | None
+    s: TextSubject, number: int, total: int, quick: bool, source: Mapping[str, Any] | None
 ) -> tuple[dict[str, float], list[list[int]]]:
     """Texts decoded under jit, whose pass ran op by op; with the texts of another version."""
     counts = Counter[str](
@@ -278,7 +278,7 @@ def _honest(
     return dict(counts), made
 
 
-def _cheats(case: str, s: Subject, number: int, total: int, quick: bool) -> Counts:
+def _cheats(case: str, s: TextSubject, number: int, total: int, quick: bool) -> Counts:
     every = CHEATS if s.job.sampler.greedy else CHEATS | SAMPLED
     counts = Counter[str](dict.fromkeys(("without_effect", "not_rejected", "audits_passed"), 0))
     found: Counts = {case: {}}
@@ -307,7 +307,7 @@ def _cheats(case: str, s: Subject, number: int, total: int, quick: bool) -> Coun
     return found
 
 
-def _passes(s: Subject, text: tuple[int, ...], sent: Any, number: int) -> bool:
+def _passes(s: TextSubject, text: tuple[int, ...], sent: Any, number: int) -> bool:
     """Whether an audit of one layer, 8 rows and 8 positions accepts."""
     plan = s.audit_plan(text, number.to_bytes(32, "big"), 8)
     opening = s.made.open(sent, plan).encode()

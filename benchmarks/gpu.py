@@ -1,4 +1,4 @@
-"""Honest runs on a GPU, judged on a CPU, and the other way round; and the check on a GPU.
+"""Honest runs on a GPU judged on a CPU, and the other way round; and the time of a check on a GPU.
 
 *Honest.* Programs of `benchmarks.zoo` run on one platform and are checked on the other. `GPU, then
 CPU` is a device with a GPU and a coordinator without; `CPU, then GPU` a coordinator with one. The

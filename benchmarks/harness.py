@@ -275,7 +275,8 @@ def run(
       quick: small sizes and few repeats; the bars are printed but decide nothing.
       path: a file, or a directory in which the file is named after the benchmark; or None.
       chosen: further arguments of the benchmark's `rows`: `only`, names of cases that are measured
-        alone; `jobs`, how many parts are measured at once; folders that a benchmark names.
+        alone; `jobs`, how many parts are measured at once; `minutes`, after which no further part
+        is begun; folders that a benchmark names.
       console: where to print. A terminal shows each row while the next is measured, and how far
         that is; elsewhere a line is printed every SECONDS.
 

@@ -23,7 +23,7 @@ QUESTION = "Tell me what you know about the history of the city."
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Subject:
+class TextSubject:
     """A compiled model, its key, and an honest text."""
 
     model: LanguageModel
@@ -34,7 +34,7 @@ class Subject:
     submission: Submission
 
     @classmethod
-    def of(cls, model: LanguageModel, sampler: gen.Sampler, *, cuts: bool = True) -> Subject:
+    def of(cls, model: LanguageModel, sampler: gen.Sampler, *, cuts: bool = True) -> TextSubject:
         """Without stop tokens, so that every text has its full length; with cuts for audits."""
         program = gen.transcript(model.logits_at, sampler, vocabulary=model.vocabulary)
         made = gen.compile_generation(
@@ -89,7 +89,7 @@ class Subject:
 Sent = tuple[tuple[int, ...], Submission]
 
 
-def _bits(bits: int) -> Callable[[Subject], Sent]:
+def _bits(bits: int) -> Callable[[TextSubject], Sent]:
     """Weights rounded to so many bits, a scale for each column."""
 
     def narrow(x: Any) -> Any:
@@ -100,10 +100,10 @@ def _bits(bits: int) -> Callable[[Subject], Sent]:
     return _other(lambda params: jax.tree.map(lambda x: narrow(x) if x.ndim > 1 else x, params))
 
 
-def _other(change: Callable[[Any], Any]) -> Callable[[Subject], Sent]:
+def _other(change: Callable[[Any], Any]) -> Callable[[TextSubject], Sent]:
     """A text and a run of other parameters, named as those of the job."""
 
-    def sent(s: Subject) -> Sent:
+    def sent(s: TextSubject) -> Sent:
         params = change(s.model.params)
         text = s.decode(params=params)
         return text, s.run(s.job, text, params)
@@ -133,10 +133,10 @@ def _without(x: Any) -> Any:
     return x.at[::8].set(0)
 
 
-def _of_job(**changes: Any) -> Callable[[Subject], Sent]:
+def _of_job(**changes: Any) -> Callable[[TextSubject], Sent]:
     """The honest text and run of another job."""
 
-    def sent(s: Subject) -> Sent:
+    def sent(s: TextSubject) -> Sent:
         given = {k: v(s.job) if callable(v) else v for k, v in changes.items()}
         job = replace(s.job, **given)
         text = s.decode(job)
@@ -145,10 +145,10 @@ def _of_job(**changes: Any) -> Callable[[Subject], Sent]:
     return sent
 
 
-def _changed(place: int, *, traced: bool = True) -> Callable[[Subject], Sent]:
+def _changed(place: int, *, traced: bool = True) -> Callable[[TextSubject], Sent]:
     """One token changed; the run is over the changed text, or the honest one."""
 
-    def sent(s: Subject) -> Sent:
+    def sent(s: TextSubject) -> Sent:
         i = place % len(s.text)
         text = (*s.text[:i], (s.text[i] + 1) % s.model.vocabulary, *s.text[i + 1 :])
         return text, s.run(s.job, text) if traced else s.submission
@@ -156,36 +156,36 @@ def _changed(place: int, *, traced: bool = True) -> Callable[[Subject], Sent]:
     return sent
 
 
-def _cheap_tokens(s: Subject) -> Sent:
+def _cheap_tokens(s: TextSubject) -> Sent:
     text = s.decode(params=_skipped(s.model.params))
     return text, s.run(s.job, text)
 
 
-def _phrase(s: Subject) -> Sent:
+def _phrase(s: TextSubject) -> Sent:
     forced = tuple(s.model.tokenize("Buy it now.").tolist())
     text = (*s.text[:8], *forced, *s.text[8 + len(forced) :])
     return text, s.run(s.job, text)
 
 
-def _repeated(s: Subject) -> Sent:
+def _repeated(s: TextSubject) -> Sent:
     text = (s.text[:16] * COMPLETION)[:COMPLETION]
     return text, s.run(s.job, text)
 
 
-def recommitted(s: Subject, text: tuple[int, ...], sent: Submission, y: Any, values: Any) -> Sent:
+def recommitted(s: TextSubject, text: tuple[int, ...], sent: Submission, y: Any, values: Any) -> Sent:
     """A run with another answer and trace, committed to."""
     claims = Trace(values=tuple(values))
     commitment = s.made.program(s.job, text).commit(y, claims).commitment
     return text, replace(sent, y=y, trace=claims, commitment=commitment)
 
 
-def _cheap_run(s: Subject) -> Sent:
+def _cheap_run(s: TextSubject) -> Sent:
     """The honest text and answer, with the trace of a model that skips layers."""
     sent = s.run(s.job, s.text, _skipped(s.model.params))
     return recommitted(s, s.text, sent, s.submission.y, sent.trace.values)
 
 
-def forged_token(s: Subject, place: int = COMPLETION // 2) -> Sent:
+def forged_token(s: TextSubject, place: int = COMPLETION // 2) -> Sent:
     """Another token, with logits, choice and answer that lead to it, and what follows from it."""
     program, i = s.made.program(s.job, s.text), place
     token = (s.text[i] + 1) % s.model.vocabulary
@@ -208,7 +208,7 @@ def forged_token(s: Subject, place: int = COMPLETION // 2) -> Sent:
     return recommitted(s, text, sent, y, values)
 
 
-CHEATS: dict[str, Callable[[Subject], Sent]] = {
+CHEATS: dict[str, Callable[[TextSubject], Sent]] = {
     "int4": _bits(4),
     "int8": _bits(8),
     "another fine-tune": _other(_tuned),
@@ -228,7 +228,7 @@ CHEATS: dict[str, Callable[[Subject], Sent]] = {
     "trace of a cheap model": _cheap_run,
     "forged token": forged_token,
 }
-SAMPLED: dict[str, Callable[[Subject], Sent]] = {
+SAMPLED: dict[str, Callable[[TextSubject], Sent]] = {
     "other temperature": _of_job(sampler=lambda job: replace(job.sampler, temperature=1.5)),
     "other seed": _of_job(seed=bytes(32)),
     "best of two seeds": _of_job(seed=b"\1" * 32),

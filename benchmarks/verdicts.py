@@ -139,7 +139,7 @@ class Tally:
 
 
 @dataclass(slots=True)
-class Measured:
+class ProgramVerdicts:
     """What one program of the zoo showed.
 
     Attributes:
@@ -214,13 +214,13 @@ def rows(quick: bool, only: Collection[str] = (), jobs: int = 1) -> Iterator[Row
         yield from some
 
 
-def measured(name: str, quick: bool) -> Measured:
+def measured(name: str, quick: bool) -> ProgramVerdicts:
     """One program, honest and cheated on."""
     bench = Bench.of(_makers()[name]())
     tallies = honest(bench, bench.devices, 1 if quick else RUNS)
     costs = second_look(name, bench, 3 if quick else 5) if bench.program.claims else ()
     tried = not quick or name == QUICK[-1]
-    found = Measured(
+    found = ProgramVerdicts(
         name=name,
         about=list(about(name, bench)),
         tallies=tallies,

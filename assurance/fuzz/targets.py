@@ -39,7 +39,7 @@ from verifiable.trace import AuditOpening, Trace
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class FuzzTarget:
     """What is fuzzed.
 
     Attributes:
@@ -114,7 +114,7 @@ def _canonical(value: Any, data: bytes) -> bool:
     return True
 
 
-def _decoders() -> Iterator[Target]:
+def _decoders() -> Iterator[FuzzTarget]:
     for name in DECODERS:
         if name.endswith(tuple(f".{base}" for base in ABSTRACT)):
             continue
@@ -128,7 +128,7 @@ def _decoders() -> Iterator[Target]:
         def seeds(about: bool = about) -> list[bytes]:
             return [*(contexts.computed() if about else ()), *contexts.honest()]
 
-        yield Target(f"decoders/{name}", run, seeds, ALLOWED.get(name, ()))
+        yield FuzzTarget(f"decoders/{name}", run, seeds, ALLOWED.get(name, ()))
 
 
 # Vectors: which parts of a case come from a device.
@@ -157,7 +157,7 @@ SENT: dict[str, tuple[str, ...]] = {
 CASES = 40  # of an operation that are started from
 
 
-def _vectors() -> Iterator[Target]:
+def _vectors() -> Iterator[FuzzTarget]:
     for operation, fields in SENT.items():
         cases = functools.cache(functools.partial(_cases, operation))
 
@@ -167,7 +167,7 @@ def _vectors() -> Iterator[Target]:
             return [bytes([i]) + _packed(case, fields) for i, case in enumerate(cases())]
 
         # Cases name what the library finds, too: another value is a failed assertion of theirs.
-        yield Target(f"vectors/{operation}", run, seeds)
+        yield FuzzTarget(f"vectors/{operation}", run, seeds)
 
 
 def _operate(operation: str, cases: Callable[[], list[dict[str, Any]]], data: bytes) -> bool:
@@ -226,7 +226,7 @@ def _unpacked(data: bytes, fields: tuple[str, ...], given: dict[str, Any]) -> di
 # Journals.
 
 
-def _records() -> Iterator[Target]:
+def _records() -> Iterator[FuzzTarget]:
     from tests.protocols.journal import test_codec  # noqa: PLC0415
 
     given = {Rules: test_codec.RULES}
@@ -242,8 +242,8 @@ def _records() -> Iterator[Target]:
                 codec = REPLICATED.codec[kind]
                 return [codec.encode(value) for k, value in test_codec.VALUES if k == kind]
 
-            yield Target(f"journals/{machine.name} {kind}", run, seeds)
-    yield Target("journals/stream", _stream, _stream_seeds, (JournalError,))
+            yield FuzzTarget(f"journals/{machine.name} {kind}", run, seeds)
+    yield FuzzTarget("journals/stream", _stream, _stream_seeds, (JournalError,))
 
 
 @functools.cache
@@ -385,14 +385,14 @@ def _run_seeds() -> list[bytes]:
     return [*changes, *(b"\0" + change for change in changes), b"\3\0\x80\1"]
 
 
-TARGETS: dict[str, Target] = {
+TARGETS: dict[str, FuzzTarget] = {
     target.name: target
     for target in (
         *_decoders(),
         *_vectors(),
         *_records(),
-        Target("objects/check", _received, _object_seeds),
-        Target("runs/verify", _verified, _run_seeds),
-        Target("runs/audit", _audited, _run_seeds),
+        FuzzTarget("objects/check", _received, _object_seeds),
+        FuzzTarget("runs/verify", _verified, _run_seeds),
+        FuzzTarget("runs/audit", _audited, _run_seeds),
     )
 }

@@ -132,7 +132,7 @@ class Results:
         ]
 
 
-class Run:
+class MutationRun:
     """Runs mutants, each against one file of its tests after the other."""
 
     def __init__(self, results: Results, wanted: list[Mutant], jobs: int, minutes: float):
@@ -143,7 +143,7 @@ class Run:
         self.queue = [(mutant, 0) for mutant in reversed(wanted)]
         self.size = len(wanted)
         self.done: Counter[str] = Counter()
-        self.running: dict[int, tuple[Mutant, int, warm.Task]] = {}
+        self.running: dict[int, tuple[Mutant, int, warm.ForkTask]] = {}
         self.seconds: dict[str, dict[str, float]] = {}
         self.failed: list[str] = []
 
@@ -155,7 +155,7 @@ class Run:
             files = dict.fromkeys(file for module in modules for file in table.TESTS[module])
             # Those of claims take longest.
             tasks = [
-                warm.Task(file, every=True)
+                warm.ForkTask(file, every=True)
                 for file in sorted(files, key=lambda f: ("/claims/" not in f, f))
             ]
             take = lambda: tasks.pop(0) if tasks else None  # noqa: E731
@@ -171,7 +171,7 @@ class Run:
         self.results.seconds = self.before + time.monotonic() - self.began
         self.results.write()
 
-    def unchanged(self, task: warm.Task, found: warm.Ended) -> None:
+    def unchanged(self, task: warm.ForkTask, found: warm.Ended) -> None:
         """Remember how long tests take, and which fail on this machine without a change."""
         took = sum(found.seconds.values())
         print(
@@ -185,13 +185,13 @@ class Run:
         if not found.failed and (found.status != "passed" or not found.seconds):
             self.failed.append(task.tests)
 
-    def take(self) -> warm.Task | None:
+    def take(self) -> warm.ForkTask | None:
         """The next file of tests for a mutant, beginning with those that survived some."""
         if not self.queue or (time.monotonic() > self.until and not self.queue[-1][1]):
             return None
         mutant, at = self.queue.pop()
         file = self.files(mutant)[at]
-        task = warm.Task(
+        task = warm.ForkTask(
             tests=file,
             module=mutant.module,
             tree=lambda: mutant.tree(self.results.sources[mutant.module]),
@@ -205,7 +205,7 @@ class Run:
         """The files of tests that run on this machine."""
         return [file for file in table.TESTS[mutant.module] if file not in self.failed]
 
-    def ended(self, task: warm.Task, found: warm.Ended) -> None:
+    def ended(self, task: warm.ForkTask, found: warm.Ended) -> None:
         """Go on to the next file of tests, or write down what became of the mutant."""
         mutant, at, _ = self.running.pop(id(task))
         if found.status == "passed" and at + 1 < len(self.files(mutant)):
@@ -245,7 +245,7 @@ def main() -> int:
         if results.tested.get(mutant.name, [""])[0] == ("passed" if options.again else "")
     ]
     print(f"{len(wanted)} mutants of {sum(map(len, results.all.values()))}", flush=True)
-    Run(results, wanted, options.jobs, options.minutes).everything()
+    MutationRun(results, wanted, options.jobs, options.minutes).everything()
     found = results.write()
     print(f"{found['killed']} of {found['tested']} killed, {options.out}")
     return 0 if found["tested"] and found["killed"] >= BAR * found["tested"] else 1

@@ -62,7 +62,7 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class ForkTask:
     """A file of tests, or a single test, to run with one module changed, or with none."""
 
     tests: str
@@ -99,7 +99,7 @@ class _Loader(importlib.machinery.SourceFileLoader):
 class _Timer:
     """A plugin of pytest: writes down what happens, and ends tests that take too long."""
 
-    def __init__(self, task: Task, told: io.TextIOWrapper):
+    def __init__(self, task: ForkTask, told: io.TextIOWrapper):
         self.task, self.told = task, told
 
     def tell(self, **what: Any) -> None:
@@ -159,7 +159,10 @@ def clean(folder: Path) -> None:
 
 
 def run_all(
-    take: Callable[[], Task | None], folder: Path, jobs: int, ended: Callable[[Task, Ended], None]
+    take: Callable[[], ForkTask | None],
+    folder: Path,
+    jobs: int,
+    ended: Callable[[ForkTask, Ended], None],
 ) -> None:
     """Run tasks in so many forks at a time, each on a core of its own where there are as many.
 
@@ -168,7 +171,7 @@ def run_all(
     """
     cores = sorted(os.sched_getaffinity(0))
     free = list(range(jobs))
-    running: dict[int, tuple[Task, int, Path]] = {}
+    running: dict[int, tuple[ForkTask, int, Path]] = {}
     number = 0
     while True:
         while free and (task := take()) is not None:
@@ -197,7 +200,7 @@ def _end_group(child: int) -> None:
         return
 
 
-def _run(task: Task, place: Path, cores: set[int]) -> None:
+def _run(task: ForkTask, place: Path, cores: set[int]) -> None:
     """In the fork: run the tests and exit."""
     status = 3
     try:

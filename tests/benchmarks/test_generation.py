@@ -6,14 +6,16 @@ import pytest
 
 from benchmarks import generation
 from benchmarks.generation import ANSWERS, SHARDS, added_up, rows_of
+from benchmarks.texts import SAMPLERS
 
 
 def test_shards_of_a_part_have_every_text_once():
-    names = generation.shards_of(False, ["honest"])
+    names = [name.split() for name in generation.shards_of(False, ["honest"])]
     assert len(names) == 2 * SHARDS["honest"]
-    total = SHARDS["honest"]
-    parts = [list(range(ANSWERS))[i::total] for i in range(total)]
-    assert sorted(n for part in parts for n in part) == list(range(ANSWERS))
+    for sampler in SAMPLERS:
+        fractions = [generation._fraction(name[2]) for name in names if name[1] == sampler]
+        texts = [n for first, total in fractions for n in range(first, ANSWERS, total)]
+        assert sorted(texts) == list(range(ANSWERS))
     assert {name.split()[0] for name in generation.shards_of(False)} == {"cost", *SHARDS}
 
 

@@ -1,5 +1,6 @@
 """The harness: bars, verdicts, tidy JSON, exit status, interleaving and intervals."""
 
+import inspect
 import io
 import json
 import math
@@ -7,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from benchmarks import __main__ as command
 from benchmarks import ablation, check_vs_earlier, check_vs_rerun, harness, progress, soundness
 from benchmarks.harness import Row
 from tests.helpers.p_values import above, at_most
@@ -216,6 +219,18 @@ def test_every_benchmark_has_one_claim_of_one_sentence():
         assert "\n" not in claim
         result = harness.RESULTS / f"{name}.json"
         assert not result.exists() or json.loads(result.read_text())["claim"] == claim
+
+
+def test_every_argument_of_a_benchmark_has_an_option(monkeypatch: pytest.MonkeyPatch):
+    for name in harness.names():
+        arguments = inspect.signature(harness.load(name).rows).parameters.keys()
+        assert arguments - {"quick"} <= command.CHOSEN.keys()
+    told: list[Any] = []
+    monkeypatch.setattr(harness, "run", lambda name, **given: told.append(given["chosen"]) or True)
+    options = "--only mlp gru --jobs 2 --minutes 3".split()
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "gpu", *options])
+    assert command.main() == 0
+    assert told == [{"only": ["mlp", "gru"], "jobs": 2, "minutes": 3}]
 
 
 def test_a_long_measurement_tells_how_far_it_is(monkeypatch: pytest.MonkeyPatch):
