@@ -32,7 +32,15 @@ from tests.helpers.paths import ROOT
 from verifiable import challenge
 from verifiable import trace as traces
 from verifiable.errors import VerificationError
-from verifiable.generation import GenerationJob, ModelCard, Sampler, SavedText, TextReceipt
+from verifiable.generation import (
+    GenerationJob,
+    ModelCard,
+    OpenedText,
+    Sampler,
+    SavedText,
+    TextDraw,
+    TextReceipt,
+)
 from verifiable.policy import Policy
 from verifiable.report import Verdict
 from verifiable.voting.quorum import FixedSize
@@ -49,7 +57,7 @@ def network(p: Any, x: Any) -> Any:
 
 @functools.cache
 def run() -> SimpleNamespace:
-    """A program, its key, and an honest run of it: submission, commitment, plan, opening."""
+    """A program, its parameters and key, an input, and the submission of an honest run on it."""
     compilation.optimise(on=False)
     rng = np.random.default_rng(0)
     p = (rng.standard_normal((3, WIDTH, WIDTH)) / 8).astype(np.float32)
@@ -205,7 +213,11 @@ def _texts() -> Iterator[bytes]:
     yield card.encode()
     yield receipt.commitment.encode()
     yield receipt.encode()
-    yield SavedText(card=card, job=job, text=(3, 4), receipt=receipt, run=bytes(9)).encode()
+    answer: dict[str, Any] = {"card": card, "job": job, "text": (3, 4), "receipt": receipt}
+    yield SavedText(**answer, run=bytes(9)).encode()
+    for rows in (None, 2):
+        draw = TextDraw(seed=bytes(32), layers=1, rows=rows, positions=2)
+        yield OpenedText(**answer, draw=draw, opening=bytes(9)).encode()
 
 
 def vectors() -> Iterator[bytes]:

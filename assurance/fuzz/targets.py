@@ -145,6 +145,7 @@ SENT: dict[str, tuple[str, ...]] = {
     "evidence/open": ("data",),
     "multiproofs/multiproof": ("proof", "leaves"),
     "openings/open": ("leaves", "proof"),
+    "partial/opening": ("data",),
     "receipts/receive": ("data",),
     "statements/statement": ("data",),
     "statements/submission": ("data",),

@@ -33,7 +33,7 @@ def test_cases_of_vectors_come_back_from_the_bytes_that_are_fuzzed(operation: st
 
 def test_honest_encodings_are_accepted_by_their_decoders():
     accepted = dict.fromkeys(
-        "Commit Reveal Decision Job Upload Assignment TextReceipt ModelCard SavedText "
+        "Commit Reveal Decision Job Upload Assignment TextReceipt ModelCard SavedText OpenedText "
         "Equivocation Justification BrokenReport SettlementSubmission VerdictRecord".split(),
         0,
     )
