@@ -172,7 +172,9 @@ def _repeated(s: TextSubject) -> Sent:
     return text, s.run(s.job, text)
 
 
-def recommitted(s: TextSubject, text: tuple[int, ...], sent: Submission, y: Any, values: Any) -> Sent:
+def recommitted(
+    s: TextSubject, text: tuple[int, ...], sent: Submission, y: Any, values: Any
+) -> Sent:
     """A run with another answer and trace, committed to."""
     claims = Trace(values=tuple(values))
     commitment = s.made.program(s.job, text).commit(y, claims).commitment

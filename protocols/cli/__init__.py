@@ -14,8 +14,8 @@ if it is not shown, 2 for wrong usage and for a file that is no evidence about t
 `chat` has 0 if every answer is accepted, 1 if one is not, 2 for wrong usage. `verify` has 0 if the
 answer is accepted, 1 if it is rejected, 2 for wrong usage and for a file that is no answer, and 3
 if nothing is shown: the verdict is indeterminate, or the model's weights are absent. The demo is in
-`protocols.demo`. Needs typer and rich, the extra `cli`;
-`main` says how to install them where they are absent.
+`protocols.demo`. Needs typer and rich, the extra `cli`; `main` says how to install them where they
+are absent.
 """
 
 # No `from __future__ import annotations`: typer evaluates the annotations of its commands, and

@@ -179,7 +179,7 @@ def answer(
     audit = gen.judge_opened(
         made, answering.key, answering.card, opened, draw=opened.draw, **judges
     )
-    told_at = time.perf_counter()
+    judged = time.perf_counter()
     return Turn(
         words=answered,
         saved=saved,
@@ -190,7 +190,7 @@ def answer(
             "decode": last - start,
             "pass": proved - last,
             "check": ended - begun,
-            "audit": told_at - asked,
+            "audit": judged - asked,
         },
         sizes={
             "tokens": len(token_bytes(tokens)),
@@ -214,15 +214,8 @@ def audited(answering: Answering, saved: gen.SavedText, submission: Submission) 
     draw = gen.TextDraw(
         seed=os.urandom(32), layers=LAYERS, rows=ROWS, positions=min(POSITIONS, room)
     )
-    plan = made.audit_plan(
-        draw.seed,
-        saved.job,
-        saved.text,
-        layers=draw.layers,
-        rows=draw.rows,
-        positions=draw.positions,
-    )
-    return gen.OpenedText.of(saved, draw, made.open(submission, plan))
+    opening = made.open(submission, draw.plan(made, saved.job, saved.text))
+    return gen.OpenedText.of(saved, draw, opening)
 
 
 def words(model: LanguageModel, tokens: Sequence[int]) -> str:

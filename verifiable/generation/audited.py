@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int32
 
+from verifiable.check.partial.received import opened
 from verifiable.check.receive import Problem
 from verifiable.check.settings import on_host
 from verifiable.check.verdict import refuse
@@ -49,7 +50,7 @@ class TextAuditPlan:
         were asked for, some behind it.
       opening: the leaves to open, of the whole run.
       part: layers, rows and leaves, of the program of these positions.
-      size: bytes of an encoded opening.
+      nbytes: of an encoded opening.
     """
 
     positions: tuple[int, ...]
@@ -62,7 +63,7 @@ class TextAuditPlan:
         return self.opening.id
 
     @property
-    def size(self) -> int:
+    def nbytes(self) -> int:
         """Bytes of the encoded opening."""
         return self.opening.nbytes
 
@@ -170,7 +171,7 @@ class AuditedTexts(CompiledTexts):
         part = self._part(len(job.prompt), len(tokens), count)
         held = _renamed(self.family.member_key(key, part.whole), part)
         part.program.require_audit(held, commitment, opening, parameters)
-        received = part.whole.opened(own.opening, commitment, opening)
+        received = opened(part.whole.layout, own.opening, commitment, opening)
         if isinstance(received, Problem):
             return _judged(part, refuse(received), job, tokens, own)
         used = [p for p in own.positions if p < len(tokens)]

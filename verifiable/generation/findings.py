@@ -118,9 +118,9 @@ class TextReport:
         if counts:
             lines.append(f"{len(self.tokens)} tokens: " + ", ".join(counts))
         if TokenState.UNSEEN in self.states and self.report is not None:
-            lines.append(f"an audit of so many meets one wrong token with {self.meets():.3g}")
+            lines.append(f"one wrong token is met with probability {self.meets():.3g}")
             found = self.report.detection
-            lines += [] if found is None else [f"and one wrong unit with {found.choosing:.3g}"]
+            lines += [] if found is None else [str(found)]
         if self.near_candidates:
             lines.append(f"the last candidate is a near-tie at {self.near_candidates} more")
         if not self.listed:

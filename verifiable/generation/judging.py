@@ -23,7 +23,7 @@ def text_report(
       report: on its run.
       prompt: number of tokens of the prompt.
       tokens: the completion.
-      places: positions in the order of the program's answer; those behind the text say nothing.
+      places: positions in the order of the program's answer; those behind the text are ignored.
     """
     seen = [p for p in places if p < len(tokens)]
     states = [TokenState.UNSEEN] * len(tokens)

@@ -13,11 +13,13 @@ passes its own; without it, the file's is taken at its word, and so is that it c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final, Self
 
 from verifiable.encoding import encode
 from verifiable.errors import MalformedEncoding, require_type
+from verifiable.generation.audited import TextAuditPlan
 from verifiable.generation.card import ModelCard
 from verifiable.generation.findings import TextReport
 from verifiable.generation.generation import Generation
@@ -71,6 +73,19 @@ class TextDraw:
             if (value is None and name == "rows") or (type(value) is int and 1 <= value < _MOST):
                 continue
             raise MalformedEncoding(f"{name} must be a number, at least 1, got {value!r}")
+
+    def plan(
+        self, made: Generation, job: GenerationJob, completion: Sequence[int]
+    ) -> TextAuditPlan:
+        """`Generation.audit_plan` with this draw; errors as there."""
+        return made.audit_plan(
+            self.seed,
+            job,
+            completion,
+            layers=self.layers,
+            rows=self.rows,
+            positions=self.positions,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,14 +177,7 @@ def judge_opened(
     if encode(asdict(wanted)) != encode(asdict(opened.draw)):
         return rejected("audit-draw", f"the audit is drawn from {wanted}, not {opened.draw}")
     try:
-        plan = made.audit_plan(
-            wanted.seed,
-            opened.job,
-            opened.text,
-            layers=wanted.layers,
-            rows=wanted.rows,
-            positions=wanted.positions,
-        )
+        plan = wanted.plan(made, opened.job, opened.text)
     except ValueError as error:
         if draw is not None:
             raise

@@ -46,11 +46,13 @@ class SomePositions:
             which some hold the choice of the tokens.
         """
         all_, some = (p.y.shape[0] for p in (whole, program))
-        pairs = list(zip(whole.layout.tensors, program.layout.tensors, strict=False))
-        axes = [_axis(a, b, all_, some) for a, b in pairs]
         names = [[c.name for c in p.claims] for p in (whole, program)]
+        same = names[0] == names[1]
+        # Both have one output, and so as many tensors as claims and one.
+        pairs = zip(whole.layout.tensors, program.layout.tensors, strict=True) if same else ()
+        axes = [_axis(a, b, all_, some) for a, b in pairs]
         held = [set(p.compiled_setup.layout.names) for p in (program, whole)]
-        if names[0] != names[1] or any(axis == -1 for axis in axes) or not held[0] <= held[1]:
+        if not same or any(axis == -1 for axis in axes) or not held[0] <= held[1]:
             raise ValueError(
                 "the model computes otherwise for other numbers of positions, so that its texts "
                 "cannot be audited in some: logits(params, token_ids, positions) must select the "

@@ -22,7 +22,7 @@ _WHOLE = 22  # bits of a significand for which the tolerance of float32, of 24, 
 
 
 class RoundedTo(NamedTuple):
-    """What a product names beside its types.
+    """What the algorithm of a product rounds to.
 
     Attributes:
       operands: types to which it rounds its operands.
@@ -53,8 +53,8 @@ def highest(given: Any, operands: Sequence[Atom]) -> Any:
 def algorithm(equation: Equation) -> RoundedTo:
     """The algorithm of a product, by its name; nothing for other equations and for hints.
 
-    TF32 has as many bits as float16. With several parts of an operand (`X3` has two, `X6` and `X9`
-    three) as many times as many.
+    TF32 has as many bits as float16. `X3` splits an operand into two parts, `X6` and `X9` into
+    three, and keeps twice or three times as many bits.
     """
     operand, _, rest = getattr(equation.params.get("precision"), "name", "").partition("_")
     if operand not in _SIGNIFICANDS:

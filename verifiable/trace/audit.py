@@ -31,7 +31,7 @@ from jaxtyping import Integer
 from verifiable import merkle
 from verifiable.encoding import encode, tagged_hash
 from verifiable.errors import MalformedEncoding, received_bytes, require_exact_type
-from verifiable.trace.copies import Copy, founded
+from verifiable.trace.copies import Copy, opened_copies
 from verifiable.trace.layout import Layout
 
 MAGIC: Final = b"verifiable audit 2".ljust(32, b"\0")
@@ -141,7 +141,7 @@ class AuditPlan:
         """Require leaves of the layout, and name the plan."""
         if fault := merkle.indices_fault(self.leaves, self.layout.size):
             raise ValueError(fault)
-        if founded(self.copies, self.layout, self.leaves) != self.copies:
+        if opened_copies(self.copies, self.layout, self.leaves) != self.copies:
             raise ValueError("a copy, or what it follows from, is not among the leaves to open")
         runs = [list(r) for r in _runs(self.leaves)]
         rows = [[list(r) for r in self.rows]] if self.rows else []

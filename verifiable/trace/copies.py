@@ -23,13 +23,18 @@ class Copy:
     start: int
 
 
-def founded(copies: Iterable[Copy], layout: Layout, leaves: Collection[int]) -> tuple[Copy, ...]:
-    """The copies of which all leaves are opened, and all that they follow from.
+def opened_copies(
+    copies: Iterable[Copy], layout: Layout, leaves: Collection[int]
+) -> tuple[Copy, ...]:
+    """The copies whose leaves are all opened, with those that hold their bytes in the source.
 
     Args:
-      copies: each from a tensor that is none itself.
+      copies: a copy of a copy is left out.
       layout: of the tensors.
-      leaves: indices of those that are opened.
+      leaves: indices of the leaves that are opened.
+
+    Raises:
+      ValueError: a copy does not fit into its source.
     """
     given, opened = tuple(copies), frozenset(leaves)
     made = {copy.tensor for copy in given}
@@ -41,7 +46,7 @@ def founded(copies: Iterable[Copy], layout: Layout, leaves: Collection[int]) -> 
 
 
 def _needed(copy: Copy, layout: Layout) -> Iterable[int]:
-    """Indices of the leaves of a copy, and of those that it follows from."""
+    """Indices of the leaves of a copy, and of those of its source that hold its bytes."""
     own, source = layout.tensors[copy.tensor], layout.tensors[copy.source]
     stop = copy.start + own.nbytes
     if not 0 <= copy.start < stop <= source.nbytes:

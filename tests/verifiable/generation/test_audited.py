@@ -106,7 +106,7 @@ def test_an_honest_text_is_accepted_in_what_is_audited(
     seen = [i for i in plan.positions if i < LENGTH]
     assert {i for i, s in enumerate(report.states) if s is not UNSEEN} == set(seen)
     assert {report.states[i] for i in seen} <= {RIGHT, NEAR}
-    assert len(c.model.open(c.submission, plan).encode()) == plan.size
+    assert len(c.model.open(c.submission, plan).encode()) == plan.nbytes
     assert report.report is not None
     assert report.report.detection is not None
     assert report.report.detection.audited == layers
@@ -270,7 +270,7 @@ def test_a_wrong_token_is_met_where_the_audit_looks(cheat: Callable[[int], tuple
     if missed == "ok":
         assert report.meets() == pytest.approx(2 / LENGTH)
         assert report.meets(2) == pytest.approx(1 - 4 * 3 / (LENGTH * 5))
-        assert "of so many meets one wrong token with 0.333" in str(report)
+        assert "one wrong token is met with probability 0.333" in str(report)
 
 
 def test_layers_that_a_device_does_not_compute_are_met_where_they_are_audited():
@@ -382,7 +382,8 @@ def test_a_plan_of_another_text_or_draw_is_the_callers_mistake():
     c = made()
     plan = c.model.audit_plan(bytes(32), c.job, c.text, layers=1, rows=2, positions=2)
     moved = replace(plan, positions=tuple(i + 1 for i in plan.positions))
-    audited(c, c.text, c.submission, moved, c.model.open(c.submission, plan).encode())
+    sent = c.model.open(c.submission, plan).encode()
+    assert audited(c, c.text, c.submission, moved, sent).states[plan.positions[0]] is not UNSEEN
     other = planned(c, c.text, lambda p: p.positions != plan.positions)
     mixed = replace(plan, opening=other.opening)
     with pytest.raises(ValueError, match="not of this text"):
@@ -500,8 +501,7 @@ def opened() -> OpenedText:
 
 
 def opened_of(saved: Any, submission: Any, draw: TextDraw = DRAW) -> OpenedText:
-    given = {"layers": draw.layers, "rows": draw.rows, "positions": draw.positions}
-    plan = made().model.audit_plan(draw.seed, saved.job, saved.text, **given)
+    plan = draw.plan(made().model, saved.job, saved.text)
     return OpenedText.of(saved, draw, made().model.open(submission, plan))
 
 

@@ -33,7 +33,7 @@ from verifiable.key import VerifierKey
 from verifiable.report import AuditCoverage, Detection, Report
 from verifiable.trace import AuditOpening, AuditPlan, Commitment, Committed, Layout, Trace
 from verifiable.trace.audit import drawn
-from verifiable.trace.copies import Copy, founded
+from verifiable.trace.copies import Copy, opened_copies
 
 _PLANS = 256  # that are kept
 _RECEIVED = (bytes, bytearray, memoryview)
@@ -124,7 +124,7 @@ class Auditable(Specification):
             row_count=rows if some else None,
             leaves=leaves,
             layout=self.layout,
-            copies=founded(self._copies, self.layout, leaves),
+            copies=opened_copies(self._copies, self.layout, leaves),
         )
         for old in list(self._plans)[: 1 - _PLANS]:
             self._plans.pop(old, None)
@@ -180,7 +180,7 @@ class Auditable(Specification):
         if plan.id != own.id or plan.rows != own.rows:
             raise ValueError("the plan is not of this program: make it by its audit_plan")
         job = self.conform_inputs(inputs)
-        received = self.opened(own, commitment, opening)
+        received = opened(self.layout, own, commitment, opening)
         if isinstance(received, Problem):
             return refuse(received)
         return self.judge_opened(key, job, own, received)
@@ -188,7 +188,7 @@ class Auditable(Specification):
     def require_audit(
         self, key: VerifierKey, commitment: Commitment, opening: Any, parameters: bytes | None
     ) -> None:
-        """Require what a caller gives to `audit` beside the plan; errors as there."""
+        """Require the arguments of `audit` beside plan and inputs; errors as there."""
         self._require_types(key, parameters, None)
         require_type("commitment", commitment, Commitment)
         if type(opening) is not AuditOpening and not isinstance(opening, _RECEIVED):
@@ -198,18 +198,6 @@ class Auditable(Specification):
                 "undecided"
             )
         self._require_key(key, parameters)
-
-    def opened(
-        self, plan: AuditPlan, commitment: Commitment, opening: Any
-    ) -> OpenedTensors | Problem:
-        """What was opened of a run, or what is wrong with it.
-
-        Args:
-          plan: the verifier's own, whose leaves are of this program's layout.
-          commitment: of the device.
-          opening: an `AuditOpening` or bytes, from the device.
-        """
-        return opened(self.layout, plan, commitment, opening)
 
     def judge_opened(
         self, key: VerifierKey, inputs: tuple[Any, ...], plan: AuditPlan, received: OpenedTensors
@@ -252,7 +240,7 @@ class Auditable(Specification):
             most=look.most,
             y=self.unflatten(own),
         )
-        # Of all tensors it reads a few, which are made whole when it asks for them.
+        # Near-ties read few tensors: `received` makes each whole when it is asked for.
         lazily: Any = received
         some = CheckArguments(key=key.arrays, inputs=inputs, outputs=tuple(outputs), values=lazily)
         report = program.compiled_check.near_ties.noted(report, some, whole=False)

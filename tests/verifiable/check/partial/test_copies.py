@@ -21,7 +21,7 @@ from verifiable.errors import MalformedEncoding
 from verifiable.policy import Policy
 from verifiable.report import Report
 from verifiable.trace import AuditOpening, AuditPlan, Committed
-from verifiable.trace.copies import Copy, founded
+from verifiable.trace.copies import Copy, opened_copies
 
 LAYERS, ROWS, WIDTH = 3, 64, 32
 RNG = np.random.default_rng(5)
@@ -277,7 +277,7 @@ def test_copies_follow_from_what_is_opened():
     copy = asked.copies[0]
     for leaf in (layout.leaf(copy.source, 0), layout.leaf(copy.tensor, 0)):
         left = [i for i in asked.leaves if i != leaf]
-        assert copy not in founded(asked.copies, layout, left)
+        assert copy not in opened_copies(asked.copies, layout, left)
         with pytest.raises(ValueError, match="not among the leaves"):
             replace(asked, leaves=tuple(left))
     chain = Copy(tensor=asked.copies[1].tensor, source=copy.tensor, start=0)
