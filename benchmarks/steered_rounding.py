@@ -15,8 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from benchmarks.devices import QUICK, Answer
-from benchmarks.forged import answer_of, forge
 from benchmarks.zoo.subject import Inputs
 from verifiable.check import execute, near_ties
 from verifiable.claims.claim import Claim
@@ -24,6 +22,8 @@ from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Env, Equation
 from verifiable.jaxpr.perturb import in_float64
 from verifiable.program import Program
+from verifiable.testing.devices import QUICK, Answer
+from verifiable.testing.forging import answer_of, forge
 from verifiable.trace import Trace
 
 

@@ -1,4 +1,4 @@
-"""Verdicts on cheats (`cheats`, `forged`), program by program.
+"""Verdicts on cheats (`cheats`, `verifiable.testing`), program by program.
 
 A cheat counts if it changes the answer. A unit that is wrong by 16 sigma always counts, since the
 theorem says that it is caught. Any other cheat that is accepted is `within_corridor` if the stated
@@ -8,24 +8,33 @@ may hide a cheat; a larger one must not be accepted.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from benchmarks import cheats, forged
+from benchmarks import cheats
 from benchmarks.cheats import Bench
-from benchmarks.devices import Answer
 from benchmarks.harness import Row
 from benchmarks.steered_rounding import SteeredRounding
 from benchmarks.zoo.subject import Inputs
 from verifiable.report import Report, Verdict
+from verifiable.testing import forging, parameters
+from verifiable.testing.consequence import Spread, within_corridor
+from verifiable.testing.devices import Answer
+
+PARAMETERS: dict[str, Callable[[Any], Any]] = {
+    "int8 weights": parameters.int8,
+    "int4 weights": parameters.int4,
+    "another model": parameters.another_model,
+    "skipped layers": parameters.skipped_layers,
+}
 
 # Names of the cheat that steers through a rounding, and the share of the slack that it moves by;
 # None if it chooses between the neighbours of what is rounded.
 STEERED = {
-    "steering a rounding": forged.NEARLY,
+    "steering a rounding": forging.NEARLY,
     "steering within a row": 0.2,
     "steering to a neighbour": None,
 }
@@ -83,7 +92,7 @@ class Trial:
     plain: Bench
     tested: Bench
     inputs: Inputs
-    normal: cheats.Spread
+    normal: Spread
 
     @property
     def hidden(self) -> bool:
@@ -135,7 +144,9 @@ class Trial:
             return False
         if turned and not self.normal.numbers(y):
             return True
-        return cheats.within_corridor(self.plain, self.inputs, self.normal, y)
+        return within_corridor(
+            self.plain.program, self.plain.subject.params, self.inputs, self.normal, y
+        )
 
 
 def cheated(bench: Bench, jobs: int, *, hidden: bool = False) -> dict[str, Cheated]:
@@ -150,11 +161,11 @@ def cheated(bench: Bench, jobs: int, *, hidden: bool = False) -> dict[str, Cheat
     subject = bench.subject
     tested = bench if hidden else Bench.of(cheats.with_decoy(subject))
     params = tested.subject.params
-    units = forged.one_unit(tested, skipped=0 if hidden else 1)
-    ties, choice = forged.NearTies(tested), forged.one_choice(tested)
-    looped, steered = forged.other_trips(tested), SteeredRounding.of(tested.program)
-    skips = not hidden and cheats.skipped_layers(subject.params) is not subject.params
-    changes = {n: f for n, f in cheats.PARAMETERS.items() if n != "skipped layers" or skips}
+    units = forging.one_unit(tested.program, skipped=0 if hidden else 1)
+    ties, choice = forging.NearTies(tested.program), forging.one_choice(tested.program)
+    looped, steered = forging.other_trips(tested.program), SteeredRounding.of(tested.program)
+    skips = not hidden and PARAMETERS["skipped layers"](subject.params) is not subject.params
+    changes = {n: f for n, f in PARAMETERS.items() if n != "skipped layers" or skips}
 
     def inner(other: Any) -> Any:
         return other if hidden else cheats.covered(other)
@@ -184,7 +195,7 @@ def cheated(bench: Bench, jobs: int, *, hidden: bool = False) -> dict[str, Cheat
         if choice is not None:
             tried("one choice", choice(params, given, job))
         if looped is not None:
-            for name, change in forged.TRIPS.items():
+            for name, change in forging.TRIPS.items():
                 tried(name, looped(params, given, job, change))
         if steered is not None:
             honest = tested.run(params, *given)[1]
@@ -196,9 +207,8 @@ def cheated(bench: Bench, jobs: int, *, hidden: bool = False) -> dict[str, Cheat
                 tried(name, answer, turned=rows)
         if not hidden:
             given = (tested.subject.draw(rng)[0], *inputs)
-            hiding: list[tuple[str, Answer | None]] = [
-                ("decoy, then int8 weights", tested.run(inner(cheats.int8(subject.params)), *given))
-            ]
+            coarse = tested.run(inner(parameters.int8(subject.params)), *given)
+            hiding: list[tuple[str, Answer | None]] = [("decoy, then int8 weights", coarse)]
             hiding += [("decoy, then one unit", unit(params, given, job)) for unit in units]
             for cheat, answer in hiding:
                 if answer is None:

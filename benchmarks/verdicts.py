@@ -1,7 +1,7 @@
 """Whom the check rejects: no honest device, and every cheat that changes an answer.
 
 *Honest.* Models and programs of `benchmarks.zoo`, none of which is in the test-suite, on the
-devices of `benchmarks.devices`: compiled, op by op, and simulated ones whose every inexact
+devices of `verifiable.testing.devices`: compiled, op by op, and simulated ones whose every inexact
 operation is off by up to one unit in the last place, independently or coherently. `rejected`
 counts runs; `indeterminate_share` is the share of runs that were neither accepted nor rejected;
 `worst_ratio` is the largest statistic as a fraction of its limit, over all claims and runs, at most
@@ -39,7 +39,6 @@ import numpy as np
 
 from benchmarks import parallel
 from benchmarks.cheats import Bench
-from benchmarks.devices import NAMES, Answer, Device, devices, lanes, narrow_sums
 from benchmarks.harness import Row, interleaved_medians
 from benchmarks.trials import Cheated, cheated
 from benchmarks.zoo import ZOO, flax_classes
@@ -49,6 +48,7 @@ from benchmarks.zoo.subject import Inputs, Subject
 from verifiable.challenge import secret
 from verifiable.errors import Miscompiled
 from verifiable.report import Verdict
+from verifiable.testing.devices import NAMES, Answer, Device, devices, lanes, narrow_sums
 from verifiable.trace import Trace
 
 CLAIM = (

@@ -19,7 +19,7 @@ PACKAGES = ("verifiable", "protocols")
 # Root modules and folders of `verifiable`: each imports only what stands before it.
 ORDER = (
     "_version errors encoding field report policy merkle challenge trace key submission "
-    "jaxpr claims check program family freivalds generation"
+    "jaxpr claims check program family freivalds generation testing"
 ).split()
 
 # Beside them, what each may import of the others.
@@ -29,7 +29,7 @@ BESIDE = {
     "audits": "errors encoding voting",
 }
 
-FOLDERS = "report trace jaxpr claims check merkle bls voting audits generation".split()
+FOLDERS = "report trace jaxpr claims check merkle bls voting audits generation testing".split()
 
 # Root modules and folders of `protocols`, and what each may import of the others.
 PROTOCOLS = {
@@ -45,6 +45,7 @@ PROTOCOLS = {
     "judging": "",
     "demo": "audited contracts identities judging messages replicated settlement",
     "cli": "demo",
+    "testing": "audited identities messages replicated",
 }
 
 MOST_ROOT_MODULES = 14
@@ -164,6 +165,28 @@ def test_protocols_import_only_what_they_build_on(module: str):
         if name.startswith("protocols."):
             theirs = room(name)
             assert theirs == mine or theirs in PROTOCOLS[mine].split(), f"{module} imports {name}"
+
+
+# Only these import hypothesis, which the extra `testing` installs.
+STRATEGIES = {"verifiable.testing.strategies", "protocols.testing.strategies"}
+
+
+def test_only_strategies_import_hypothesis():
+    found = {
+        module
+        for package in PACKAGES
+        for module, source in modules(package).items()
+        for name, _ in imports(source, module)
+        if name.partition(".")[0] == "hypothesis"
+    }
+    assert found == STRATEGIES
+    importers = {
+        module
+        for package in PACKAGES
+        for module in modules(package)
+        if STRATEGIES & set(own_imports(module))
+    }
+    assert importers <= STRATEGIES
 
 
 def test_every_room_of_protocols_has_a_place():

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         program,
         report,
         submission,
+        testing,
         trace,
         voting,
     )
@@ -75,6 +76,7 @@ __all__ = [
     "program",
     "report",
     "submission",
+    "testing",
     "trace",
     "verify_evidence",
     "voting",
@@ -98,7 +100,7 @@ _HOMES = {
 }
 _MODULES = frozenset(
     "audits bls challenge check claims encoding errors family field freivalds generation jaxpr key "
-    "merkle policy program report submission trace voting".split()
+    "merkle policy program report submission testing trace voting".split()
 )
 
 

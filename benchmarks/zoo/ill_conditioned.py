@@ -1,7 +1,7 @@
 """Glue that turns a last bit into any difference, each before a claim, with honest inputs.
 
-Each family has the devices of `benchmarks.devices`; those with sums have devices that add in
-lanes, and those that a compiler may simplify have a device whose compiler does.
+Each family has the devices of `verifiable.testing.devices`; those with sums have devices that add
+in lanes, and those that a compiler may simplify have a device whose compiler does.
 """
 
 from __future__ import annotations

@@ -7,7 +7,6 @@ has the others.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -19,6 +18,7 @@ from protocols.demo.models.precision import Params
 from verifiable import trace
 from verifiable.program import Program
 from verifiable.submission import Submission
+from verifiable.testing.workload import Workload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,24 +39,26 @@ class DemoJob:
     texts: tuple[str, ...]
     inputs: Tokens
 
+    @property
+    def work(self) -> Workload:
+        """The job without its texts."""
+        return Workload(
+            program=self.program,
+            params=self.model.params,
+            inputs=self.inputs,
+            parameters=self.root,
+        )
+
     def run(self, params: Params | None = None, inputs: Tokens | None = None) -> Submission:
         """Run the program and commit, with other parameters or another input where given.
 
         Whatever was run, the submission names the parameters of the job, as a cheat would.
         """
-        params = self.model.params if params is None else params
-        sent = self.program.prove(params, *(self.inputs if inputs is None else inputs))
-        return dataclasses.replace(sent, parameters=self.root)
+        return self.work.run(params, inputs)
 
     def submit(self, y: Any, values: trace.Trace) -> Submission:
         """Commit to an answer and a trace, and name the program and parameters of the job."""
-        return Submission(
-            y=y,
-            trace=values,
-            commitment=trace.commit(y, values).commitment,
-            program=self.program.id,
-            parameters=self.root,
-        )
+        return self.work.submit(y, values)
 
 
 Run: TypeAlias = Callable[[DemoJob], Submission]

@@ -10,13 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import cheats, devices, forged, trials, verdicts
-from benchmarks.devices import AWAY, DOWN, EACH, INDEPENDENT, TOWARDS, UP, moved
+from benchmarks import cheats, trials, verdicts
 from benchmarks.zoo import ZOO
 from benchmarks.zoo.hazards import HAZARDS
 from benchmarks.zoo.ill_conditioned import FAMILIES
 from benchmarks.zoo.subject import Subject, Weights, normals
 from verifiable import program
+from verifiable.testing import devices, forging, parameters
+from verifiable.testing.consequence import Spread
+from verifiable.testing.devices import AWAY, DOWN, EACH, INDEPENDENT, TOWARDS, UP, moved
 
 TYPES = (jnp.float32, jnp.float16, jnp.bfloat16)
 WAYS = (UP, DOWN, AWAY, TOWARDS, EACH, INDEPENDENT)
@@ -165,7 +167,7 @@ def test_one_unit_is_wrong_by_its_kappa_in_one_row():
     bench, inputs = _bench(), _inputs()
     params = bench.subject.params
     _, honest = bench.run(params, *inputs)
-    for unit, index in zip(forged.one_unit(bench), (0, 2), strict=True):
+    for unit, index in zip(forging.one_unit(bench.program), (0, 2), strict=True):
         answer = unit(params, inputs, 5)
         assert answer is not None
         wrong, right = (np.asarray(trace.values[index]) for trace in (answer[1], honest))
@@ -175,7 +177,7 @@ def test_one_unit_is_wrong_by_its_kappa_in_one_row():
         report = bench.check(inputs, answer)
         assert report.claim == bench.program.claims[index].name
         # The statistic of a row at kappa has expectation kappa sqrt(t / L).
-        expected = forged.KAPPA * (16 / bench.program.bound.limit) ** 0.5
+        expected = forging.KAPPA * (16 / bench.program.bound.limit) ** 0.5
         assert expected / 2 < report.worst < expected * 2
 
 
@@ -185,7 +187,7 @@ def test_one_unit_in_a_branch_that_is_not_taken_is_no_cheat():
 
     w, [x] = Weights(4).matrix(64, 64), normals(32, 64)(np.random.default_rng(6))
     bench = cheats.Bench.of(Subject(fn=fn, params=w, draw=lambda _: (x, np.bool_(True))))
-    [unit] = forged.one_unit(bench)
+    [unit] = forging.one_unit(bench.program)
     assert unit(w, (x, np.bool_(True)), 1) is not None
     assert unit(w, (x, np.bool_(False)), 1) is None
 
@@ -200,7 +202,7 @@ def test_near_ties_go_the_other_way_and_nothing_else_does():
     params = {"w": w, "near": near, "far": near + 0.1}
     bench = cheats.Bench.of(Subject(fn=fn, params=params, draw=lambda _: x))
     (y, decided), _ = bench.run(params, *x)
-    (z, forged_), trace = forged.NearTies(bench)(params, x)
+    (z, forged_), trace = forging.NearTies(bench.program)(params, x)
     np.testing.assert_array_equal(forged_, ~np.asarray(decided))
     np.testing.assert_array_equal(z, y)
     report = bench.check(x, ((z, forged_), trace))
@@ -209,7 +211,7 @@ def test_near_ties_go_the_other_way_and_nothing_else_does():
 
 def test_one_choice_is_another_one_in_one_row():
     bench, inputs = _bench(), _inputs()
-    cheat = forged.one_choice(bench)
+    cheat = forging.one_choice(bench.program)
     assert cheat is not None
     (chosen, _), _ = bench.run(bench.subject.params, *inputs)
     answer = cheat(bench.subject.params, inputs, 1)
@@ -224,7 +226,7 @@ def test_one_choice_is_another_one_in_one_row():
 )
 def test_what_is_steered_is_within_the_corridor_if_the_report_says_so(turned, numbers, within):
     floats = np.ones(4, np.float32)
-    normal = cheats.Spread.of([(floats,), (floats,)])
+    normal = Spread.of([(floats,), (floats,)])
     ties = [SimpleNamespace(claim="head", trip=0, row=row) for row in (1, 2)]
     trial = trials.Trial(plain=_bench(), tested=_bench(), inputs=_inputs(), normal=normal)
     rows = [("head", 0, row) for row in turned]
@@ -235,10 +237,10 @@ def test_what_is_steered_is_within_the_corridor_if_the_report_says_so(turned, nu
 
 def test_skipped_layers_are_found_by_name_or_number():
     numbered = {"a": {"b": 1}, "encoder": {"0": jnp.ones(2), "10": jnp.ones(2), "9": jnp.ones(2)}}
-    skipped = cheats.skipped_layers(numbered)
+    skipped = parameters.skipped_layers(numbered)
     assert not np.any(skipped["encoder"].pop("10"))
     assert np.all([*skipped["encoder"].values()])
-    assert cheats.skipped_layers({"a": {"b": 1}}) == {"a": {"b": 1}}
+    assert parameters.skipped_layers({"a": {"b": 1}}) == {"a": {"b": 1}}
 
 
 def test_verdicts_on_cheats_are_counted_by_cheat():
@@ -264,14 +266,14 @@ def test_verdicts_on_cheats_are_counted_by_cheat():
 def test_other_parameters_are_those_of_the_cheat():
     w = Weights(2)
     params = {"layers": [w.matrix(64, 64), w.vector(64)], "head": w.matrix(64, 32)}
-    for change, levels in ((cheats.int8, 255), (cheats.int4, 15)):
+    for change, levels in ((parameters.int8, 255), (parameters.int4, 15)):
         rounded = np.asarray(change(params)["head"])
-        column = rounded[: cheats.GROUP, 0] / np.abs(rounded[: cheats.GROUP, 0]).max()
+        column = rounded[: parameters.GROUP, 0] / np.abs(rounded[: parameters.GROUP, 0]).max()
         assert len(np.unique(column)) <= levels
         assert 0 < np.abs(rounded - params["head"]).max() < 0.1
-    assert not np.any(cheats.skipped_layers(params)["layers"][-1])
-    assert np.any(cheats.skipped_layers(params)["layers"][0])
-    other = cheats.another_model(params)
+    assert not np.any(parameters.skipped_layers(params)["layers"][-1])
+    assert np.any(parameters.skipped_layers(params)["layers"][0])
+    other = parameters.another_model(params)
     assert float(np.std(other["head"])) == pytest.approx(float(np.std(params["head"])), rel=0.1)
     assert np.all(np.asarray(other["head"]) != np.asarray(params["head"]))
 
@@ -290,7 +292,7 @@ def test_a_decoy_comes_first_and_leaves_the_model_as_it_is():
 def test_an_answer_has_changed_if_a_choice_differs_or_a_number_leaves_the_spread():
     floats, choices = np.ones(4, np.float32), np.arange(4)
     unsure = np.array([0, 1, 2, 0])
-    spread = cheats.Spread.of([(floats, choices), (floats + 1e-6, unsure)])
+    spread = Spread.of([(floats, choices), (floats + 1e-6, unsure)])
     assert not spread.changed((floats, choices))
     assert not spread.changed((floats + 3e-6, unsure))
     assert spread.changed((floats + 1e-5, choices))
@@ -302,7 +304,7 @@ def test_an_answer_has_changed_if_a_choice_differs_or_a_number_leaves_the_spread
 def test_an_answer_that_overflows_on_some_honest_devices_is_compared_with_the_others():
     first = np.array([1, np.inf, np.nan, 4, -np.inf], np.float32)
     other = np.array([1 + 1e-6, np.inf, np.nan, np.inf, -np.inf], np.float32)
-    for spread in (cheats.Spread.of([(first,), (other,)]), cheats.Spread.of([(other,), (first,)])):
+    for spread in (Spread.of([(first,), (other,)]), Spread.of([(other,), (first,)])):
         assert not spread.changed((first,))
         assert not spread.changed((other,))
         for place, value in ((0, 1.1), (0, np.inf), (1, 9), (2, 9), (3, 5), (3, -np.inf), (4, 0)):

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.devices import inexact, moved
 from verifiable.check.dataflow import Forward
 from verifiable.claims.form import Yardstick
 from verifiable.jaxpr import interpret
@@ -18,6 +17,7 @@ from verifiable.jaxpr.blocks import Array, Equation
 from verifiable.jaxpr.effects import effects_of
 from verifiable.jaxpr.flatten import flatten
 from verifiable.policy import Policy
+from verifiable.testing.devices import inexact, moved
 
 
 def off_by_a_bit(seed: int, way: int) -> interpret.Apply:

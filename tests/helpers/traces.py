@@ -6,23 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import hypothesis.extra.numpy as npst
 import jax
 import jax.numpy as jnp
 import numpy as np
 from blake3 import blake3
-from hypothesis import assume
 from hypothesis import strategies as st
 
 from verifiable.check.partial.received import OpenedTensors
 from verifiable.encoding import tagged_hash
+from verifiable.testing.strategies import traces
 from verifiable.trace import Committed, Layout, LeafRows, OpenedRows, Trace, commit
-
-DTYPES = ["bool", "int8", "uint8", "int32", "int64", "float16", "float32", "float64", "complex64"]
-
-arrays = npst.arrays(
-    st.sampled_from(DTYPES), npst.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=5)
-)
 
 
 @dataclass(frozen=True)
@@ -45,13 +38,12 @@ class Run:
         return commit(self.y, self.trace, leaf_bytes=self.leaf_bytes)
 
 
-@st.composite
-def runs(draw: st.DrawFn) -> Run:
-    claims = tuple(draw(st.lists(arrays, max_size=4)))
-    y = draw(st.lists(arrays, max_size=2) | st.fixed_dictionaries({"b": arrays, "a": arrays}))
-    run = Run(y=y, trace=Trace(values=claims), leaf_bytes=draw(st.integers(1, 64)))
-    assume(any(tensor.size for tensor in run.tensors))
-    return run
+def runs() -> st.SearchStrategy[Run]:
+    return st.builds(
+        lambda pair, leaf_bytes: Run(y=pair[0], trace=pair[1], leaf_bytes=leaf_bytes),
+        traces(),
+        st.integers(1, 64),
+    )
 
 
 def example() -> tuple[Any, Trace]:

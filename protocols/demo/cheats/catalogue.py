@@ -21,23 +21,13 @@ from protocols.demo.cheats.computations import (
 from protocols.demo.cheats.submissions import (
     along_the_gradient,
     changed_after_commitment,
-    equal_and_opposite,
     false_output,
-    flipped_signs,
-    halved,
-    infinity,
     missing_claim,
     nan_output,
-    not_a_number,
-    one_element,
-    one_level,
-    only_the_largest,
-    overflow,
-    rounded_down,
     with_claim,
-    wrapped,
 )
 from protocols.demo.devices import HONEST, Device, Run
+from verifiable.testing import changes
 
 
 def _cheats(*rows: tuple[str, Run]) -> tuple[Device, ...]:
@@ -55,13 +45,13 @@ CHEATS = _cheats(
     ("another user's input", with_inputs(another_user)),
     ("prompt truncated", with_inputs(truncated)),
     ("tokens swapped", with_inputs(swapped_tokens)),
-    ("one element changed", with_claim(one_element)),
-    ("two opposite changes in a row", with_claim(equal_and_opposite)),
-    ("signs of small values flipped", with_claim(flipped_signs)),
-    ("small values set to zero", with_claim(only_the_largest)),
-    ("NaN in a claim", with_claim(not_a_number)),
-    ("infinity in a claim", with_claim(infinity)),
-    ("norm overflowed by 3e38", with_claim(overflow)),
+    ("one element changed", with_claim(changes.one_element)),
+    ("two opposite changes in a row", with_claim(changes.equal_and_opposite)),
+    ("signs of small values flipped", with_claim(changes.flipped_signs)),
+    ("small values set to zero", with_claim(changes.only_the_largest)),
+    ("NaN in a claim", with_claim(changes.not_a_number)),
+    ("infinity in a claim", with_claim(changes.infinity)),
+    ("norm overflowed by 3e38", with_claim(changes.overflow)),
     ("false output, honest trace", false_output),
     ("NaN output, honest trace", nan_output),
     ("one claim left out", missing_claim),
@@ -70,15 +60,15 @@ CHEATS = _cheats(
 # Cheats that only some precisions make possible or worthwhile.
 FLOATS = _cheats(("shifts along the gradient", along_the_gradient))
 ROUNDED = _cheats(
-    ("one rounding off by one level", with_claim(one_level, rounding=True)),
-    ("scale doubled, values halved", with_claim(halved, rounding=True)),
-    ("rounded in the cheat's favour", with_claim(rounded_down, rounding=True)),
+    ("one rounding off by one level", with_claim(changes.one_level, rounding=True)),
+    ("scale doubled, values halved", with_claim(changes.halved, rounding=True)),
+    ("rounded in the cheat's favour", with_claim(changes.rounded_down, rounding=True)),
 )
 BY_PRECISION = {
     "f32": (*_cheats(("weights rounded to float16", with_kernels(float16))), *FLOATS),
     "bf16": (*FLOATS, *ROUNDED),
     "f16": (*FLOATS, *ROUNDED),
-    "w8a8": (*ROUNDED, *_cheats(("accumulator off by 2^31", with_claim(wrapped)))),
+    "w8a8": (*ROUNDED, *_cheats(("accumulator off by 2^31", with_claim(changes.wrapped)))),
 }
 
 

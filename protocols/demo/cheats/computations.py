@@ -12,6 +12,7 @@ import numpy as np
 from protocols.demo.devices import DemoJob, Run
 from protocols.demo.models import Encoder, Tokens
 from protocols.demo.models.precision import Params, map_kernels
+from verifiable.testing import parameters
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
 
@@ -40,28 +41,22 @@ def kernels(model: Encoder, change: Callable[[str, Array], Array]) -> Params:
 
 def int4(name: str, kernel: Array) -> Array:
     """Round to 4-bit integers with one scale per 32 weights, as on-device runtimes do."""
-    groups = kernel.reshape(-1, 32, kernel.shape[1])
-    scale = np.abs(groups).max(axis=1, keepdims=True) / 7
-    levels = np.clip(np.rint(groups / np.where(scale == 0, 1, scale)), -8, 7)
-    return (levels * scale).astype(np.float32).reshape(kernel.shape)
+    return parameters.rounded(kernel, 7, 32)
 
 
 def float16(name: str, kernel: Array) -> Array:
     """Keep 11 significant bits of every weight: half the memory, often twice the speed."""
-    return kernel.astype(np.float16).astype(np.float32)
+    return np.asarray(parameters.float16(kernel))
 
 
 def float8(name: str, kernel: Array) -> Array:
     """Keep 4 significant bits of every weight: half the memory of bfloat16."""
-    return kernel.astype(jnp.float8_e4m3fn).astype(np.float32)
+    return np.asarray(parameters.float8(kernel))
 
 
 def before_fine_tuning(name: str, kernel: Array) -> Array:
     """Use last week's weights: off by a rank-one update of one percent of their norm."""
-    rng = np.random.default_rng(len(name))
-    u, v = (rng.standard_normal(n).astype(np.float32) for n in kernel.shape)
-    update = u[:, None] * v[None, :]
-    return kernel + update * np.float32(0.01 * np.linalg.norm(kernel) / np.linalg.norm(update))
+    return parameters.older(kernel, len(name))
 
 
 def without_last_layer(model: Encoder) -> Params:

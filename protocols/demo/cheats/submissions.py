@@ -1,29 +1,29 @@
 """Another submission: an honest run in which a claim, the answer or the commitment was replaced.
 
-`with_claim` makes a device of a change to one claim; the changes follow it. The other cheats are
-devices by themselves.
+`with_claim` makes a device of a change to one claim, such as those of `verifiable.testing.changes`.
+The other cheats are devices by themselves.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from protocols.demo.cheats.computations import Array, another_user, int4, with_kernels
+from protocols.demo.cheats.computations import another_user, int4, with_kernels
 from protocols.demo.devices import DemoJob, Run
 from verifiable.claims.product import Product
 from verifiable.claims.rounding import Rounding
 from verifiable.program import Program
 from verifiable.submission import Submission
+from verifiable.testing.changes import Value
 from verifiable.trace import Trace
 
 
 def with_claim(
-    change: Callable[[Array], Array], name: str = "mlp/up", *, rounding: bool = False
+    change: Callable[[Value], Value], name: str = "mlp/up", *, rounding: bool = False
 ) -> Run:
     """Return a device that changes one claim in the middle of the model.
 
@@ -61,91 +61,6 @@ def find_claim(compiled: Program, scope: str, *, rounding: bool = False) -> int:
         return products[0]
     before = compiled.claims[: products[0]]
     return max(i for i, c in enumerate(before) if isinstance(c.form, Rounding))
-
-
-def one_element(claim: Array) -> Array:
-    """Change one number by a hundredth of its row."""
-    claim[0, 1, 7] += _step(claim)
-    return claim
-
-
-def equal_and_opposite(claim: Array) -> Array:
-    """Change two numbers of one row and keep their sum: random signs miss it half the time."""
-    claim[0, 1, 3] += _step(claim)
-    claim[0, 1, 11] -= _step(claim)
-    return claim
-
-
-def _step(claim: Array) -> Any:
-    norm = np.linalg.norm(claim[0, 1].astype(np.float64))
-    return np.asarray(max(1.0, 0.01 * norm) if claim.dtype.kind == "i" else 0.01 * norm).astype(
-        claim.dtype
-    )
-
-
-def not_a_number(claim: Array) -> Array:
-    """Put NaN, for which comparisons with a tolerance are false in both directions."""
-    return _with_float(claim, np.nan)
-
-
-def infinity(claim: Array) -> Array:
-    """Put an infinity, which makes every norm of its row infinite."""
-    return _with_float(claim, np.inf)
-
-
-def _with_float(claim: Array, value: float) -> Array:
-    # Integers have no such values: a device that wants to send one must send floats.
-    if claim.dtype.kind == "i":
-        claim = claim.astype(np.float32)
-    claim[0, 1, 7] = value
-    return claim
-
-
-def overflow(claim: Array) -> Array:
-    """Fill a row with finite floats whose squares overflow, or with the largest integer."""
-    claim[0, 1] = np.iinfo(claim.dtype).max if claim.dtype.kind == "i" else 3e38
-    return claim
-
-
-def flipped_signs(claim: Array) -> Array:
-    """Flip the sign of the smaller half of all numbers."""
-    small = np.abs(claim) < np.median(np.abs(claim))
-    claim[small] *= -1
-    return claim
-
-
-def only_the_largest(claim: Array) -> Array:
-    """Keep one number in ten, the largest, and send zeros for the others."""
-    claim[np.abs(claim) < np.quantile(np.abs(claim), 0.9)] = 0
-    return claim
-
-
-def wrapped(claim: Array) -> Array:
-    """Add 2^31 to one accumulator: arithmetic modulo 2^32 misses it half the time."""
-    claim[0, 1, 7] = (np.int64(claim[0, 1, 7]) + 2**31).astype(claim.dtype)
-    return claim
-
-
-def one_level(claim: Array) -> Array:
-    """Move one element: int8 by one level, float16 and bfloat16 by 32 units in the last place."""
-    bits = claim.view(np.int16 if claim.dtype.itemsize == 2 else np.int8)
-    bits[0, 1, 7] += np.int8(32 if bits.dtype == np.int16 else 1 if bits[0, 1, 7] < 100 else -1)
-    return claim
-
-
-def halved(claim: Array) -> Array:
-    """Halve all values, as if the scale had been doubled."""
-    return (claim // 2 if claim.dtype.kind == "i" else claim * claim.dtype.type(0.5)).astype(
-        claim.dtype
-    )
-
-
-def rounded_down(claim: Array) -> Array:
-    """Lower every other element, always in the cheat's favour: int8 by one, floats by 1/32."""
-    other = claim[..., ::2]
-    lower = other - 1 if claim.dtype.kind == "i" else other.astype(np.float32) * (1 - 2.0**-5)
-    claim[..., ::2] = lower.astype(claim.dtype)
-    return claim
 
 
 def along_the_gradient(job: DemoJob) -> Submission:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import verifiable as vf
-from tests.helpers.hostile import OBJECTS
+from verifiable.testing.hostile import OBJECTS
 from verifiable.trace import Trace
 
 PARAMS = jnp.asarray(np.random.default_rng(0).standard_normal((64, 64)) / 8, jnp.float32)

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from benchmarks.devices import EACH, INDEPENDENT
 from tests.helpers.last_claim import last_claim, off_by_a_bit
 from verifiable.check import flips
 from verifiable.policy import Policy
+from verifiable.testing.devices import EACH, INDEPENDENT
 
 
 def routed(x: Any) -> Any:

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from jax import lax
 
-from benchmarks.devices import EACH, INDEPENDENT
 from tests.helpers.last_claim import last_claim, off_by_a_bit
 from verifiable.check import flips
 from verifiable.claims import choice, origin
 from verifiable.policy import Policy
+from verifiable.testing.devices import EACH, INDEPENDENT
 
 RNG = np.random.default_rng(7)
 COUNT = 20

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from jax import lax
 
-from benchmarks.devices import AWAY, EACH, INDEPENDENT, UP, elementwise, inexact, moved
 from verifiable.check.dataflow import Forward
 from verifiable.claims import axes
 from verifiable.claims.form import Yardstick
@@ -24,6 +23,7 @@ from verifiable.jaxpr.effects import effects_of
 from verifiable.jaxpr.flatten import flatten
 from verifiable.jaxpr.perturb import in_float64
 from verifiable.policy import DEFAULT
+from verifiable.testing.devices import AWAY, EACH, INDEPENDENT, UP, elementwise, inexact, moved
 
 RNG = np.random.default_rng(12)
 ROWS, INNER = 32, 96

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.helpers.hostile import Raises
 from tests.helpers.traces import HONEST, A, Run, runs
 from verifiable import merkle
 from verifiable.errors import MalformedEncoding, MalformedProof, RootMismatch, VerificationError
+from verifiable.testing.hostile import Raises
 from verifiable.trace import Commitment, Opening, verify, verify_opening
 
 

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.helpers.hostile import OBJECTS
 from tests.helpers.traces import FLAG, HONEST, A, B, Y
 from verifiable.errors import MalformedEncoding, VerificationError
+from verifiable.testing.hostile import OBJECTS
 from verifiable.trace import Layout, Trace, commit, verify
 from verifiable.trace.receive import leaves_up_to
 

@@ -20,6 +20,7 @@ from verifiable import challenge, program
 from verifiable.claims.product import Product
 from verifiable.key import VerifierKey
 from verifiable.submission import Submission
+from verifiable.testing import changes
 from verifiable.trace import Trace
 
 SEED = bytes(range(32))
@@ -330,4 +331,4 @@ def test_too_many_texts_are_refused():
 
 def test_a_claim_that_does_not_exist_is_a_value_error():
     with pytest.raises(ValueError, match="one product in the scope layer1/mlp/sideways, found 0"):
-        submissions.with_claim(submissions.overflow, "mlp/sideways")(job("f32"))
+        submissions.with_claim(changes.overflow, "mlp/sideways")(job("f32"))

@@ -96,7 +96,8 @@ def narrow_sums(program: Program) -> Device:
             return interpret.apply(equation, values)
         if equation.params["dimension_numbers"] != (((1,), (0,)), ((), ())):
             return interpret.apply(equation, values)
-        return [_summed_narrowly(*values, out.dtype)]
+        a, b = values
+        return [_summed_narrowly(a, b, out.dtype)]
 
     def run(params: Any, inputs: Any) -> Answer:
         return executed(program, params, inputs, apply)

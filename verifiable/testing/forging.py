@@ -7,7 +7,6 @@ one choice    the last `argmax` or `top_k` takes another element in one iteratio
 other trips   the last loop that ends by a comparison makes a trip less or more, none, or twice as
               many.
 
-`steered_rounding` has the cheat that moves a rounding.
 """
 
 from __future__ import annotations
@@ -20,17 +19,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from benchmarks.cheats import Bench
-from benchmarks.devices import QUICK, Answer
-from benchmarks.zoo.subject import Inputs
 from verifiable.check import execute
 from verifiable.claims.choice import ChoiceForm
 from verifiable.claims.claim import Claim
 from verifiable.claims.decision import COMPARISONS, DecisionForm
+from verifiable.claims.product import Product
 from verifiable.claims.trips import TripsForm
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Env, Equation, Var
 from verifiable.program import Program
+from verifiable.testing.devices import QUICK, Answer
 from verifiable.trace import Trace
 
 KAPPA = 16.0
@@ -47,11 +45,11 @@ TRIPS: dict[str, Callable[[int], int]] = {
 class OneUnit:
     """The cheat that is wrong by `KAPPA` sigma in one row of one product, in a random direction."""
 
-    def __init__(self, bench: Bench, claim: Claim, run: Callable[..., Any]):
+    def __init__(self, program: Program, claim: Claim, run: Callable[..., Any]):
         """Take one claim of those that `run`, from `one_unit`, can be wrong in."""
-        self._bench, self._claim, self._run = bench, claim, run
+        self._program, self._claim, self._run = program, claim, run
 
-    def __call__(self, params: Any, inputs: Inputs, seed: int) -> Answer | None:
+    def __call__(self, params: Any, inputs: tuple[Any, ...], seed: int) -> Answer | None:
         """Answer and trace; the seed chooses iteration, row and direction.
 
         None if the product is in a branch that was not taken, so that nothing is wrong.
@@ -68,29 +66,33 @@ class OneUnit:
             )
         if np.array_equal(right[claim.index], found[claim.index], equal_nan=True):
             return None
-        values = tuple(found[c.index] for c in self._bench.program.claims)
-        return self._bench.program.unflatten(outputs), Trace(values=values)
+        values = tuple(found[c.index] for c in self._program.claims)
+        return self._program.unflatten(outputs), Trace(values=values)
 
 
-def one_unit(bench: Bench, skipped: int = 0) -> list[OneUnit]:
+def products(program: Program) -> list[Claim]:
+    """Claims of products of floats."""
+    return [c for c in program.claims if isinstance(c.form, Product) and c.eps_types]
+
+
+def one_unit(program: Program, skipped: int = 0) -> list[OneUnit]:
     """The cheat in the first, middle and last product of floats, after some that are skipped."""
-    products = bench.products()[skipped:]
-    places = dict.fromkeys((0, len(products) // 2, len(products) - 1)) if products else {}
-    chosen = [products[i] for i in places]
-    run = _one_row_wrong(bench, chosen)
-    return [OneUnit(bench, claim, run) for claim in chosen]
+    found = products(program)[skipped:]
+    places = dict.fromkeys((0, len(found) // 2, len(found) - 1)) if found else {}
+    chosen = [found[i] for i in places]
+    run = _one_row_wrong(program, chosen)
+    return [OneUnit(program, claim, run) for claim in chosen]
 
 
-def _one_row_wrong(bench: Bench, claims: Sequence[Claim]) -> Callable[..., Any]:
+def _one_row_wrong(program: Program, claims: Sequence[Claim]) -> Callable[..., Any]:
     """A compiled device that is wrong in the claim, iteration, row and direction it is given."""
-    compiled = bench.program
 
     def wrong(claim: Claim, env: Any, out: Array, given: Any) -> Array:
         here, row, slope = given
         form: Any = claim.form
         operands = [interpret.read(env, atom) for atom in claim.operands]
         far = None if claim.far is None else interpret.read(env, claim.far)
-        room = form.room(operands, far, out, compiled.tolerances[claim.name])
+        room = form.room(operands, far, out, program.tolerances[claim.name])
         chosen = jnp.arange(room.sigma.size).reshape(room.sigma.shape) == row
         shift = form.steepest(room, slope, 1.01 * KAPPA)
         shift = shift * form.unseen(form.maps.over_rows(chosen.astype(jnp.float64))) * here
@@ -105,13 +107,14 @@ def _one_row_wrong(bench: Bench, claims: Sequence[Claim]) -> Callable[..., Any]:
             [env[claim.transpose.outputs[0]]] = interpret.apply(claim.transpose, [out])
         return [out], out
 
-    def run(params: Any, inputs: Inputs, given: Any) -> Any:
-        env, block = compiled.bind(params, inputs), compiled.function.block
-        return execute.execute(block, compiled.analysis, env, emit=emit, given=given)
+    def run(params: Any, inputs: tuple[Any, ...], given: Any) -> Any:
+        return forge(program, params, inputs, emit, given)
 
     jitted = jax.jit(run, compiler_options=QUICK)
 
-    def run_wrong(params: Any, inputs: Inputs, index: int, trip: Any, row: Any, slope: Any) -> Any:
+    def run_wrong(
+        params: Any, inputs: tuple[Any, ...], index: int, trip: Any, row: Any, slope: Any
+    ) -> Any:
         given: dict[int, Any] = {}
         for claim in claims:
             nothing = np.zeros(claim.trips, np.float32)
@@ -127,42 +130,42 @@ def _one_row_wrong(bench: Bench, claims: Sequence[Claim]) -> Callable[..., Any]:
 class NearTies:
     """The cheat that takes every near-tie the other way."""
 
-    def __init__(self, bench: Bench):
+    def __init__(self, program: Program):
         """Make the cheat for one program."""
-        self._bench = bench
+        self._program = program
         self._jitted = jax.jit(self._run, compiler_options=QUICK)
 
-    def __call__(self, params: Any, inputs: Inputs) -> Answer:
+    def __call__(self, params: Any, inputs: tuple[Any, ...]) -> Answer:
         """Answer and trace."""
-        return answer_of(self._bench.program, self._jitted(params, inputs))
+        return answer_of(self._program, self._jitted(params, inputs))
 
-    def _run(self, params: Any, inputs: Inputs) -> Any:
-        eps = self._bench.program.tolerances
+    def _run(self, params: Any, inputs: tuple[Any, ...]) -> Any:
+        eps = self._program.tolerances
 
         def emit(claim: Claim, equation: Equation, env: Env, _: Any) -> Any:
             moved = _against(claim, equation, env, eps.get(claim.name, 0.0))
             return decided(claim, equation, env, moved)
 
-        return forge(self._bench.program, params, inputs, emit, {})
+        return forge(self._program, params, inputs, emit, {})
 
 
 class OneChoice:
     """The cheat that replaces the choice of one claim in one iteration and row."""
 
-    def __init__(self, bench: Bench, claim: Claim):
+    def __init__(self, program: Program, claim: Claim):
         """Make the cheat for one claim, whose equation is in `CHOICES`."""
-        self._bench, self._claim = bench, claim
+        self._program, self._claim = program, claim
         self._jitted = jax.jit(self._run, compiler_options=QUICK)
 
-    def __call__(self, params: Any, inputs: Inputs, seed: int) -> Answer:
+    def __call__(self, params: Any, inputs: tuple[Any, ...], seed: int) -> Answer:
         """Answer and trace; the seed chooses iteration and element."""
         rng, claim = np.random.default_rng(seed), self._claim
         trip = np.zeros(claim.trips, np.float32)
         trip[tuple(int(rng.integers(n)) for n in claim.trips)] = 1
         number = np.uint32(rng.integers(claim.equation.inputs[0].size))
-        return answer_of(self._bench.program, self._jitted(params, inputs, trip, number))
+        return answer_of(self._program, self._jitted(params, inputs, trip, number))
 
-    def _run(self, params: Any, inputs: Inputs, trip: Array, number: Array) -> Any:
+    def _run(self, params: Any, inputs: tuple[Any, ...], trip: Array, number: Array) -> Any:
         def emit(claim: Claim, equation: Equation, env: Env, here: Any) -> Any:
             if claim.index != self._claim.index:
                 return execute.honest(claim, equation, env)
@@ -174,37 +177,37 @@ class OneChoice:
             moved = {atom: jnp.where(chosen & (here > 0), best, value)}
             return decided(claim, equation, env, moved)
 
-        return forge(self._bench.program, params, inputs, emit, {self._claim.index: trip})
+        return forge(self._program, params, inputs, emit, {self._claim.index: trip})
 
 
-def one_choice(bench: Bench) -> OneChoice | None:
+def one_choice(program: Program) -> OneChoice | None:
     """The cheat in the last choice of the program; None if no choice is a claim."""
-    found = [c for c in bench.program.claims if c.equation.kind in CHOICES]
-    return OneChoice(bench, found[-1]) if found else None
+    found = [c for c in program.claims if c.equation.kind in CHOICES]
+    return OneChoice(program, found[-1]) if found else None
 
 
 class OtherTrips:
     """The cheat that makes another number of trips in one loop, and goes on from there."""
 
-    def __init__(self, bench: Bench, claim: Claim):
+    def __init__(self, program: Program, claim: Claim):
         """Make the cheat for one claim of a number of trips."""
-        self._bench, self._claim = bench, claim
+        self._program, self._claim = program, claim
         self._jitted = jax.jit(self._run, compiler_options=QUICK)
 
     def __call__(
-        self, params: Any, inputs: Inputs, seed: int, change: Callable[[int], int]
+        self, params: Any, inputs: tuple[Any, ...], seed: int, change: Callable[[int], int]
     ) -> Answer:
         """Answer and trace; the seed chooses the example and iteration, `change` the number."""
-        _, honest = self._bench.run(params, *inputs)
+        honest = self._program.prove(params, *inputs).trace
         trips = np.array(honest.values[self._claim.index])
         made = trips.reshape(-1)
         place = int(np.random.default_rng(seed).integers(made.size))
         made[place] = change(int(made[place]))
         with jax.enable_x64(True):
-            return answer_of(self._bench.program, self._jitted(params, inputs, trips))
+            return answer_of(self._program, self._jitted(params, inputs, trips))
 
-    def _run(self, params: Any, inputs: Inputs, trips: Array) -> Any:
-        compiled, own = self._bench.program, self._claim
+    def _run(self, params: Any, inputs: tuple[Any, ...], trips: Array) -> Any:
+        compiled, own = self._program, self._claim
         limit, eps = compiled.policy.trip_limit, compiled.tolerances[own.name]
 
         def emit(claim: Claim, equation: Equation, env: Env, given: Any) -> Any:
@@ -216,10 +219,10 @@ class OtherTrips:
         return forge(compiled, params, inputs, emit, {own.index: trips})
 
 
-def other_trips(bench: Bench) -> OtherTrips | None:
+def other_trips(program: Program) -> OtherTrips | None:
     """The cheat in the last loop whose number of trips is a claim; None if there is none."""
-    found = [c for c in bench.program.claims if isinstance(c.form, TripsForm)]
-    return OtherTrips(bench, found[-1]) if found else None
+    found = [c for c in program.claims if isinstance(c.form, TripsForm)]
+    return OtherTrips(program, found[-1]) if found else None
 
 
 def decided(claim: Claim, equation: Equation, env: Env, moved: dict[Any, Array]) -> Any:
@@ -238,10 +241,10 @@ def decided(claim: Claim, equation: Equation, env: Env, moved: dict[Any, Array])
 
 def _against(claim: Claim, equation: Equation, env: Env, eps: float) -> dict[Any, Array]:
     """Operands of a decision, moved by almost their slack against what they say."""
-    form: Any = claim.form
     atoms: Sequence[Any] = equation.inputs
-    if not isinstance(form, DecisionForm | ChoiceForm):
+    if not isinstance(claim.form, DecisionForm | ChoiceForm):
         return {}
+    form: Any = claim.form
     room = form.slacks(interpret.read_all(env, claim.operands), eps)
     inexact = [isinstance(a, Var) and jnp.issubdtype(a.dtype, jnp.floating) for a in atoms]
     if equation.kind in COMPARISONS and len(atoms) == 2 and atoms[0] is not atoms[1]:
@@ -272,7 +275,7 @@ def _moved(value: Array, room: Array, way: Array) -> Array:
     return jnp.where(jnp.isfinite(value), (wide + way * room).astype(value.dtype), value)
 
 
-def forge(compiled: Program, params: Any, inputs: Inputs, emit: Any, given: Any) -> Any:
+def forge(compiled: Program, params: Any, inputs: tuple[Any, ...], emit: Any, given: Any) -> Any:
     """Outputs and committed values of a device that commits to what `emit` returns.
 
     Args:

@@ -10,13 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tests.helpers.traces import A
+_ARRAY: Any = np.arange(48, dtype=np.float32).reshape(6, 8)
 
 
 class Raises:
     """An object that has nothing, not even a class to ask for."""
 
     def __getattribute__(self, name: str) -> Any:
+        """Raise RuntimeError."""
         raise RuntimeError(f"no {name}")
 
 
@@ -24,9 +25,11 @@ class Unequal:
     """An object that refuses to be compared."""
 
     def __eq__(self, other: object) -> bool:
+        """Raise RuntimeError."""
         raise RuntimeError("not comparable")
 
     def __hash__(self) -> int:
+        """The same for all."""
         return 0
 
 
@@ -37,35 +40,42 @@ class Impostor:
 
 
 class Subclass(np.ndarray):
+    """An array whose shape raises."""
+
     @property
-    def shape(self) -> Any:
+    def shape(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Raise RuntimeError."""
         raise RuntimeError("no shape")
 
 
 def deleted() -> Any:
-    array = jnp.asarray(A)
+    """An array of JAX whose memory was given back."""
+    array = jnp.asarray(_ARRAY)
     array.delete()
     return array
 
 
 def cyclic() -> Any:
+    """A list that holds itself twice."""
     loop: list[Any] = []
     loop += [loop, loop]
     return loop
 
 
 def deep() -> Any:
+    """A list nested 100,000 deep."""
     return functools.reduce(lambda inner, _: [inner], range(100_000), [])
 
 
 def shared(depth: int) -> Any:
     """A list that is small in memory, and has 2^depth leaves as a tree."""
-    return functools.reduce(lambda inner, _: [inner, inner], range(depth), A)
+    return functools.reduce(lambda inner, _: [inner, inner], range(depth), _ARRAY)
 
 
 @functools.cache
 def wide() -> Any:
-    return dict.fromkeys(map(str, range(10**6)), A)
+    """A map of a million arrays."""
+    return dict.fromkeys(map(str, range(10**6)), _ARRAY)
 
 
 # Made for the test that sends it: some are large.
@@ -78,16 +88,21 @@ OBJECTS: dict[str, Callable[[], Any]] = {
     "a generator": lambda: (x for x in ()),
     "an object whose attributes raise": Raises,
     "an object that says it is an array": Impostor,
-    "a subclass of arrays": lambda: A.view(Subclass),
+    "a subclass of arrays": lambda: _ARRAY.view(Subclass),
     "a deleted array": deleted,
     "a list that holds itself": cyclic,
     "a list nested 100,000 deep": deep,
     "a list of 2^200 leaves": lambda: shared(200),
-    "a list of a million arrays": lambda: [A] * 10**6,
+    "a list of a million arrays": lambda: [_ARRAY] * 10**6,
     "a map of a million arrays": wide,
-    "a map with keys that cannot be compared": lambda: {Unequal(): A, "b": A},
-    "a map with keys that cannot be sorted": lambda: {1: A, "b": A},
-    "an array of objects": lambda: A.astype(object),
+    "a map with keys that cannot be compared": lambda: {Unequal(): _ARRAY, "b": _ARRAY},
+    "a map with keys that cannot be sorted": lambda: {1: _ARRAY, "b": _ARRAY},
+    "an array of objects": lambda: _ARRAY.astype(object),
     "random keys": lambda: jax.random.key(0),
-    "a shape": lambda: jax.eval_shape(lambda: A),
+    "a shape": lambda: jax.eval_shape(lambda: _ARRAY),
 }
+
+LARGE = frozenset(
+    {"a list of a million arrays", "a map of a million arrays", "a list nested 100,000 deep"}
+)
+"""Those that take a hundred megabytes, or seconds to make."""
