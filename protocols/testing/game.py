@@ -312,7 +312,8 @@ class Game:
             raise LawBroken(laws.CHEAT_PAID, "a worker that the job was not sent to was paid")
         if part.committed is None:
             raise LawBroken(laws.CHEAT_PAID, f"{part} was paid, and did not commit in time")
-        if not part.arrived:
+        unasked = sampled and (job, part.name) not in (self.ledger.asked or ())
+        if not (part.arrived or unasked):
             raise LawBroken(laws.CHEAT_PAID, f"{part} was paid, and handed nothing in in time")
         if part.plan.role in _NEVER or part.reveal is None or part.reveal.job != job:
             raise LawBroken(laws.CHEAT_PAID, f"{part} was paid for what it has not computed")
@@ -339,12 +340,15 @@ class Game:
                 raise LawBroken(laws.HONEST_UNPAID, str(part))
 
     def paid_cheats(self) -> tuple[int, int]:
-        """Cheats of numbers that were paid, and that arrived in time."""
+        """How many cheats of numbers were paid, and how many could have been.
+
+        Those count that committed in time, and handed in what they were asked for.
+        """
         tried = [
             part
             for part in self.parts
             if part.committed is not None
-            and part.arrived
+            and (part.arrived or (part.job.id, part.name) not in (self.ledger.asked or ()))
             and part.plan.role in (Role.CHEATING, Role.STALE, Role.LYING)
             and not part.honest
             and self._unpayable(part) is not None

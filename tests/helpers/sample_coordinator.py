@@ -169,10 +169,9 @@ class Right(CoordinatorAdapter):
 
     def sign(self, job: FleetJob, now: int) -> None:
         if job.id not in self.disk.signed:
-            good = [
-                w for (j, w), v in self.disk.judged.items() if (j, v) == (job.id, Verdict.ACCEPT)
-            ]
-            self.disk.signed[job.id] = tagged_hash("decision", now.to_bytes(8), *sorted(good))
+            judged, good = self.disk.judged.items(), (job.id, Verdict.ACCEPT)
+            paid = sorted(worker for (about, worker), v in judged if (about, v) == good)
+            self.disk.signed[job.id] = tagged_hash("decision", now.to_bytes(8), *paid)
             self.signed.append((job.id, self.disk.signed[job.id]))
 
 
