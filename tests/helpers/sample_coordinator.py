@@ -194,9 +194,12 @@ class JudgesBeforeTheLogClosed(Right):
 
 
 class AsksBeforeTheLogClosed(Right):
-    """Asks for the run of whoever has committed, while others may commit."""
+    """Asks for the run of whoever has committed, and takes it, while others may commit."""
 
-    law = "cheat-paid"
+    law = "cheat-paid verdict-before-close"
+
+    def early(self, job: FleetJob) -> bool:
+        return False
 
     def commit(self, job: FleetJob, message: CommitSent, now: int) -> None:
         super().commit(job, message, now)

@@ -16,6 +16,7 @@ import verifiable as vf
 from protocols.testing import CoordinatorAdapter, Fleet, LawBroken, Scenario, fleet
 from protocols.testing import strategies as pst
 from tests.helpers import sample_coordinator as sample
+from verifiable.testing import cheats
 from verifiable.testing import strategies as vst
 
 RNG = np.random.default_rng(0)
@@ -27,9 +28,20 @@ def model(params: Any, x: Any) -> Any:
     return jax.nn.gelu(x @ params[0]) @ params[1]
 
 
+# A few of each kind: the runs of all cheats would take most of the time.
+FEW = (
+    *cheats.PARAMETERS[:1],
+    *cheats.CLAIMS[:2],
+    *cheats.ANSWERS[1:],
+    *cheats.STRUCTURE[:1],
+    *cheats.COMMITMENTS[:2],
+)
+
+
 @functools.cache
 def workers() -> Fleet:
-    return fleet(vf.compile(model, PARAMS, X, policy=vst.FEW, self_test=False), PARAMS, (X,))
+    compiled = vf.compile(model, PARAMS, X, policy=vst.FEW, self_test=False)
+    return fleet(compiled, PARAMS, (X,), cheats=FEW)
 
 
 def law_broken(make: Callable[[], CoordinatorAdapter]) -> tuple[str, int]:
@@ -64,6 +76,5 @@ def test_nothing_is_found_in_the_right_coordinator():
 @pytest.mark.parametrize("bug", sample.BUGS, ids=lambda bug: bug.__name__)
 def test_each_bug_is_found_within_200_examples(bug: type[sample.Right]):
     law, count = law_broken(bug)
-    print(bug.__name__, law, count)
-    assert law == bug.law
+    assert law in bug.law.split()
     assert count <= 201  # the failing example is run once more
