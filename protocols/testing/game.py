@@ -284,8 +284,8 @@ class Game:
         """Require the laws of what has left the coordinator.
 
         Args:
-          sampled: runs are audited by chance, so cheats of numbers may be paid; `paid_cheats`
-            counts them.
+          sampled: runs are audited by chance, so any run that is in time may be paid; `paid_cheats`
+            counts the cheats.
           paying: an honest worker with whom nothing went wrong must be paid.
 
         Raises:
@@ -318,7 +318,7 @@ class Game:
         if part.plan.role in _NEVER or part.reveal is None or part.reveal.job != job:
             raise LawBroken(laws.CHEAT_PAID, f"{part} was paid for what it has not computed")
         reason = self._unpayable(part)
-        if reason is not None and not (sampled and not part.honest):
+        if reason is not None and not sampled:
             raise LawBroken(laws.CHEAT_PAID, f"{part} was paid, but {reason}")
         if part.committed > self._judged[job]:
             raise LawBroken(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ class Party:
     identity: Identity
 
     @classmethod
+    @functools.cache
     def of(cls, number: int) -> Party:
         """The worker of a number: the same in every scenario."""
         seed = tagged_hash("worker of a fleet", number.to_bytes(8))

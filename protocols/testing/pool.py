@@ -54,6 +54,7 @@ class Pool:
     _works: dict[tuple[int, int], Workload] = field(default_factory=dict, repr=False)
     _keys: dict[int, VerifierKey] = field(default_factory=dict, repr=False)
     _runs: dict[tuple[Any, ...], Submission | None] = field(default_factory=dict, repr=False)
+    _lies: dict[tuple[int, int], Any] = field(default_factory=dict, repr=False)
     _payable: dict[tuple[int, int, int], str | None] = field(default_factory=dict, repr=False)
 
     @property
@@ -99,10 +100,13 @@ class Pool:
 
     def lie(self, version: int, number: int) -> Any:
         """Another answer than the honest one, which its worker has no trace of."""
+        if (version, number) in self._lies:
+            return self._lies[version, number]
         leaves, tree = jax.tree.flatten(self.honest(version, number).y)
         index = next(i for i, x in enumerate(leaves) if np.size(x))
         leaves[index] = far_answer(np.array(leaves[index]))
-        return jax.tree.unflatten(tree, leaves)
+        self._lies[version, number] = jax.tree.unflatten(tree, leaves)
+        return self._lies[version, number]
 
     def report(self, version: int, number: int, sent: Submission) -> Report:
         """The reference verdict on a run."""

@@ -115,14 +115,13 @@ def scenarios(
         most = size - 1 if bad is None else min(bad, size - 1)
         wrong = draw(st.integers(min(1, most), most)) if dishonest else 0
         first = [draw(plans(fleet, (Role.HONEST,), faults=faults)) for _ in range(size - wrong)]
-        others = [draw(plans(fleet, dishonest, faults=faults)) for _ in range(wrong)]
-        found.append(
-            JobPlan(
-                workers=(*first, *others),
-                input=draw(st.integers(0, len(fleet.pool.inputs) - 1)),
-                version=draw(st.integers(0, 1)),
-            )
-        )
+        # What can be replayed only later is drawn more often then, and the job is often the same.
+        later = [Role.REPLAYING] * 3 if found and Role.REPLAYING in dishonest else []
+        others = [draw(plans(fleet, dishonest + later, faults=faults)) for _ in range(wrong)]
+        same = bool(found) and draw(st.booleans())
+        kinds = (st.integers(0, len(fleet.pool.inputs) - 1), st.integers(0, 1))
+        asked = (found[0].input, found[0].version) if same else tuple(map(draw, kinds))
+        found.append(JobPlan(workers=(*first, *others), input=asked[0], version=asked[1]))
     times = st.builds(
         lambda place, seconds: PERIOD * place + seconds,
         st.integers(0, count - 1),

@@ -138,14 +138,15 @@ class Right(CoordinatorAdapter):
             return False
 
     def verified(self, job: FleetJob, message: RunSent) -> Verdict:
-        reveal, sent = message.reveal, message.submission
-        about = (id(sent), job.message.input, self.root(job), reveal.trace_root)
+        sent = message.submission
+        commitment = self.commitment(message)
+        about = (id(sent), job.message.input, self.root(job), commitment.root, commitment.size)
         if about not in _verdicts:  # the same run in many scenarios
             report = job.program.verify(
                 _key(job.program, self.root(job), _Params(self.params(job))),
                 *job.inputs,
                 sent,
-                commitment=self.commitment(message),
+                commitment=commitment,
                 parameters=self.root(job),
             )
             _verdicts[about] = report.verdict, sent
