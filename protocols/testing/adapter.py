@@ -9,6 +9,7 @@ the outside world does.
 from __future__ import annotations
 
 import abc
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -53,7 +54,7 @@ class FleetJob:
     ends: int
     seed: bytes
 
-    @property
+    @functools.cached_property
     def id(self) -> bytes:
         """Digest of the job's message, 32 bytes."""
         return self.message.digest

@@ -135,7 +135,7 @@ def fleet(
       agrees: see `pool.Agrees`.
 
     Raises:
-      ValueError: no inputs, or the program's own check rejects an honest run.
+      ValueError: no inputs.
       TypeError: a leaf is not an array.
     """
     if not inputs:
@@ -143,15 +143,15 @@ def fleet(
     first = Workload.of(program, params, *inputs[0])
     extra: Sequence[tuple[Any, ...] | None] = (first.other_inputs, undecidable(inputs[0]))
     chosen = catalogue.applicable(program) if cheats is None else tuple(cheats)
-    pool = Pool(
-        program=program,
-        versions=(params, parameters.before_fine_tuning(params) if newer is None else newer),
-        inputs=[*inputs, *(x for x in extra if x is not None)],
-        cheats={cheat.name: cheat for cheat in chosen},
-        agrees=agrees,
+    return Fleet(
+        Pool(
+            program=program,
+            versions=(params, parameters.before_fine_tuning(params) if newer is None else newer),
+            inputs=[*inputs, *(x for x in extra if x is not None)],
+            cheats={cheat.name: cheat for cheat in chosen},
+            agrees=agrees,
+        )
     )
-    pool.require_honest()
-    return Fleet(pool)
 
 
 def calm(*roles: Role, cheat: str | None = None) -> Scenario:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 class Role(enum.Enum):
-    """What a worker does with its jobs. Nobody but HONEST and HASTY may be paid."""
+    """What a worker does with its jobs. HONEST and HASTY may be paid, and REPLAYING once."""
 
     HONEST = "honest"
     HASTY = "hasty"

@@ -14,7 +14,7 @@ Extra `testing`.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
 
@@ -32,12 +32,14 @@ _LONGEST = COMMIT + HAND_IN + 20
 
 def deliveries() -> st.SearchStrategy[Delivery]:
     """Half of all messages arrive at once; others late, twice, or never."""
-    delays = st.integers(1, 20) | st.integers(1, _LONGEST)
-    again = st.none() | st.integers(1, _LONGEST)
-    wild = st.builds(
-        Delivery, delay=delays, again=again, lost=st.integers(0, 9).map(lambda n: not n)
-    )
-    return st.just(PROMPT) | wild
+    return _DELIVERIES
+
+
+_DELIVERIES = st.just(PROMPT) | st.tuples(
+    st.integers(1, 20) | st.integers(1, _LONGEST),
+    st.none() | st.integers(1, _LONGEST),
+    st.integers(0, 9).map(lambda n: n == 9),
+).map(lambda drawn: Delivery(delay=drawn[0], again=drawn[1], lost=drawn[2]))
 
 
 def plans(
@@ -51,40 +53,32 @@ def plans(
       faults: whether the network loses, repeats, delays and reorders its messages.
     """
     messages = deliveries() if faults else st.just(PROMPT)
-    drawn = st.builds(
-        WorkerPlan,
-        role=st.sampled_from(list(roles)),
-        device=st.integers(0, 1),
-        waits=st.integers(1, 40),
-        named=st.booleans(),
-        commit=messages,
-        run=messages,
-    )
-    return drawn.flatmap(lambda plan: _with_cheat(plan, fleet))
+    return st.tuples(
+        st.sampled_from(list(roles)),
+        st.sampled_from(fleet.cheats),
+        st.integers(0, 1),
+        st.integers(1, 40),
+        st.booleans(),
+        messages,
+        messages,
+    ).map(lambda drawn: _plan(*drawn))
 
 
-def _with_cheat(plan: WorkerPlan, fleet: Fleet) -> st.SearchStrategy[WorkerPlan]:
-    if plan.role is not Role.CHEATING:
-        return st.just(plan)
-    names = st.sampled_from(fleet.cheats)
-    return names.map(lambda name: _named(plan, name))
-
-
-def _named(plan: WorkerPlan, name: str) -> WorkerPlan:
+def _plan(
+    role: Role, cheat: str, device: int, waits: int, named: bool, commit: Delivery, run: Delivery
+) -> WorkerPlan:
     return WorkerPlan(
-        role=plan.role,
-        cheat=name,
-        device=plan.device,
-        waits=plan.waits,
-        named=plan.named,
-        commit=plan.commit,
-        run=plan.run,
+        role=role,
+        cheat=cheat if role is Role.CHEATING else None,
+        device=device,
+        waits=waits,
+        named=named,
+        commit=commit,
+        run=run,
     )
 
 
-@st.composite
 def scenarios(
-    draw: st.DrawFn,
     fleet: Fleet,
     *,
     jobs: int = 2,
@@ -93,11 +87,10 @@ def scenarios(
     roles: Collection[Role] = tuple(Role),
     faults: bool = True,
     crashes: bool = True,
-) -> Scenario:
+) -> st.SearchStrategy[Scenario]:
     """Scenarios of a fleet. The first worker of each job is honest.
 
     Args:
-      draw: given by hypothesis.
       fleet: whose workers play.
       jobs: the most jobs.
       workers: the fewest and the most workers of a job.
@@ -107,28 +100,55 @@ def scenarios(
       faults: whether the network loses, repeats, delays and reorders messages.
       crashes: whether the coordinator is killed.
     """
-    count = draw(st.integers(1, jobs))
-    size = draw(st.integers(*workers))
     dishonest = [role for role in roles if role is not Role.HONEST]
+    # What can be replayed only later is drawn more often then.
+    later = [*dishonest, *([Role.REPLAYING] * 3 if Role.REPLAYING in dishonest else [])]
+    most = workers[1] - 1 if bad is None else bad
+    drawn = _Drawn(
+        counts=st.tuples(st.integers(1, jobs), st.integers(*workers)),
+        wrong=st.integers(min(1, most), most) if dishonest else st.just(0),
+        honest=plans(fleet, (Role.HONEST,), faults=faults),
+        first=plans(fleet, dishonest or (Role.HONEST,), faults=faults),
+        later=plans(fleet, later or (Role.HONEST,), faults=faults),
+        asked=st.tuples(st.integers(0, len(fleet.pool.inputs) - 1), st.integers(0, 1)),
+        crashes=st.lists(_CRASHES, max_size=2, unique=True) if crashes else st.just([]),
+    )
+    return _scenarios(drawn)
+
+
+_CRASHES = st.tuples(
+    st.integers(0, 1),
+    st.sampled_from((5, 30, COMMIT + 1, COMMIT + 4, COMMIT + HAND_IN + 2, END - 50, END + 2)),
+).map(lambda drawn: PERIOD * drawn[0] + drawn[1])
+_SEEDS = seeds()
+
+
+class _Drawn(NamedTuple):
+    """Strategies of the parts of a scenario, made once: making one costs more than drawing."""
+
+    counts: st.SearchStrategy[tuple[int, int]]
+    wrong: st.SearchStrategy[int]
+    honest: st.SearchStrategy[WorkerPlan]
+    first: st.SearchStrategy[WorkerPlan]
+    later: st.SearchStrategy[WorkerPlan]
+    asked: st.SearchStrategy[tuple[int, int]]
+    crashes: st.SearchStrategy[list[int]]
+
+
+@st.composite
+def _scenarios(draw: st.DrawFn, parts: _Drawn) -> Scenario:
+    count, size = draw(parts.counts)
     found: list[JobPlan] = []
     for _ in range(count):
-        most = size - 1 if bad is None else min(bad, size - 1)
-        wrong = draw(st.integers(min(1, most), most)) if dishonest else 0
-        first = [draw(plans(fleet, (Role.HONEST,), faults=faults)) for _ in range(size - wrong)]
-        # What can be replayed only later is drawn more often then, and the job is often the same.
-        later = [Role.REPLAYING] * 3 if found and Role.REPLAYING in dishonest else []
-        others = [draw(plans(fleet, dishonest + later, faults=faults)) for _ in range(wrong)]
+        wrong = min(draw(parts.wrong), size - 1)
+        good = [draw(parts.honest) for _ in range(size - wrong)]
+        others = [draw(parts.later if found else parts.first) for _ in range(wrong)]
+        # What is replayed fits the same job best.
         same = bool(found) and draw(st.booleans())
-        kinds = (st.integers(0, len(fleet.pool.inputs) - 1), st.integers(0, 1))
-        asked = (found[0].input, found[0].version) if same else tuple(map(draw, kinds))
-        found.append(JobPlan(workers=(*first, *others), input=asked[0], version=asked[1]))
-    times = st.builds(
-        lambda place, seconds: PERIOD * place + seconds,
-        st.integers(0, count - 1),
-        st.sampled_from((5, 30, COMMIT + 1, COMMIT + 4, COMMIT + HAND_IN + 2, END - 50, END + 2)),
-    )
-    killed = draw(st.lists(times, max_size=2, unique=True)) if crashes else []
-    return Scenario(jobs=tuple(found), crashes=tuple(sorted(killed)), seed=draw(seeds()))
+        asked = (found[0].input, found[0].version) if same else draw(parts.asked)
+        found.append(JobPlan(workers=(*good, *others), input=asked[0], version=asked[1]))
+    crashes = tuple(sorted(draw(parts.crashes)))
+    return Scenario(jobs=tuple(found), crashes=crashes, seed=draw(_SEEDS))
 
 
 # -------------------------------------------------------------------------------------- messages
