@@ -162,7 +162,7 @@ def cheated(bench: Bench, jobs: int, *, hidden: bool = False) -> dict[str, Cheat
     tested = bench if hidden else Bench.of(cheats.with_decoy(subject))
     params = tested.subject.params
     units = forging.one_unit(tested.program, skipped=0 if hidden else 1)
-    ties, choice = forging.NearTies(tested.program), forging.one_choice(tested.program)
+    ties, choice = forging.TurnedTies(tested.program), forging.one_choice(tested.program)
     looped, steered = forging.other_trips(tested.program), SteeredRounding.of(tested.program)
     skips = not hidden and PARAMETERS["skipped layers"](subject.params) is not subject.params
     changes = {n: f for n, f in PARAMETERS.items() if n != "skipped layers" or skips}

@@ -202,7 +202,7 @@ def test_near_ties_go_the_other_way_and_nothing_else_does():
     params = {"w": w, "near": near, "far": near + 0.1}
     bench = cheats.Bench.of(Subject(fn=fn, params=params, draw=lambda _: x))
     (y, decided), _ = bench.run(params, *x)
-    (z, forged_), trace = forging.NearTies(bench.program)(params, x)
+    (z, forged_), trace = forging.TurnedTies(bench.program)(params, x)
     np.testing.assert_array_equal(forged_, ~np.asarray(decided))
     np.testing.assert_array_equal(z, y)
     report = bench.check(x, ((z, forged_), trace))

@@ -127,7 +127,7 @@ def _one_row_wrong(program: Program, claims: Sequence[Claim]) -> Callable[..., A
     return run_wrong
 
 
-class NearTies:
+class TurnedTies:
     """The cheat that takes every near-tie the other way."""
 
     def __init__(self, program: Program):

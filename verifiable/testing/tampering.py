@@ -175,7 +175,7 @@ def one_unit(work: Workload) -> Submission | None:
 
 def near_ties(work: Workload) -> Submission | None:
     """Take every near-tie the other way, and go on from there."""
-    return work.submit(*forging.NearTies(work.program)(work.params, work.inputs))
+    return work.submit(*forging.TurnedTies(work.program)(work.params, work.inputs))
 
 
 def one_choice(work: Workload) -> Submission | None:
