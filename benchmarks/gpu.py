@@ -23,12 +23,12 @@ import jax
 
 from benchmarks import check_vs_rerun, parallel
 from benchmarks.cheats import Bench
-from benchmarks.devices import Answer, Device
 from benchmarks.harness import Row
 from benchmarks.subjects import gpt, smollm2
 from benchmarks.verdicts import Tally, honest
 from benchmarks.zoo import ZOO
 from verifiable.errors import Miscompiled
+from verifiable.testing.devices import Answer, Device
 
 # Several processes share the memory of the GPU, of which each would take three quarters at once.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
