@@ -48,6 +48,7 @@ from benchmarks.zoo.subject import Inputs, Subject
 from verifiable.challenge import secret
 from verifiable.errors import Miscompiled
 from verifiable.report import Verdict
+from verifiable.testing import forging
 from verifiable.testing.devices import NAMES, Answer, Device, devices, lanes, narrow_sums
 from verifiable.trace import Trace
 
@@ -359,7 +360,7 @@ def second_look(name: str, bench: Bench, repeats: int) -> Iterator[Row]:
 
 def _wrong(bench: Bench, trace: Trace) -> list[Any]:
     """The claims of a run, one in the middle wrong in one element: by its row's norm, or by 1."""
-    claims = bench.products() or list(bench.program.claims)
+    claims = forging.products(bench.program) or list(bench.program.claims)
     index, values = claims[len(claims) // 2].index, list(trace.values)
     wrong = np.array(values[index])
     row = wrong.reshape(-1, wrong.shape[-1])[0]
