@@ -19,7 +19,7 @@ from protocols.replicated.runs import answer_of, input_digest
 from protocols.testing import laws
 from protocols.testing.adapter import CommitSent, CoordinatorAdapter, FleetJob, Ledger, RunSent
 from protocols.testing.laws import LawBroken
-from protocols.testing.party import Part, Party
+from protocols.testing.party import FleetPart, Party
 from protocols.testing.pool import Pool
 from protocols.testing.scenario import Delivery, Role, Scenario
 from verifiable.encoding import tagged_hash
@@ -58,7 +58,7 @@ class Game:
     adapter: CoordinatorAdapter
     now: int = START
     ledger: Ledger = field(default_factory=Ledger)
-    parts: list[Part] = field(default_factory=list)
+    parts: list[FleetPart] = field(default_factory=list)
     _queue: list[tuple[int, int, Callable[[], None]]] = field(default_factory=list)
     _order: Any = field(default_factory=itertools.count)
     _judged: dict[bytes, int] = field(default_factory=dict)
@@ -111,12 +111,12 @@ class Game:
         for time in (job.commit_by, job.hand_in_by, job.ends):
             self._at(time + 1, lambda: self.adapter.tick(self.now))
         for worker, party in zip(plan.workers, parties, strict=True):
-            part = Part(worker, party, job, place)
+            part = FleetPart(worker, party, job, place)
             self.parts.append(part)
             self._at(opens + worker.waits, lambda part=part: self._begin(part))
             self._at(job.commit_by + 2, lambda part=part: self._unasked(part))
 
-    def _begin(self, part: Part) -> None:
+    def _begin(self, part: FleetPart) -> None:
         """What a worker does at first."""
         plan, job = part.plan, self.scenario.jobs[part.place]
         role, version, number = plan.role, job.version, job.input
@@ -145,7 +145,7 @@ class Game:
             self._send_run(part, early=True)
         return None
 
-    def _earlier(self, part: Part) -> Part | None:
+    def _earlier(self, part: FleetPart) -> FleetPart | None:
         """The same worker in the first job, if it has a run of that."""
         first = self.parts[0].job.id
         for other in self.parts:
@@ -153,7 +153,7 @@ class Game:
                 return other if other.reveal is not None else None
         return None
 
-    def _reveal(self, part: Part) -> Reveal:
+    def _reveal(self, part: FleetPart) -> Reveal:
         sent, form = part.sent, part.job.message.answer
         if sent is None:
             raise ValueError("there is no run to reveal")
@@ -173,7 +173,7 @@ class Game:
 
     # --------------------------------------------------------------------------------- messages
 
-    def _commit(self, part: Part, *, of: Reveal | None = None) -> None:
+    def _commit(self, part: FleetPart, *, of: Reveal | None = None) -> None:
         """Send a commitment, to its own reveal or to that of another."""
         reveal, sent = of or part.reveal, part.sent
         if reveal is None or sent is None:
@@ -191,7 +191,7 @@ class Game:
 
         self._deliver(part, part.plan.commit, arrive)
 
-    def _send_run(self, part: Part, *, early: bool = False) -> None:
+    def _send_run(self, part: FleetPart, *, early: bool = False) -> None:
         if part.reveal is None or part.sent is None or part.plan.role is Role.VANISHING:
             return
         message = RunSent(
@@ -212,7 +212,7 @@ class Game:
         if not early and part.plan.role is Role.HONEST:
             self._seen(part)
 
-    def _copy(self, part: Part) -> None:
+    def _copy(self, part: FleetPart) -> None:
         """Repeat the commitment of an honest worker as soon as it has sent one."""
         victim = self._victim(part)
         if victim is None or victim.reveal is None:
@@ -224,7 +224,7 @@ class Game:
         part.reveal = victim.reveal if part.plan.named else own
         self._commit(part, of=victim.reveal)
 
-    def _seen(self, victim: Part) -> None:
+    def _seen(self, victim: FleetPart) -> None:
         """Others see the run that an honest worker hands in, once it is on its way."""
         for part in self.parts:
             fishing = part.plan.role is Role.FISHING and part.job is victim.job
@@ -233,21 +233,21 @@ class Game:
                 part.reveal = self._reveal(part)
                 self._commit(part)
 
-    def _victim(self, part: Part) -> Part | None:
+    def _victim(self, part: FleetPart) -> FleetPart | None:
         found = (p for p in self.parts if p.job is part.job and p.plan.role is Role.HONEST)
         return next(found, None)
 
-    def _unasked(self, part: Part) -> None:
+    def _unasked(self, part: FleetPart) -> None:
         """Hand in without being asked, where the coordinator never asks."""
         if self.ledger.asked is None:
             self._hand_in(part)
 
-    def _hand_in(self, part: Part) -> None:
+    def _hand_in(self, part: FleetPart) -> None:
         if not part.handed:
             part.handed = True
             self._send_run(part)
 
-    def _deliver(self, part: Part, how: Delivery, arrive: Callable[[], None]) -> None:
+    def _deliver(self, part: FleetPart, how: Delivery, arrive: Callable[[], None]) -> None:
         if how.lost:
             return
         for delay in (how.delay, how.again and how.delay + how.again):
@@ -307,7 +307,7 @@ class Game:
         if paying:
             self._require_paid(parts)
 
-    def _require_payable(self, part: Part | None, job: bytes, *, sampled: bool) -> None:
+    def _require_payable(self, part: FleetPart | None, job: bytes, *, sampled: bool) -> None:
         if part is None or part.plan.role is Role.UNSEATED:
             raise LawBroken(laws.CHEAT_PAID, "a worker that the job was not sent to was paid")
         if part.committed is None:
@@ -326,13 +326,13 @@ class Game:
                 f"{part} was paid for a commitment that came after a verdict on the job had left",
             )
 
-    def _unpayable(self, part: Part) -> str | None:
+    def _unpayable(self, part: FleetPart) -> str | None:
         plan = self.scenario.jobs[part.place]
         if part.sent is None:
             return "it has no run"
         return self.pool.unpayable(plan.version, plan.input, part.sent, part.answer)
 
-    def _require_paid(self, parts: dict[tuple[bytes, bytes], Part]) -> None:
+    def _require_paid(self, parts: dict[tuple[bytes, bytes], FleetPart]) -> None:
         for place, part in parts.items():
             good = part.plan.role in _HONEST and part.committed is not None and part.arrived
             calm = not self.scenario.crashes and place not in self.ledger.paid

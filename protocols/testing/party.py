@@ -33,7 +33,7 @@ class Party:
 
 
 @dataclass(eq=False)
-class Part:
+class FleetPart:
     """One worker in one job.
 
     Attributes:
