@@ -204,13 +204,19 @@ class Game:
         )
 
         def arrive() -> None:
-            if not early and self.now < part.job.hand_in_by:
-                part.arrived = True
+            # A run that was sent too early may arrive in time all the same.
+            part.arrived |= self._asked(part) and self.now < part.job.hand_in_by
             self._give(message)
 
         self._deliver(part, part.plan.run, arrive)
         if not early and part.plan.role is Role.HONEST:
             self._seen(part)
+
+    def _asked(self, part: FleetPart) -> bool:
+        """Whether the coordinator takes the run of a worker by now."""
+        if self.ledger.asked is None:
+            return self.now > part.job.commit_by
+        return (part.job.id, part.name) in self.ledger.asked
 
     def _copy(self, part: FleetPart) -> None:
         """Repeat the commitment of an honest worker as soon as it has sent one."""
@@ -315,7 +321,9 @@ class Game:
         unasked = sampled and (job, part.name) not in (self.ledger.asked or ())
         if not (part.arrived or unasked):
             raise LawBroken(laws.CHEAT_PAID, f"{part} was paid, and handed nothing in in time")
-        if part.plan.role in _NEVER or part.reveal is None or part.reveal.job != job:
+        # Who would vanish when it is asked has not vanished before.
+        never = _NEVER - ({Role.VANISHING} if unasked else set())
+        if part.plan.role in never or part.reveal is None or part.reveal.job != job:
             raise LawBroken(laws.CHEAT_PAID, f"{part} was paid for what it has not computed")
         reason = self._unpayable(part)
         if reason is not None and not sampled:
