@@ -120,13 +120,11 @@ class Game:
         """What a worker does at first."""
         plan, job = part.plan, self.scenario.jobs[part.place]
         role, version, number = plan.role, job.version, job.input
-        earlier = self._earlier(part)
         if role is Role.SILENT or role is Role.FISHING:
             return None
         if role is Role.COPYING:
             return self._copy(part)
-        if role is Role.REPLAYING and earlier is not None:
-            part.sent, part.answer, part.reveal = earlier.sent, earlier.answer, earlier.reveal
+        if role is Role.REPLAYING and self._replay(part):
             return self._commit(part)
         part.honest = role in _CLAIMS_HONEST
         part.sent = self.pool.honest(version, number, plan.device)
@@ -145,13 +143,15 @@ class Game:
             self._send_run(part, early=True)
         return None
 
-    def _earlier(self, part: FleetPart) -> FleetPart | None:
-        """The same worker in the first job, if it has a run of that."""
-        first = self.parts[0].job.id
-        for other in self.parts:
-            if other.job.id == first != part.job.id and other.party.identity == part.party.identity:
-                return other if other.reveal is not None else None
-        return None
+    def _replay(self, part: FleetPart) -> bool:
+        """Take an honest run of the first job; False in the first job itself."""
+        first, plan = self.parts[0].job, self.scenario.jobs[0]
+        if part.job is first:
+            return False
+        part.sent = self.pool.honest(plan.version, plan.input, part.plan.device)
+        part.answer = part.sent.y
+        part.reveal = self._reveal(replace(part, job=first, place=0))
+        return True
 
     def _reveal(self, part: FleetPart) -> Reveal:
         sent, form = part.sent, part.job.message.answer

@@ -28,7 +28,7 @@ class Role(enum.Enum):
     FISHING = "fishing"
     """Commits to the run of an honest worker once that is handed in."""
     REPLAYING = "replaying"
-    """Honest in its first job; later, hands in that run again."""
+    """Honest in the first job; later, hands in a run of that one."""
     UNSEATED = "unseated"
     """Runs and commits honestly for a job that was not sent to it."""
 

@@ -31,15 +31,17 @@ _LONGEST = COMMIT + HAND_IN + 20
 
 
 def deliveries() -> st.SearchStrategy[Delivery]:
-    """Half of all messages arrive at once; others late, twice, or never."""
+    """Two of three messages arrive at once; others late, twice, or never."""
     return _DELIVERIES
 
 
-_DELIVERIES = st.just(PROMPT) | st.tuples(
+_PROMPT = st.just(PROMPT)
+_WILD = st.tuples(
     st.integers(1, 20) | st.integers(1, _LONGEST),
     st.none() | st.integers(1, _LONGEST),
     st.integers(0, 9).map(lambda n: n == 9),
 ).map(lambda drawn: Delivery(delay=drawn[0], again=drawn[1], lost=drawn[2]))
+_DELIVERIES = st.sampled_from((_PROMPT, _PROMPT, _WILD)).flatmap(lambda chosen: chosen)
 
 
 def plans(
@@ -58,7 +60,7 @@ def plans(
         st.sampled_from(fleet.cheats),
         st.integers(0, 1),
         st.integers(1, 40),
-        st.booleans(),
+        st.sampled_from((True, True, False)),
         messages,
         messages,
     ).map(lambda drawn: _plan(*drawn))
@@ -101,16 +103,19 @@ def scenarios(
       crashes: whether the coordinator is killed.
     """
     dishonest = [role for role in roles if role is not Role.HONEST]
-    # What can be replayed only later is drawn more often then.
-    later = [*dishonest, *([Role.REPLAYING] * 3 if Role.REPLAYING in dishonest else [])]
+    # In the first job there is nothing to replay; later, it is drawn more often.
+    first = [role for role in dishonest if role is not Role.REPLAYING]
+    later = dishonest + [role for role in dishonest if role is Role.REPLAYING] * 2
     most = workers[1] - 1 if bad is None else bad
+    # Those that can be judged twice as often as the last, which may be none.
+    inputs = [*range(len(fleet.pool.inputs)), *range(len(fleet.pool.inputs) - 1)]
     drawn = _Drawn(
         counts=st.tuples(st.integers(1, jobs), st.integers(*workers)),
         wrong=st.integers(min(1, most), most) if dishonest else st.just(0),
         honest=plans(fleet, (Role.HONEST,), faults=faults),
-        first=plans(fleet, dishonest or (Role.HONEST,), faults=faults),
+        first=plans(fleet, first or (Role.HONEST,), faults=faults),
         later=plans(fleet, later or (Role.HONEST,), faults=faults),
-        asked=st.tuples(st.integers(0, len(fleet.pool.inputs) - 1), st.integers(0, 1)),
+        asked=st.tuples(st.sampled_from(inputs), st.integers(0, 1)),
         crashes=st.lists(_CRASHES, max_size=2, unique=True) if crashes else st.just([]),
     )
     return _scenarios(drawn)
@@ -121,6 +126,8 @@ _CRASHES = st.tuples(
     st.sampled_from((5, 30, COMMIT + 1, COMMIT + 4, COMMIT + HAND_IN + 2, END - 50, END + 2)),
 ).map(lambda drawn: PERIOD * drawn[0] + drawn[1])
 _SEEDS = seeds()
+_EITHER = st.booleans()
+_SAME = st.sampled_from((True, True, True, False))
 
 
 class _Drawn(NamedTuple):
@@ -143,8 +150,9 @@ def _scenarios(draw: st.DrawFn, parts: _Drawn) -> Scenario:
         wrong = min(draw(parts.wrong), size - 1)
         good = [draw(parts.honest) for _ in range(size - wrong)]
         others = [draw(parts.later if found else parts.first) for _ in range(wrong)]
-        # What is replayed fits the same job best.
-        same = bool(found) and draw(st.booleans())
+        # What is replayed is wrong in most other jobs, whoever looks at its name.
+        replayed = any(worker.role is Role.REPLAYING for worker in others)
+        same = bool(found) and draw(_SAME if replayed else _EITHER)
         asked = (found[0].input, found[0].version) if same else draw(parts.asked)
         found.append(JobPlan(workers=(*good, *others), input=asked[0], version=asked[1]))
     crashes = tuple(sorted(draw(parts.crashes)))

@@ -48,7 +48,7 @@ def test_it_finds_nothing(kept: dict[str, Any], monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("right", "wrong", "law"),
     [
-        ("opened and bound and due", "opened and due", "copying worker"),
+        ("opened and bound and due", "opened and due", "(copying|replaying) worker"),
         (LAST_IF, "        if True:\n            self.paid", "lying worker"),
         ("< now <= job.hand_in_by", "< now", "handed nothing in in time"),
         (" or (job_id, worker) in self.done", "", "paid-twice"),

@@ -65,7 +65,6 @@ def law_broken(make: Callable[[], CoordinatorAdapter]) -> tuple[str, int]:
     try:
         laws()
     except LawBroken as broken:
-        print(broken)
         return broken.law, count
     return "", count
 
