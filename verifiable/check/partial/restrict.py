@@ -97,7 +97,9 @@ class PartialLook(SecondLook):
         return target.output or target.index in self.tested
 
     def _looked(self, target: Target, rows: int) -> np.ndarray[Any, Any]:
-        trips = None if target.output else self.tested[target.index]
+        if target.output:  # its index counts outputs, and names no claim
+            return np.ones(rows, bool)
+        trips = self.tested[target.index]
         every = self.program.claims[target.index].trips
         length = every[0] if every else 1
         if target.index in self.parts:

@@ -400,3 +400,32 @@ def test_roundings_of_narrow_types_are_tested_in_rows():
         if wrong == row:
             failed = {(r.name, r.trip) for r in report.results if r.verdict is REJECT}
             assert (silu.claim.name, layer) in failed
+
+
+def test_a_wrong_answer_is_met_whichever_rows_are_audited():
+    """Outputs are numbered by themselves: what is audited of a claim says nothing of them."""
+
+    def answers(p: Any, x: Any) -> Any:
+        def body(c: Any, w: Any) -> tuple[Any, Any]:
+            c = c + jnp.tanh(c) @ w
+            return c, jnp.tanh(c)
+
+        carry, each = lax.scan(body, x, p["out"])
+        return each, jnp.tanh(carry[0]), jnp.tanh(carry[1]), jnp.tanh(carry)
+
+    program = vf.compile(answers, P, X, policy=POLICY, cuts=True, self_test=False)
+    assert len(program.claims) == 2
+    submission = jax.device_get(program.prove(P, X))
+    key = program.setup(P, challenge.secret(bytes(32)))
+    plan = program.audit_plan(seed(0), layers=1, rows=4)
+    layer = next(i for i in range(LAYERS) if i not in plan.layers)
+    row = next(i for i in range(ROWS) if i not in plan.rows[0])
+    for output, place in [(None, ()), (0, (layer, row, 0)), (1, (3,)), (2, (3,)), (3, (row, 0))]:
+        y = [np.array(v) for v in submission.y]
+        if output is not None:
+            y[output][place] += 0.5
+        committed = program.commit(tuple(y), submission.trace)
+        given = {"commitment": committed.commitment, "opening": committed.open(plan)}
+        report = program.audit(key, X, plan=plan, **given)
+        wanted = (ACCEPT, "ok") if output is None else (REJECT, "output-mismatch")
+        assert (report.verdict, report.reason) == wanted, (output, report)
