@@ -65,7 +65,7 @@ def closest(
     top, at, slack, home, first = (
         jnp.take_along_axis(x, weakest, axis=-1) for x in (top, at, slack, home, largest)
     )
-    together = jnp.where(block == home, jnp.sqrt(at * at + room * room), at + room)
+    together = jnp.where(block == home, _hypotenuse(at, room), at + room)
     # With slices of these columns, XLA would sort whole rows to find the `count` largest.
     taken = jnp.zeros(values.shape, bool).at[jnp.arange(rows)[:, None], largest].set(True)
     gap = jnp.maximum(top - values - slack - spare, 0)
@@ -77,6 +77,13 @@ def closest(
     other = _place(least == nearest)
     rooms = jnp.concatenate([at, jnp.take_along_axis(room, other, axis=-1)], axis=-1)
     return Closest(nearest[:, 0], first[:, 0], other[:, 0], rooms, jnp.zeros(rows, jnp.int32))
+
+
+def _hypotenuse(a: Array, b: Array) -> Array:
+    """The root of a^2 + b^2, of which no square overflows or vanishes; both are not negative."""
+    most, least = jnp.maximum(a, b), jnp.minimum(a, b)
+    share = least / jnp.where(most > 0, most, 1)
+    return jnp.where(jnp.isinf(most), most, most * jnp.sqrt(1 + share * share))
 
 
 def _largest(values: Array, count: int, chosen: Array | None) -> tuple[Array, Array]:
