@@ -39,6 +39,7 @@ from verifiable.trace import AuditOpening, AuditPlan, Commitment
 from verifiable.trace.audit import drawn
 
 _PLANS = 64  # that are kept
+_PARTS = 32  # programs that are kept: a hostile file may name any number of positions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,7 +204,10 @@ class AuditedTexts(CompiledTexts):
                 cuts=self.cuts,
                 row_block=whole.row_block,
             )
-            self._parts[whole.id, positions] = SomePositions.of(whole, program)
+            part = SomePositions.of(whole, program)
+            for old in list(self._parts)[: 1 - _PARTS or None]:
+                self._parts.pop(old, None)
+            self._parts[whole.id, positions] = part
         return self._parts[whole.id, positions]
 
 

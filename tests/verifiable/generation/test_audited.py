@@ -394,6 +394,14 @@ def test_a_plan_of_another_text_or_draw_is_the_callers_mistake():
         c.model.open(replace(c.submission, program=bytes(32)), plan)
 
 
+def test_few_programs_of_positions_are_kept(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("verifiable.generation.audited._PARTS", 1)
+    c, model = made(), replace(made().model, _parts={}, _plans={})
+    for n in (1, 2):
+        model.audit_plan(bytes(32), c.job, c.text, layers=1, positions=n)
+        assert [positions for _, positions in model._parts] == [n]
+
+
 def test_a_model_that_returns_all_logits_is_audited_with_all_of_them_opened():
     """Then nothing is saved, and nothing is wrong."""
 
@@ -413,23 +421,12 @@ def test_a_model_that_returns_all_logits_is_audited_with_all_of_them_opened():
     text, submission = generate(model, PARAMS, job)
     plan = model.audit_plan(bytes(32), job, text, layers=1, rows=1, positions=1)
     key = model.setup(PARAMS, challenge.secret(bytes(32)))
-    report = model.audit(
-        key,
-        job,
-        text,
-        plan=plan,
-        commitment=submission.commitment,
-        opening=model.open(submission, plan),
-    )
+    c = SimpleNamespace(model=model, job=job, key=key)
+    report = audited(c, text, submission, plan)
     assert report.require().states.count(UNSEEN) == 2
     wrong = (*text[:1], another(text[1]), text[2])
     sent = model.family.prove(PARAMS, *model.inputs(job, wrong))
-    for n in range(50):
-        plan = model.audit_plan(bytes([n]) * 32, job, wrong, layers=1, rows=1, positions=1)
-        if plan.positions == (1,):
-            break
-    opening = model.open(sent, plan)
-    report = model.audit(key, job, wrong, plan=plan, commitment=sent.commitment, opening=opening)
+    report = audited(c, wrong, sent, planned(c, wrong, meeting(1), rows=1, positions=1))
     assert (report.verdict, report.states[1]) == (Verdict.REJECT, WRONG)
 
 
