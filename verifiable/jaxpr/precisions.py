@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from verifiable.jaxpr.blocks import Atom, Equation
@@ -33,6 +34,18 @@ class RoundedTo(NamedTuple):
     sums: frozenset[str] = frozenset()
 
 
+class _Named(NamedTuple):
+    """What an algorithm says, whether it has a name or not.
+
+    Attributes:
+      operands: bits of the significands to which it rounds the operands.
+      sums: name of the type in which it adds up.
+    """
+
+    operands: tuple[int, ...] = ()
+    sums: str = ""
+
+
 def highest(given: Any, operands: Sequence[Atom]) -> Any:
     """The parameter `precision` as every device has to read it.
 
@@ -45,27 +58,43 @@ def highest(given: Any, operands: Sequence[Atom]) -> Any:
         return given
     if given is None:
         return (lax.Precision.HIGHEST, lax.Precision.HIGHEST)
-    if not isinstance(given, tuple):
+    if isinstance(given, lax.DotAlgorithm) or not isinstance(given, tuple):
         return given
     return tuple(lax.Precision.HIGHEST if p in _COARSE else p for p in given)
 
 
 def algorithm(equation: Equation) -> RoundedTo:
-    """The algorithm of a product, by its name; nothing for other equations and for hints.
+    """The algorithm of a product; nothing for other equations and for hints.
 
-    TF32 has as many bits as float16. `X3` splits an operand into two parts, `X6` and `X9` into
-    three, and keeps twice or three times as many bits.
+    TF32 has as many bits as float16. With several parts of an operand (`X3` has two, `X6` and `X9`
+    three) as many times as many.
     """
-    operand, _, rest = getattr(equation.params.get("precision"), "name", "").partition("_")
+    named = _named(equation.params.get("precision"))
+    fitting = (
+        [name for name, own in _TYPES.items() if own <= bits < _WHOLE][-1:]
+        for bits in named.operands
+    )
+    sums = frozenset({named.sums}) if named.sums in _TYPES else frozenset[str]()
+    return RoundedTo(frozenset(name for names in fitting for name in names), sums)
+
+
+def _named(given: Any) -> _Named:
+    if isinstance(given, lax.DotAlgorithm):
+        operands = (
+            (given.lhs_precision_type, given.lhs_component_count),
+            (given.rhs_precision_type, given.rhs_component_count),
+        )
+        floats = [(t, parts) for t, parts in operands if jnp.issubdtype(t, jnp.floating)]
+        bits = ((jnp.finfo(dtype).nmant + 1) * parts for dtype, parts in floats)
+        return _Named(tuple(bits), np.dtype(given.accumulation_type).name)
+    operand, _, rest = getattr(given, "name", "").partition("_")
     if operand not in _SIGNIFICANDS:
-        return RoundedTo()
+        return _Named()
     out, _, times = rest.partition("_")[2].partition("_")
-    bits = _SIGNIFICANDS[operand] * _PARTS.get(times, 1)
-    fitting = [name for name, own in _TYPES.items() if own <= bits < _WHOLE][-1:]
-    return RoundedTo(frozenset(fitting), frozenset(_SUMS.get(out, ())))
+    return _Named((_SIGNIFICANDS[operand] * _PARTS.get(times, 1),), _SUMS.get(out, ""))
 
 
 _SIGNIFICANDS = {"F16": 11, "BF16": 8, "TF32": 11}
 _TYPES = {"bfloat16": 8, "float16": 11}
 _PARTS = {"X3": 2, "X6": 3, "X9": 3}
-_SUMS = {"F16": ("float16",), "BF16": ("bfloat16",)}
+_SUMS = {"F16": "float16", "BF16": "bfloat16"}

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.lax import DotAlgorithmPreset, Precision
+from jax.lax import DotAlgorithm, DotAlgorithmPreset, Precision
 
 import verifiable as vf
 from verifiable.jaxpr import flatten
@@ -101,6 +101,25 @@ def test_an_algorithm_rounds_operands_and_sums_as_it_is_named(preset):
     assert algorithm(SimpleNamespace(params={"precision": preset})) == RoundedTo(
         frozenset({operands} - {None}), frozenset({sums} - {None})
     )
+
+
+@pytest.mark.parametrize(
+    ("types", "parts", "rounded"),
+    [
+        (("bfloat16", "bfloat16", "float32"), 1, ({"bfloat16"}, set())),
+        (("bfloat16", "float16", "float16"), 1, ({"bfloat16", "float16"}, {"float16"})),
+        (("bfloat16", "bfloat16", "float32"), 2, ({"float16"}, set())),
+        (("bfloat16", "bfloat16", "float32"), 3, (set(), set())),
+        (("float32", "float32", "float32"), 1, (set(), set())),
+        (("int8", "int8", "int32"), 1, (set(), set())),
+    ],
+)
+def test_an_algorithm_without_a_name_is_no_hint_either(types, parts, rounded):
+    given = DotAlgorithm(*(jnp.dtype(t) for t in types), parts, parts, parts**2)
+    assert _precisions(_dot, given, jnp.float32) == [given]
+    assert isinstance(_precisions(_dot, given, jnp.float32)[0], DotAlgorithm)
+    found = algorithm(SimpleNamespace(params={"precision": given}))
+    assert found == RoundedTo(*map(frozenset, rounded))
 
 
 def _honest(preset, a, b):
