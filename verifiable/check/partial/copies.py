@@ -116,7 +116,8 @@ def _out_of(equation: Equation, analysis: Analysis, place: int) -> _Root | None:
 def _skipped(equation: Equation, before: Atom, atom: Var) -> int | None:
     """How many bytes of an operand lie before a value; None if it has not its bytes in a row."""
     params = equation.params
-    if before.dtype != atom.dtype:
+    turned = equation.kind == "reshape" and params.get("dimensions") is not None
+    if before.dtype != atom.dtype or turned:
         return None
     if equation.kind in _RENAMED:
         return 0 if before.size == atom.size else None

@@ -120,6 +120,7 @@ def test_the_outputs_that_are_claims():
         lambda p, x: (x @ p[0])[:, None, ::-1],
         lambda p, x: lax.scan(lambda c, w: (c, (x @ w)[:2]), 0, p)[1],
         lambda p, x: x @ p[0] > 0,
+        lambda p, x: lax.reshape(x @ p[0], (WIDTH, ROWS), dimensions=(1, 0)),
     ],
 )
 def test_bytes_in_another_order_or_type_are_sent(fn: Callable[..., Any]):
