@@ -47,6 +47,7 @@ from jax import lax
 from verifiable.jaxpr import flatten, interpret
 from verifiable.jaxpr.blocks import Array, Equation, Var
 from verifiable.jaxpr.effects import HALF_PRECISION, Effect, effects_of, is_float
+from verifiable.jaxpr.precisions import algorithm
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -216,7 +217,10 @@ def losses(
         params = {**equation.params, "preferred_element_type": None}
         sizes = [*(_size(v) for v in values[:2]), *values[2:]]  # beside the operands: of groups
         [magnitude] = interpret.apply(replace(equation, params=params), sizes)
-        return [losses["product"] * _unit(outputs[0]) * magnitude]
+        # Operands that are rounded both lose half a step of their type.
+        named = algorithm(equation)
+        rounded = sum(float(jnp.finfo(t).eps) for t in named.operands | named.sums)
+        return [(losses["product"] * _unit(outputs[0]) + rounded) * magnitude]
     if kind == "polynomial":
         # Its terms may cancel.
         [magnitude] = interpret.apply(equation, [jnp.abs(v) for v in values])

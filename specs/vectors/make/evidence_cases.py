@@ -10,7 +10,7 @@ from spec import BLAKE, multiproof
 
 # The id of the network of audit.json under JAX 0.10 and later (specs/program.md, section 8), as the
 # library computes it: nothing else has the trace of the function.
-PROGRAM = bytes.fromhex("bb23aa6bc8dbd04cb0dc4111effc2d25a894832b3c2966a43017435f1e3ffdae")
+PROGRAM = bytes.fromhex("7b97ece41bd7b1210393b8db994b069341c47e6cb63131566285b3fcaeb0e4a4")
 REASON = "malformed-encoding"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import jax
@@ -11,7 +12,7 @@ import pytest
 from jax.lax import DotAlgorithm, DotAlgorithmPreset, Precision
 
 import verifiable as vf
-from verifiable.jaxpr import flatten
+from verifiable.jaxpr import flatten, interpret, perturb
 from verifiable.jaxpr.precisions import RoundedTo, algorithm, highest
 
 HINTS = (None, Precision.DEFAULT, Precision.HIGH, Precision.HIGHEST)
@@ -156,3 +157,24 @@ def test_a_replayed_product_of_an_algorithm_widens_what_follows_it():
 
     compiled = vf.compile(fn, w, x)
     assert any("float16" in claim.rounding_dtypes for claim in compiled.claims)
+
+
+@pytest.mark.parametrize("name", ROUNDED)
+def test_a_replayed_product_may_lose_what_its_algorithm_rounds(name):
+    preset, rng = getattr(DotAlgorithmPreset, name), np.random.default_rng(5)
+    a, b = (rng.standard_normal(s).astype(np.float32) for s in ((6, 20), (20, 7)))
+    closed = jax.make_jaxpr(lambda a, b: _dot(None, a, b))(a, b)
+    [equation] = flatten.flatten(closed).block.equations
+    named = replace(equation, params={**equation.params, "precision": preset})
+    monotone = replace(named, params={**named.params, "precision": None})
+    device = np.abs(_honest(preset, a, b) - a.astype(np.float64) @ b)
+    with pytest.MonkeyPatch.context() as patch:  # what a CPU cannot compute, it may still lose
+        apply = interpret.apply
+        patch.setattr(interpret, "apply", lambda e, v: apply(replace(e, params=monotone.params), v))
+        [lost] = perturb.losses(named, [a, b], [jnp.asarray(a @ b)], dict(vf.Policy().losses))
+        [plain] = perturb.losses(monotone, [a, b], [jnp.asarray(a @ b)], dict(vf.Policy().losses))
+    magnitude = np.abs(a) @ np.abs(b)
+    assert np.all(lost > plain) and np.any(device > plain)
+    if ROUNDED[name][1] is None:
+        assert np.all(device <= lost)
+    assert np.all(lost <= magnitude / 32)
