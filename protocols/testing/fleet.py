@@ -50,7 +50,8 @@ class Fleet:
           sampled: the coordinator audits by chance, so that a cheat may be paid: `measure` then
             says how often.
           paying: require too that an honest worker is paid if all its messages came in time, its
-            run can be judged, and the coordinator was not killed.
+            run can be judged, and the coordinator was not killed. What others send may be late or
+            lost: of a coordinator that votes, ask it where scenarios have no `faults`.
 
         Returns:
           What has left the coordinator.
@@ -132,7 +133,10 @@ def fleet(
         hundredth off.
       cheats: what cheating workers choose from; by default the catalogue without those that
         compile a program of their own.
-      agrees: see `pool.Agrees`.
+      agrees: `agrees(honest, answer) -> bool`, for a coordinator that compares answers and sees no
+        trace: whether an answer, a pytree of arrays as the program returns it, is as good as the
+        honest one by what the coordinator states. By default, the verdict on the trace decides.
+        Write it anew: the coordinator's own comparison would share its mistakes.
 
     Raises:
       ValueError: no inputs.

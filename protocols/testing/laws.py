@@ -18,6 +18,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from verifiable.errors import Structured
+
 HONEST_PUNISHED: Final = "honest-punished"
 CHEAT_PAID: Final = "cheat-paid"
 PAID_TWICE: Final = "paid-twice"
@@ -28,7 +30,7 @@ HONEST_UNPAID: Final = "honest-unpaid"
 PAID_TOO_OFTEN: Final = "paid-too-often"
 
 
-class LawBroken(AssertionError):
+class LawBroken(Structured, AssertionError):
     """The coordinator under test has broken a law.
 
     Attributes:

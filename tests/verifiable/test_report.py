@@ -305,3 +305,10 @@ def test_detection_counts_rows_by_their_blocks():
             dataclasses.replace(found, answer_rows=rows)
     assert found.to_dict()["everywhere"] == found.everywhere
     assert "everywhere" not in Detection(layers=30, audited=2).to_dict()
+
+
+@pytest.mark.parametrize("claim", ["dot_general", None])
+def test_evidence_is_recommended_only_where_a_claim_or_output_was_rejected(claim):
+    said = str(report(reason="other-parameters", claim=claim))
+    assert "pay nothing, repeat the job" in said
+    assert ("evidence_of" in said) is (claim is not None)

@@ -13,7 +13,7 @@ from verifiable.report.reasons import OPEN, REASONS, Verdict, require
 from verifiable.report.text import finite, table
 
 _NEXT = {
-    Verdict.REJECT: "what to do: pay nothing, repeat the job; evidence_of makes evidence of it",
+    Verdict.REJECT: "what to do: pay nothing, repeat the job",
     Verdict.INDETERMINATE: "what to do: nothing was shown, so reschedule the job and blame nobody",
 }
 
@@ -285,5 +285,8 @@ class Report:
         if (c := self.corridor) is not None:
             state = "within-corridor" if c.within else "outside of the corridor"
             lines.append(f"{state}: margin {c.margin:.3g}, reach {c.reach:.3g}")
-        lines += [_NEXT[self.verdict]] if self.verdict in _NEXT else []
+        if self.verdict in _NEXT:
+            rejected = self.verdict is Verdict.REJECT and self.claim is not None
+            accuse = "; evidence_of makes evidence of it" if rejected else ""
+            lines.append(_NEXT[self.verdict] + accuse)
         return "\n".join(lines)
