@@ -149,11 +149,7 @@ def test_a_claim_passes_iff_a_value_within_the_slack_rounds_to_it(
 
 @functools.cache
 def extremes_of(name: str) -> Callable[..., Any]:
-    """The ends of what is less than the slack by a thousandth and a step of the value's type.
-
-    The ends are computed in that type, and so are off by up to half a step. With them comes the
-    rounding itself.
-    """
+    """What the rounding gives at the ends of a little less than the slack, and in its middle."""
     form = CHAINS[name]
 
     def one(v: Any, eps: Any) -> Any:
