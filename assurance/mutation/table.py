@@ -47,13 +47,13 @@ TESTS: dict[str, tuple[str, ...]] = {
         _CLAIMS, "freivalds freivalds_extremes single contraction freivalds_integers"
     )
     + _vectors("exact"),
-    "verifiable.claims.rounding": _tests(_CLAIMS, "rounding") + _vectors("roundings"),
+    "verifiable.claims.rounding": _tests(_CLAIMS, "rounding clear") + _vectors("roundings"),
     "verifiable.claims.decision": _tests(_CLAIMS, "decision") + _vectors("decisions"),
     "verifiable.claims.lookup": _tests(_CLAIMS, "lookup") + _vectors("lookups"),
     "verifiable.claims.cut": _tests(_CLAIMS, "cut some"),
     "verifiable.check.verdict": _tests("verifiable/check", "verdict second_look")
     + _tests("verifiable", "report"),
-    "verifiable.check.second_look": _tests("verifiable/check", "second_look"),
+    "verifiable.check.second_look": _tests("verifiable/check", "second_look sheltered"),
     "verifiable.check.evidence": _tests("verifiable/check", "evidence reading")
     + _vectors("evidence"),
     "verifiable.check.partial.restrict": _tests(
