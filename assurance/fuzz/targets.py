@@ -33,6 +33,7 @@ from tests.helpers.paths import ROOT
 from tests.helpers.vectors import OPERATIONS
 from tests.test_decoders import DECODERS
 from verifiable.check.receive import receive
+from verifiable.generation import saved
 from verifiable.report import Verdict
 from verifiable.submission import Submission
 from verifiable.trace import AuditOpening, Trace
@@ -74,8 +75,8 @@ COMPUTING = ("program", "layout", "plan", "job")
 """Arguments for which the program is compiled."""
 
 
-def _arguments(name: str) -> dict[str, Any]:
-    """What the caller gives a decoder beside the data, by the names of its parameters."""
+def arguments_of(name: str) -> dict[str, Callable[[], Any]]:
+    """How to make what the caller gives a decoder beside the data, by its parameters' names."""
     settlement = name.startswith("protocols.settlement")
     made: dict[str, Callable[[], Any]] = {
         "program": lambda: contexts.run().program,
@@ -93,6 +94,8 @@ def _arguments(name: str) -> dict[str, Any]:
         "shape": lambda: (3,),
         "dtype": lambda: "float32",
         "kind": lambda: EpochStatement if settlement else Reveal,
+        "magic": lambda: saved.MAGIC,
+        "parts": lambda: saved.PARTS,
     }
     if name.endswith("decode_version"):
         made["kind"] = lambda: "vote"
@@ -100,10 +103,14 @@ def _arguments(name: str) -> dict[str, Any]:
         made["kind"] = lambda: type(contexts.requests()[1])
     parameters = inspect.signature(DECODERS[name]).parameters.values()
     return {
-        p.name: made[p.name]()
+        p.name: made[p.name]
         for p in parameters
         if p.name in made and (p.default is p.empty or p.name.startswith("max"))
     }
+
+
+def _arguments(name: str) -> dict[str, Any]:
+    return {parameter: make() for parameter, make in arguments_of(name).items()}
 
 
 def _canonical(value: Any, data: bytes) -> bool:

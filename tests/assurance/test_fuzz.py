@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from types import SimpleNamespace
 
@@ -18,6 +19,15 @@ def test_every_decoder_is_fuzzed():
     missing = set(DECODERS) - names
     assert all(name.endswith(tuple(f".{base}" for base in ABSTRACT)) for name in missing)
     assert len(missing) == len(ABSTRACT)
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_every_decoder_is_given_what_it_needs(name: str):
+    if name.endswith(tuple(f".{base}" for base in ABSTRACT)):
+        return
+    parameters = inspect.signature(DECODERS[name]).parameters.values()
+    needed = {p.name for p in parameters if p.default is p.empty and p.name != "data"}
+    assert needed <= targets.arguments_of(name).keys()
 
 
 @pytest.mark.parametrize("operation", SENT)
