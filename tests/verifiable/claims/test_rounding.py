@@ -176,7 +176,7 @@ def test_the_extremes_pass_and_hold_the_rounding_between_them(name: str, value: 
         low, own, high = (float(x[0]) for x in extremes_of(name)(v, eps))
     assert low <= own <= high
     # Up to twice the smallest normal number, an end is one that machines flush to zero.
-    most = 2 if 1 <= abs(value) / np.finfo(np.float32).tiny < 2 else 1
+    most = 2 if 2.0**-126 <= abs(value) < 2.0**-125 else 1
     assert all(worst_of(name, value, end, eps)[0] <= most for end in (low, own, high))
 
 
