@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -17,31 +18,20 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from benchmarks.harness import Row, interleaved_medians
+from benchmarks.killed_jobs import PARTIAL
 from protocols import messages
-from protocols.audited import AnswerReceipt, PartialRules, PartialState, ReceiptCame, start, step
+from protocols.audited import AnswerReceipt, PartialState, ReceiptCame, start, step
 from protocols.audited.device import receipt_of
 from protocols.demo import models
 from protocols.identities import Identity
 from protocols.messages import Job, Signed
-from protocols.replicated import Schedule
 
 CLAIM = (
     "A core reads and validates 20,000 receipts of answers a second, 4,000 with their signatures, "
     "and a device that is not audited pays at most 1 % more than the plain run."
 )
 NOW, ZERO = 1_000_000, bytes(32)
-RULES = PartialRules(
-    beacon=Schedule(chain="drand", genesis=1000, period=3),
-    rate=0.01,
-    layers=1,
-    rows=None,
-    receipt_seconds=60,
-    log_seconds=600,
-    beacon_seconds=30,
-    trace_seconds=60,
-    opening_seconds=60,
-    judging_seconds=300,
-)
+RULES = replace(PARTIAL, rate=0.01)
 CASES = ((768, 256, 4), (2048, 128, 4))
 QUICK = ((256, 128, 2),)
 

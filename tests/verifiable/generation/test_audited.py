@@ -430,21 +430,26 @@ def test_a_model_that_returns_all_logits_is_audited_with_all_of_them_opened():
     assert (report.verdict, report.states[1]) == (Verdict.REJECT, WRONG)
 
 
+def refuses_a_plan(logits: Any, why: str) -> None:
+    """A model whose texts cannot be audited in part says so."""
+    model = compile_generation(
+        transcript(logits, Sampler(), vocabulary=V),
+        PARAMS,
+        lengths=[(2, 3)],
+        policy=Policy(draws=1),
+        self_test=False,
+    )
+    with pytest.raises(ValueError, match=why):
+        model.audit_plan(bytes(32), model.job([5], limit=3), (5, 6, 7), layers=1, positions=1)
+
+
 def two_rows_more(params: Any, ids: Any, positions: Any) -> Any:
     more = jnp.concatenate([positions, positions[:1], positions[:1]])
     return MODEL.logits_at(params, ids, more)[: len(positions)]
 
 
 def test_a_model_with_rows_of_no_position_cannot_be_audited_in_some():
-    model = compile_generation(
-        transcript(two_rows_more, Sampler(), vocabulary=V),
-        PARAMS,
-        lengths=[(2, 3)],
-        policy=Policy(draws=1),
-        self_test=False,
-    )
-    with pytest.raises(ValueError, match="computes otherwise for other numbers"):
-        model.audit_plan(bytes(32), model.job([5], limit=3), (5, 6, 7), layers=1, positions=1)
+    refuses_a_plan(two_rows_more, "computes otherwise for other numbers")
 
 
 def test_layers_that_hold_the_choice_of_tokens_cannot_be_drawn():
@@ -453,15 +458,7 @@ def test_layers_that_hold_the_choice_of_tokens_cannot_be_drawn():
     def unscanned(params: Any, ids: Any, positions: Any) -> Any:
         return params["embedding"][ids][positions] @ params["embedding"].T
 
-    model = compile_generation(
-        transcript(unscanned, Sampler(), vocabulary=V),
-        PARAMS,
-        lengths=[(2, 3)],
-        policy=Policy(draws=1),
-        self_test=False,
-    )
-    with pytest.raises(ValueError, match="not told apart"):
-        model.audit_plan(bytes(32), model.job([5], limit=3), (5, 6, 7), layers=1, positions=1)
+    refuses_a_plan(unscanned, "not told apart")
 
 
 def test_no_key_is_made_for_a_model_that_depends_on_how_many_positions_it_is_asked_for():

@@ -81,6 +81,16 @@ def test_products_of_logits_are_found(name: str):
     assert list(token_heads(compiled, 3).values()) == expected
 
 
+def accepted(ties: list[NearTie]) -> Report:
+    """A report on an accepted run with some near-ties."""
+    return Report(
+        verdict=Verdict.ACCEPT,
+        reason="ok",
+        coverage=Coverage(checked=0, replayed=0),
+        near_ties=tuple(ties),
+    )
+
+
 def test_rows_are_positions():
     """A prompt of three tokens and logits of all: row 2 picks the first token."""
     ties = [
@@ -89,12 +99,7 @@ def test_rows_are_positions():
     ]
     ties += [NearTie(claim="loop", trip=3, row=0, chosen=1, other=2, kappa=0.5)]
     ties += [NearTie(claim="router", trip=0, row=3, chosen=1, other=2, kappa=0.5)]
-    report = Report(
-        verdict=Verdict.ACCEPT,
-        reason="ok",
-        coverage=Coverage(checked=0, replayed=0),
-        near_ties=tuple(ties),
-    )
+    report = accepted(ties)
     heads = {
         "all": TokenHead(11, 2, whole=True, tokens=True, everywhere=True),
         "loop": TokenHead(1, 0, whole=False, tokens=True),
@@ -109,12 +114,7 @@ def test_rows_are_the_positions_that_were_picked_at():
         NearTie(claim=claim, trip=0, row=row, chosen=1, other=2, kappa=0.5)
         for claim, row in (("some", 1), ("some", 2), ("all", 3), ("all", 6))
     ]
-    report = Report(
-        verdict=Verdict.ACCEPT,
-        reason="ok",
-        coverage=Coverage(checked=0, replayed=0),
-        near_ties=tuple(ties),
-    )
+    report = accepted(ties)
     heads = {
         "some": TokenHead(2, 0, whole=True, tokens=True),
         "all": TokenHead(11, 2, whole=True, tokens=True, everywhere=True),
