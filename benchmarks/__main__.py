@@ -44,7 +44,7 @@ def main() -> int:
     parser.add_argument(
         "--jobs", type=int, default=1, metavar="N", help="parts that are measured at once"
     )
-    parser.add_argument("--shards", metavar="DIR", help="of `generation`: where parts are kept")
+    parser.add_argument("--shards", metavar="DIR", help="where finished parts are kept")
     parser.add_argument("--texts", metavar="DIR", help="of `generation`: parts to be judged here")
     parser.add_argument(
         "--minutes", type=float, default=math.inf, metavar="N", help="begin no part after so many"

@@ -41,7 +41,7 @@ from verifiable import policy, program
 
 CLAIM = (
     "Checking an inference with 16 draws takes a small part of the time of running it again, "
-    "and the smaller the wider the model (on CPUs; GPUs are untested)."
+    "and the smaller the wider the model (on CPUs)."
 )
 
 MOST = 0.25  # of temporaries, as a fraction of the arguments

@@ -55,7 +55,7 @@ from verifiable.trace import Trace
 CLAIM = (
     "No honest run is rejected, whatever the model and however the device rounds; few are "
     "indeterminate; and no cheat that changes the answer beyond the stated corridor is accepted "
-    "(on CPUs; GPUs are untested)."
+    "(on CPUs; `gpu` measures GPUs)."
 )
 
 # Bars that only some programs are held to.
@@ -173,13 +173,16 @@ class ProgramVerdicts:
         return total
 
 
-def rows(quick: bool, only: Collection[str] = (), jobs: int = 1) -> Iterator[Row]:
+def rows(
+    quick: bool, only: Collection[str] = (), jobs: int = 1, shards: str | None = None
+) -> Iterator[Row]:
     """Measure programs, honest and cheated on, and the cost of rejections; then hard cases.
 
     Args:
       quick: two programs and two families.
       only: names of programs, hazards and families; all of them by default.
       jobs: how many are measured at once.
+      shards: folder for what each showed, from which a run that was cut short goes on.
     """
     chosen = functools.partial(_chosen, only or None)
     names = chosen(_makers(), QUICK if quick else None)
@@ -188,7 +191,7 @@ def rows(quick: bool, only: Collection[str] = (), jobs: int = 1) -> Iterator[Row
     costs: list[Row] = []
     listed: list[Row] = []
     parts = [functools.partial(measured, name, quick) for name in names]
-    for found in parallel.in_order(parts, jobs):
+    for found in parallel.in_order(parts, jobs, shards=shards):
         yield from found.rows()
         for device, tally in found.tallies.items():
             totals[device].merge(tally)
@@ -211,7 +214,7 @@ def rows(quick: bool, only: Collection[str] = (), jobs: int = 1) -> Iterator[Row
         functools.partial(_family, name, quick)
         for name in chosen(FAMILIES, QUICK_FAMILIES if quick else None)
     ]
-    for some in parallel.in_order(hard, jobs):
+    for some in parallel.in_order(hard, jobs, shards=shards):
         yield from some
 
 
