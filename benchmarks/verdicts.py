@@ -55,7 +55,7 @@ from verifiable.trace import Trace
 CLAIM = (
     "No honest run is rejected, whatever the model and however the device rounds; few are "
     "indeterminate; and no cheat that changes the answer beyond the stated corridor is accepted "
-    "(on CPUs; `gpu` measures GPUs)."
+    "(on CPUs)."
 )
 
 # Bars that only some programs are held to.
