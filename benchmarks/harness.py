@@ -45,6 +45,7 @@ from benchmarks import progress
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 SECONDS = 30  # between two lines of progress where there is no terminal
+FOLDERS = ("shards", "texts")  # options that results do not repeat: they change nothing measured
 
 _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
@@ -305,7 +306,7 @@ def run(
         command = f"python -m benchmarks {name}" + (" --quick" if quick else "")
         for option, value in (chosen or {}).items():
             given = shlex.join(value) if isinstance(value, list) else value
-            command += f" --{option} {given}"
+            command += f" --{option} {'DIR' if option in FOLDERS else given}"
         result = tidy(name, benchmark.CLAIM, measured, command)
         path.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
     return kept or (quick and bool(measured))

@@ -68,7 +68,7 @@ class _Fake:
     def __init__(self, *rows: Row):
         self._rows = rows
 
-    def rows(self, quick: bool):
+    def rows(self, quick: bool, shards: str | None = None):
         yield from self._rows
 
 
@@ -155,6 +155,13 @@ def test_a_value_measured_twice_is_refused():
 def test_a_directory_gets_a_file_named_after_the_benchmark(monkeypatch, tmp_path):
     _run(monkeypatch, tmp_path, GOOD, quick=True)
     assert json.loads((tmp_path / "fake.json").read_text())["command"].endswith("--quick")
+
+
+def test_results_do_not_repeat_where_a_machine_keeps_its_files(monkeypatch, tmp_path):
+    monkeypatch.setattr(harness, "load", lambda _: _Fake(GOOD))
+    given = {"path": tmp_path, "console": Console(file=io.StringIO())}
+    harness.run("fake", quick=False, chosen={"shards": str(tmp_path)}, **given)
+    assert json.loads((tmp_path / "fake.json").read_text())["command"].endswith("--shards DIR")
 
 
 def test_medians_are_of_interleaved_warm_calls():
