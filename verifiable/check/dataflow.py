@@ -261,6 +261,8 @@ class Forward:
         far = () if proposal.far is None else (proposal.far,)
         before = reduce(Fact.join, (self.fact(a) for a in (*proposal.operands, *far)))
         self.claims[equation] = Claimed(proposal, before.under(guard))
+        if proposal.absorbs is not None:
+            self.claims.pop(proposal.absorbs)
         # The committed value is exact; which branch commits to it still depends on the guard.
         for v, source in zip(equation.outputs, proposal.form.moved_from, strict=True):
             moved = CERTAIN if source is None else self.fact(equation.inputs[source])

@@ -344,12 +344,14 @@ class Proposal:
       operands: the values that the test is given.
       far: the operand that is projected, if the form has one.
       covers: names of equations that the claim tests; they are then not discontinuities.
+      absorbs: an earlier claim that this one tests, so that it need not be one.
     """
 
     form: Form
     operands: tuple[Atom, ...]
     far: Atom | None = None
     covers: frozenset[str] = frozenset()
+    absorbs: Equation | None = None
 
 
 class View(Protocol):

@@ -68,6 +68,8 @@ class Projection(NamedTuple):
       norms: ||B_k: * w||, with what flushing costs, (batch..., contracted..., blocks).
       floor: what flushing may add to a row of C or take from one of A, (batch,).
       scale: the power of two that B was divided by, float64 (), if a type is float64; else None.
+      bias: what was added to every row of the product before it was committed (`biased`), as it
+        broadcasts against the claim; never of float64. A key never holds it here.
 
     For integers, only the image is set.
     """
@@ -77,6 +79,7 @@ class Projection(NamedTuple):
     norms: Float[Any, "*sums 1"] | None = None
     floor: Float[Any, " batch"] | None = None
     scale: Float64[Any, ""] | None = None
+    bias: Float[Any, "..."] | None = None
 
 
 class Applied(NamedTuple):
@@ -380,6 +383,11 @@ def deviations(
     if weights is None or floor is None or energy is None:
         raise ValueError("a projection of integers cannot test floats")
     claimed = out.astype(applied.product.dtype)
+    if projection.bias is not None:
+        bias = projection.bias.astype(claimed.dtype)
+        claimed = claimed - bias
+        # A row is not tested if the bias is no number. NaN would say that the claim has to be.
+        energy = energy + jnp.where(jnp.all(jnp.isfinite(bias)), 0.0, jnp.inf).astype(energy.dtype)
     if applied.top is not None:
         theirs = contraction.out_sums((~jnp.isfinite(claimed)).astype(jnp.float64)) == 0
         # Without the barrier, XLA would divide by the product of the two, which may vanish.
@@ -395,4 +403,14 @@ def deviations(
     if floor.dtype == jnp.float64:  # if the floor overflows, every honest product has vanished
         floor = jnp.minimum(floor, 2.0**1000)
     sigma = eps * jnp.sqrt(energy + claim) + by_batch(contraction, floor, energy)
+    if projection.bias is not None:
+        sigma = sigma + _of_sums(contraction, projection.bias, weights, claim)
     return rho, energy, sigma, theirs
+
+
+def _of_sums(contraction: Contraction, bias: Array, weights: Array, claim: Array) -> Array:
+    """What rounding or flushing the sums of a product and a bias may change in each row."""
+    own = jnp.sqrt(jnp.sum(jnp.square(bias.reshape(weights.shape) * weights)))
+    flushed = tiny(contraction.dtypes[2]) * jnp.sqrt(jnp.sum(weights * weights))
+    unit = float(jnp.finfo(contraction.dtypes[2]).eps)
+    return (unit * (jnp.sqrt(claim) + own) + flushed).astype(claim.dtype)

@@ -107,4 +107,6 @@ def _overflows(contraction: Contraction, applied: Applied, projection: Any) -> A
     if applied.top is not None:
         reach = reach * applied.top * projection.scale
     least = jnp.min(projection.weights, axis=-1)
+    if projection.bias is not None:
+        largest = largest - jnp.max(jnp.abs(projection.bias.astype(jnp.float64)))
     return reach >= largest * freivalds.by_batch(contraction, least, energy)

@@ -7,7 +7,7 @@ far operand is the one that depends on parameters only; if both depend on the jo
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
@@ -153,6 +153,11 @@ class Product(Form):
         [near] = operands
         return near, projection
 
+    def completed(self, projection: Projection, rest: Sequence[Array]) -> Projection:
+        """The projection with what the comparison needs of the operands but the near one."""
+        del rest
+        return projection
+
     def inputs(self, operands: list[Array], far: Array | None) -> list[Array | None]:
         """The inputs of the equation, from the operands of the claim."""
         [near] = operands
@@ -257,11 +262,13 @@ class Product(Form):
             zero = jnp.zeros(wrong.shape)
             distance = jnp.where(wrong, jnp.inf, 0.0)
             return deviation(zero, distance, distance, zero, zero + 1)
-        product, claim = (self.seen(x) for x in (*in_float64(equation, inputs), claim))
+        product, claim = self.seen(in_float64(equation, inputs)[0]), self.seen(claim)
         ones = jnp.ones((form.width, 1), jnp.float64)
         narrow = self.far_of(jnp.asarray(far)).astype(form.dtypes[form.far])
         projection = freivalds.project(self.projected_maps, narrow, ones, eps=eps)
         near, projection = self.rows_and_projection(operands, projection)
+        if projection.bias is not None:
+            product = product + projection.bias.astype(jnp.float64)
         applied = freivalds.apply(form, near, projection)
         _, energy, sigma, finite = freivalds.deviations(form, applied, projection, claim, ones, eps)
         unit: Any = 1.0 if applied.top is None else applied.top * projection.scale

@@ -11,6 +11,7 @@ import math
 from collections.abc import Collection
 
 from verifiable.claims import (
+    biased,
     chains,
     choice,
     cut,
@@ -31,6 +32,7 @@ RULES: tuple[tuple[Collection[str] | None, Rule], ...] = (
     ({"dot_general"}, gathered.propose),
     (product.CONTRACTIONS.keys() - ragged.PRIMITIVES, product.propose),
     (ragged.PRIMITIVES, ragged.propose),
+    (biased.KINDS, biased.propose),
     (lookup.KINDS, lookup.propose),
     (chains.STEPS, chains.propose),
     (decision.KINDS, decision.propose),

@@ -16,6 +16,7 @@ import numpy as np
 
 from verifiable.claims import slices
 from verifiable.claims.axes import LAST
+from verifiable.claims.biased import BiasedProduct
 from verifiable.claims.cut import CutForm
 from verifiable.claims.decision import Comparison, Sign
 from verifiable.claims.dot_general import DotGeneral
@@ -117,6 +118,7 @@ def _elements(form: Form, shape: tuple[int, ...], axis: int) -> Some | None:
 
 TABLE: Mapping[type[Form], Rule] = {
     Product: _product,
+    BiasedProduct: _product,
     Lookup: _lookup,
     Rounding: _rounding,
     CutForm: _rounding,

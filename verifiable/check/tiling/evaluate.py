@@ -28,6 +28,7 @@ from verifiable.claims import freivalds
 from verifiable.claims.claim import Claim
 from verifiable.claims.form import Yardstick
 from verifiable.claims.freivalds import Applied
+from verifiable.claims.product import Product
 from verifiable.claims.statistic import RowStatistics
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Env, Equation, Var
@@ -45,10 +46,11 @@ def test(region: Region, claim: Claim, env: Env, out: Array, yardstick: Yardstic
     Returns:
       What `freivalds.compare` returns, for all rows.
     """
-    form, projection = claim.form.contraction, yardstick.projection
+    form, projection, own = claim.form.contraction, yardstick.projection, claim.form
     axes = None if form is None else form.row_axes()
-    if form is None or axes is None:
+    if form is None or axes is None or not isinstance(own, Product):
         raise ValueError(f"the rows of {claim.name} cannot be cut")
+    projection = own.completed(projection, interpret.read_all(env, claim.operands[1:]))
     _, out_axis, rows_axis = axes
 
     def compare(applied: Applied, start: Any, size: int) -> RowStatistics:
