@@ -38,19 +38,26 @@ def honest(
     stays inside a compiled program, and it may compute a rounding twice, with different results. An
     optimisation barrier makes XLA use the value that it returns.
     """
-    operands: Sequence[Array] = interpret.read_all(env, equation.inputs)
-    narrow = any(v.dtype.name in HALF_PRECISION for v in (*equation.inputs, *equation.outputs))
     if equation.bodies:
         outputs = claim.evaluate(env, apply)  # a compiler computes a loop once
         return outputs[: len(equation.outputs)], claim.form.pack(outputs[-1])
-    if narrow:
-        operands = lax.optimization_barrier(list(operands))
+    operands, narrow = _read(equation, env), _narrow(equation)
     outputs = claim.form.evaluate(equation, operands)
     if claim.transpose is not None:
         outputs = [_transposed(claim.transpose, outputs[0], env)]
     elif narrow or claim.form.barrier:
         outputs = lax.optimization_barrier(outputs)
     return outputs[: len(equation.outputs)], claim.form.pack(outputs[-1])
+
+
+def _narrow(equation: Equation) -> bool:
+    return any(v.dtype.name in HALF_PRECISION for v in (*equation.inputs, *equation.outputs))
+
+
+def _read(equation: Equation, env: Env) -> Sequence[Array]:
+    """The inputs of an equation that is tested, as their types hold them."""
+    read = interpret.read_all(env, equation.inputs)
+    return lax.optimization_barrier(read) if _narrow(equation) else read
 
 
 def _transposed(transpose: Equation, out: Array, env: Env) -> Array:
@@ -90,6 +97,7 @@ def execute(
     found: dict[int, Any] = {}
     given = given or {}
     emit = functools.partial(honest, apply=apply) if emit is None else emit
+    absorbed = analysis.absorbed
     for equation in block.equations:
         if equation in analysis.by_equation:
             claim = analysis.by_equation[equation]
@@ -97,6 +105,8 @@ def execute(
             interpret.write(env, equation.outputs, outputs)
         elif equation.outputs and all(v in env for v in equation.outputs):
             continue  # bound with the claim before it
+        elif equation in absorbed:
+            interpret.write(env, equation.outputs, apply(equation, _read(equation, env)))
         elif not any(analysis.claims_in(body) for body in equation.bodies):
             interpret.replay(equation, env, apply)
         else:

@@ -17,6 +17,7 @@ from typing import Any
 from verifiable.check import arithmetic
 from verifiable.check.dataflow import CERTAIN, Fact, Forward
 from verifiable.claims import registry
+from verifiable.claims.biased import BiasedProduct
 from verifiable.claims.claim import Claim
 from verifiable.jaxpr.blocks import Atom, Block, Equation, Literal, Var
 from verifiable.jaxpr.effects import REBUILT, is_float
@@ -98,6 +99,12 @@ class Analysis:
     def exact(self) -> frozenset[Var]:
         """Floats that honest devices compute in the same bits."""
         return frozenset(v for v, fact in self.facts.items() if is_float(v.dtype) and fact.exact)
+
+    @property
+    def absorbed(self) -> frozenset[Equation]:
+        """Products that are tested as a part of a claim after them."""
+        forms = (c.form for c in self.by_equation.values())
+        return frozenset(form.product for form in forms if isinstance(form, BiasedProduct))
 
     @property
     def trace_bytes(self) -> int:

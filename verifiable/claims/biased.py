@@ -94,35 +94,33 @@ class BiasedProduct(Product):
 
 def propose(equation: Equation, view: View) -> Proposal | None:
     """Claim a sum instead of the product that is a term of it; see `form.Rule`."""
-    if len(equation.inputs) != 2:
-        return None
     [out] = equation.outputs
     reader = view.graph.only_reader(out)
-    if reader is None or reader.kind != "convert_element_type" or out.dtype != jnp.float32:
+    if reader is None or reader.kind != "convert_element_type":
         return None
-    if reader.outputs[0].dtype.name not in HALF_PRECISION:
+    if out.dtype != jnp.float32 or reader.outputs[0].dtype.name not in HALF_PRECISION:
         return None
     for term, bias in (equation.inputs, equation.inputs[::-1]):
-        found = _product(term, equation, view)
-        if found is not None and _is_bias(bias, found[1].form, view):
-            return _proposed(*found, bias)
+        made = view.graph.producers.get(term) if isinstance(term, Var) else None
+        if made is None or not _absorbable(made, equation, view):
+            continue
+        found = product.propose(made, view)
+        own = None if found is None else found.form
+        if found is None or not isinstance(own, Product) or not _is_bias(bias, own, view):
+            continue
+        form = BiasedProduct(maps=own.maps, far_known=True, product=made)
+        return replace(found, form=form, operands=(*found.operands, bias), absorbs=made)
     return None
 
 
-def _product(
-    term: Atom, equation: Equation, view: View
-) -> tuple[Equation, Proposal] | None:
-    """The claimed product that is a term of a sum, and nothing else, with its proposal."""
-    made = view.graph.producers.get(term) if isinstance(term, Var) else None
-    if made is None or made.kind != "dot_general" or not view.claimed(made):
-        return None
+def _absorbable(made: Equation, equation: Equation, view: View) -> bool:
+    """Whether the claimed product of a parameter is read by the sum only, beside it."""
+    if made.kind != "dot_general" or not view.claimed(made) or algorithm(made) != RoundedTo():
+        return False
     alone = view.graph.only_reader(made.outputs[0]) is equation
-    if not alone or algorithm(made) != RoundedTo() or gathered.propose(made, view) is not None:
-        return None
-    if not _together(view.graph.block, made, equation):
-        return None
-    found = product.propose(made, view)
-    return None if found is None else (made, found)
+    if not alone or gathered.propose(made, view) is not None:
+        return False
+    return _together(view.graph.block, made, equation)
 
 
 def _together(block: Block, first: Equation, second: Equation) -> bool:
@@ -134,7 +132,7 @@ def _together(block: Block, first: Equation, second: Equation) -> bool:
 
 
 def _is_bias(atom: Atom, form: Product, view: View) -> bool:
-    """Whether an operand of the sum is a bias of the columns, and these are the last dimension."""
+    """Whether a term is a bias of the columns of a product, and these are its last dimension."""
     maps = form.maps
     plain = isinstance(maps, DotGeneral) and maps.near == 0 and maps.batch == 1
     if not plain or maps.decisive or maps.dtypes[2] != jnp.float32 or not form.far_known:
@@ -142,8 +140,3 @@ def _is_bias(atom: Atom, form: Product, view: View) -> bool:
     if not isinstance(atom, Var) or not (view.known(atom) and view.exact(atom)):
         return False
     return maps.shapes[2][-1] == maps.columns == atom.size == atom.shape[-1]
-
-
-def _proposed(made: Equation, found: Proposal, bias: Atom) -> Proposal:
-    form = BiasedProduct(maps=found.form.maps, far_known=True, product=made)
-    return replace(found, form=form, operands=(*found.operands, bias), absorbs=made)

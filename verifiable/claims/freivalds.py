@@ -40,10 +40,10 @@ from jax import lax
 from jaxtyping import Float, Float32, Float64, Shaped, UInt64
 
 from verifiable.challenge import Challenge
-from verifiable.claims import single
+from verifiable.claims import single, sums
 from verifiable.claims.contraction import Contraction
 from verifiable.claims.extremes import power_of_two, subnormal, tiny
-from verifiable.claims.statistic import RowStatistics, Statistic, summary
+from verifiable.claims.statistic import RowStatistics, Statistic, ratios, summary
 from verifiable.field import F61, Field
 from verifiable.jaxpr.blocks import Array
 from verifiable.report import Bound
@@ -79,7 +79,7 @@ class Projection(NamedTuple):
     norms: Float[Any, "*sums 1"] | None = None
     floor: Float[Any, " batch"] | None = None
     scale: Float64[Any, ""] | None = None
-    bias: Float[Any, "..."] | None = None
+    bias: Float[Any, "*out"] | None = None
 
 
 class Applied(NamedTuple):
@@ -330,14 +330,6 @@ def by_row(contraction: Contraction, found: RowStatistics) -> RowStatistics:
     return RowStatistics(jnp.max(ratio, axis=-1), *(jnp.all(c, axis=-1) for c in conditions))
 
 
-def ratios(rho: Array, sigma: Array, limit: float, decided: Array) -> Array:
-    """||rho_i|| / (sigma_i sqrt(L)); infinite where it is no number, zero for undecided rows."""
-    norms = jnp.sum(rho * rho, axis=-1)
-    ratio = jnp.where(norms == 0, 0.0, jnp.sqrt(norms / limit) / sigma)
-    ratio = jnp.where(jnp.isfinite(sigma) & ~jnp.isnan(ratio), ratio, jnp.inf)
-    return jnp.where(decided, ratio, 0.0)
-
-
 def _compare_exact(
     contraction: Contraction, expected: Array, out: Array, g: Array, field: Field
 ) -> RowStatistics:
@@ -386,8 +378,7 @@ def deviations(
     if projection.bias is not None:
         bias = projection.bias.astype(claimed.dtype)
         claimed = claimed - bias
-        # A row is not tested if the bias is no number. NaN would say that the claim has to be.
-        energy = energy + jnp.where(jnp.all(jnp.isfinite(bias)), 0.0, jnp.inf).astype(energy.dtype)
+        energy = energy + sums.unsettled(bias)
     if applied.top is not None:
         theirs = contraction.out_sums((~jnp.isfinite(claimed)).astype(jnp.float64)) == 0
         # Without the barrier, XLA would divide by the product of the two, which may vanish.
@@ -404,13 +395,5 @@ def deviations(
         floor = jnp.minimum(floor, 2.0**1000)
     sigma = eps * jnp.sqrt(energy + claim) + by_batch(contraction, floor, energy)
     if projection.bias is not None:
-        sigma = sigma + _of_sums(contraction, projection.bias, weights, claim)
+        sigma = sigma + sums.left(contraction, projection.bias, weights, claim)
     return rho, energy, sigma, theirs
-
-
-def _of_sums(contraction: Contraction, bias: Array, weights: Array, claim: Array) -> Array:
-    """What rounding or flushing the sums of a product and a bias may change in each row."""
-    own = jnp.sqrt(jnp.sum(jnp.square(bias.reshape(weights.shape) * weights)))
-    flushed = tiny(contraction.dtypes[2]) * jnp.sqrt(jnp.sum(weights * weights))
-    unit = float(jnp.finfo(contraction.dtypes[2]).eps)
-    return (unit * (jnp.sqrt(claim) + own) + flushed).astype(claim.dtype)

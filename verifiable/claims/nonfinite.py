@@ -26,7 +26,7 @@ from jaxtyping import Shaped
 from verifiable.claims import freivalds
 from verifiable.claims.contraction import Contraction
 from verifiable.claims.freivalds import Applied, Projection, Vectors
-from verifiable.claims.statistic import RowStatistics, Statistic, summary
+from verifiable.claims.statistic import RowStatistics, Statistic, ratios, summary
 from verifiable.jaxpr.blocks import Array
 
 
@@ -62,7 +62,7 @@ def rows(
     rho, energy, sigma, theirs = freivalds.deviations(contraction, applied, projection, out, g, eps)
     decided = jnp.isfinite(energy) & (theirs | ~_overflows(contraction, applied, projection))
     found = RowStatistics(
-        ratio=freivalds.ratios(rho, sigma, limit, decided),
+        ratio=ratios(rho, sigma, limit, decided),
         finite_claim=theirs | ~decided,
         in_range=jnp.ones(decided.shape, bool),
         finite_operands=decided | _absent(contraction, energy, projection, out),

@@ -20,13 +20,7 @@ from verifiable.claims.convolution import Convolution
 from verifiable.claims.dot_general import DotGeneral
 from verifiable.claims.form import Form, Proposal, View, Yardstick
 from verifiable.claims.freivalds import Projection
-from verifiable.claims.statistic import (
-    Deviation,
-    RowStatistics,
-    Statistic,
-    deviation,
-    summary,
-)
+from verifiable.claims.statistic import Deviation, RowStatistics, Statistic, deviation, summary
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Equation
 from verifiable.jaxpr.effects import rounding_dtype
@@ -265,8 +259,8 @@ class Product(Form):
         product, claim = self.seen(in_float64(equation, inputs)[0]), self.seen(claim)
         ones = jnp.ones((form.width, 1), jnp.float64)
         narrow = self.far_of(jnp.asarray(far)).astype(form.dtypes[form.far])
-        projection = freivalds.project(self.projected_maps, narrow, ones, eps=eps)
-        near, projection = self.rows_and_projection(operands, projection)
+        given = freivalds.project(self.projected_maps, narrow, ones, eps=eps)
+        near, projection = self.rows_and_projection(operands, given)
         if projection.bias is not None:
             product = product + projection.bias.astype(jnp.float64)
         applied = freivalds.apply(form, near, projection)

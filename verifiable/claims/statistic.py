@@ -166,6 +166,14 @@ def first(flags: Array) -> Array:
     return jnp.min(jnp.where(flags, indices, jnp.int32(size)), initial=size)
 
 
+def ratios(rho: Array, sigma: Array, limit: float, decided: Array) -> Array:
+    """||rho_i|| / (sigma_i sqrt(L)); infinite where it is no number, zero for undecided rows."""
+    norms = jnp.sum(rho * rho, axis=-1)
+    ratio = jnp.where(norms == 0, 0.0, jnp.sqrt(norms / limit) / sigma)
+    ratio = jnp.where(jnp.isfinite(sigma) & ~jnp.isnan(ratio), ratio, jnp.inf)
+    return jnp.where(decided, ratio, 0.0)
+
+
 def retested(before: Statistic, again: Statistic, taken: Array) -> Statistic:
     """A statistic after a second test of the claim, by trip; untaken branches keep the first.
 
