@@ -10,14 +10,16 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from tests.helpers import bytecode, compilation, memory, moves
+from tests.helpers import bytecode, compilation, kept, memory, moves
 
 # Files that take longest, in their order: last, one would keep one process busy and no other.
 LONGEST = (
-    "test_check test_frameworks test_evaluate test_program test_trips test_self_test test_cli "
+    "test_check test_frameworks test_evaluate test_program test_cli_chat test_cli test_fleet "
+    "test_protocols test_audited test_readme test_docs test_processes test_trips test_self_test "
     "test_steering test_choice test_sheltered test_activations test_rounding test_narrow_sums "
     "test_perturb test_verdicts test_evidence test_contract_agrees test_vote test_generation "
     "test_second_look test_coverage test_rows test_allowed_rows test_decoding test_decision "
@@ -61,10 +63,16 @@ def pytest_configure(config: pytest.Config) -> None:
     program.compile.__kwdefaults__["self_test"] = False
     compilation.share_contexts()
     compilation.share_lowerings()
-    compilation.share_programs()
+    compilation.share_programs(kept.Kept(kept.folder(config)))
     compilation.leave_out_the_verifier()
     if not compilation.everything:
         moves.by_numpy()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """All processes share the programs that one of them compiled."""
+    kept.hand_to(node)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
