@@ -5,6 +5,10 @@ seed begins with every smaller sample of it. What FILE already holds of unchange
 run again; `--again` runs its survivors once more, after tests were added. FILE is written as the
 run goes on.
 
+Before the first mutant, each file of tests is run once to see what each test reaches (`record`),
+and once more in the order and in the way of mutants, without a change. Both are kept in the folder
+`--cache` for as long as the library and the file do not change.
+
 A mutant is killed when a test fails, crashes, or takes twenty times as long as without the change
 and ten seconds more. Equivalent mutants (`equivalent.json`, each with its reason) count as
 survivors. The exit status is 1 if fewer than 97 % are killed.
@@ -13,157 +17,54 @@ survivors. The exit status is 1 if fewer than 97 % are killed.
 from __future__ import annotations
 
 import argparse
-import datetime
-import hashlib
-import importlib.metadata
-import json
-import platform
 import shlex
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from assurance.mutation import table, warm
-from assurance.mutation.operators import OPERATORS, Mutant, mutants
-from benchmarks.harness import machine
+from assurance.mutation import programs, record, table, warm
+from assurance.mutation.forks import Ended, Forks
+from assurance.mutation.operators import Mutant
+from assurance.mutation.probes import Probes
+from assurance.mutation.record import FileRecord, TestRecord
+from assurance.mutation.results import BAR, Results
+from assurance.mutation.warm import ForkTask
 
-BAR = 0.97
-EQUIVALENT = Path(__file__).parent / "equivalent.json"
 OUT = table.ROOT / "assurance" / "results" / "mutation.json"
-PACKAGES = "jax jaxlib numpy pytest hypothesis".split()
+CACHE = table.ROOT / ".pytest_cache" / "mutation"
 
-
-class Results:
-    """What is known of every mutant, kept in a file."""
-
-    def __init__(self, path: Path, chosen: list[str], command: str):
-        """Of the chosen modules; with what the file knows of them, if it exists."""
-        self.path, self.command = path, command
-        self.sources = {module: table.source(module).read_text() for module in table.TESTS}
-        self.all = {module: list(mutants(module, self.sources[module])) for module in chosen}
-        self.tested: dict[str, list[str]] = {}
-        self.seconds = 0.0
-        self.left_out: list[str] = []
-        if path.exists():
-            kept = json.loads(path.read_text())
-            self.seconds = kept["seconds"]
-            names = {mutant.name for found in self.all.values() for mutant in found}
-            for name, verdict in kept["tested"].items():
-                source = kept["modules"].get(name.partition(":")[0], {}).get("source")
-                if name in names and source == self.digest(name.partition(":")[0]):
-                    self.tested[name] = verdict
-
-    def digest(self, module: str) -> str:
-        """Of a module's source: a change makes its results stale."""
-        return hashlib.sha256(self.sources.get(module, "").encode()).hexdigest()[:16]
-
-    def sample(self, seed: int, size: int) -> list[Mutant]:
-        """The first mutants in an order that only the seed and their names decide."""
-        everyone = [mutant for found in self.all.values() for mutant in found]
-        everyone.sort(key=lambda m: hashlib.sha256(f"{seed} {m.name}".encode()).digest())
-        return everyone[:size]
-
-    def write(self) -> dict[str, Any]:
-        """Write all that is known; returns it."""
-        modules = self._modules()
-        survived = self._survived()
-        tested = sum(found["tested"] for found in modules.values())
-        lived = sum(found["survived"] for found in modules.values())
-        found = {
-            "name": "mutation",
-            "claim": f"At least {BAR:.0%} of the mutants of the modules that judge are killed",
-            "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
-            "command": self.command,
-            "machine": machine(),
-            "versions": {"python": platform.python_version()}
-            | {package: importlib.metadata.version(package) for package in PACKAGES},
-            "seconds": round(self.seconds),
-            "operators": OPERATORS,
-            "mutants": sum(found["mutants"] for found in modules.values()),
-            "tested": tested,
-            "killed": tested - lived,
-            "share": round((tested - lived) / tested, 4) if tested else None,
-            "equivalent": sum(each["equivalent"] is not None for each in survived),
-            "tests_left_out": sorted(self.left_out),
-            "modules": modules,
-            "survived": survived,
-        }
-        lines = json.dumps(found, indent=1, ensure_ascii=False)[:-2]
-        names = ",\n".join(
-            f"  {json.dumps(name)}: {json.dumps(verdict)}"
-            for name, verdict in sorted(self.tested.items())
-        )
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text(f'{lines},\n "tested": {{\n{names}\n }}\n}}\n')
-        return found
-
-    def _modules(self) -> dict[str, dict[str, Any]]:
-        modules: dict[str, dict[str, Any]] = {}
-        for module, found in self.all.items():
-            verdicts = [v[0] for name, v in self.tested.items() if name.startswith(module + ":")]
-            count = Counter(verdicts)
-            modules[module] = {
-                "source": self.digest(module),
-                "mutants": len(found),
-                "tested": len(verdicts),
-                **{status: count[status] for status in ("failed", "crashed", "timeout")},
-                "survived": count["passed"],
-            }
-        return modules
-
-    def _survived(self) -> list[dict[str, Any]]:
-        known = {m.name: m for found in self.all.values() for m in found}
-        reasons = {
-            (each["module"], each["scope"], each["before"], each["after"]): each["reason"]
-            for each in json.loads(EQUIVALENT.read_text())
-        }
-        return [
-            {
-                "name": name,
-                "line": m.line,
-                "before": m.before,
-                "after": m.after,
-                "equivalent": reasons.get((m.module, m.scope, m.before, m.after)),
-            }
-            for name, m in ((name, known[name]) for name in sorted(self.tested))
-            if self.tested[name][0] == "passed"
-        ]
+Files = tuple[str, ...]
 
 
 class MutationRun:
-    """Runs mutants, each against one file of its tests after the other."""
+    """Runs mutants, each against the tests that can notice it."""
 
-    def __init__(self, results: Results, wanted: list[Mutant], jobs: int, minutes: float):
+    def __init__(
+        self, results: Results, wanted: list[Mutant], jobs: int, minutes: float, cache: Path
+    ):
         """Of so many forks at a time; no mutant begins after so many minutes."""
-        self.results, self.jobs = results, jobs
+        self.results, self.cache = results, cache
         self.began, self.before = time.monotonic(), results.seconds
         self.until = self.began + 60 * minutes
-        self.queue = [(mutant, 0) for mutant in reversed(wanted)]
-        self.size = len(wanted)
+        self.wanted = {mutant.name: mutant for mutant in wanted}
+        self.probes = Probes(results.sources)
+        self.records: dict[str, FileRecord] = {}
         self.done: Counter[str] = Counter()
-        self.running: dict[int, tuple[Mutant, int, warm.ForkTask]] = {}
-        self.seconds: dict[str, dict[str, float]] = {}
-        self.failed: list[str] = []
+        warm.prepare(cache)
+        self.forks = Forks(jobs, programs.folder_in(cache), self.probes)
 
     def everything(self) -> None:
         """Run the tests without a change, then the mutants."""
-        folder = warm.prepare()
         try:
-            modules = {mutant.module for mutant, _ in self.queue}
-            files = dict.fromkeys(file for module in modules for file in table.TESTS[module])
-            # Those of claims take longest.
-            tasks = [
-                warm.ForkTask(file, every=True)
-                for file in sorted(files, key=lambda f: ("/claims/" not in f, f))
-            ]
-            take = lambda: tasks.pop(0) if tasks else None  # noqa: E731
-            warm.run_all(take, folder, self.jobs, self.unchanged)
-            self.results.left_out = self.failed
-            warm.run_all(self.take, folder, self.jobs, self.ended)
+            groups = dict.fromkeys(table.TESTS[each.module] for each in self.wanted.values())
+            self.record(dict.fromkeys(file for files in groups for file in files))
+            self.check(groups)
+            self.run_mutants()
         finally:
-            warm.clean(folder)
+            self.forks.close()
         self.keep()
 
     def keep(self) -> None:
@@ -171,55 +72,143 @@ class MutationRun:
         self.results.seconds = self.before + time.monotonic() - self.began
         self.results.write()
 
-    def unchanged(self, task: warm.ForkTask, found: warm.Ended) -> None:
-        """Remember how long tests take, and which fail on this machine without a change."""
-        took = sum(found.seconds.values())
-        print(
-            f"{found.status:<8} {len(found.seconds):>4} tests {took:6.1f} s  {task.tests}",
-            flush=True,
-        )
-        self.seconds[task.tests] = found.seconds
-        self.failed.extend(found.failed)
-        if found.status != "passed":
-            print(found.output, flush=True)
-        if not found.failed and (found.status != "passed" or not found.seconds):
-            self.failed.append(task.tests)
+    def record(self, files: Iterable[str]) -> None:
+        """See what each test reaches."""
+        queue: list[str] = []
+        for file in files:
+            if (found := FileRecord.read(self.cache, file)) is None:
+                queue.append(file)
+            else:
+                self.records[file] = found
+        # Those of claims take longest.
+        queue.sort(key=lambda file: ("/claims/" in file, file))
+        while queue or self.forks.running:
+            while queue and self.forks.free:
+                file = queue.pop()
+                self.forks.run(file, ForkTask((file,), every=True), marks=True)
+            file, ended = self.forks.next()
+            found = FileRecord(file, failed=list(dict.fromkeys(ended.failed)))
+            _say(file, ended)
+            if ended.imported and (ended.status == "passed" or ended.failed):
+                found.quiet, found.imported = ended.imported["quiet"], ended.imported["imported"]
+                found.tests = [
+                    TestRecord(each["ended"], each["seconds"], each["reached"])
+                    for each in ended.tests
+                ]
+            else:
+                found.failed.append(file)
+            self.records[file] = found
+            found.write(self.cache)
+        self.results.left_out = [name for found in self.records.values() for name in found.failed]
 
-    def take(self) -> warm.ForkTask | None:
-        """The next file of tests for a mutant, beginning with those that survived some."""
-        if not self.queue or (time.monotonic() > self.until and not self.queue[-1][1]):
-            return None
-        mutant, at = self.queue.pop()
-        file = self.files(mutant)[at]
-        task = warm.ForkTask(
-            tests=file,
-            module=mutant.module,
-            tree=lambda: mutant.tree(self.results.sources[mutant.module]),
-            left_out=self.failed,
-            limits={test: 10 + 20 * s for test, s in self.seconds[file].items()},
-        )
-        self.running[id(task)] = mutant, at, task
-        return task
+    def check(self, groups: Iterable[Files]) -> None:
+        """Run the tests of modules as for mutants: those that fail are left out."""
+        queue = [group for group in groups if not self._checked(group)]
+        while queue or self.forks.running:
+            while queue and self.forks.free:
+                group = queue.pop()
+                tests = record.in_order([self.records[file] for file in group], None)
+                self._run_collected(group, group, "", tests)
+            group, ended = self.forks.next()
+            _say(f"{group[0]} and the others in the order of mutants", ended)
+            seconds = {each["ended"]: each["seconds"] for each in ended.tests}
+            for file in group:
+                found = self.records[file]
+                for test in found.tests:
+                    test.seconds = seconds.get(test.name, test.seconds)
+                    if test.name in ended.failed or test.name not in seconds:
+                        found.failed.append(test.name)
+                found.checked.append(" ".join(group))
+                found.write(self.cache)
+        self.results.left_out = [name for found in self.records.values() for name in found.failed]
 
-    def files(self, mutant: Mutant) -> list[str]:
-        """The files of tests that run on this machine."""
-        return [file for file in table.TESTS[mutant.module] if file not in self.failed]
+    def run_mutants(self) -> None:
+        """Run all mutants, until the time is over."""
+        queue = list(reversed(self.wanted.values()))
+        while True:
+            while queue and self.forks.free and time.monotonic() < self.until:
+                self._begin(queue.pop())
+            if not self.forks.running:
+                return
+            mutant, ended = self.forks.next()
+            self.results.cpu += ended.cpu
+            if ended.status == "import":
+                self._begin(mutant, imported=True)
+            else:
+                self._end(mutant, ended)
 
-    def ended(self, task: warm.ForkTask, found: warm.Ended) -> None:
-        """Go on to the next file of tests, or write down what became of the mutant."""
-        mutant, at, _ = self.running.pop(id(task))
-        if found.status == "passed" and at + 1 < len(self.files(mutant)):
-            self.queue.append((mutant, at + 1))
-            return
-        self.results.tested[mutant.name] = [found.status, found.test]
-        self.done[found.status] += 1
-        if found.status != "failed":
+    def _begin(self, mutant: Mutant, *, imported: bool = False) -> None:
+        """Run a mutant in a fork, by an import or by new code of functions."""
+        files = table.TESTS[mutant.module]
+        records = [self.records[file] for file in files]
+        statement = self.probes.of(mutant.module, mutant.way)
+        at_import = {number for found in records for number in found.imported}
+        inside = set(self.probes.numbers[mutant.module].values()) - at_import
+        tests = record.in_order(records, statement, inside)
+        if imported or statement in at_import:
+            names = [test.name for test in tests]
+            task = self._task(files, mutant.name, names, _limits(tests))
+            self.forks.run(mutant, task)
+        else:
+            self._run_collected(mutant, files, mutant.name, tests)
+
+    def _end(self, mutant: Mutant, ended: Ended) -> None:
+        """Write down what became of a mutant."""
+        self.results.tested[mutant.name] = [ended.status, ended.test]
+        self.done[ended.status] += 1
+        if ended.status != "failed":
             place = f"{mutant.module}:{mutant.line}"
             change = f"{mutant.before}  ->  {mutant.after}"
-            print(f"{found.status} {place} {change}  {found.test}", flush=True)
+            print(f"{ended.status} {place} {change}  {ended.test} {ended.cpu:.1f} s", flush=True)
         if self.done.total() % 20 == 0:
-            print(f"{self.done.total()} of {self.size}: {dict(self.done)}", flush=True)
+            cpu = self.results.cpu / len(self.results.tested)
+            print(
+                f"{self.done.total()} of {len(self.wanted)}: {dict(self.done)}, {cpu:.2f} s each",
+                flush=True,
+            )
             self.keep()
+
+    def _run_collected(
+        self, key: Any, group: Files, name: str, tests: Sequence[TestRecord]
+    ) -> None:
+        """Run tests in a fork of the process that has collected a group's files."""
+        if group not in self.forks.origins:
+            modules = [module for module, files in table.TESTS.items() if files == group]
+            self.forks.start(group, self._task(group), modules, lambda m: self._task(group, *m))
+        names = [test.name for test in tests]
+        self.forks.run_collected(key, group, [name, names, _limits(tests) if name else {}])
+
+    def _task(
+        self,
+        files: Files,
+        name: str = "",
+        tests: Sequence[str] = (),
+        limits: Mapping[str, float] | None = None,
+    ) -> ForkTask:
+        """Tests of a mutant, or of the unchanged modules."""
+        known = [file for file in files if file not in self.records[file].failed]
+        late = [file for file in known if not self.records[file].quiet]
+        if not name:
+            return ForkTask(known, late, tests, every=True)
+        mutant = self.wanted[name]
+        tree = lambda: mutant.tree(self.results.sources[mutant.module])  # noqa: E731
+        return ForkTask(known, late, tests, limits or {}, mutant.module, tree)
+
+    def _checked(self, group: Files) -> bool:
+        return all(" ".join(group) in self.records[file].checked for file in group)
+
+
+def _limits(tests: Sequence[TestRecord]) -> dict[str, float]:
+    """Seconds that each test may take."""
+    return {test.name: 10 + 20 * test.seconds for test in tests}
+
+
+def _say(name: str, ended: Ended) -> None:
+    """Print how tests without a change went."""
+    took = sum(each["seconds"] for each in ended.tests)
+    print(f"{ended.status:<8} {len(ended.tests):>4} tests {took:6.1f} s  {name}", flush=True)
+    if ended.status != "passed":
+        print(ended.failed, ended.output, flush=True)
 
 
 def main() -> int:
@@ -234,6 +223,7 @@ def main() -> int:
     )
     parser.add_argument("--again", action="store_true", help="run the survivors once more")
     parser.add_argument("--out", type=Path, default=OUT, metavar="FILE")
+    parser.add_argument("--cache", type=Path, default=CACHE, metavar="FOLDER")
     options = parser.parse_args()
     if unknown := set(options.modules).difference(table.TESTS):
         parser.error(f"no tests are named for {', '.join(sorted(unknown))}")
@@ -245,7 +235,7 @@ def main() -> int:
         if results.tested.get(mutant.name, [""])[0] == ("passed" if options.again else "")
     ]
     print(f"{len(wanted)} mutants of {sum(map(len, results.all.values()))}", flush=True)
-    MutationRun(results, wanted, options.jobs, options.minutes).everything()
+    MutationRun(results, wanted, options.jobs, options.minutes, options.cache).everything()
     found = results.write()
     print(f"{found['killed']} of {found['tested']} killed, {options.out}")
     return 0 if found["tested"] and found["killed"] >= BAR * found["tested"] else 1

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from assurance.mutation.__main__ import EQUIVALENT
+from assurance.mutation.results import EQUIVALENT
 from assurance.mutation.operators import OPERATORS, mutants
 from assurance.mutation.table import ROOT, TESTS, source
 
