@@ -17,6 +17,7 @@ from assurance.mutation.programs import machine
 
 BAR = 0.97
 EQUIVALENT = Path(__file__).parent / "equivalent.json"
+IDENTIFIED = "module scope before after occurrence".split()
 PACKAGES = "jax jaxlib numpy pytest hypothesis".split()
 
 
@@ -106,7 +107,7 @@ class Results:
     def _survived(self) -> list[dict[str, Any]]:
         known = {m.name: m for found in self.all.values() for m in found}
         reasons = {
-            (each["module"], each["scope"], each["before"], each["after"]): each["reason"]
+            tuple(each[key] for key in IDENTIFIED): each["reason"]
             for each in json.loads(EQUIVALENT.read_text())
         }
         return [
@@ -115,7 +116,7 @@ class Results:
                 "line": m.line,
                 "before": m.before,
                 "after": m.after,
-                "equivalent": reasons.get((m.module, m.scope, m.before, m.after)),
+                "equivalent": reasons.get(tuple(getattr(m, key) for key in IDENTIFIED)),
             }
             for name, m in ((name, known[name]) for name in sorted(self.tested))
             if self.tested[name][0] == "passed"
