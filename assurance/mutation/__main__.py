@@ -36,6 +36,7 @@ from assurance.mutation.warm import ForkTask
 OUT = table.ROOT / "assurance" / "results" / "mutation.json"
 CACHE = table.ROOT / ".pytest_cache" / "mutation"
 
+KEEPING = 10  # seconds between two writes of the file
 Files = tuple[str, ...]
 
 
@@ -47,7 +48,8 @@ class MutationRun:
     ):
         """Of so many forks at a time; no mutant begins after so many minutes."""
         self.results, self.cache = results, cache
-        self.began, self.before = time.monotonic(), results.seconds
+        self.began = self.kept = time.monotonic()
+        self.before = results.seconds
         self.until = self.began + 60 * minutes
         self.wanted = {mutant.name: mutant for mutant in wanted}
         self.probes = Probes(results.sources)
@@ -69,6 +71,7 @@ class MutationRun:
 
     def keep(self) -> None:
         """Write what is known."""
+        self.kept = time.monotonic()
         self.results.seconds = self.before + time.monotonic() - self.began
         self.results.write()
 
@@ -160,7 +163,7 @@ class MutationRun:
             place = f"{mutant.module}:{mutant.line}"
             change = f"{mutant.before}  ->  {mutant.after}"
             print(f"{ended.status} {place} {change}  {ended.test} {ended.cpu:.1f} s", flush=True)
-        if self.done.total() % 20 == 0:
+        if time.monotonic() > self.kept + KEEPING:
             cpu = self.results.cpu / len(self.results.tested)
             print(
                 f"{self.done.total()} of {len(self.wanted)}: {dict(self.done)}, {cpu:.2f} s each",

@@ -87,7 +87,9 @@ class Results:
             for name, verdict in sorted(self.tested.items())
         )
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text(f'{lines},\n "tested": {{\n{names}\n }}\n}}\n')
+        part = self.path.with_name(f"{self.path.name}.part")
+        part.write_text(f'{lines},\n "tested": {{\n{names}\n }}\n}}\n')
+        part.replace(self.path)
         return found
 
     def _modules(self) -> dict[str, dict[str, Any]]:
