@@ -1,7 +1,8 @@
 """The operators: each yields every mutant of one kind of a module's syntax tree.
 
 Left alone are what no test of behaviour could see: docstrings, annotations, the texts and fields of
-raised errors (that an error is raised is not), `if TYPE_CHECKING`, `__all__`, `zip`'s `strict`.
+raised errors (that an error is raised is not), `if TYPE_CHECKING`, `__all__`, `zip`'s `strict`,
+`del` of names, the order of what a smallest or largest is taken of.
 """
 
 from __future__ import annotations
@@ -45,6 +46,9 @@ COMPUTED = {
     ast.MatMult: ast.Mult,
 }
 
+SYMMETRIC = {"min", "max", "minimum", "maximum"}
+"""Functions whose arguments have no order."""
+
 OPERATORS = {
     "comparison": "another comparison: the boundary moved, or the opposite",
     "connective": "`and` for `or`, and the other way round",
@@ -54,7 +58,7 @@ OPERATORS = {
     "index": "an index or a bound of a slice one more",
     "arithmetic": "another arithmetical or bitwise operation",
     "return": "None returned",
-    "statement": "a call, an augmented assignment, a jump, a `del` left out",
+    "statement": "a call, an augmented assignment, a jump, a `del` of an item left out",
     "raise": "an error not raised",
     "arguments": "two neighbouring arguments swapped",
 }
@@ -149,6 +153,8 @@ def _without_behaviour(node: ast.AST) -> bool:
             return True
         case ast.keyword(arg="strict"):  # of zip: our own lengths, checked once more
             return True
+        case ast.Delete(targets=targets) if all(isinstance(x, ast.Name) for x in targets):
+            return True  # names that are not used
         case ast.Import() | ast.ImportFrom() | ast.JoinedStr():
             return True
     return False
@@ -195,7 +201,7 @@ def _of_expressions(node: ast.AST) -> Iterator[tuple[str, Any]]:
             yield "index", _with(node, slice=_next(index))
         case ast.BinOp(op=op):
             yield "arithmetic", _with(node, op=COMPUTED[type(op)]())
-        case ast.Call(args=arguments):
+        case ast.Call(args=arguments) if _called(node) not in SYMMETRIC:
             for at, (first, second) in enumerate(pairwise(arguments)):
                 if not isinstance(first, ast.Starred) and not isinstance(second, ast.Starred):
                     swapped = [*arguments[:at], second, first, *arguments[at + 2 :]]
@@ -216,6 +222,14 @@ def _of_statements(node: ast.AST) -> Iterator[tuple[str, Any]]:
             yield "statement", ast.Pass()
         case ast.Raise():
             yield "raise", ast.Pass()
+
+
+def _called(call: ast.Call) -> str:
+    """The last name of what is called."""
+    match call.func:
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return name
+    return ""
 
 
 def _with(node: Any, **fields: Any) -> Any:

@@ -47,7 +47,7 @@ TESTS: dict[str, tuple[str, ...]] = {
         _CLAIMS, "freivalds freivalds_extremes single contraction freivalds_integers"
     )
     + _vectors("exact"),
-    "verifiable.claims.rounding": _tests(_CLAIMS, "rounding clear") + _vectors("roundings"),
+    "verifiable.claims.rounding": _tests(_CLAIMS, "rounding clear room") + _vectors("roundings"),
     "verifiable.claims.decision": _tests(_CLAIMS, "decision") + _vectors("decisions"),
     "verifiable.claims.lookup": _tests(_CLAIMS, "lookup") + _vectors("lookups"),
     "verifiable.claims.cut": _tests(_CLAIMS, "cut some"),

@@ -56,6 +56,8 @@ x: tuple[1, 2] = f"{1}"
 @a(1)
 def f(b: c[1]) -> d[2]:
     """Not 3."""
+    del b
+    d = min(b, c), np.maximum(b, c)
     for _ in zip(a, strict=True): e
 '''
     assert [m.after for m in mutants("m", text)] == []

@@ -181,7 +181,17 @@ def test_sets_and_mappings_have_one_order():
             codec.decode(encoding.encode(doubled), max_size=1000)
 
 
-@pytest.mark.parametrize("value", [replace(OUTER, pair=(7,)), replace(OUTER, set={b""}), JOB, None])
+@pytest.mark.parametrize(
+    "value",
+    [
+        replace(OUTER, pair=(7,)),
+        replace(OUTER, pair=[7, Colour.RED]),
+        replace(OUTER, set={b""}),
+        replace(OUTER, either=[1, 2]),
+        JOB,
+        None,
+    ],
+)
 def test_values_of_other_types_have_no_bytes(value: Any):
     with pytest.raises((TypeError, ValueError)):
         Codec.of(Outer).encode(value)

@@ -29,7 +29,9 @@ def test_a_log_survives_and_has_the_root_of_a_plain_one():
             for digest in DIGESTS[: start + 2]:
                 assert log.append(digest).result() == plain.append(digest)
     with Journal(store) as journal:
-        closed = DurableCommitmentLog(journal, "7").close(chain="drand", closed_at=9)
+        log = DurableCommitmentLog(journal, "7")
+        closed = log.close(chain="drand", closed_at=9)
+        assert log.closed == closed
     assert closed == plain.close(chain="drand", closed_at=9)
     with Journal(store) as journal:
         log = DurableCommitmentLog(journal, "7")

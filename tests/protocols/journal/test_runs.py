@@ -376,6 +376,10 @@ def test_a_snapshot_that_is_not_its_events_is_refused():
     journal.submit(f"snapshot/{STREAM}", [encoding.encode(picture)]).result()
     with pytest.raises(JournalCorrupt, match="other events"):
         Recorded.resume(journal, REPLICATED, NAME, RULES)
+    picture[0] = "event"
+    journal.submit(f"snapshot/{STREAM}", [encoding.encode(picture)]).result()
+    with pytest.raises(JournalCorrupt, match="expected a snapshot"):
+        Recorded.resume(journal, REPLICATED, NAME, RULES)
     journal.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -89,6 +90,19 @@ def test_a_commit_waits_for_the_disk(opened: Callable[[Path], SqliteStore], path
     for name, value in {**settings, "fullfsync": 1}.items():
         assert store._db.execute(f"PRAGMA {name}").fetchall() == [(value,)]
     store.close()
+
+
+def test_the_name_of_a_new_file_is_made_durable(path: Path, monkeypatch: pytest.MonkeyPatch):
+    synced: list[tuple[int, int]] = []
+
+    def recorded(handle: int) -> None:
+        found = os.fstat(handle)
+        synced.append((found.st_dev, found.st_ino))
+
+    monkeypatch.setattr(os, "fsync", recorded)
+    SqliteStore.create(path.with_name("new")).close()
+    folder = path.parent.stat()
+    assert synced == [(folder.st_dev, folder.st_ino)]
 
 
 def test_create_replaces_nothing(path: Path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import struct
 from dataclasses import replace
 from typing import Any
 
@@ -19,8 +20,9 @@ import verifiable as vf
 from tests.helpers import accusations
 from tests.helpers.runs import REJECT, SMALL, put, quantised, reinterpreted
 from verifiable import challenge, trace
-from verifiable.check import execute
+from verifiable.check import evidence, execute
 from verifiable.check.evidence import Evidence, evidence_of, verify_evidence
+from verifiable.encoding import tagged_hash
 from verifiable.errors import MalformedEncoding, Misnamed, VerificationError
 from verifiable.jaxpr.perturb import Noise
 from verifiable.policy import Policy
@@ -149,6 +151,25 @@ def test_what_was_rejected_is_convicted(name: str, index: int, position: Any, ch
     if index < 0:
         assert found == verify_evidence(received, judge, W, X)  # no randomness of its own
     assert (received.output, received.row) == (index < 0, position[-2])
+
+
+@pytest.mark.parametrize(("output", "trip", "row"), [(False, 2, 5), (True, 0, 6)])
+def test_a_judge_draws_from_what_the_evidence_binds_alone(
+    output: bool, trip: int, row: int, monkeypatch: pytest.MonkeyPatch
+):
+    """As specs/evidence.md says, section *Randomness*: all judges draw the same."""
+    drawn: list[tuple[Any, ...]] = []
+
+    def recorded(*parts: Any) -> bytes:
+        drawn.append(parts)
+        return tagged_hash(*parts)
+
+    monkeypatch.setattr(evidence, "tagged_hash", recorded)
+    found = accused("scanned", output, 0, row, trip)
+    assert not verify_evidence(found, made("scanned")[0], W, X).guilty
+    place = struct.pack(">IQQ", 0, trip, row)
+    root, program = found.commitment.root, found.program
+    assert ("evidence", root, program, bytes([output]), place) in drawn
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

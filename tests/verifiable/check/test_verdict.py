@@ -307,6 +307,52 @@ def test_the_failing_trip_and_row_are_named():
     assert (result.worst, result.row, result.trip) == (7.0, 5, 1)
 
 
+def test_a_claim_outside_of_loops_is_in_the_first_trip():
+    for found in (statistic(row=3), statistic(row=3, passed=False)):
+        findings = Findings({0: found}, {0: np.True_}, {}, {})
+        [result] = judge(findings, [a_claim(0)], [], **alone(findings)).results
+        assert (result.worst, result.row, result.trip) == (0.5, 3, 0)
+
+
+def trips(**changes: Any) -> Statistic:
+    """A claim in a scan of three iterations."""
+    fine = {"worst": 0.5, "row": 0, "passed": True, "finite_claim": True, "in_range": True}
+    fine |= {"finite_operands": True} | changes
+    return statistic(**{k: v if isinstance(v, list) else [v] * 3 for k, v in fine.items()})
+
+
+def test_a_second_test_decides_where_the_branch_was_taken():
+    open_, fine = trips(finite_operands=False, row=1), trips(row=2)
+    for taken, verdict, reason in (
+        ([True] * 3, ACCEPT, "ok"),
+        ([True, False, True], INDETERMINATE, "nonfinite-operand"),
+    ):
+        findings = Findings({0: open_}, {0: np.asarray(taken)}, {}, {})
+        again = alone(findings) | {"again": looking(retest=lambda _: fine)}
+        [result] = judge(findings, [a_claim(0)], [], **again).results
+        assert (result.verdict, result.reason) == (verdict, reason)
+        assert (result.row, result.trip) == ((2, 0) if all(taken) else (1, 1))
+
+
+@pytest.mark.parametrize("failing", range(3))
+def test_a_loop_that_was_cut_short_excuses_only_what_comes_after(failing: int):
+    """It is cut short in the second of three iterations of a scan, and is a claim itself."""
+    own = trips(passed=[i != failing for i in range(3)])
+    own = own._replace(stopped=np.array([False, True, False]))
+    findings = Findings({0: own}, {0: np.ones(3, bool)}, {"c0": np.True_}, {})
+    report = judge(findings, [a_claim(0, loops=["c0"])], [], **alone(findings))
+    [result] = report.results
+    excused = (INDETERMINATE, "trip-limit")
+    assert (result.verdict, result.reason) == (
+        excused if failing > 1 else (REJECT, "claim-mismatch")
+    )
+    other = Findings({0: own}, {0: np.ones(3, bool)}, {"other": np.True_}, {})
+    behind = judge(other, [a_claim(0, loops=["other"])], [], **alone(other))
+    assert (behind.results[0].verdict, behind.results[0].reason) == excused
+    beside = judge(other, [a_claim(0)], [], **alone(other))
+    assert (beside.results[0].verdict, beside.results[0].reason) == (REJECT, "claim-mismatch")
+
+
 def test_nothing_to_check_is_a_pass_of_nothing():
     findings = Findings({}, {}, {}, {})
     report = judge(findings, [], [], **alone(findings))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -106,10 +107,22 @@ def test_a_decision_passes_iff_it_is_right_or_its_operands_are_close(kind: str, 
         drawn = [data.draw(moved) for _ in row]
         near = [x * (1 + data.draw(st.floats(-4, 4)) * EPS) for x in row]
         rows.append([n if d is None else d for d, n in zip(drawn, near, strict=True)])
-    rows = [[float(np.float32(x)) for x in r] for r in rows]
     choices = st.integers(-2, 3) if kind == "sign" else st.booleans()
-    decided = [data.draw(choices) for _ in row]
-    _, test = judged(kind, columns)
+    as_the_oracle_does(kind, rows, [data.draw(choices) for _ in row])
+
+
+@pytest.mark.parametrize("kind", [*COMPARISONS, "sign"])
+def test_every_decision_on_numbers_far_apart(kind: str):
+    numbers = [0.0, 1.0, -1.0, 3e37, -3e37, INF, -INF, NAN]
+    for operands in itertools.product(numbers, repeat=1 if kind == "sign" else 2):
+        for decided in range(-2, 4) if kind == "sign" else (False, True):
+            as_the_oracle_does(kind, [[x] for x in operands], [decided])
+
+
+def as_the_oracle_does(kind: str, rows: list[list[float]], decided: list[Any]) -> None:
+    """Judge one row of decisions, and compare all that is found with the oracle."""
+    rows = [[float(np.float32(x)) for x in r] for r in rows]
+    _, test = judged(kind, len(decided))
     out = np.asarray(decided, np.int8 if kind == "sign" else bool)
     committed = out if kind == "sign" else np.packbits(out, bitorder="little")
     found = test([np.asarray(r, F32) for r in rows], committed)
@@ -174,6 +187,18 @@ def test_signs_are_apart_by_their_values_and_turn_to_another():
         near, far = (float(form.apart([values], [values + change])) for change in (0, 1e-3))
     assert near == 0 < far
     assert form.turn(np.array([1, -1, 0], np.int8)).tolist() == [2, 2, 1]
+
+
+def test_shifts_of_any_size_decide_by_their_direction_and_none_leaves_the_decision():
+    shift = np.array([-2.0, -0.25, 0.0, 0.0, 0.25, 2.0], F32)
+    sign, out = Sign(shape=(6,), dtype=F32), np.array([1, 1, 1, -1, -1, -1], F32)
+    found = sign.shifted([], out, shift, EPS, 1.0)
+    assert found.dtype == F32
+    assert found.tolist() == [-1, -1, 1, -1, 1, 1]
+    comparison = Comparison(kind="lt", shape=(6,), dtype=F32, inexact=(True, True))
+    found = comparison.shifted([], out > 0, shift, EPS, 1.0)
+    assert found.dtype == np.bool_
+    assert found.tolist() == [False, False, True, False, True, True]
 
 
 # ---------------------------------------------------------------------------------- programs

@@ -250,6 +250,17 @@ def test_small_floats_without_infinity_have_one_bit_pattern_for_what_is_no_numbe
     assert bits.tolist() == [0x38, 0xB8, 0x7E, 0, 0, 0x7F, 0x7F]
 
 
+def test_looked_up_rows_have_no_numbers_that_devices_may_flush():
+    form = case().program.claims[named()["plain"]].form
+    rows = np.zeros((PLACES, WIDTH), np.float32)
+    rows[0, :6] = [1e-40, -1e-40, 1e-37, -0.0, np.inf, 2.0]
+    with jax.enable_x64(True):
+        found = np.asarray(form.unpack(jnp.asarray(rows)))
+    assert found.dtype == rows.dtype
+    rows[0, :2] = 0.0, -0.0
+    assert np.array_equal(found.view(np.uint32), rows.view(np.uint32))
+
+
 def slow_bits(value: float) -> int:
     """The bits of a float32, by the spec."""
     [bits] = struct.unpack("<I", struct.pack("<f", value))
