@@ -47,13 +47,18 @@ TESTS: dict[str, tuple[str, ...]] = {
         _CLAIMS, "freivalds freivalds_extremes single contraction freivalds_integers"
     )
     + _vectors("exact"),
-    "verifiable.claims.rounding": _tests(_CLAIMS, "rounding clear room") + _vectors("roundings"),
+    "verifiable.claims.rounding": _tests(_CLAIMS, "rounding clear room")
+    + _tests("verifiable/check", "steered_roundings")
+    + _vectors("roundings"),
     "verifiable.claims.decision": _tests(_CLAIMS, "decision") + _vectors("decisions"),
     "verifiable.claims.lookup": _tests(_CLAIMS, "lookup") + _vectors("lookups"),
     "verifiable.claims.cut": _tests(_CLAIMS, "cut some"),
     "verifiable.check.verdict": _tests("verifiable/check", "verdict second_look")
     + _tests("verifiable", "report"),
-    "verifiable.check.second_look": _tests("verifiable/check", "second_look sheltered"),
+    "verifiable.check.second_look": _tests(
+        "verifiable/check", "second_look sheltered steered_roundings"
+    )
+    + _tests(_CLAIMS, "trips"),
     "verifiable.check.evidence": _tests("verifiable/check", "evidence reading")
     + _vectors("evidence"),
     "verifiable.check.partial.restrict": _tests(

@@ -383,6 +383,26 @@ def test_a_snapshot_that_is_not_its_events_is_refused():
     journal.close()
 
 
+def test_what_cannot_be_written_changes_nothing():
+    store = MemoryStore()
+    journal, recorded = decided(store)
+    state, pending = recorded.state, recorded.pending
+    assert pending
+    assert recorded.recorded == len(store.entries[STREAM]) > 7
+    journal.close()
+    for task in pending:
+        with pytest.raises(JournalClosed):
+            recorded.done(task)
+    assert (recorded.state, recorded.pending) == (state, pending)
+    assert recorded.recorded == len(store.entries[STREAM])
+    journal, recorded = begin(MemoryStore())
+    state, pending = recorded.state, recorded.pending
+    journal.close()
+    with pytest.raises(JournalClosed):
+        recorded.feed(Received(at=NOW, message=signed(answer(WORKERS[0]).commit)))
+    assert (recorded.state, recorded.pending) == (state, pending)
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -151,6 +151,17 @@ def test_numbers_where_devices_may_choose_are_not_unfounded(size: int, verdict: 
     assert checked(SimpleNamespace(**{**vars(case), "x": (x, sizes)}), y, [y]).verdict is verdict
 
 
+@pytest.mark.parametrize("row", [0, 3, 6])
+def test_the_row_with_numbers_where_no_device_has_any_is_named(row: int):
+    case = experts()
+    y = np.array(case.y)
+    assert np.isnan(y[row]).all()
+    y[row] = 0
+    report = checked(case, y, [y])
+    assert report.verdict is REJECT
+    assert report.results[0].row == row
+
+
 @functools.cache
 def experts() -> SimpleNamespace:
     """The logarithm of noise, much of it negative, times a matrix for each group of rows."""
