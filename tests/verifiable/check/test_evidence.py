@@ -165,11 +165,13 @@ def test_a_judge_draws_from_what_the_evidence_binds_alone(
         return tagged_hash(*parts)
 
     monkeypatch.setattr(evidence, "tagged_hash", recorded)
-    found = accused("scanned", output, 0, row, trip)
-    assert not verify_evidence(found, made("scanned")[0], W, X).guilty
+    program, _, honest = made("scanned")
+    y, values = honest.y + (0.1 if output else 0), [v + 0.1 for v in honest.trace.values]
+    run = submitted(program, y, values)
+    found = against(run, 0, row, program=program, output=output, trip=trip)
+    assert verify_evidence(found, program, W, X).guilty
     place = struct.pack(">IQQ", 0, trip, row)
-    root, program = found.commitment.root, found.program
-    assert ("evidence", root, program, bytes([output]), place) in drawn
+    assert ("evidence", run.commitment.root, program.id, bytes([output]), place) in drawn
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
