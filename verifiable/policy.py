@@ -39,17 +39,20 @@ _OUTPUT_EPS = (
     ("float64", 2.0**-36),
 )
 _LOSSES = (("arithmetic", 2.0), ("function", 8.0), ("product", 16.0))
-_ROUNDOFF = {"bfloat16": 2.0**-8, "float16": 2.0**-11}
+COARSE = "14 bits"
+"""Sums of products of 8-bit floats: tensor cores keep some 14 bits of them."""
+ROUNDOFF = {"bfloat16": 2.0**-8, "float16": 2.0**-11, COARSE: 2.0**-14}
+"""Unit roundoff of what sums may be added up in."""
 _LONGEST_SUM = 2**14  # terms; more widen a tolerance no further
 _LARGEST_SUM = 0.5  # the widest tolerance of a narrow sum
 _GLUE = 16.0  # roundoffs that replay adds to the operand of a product that decides
 
 
 class NarrowSum(NamedTuple):
-    """A sum that a device may add up in float16 or bfloat16.
+    """A sum that a device may add up in a narrow type.
 
     Attributes:
-      dtype: name of the type.
+      dtype: name of the type, of `ROUNDOFF`.
       terms: number of terms, K.
     """
 
@@ -248,7 +251,8 @@ class Policy:
         if name in self.calibrated:
             return self.calibrated[name]
         eps = self._largest(self.eps, tested)
-        if tested.decisive and set(tested.eps_types) == {"float32"}:
+        only = set(tested.eps_types) == {"float32"} and not set(tested.own_sums)
+        if tested.decisive and only:
             return min(eps, 2.0**-24 * (_GLUE + math.sqrt(tested.decisive)))
         return eps
 
@@ -295,7 +299,7 @@ def _of_types(table: tuple[tuple[str, float], ...], tested: Tested) -> list[floa
 
 def _typical_loss(s: NarrowSum) -> float:
     """u sqrt(K): what adding up K terms one by one loses of their scale (`jaxpr.sums`)."""
-    return _ROUNDOFF[s.dtype] * math.sqrt(min(s.terms, _LONGEST_SUM))
+    return ROUNDOFF[s.dtype] * math.sqrt(min(s.terms, _LONGEST_SUM))
 
 
 def _find(values: tuple[tuple[str, float], ...], name: str) -> float:

@@ -19,7 +19,7 @@ near_ties, leeway, glue choices that tolerances could have decided (`from_rows`,
 steering, lineage       which choices a device may steer; `followed`, `moved`, `turned`: others
 corridor, relaxed       how far tolerances let an answer be moved
 calibration             tolerances measured on honest runs
-cancellation            the scale of an output whose terms cancel
+cancellation, own_sizes the scale of an output whose terms cancel; elements of other sizes
 arithmetic              how many operations are claims, how many are replayed
 self_test, locate       the compiled check against its evaluation op by op
 settings                of JAX, under which all of this runs

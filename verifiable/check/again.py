@@ -151,10 +151,12 @@ def _recount(results: list[ClaimResult], claims: Sequence[Claim], again: Again, 
     count = sum(results[i].flips or 0 for i in counted)
     if count <= most:
         return
-    wrong = again.recount(counted, most)
+    found = again.recount(counted, most)
+    if found.allowed:
+        return
     results[counted[0]] = replace(
         results[counted[0]],
-        verdict=Verdict.REJECT if wrong else Verdict.INDETERMINATE,
-        reason="decision-ties" if wrong else "ill-conditioned",
-        worst=count / max(most, 0.5),
+        verdict=Verdict.REJECT if found.wrong else Verdict.INDETERMINATE,
+        reason="decision-ties" if found.wrong else "ill-conditioned",
+        worst=found.excess,
     )

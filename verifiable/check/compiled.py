@@ -236,7 +236,8 @@ class CompiledCheck:
             for i, output in enumerate(self.program.outputs):
                 theirs, eps = arguments.outputs[i], self.program.tolerances[output.name]
                 terms = self.program.scaled_terms(output, env)
-                findings.outputs[i] = compare(theirs, own[i], eps, self.strategy.tile_bytes, terms)
+                size, bounds = self.strategy.tile_bytes, self.program.own_bounds(output, env)
+                findings.outputs[i] = compare(theirs, own[i], eps, size, terms, bounds)
             return findings, own
 
     def measure(self, arguments: CheckArguments) -> tuple[Findings, list[Array]]:

@@ -2,23 +2,28 @@
 
 A row of floats passes iff the 2-norm of its deviation is at most eps times the 2-norm of the
 replayed row, or of a share of the terms of the last sums before it, which may have cancelled
-(`cancellation`); integers and booleans must be equal. A row that the verifier itself cannot replay
-in finite numbers decides nothing.
+(`cancellation`), and no element hides behind larger ones in its row (`own_sizes`); integers and
+booleans must be equal. So must infinities, as those of a mask, which do not count in the norm. A
+row that the verifier itself cannot replay in finite numbers otherwise decides nothing.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
+from verifiable.check import own_sizes
 from verifiable.check.cancellation import Cancellation
 from verifiable.check.tiling.evaluate import over_rows
 from verifiable.claims.extremes import power_of_two, tiny
+from verifiable.claims.origin import Origin
 from verifiable.claims.statistic import Deviation, deviation, first
 from verifiable.jaxpr.blocks import Array
 from verifiable.jaxpr.effects import is_float
@@ -38,6 +43,7 @@ class Output:
       flushable: names of comparisons before it that flip where their operands are subnormal.
       loops: names of replayed loops before it.
       cancellation: how the terms of the last sums before it are found; None if there are none.
+      glue: before it, which bounds each element by itself; None if its rows alone do.
     """
 
     name: str
@@ -48,6 +54,7 @@ class Output:
     flushable: frozenset[str] = frozenset()
     loops: frozenset[str]
     cancellation: Cancellation | None = None
+    glue: Origin | None = None
 
     @property
     def own_sums(self) -> frozenset[NarrowSum]:
@@ -67,7 +74,7 @@ class OutputStatistic(NamedTuple):
       worst: float64 (), the largest row deviation as a fraction of its limit.
       row: int32 (), the row that it belongs to.
       finite: bool (), whether the output is finite wherever the replayed one is.
-      own_finite: bool (), whether the replayed output is finite.
+      own_finite: bool (), whether the replayed output is finite, but for infinities that agree.
     """
 
     worst: Array
@@ -77,7 +84,12 @@ class OutputStatistic(NamedTuple):
 
 
 def compare(
-    theirs: Array, mine: Array, eps: float, tile_bytes: int = 0, terms: Array | None = None
+    theirs: Array,
+    mine: Array,
+    eps: float,
+    tile_bytes: int = 0,
+    terms: Array | None = None,
+    bounds: Callable[[], Array] | None = None,
 ) -> OutputStatistic:
     """Compare an output with the replayed one.
 
@@ -89,6 +101,7 @@ def compare(
       tile_bytes: size of the tiles of the comparison; see `tiling`.
       terms: float64, of the shape of `mine`: where their 2-norm is larger than that of the row, it
         takes its place (theta times `Cancellation.terms`).
+      bounds: of each element by itself (`own_sizes`), computed only where it may decide.
     """
     rows = (math.prod(mine.shape[:-1]), math.prod(mine.shape[-1:]))
     least = jnp.zeros(rows[0]) if terms is None else _norms(terms.reshape(rows))
@@ -101,6 +114,19 @@ def compare(
     )
     if ratio.size == 0:
         ratio, finite, own = jnp.zeros(1), jnp.ones(1, bool), jnp.ones(1, bool)
+    if bounds is not None:
+        a, b = (x.reshape(rows).astype(jnp.float64) for x in (theirs, mine))
+        a, b, shares = *_counted(a, b), None if terms is None else terms.reshape(rows)
+
+        def exactly() -> Array:
+            limits = eps * _at_least(_scaled_norms(b), least) + tiny(mine.dtype)
+            heavier = own_sizes.weights(
+                limits, bounds().reshape(rows).astype(jnp.float64), shares, eps, mine.dtype
+            )
+            found = jnp.where(own, _scaled_norms((a - b) * heavier) / limits, 0.0)
+            return jnp.maximum(ratio, jnp.where(jnp.isnan(found), jnp.inf, found))
+
+        ratio = lax.cond(own_sizes.clear(a, b, eps), lambda: ratio, exactly)
     worst = jnp.max(ratio).astype(jnp.float64)
     return OutputStatistic(
         worst=worst,
@@ -144,6 +170,7 @@ def _compare_rows(
         true = jnp.ones(equal.shape, bool)
         return jnp.where(equal, 0.0, jnp.inf), true, true
     floor = tiny(mine.dtype)
+    theirs, mine = _counted(theirs, mine)
     if mine.dtype in (jnp.float64, jnp.complex128):
         finite = jnp.all(jnp.isfinite(theirs), axis=-1)
         # Divided by the largest element, squares neither overflow nor vanish.
@@ -162,7 +189,19 @@ def _compare_rows(
     return jnp.where(jnp.isnan(ratio), jnp.inf, ratio), finite, own
 
 
-def deviate(theirs: Array, mine: Array, eps: float, terms: Array | None = None) -> Deviation:
+def _counted(theirs: Array, mine: Array) -> tuple[Array, Array]:
+    """Both with zeros where they are the same infinity, of which nothing is left to compare."""
+    same = jnp.isinf(mine) & (theirs == mine)
+    return jnp.where(same, 0, theirs), jnp.where(same, 0, mine)
+
+
+def deviate(
+    theirs: Array,
+    mine: Array,
+    eps: float,
+    terms: Array | None = None,
+    bounds: Callable[[], Array] | None = None,
+) -> Deviation:
     """How far each row of an output is from the replayed one; arguments as of `compare`.
 
     Integers and booleans are infinitely far or equal.
@@ -172,11 +211,16 @@ def deviate(theirs: Array, mine: Array, eps: float, terms: Array | None = None) 
         wrong = jnp.any((theirs != mine).reshape(rows), axis=-1)
         distance, zero = jnp.where(wrong, jnp.inf, 0.0), jnp.zeros(wrong.shape)
         return deviation(zero, distance, distance, zero, zero + 1)
-    floor = tiny(theirs.dtype)
+    floor, dtype = tiny(theirs.dtype), theirs.dtype
     wide = jnp.complex128 if jnp.iscomplexobj(mine) else jnp.float64
-    theirs, mine = (x.reshape(rows).astype(wide) for x in (theirs, mine))
+    theirs, mine = _counted(*(x.reshape(rows).astype(wide) for x in (theirs, mine)))
     norms = _scaled_norms(mine)
-    scale = norms if terms is None else _at_least(norms, _scaled_norms(terms.reshape(rows)))
+    shares = None if terms is None else terms.reshape(rows)
+    scale = norms if shares is None else _at_least(norms, _scaled_norms(shares))
+    if bounds is not None:
+        own = bounds().reshape(rows).astype(jnp.float64)
+        heavier = own_sizes.weights(eps * scale + floor, own, shares, eps, dtype)
+        theirs, mine = theirs * heavier, mine * heavier
     if jnp.iscomplexobj(mine):
         theirs, mine = (jnp.concatenate([x.real, x.imag], axis=-1) for x in (theirs, mine))
     return deviation(mine, theirs, theirs, eps * scale + floor, norms)

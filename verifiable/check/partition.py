@@ -23,8 +23,6 @@ from verifiable.jaxpr.blocks import Atom, Block, Equation, Literal, Var
 from verifiable.jaxpr.effects import REBUILT, is_float
 from verifiable.jaxpr.graph import uses
 from verifiable.jaxpr.precisions import algorithm
-from verifiable.jaxpr.sums import terms
-from verifiable.policy import NarrowSum
 
 # What decides a projection: the far operand, what else of the product it depends on
 # (`Form.projects`), and the label of the vectors.
@@ -233,8 +231,7 @@ def _number(
 def _claim(
     equation: Equation, forward: Forward, trips: tuple[int, ...], index: int, group: int
 ) -> Claim:
-    found, named = forward.claims[equation], algorithm(equation)
-    sums = (NarrowSum(dtype, terms(equation)) for dtype in named.sums)
+    found = forward.claims[equation]
     alone = len(equation.outputs) == 1 and not equation.bodies
     reader = forward.graph.only_reader(equation.outputs[0]) if alone else None
     return Claim(
@@ -245,8 +242,8 @@ def _claim(
         far=found.proposal.far,
         trips=trips,
         group=group,
-        rounding_dtypes=found.before.rounding_dtypes | named.operands,
-        narrow_sums=found.before.narrow_sums.union(sums),
+        rounding_dtypes=found.before.rounding_dtypes | algorithm(equation).operands,
+        narrow_sums=found.before.narrow_sums,
         discontinuities=found.before.discontinuities,
         flushable=found.before.flushable,
         loops=found.before.loops,

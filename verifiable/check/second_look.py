@@ -26,7 +26,8 @@ so far, or one is beyond limit_i + 4 spread_i with a spread of at most 4 limit_i
 decide.
 
 A claim whose decisions differ too often is looked at in the same way: its flips are compared with
-those of perturbed replays (`flips`).
+those of perturbed replays (`flips`), and accepted if a device's own rounding decides each of them
+so.
 
 Every row of a claim is looked at, so that a row of noise hides no other. A claim that is not
 finite, or whose operands are not, is first tested again (`Form.retest`): the compiled check does
@@ -60,6 +61,7 @@ from verifiable.check.spread import (
     changes,
     decide,
     distances,
+    either_way,
     moved,
     turned,
 )
@@ -125,9 +127,7 @@ class SecondLook(Replays):
                 found = as_wholes(found, distance, wide, moves, rows)
                 if claim.form.rows_too and not found.wrong:
                     # Rounded as a whole, a product loses no more than its last operation.
-                    least = np.float32(dict(self.program.policy.losses)["arithmetic"])
-                    gently = functools.partial(draw, product=least)
-                    moves = functools.partial(changes, gently, own, every=DEVICE)
+                    moves = functools.partial(changes, self._gently(draw), own, every=DEVICE)
                     found = allowance(found, distance, wide, moves, claim)
             claim = None if found.wrong or strict else claim
             if claim is not None and claim.loop is not None:
@@ -140,10 +140,31 @@ class SecondLook(Replays):
                     flipped &= distance <= wide.limit
                 count = int(np.count_nonzero(flipped))
                 wrong = not flips.explained(count, most, turned(own, draw))
-                found = Look(wrong, int(np.argmax(flipped)), 0, count / max(most, 0.5))
+                allowed = not wrong and self._may_flip(claim, distance, wide, own, draw)
+                excess = 1.0 if allowed else count / max(most, 0.5)
+                found = Look(wrong, int(np.argmax(flipped)), 0, excess, allowed)
         return self._placed(target, found, len(distance))
 
-    def recount(self, arguments: Any, indices: Sequence[int], most: int) -> bool:
+    def _may_flip(
+        self,
+        claim: Claim,
+        distance: Rows,
+        elements: Deviation,
+        own: Rows,
+        draw: Callable[..., Array],
+    ) -> bool:
+        """Whether the flips of a claim are those of a device's own rounding (`either_way`)."""
+        if claim.loop is not None or (distance > elements.limit).any():
+            return False
+        gently, most = self._gently(draw), self._most_flips(claim.index)
+        return either_way(distance > 0, elements, own, gently, most)
+
+    def _gently(self, draw: Callable[..., Array]) -> Callable[..., Array]:
+        """A draw whose products lose no more than their last operation, as on a device."""
+        least = np.float32(dict(self.program.policy.losses)["arithmetic"])
+        return functools.partial(draw, product=least)
+
+    def recount(self, arguments: Any, indices: Sequence[int], most: int) -> Look:
         """Whether several claims have more flips together than other rounding explains.
 
         Args:
@@ -155,7 +176,12 @@ class SecondLook(Replays):
             found = [self._centres(Target(output=False, index=i), arguments) for i in indices]
             count = sum(int(np.count_nonzero(distance > 0)) for *_, distance in found)
             others = zip(*(turned(own, draw) for draw, _, own, _ in found), strict=True)
-            return not flips.explained(count, most, map(sum, others))
+            wrong = not flips.explained(count, most, map(sum, others))
+            allowed = not wrong and all(
+                self._may_flip(self.program.claims[i], distance, wide, own, draw)
+                for i, (draw, wide, own, distance) in zip(indices, found, strict=True)
+            )
+            return Look(wrong, 0, 0, count / max(most, 0.5), allowed)
 
     def unfounded(self, arguments: Any, target: Target, *, last: int | None = None) -> Look:
         """Whether a claim or output has numbers where no replay has any: `Form.unfounded`.

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from verifiable.check import cancellation, describe, flips, subnormal
+from verifiable.check import cancellation, describe, flips, own_sizes, subnormal
 from verifiable.check.outputs import Output, deviate
 from verifiable.check.partition import Analysis
 from verifiable.check.schedule import Strategy
@@ -87,6 +87,7 @@ class Specification:
         leaves = jax.tree_util.tree_leaves_with_path(self.y)
         block = self.function.block
         facts = [self.analysis.fact(a) for a in block.outputs]
+        glue = own_sizes.origins(block, self.analysis)
         return tuple(
             Output(
                 name="output" + jax.tree_util.keystr(path),
@@ -97,8 +98,11 @@ class Specification:
                 flushable=fact.flushable,
                 loops=fact.loops,
                 cancellation=cancellation.plan(block, self.analysis, atom),
+                glue=origin,
             )
-            for (path, x), atom, fact in zip(leaves, block.outputs, facts, strict=True)
+            for (path, x), atom, fact, origin in zip(
+                leaves, block.outputs, facts, glue, strict=True
+            )
         )
 
     @cached_property
@@ -149,11 +153,24 @@ class Specification:
             return None
         return self.policy.terms_share(output) * output.cancellation.terms(env)
 
+    def own_bounds(self, output: Output, env: Env) -> Callable[[], Array] | None:
+        """What computes how far each element of an output may be off by itself (`own_sizes`).
+
+        Args:
+          output: of the program.
+          env: values by variable, all that the output is replayed from among them.
+        """
+        if output.glue is None:
+            return None
+        leaves, eps = interpret.read_all(env, output.glue.leaves), self.tolerances[output.name]
+        return partial(output.glue.bound, leaves, eps)
+
     def output_deviation(self, index: int, theirs: Array, env: Env) -> Deviation:
         """How far an output is from the replayed one; see `outputs.deviate`."""
         output = self.outputs[index]
         mine = jnp.asarray(interpret.read(env, self.function.block.outputs[index]))
-        return deviate(theirs, mine, self.tolerances[output.name], self.scaled_terms(output, env))
+        terms, bounds = self.scaled_terms(output, env), self.own_bounds(output, env)
+        return deviate(theirs, mine, self.tolerances[output.name], terms, bounds)
 
     @cached_property
     def kept(self) -> dict[str, int]:

@@ -3,7 +3,8 @@
 Given the distance of each row from what it should be, its limit, and its changes in perturbed
 replays, `decide` says whether a row is shown wrong, as `second_look` states it; `as_wholes` does so
 of rows whose elements are tested one by one. `allowance` says whether a row that is not shown wrong
-is accepted: a device's rounding moves it as far. `turned` counts decisions.
+is accepted: a device's rounding moves it as far. `turned` counts decisions, and `either_way` says
+whether a device's rounding may take them as they are.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class Again(NamedTuple):
 
     look: Callable[..., Look]
     retest: Callable[[int], Statistic]
-    recount: Callable[[Sequence[int], int], bool]
+    recount: Callable[[Sequence[int], int], Look]
     unfounded: Callable[[Target], Look]
     reads: Callable[[Target], frozenset[int]]
 
@@ -247,6 +248,34 @@ def turned(own: Rows, draw: Callable[..., Array]) -> Iterator[float]:
     """
     for sizes, found in moved(draw):
         yield np.count_nonzero(np.sign(found) != np.sign(own)) * (WIDEN / max(sizes))
+
+
+def either_way(
+    flipped: Rows, elements: Deviation, own: Rows, draw: Callable[..., Array], most: int
+) -> bool:
+    """Whether a device's own rounding decides each of some decisions as it is, and as many at once.
+
+    Such decisions are ties in exact arithmetic, or as good as that: no device can know better. None
+    may be moved by more than its slack, as where glue makes noise of what it is given.
+
+    Args:
+      flipped: which decisions are not the verifier's own.
+      elements: of all decisions.
+      own: what decides, without perturbation.
+      draw: as of `moved`, of rounding that loses what a device's does.
+      most: how many more than are turned round at once may be.
+    """
+    left, count, at_once = np.flatnonzero(flipped), int(np.count_nonzero(flipped)), 0
+    for _, found in moved(draw, every=DEVICE):
+        with np.errstate(invalid="ignore"):
+            change = norms_of(found - own)
+        if not (change[flipped] <= elements.limit[flipped]).all():
+            return False
+        left = left[distances(elements, found)[left] > 0]
+        at_once = max(at_once, int(np.count_nonzero(np.sign(found) != np.sign(own))))
+        if not left.size and count <= most + at_once:
+            return True
+    return False
 
 
 def decide(

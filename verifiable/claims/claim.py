@@ -14,6 +14,7 @@ from verifiable.claims.loop import LoopForm
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Atom, Env, Equation, Var
 from verifiable.jaxpr.effects import HALF_PRECISION
+from verifiable.jaxpr.precisions import algorithm
 from verifiable.policy import NarrowSum
 
 
@@ -177,7 +178,10 @@ class Claim:
     def own_sums(self) -> frozenset[NarrowSum]:
         """The sum of a product, if a device may add it up in a narrow type."""
         product = self.form.contraction
-        return frozenset() if product is None else product.own_sums
+        if product is None:
+            return frozenset()
+        named = algorithm(self.equation).sums
+        return product.own_sums.union(NarrowSum(t, product.contracted) for t in named)
 
     @property
     def decisive(self) -> int:

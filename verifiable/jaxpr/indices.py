@@ -17,10 +17,13 @@ Producers = Mapping[Var, Equation]
 
 
 def distinct(equation: Equation, producers: Producers) -> bool:
-    """Whether each position of a scatter's indices has a column of its own that counts upwards.
+    """Whether no two positions of a scatter's indices are the same.
 
-    `x.at[arange(n), i].set(v)` is such a scatter, whatever `i` is, if no index that it counts is
-    changed on its way: it may be beyond the axis only if such writes are dropped.
+    Each dimension has a column of its own that counts upwards, as in `x.at[arange(n), i].set(v)`,
+    whatever `i` is. One dimension may have a column that is chosen along it instead, as in
+    `x.at[arange(n)[:, None], top_k(z, k)[1]].set(v)`: indices of `top_k` or of a sort differ where
+    the others are the same. No such index may be changed on its way: it may be beyond the axis only
+    if such writes are dropped.
 
     Args:
       equation: a scatter.
@@ -30,17 +33,20 @@ def distinct(equation: Equation, producers: Producers) -> bool:
     batching = equation.params["dimension_numbers"].scatter_indices_batching_dims
     lengths = {d: n for d, n in enumerate(indices.shape[:-1]) if n > 1 and d not in batching}
     counted: set[int] = set()
+    chosen: set[int] = set()
     column = 0
     for part, columns in _columns(indices, producers):
-        dims = _counted(part, producers)
+        dims, differing = _counted(part, producers), _chosen(part, producers)
         for place in range(column, column + columns):
             counted |= {d for d in dims & lengths.keys() if _stays(equation, place, lengths[d])}
+            chosen |= {d for d, n in differing.items() if _stays(equation, place, n)}
         column += columns
-    return lengths.keys() <= counted
+    left = lengths.keys() - counted
+    return not left or (len(left) == 1 and left <= chosen)
 
 
 def _stays(equation: Equation, column: int, count: int) -> bool:
-    """Whether writes at 0, 1, ..., count - 1 in a column of the indices meet nowhere."""
+    """Whether writes at some of 0, 1, ..., count - 1 in a column of the indices meet nowhere."""
     operand, _, updates = equation.inputs
     numbers = equation.params["dimension_numbers"]
     axis = numbers.scatter_dims_to_operand_dims[column]
@@ -80,13 +86,37 @@ def _counted(atom: Atom, producers: Producers) -> set[int]:
     return set()
 
 
+def _chosen(atom: Atom, producers: Producers) -> dict[int, int]:
+    """The dimensions along which a value holds different indices, and how many there are.
+
+    A device that commits to such indices is rejected unless they differ, and are of the axis.
+    """
+    equation = producers.get(atom) if isinstance(atom, Var) else None
+    if equation is None:
+        return {}
+    params, inputs = equation.params, equation.inputs
+    if equation.kind == "top_k" and atom is equation.outputs[1]:
+        axis = params.get("axis", len(inputs[0].shape) - 1) % len(inputs[0].shape)
+        return {axis: inputs[0].shape[axis]}
+    if equation.kind == "sort":
+        axis, moved = params["dimension"], inputs[equation.outputs.index(atom)]
+        return {axis: atom.shape[axis]} if axis in _counted(moved, producers) else {}
+    if equation.kind == "broadcast_in_dim":
+        own, where = _chosen(inputs[0], producers), params["broadcast_dimensions"]
+        kept = {where[d]: n for d, n in own.items()}
+        return {d: n for d, n in kept.items() if atom.shape[d] == inputs[0].shape[where.index(d)]}
+    if equation.kind == "select_n" and _never(inputs[0], producers):
+        return _chosen(inputs[1], producers)
+    return {}
+
+
 def _holds(atom: Atom, largest: int) -> bool:
     """Whether a type holds every integer up to the largest one."""
     return jnp.issubdtype(atom.dtype, jnp.integer) and largest <= int(jnp.iinfo(atom.dtype).max)
 
 
 def _never(atom: Atom, producers: Producers) -> bool:
-    """Whether a predicate asks if a value that counts upwards is negative.
+    """Whether a predicate asks if a value that counts upwards, or is an index, is negative.
 
     JAX replaces negative indices i by i + n, with a `select_n` on `i < 0`.
     """
@@ -95,4 +125,4 @@ def _never(atom: Atom, producers: Producers) -> bool:
         return False
     value, bound = equation.inputs
     zero = isinstance(bound, Literal) and bound.value == 0
-    return zero and bool(_counted(value, producers))
+    return zero and bool(_counted(value, producers) or _chosen(value, producers))

@@ -48,6 +48,7 @@ from verifiable.jaxpr import flatten, interpret
 from verifiable.jaxpr.blocks import Array, Equation, Var
 from verifiable.jaxpr.effects import HALF_PRECISION, Effect, effects_of, is_float
 from verifiable.jaxpr.precisions import algorithm
+from verifiable.policy import ROUNDOFF
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -219,7 +220,7 @@ def losses(
         [magnitude] = interpret.apply(replace(equation, params=params), sizes)
         # Operands that are rounded both lose half a step of their type.
         named = algorithm(equation)
-        rounded = sum(float(jnp.finfo(t).eps) for t in named.operands | named.sums)
+        rounded = sum(2 * ROUNDOFF[t] for t in named.operands | named.sums)
         return [(losses["product"] * _unit(outputs[0]) + rounded) * magnitude]
     if kind == "polynomial":
         # Its terms may cancel.

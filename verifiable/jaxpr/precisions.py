@@ -4,6 +4,10 @@ By default, accelerators round float32 operands to fewer bits (TF32 or bfloat16)
 do is nowhere in the program. So a default, or a coarse hint, is read as a wish for the highest
 precision, on every device. An algorithm (`lax.DotAlgorithmPreset`) is in the program: it stays, and
 counts as rounding of the operands, and of the sums.
+
+Tensor cores add up products of 8-bit floats in some 14 bits, whatever precision is asked for, and
+an algorithm may allow any device to do so (`allow_imprecise_accumulation`): these sums are
+`COARSE`.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import numpy as np
 from jax import lax
 
 from verifiable.jaxpr.blocks import Atom, Equation
+from verifiable.policy import COARSE
 
 _COARSE = (None, lax.Precision.DEFAULT, lax.Precision.HIGH)
 _NARROWEST = 7  # stored bits of the significand of bfloat16, to which no device needs to round
@@ -27,7 +32,7 @@ class RoundedTo(NamedTuple):
 
     Attributes:
       operands: types to which it rounds its operands.
-      sums: narrow types in which it adds up.
+      sums: narrow types in which it adds up, or `COARSE`.
     """
 
     operands: frozenset[str] = frozenset()
@@ -40,10 +45,12 @@ class _Named(NamedTuple):
     Attributes:
       operands: bits of the significands to which it rounds the operands.
       sums: name of the type in which it adds up.
+      coarse: whether sums may be coarser than this type.
     """
 
     operands: tuple[int, ...] = ()
     sums: str = ""
+    coarse: bool = False
 
 
 def highest(given: Any, operands: Sequence[Atom]) -> Any:
@@ -64,7 +71,7 @@ def highest(given: Any, operands: Sequence[Atom]) -> Any:
 
 
 def algorithm(equation: Equation) -> RoundedTo:
-    """The algorithm of a product; nothing for other equations and for hints.
+    """What a product rounds to by its algorithm or operands; nothing for other equations.
 
     TF32 has as many bits as float16. With several parts of an operand (`X3` has two, `X6` and `X9`
     three) as many times as many.
@@ -74,8 +81,15 @@ def algorithm(equation: Equation) -> RoundedTo:
         [name for name, own in _TYPES.items() if own <= bits < _WHOLE][-1:]
         for bits in named.operands
     )
-    sums = frozenset({named.sums}) if named.sums in _TYPES else frozenset[str]()
-    return RoundedTo(frozenset(name for names in fitting for name in names), sums)
+    sums = {named.sums} & _TYPES.keys()
+    product = "precision" in equation.params
+    if named.coarse or (product and all(_of_8_bits(a) for a in equation.inputs[:2])):
+        sums |= {COARSE}
+    return RoundedTo(frozenset(name for names in fitting for name in names), frozenset(sums))
+
+
+def _of_8_bits(a: Atom) -> bool:
+    return jnp.issubdtype(a.dtype, jnp.floating) and a.dtype.itemsize == 1
 
 
 def _named(given: Any) -> _Named:
@@ -86,10 +100,12 @@ def _named(given: Any) -> _Named:
         )
         floats = [(t, parts) for t, parts in operands if jnp.issubdtype(t, jnp.floating)]
         bits = ((jnp.finfo(dtype).nmant + 1) * parts for dtype, parts in floats)
-        return _Named(tuple(bits), np.dtype(given.accumulation_type).name)
-    operand, _, rest = getattr(given, "name", "").partition("_")
+        coarse = given.allow_imprecise_accumulation and bool(floats)
+        return _Named(tuple(bits), np.dtype(given.accumulation_type).name, coarse=coarse)
+    name = getattr(given, "name", "")
+    operand, _, rest = name.partition("_")
     if operand not in _SIGNIFICANDS:
-        return _Named()
+        return _Named(coarse=name.startswith("ANY_F8"))
     out, _, times = rest.partition("_")[2].partition("_")
     return _Named((_SIGNIFICANDS[operand] * _PARTS.get(times, 1),), _SUMS.get(out, ""))
 

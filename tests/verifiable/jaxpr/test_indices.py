@@ -56,6 +56,32 @@ CASES: dict[str, tuple[Callable[..., Any], bool]] = {
         lambda x, i: scattered(x, jnp.where(x[:, :1] > 0, lax.iota(np.int32, 6)[:, None], 5), 1),
         False,
     ),
+    "the largest of each row": (
+        lambda x, i: x.at[jnp.arange(6)[:, None], lax.top_k(x, 3)[1]].set(0.0),
+        True,
+    ),
+    "the order of each row, mapped": (
+        lambda x, i: jax.vmap(lambda r: r.at[jnp.argsort(r)].set(jnp.arange(5.0)))(x),
+        True,
+    ),
+    "the order of the rows": (lambda x, i: x.at[jnp.argsort(x[:, 0])].set(1.0), True),
+    "the largest of another row": (
+        lambda x, i: x.at[i[:, None], lax.top_k(x, 3)[1]].set(0.0),
+        False,
+    ),
+    "the largest of all rows, in one": (lambda x, i: x[0].at[lax.top_k(x, 3)[1]].set(0.0), False),
+    "chosen along both dimensions": (
+        lambda x, i: x.at[jnp.argsort(x, axis=0), jnp.argsort(x, axis=1)].set(0.0),
+        False,
+    ),
+    "what a sort of indices moves": (
+        lambda x, i: x.at[lax.sort((x[:, 0], i), num_keys=1)[1]].set(0.0),
+        False,
+    ),
+    "the largest, clamped to fewer": (
+        lambda x, i: x[0, :3].at[lax.top_k(x[0], 3)[1]].set(0.0, mode="clip"),
+        False,
+    ),
     "a counter that wraps": (
         lambda x, i: scattered(jnp.zeros((300, 5)), lax.iota(np.int8, 300)[:, None], 1),
         False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -12,8 +13,10 @@ import pytest
 from jax.lax import DotAlgorithm, DotAlgorithmPreset, Precision
 
 import verifiable as vf
+from verifiable.errors import SteerableChoice
 from verifiable.jaxpr import flatten, interpret, perturb
 from verifiable.jaxpr.precisions import RoundedTo, algorithm, highest
+from verifiable.policy import COARSE, NarrowSum
 
 HINTS = (None, Precision.DEFAULT, Precision.HIGH, Precision.HIGHEST)
 PRESETS = list(DotAlgorithmPreset)
@@ -94,14 +97,18 @@ ROUNDED = {
     "BF16_BF16_F32_X3": ("float16", None),
     "TF32_TF32_F32": ("float16", None),
 }
+ROUNDED |= {p.name: (None, COARSE) for p in PRESETS if p.name.startswith("ANY_F8")}
+
+
+def _named(precision, *inputs):
+    return algorithm(SimpleNamespace(params={"precision": precision}, inputs=inputs))
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_an_algorithm_rounds_operands_and_sums_as_it_is_named(preset):
     operands, sums = ROUNDED.get(preset.name, (None, None))
-    assert algorithm(SimpleNamespace(params={"precision": preset})) == RoundedTo(
-        frozenset({operands} - {None}), frozenset({sums} - {None})
-    )
+    rounded = RoundedTo(frozenset({operands} - {None}), frozenset({sums} - {None}))
+    assert _named(preset, jnp.ones(1)) == rounded
 
 
 @pytest.mark.parametrize(
@@ -115,12 +122,22 @@ def test_an_algorithm_rounds_operands_and_sums_as_it_is_named(preset):
         (("int8", "int8", "int32"), 1, (set(), set())),
     ],
 )
-def test_an_algorithm_without_a_name_is_no_hint_either(types, parts, rounded):
-    given = DotAlgorithm(*(jnp.dtype(t) for t in types), parts, parts, parts**2)
+@pytest.mark.parametrize("imprecise", [False, True])
+def test_an_algorithm_without_a_name_is_no_hint_either(types, parts, rounded, imprecise):
+    given = DotAlgorithm(*(jnp.dtype(t) for t in types), parts, parts, parts**2, imprecise)
     assert _precisions(_dot, given, jnp.float32) == [given]
     assert isinstance(_precisions(_dot, given, jnp.float32)[0], DotAlgorithm)
-    found = algorithm(SimpleNamespace(params={"precision": given}))
-    assert found == RoundedTo(*map(frozenset, rounded))
+    operands, sums = map(frozenset, rounded)
+    coarse = {COARSE} if imprecise and types[0] != "int8" else set()
+    assert _named(given, jnp.ones(1)) == RoundedTo(operands, sums | coarse)
+
+
+@pytest.mark.parametrize("hint", HINTS)
+def test_products_of_8_bit_floats_may_be_added_up_in_14_bits_whatever_is_asked_for(hint):
+    e4, e5, wide = (jnp.ones(1, t) for t in ("float8_e4m3fn", "float8_e5m2", "bfloat16"))
+    assert _named(hint, e4, e5).sums == {COARSE}
+    assert not _named(hint, e4, wide).sums
+    assert not algorithm(SimpleNamespace(params={}, inputs=(e4, e5))).sums
 
 
 def _honest(preset, a, b):
@@ -147,6 +164,58 @@ def test_a_device_that_rounds_as_the_algorithm_says_is_accepted(name):
     assert compiled.check(key, x, y=other, trace=(other,)).verdict is vf.Verdict.REJECT
 
 
+def _in_14_bits(a, b, block=32):
+    """A tensor core: a block of products and the sum, in units of 2^-13 of the largest of them."""
+    a, b = (np.asarray(x.astype(jnp.float32), np.float64) for x in (a, b))
+    total = np.zeros((a.shape[0], b.shape[1]))
+    for k in range(0, a.shape[1], block):
+        products = a.T[k : k + block, :, None] * b[k : k + block, None]
+        terms = np.concatenate([total[None], products])
+        unit = np.exp2(np.floor(np.log2(np.max(np.abs(terms), axis=0) + 1e-30)) - 13)
+        total = np.sum(np.trunc(terms / unit) * unit, axis=0)
+    return total.astype(np.float32)
+
+
+EIGHT = {
+    "by default": (None, "float8_e4m3fn"),
+    "highest": (Precision.HIGHEST, "float8_e4m3fn"),
+    "fast": (DotAlgorithmPreset.ANY_F8_ANY_F8_F32_FAST_ACCUM, "float8_e5m2"),
+    "imprecise": (
+        DotAlgorithm(*3 * (np.dtype("float32"),), allow_imprecise_accumulation=True),
+        "float32",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EIGHT)
+@pytest.mark.parametrize("decides", [False, True])
+def test_a_tensor_core_that_keeps_14_bits_of_a_sum_is_accepted(name, decides):
+    """A device that is as coarse as the H200 in float8, and cheats of 4 bits and of the answer."""
+    precision, dtype = EIGHT[name]
+    rng, terms = np.random.default_rng(6), 512
+    w = jnp.asarray(rng.standard_normal((terms, 640)), jnp.float32).astype(dtype)
+    x = jnp.asarray(rng.standard_normal((16, terms)), jnp.float32).astype(dtype)
+
+    def fn(w, x):
+        y = _dot(precision, x, w)
+        return (y, jnp.argmax(y, axis=-1)) if decides else y
+
+    with pytest.warns(SteerableChoice) if decides else nullcontext():
+        compiled = vf.compile(fn, w, x)
+    [product] = [c for c in compiled.claims if c.work]
+    assert product.own_sums == {NarrowSum(COARSE, terms)} and not product.narrow_sums
+    assert compiled.tolerances[product.name] == 0.4 * 2.0**-14 * np.sqrt(terms)
+    key = compiled.setup(w, vf.challenge.secret())
+    four_bits = jnp.round(w.astype(jnp.float32) * 2) / 2
+    for weights, verdict in ((w, vf.Verdict.ACCEPT), (four_bits, vf.Verdict.REJECT)):
+        y = _in_14_bits(x, weights)
+        best = np.argmax(y, axis=-1).astype(np.int32)
+        answer, trace = ((y, best), (y, best.astype(np.uint16))) if decides else (y, (y,))
+        report = compiled.check(key, x, y=answer, trace=trace)
+        assert report.verdict is verdict, report
+        assert verdict is vf.Verdict.REJECT or report.worst <= 0.75
+
+
 def test_a_replayed_product_of_an_algorithm_widens_what_follows_it():
     """The first product is too small to be a claim; the second one's operand rounds as it does."""
     rng = np.random.default_rng(4)
@@ -159,7 +228,7 @@ def test_a_replayed_product_of_an_algorithm_widens_what_follows_it():
     assert any("float16" in claim.rounding_dtypes for claim in compiled.claims)
 
 
-@pytest.mark.parametrize("name", ROUNDED)
+@pytest.mark.parametrize("name", [name for name in ROUNDED if ROUNDED[name][1] != COARSE])
 def test_a_replayed_product_may_lose_what_its_algorithm_rounds(name):
     preset, rng = getattr(DotAlgorithmPreset, name), np.random.default_rng(5)
     a, b = (rng.standard_normal(s).astype(np.float32) for s in ((6, 20), (20, 7)))

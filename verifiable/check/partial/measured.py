@@ -235,8 +235,8 @@ class CompiledAudit:
             for i, output in enumerate(program.outputs):
                 theirs, eps = arguments.outputs[i], program.tolerances[output.name]
                 terms = program.scaled_terms(output, env)
-                size = self.strategy.tile_bytes
-                findings.outputs[i] = compare(theirs, own[i], eps, size, terms)
+                size, bounds = self.strategy.tile_bytes, program.own_bounds(output, env)
+                findings.outputs[i] = compare(theirs, own[i], eps, size, terms, bounds)
             return schedule.pack(findings), own
 
     def _group(self, layer: int) -> Callable[..., tuple[Packed, Any]]:

@@ -80,7 +80,7 @@ class PartialLook(SecondLook):
         def unfounded(target: Target, **how: Any) -> Look:
             return self.unfounded(arguments(), target, **how) if self._sees(target) else _NOTHING
 
-        def recount(indices: Sequence[int], most: int) -> bool:
+        def recount(indices: Sequence[int], most: int) -> Look:
             return self.recount(arguments(), indices, most)
 
         def retest(index: int) -> Statistic:
