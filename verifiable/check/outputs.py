@@ -115,18 +115,17 @@ def compare(
     if ratio.size == 0:
         ratio, finite, own = jnp.zeros(1), jnp.ones(1, bool), jnp.ones(1, bool)
     if bounds is not None:
-        a, b = (x.reshape(rows).astype(jnp.float64) for x in (theirs, mine))
-        a, b, shares = *_counted(a, b), None if terms is None else terms.reshape(rows)
+        shares = None if terms is None else terms.reshape(rows)
 
         def exactly() -> Array:
+            a, b = _counted(*(x.reshape(rows).astype(jnp.float64) for x in (theirs, mine)))
             limits = eps * _at_least(_scaled_norms(b), least) + tiny(mine.dtype)
-            heavier = own_sizes.weights(
-                limits, bounds().reshape(rows).astype(jnp.float64), shares, eps, mine.dtype
-            )
+            each = bounds().reshape(rows).astype(jnp.float64)
+            heavier = own_sizes.weights(limits, each, shares, eps, mine.dtype)
             found = jnp.where(own, _scaled_norms((a - b) * heavier) / limits, 0.0)
             return jnp.maximum(ratio, jnp.where(jnp.isnan(found), jnp.inf, found))
 
-        ratio = lax.cond(own_sizes.clear(a, b, eps), lambda: ratio, exactly)
+        ratio = lax.cond(own_sizes.clear(theirs, mine, eps), lambda: ratio, exactly)
     worst = jnp.max(ratio).astype(jnp.float64)
     return OutputStatistic(
         worst=worst,
