@@ -16,8 +16,9 @@ The result of an operation on single elements is one of the two numbers around t
 which double precision tells: an exact result, such as a half of a number, is not moved. Sums,
 products and results in double precision are moved from where XLA has rounded them already.
 
-What moves or selects values stays exact, and so do casts, which IEEE 754 rounds correctly. Zeros
-and infinities stay what they are. The same seed and inputs give the same bits.
+What moves or selects values stays exact, and so do casts, which IEEE 754 rounds correctly, and sums
+and products of integers that their type holds. Zeros and infinities stay what they are. The same
+seed and inputs give the same bits.
 """
 
 from __future__ import annotations
@@ -130,15 +131,22 @@ def executed(
 
 
 def _moving(program: Program, params: Any, inputs: Any, seed: Array, way: Array) -> Answer:
-    numbers = itertools.count()
+    numbers, analysis = itertools.count(), program.analysis
 
     def apply(equation: Equation, values: Sequence[Array]) -> list[Array]:
         results, number = interpret.apply(equation, values), np.uint32(next(numbers))
         single = elementwise(equation)
         exact = in_float64(equation, values) if single else [None] * len(results)
+        effects = effects_of(equation)
+        if equation not in analysis.by_equation:
+            # Numbers that their type holds, such as a count.
+            held = (analysis.facts[v].exact for v in equation.outputs)
+            effects = tuple(
+                Effect.EXACT if e else effect for e, effect in zip(held, effects, strict=True)
+            )
         return [
             moved(x, wide, seed, number, way) if inexact(effect, x) else x
-            for effect, x, wide in zip(effects_of(equation), results, exact, strict=True)
+            for effect, x, wide in zip(effects, results, exact, strict=True)
         ]
 
     return executed(program, params, inputs, apply)
