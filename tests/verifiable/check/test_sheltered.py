@@ -180,9 +180,12 @@ def unrolled(w: Any, x: Any) -> Any:
     return out @ w[0]
 
 
-@pytest.mark.parametrize(("distance", "verdict"), [(3e-6, REJECT), (0.0, INDETERMINATE)])
+@pytest.mark.parametrize(("distance", "verdict"), [(3e-6, REJECT), (0.0, ACCEPT)])
 def test_flips_of_many_claims_are_held_together(distance: float, verdict: Any):
-    """Cheat: one flip in each claim of one decision, where other rounding turns none."""
+    """Cheat: one flip in each claim of one decision, where other rounding turns none.
+
+    Where they are ties in exact arithmetic, they are a device's own.
+    """
     x = NOISE.copy()
     x[1, :8] = distance
     case = made(unrolled, x)
@@ -192,7 +195,7 @@ def test_flips_of_many_claims_are_held_together(distance: float, verdict: Any):
     y = np.asarray(jax.lax.dot(signs * x, W[0]))
     report = checked(case, y, [*turned[:-1], y])
     assert report.verdict is verdict, report
-    assert report.reason == ("decision-ties" if verdict is REJECT else "ill-conditioned")
+    assert report.reason == ("decision-ties" if verdict is REJECT else "ok")
 
 
 # ------------------------------------------------------------------- what compilers put together
