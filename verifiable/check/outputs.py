@@ -114,7 +114,7 @@ def compare(
     )
     if ratio.size == 0:
         ratio, finite, own = jnp.zeros(1), jnp.ones(1, bool), jnp.ones(1, bool)
-    if bounds is not None:
+    if bounds is not None and mine.size:
         shares = None if terms is None else terms.reshape(rows)
 
         def exactly() -> Array:
