@@ -190,7 +190,7 @@ EIGHT = {
 @pytest.mark.parametrize("name", EIGHT)
 @pytest.mark.parametrize("decides", [False, True])
 def test_a_tensor_core_that_keeps_14_bits_of_a_sum_is_accepted(name, decides):
-    """A device that is as coarse as the H200 in float8, and cheats of 4 bits and of the answer."""
+    """A device that cuts off more than tensor cores do, and a cheat whose weights have 4 bits."""
     precision, dtype = EIGHT[name]
     rng, terms = np.random.default_rng(6), 512
     w = jnp.asarray(rng.standard_normal((terms, 640)), jnp.float32).astype(dtype)
@@ -205,14 +205,13 @@ def test_a_tensor_core_that_keeps_14_bits_of_a_sum_is_accepted(name, decides):
     [product] = [c for c in compiled.claims if c.work]
     assert product.own_sums == {NarrowSum(COARSE, terms)} and not product.narrow_sums
     assert compiled.tolerances[product.name] == 0.4 * 2.0**-14 * np.sqrt(terms)
-    key = compiled.setup(w, vf.challenge.secret())
+    key = compiled.setup(w, vf.challenge.secret(bytes(range(32))))
     four_bits = jnp.round(w.astype(jnp.float32) * 2) / 2
     for weights, verdict in ((w, vf.Verdict.ACCEPT), (four_bits, vf.Verdict.REJECT)):
         y = _in_14_bits(x, weights)
         best = np.argmax(y, axis=-1).astype(np.int32)
         report = compiled.check(key, x, y=(y, best) if decides else y, trace=(y,))
         assert report.verdict is verdict, report
-        assert verdict is vf.Verdict.REJECT or report.worst <= 0.75
 
 
 def test_a_replayed_product_of_an_algorithm_widens_what_follows_it():
