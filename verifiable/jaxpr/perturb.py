@@ -219,8 +219,7 @@ def losses(
         sizes = [*(_size(v) for v in values[:2]), *values[2:]]  # beside the operands: of groups
         [magnitude] = interpret.apply(replace(equation, params=params), sizes)
         # Operands that are rounded both lose half a step of their type.
-        named = algorithm(equation)
-        rounded = sum(2 * ROUNDOFF[t] for t in named.operands | named.sums)
+        rounded = sum(2 * ROUNDOFF[t] for t in frozenset().union(*algorithm(equation)))
         return [(losses["product"] * _unit(outputs[0]) + rounded) * magnitude]
     if kind == "polynomial":
         # Its terms may cancel.
