@@ -334,6 +334,20 @@ def test_a_second_test_decides_where_the_branch_was_taken():
         assert (result.row, result.trip) == ((2, 0) if all(taken) else (1, 1))
 
 
+def test_a_claim_without_a_number_is_open_only_after_a_rejection_and_a_second_test():
+    rejected, empty = statistic(passed=False), statistic(worst=0.0)
+    for first, second, again, verdict in (
+        (rejected, empty, never, ACCEPT),
+        (rejected, statistic(worst=0.0, finite_operands=False), lambda _: empty, INDETERMINATE),
+        (statistic(), statistic(worst=0.0, finite_operands=False), lambda _: empty, ACCEPT),
+        (rejected, statistic(finite_operands=False), lambda _: statistic(), ACCEPT),
+    ):
+        findings = Findings({0: first, 1: second}, {0: np.True_, 1: np.True_}, {}, {})
+        arguments = alone(findings) | {"again": looking(retest=again)}
+        report = judge(findings, [a_claim(0), a_claim(1)], [], **arguments)
+        assert report.results[1].verdict is verdict
+
+
 @pytest.mark.parametrize("failing", range(3))
 def test_a_loop_that_was_cut_short_excuses_only_what_comes_after(failing: int):
     """It is cut short in the second of three iterations of a scan, and is a claim itself."""

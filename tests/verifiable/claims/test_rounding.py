@@ -76,11 +76,11 @@ def narrow(dtype: Any) -> RoundingStep:
 
 
 ROUND, FLOOR, CEIL = (RoundingStep(kind=k) for k in ("round", "floor", "ceil"))
-CLIP = RoundingStep(kind="clamp", low=-127.0, high=127.0)
-RELU = RoundingStep(kind="clamp", low=0.0)
+CLIP, RELU = RoundingStep(kind="clamp", low=-127, high=127), RoundingStep(kind="clamp", low=0.0)
 CAST, TRUNCATE = RoundingStep(kind="cast", dtype=I8), RoundingStep(kind="truncate", dtype=I8)
 CHAINS = {
     "bfloat16": Rounding(steps=(narrow(BF16),), source=F32, dtype=BF16),
+    "relu of bfloat16": Rounding(steps=(narrow(BF16), RELU), source=F32, dtype=BF16),
     "float16": Rounding(steps=(narrow(F16),), source=F32, dtype=F16),
     "float32": Rounding(steps=(narrow(F32),), source=F64, dtype=F32),
     "int8": Rounding(steps=(ROUND, CLIP, CAST), source=F32, dtype=I8),

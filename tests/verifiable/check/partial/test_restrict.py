@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from verifiable.check.partial.restrict import completed, looked_at, ties_of
+from verifiable.check import flips
+from verifiable.check.partial.restrict import PartialLook, completed, looked_at, ties_of
 from verifiable.check.replay import Findings
 from verifiable.claims.statistic import Statistic
 from verifiable.report import NearTie
@@ -66,3 +67,16 @@ def test_only_what_was_looked_at_is_named():
     ties = [tie("inside", trip) for trip in range(2 * LENGTH)] + [tie("other", 0)]
     assert [t.trip for t in ties_of(ties, CLAIMS, TESTED)] == [2, 3, 6, 7]
     assert ties_of(ties, CLAIMS, {2: None}) == (tie("other", 0),)
+
+
+def test_flips_of_the_audited_claims_alone_are_counted_together():
+    """Those without decisions have no rate of ties, and those not audited no flips."""
+    rates = {"many": 0.5, "few": 0.01, "unaudited": 1.0}
+    claims = [SimpleNamespace(name=name, decisions=100) for name in rates]
+    claims.append(SimpleNamespace(name="product", decisions=0))
+    policy: Any = SimpleNamespace(phi=1e-9, tie_rate_of=lambda claim, name: rates[name])
+    program = SimpleNamespace(claims=claims, policy=policy)
+    audited: Any = SimpleNamespace(program=program, tested={0: None, 1: None, 3: None}, parts={})
+    most = vars(PartialLook)["most"].fget(audited)
+    assert most == flips.total(claims[:2], policy)
+    assert 51 < most < 200
