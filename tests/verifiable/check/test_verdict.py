@@ -246,13 +246,13 @@ def test_a_rejection_counts_more_than_what_is_open():
 def test_too_many_flips_behind_a_discontinuity_are_indeterminate(glue: tuple[str, ...]):
     flipped = statistic()._replace(ties=np.int32(5), flips=np.int32(3))
     findings = Findings(statistics={0: flipped}, taken={0: np.True_}, stopped={}, outputs={})
-    for most, verdict, reason in (
-        (3, ACCEPT, "ok"),
-        (2, INDETERMINATE if glue else REJECT, "discontinuous-glue" if glue else "decision-ties"),
-    ):
+    many = (INDETERMINATE, "discontinuous-glue") if glue else (REJECT, "decision-ties")
+    for most, expected, worst in ((3, (ACCEPT, "ok"), 0.5), (2, many, 1.5), (0, many, 6.0)):
         again = alone(findings) | {"flips": {0: most}}
         report = judge(findings, [a_claim(0, glue)], [], **again)
-        assert (report.verdict, report.reason) == (verdict, reason)
+        assert (report.verdict, report.reason) == expected
+        [result] = report.results
+        assert (result.worst, result.ties, result.flips) == (worst, 5, 3)
 
 
 def test_no_output_without_claims_depends_on_a_sum():

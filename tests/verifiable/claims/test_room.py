@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import ml_dtypes
@@ -45,3 +47,23 @@ def test_the_room_of_a_rounding_ends_at_its_extremes(name: str):
         assert np.sum(change * slope) < 0
         still = form.shifted([value], own.astype(form.dtype), 0 * shift, eps, 1.0)
         np.testing.assert_array_equal(np.asarray(still), np.asarray(own.astype(form.dtype)))
+
+
+@pytest.mark.parametrize("dtype", [F32, BF16], ids=str)
+def test_extremes_of_an_operand_itself_are_the_last_values_within_its_slack(dtype: np.dtype[Any]):
+    form = Rounding(steps=(), source=F32, dtype=dtype)
+    value = np.array([1.1, -1.1, 300.0, -0.7, 2.0], F32)
+    slack = np.abs(value) * np.float32(2.0**-6)
+    with jax.enable_x64(True):
+        low, high = map(np.asarray, form.extremes(jnp.asarray(value), jnp.asarray(slack)))
+        assert low.dtype == high.dtype == F32
+        low, high = low.astype(dtype), high.astype(dtype)
+        inf = np.asarray(np.inf, dtype)
+        below, above = (
+            np.asarray(jax.lax.nextafter(jnp.asarray(end), jnp.full(5, way, dtype)))
+            for end, way in ((low, -inf), (high, inf))
+        )
+    assert np.all(below.astype(F32) < value - slack)
+    assert np.all(value - slack <= low.astype(F32))
+    assert np.all(high.astype(F32) <= value + slack)
+    assert np.all(value + slack < above.astype(F32))
