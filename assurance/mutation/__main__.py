@@ -98,10 +98,10 @@ class MutationRun:
                     TestRecord(each["ended"], each["seconds"], each["reached"])
                     for each in ended.tests
                 ]
+                found.write(self.cache)
             else:
                 found.failed.append(file)
             self.records[file] = found
-            found.write(self.cache)
         self.results.left_out = [name for found in self.records.values() for name in found.failed]
 
     def check(self, groups: Iterable[Files]) -> None:
