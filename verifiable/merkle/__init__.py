@@ -9,7 +9,8 @@
     hashing   the suites BLAKE3 (traces) and SHA256 (contracts, transparency logs)
     tree      `Tree`: build a tree and make proofs
     paths     the ranges that the digests of a proof stand for
-    proofs    verify inclusion, consistency, subtrees and several leaves at once
+    proofs    verify inclusion, consistency and subtrees
+    multiproofs   verify several leaves at once
 
 A verifier raises `MalformedProof` or `RootMismatch` (`verifiable.errors`) and returns nothing.
 Specification: specs/merkle.md.
@@ -18,14 +19,13 @@ Specification: specs/merkle.md.
 from __future__ import annotations
 
 from verifiable.merkle.hashing import BLAKE3, DIGEST_SIZE, SHA256, Suite
+from verifiable.merkle.multiproofs import MultiproofShape, root_from_multiproof, verify_multiproof
 from verifiable.merkle.paths import MAX_SIZE, indices_fault, multiproof_size
 from verifiable.merkle.proofs import (
     root_from_inclusion,
-    root_from_multiproof,
     roots_from_subtree_consistency,
     verify_consistency,
     verify_inclusion,
-    verify_multiproof,
     verify_subtree_consistency,
     verify_subtree_inclusion,
 )
@@ -36,6 +36,7 @@ __all__ = [
     "DIGEST_SIZE",
     "MAX_SIZE",
     "SHA256",
+    "MultiproofShape",
     "Suite",
     "Tree",
     "indices_fault",

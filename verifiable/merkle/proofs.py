@@ -11,7 +11,6 @@ verify for other sizes than its own: sign the size with the root, and compare bo
 | consistency       | size m is a prefix of size n      | PROOF, RFC 9162, 2.1.4                  |
 | subtree inclusion | leaf i is in the range [s, e)     | draft-ietf-plants-merkle-tree-certs     |
 |   and consistency | the range [s, e) is in size n     | SUBTREE_PROOF, the same                 |
-| multiproof        | leaves i, j, ... are in size n    | union of their PATHs, less what follows |
 
 Consistency of the range [s, e) contains the others: [i, i + 1) is inclusion, [0, m) consistency.
 """
@@ -31,7 +30,6 @@ from verifiable.merkle.paths import (
     PathStep,
     Side,
     indices_fault,
-    levels,
     path,
     range_fault,
 )
@@ -87,7 +85,7 @@ def verify_inclusion(
       RootMismatch: the proof leads to another root.
     """
     computed = root_from_inclusion(proof, leaf=leaf, index=index, size=size, suite=suite)
-    _require_root(root, computed, index)
+    require_root(root, computed, index)
 
 
 def verify_subtree_inclusion(
@@ -191,14 +189,14 @@ def verify_subtree_consistency(
     if fault := range_fault(start, end, size):
         raise MalformedProof(fault)
     if start == end:
-        _require_digests(proof, 0)
+        require_digests(proof, 0)
         roots = suite.empty, root
     else:
         roots = roots_from_subtree_consistency(
             proof, start=start, end=end, size=size, subtree_root=subtree_root, suite=suite
         )
-    _require_root(subtree_root, roots[0])
-    _require_root(root, roots[1])
+    require_root(subtree_root, roots[0])
+    require_root(root, roots[1])
 
 
 def verify_consistency(
@@ -232,81 +230,11 @@ def verify_consistency(
     )
 
 
-def root_from_multiproof(
-    proof: Sequence[bytes],
-    *,
-    leaves: UInt8[np.ndarray, "k 32"] | Sequence[bytes],
-    indices: Sequence[int],
-    size: int,
-    suite: Suite = BLAKE3,
-) -> bytes:
-    """Root of the tree of `size` leaves that has these leaf digests at `indices`.
-
-    Args:
-      proof: the digests that cannot be computed, 32 bytes each: level by level from the leaves,
-        left to right.
-      leaves: digests of k leaves, uint8 (k, 32) or a list of k times 32 bytes.
-      indices: their k positions, strictly increasing.
-      size: number of leaves in the tree.
-      suite: the hash functions.
-
-    Returns:
-      The root that the proof leads to, 32 bytes.
-
-    Raises:
-      MalformedProof: the indices are out of order, out of range or empty, there are more or fewer
-        leaves than indices, or the proof is not a list of as many digests as they require.
-    """
-    if fault := indices_fault(indices, size):
-        raise MalformedProof(fault)
-    digests = digest_rows(leaves)
-    if digests is None or len(digests) != len(indices):
-        raise MalformedProof(f"{len(indices)} indices require {len(indices)} leaf digests")
-    steps = list(levels(indices, size))
-    supplied = _require_digests(proof, sum(int(np.sum(~known)) for _, known in steps))
-    for _, known in steps:
-        pairs = np.empty((*known.shape, DIGEST_SIZE), np.uint8)
-        computed, missing = int(np.sum(known)), int(np.sum(~known))
-        pairs[known], carried = digests[:computed], digests[computed:]
-        pairs[~known], supplied = supplied[:missing], supplied[missing:]
-        parents = suite.nodes(pairs.reshape(-1, 2 * DIGEST_SIZE))
-        digests = np.concatenate([parents, carried])
-    return digests[0].tobytes()
-
-
-def verify_multiproof(
-    proof: Sequence[bytes],
-    *,
-    leaves: UInt8[np.ndarray, "k 32"] | Sequence[bytes],
-    indices: Sequence[int],
-    size: int,
-    root: bytes,
-    suite: Suite = BLAKE3,
-) -> None:
-    """Verify that the tree of this root and size has these leaf digests at `indices`.
-
-    Args:
-      proof: the digests that cannot be computed, 32 bytes each: level by level from the leaves,
-        left to right.
-      leaves: digests of k leaves, uint8 (k, 32) or a list of k times 32 bytes.
-      indices: their k positions, strictly increasing.
-      size: number of leaves in the tree that was committed to.
-      root: root that was committed to, 32 bytes.
-      suite: the hash functions.
-
-    Raises:
-      MalformedProof: as `root_from_multiproof`.
-      RootMismatch: the proof leads to another root.
-    """
-    computed = root_from_multiproof(proof, leaves=leaves, indices=indices, size=size, suite=suite)
-    _require_root(root, computed)
-
-
 def _fold(
     proof: Sequence[bytes], steps: list[PathStep], seed: bytes, suite: Suite
 ) -> tuple[bytes, bytes]:
     """Roots of the subtree and of the tree: combine `seed` with one digest per step."""
-    _require_digests(proof, len(steps))
+    require_digests(proof, len(steps))
     if type(seed) is not bytes or (steps and len(seed) != DIGEST_SIZE):
         raise MalformedProof(f"a root must be {DIGEST_SIZE} bytes")
     subtree = tree = seed
@@ -323,15 +251,17 @@ def _fold(
     return subtree, tree
 
 
-def _require_root(expected: Any, computed: bytes, index: int | None = None) -> None:
+def require_root(expected: Any, computed: bytes, index: int | None = None) -> None:
+    """Require a root: MalformedProof if it is none, RootMismatch if it is another."""
     if type(expected) is not bytes:
         raise MalformedProof(f"a root must be bytes, got {type(expected).__name__}")
     if computed != expected:
         raise RootMismatch(expected=expected, computed=computed, index=index)
 
 
-def _require_digests(proof: Any, length: int) -> UInt8[np.ndarray, "k 32"]:
-    if not isinstance(proof, list | tuple):
+def require_digests(proof: Any, length: int) -> UInt8[np.ndarray, "k 32"]:
+    """Require a list, or rows, of so many digests, else raise MalformedProof."""
+    if not isinstance(proof, list | tuple | np.ndarray):
         raise MalformedProof(f"a proof must be a list of digests, got {type(proof).__name__}")
     if len(proof) != length:
         raise MalformedProof(f"a proof for these positions has {length} digests, got {len(proof)}")
