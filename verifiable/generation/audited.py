@@ -199,11 +199,15 @@ class AuditedTexts(CompiledTexts):
                 self.transcript.picked,
                 self.params,
                 *shapes(sampler, vocabulary, *shape, positions),
-                policy=whole.policy,
+                policy=replace(whole.policy, calibration=None),
                 self_test=False,
                 cuts=self.cuts,
                 row_block=whole.row_block,
             )
+            measured = whole.policy.calibration
+            if measured is not None:  # of the same claims, in more rows
+                measured = replace(measured, programs=(*measured.programs, program.id))
+                program = program.with_policy(replace(whole.policy, calibration=measured))
             part = SomePositions.of(whole, program)
             for old in list(self._parts)[: 1 - _PARTS or None]:
                 self._parts.pop(old, None)
@@ -237,7 +241,7 @@ def _plan(
 def _renamed(key: VerifierKey, part: SomePositions) -> VerifierKey:
     """The key of the whole program as one of the part, which needs none but its arrays."""
     names = part.program.compiled_setup.layout.names
-    header = replace(key.header, program=part.program.id)
+    header = replace(key.header, program=part.program.id, policy=part.program.policy.id)
     return VerifierKey(header, {name: key.arrays[name] for name in names})
 
 

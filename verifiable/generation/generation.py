@@ -16,7 +16,7 @@ device only the completion and the submission are read. `audited` tests a part o
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import index
 from typing import Any
 
@@ -39,6 +39,17 @@ from verifiable.trace import Commitment
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Generation(AuditedTexts):
     """A model whose texts are verified. Made by `compile_generation`."""
+
+    def with_policy(self, policy: Policy) -> Generation:
+        """The same model under another policy, such as a calibrated one that names all lengths.
+
+        A key is made for one policy: make it afterwards.
+
+        Raises:
+          TypeError: as `Program.with_policy`.
+          ValueError: as `Family.with_policy`.
+        """
+        return replace(self, family=self.family.with_policy(policy), _parts={}, _plans={})
 
     def prove(
         self, params: Any, job: GenerationJob, completion: Sequence[int], *, differences: int = 0
