@@ -140,7 +140,7 @@ def _bounds(
         return [_settled(x, out) for x, out in zip(found, outputs, strict=True)]
     wide = [x if kind in INDICES else jnp.asarray(x).astype(jnp.float64) for x in values]
     if kind == "top_k":
-        return [_settled(_ends(equation, wide, bounds), outputs[0]), None]
+        return [_settled(_largest(equation, wide, bounds, outputs[0]), outputs[0]), None]
     found = [_rule(equation)(equation, wide, bounds, outputs[0])]
     return [_settled(x, out) for x, out in zip(found, outputs, strict=True)]
 
@@ -196,6 +196,21 @@ def _ends(equation: Equation, values: list[Array], bounds: list[Array], *_: Any)
         for way in (1, -1)
     )
     return jnp.maximum(jnp.abs(up - own), jnp.abs(own - down))
+
+
+def _largest(equation: Equation, values: list[Array], bounds: list[Array], out: Array) -> Array:
+    """How far the largest values are moved."""
+    if not is_float(out.dtype) or out.dtype == jnp.float64:
+        return _ends(equation, values, bounds)
+    # XLA would sort whole rows of float64 on CPUs: ends are rounded away from the value instead.
+    own, far = out.astype(jnp.float64), list[Array]()
+    for way in (1, -1):
+        end = values[0] + way * bounds[0]
+        near = end.astype(jnp.float32)
+        short = way * (end - near.astype(jnp.float64)) > 0
+        away = jnp.where(short, jnp.nextafter(near, jnp.float32(way * jnp.inf)), near)
+        far.append(jnp.abs(interpret.apply(equation, [away])[0].astype(jnp.float64) - own))
+    return jnp.maximum(*far)
 
 
 def _selected(equation: Equation, values: list[Array], bounds: list[Array]) -> list[Array]:
