@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from verifiable.check.partial.received import OpenedTensors
 from verifiable.encoding import tagged_hash
 from verifiable.testing.strategies import traces
-from verifiable.trace import Committed, Layout, LeafRows, OpenedRows, Trace, commit
+from verifiable.trace import Committed, Layout, OpenedTensor, Trace, commit
 
 
 @dataclass(frozen=True)
@@ -100,9 +100,7 @@ def root_of(leaves: list[bytes]) -> bytes:
 
 def received(layout: Layout, values: Sequence[Any]) -> OpenedTensors:
     """Claims of which everything was opened, as an audit reads them."""
-    pairs = [
-        (LeafRows(tensor=i, start=0, stop=layout.tensors[i].rows), v) for i, v in enumerate(values)
-    ]
-    rows = [np.asarray(v).reshape(p.stop, layout.tensors[p.tensor].columns) for p, v in pairs]
-    opened = [OpenedRows(place=p, rows=r) for (p, _), r in zip(pairs, rows, strict=True)]
+    tensors = layout.tensors[: len(values)]
+    rows = [np.asarray(v).reshape(t.rows, t.columns) for t, v in zip(tensors, values, strict=True)]
+    opened = [OpenedTensor(tensor=i, numbers=np.arange(len(r)), rows=r) for i, r in enumerate(rows)]
     return OpenedTensors.of(layout, opened)

@@ -17,7 +17,7 @@ from jaxtyping import Integer
 from verifiable.check.partial.received import OpenedTensors
 from verifiable.generation.ties import token_heads
 from verifiable.program import Program
-from verifiable.trace import Layout, LeafRows, OpenedRows, TensorLayout
+from verifiable.trace import Layout, OpenedTensor, TensorLayout
 
 Indices = Integer[np.ndarray, " rows"]
 
@@ -93,22 +93,17 @@ class SomePositions:
           places: the positions.
         """
         layout: Layout = self.program.layout
-        pieces: list[OpenedRows] = []
-        for tensor, several in opened.pieces.items():
+        found: list[OpenedTensor] = []
+        for tensor, own in opened.own.items():
             if self.axes[tensor] is None:
-                pieces += several
+                found.append(own)
                 continue
             part = layout.tensors[tensor]
-            rows = self._rows(tensor, np.arange(part.rows), places)
-            values = np.zeros((part.rows, opened.layout.tensors[tensor].columns), part.dtype)
-            for piece in several:
-                inside = (rows >= piece.place.start) & (rows < piece.place.stop)
-                values[inside] = piece.rows[rows[inside] - piece.place.start]
+            values = own.some(self._rows(tensor, np.arange(part.rows), places))
             if self.axes[tensor] == len(part.shape) - 1:
                 values = values[:, places]
-            whole = LeafRows(tensor=tensor, start=0, stop=part.rows)
-            pieces.append(OpenedRows(place=whole, rows=values))
-        return OpenedTensors.of(layout, pieces)
+            found.append(OpenedTensor(tensor=tensor, numbers=np.arange(part.rows), rows=values))
+        return OpenedTensors.of(layout, found)
 
     def _rows(self, tensor: int, rows: Indices, places: Indices) -> Indices:
         """The rows of a whole tensor that are some rows of the part."""

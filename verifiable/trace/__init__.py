@@ -24,7 +24,7 @@ from verifiable.trace.commitment import (
     verify_opening,
 )
 from verifiable.trace.layout import LEAF_BYTES, Layout, LeafRows, TensorLayout, Trace
-from verifiable.trace.opened import verify_audit
+from verifiable.trace.opened import OpenedTensor, verify_audit
 from verifiable.trace.wire import MAGIC, decode, encode, encoded_size
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "Layout",
     "LeafRows",
     "OpenedRows",
+    "OpenedTensor",
     "Opening",
     "TensorLayout",
     "Trace",

@@ -26,7 +26,7 @@ from functools import cached_property
 from typing import Any, Final, Self
 
 import numpy as np
-from jaxtyping import Integer
+from jaxtyping import Bool, Integer
 
 from verifiable import merkle
 from verifiable.encoding import encode, tagged_hash
@@ -106,6 +106,30 @@ def _smallest(numbers: Iterable[int], count: int, tag: str, *of: bytes) -> tuple
     return tuple(sorted(sorted(numbers, key=digest)[:count]))
 
 
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class TensorRows:
+    """The rows that are opened of a tensor, and the leaves that hold them.
+
+    Attributes:
+      tensor: its index.
+      numbers: of the rows, ascending.
+      first: place of the first leaf among those of the plan.
+      last: one past that of the last.
+    """
+
+    tensor: int
+    numbers: Integer[np.ndarray, " rows"]
+    first: int
+    last: int
+
+
+def _counted(starts: Any, stops: Any) -> Integer[np.ndarray, " rows"]:
+    """The numbers of all rows of some leaves."""
+    sizes = stops - starts
+    before = np.cumsum(sizes) - sizes
+    return np.repeat(starts - before, sizes) + np.arange(np.sum(sizes))
+
+
 @dataclass(frozen=True, kw_only=True)
 class AuditPlan:
     """What an audit looks at, and the leaves that it needs. Made by `Program.audit_plan`.
@@ -155,22 +179,21 @@ class AuditPlan:
         return self.layout.places(self.leaves)
 
     @cached_property
-    def _follows(self) -> tuple[bool, ...]:
+    def _follows(self) -> Bool[np.ndarray, " leaves"]:
         """Of each leaf to open, whether it is one of a copy."""
-        own = [copy.tensor for copy in self.copies]
-        return tuple(np.isin(self.places[:, 0], own).tolist())
+        return np.isin(self.places[:, 0], [copy.tensor for copy in self.copies])
 
     @cached_property
-    def _sizes(self) -> tuple[int, ...]:
+    def _sizes(self) -> Integer[np.ndarray, " leaves"]:
         """Bytes of each leaf to open."""
         widths = np.array([t.row_bytes for t in self.layout.tensors], np.int64)
         tensors, starts, stops = self.places.T
-        return tuple(((stops - starts) * widths[tensors]).tolist())
+        return (stops - starts) * widths[tensors]
 
     @cached_property
     def sent(self) -> tuple[int, ...]:
         """Indices of the leaves that are sent, without those of copies."""
-        return tuple(i for i, f in zip(self.leaves, self._follows, strict=True) if not f)
+        return tuple(np.asarray(self.leaves)[~self._follows].tolist())
 
     def sizes(self, *, apart: bool = False) -> tuple[int, ...]:
         """Bytes of each leaf that is sent.
@@ -178,18 +201,37 @@ class AuditPlan:
         Args:
           apart: whether the leaves of copies are sent too, since they differ.
         """
-        pairs = zip(self._sizes, self._follows, strict=True)
-        return tuple(size for size, follows in pairs if apart or not follows)
+        return tuple((self._sizes if apart else self._sizes[~self._follows]).tolist())
 
     @cached_property
-    def digests(self) -> int:
-        """Digests of the multiproof."""
-        return merkle.multiproof_size(self.leaves, self.layout.size)
+    def tensors(self) -> tuple[TensorRows, ...]:
+        """The rows to open of each tensor of which there are any."""
+        own, starts, stops = self.places.T
+        bounds = [0, *(np.flatnonzero(np.diff(own)) + 1).tolist(), len(own)]
+        return tuple(
+            TensorRows(
+                tensor=int(own[first]),
+                numbers=_counted(starts[first:last], stops[first:last]),
+                first=first,
+                last=last,
+            )
+            for first, last in itertools.pairwise(bounds)
+        )
+
+    @cached_property
+    def proof(self) -> merkle.MultiproofShape:
+        """Shape of the multiproof."""
+        return merkle.MultiproofShape.of(self.leaves, self.layout.size)
 
     @property
+    def digests(self) -> int:
+        """Digests of the multiproof."""
+        return self.proof.digests
+
+    @cached_property
     def opened(self) -> int:
         """Canonical bytes of the leaves that are sent, without those of copies."""
-        return sum(self.sizes())
+        return int(np.sum(self._sizes[~self._follows]))
 
     @property
     def nbytes(self) -> int:
@@ -199,35 +241,38 @@ class AuditPlan:
     @property
     def most_nbytes(self) -> int:
         """The same of a device whose copies differ: the most that a receiver has to read."""
-        return self.nbytes - self.opened + sum(self._sizes)
+        return self.nbytes - self.opened + int(np.sum(self._sizes))
 
-    def starts(self, data: bytes) -> tuple[int, ...]:
+    def starts(self, data: bytes) -> Integer[np.ndarray, " leaves"]:
         """Where the data of each leaf to open begins in an encoded opening.
 
         Args:
           data: from `framed`.
         """
-        apart = len(data) == self.most_nbytes
-        taken = np.asarray(self._sizes, np.int64)
-        if not apart:
-            taken = np.where(self._follows, 0, taken)
+        return self._starts[len(data) == self.most_nbytes]
+
+    @cached_property
+    def _starts(self) -> tuple[Integer[np.ndarray, " leaves"], Integer[np.ndarray, " leaves"]]:
+        """The same where the leaves of copies are not sent, and where they are."""
+        apart = HEADER + np.cumsum(self._sizes) - self._sizes
+        taken = np.where(self._follows, 0, self._sizes)
         found = HEADER + np.cumsum(taken) - taken
-        for copy in () if apart else self.copies:
+        for copy in self.copies:
             own = self.places[:, 0] == copy.tensor
             rows = self.places[own, 1]
             width = self.layout.tensors[copy.tensor].row_bytes
             found[own] = self._begin(copy, found) + rows * width
-        return tuple(found.tolist())
+        return (found, apart) if self.copies else (apart, apart)
 
-    def data(self, opening: bytes) -> dict[int, memoryview]:
-        """The data of each leaf to open, by its index; those of copies from what they follow from.
+    def data(self, opening: bytes) -> list[memoryview]:
+        """The data of each leaf to open; those of copies from what they follow from.
 
         Args:
           opening: from `framed`.
         """
-        view, places = memoryview(opening), zip(self.starts(opening), self._sizes, strict=True)
-        found = (view[start : start + size] for start, size in places)
-        return dict(zip(self.leaves, found, strict=True))
+        view, starts = memoryview(opening), self.starts(opening)
+        pairs = zip(starts.tolist(), (starts + self._sizes).tolist(), strict=True)
+        return [view[start:stop] for start, stop in pairs]
 
     def _begin(self, copy: Copy, starts: Any) -> int:
         """Where the data that a copy follows from begins, given where that of each leaf does."""
@@ -271,7 +316,7 @@ class AuditPlan:
         view, starts = memoryview(data), self.starts(data)
         for copy in self.copies:
             size = self.layout.tensors[copy.tensor].nbytes
-            own = starts[int(np.searchsorted(self.places[:, 0], copy.tensor))]
+            own = int(starts[np.searchsorted(self.places[:, 0], copy.tensor)])
             other = self._begin(copy, starts)
             if bytes(view[own : own + size]) != bytes(view[other : other + size]):
                 return True

@@ -60,7 +60,7 @@ def opening(given: Given) -> Any:
     found = opened(asked.layout, asked, commitment_of(given), data)
     if isinstance(found, Problem):
         raise Refused(found.reason)
-    return [bytes(leaf).hex() for leaf in asked.data(data).values()]
+    return [bytes(leaf).hex() for leaf in asked.data(data)]
 
 
 OPERATIONS: Operations = {

@@ -18,34 +18,81 @@ from jax import lax
 
 from verifiable.check import replay
 from verifiable.check.partial.received import OpenedTensors
-from verifiable.check.partial.rows import reduced
+from verifiable.check.partial.row_test import Numbers
+from verifiable.check.partial.rows import GivenRows, reduced, take
 from verifiable.check.partial.scans import LayerScan
 from verifiable.check.replay import Context, Findings
+from verifiable.check.tiling.rules import Cut
 from verifiable.jaxpr import interpret
-from verifiable.jaxpr.blocks import Array, Env
+from verifiable.jaxpr.blocks import Array, Env, Var
 
-Entering = Callable[[Array, Sequence[Array]], list[Array]]  # from an iteration, what enters it
+Parts = tuple[Array, ...]  # of some iterations, (s, ...): one whole value, or its rows by each cut
+Carry = tuple[Parts, Array]  # before these iterations; and after the last, whole
+Cuts = tuple[Cut, ...]
+# From an iteration, its rows and what was committed before it, what enters it.
+Entering = Callable[[Array, Array | None, Sequence[Parts]], list[Parts]]
 
 
 def entering_of(
-    scan: LayerScan, trips: Sequence[int], values: OpenedTensors
-) -> tuple[tuple[Array, Array], ...]:
-    """The carries that enter some iterations, and those that leave the last, as committed."""
+    scan: LayerScan, trips: Sequence[int], rows: Numbers | None, values: OpenedTensors
+) -> tuple[Carry, ...]:
+    """The carries that enter some iterations, and those that leave the last, as committed.
+
+    Args:
+      scan: the scan.
+      trips: the iterations.
+      rows: in which each of them is tested, int (s, r); None for all.
+      values: what was opened.
+    """
     last = scan.before([scan.length if scan.first_trip == 0 else -1])
-    before = scan.before(trips)
+    before, (cuts, _) = scan.before(trips), _cuts(scan, rows)
+    pairs = zip(scan.direct, _carries(scan), strict=True) if scan.direct else ()
     return tuple(
-        (values.iterations(i, before), values.iterations(i, last)[0]) for i in scan.direct or ()
+        (_read(i, before, cuts.get(v), rows, values), values.iterations(i, last)[0])
+        for i, v in pairs
     )
+
+
+def tested_of(
+    scan: LayerScan, trips: Sequence[int], rows: Numbers | None, values: OpenedTensors
+) -> dict[int, Parts]:
+    """The claims of some iterations, by index; arguments as of `entering_of`."""
+    _, cuts = _cuts(scan, rows)
+    return {i: _read(i, trips, cuts.get(i), rows, values) for i in sorted(scan.claims)}
+
+
+def _read(
+    index: int,
+    trips: Sequence[int],
+    cuts: Cuts | None,
+    rows: Numbers | None,
+    values: OpenedTensors,
+) -> Parts:
+    if cuts is None or rows is None:
+        return (values.iterations(index, trips),)
+    return tuple(values.in_rows(index, trips, cut, rows) for cut in cuts)
+
+
+def _cuts(scan: LayerScan, rows: Any) -> tuple[Mapping[Var, Cuts], Mapping[int, Cuts]]:
+    """The carries and claims that are given in rows alone, and where these are."""
+    plan = None if rows is None else scan.rows
+    if plan is None:
+        return {}, {}
+    return plan.inputs if scan.direct else {}, plan.claims
+
+
+def _carries(scan: LayerScan) -> list[Var]:
+    return list(itertools.compress(scan.body.inputs, scan.carried))
 
 
 def tested_iterations(
     scan: LayerScan,
     context: Context,
     env: Env,
-    entering: Sequence[tuple[Array, Array]],
+    entering: Sequence[Carry],
     chosen: Array,
     rows: Array | None,
-    tested: Mapping[int, Array],
+    tested: Mapping[int, Parts],
     *,
     again: bool,
 ) -> Findings:
@@ -58,7 +105,7 @@ def tested_iterations(
       entering: see `AuditArguments`.
       chosen: int32 (s,), iterations.
       rows: int32 (s, r), the rows of each; None for all.
-      tested: claims of these iterations by index, (s, ...).
+      tested: claims of these iterations by index, from `tested_of`.
       again: whether the tests in some rows are those of a second try.
 
     Returns:
@@ -67,7 +114,7 @@ def tested_iterations(
     equation, body = scan.equation, scan.body
     count = len(scan.carried)
     frame, residual = context.children[equation]
-    carries = list(itertools.compress(body.inputs[:count], scan.carried))
+    carries, (some_inputs, some_claims) = _carries(scan), _cuts(scan, rows)
     slices = list(itertools.compress(body.inputs[count:], scan.scanned))
     before, stopped = (_committed if entering else _passed)(scan, context, env, entering)
     scanned = interpret.read_all(
@@ -80,13 +127,24 @@ def tested_iterations(
         def at(x: Array) -> Array:
             return lax.dynamic_index_in_dim(x, trip, keepdims=False)
 
-        inner = dict(env)
-        interpret.write(inner, carries, before(trip, entered))
+        inner, inputs = dict(env), dict[tuple[Var, Cut], Array]()
+        for v, parts in zip(carries, before(trip, some, entered), strict=True):
+            if v in some_inputs:
+                inputs |= {(v, c): x for c, x in zip(some_inputs[v], parts, strict=True)}
+            else:
+                [inner[v]] = parts
         interpret.write(inner, slices, [at(x) for x in scanned])
-        here = replace(context, claimed=claimed)
+        here = replace(
+            context, claimed={i: x for i, (x, *_) in claimed.items() if i not in some_claims}
+        )
         here = here.inside(frame, jax.tree.map(at, residual), inner)
         if some is not None and scan.rows is not None:
-            return (), scan.rows.check(here, inner, some, again=again)
+            claims = {
+                (i, c): x
+                for i, cuts in some_claims.items()
+                for c, x in zip(cuts, claimed[i], strict=True)
+            }
+            return (), scan.rows.check(here, inner, some, GivenRows(claims, inputs), again=again)
         return (), replay.check(body, here, inner, wanted=())[1]
 
     own = {i: tested[i] for i in scan.claims}
@@ -98,7 +156,7 @@ def tested_iterations(
 
 
 def _committed(
-    scan: LayerScan, context: Context, env: Env, entering: Sequence[tuple[Array, Array]]
+    scan: LayerScan, context: Context, env: Env, entering: Sequence[Carry]
 ) -> tuple[Entering, dict[str, Array]]:
     """What enters an iteration, from the cuts; the first iteration is entered by what is given."""
     del context
@@ -107,15 +165,22 @@ def _committed(
     outputs = list(itertools.compress(equation.outputs[:count], scan.carried))
     interpret.write(env, outputs, [last for _, last in entering])
 
-    def before(trip: Array, entered: Sequence[Array]) -> list[Array]:
-        pairs = zip(first, entered, strict=True)
-        return [jnp.where(trip == scan.first_trip, own, x).astype(x.dtype) for own, x in pairs]
+    def entered(trip: Array, rows: Array | None, given: Sequence[Parts]) -> list[Parts]:
+        cuts, _ = _cuts(scan, rows)
 
-    return before, {}
+        def of(own: Array, v: Var, parts: Parts) -> Parts:
+            some = cuts.get(v)
+            mine = [own] if some is None else [take(own, cut, rows) for cut in some]
+            pairs = zip(mine, parts, strict=True)
+            return tuple(jnp.where(trip == scan.first_trip, a, b).astype(b.dtype) for a, b in pairs)
+
+        return [of(*each) for each in zip(first, _carries(scan), given, strict=True)]
+
+    return entered, {}
 
 
 def _passed(
-    scan: LayerScan, context: Context, env: Env, entering: Sequence[tuple[Array, Array]]
+    scan: LayerScan, context: Context, env: Env, entering: Sequence[Carry]
 ) -> tuple[Entering, dict[str, Array]]:
     """What enters an iteration, from all before; and which loops ran too long on the way."""
     del entering
@@ -149,8 +214,8 @@ def _passed(
     flags = scan.carried + scan.stacked
     interpret.write(env, list(itertools.compress(equation.outputs, flags)), outputs)
 
-    def entered(trip: Array, _: Sequence[Array]) -> list[Array]:
-        return [lax.dynamic_index_in_dim(x, trip, keepdims=False) for x in before]
+    def entered(trip: Array, _: Array | None, __: Sequence[Parts]) -> list[Parts]:
+        return [(lax.dynamic_index_in_dim(x, trip, keepdims=False),) for x in before]
 
     return entered, stopped
 

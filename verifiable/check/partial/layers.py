@@ -24,7 +24,7 @@ from verifiable.check import operands
 from verifiable.check.cuts import layered
 from verifiable.check.partial.ends import read_of
 from verifiable.check.partial.entry import LeadIn
-from verifiable.check.partial.row_test import Indices, RowTest
+from verifiable.check.partial.row_test import Indices, RowTest, places_of
 from verifiable.check.partial.scans import LayerScan, Part
 from verifiable.check.specification import Specification
 from verifiable.check.tiling.rules import Cut
@@ -324,11 +324,7 @@ def _leaves(
         yield np.arange(found.leaf(trip * each), found.leaf(trip * each + each - 1) + 1)
     for (cut, _), some in pieces.items():
         trips, rows = (np.asarray(x, np.int64) for x in zip(*some, strict=True))
-        after = math.prod(inner[cut.axis + 1 :])
-        before = np.arange(math.prod(inner[: cut.axis]))[:, None, None] * inner[cut.axis]
-        own = cut.offset + cut.unit * rows[:, :, None] + np.arange(cut.unit)
-        place = (before + own.reshape(len(some), 1, -1, 1)) * after + np.arange(after)
-        yield found.leaf(trips[:, None] * each + place.reshape(len(some), -1)).ravel()
+        yield found.leaf(places_of(shape, trips, cut, rows).ravel())
 
 
 def _scans(program: Specification) -> tuple[LayerScan, ...]:

@@ -29,7 +29,13 @@ import numpy as np
 from verifiable.check import known, operands, replay, schedule, settings
 from verifiable.check.key_layout import KeyLayout
 from verifiable.check.outputs import compare
-from verifiable.check.partial.iterations import entering_of, tested_iterations
+from verifiable.check.partial.iterations import (
+    Carry,
+    Parts,
+    entering_of,
+    tested_iterations,
+    tested_of,
+)
 from verifiable.check.partial.layers import Layers
 from verifiable.check.partial.received import OpenedTensors
 from verifiable.check.partial.row_test import Indices
@@ -53,8 +59,9 @@ class AuditArguments:
       inputs: the job's inputs.
       outputs: leaves of the answer.
       read: opened claims by index, zero where they were not opened.
-      tested: of the claims in the bodies of layers, the audited iterations only, by index.
-      entering: for each scan of layers, the carries that enter these iterations, (s, ...), but the
+      tested: of the claims in the bodies of layers, the audited iterations only, by index; in the
+        audited rows only, if all tests read no others (`iterations.tested_of`).
+      entering: for each scan of layers, the carries that enter these iterations, likewise, but the
         first; and those that leave the last one; none if they are not committed as they are.
       chosen: for each scan of layers, the audited iterations, int32 (s,).
       rows: for each scan of layers, the rows in which each of them is tested, int32 (s, r); None if
@@ -66,8 +73,8 @@ class AuditArguments:
     inputs: tuple[Any, ...]
     outputs: tuple[Array, ...]
     read: dict[int, Array]
-    tested: dict[int, Array]
-    entering: tuple[tuple[tuple[Array, Array], ...], ...]
+    tested: dict[int, Parts]
+    entering: tuple[tuple[Carry, ...], ...]
     chosen: tuple[Array, ...]
     rows: tuple[Array | None, ...]
     entry: tuple[Array | None, ...]
@@ -144,21 +151,21 @@ class CompiledAudit:
           outputs: leaves of the answer.
           values: of all claims, zero where they were not opened.
         """
-        tested: dict[int, Array] = {}
-        trips = [s.chosen(drawn.layers) for s in self.layers.scans]
-        for scan, own in zip(self.layers.scans, trips, strict=True):
-            tested |= {i: values.iterations(i, own) for i in sorted(scan.claims)}
+        tested: dict[int, Parts] = {}
+        scans = self.layers.scans
+        trips, rows = [s.chosen(drawn.layers) for s in scans], [_rows(s, drawn) for s in scans]
+        each = list(zip(scans, trips, rows, strict=True))
+        for scan in each:
+            tested |= tested_of(*scan, values)
         return AuditArguments(
             key=dict(key),
             inputs=inputs,
             outputs=tuple(outputs),
             read={i: values[i] for i in sorted(self.read)},
             tested=tested,
-            entering=tuple(
-                entering_of(s, own, values) for s, own in zip(self.layers.scans, trips, strict=True)
-            ),
+            entering=tuple(entering_of(*scan, values) for scan in each),
             chosen=tuple(np.asarray(own, np.int32) for own in trips),
-            rows=tuple(_rows(scan, drawn) for scan in self.layers.scans),
+            rows=tuple(rows),
             entry=tuple(
                 np.asarray(drawn.entering[scan], np.int32) if scan in drawn.entering else None
                 for scan in self.layers.scans

@@ -6,15 +6,17 @@ tensor only where something asks for it, such as a second look.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, overload
 
 import numpy as np
 
+from verifiable.check.partial.row_test import Numbers, places_of
 from verifiable.check.receive import Problem
+from verifiable.check.tiling.rules import Cut
 from verifiable.errors import MalformedEncoding, VerificationError
-from verifiable.trace import AuditOpening, AuditPlan, Commitment, Layout, OpenedRows, verify_audit
+from verifiable.trace import AuditOpening, AuditPlan, Commitment, Layout, OpenedTensor, verify_audit
 from verifiable.trace.audit import fault, named, other_plan
 
 Tensor = np.ndarray[Any, Any]
@@ -26,20 +28,17 @@ class OpenedTensors(Sequence[Tensor]):
 
     Attributes:
       layout: of the program.
-      pieces: what was opened of each tensor, in ascending order, by index.
+      own: what was opened of each tensor of which there is any, by index.
     """
 
     layout: Layout
-    pieces: dict[int, list[OpenedRows]] = field(repr=False)
+    own: Mapping[int, OpenedTensor] = field(repr=False)
     _whole: dict[int, Tensor] = field(default_factory=dict, repr=False)
 
     @staticmethod
-    def of(layout: Layout, opened: Sequence[OpenedRows]) -> OpenedTensors:
+    def of(layout: Layout, opened: Iterable[OpenedTensor]) -> OpenedTensors:
         """The tensors of which some rows were opened."""
-        pieces: dict[int, list[OpenedRows]] = {}
-        for piece in opened:
-            pieces.setdefault(piece.place.tensor, []).append(piece)
-        return OpenedTensors(layout=layout, pieces=pieces)
+        return OpenedTensors(layout=layout, own={x.tensor: x for x in opened})
 
     def __len__(self) -> int:
         """Number of tensors."""
@@ -74,31 +73,35 @@ class OpenedTensors(Sequence[Tensor]):
             return self[index][list(trips)]
         if len(trips) == 1:
             return self._rows(index, trips[0] * each, each).reshape(1, *tensor.shape[1:])
-        found = np.zeros((len(trips), each, tensor.columns), tensor.dtype)
-        places: dict[int, list[int]] = {}
-        for place, trip in enumerate(trips):
-            places.setdefault(trip, []).append(place)
-        for start, rows in self._pieces(index):
-            for trip in range(start // each, (start + len(rows) - 1) // each + 1):
-                for place in places.get(trip, ()):
-                    _copy(found[place], trip * each, start, rows)
-        return found.reshape(len(trips), *tensor.shape[1:])
+        wanted = np.asarray(trips, np.int64)[:, None] * each + np.arange(each)
+        return self._some(index, wanted.ravel()).reshape(len(trips), *tensor.shape[1:])
 
-    def _pieces(self, index: int) -> Iterator[tuple[int, Tensor]]:
-        return ((p.place.start, p.rows) for p in self.pieces.get(index, ()))
+    def in_rows(self, index: int, trips: Sequence[int], cut: Cut, rows: Numbers) -> Tensor:
+        """Some rows of some iterations of such a tensor, (len(trips), ..., r * cut.unit, ...).
+
+        Args:
+          index: of the tensor.
+          trips: the iterations.
+          cut: where an iteration has the rows, by an axis that is not the last.
+          rows: of each iteration, int (len(trips), r).
+        """
+        shape = self.layout.tensors[index].shape
+        wanted = places_of(shape, np.asarray(trips, np.int64), cut, rows)
+        small = (*shape[1 : cut.axis + 1], rows.shape[1] * cut.unit, *shape[cut.axis + 2 :])
+        return self._some(index, wanted.ravel()).reshape(len(trips), *small)
 
     def _rows(self, index: int, first: int, count: int) -> Tensor:
         """Some rows of a tensor, (count, columns)."""
+        own = self.own.get(index)
+        return self._absent(index, count) if own is None else own.between(first, count)
+
+    def _some(self, index: int, wanted: Numbers) -> Tensor:
+        own = self.own.get(index)
+        return self._absent(index, len(wanted)) if own is None else own.some(wanted)
+
+    def _absent(self, index: int, count: int) -> Tensor:
         tensor = self.layout.tensors[index]
-        own = [(a, r) for a, r in self._pieces(index) if a < first + count and first < a + len(r)]
-        if not own:  # zeros that take no memory
-            return np.broadcast_to(np.zeros((), tensor.dtype), (count, tensor.columns))
-        if len(own) == 1 and own[0][0] <= first and first + count <= own[0][0] + len(own[0][1]):
-            return own[0][1][first - own[0][0] :][:count]
-        found = np.zeros((count, tensor.columns), tensor.dtype)
-        for start, rows in own:
-            _copy(found, first, start, rows)
-        return found
+        return np.broadcast_to(np.zeros((), tensor.dtype), (count, tensor.columns))
 
 
 def opened(
@@ -130,9 +133,3 @@ def opened(
         return Problem("opening-leaf", None, str(error))
     except VerificationError as error:
         return Problem("opening-mismatch", None, str(error))
-
-
-def _copy(to: Tensor, first: int, start: int, rows: Tensor) -> None:
-    """Copy what rows that begin at `start` share with those that begin at `first`."""
-    low, high = max(first, start), min(first + len(to), start + len(rows))
-    to[low - first : high - first] = rows[low - start : high - start]

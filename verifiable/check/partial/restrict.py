@@ -38,12 +38,14 @@ class PartialLook(SecondLook):
       tested: the claims that are looked at, and their iterations.
       parts: of those that are looked at in some rows, the rows.
       limits: how many decisions of each may differ from the verifier's own.
+      most: how many decisions of all of them together may.
       retests: tests the claims of `parts` again, in their rows; by index.
     """
 
     tested: Mapping[int, Trips]
     parts: Parts = field(repr=False)
     limits: Mapping[int, int] = field(repr=False)
+    most: int
     retests: Callable[[], Mapping[int, Statistic]] = field(repr=False)
 
     @staticmethod
@@ -56,16 +58,15 @@ class PartialLook(SecondLook):
         """The looks of an audit; what is compiled is shared with those at whole runs."""
         program = look.program
         shared = {f.name: getattr(look, f.name) for f in fields(SecondLook)}
-        audited = _audited(program, tested, parts)
-        limits = {c.index: flips.limit(c, program.policy) for c in audited if c.decisions}
-        return PartialLook(tested=tested, parts=parts, limits=limits, retests=retests, **shared)
-
-    @property
-    def most(self) -> int:
-        """How many decisions of all audited claims together may differ."""
-        program = self.program
-        audited = [c for c in _audited(program, self.tested, self.parts) if c.decisions]
-        return flips.total(audited, program.policy)
+        audited = [c for c in _audited(program, tested, parts) if c.decisions]
+        return PartialLook(
+            tested=tested,
+            parts=parts,
+            limits={c.index: flips.limit(c, program.policy) for c in audited},
+            most=flips.total(audited, program.policy),
+            retests=retests,
+            **shared,
+        )
 
     def at(self, arguments: Callable[[], Any]) -> Again:
         """The looks at one run, of the claims that are audited.
@@ -115,10 +116,13 @@ class PartialLook(SecondLook):
 
 
 def _audited(program: Specification, tested: Mapping[int, Trips], parts: Parts) -> list[Claim]:
-    """The audited claims, of as many iterations and rows as are audited."""
+    """The audited claims with decisions, of as many iterations and rows as are audited."""
     found: list[Claim] = []
+    claims = program.claims
     for index, trips in sorted(tested.items()):
-        claim = program.claims[index]
+        claim = claims[index]
+        if not claim.decisions:  # so has none of its rows any
+            continue
         if trips is not None:
             claim = replace(claim, trips=(len(trips), *claim.trips[1:]))
         found.append(replace(claim, form=parts[index].form) if index in parts else claim)
@@ -213,26 +217,26 @@ def spread(found: Statistic, chosen: Sequence[int], trips: tuple[int, ...]) -> S
       chosen: the s iterations.
       trips: lengths of the scans around the claim.
     """
-    fields: list[Any] = []
-    for value, other in zip(found, passed(trips), strict=True):
-        full = np.array(other)
-        full[list(chosen)] = np.broadcast_to(value, (len(chosen), *trips[1:]))
-        fields.append(full)
-    return Statistic(*fields)
+    before = passed(trips)
+    at = chosen[0] if len(chosen) == 1 else np.asarray(chosen)
+    for full, value in zip(before, found, strict=True):
+        # The one iteration of some, or what is the same in all.
+        full[at] = value[0] if len(chosen) == 1 and np.ndim(value) == len(trips) else value
+    return before
 
 
 def passed(trips: tuple[int, ...]) -> Statistic:
     """The statistic of a claim that is not looked at: below any that is."""
-    true, zero = np.ones(trips, bool), np.zeros(trips, np.int32)
+    true = np.ones(trips, bool)
     return Statistic(
         worst=np.full(trips, -1.0),
-        row=zero,
+        row=np.zeros(trips, np.int32),
         passed=true,
-        finite_claim=true,
-        in_range=true,
-        finite_operands=true,
-        ties=zero,
-        flips=zero,
-        defined=true,
+        finite_claim=true.copy(),
+        in_range=true.copy(),
+        finite_operands=true.copy(),
+        ties=np.zeros(trips, np.int32),
+        flips=np.zeros(trips, np.int32),
+        defined=true.copy(),
         stopped=~true,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,12 +15,33 @@ from verifiable.claims.some import Some, some
 from verifiable.jaxpr.blocks import Atom
 
 Indices = tuple[int, ...]  # rows of a layer, ascending
+Numbers = np.ndarray[Any, Any]  # integers
 
 
 def places(cut: Cut, rows: Any) -> Any:
     """The elements along the axis of a cut that hold some rows, (rows * unit,)."""
     first = cut.offset + cut.unit * rows[:, None]
     return (first + np.arange(cut.unit, dtype=np.int32)).reshape(-1)
+
+
+def places_of(shape: Sequence[int], trips: Numbers, cut: Cut, rows: Numbers) -> Numbers:
+    """Where some rows of a layer are in a tensor of all layers, counted as (rows, last axis).
+
+    Args:
+      shape: of the tensor, of which the first axis counts iterations.
+      trips: the iterations, int (s,).
+      cut: where an iteration has the rows, by an axis that is not the last.
+      rows: of each iteration, int (s, r).
+
+    Returns:
+      int (s, elements before the axis, elements along it, elements behind it).
+    """
+    inner = shape[1:-1]
+    after = math.prod(inner[cut.axis + 1 :])
+    before = np.arange(math.prod(inner[: cut.axis]))[:, None, None] * inner[cut.axis]
+    own = (cut.offset + cut.unit * rows[:, :, None] + np.arange(cut.unit)).reshape(len(rows), -1)
+    places = (before + own[:, None, :, None]) * after + np.arange(after)
+    return trips[:, None, None, None] * math.prod(inner) + places
 
 
 @dataclass(frozen=True, slots=True)

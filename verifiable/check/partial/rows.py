@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import NamedTuple
 
 import jax.numpy as jnp
 
@@ -30,6 +32,21 @@ from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Atom, Block, Env, Equation, Var
 
 Pieces = Mapping[tuple[Var, Cut], Array]
+
+
+class GivenRows(NamedTuple):
+    """What is given in the rows of an audit alone.
+
+    Attributes:
+      claims: what was committed, by index of the claim and where it is cut.
+      inputs: values of inputs of the block.
+    """
+
+    claims: Mapping[tuple[int, Cut], Array]
+    inputs: Pieces
+
+
+WHOLE = GivenRows({}, {})
 
 
 def reduced(block: Block, needs: operands.Needs) -> Block:
@@ -218,24 +235,65 @@ class RowPlan:
         read = sum(c.output.nbytes for c in claims if c.index in needs.reads)
         return read + sum(v.nbytes for v in self.body.inputs if v in needs.variables)
 
-    def check(self, context: Context, env: Env, rows: Array, *, again: bool = False) -> Findings:
+    @cached_property
+    def claims(self) -> Mapping[int, tuple[Cut, ...]]:
+        """The claims that are read in some rows and nowhere whole, by index, and where.
+
+        Rows along the last axis are not counted: there, leaves hold all of them.
+        """
+        pulled, found = self.pulled, dict[int, tuple[Cut, ...]]()
+        for claim in self.analysis.claims_in(self.body):
+            cuts = sorted(pulled.claims.get(claim.index, ()))
+            whole = claim.index in pulled.needs.reads or claim.index in self.beside
+            if cuts and not whole and _before_last(claim.output, cuts):
+                found[claim.index] = tuple(cuts)
+        return found
+
+    @cached_property
+    def inputs(self) -> Mapping[Var, tuple[Cut, ...]]:
+        """The inputs of the block that are read so, or not at all."""
+        pulled, found = self.pulled, dict[Var, tuple[Cut, ...]]()
+        for v in self.body.inputs:
+            cuts = sorted(pulled.inputs.get(v, ()))
+            if v not in pulled.needs.variables and _before_last(v, cuts):
+                found[v] = tuple(cuts)
+        return found
+
+    def check(
+        self,
+        context: Context,
+        env: Env,
+        rows: Array,
+        some_rows: GivenRows = WHOLE,
+        *,
+        again: bool = False,
+    ) -> Findings:
         """Test an iteration in some rows; a pure JAX function.
 
         Args:
           context: in the body, with what the key keeps bound.
           env: values by variable; this function writes to it.
           rows: int32 (r,).
+          some_rows: what is given in these rows alone, in neither `env` nor `context.claimed`.
           again: whether the tests are those of a second try (`Form.retest`).
         """
-        pulled, claimed = self.pulled, context.claimed
+        pulled = self.pulled
         whole = [v for v in pulled.whole if v not in env]
         here = replace(context, tested=self.beside)
         _, findings = replay.check(reduced(self.body, pulled.needs), here, env, whole)
-        pieces = {(v, cut): _take(env[v], cut, rows) for v, cut in pulled.pieces}
+        pieces = {
+            at: some_rows.inputs[at] if at in some_rows.inputs else take(env[at[0]], at[1], rows)
+            for at in pulled.pieces
+        }
+
+        def committed(index: int, cut: Cut) -> Array:
+            own = some_rows.claims.get((index, cut))
+            return take(context.claimed[index], cut, rows) if own is None else own
+
         for claim in self.analysis.claims_in(self.body):
             for cut in pulled.claims.get(claim.index, ()):
                 if _reads(claim, cut) and (claim.output, cut) not in pieces:
-                    pieces[claim.output, cut] = _take(claimed[claim.index], cut, rows)
+                    pieces[claim.output, cut] = committed(claim.index, cut)
         for made in pulled.steps:
             v = made.equation.outputs[made.output]
             pieces[v, made.cut] = _evaluated(made, env, pieces, rows)
@@ -252,13 +310,18 @@ class RowPlan:
                 for a, cut in test.operands()
             ]
             measure = part.retest if again else part.test
-            out = _take(claimed[claim.index], test.cut, rows)
+            out = committed(claim.index, test.cut)
             findings.statistics[claim.index] = measure(values, out, given)
             findings.taken[claim.index] = jnp.ones((), bool)
         return findings
 
 
-def _take(value: Array, cut: Cut, rows: Array) -> Array:
+def _before_last(v: Var, cuts: Iterable[Cut]) -> bool:
+    return all(cut.axis < len(v.shape) - 1 for cut in cuts)
+
+
+def take(value: Array, cut: Cut, rows: Array) -> Array:
+    """Some rows of a value."""
     return jnp.take(value, places(cut, rows), axis=cut.axis, mode="clip")
 
 
@@ -273,7 +336,7 @@ def _evaluated(made: Step, env: Env, pieces: Pieces, rows: Array) -> Array:
     equation, output, cut, sources = made
     values = [_read(a, c, env, pieces) for a, c in zip(equation.inputs, sources, strict=True)]
     if equation.kind == "iota" and equation.params["dimension"] == cut.axis:
-        return _take(interpret.apply(equation, values)[0], cut, rows)
+        return take(interpret.apply(equation, values)[0], cut, rows)
     return evaluate.evaluate(equation, output, cut, 0, len(rows), values)
 
 
