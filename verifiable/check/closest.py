@@ -79,6 +79,31 @@ def closest(
     return Closest(nearest[:, 0], first[:, 0], other[:, 0], rooms, jnp.zeros(rows, jnp.int32))
 
 
+def neighbours(values: Array, room: Array, spare: Array, block: Array, count: int) -> Closest:
+    """Which two of the `count` largest values of each row change their order most easily.
+
+    Arguments as of `closest`; of the two, `other` comes after `chosen`.
+    """
+    top, order = _largest(values, count, None)
+    block = jnp.broadcast_to(block, values.shape)
+    at, slack, home = (jnp.take_along_axis(x, order, axis=-1) for x in (room, spare, block))
+    first, second = slice(None, -1), slice(1, None)
+    pairs = [(x[:, first], x[:, second]) for x in (top, at, slack, home)]
+    (a, b), (one, two), (free, also), (here, there) = pairs
+    together = jnp.where(here == there, _hypotenuse(one, two), one + two)
+    gap = jnp.maximum(a - b - free - also, 0)
+    least = jnp.where(gap > 0, gap / together, 0)
+    least = jnp.where((together == 0) & (free + also == 0), jnp.inf, least)
+    least = jnp.where(jnp.isnan(least) | jnp.isinf(a) | jnp.isinf(b), jnp.inf, least)
+    where = jnp.argmin(least, axis=-1, keepdims=True)
+    nearest, chosen, other, *rooms = (
+        jnp.take_along_axis(x, where, axis=-1)
+        for x in (least, order[:, first], order[:, second], one, two)
+    )
+    rows = jnp.zeros(len(values), jnp.int32)
+    return Closest(nearest[:, 0], chosen[:, 0], other[:, 0], jnp.concatenate(rooms, axis=-1), rows)
+
+
 def _hypotenuse(a: Array, b: Array) -> Array:
     """The root of a^2 + b^2, of which no square overflows or vanishes; both are not negative."""
     most, least = jnp.maximum(a, b), jnp.minimum(a, b)

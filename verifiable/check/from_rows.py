@@ -36,6 +36,7 @@ class Choice(NamedTuple):
       largest: whether the largest are, else the smallest.
       glue: from the product to what is chosen from; None if that keeps the order of its rows.
       axis: along which is chosen.
+      ordered: whether it is of the order of what is chosen, and not of what else might be.
     """
 
     head: LastProduct
@@ -44,6 +45,7 @@ class Choice(NamedTuple):
     largest: bool
     glue: Glue | None = None
     axis: int = -1
+    ordered: bool = False
 
     @property
     def claim(self) -> int:

@@ -9,7 +9,8 @@ columns a and b can be closed by a deviation of
 
 and a row is a near-tie if this is at most `Bound.kappa`, what passes with probability 1e-9, for one
 other column. A report lists the near-ties of every `argmax`, `argmin` and `top_k` (between what is
-chosen and what is not) whose operand follows from a claimed product with parameters
+chosen and what is not, and by its own name, where the order of what is chosen is returned, between
+neighbours in it) whose operand follows from a claimed product with parameters
 
   - by what keeps the order of a row: casts, shifts and positive factors of whole rows (a
     temperature is taken to be positive), `tanh`, `softmax`, slices of rows; also out of a scan;
@@ -33,7 +34,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from verifiable.check.closest import Closest, closest
+from verifiable.check.closest import Closest, closest, neighbours
 from verifiable.check.followed import FollowedTies
 from verifiable.check.from_rows import Choice, choices
 from verifiable.check.glue import Glue
@@ -93,7 +94,8 @@ class NearTies:
         report = replace(report, unlisted=tuple(f"{name}: {why}" for name, why in left))
         if report.verdict is Verdict.REJECT:
             return report
-        found = [tie for choice in self.choices for tie in self._of(choice, arguments)]
+        every = (*self.choices, *made.orders)
+        found = [tie for choice in every for tie in self._of(choice, arguments)]
         found += self.followed.of(arguments) if whole else []
         return replace(report, near_ties=tuple(dict.fromkeys(found)))
 
@@ -127,7 +129,7 @@ class NearTies:
         # Rows of a branch that was not taken are all zero.
         for i in np.flatnonzero((each <= self.kappa) & (chosen != other)).tolist():
             yield NearTie(
-                claim=claim.name,
+                claim=choice.equation.name if choice.ordered else claim.name,
                 trip=i // rows,
                 row=int(row[i]),
                 chosen=int(chosen[i]),
@@ -152,6 +154,8 @@ def _of_rows(choice: Choice, env: Env, context: Context, kappa: float) -> Closes
         room, spare = (x.astype(wide) for x in (each * columns, moved[:, None] * columns))
         values = values.astype(wide) if choice.largest else -values.astype(wide)
         block = lax.iota(jnp.int32, form.columns) // form.width
+        if choice.ordered:
+            return neighbours(values, room, spare, block, choice.number)
         return closest(values, room, spare, block, choice.number, kappa)
 
     parts: list[Array] = []

@@ -7,10 +7,11 @@ moved (`followed`). What is neither is `unlisted`: a device may steer it, and a 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from verifiable.check.from_rows import choices
+from verifiable.check.from_rows import Choice, choices
 from verifiable.check.leeway import LastProduct
 from verifiable.check.lineage import Lineages, MadeChoice
 from verifiable.check.specification import Specification
@@ -28,11 +29,13 @@ class Steering:
     """The choices of a program.
 
     Attributes:
+      orders: those of the order of what is chosen that are listed by the rows of a product.
       followed: those that are listed by themselves.
       unlisted: those that are not listed, by name, and why.
       movable: variables that a device may move within tolerances.
     """
 
+    orders: Sequence[Choice]
     followed: Sequence[MadeChoice]
     unlisted: Mapping[str, str]
     movable: frozenset[Var] = field(repr=False)
@@ -47,23 +50,28 @@ def steering(program: Specification) -> Steering:
 
 def _found(program: Specification) -> Steering:
     found = Lineages.over(program)
-    heads: dict[Equation, list[LastProduct]] = {}
+    heads: dict[Equation, list[Choice]] = {}
     for one in choices(program) if found.choices else ():
-        heads.setdefault(one.equation, []).append(one.head)
+        heads.setdefault(one.equation, []).append(one)
     followed: list[MadeChoice] = []
+    orders: list[Choice] = []
     unlisted: dict[str, str] = {}
     kinds = {e.kind for e in program.function.block.walk()}
     returned = found.graph.reaching((), kinds - _CARRIES, returned=True)
     for choice in found.choices:
         own = heads.get(choice.equation, []) if choice.equation is not None else []
-        whole = any(_covers(head, choice) for head in own)
-        ordered = _ordered(choice, returned)
+        covering = [one for one in own if _covers(one.head, choice)]
+        whole, ordered = bool(covering), _ordered(choice, returned)
+        of_rows = [one for one in covering if _row_by_row(one, program)]
         if choice.because:
             if not whole or ordered:
                 unlisted[choice.name] = choice.because
+        elif ordered and of_rows:
+            orders.append(of_rows[0]._replace(ordered=True))
         elif not whole or ordered:
             followed.append(replace(choice, ordered=ordered, listed=whole))
-    return Steering(followed=followed, unlisted=unlisted, movable=frozenset(found.of))
+    movable = frozenset(found.of)
+    return Steering(orders=orders, followed=followed, unlisted=unlisted, movable=movable)
 
 
 def _covers(head: LastProduct, choice: MadeChoice) -> bool:
@@ -71,6 +79,14 @@ def _covers(head: LastProduct, choice: MadeChoice) -> bool:
     lineage = choice.lineage
     alone = lineage.products == frozenset({head.claim.index}) and not lineage.lost
     return alone and lineage.others | lineage.before <= head.indices
+
+
+def _row_by_row(choice: Choice, program: Specification) -> bool:
+    """Whether the rows that something is chosen from are those of the product, one for one."""
+    operand, claim = choice.equation.inputs[0], choice.head.claim
+    outermost = not claim.trips and choice.equation in program.function.block.equations
+    rows = math.prod(operand.shape[:-1])
+    return outermost and choice.glue is None and rows == choice.head.form.rows
 
 
 def _ordered(choice: MadeChoice, returned: set[Var]) -> bool:

@@ -15,7 +15,7 @@ from jax import lax
 
 from verifiable import challenge, program
 from verifiable.check import moved
-from verifiable.check.closest import closest
+from verifiable.check.closest import closest, neighbours
 from verifiable.check.moved import Moved
 from verifiable.check.steering import steering
 from verifiable.errors import UnlistedChoice
@@ -288,6 +288,22 @@ def test_the_one_of_several_chosen_that_falls_out_first_is_compared():
     assert float(found.kappa[0]) == pytest.approx(3.2, rel=1e-5)
 
 
+@pytest.mark.parametrize("split", [False, True])
+def test_the_two_neighbours_that_change_their_order_first_are_compared(split: bool):
+    values = jnp.array([[4.0, 1.0, 3.0, 2.9], [4.0, 3.8, -jnp.inf, -jnp.inf]])
+    room, spare = jnp.full((2, 4), 0.02), jnp.full((2, 4), 0.01)
+    block = jnp.arange(4) if split else jnp.zeros(4, int)
+    found = neighbours(values, room, spare, block, 3)
+    assert [(int(a), int(b)) for a, b in zip(found.chosen, found.other, strict=True)] == [
+        (2, 3),
+        (0, 1),
+    ]
+    both = 0.04 if split else np.hypot(0.02, 0.02)
+    np.testing.assert_allclose(found.kappa, np.array([0.08, 0.18]) / both, rtol=1e-5)
+    still = neighbours(values, 0 * room, 0 * spare, block, 3)
+    assert np.all(np.isinf(still.kappa))
+
+
 def test_what_no_device_can_move_is_no_choice_to_steer():
     made = traced(lambda w, x: (jnp.argmax(x, -1), jnp.argsort(w, -1), dot(x, w)))
     assert not steering(made).followed
@@ -317,11 +333,9 @@ def test_sorts_decided_answers_and_the_order_of_candidates_are_listed():
     third, second = order[-3], order[-2]
     w[:, third] = w[:, second] - np.float32(1e-6) * x[1] / np.dot(x[1], x[1])
     made = program.compile(decisions, w, x, policy=FEW, self_test=False)
-    assert [(c.name, c.listed) for c in steering(made).followed] == [
-        ("sort", False),
-        ("top_k", True),
-        ("output[1]", False),
-    ]
+    found = steering(made)
+    assert [(c.name, c.listed) for c in found.followed] == [("sort", False), ("output[1]", False)]
+    assert [(c.equation.name, c.ordered) for c in found.orders] == [("top_k", True)]
     key, sent = made.setup(w, SECRET), made.prove(w, x)
     report = made.verify(key, x, sent, commitment=sent.commitment)
     ties = {(t.claim, t.row): t for t in report.near_ties}
