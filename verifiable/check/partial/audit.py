@@ -72,6 +72,8 @@ class Auditable(Specification):
         found = {k: v for s in layers.scans for k, v in s.groups(layout, block).items()}
         for entry in layers.entries.values():
             found |= entry.groups(layout, block)
+        if layers.group_rows is not None:
+            found |= layers.group_rows.groups(layout, block, layers.base.reads)
         return found
 
     def commit(self, y: Any, trace: Trace) -> Committed:
@@ -82,7 +84,8 @@ class Auditable(Specification):
     def layer_rows(self) -> int:
         """The most rows that a layer has, T, of which an audit may choose some; 1 without rows.
 
-        They lie along an axis of what a scan carries, such as tokens or examples.
+        They lie along an axis of what a scan carries, or of the job's inputs, such as tokens or
+        examples.
         """
         return self._layers.most_rows
 
@@ -217,7 +220,7 @@ class Auditable(Specification):
         parts = self._layers.parts(plan.layers, plan.rows, entering)
         drawn = AuditDraw(layers=plan.layers, rows=plan.rows, entering=entering)
         arguments = compiled.arguments(drawn, key.arrays, inputs, outputs, received)
-        findings, own = compiled.measure(plan.layers, arguments, received)
+        findings, own = compiled.measure(drawn, arguments, received)
 
         @functools.cache
         def run() -> CheckArguments:  # whole tensors, which only some looks need
@@ -226,7 +229,7 @@ class Auditable(Specification):
                 key=key.arrays, inputs=inputs, outputs=tuple(outputs), values=values
             )
 
-        retests = functools.cache(functools.partial(compiled.retests, arguments))
+        retests = functools.cache(functools.partial(compiled.retests, drawn, arguments, received))
         look = restrict.PartialLook.of(
             program.compiled_check.second_look, tested, parts, retests=retests
         )
@@ -260,7 +263,7 @@ class Auditable(Specification):
             audited_rows=plan.row_count or rows,
             answer_rows=self._layers.most_answer_rows(plan.row_count) if plan.row_count else 0,
             block=(self.row_block or 1) if plan.rows else 1,
-            apart=all(s.cuts for s in self._layers.scans),
+            apart=not self._layers.groups and all(s.cuts for s in self._layers.scans),
         )
 
     def _covered(self, plan: AuditPlan, checked: int) -> AuditCoverage:

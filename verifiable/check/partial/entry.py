@@ -8,7 +8,6 @@ in rows tests these claims in the rows of the first layer, whether that layer is
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
@@ -79,11 +78,9 @@ class LeadIn:
         """Rows of a leaf, and of a group, as `LayerScan.groups`."""
         found: dict[int, tuple[int, int]] = {}
         for test in self.plan.tests:
-            tensor, cut = layout.tensors[test.claim.index], test.cut
+            tensor = layout.tensors[test.claim.index]
             if tensor.leaves and len(tensor.shape) > 1:
-                inner = math.prod(tensor.shape[cut.axis + 1 : -1])
-                rows = tensor.shape[cut.axis] * inner
-                found[test.claim.index] = min(block * cut.unit * inner, rows), rows
+                found[test.claim.index] = test.leaves(tensor.shape, block)
         return found
 
 

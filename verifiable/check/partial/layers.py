@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
@@ -24,11 +24,12 @@ from verifiable.check import operands
 from verifiable.check.cuts import layered
 from verifiable.check.partial.ends import read_of
 from verifiable.check.partial.entry import LeadIn
-from verifiable.check.partial.row_test import Indices, RowTest, places_of
+from verifiable.check.partial.groups import GroupRows
+from verifiable.check.partial.row_test import Indices, RowsTested, places_of
+from verifiable.check.partial.rows import RowPlan
 from verifiable.check.partial.scans import LayerScan, Part
 from verifiable.check.specification import Specification
 from verifiable.check.tiling.rules import Cut
-from verifiable.claims.form import Form
 from verifiable.jaxpr.blocks import Var
 from verifiable.trace import TensorLayout
 from verifiable.trace.audit import drawn_rows
@@ -115,7 +116,24 @@ class Layers:
     @cached_property
     def most_rows(self) -> int:
         """The most rows that a layer has, T; 1 if no layer shows any."""
+        if self.group_rows is not None:
+            return self.group_rows.length
         return max((s.rows.length for s in self.scans if s.rows is not None), default=1)
+
+    @cached_property
+    def group_rows(self) -> GroupRows | None:
+        """How layers that are groups are tested in some rows; None if they show none."""
+        block, analysis = self.program.function.block, self.program.analysis
+        return GroupRows.of(block, analysis, self.groups) if self.groups else None
+
+    def plan_of(self, layer: int, rows: Indices) -> RowPlan | None:
+        """How a layer that is a group is tested in some rows; None if it is in all.
+
+        Args:
+          layer: its number.
+          rows: those that are audited; none for all.
+        """
+        return self.group_rows.plans.get(layer) if self.group_rows and rows else None
 
     @cached_property
     def entries(self) -> Mapping[LayerScan, LeadIn]:
@@ -155,6 +173,9 @@ class Layers:
                 number, block = layer if scan.cuts else None, self.program.row_block or 1
                 sure = self.answer_blocks(scan, count)
                 return drawn_rows(seed, number, scan.rows.length, count, block=block, sure=sure)
+        if self.group_rows is not None and layer in self.group_rows.plans:
+            block = self.program.row_block or 1
+            return drawn_rows(seed, None, self.group_rows.length, count, block=block)
         return ()
 
     def answer_blocks(self, scan: LayerScan, count: int) -> tuple[int, ...]:
@@ -178,7 +199,7 @@ class Layers:
     def most_answer_rows(self, count: int) -> int:
         """Rows of these blocks in the layer that has the most; so many fewer of r are drawn."""
         block = self.program.row_block or 1
-        return max(len(self.answer_blocks(s, count)) for s in self.scans) * block
+        return max((len(self.answer_blocks(s, count)) for s in self.scans), default=0) * block
 
     def parts(
         self,
@@ -201,6 +222,10 @@ class Layers:
             own = scan.rows_of(layers, rows)
             for test in scan.rows.tests if own and scan.rows is not None else ():
                 found[test.claim.index] = RowsTested(test=test, rows=own)
+        for layer, own in zip(layers, rows, strict=False):
+            plan = self.plan_of(layer, own)
+            for test in () if plan is None else plan.tests:
+                found[test.claim.index] = RowsTested(test=test, rows={0: own})
         return found
 
     @cached_property
@@ -234,11 +259,15 @@ class Layers:
             entry = self.entries[scan]
             for pulled in (entry.plan.pulled, entry.carries):
                 for i in pulled.claims.keys() & entry.claims:
-                    before = found[i] or {0: frozenset()}
-                    cuts = frozenset((cut, own) for cut in pulled.claims[i])
-                    found[i] = {0: (before[0] or frozenset()) | cuts}
-        for i in layers if self.groups else ():
-            found |= dict.fromkeys(self.of_group(i).reads)
+                    found[i] = _with(found[i] or {}, pulled.claims[i], own)
+        for n, layer in enumerate(layers if self.groups else ()):
+            own = rows[n] if rows else ()
+            plan = self.plan_of(layer, own)
+            whole = self.of_group(layer).reads if plan is None else plan.pulled.needs.reads
+            found |= dict.fromkeys(whole)
+            for i, cuts in {} if plan is None else plan.pulled.claims.items():
+                before = found.get(i, {})
+                found[i] = None if before is None else _with(before, cuts, own)
         for scan in self.scans:
             ends = self._ends[scan] if rows or self.program.row_block else {}
             found |= scan.opened(scan.chosen(layers), scan.rows_of(layers, rows), ends)
@@ -261,41 +290,9 @@ class Layers:
         return tuple(np.unique(np.concatenate(found)).tolist())
 
 
-@dataclass(frozen=True, kw_only=True)
-class RowsTested:
-    """The rows in which a claim is tested.
-
-    Attributes:
-      test: of the claim.
-      rows: of the layer, by iteration.
-    """
-
-    test: RowTest
-    rows: Mapping[int, Indices]
-
-    @property
-    def form(self) -> Form:
-        """Of the claim of the rows of one iteration."""
-        return self.test.of_rows(len(next(iter(self.rows.values())))).form
-
-    def numbers(self, trip: int) -> np.ndarray[Any, Any]:
-        """The rows of the claim in an iteration, as the claim counts them."""
-        return self.test.numbers(self.rows[trip])
-
-    def placed(self, found: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """Rows of the smaller claim, one of each iteration in ascending order, in the whole one."""
-        return self.test.placed(np.asarray([self.rows[t] for t in sorted(self.rows)]), found)
-
-    def mask(self, length: int) -> np.ndarray[Any, Any]:
-        """Which rows of the claim are tested, bool (iterations, rows).
-
-        Args:
-          length: number of iterations.
-        """
-        found = np.zeros((length, self.test.count), bool)
-        for trip in self.rows:
-            found[trip, self.numbers(trip)] = True
-        return found
+def _with(parts: Mapping[int, Part], cuts: Iterable[Cut], rows: Indices) -> Mapping[int, Part]:
+    """What is read of a claim of no scan, with some rows more."""
+    return {0: (parts.get(0) or frozenset()) | {(cut, rows) for cut in cuts}}
 
 
 def _leaves(

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
@@ -65,7 +65,7 @@ class AuditArguments:
         first; and those that leave the last one; none if they are not committed as they are.
       chosen: for each scan of layers, the audited iterations, int32 (s,).
       rows: for each scan of layers, the rows in which each of them is tested, int32 (s, r); None if
-        all are.
+        all are. Of a layer that is a group, its own, int32 (r,).
       entry: for each scan of layers, the rows of what leads into it, int32 (r,); None for all.
     """
 
@@ -124,7 +124,7 @@ class CompiledAudit:
     layers: Layers
     key: KeyLayout = field(repr=False)
     strategy: Strategy
-    _groups: dict[int, Callable[..., Any]] = field(default_factory=dict, repr=False)
+    _groups: dict[tuple[int, bool], Callable[..., Any]] = field(default_factory=dict, repr=False)
 
     @cached_property
     def read(self) -> frozenset[int]:
@@ -173,12 +173,12 @@ class CompiledAudit:
         )
 
     def measure(
-        self, chosen: Sequence[int], arguments: AuditArguments, values: Sequence[Any]
+        self, drawn: AuditDraw, arguments: AuditArguments, values: Sequence[Any]
     ) -> tuple[Findings, list[Array]]:
         """Measure the audited layers, what is part of every audit, and the outputs.
 
         Args:
-          chosen: numbers of the layers, ascending.
+          drawn: the layers and rows.
           arguments: from `arguments`.
           values: as there.
 
@@ -187,23 +187,48 @@ class CompiledAudit:
           leaves of the replayed output.
         """
         findings, own = self._run(self._base, arguments)
-        for layer in chosen if self.layers.groups else ():
-            read = {i: values[i] for i in sorted(self.layers.of_group(layer).reads)}
-            group = replace(arguments, read=read, outputs=())
-            more, _ = self._run(self._group(layer), group)
-            findings.update(more)
+        for group in self._of_groups(drawn, arguments, values):
+            findings.update(group(again=False))
         return findings, own
 
-    def retests(self, arguments: AuditArguments) -> Mapping[int, Statistic]:
+    def retests(
+        self, drawn: AuditDraw, arguments: AuditArguments, values: Sequence[Any]
+    ) -> Mapping[int, Statistic]:
         """Test the claims again that are tested in the rows of an audit (`Form.retest`).
 
         Args:
+          drawn: the layers and rows.
           arguments: from `arguments`.
+          values: as there.
 
         Returns:
           By index of the claim, numpy arrays, (s,); of other claims, tests as before.
         """
-        return self._run(self._again, arguments)[0].statistics
+        findings = self._run(self._again, arguments)[0]
+        for group in self._of_groups(drawn, arguments, values):
+            findings.update(group(again=True))
+        return findings.statistics
+
+    def _of_groups(
+        self, drawn: AuditDraw, arguments: AuditArguments, values: Sequence[Any]
+    ) -> Iterator[Callable[..., Findings]]:
+        """What measures each audited layer that is a group."""
+        for n, layer in enumerate(drawn.layers if self.layers.groups else ()):
+            own = drawn.rows[n] if drawn.rows else ()
+            plan = self.layers.plan_of(layer, own)
+            if plan is None:
+                read, rows = self.layers.of_group(layer).reads, None
+            else:
+                read = plan.pulled.needs.reads | plan.pulled.claims.keys()
+                rows = np.asarray(own, np.int32)
+            given = replace(
+                arguments, read={i: values[i] for i in sorted(read)}, outputs=(), rows=(rows,)
+            )
+
+            def measured(*, again: bool, layer: int = layer, given: Any = given) -> Findings:
+                return self._run(self._group(layer, again), given)[0]
+
+            yield measured
 
     @staticmethod
     def _run(
@@ -246,20 +271,24 @@ class CompiledAudit:
                 findings.outputs[i] = compare(theirs, own[i], eps, size, terms, bounds)
             return schedule.pack(findings), own
 
-    def _group(self, layer: int) -> Callable[..., tuple[Packed, Any]]:
+    def _group(self, layer: int, again: bool) -> Callable[..., tuple[Packed, Any]]:
         """The tests of a layer that is a group of claims."""
-        if layer not in self._groups:
+        if (layer, again) not in self._groups:
             needs = self.layers.of_group(layer)
 
             def group(arguments: AuditArguments) -> tuple[Packed, Any]:
                 with settings.neutral(), jax.enable_x64(True):
                     env, context = self._begin(arguments, self.layers.groups[layer])
+                    [rows] = arguments.rows
+                    if rows is not None and self.layers.group_rows is not None:
+                        plan = self.layers.group_rows.plans[layer]
+                        return schedule.pack(plan.check(context, env, rows, again=again)), ()
                     block = reduced(self.layers.program.function.block, needs)
                     _, findings = replay.check(block, context, env, wanted=())
                     return schedule.pack(findings), ()
 
-            self._groups[layer] = schedule.compile(group, self.strategy)
-        return self._groups[layer]
+            self._groups[layer, again] = schedule.compile(group, self.strategy)
+        return self._groups[layer, again]
 
     def _begin(self, arguments: AuditArguments, tested: frozenset[int]) -> tuple[Env, Context]:
         require_arrays(arguments.key, self.key.arrays)

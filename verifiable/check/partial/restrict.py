@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from verifiable.check import flips
-from verifiable.check.partial.layers import RowsTested, Trips
+from verifiable.check.partial.layers import Trips
+from verifiable.check.partial.row_test import RowsTested
 from verifiable.check.replay import Findings
 from verifiable.check.second_look import SecondLook
 from verifiable.check.specification import Specification, Target

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from verifiable.check.tiling.rules import Cut, Step, step
 from verifiable.claims.claim import Claim
+from verifiable.claims.form import Form
 from verifiable.claims.some import Some, some
 from verifiable.jaxpr.blocks import Atom
 
@@ -95,20 +96,29 @@ class RowTest:
         if made is not None:
             yield from zip(made.equation.inputs, made.sources, strict=True)
 
+    def leaves(self, shape: Sequence[int], block: int) -> tuple[int, int]:
+        """Rows of a leaf that holds a block, and of the group that leaves begin anew with.
+
+        Args:
+          shape: of the claim in one iteration, counted as (rows, last axis).
+          block: rows of a block.
+        """
+        inner = math.prod(shape[self.cut.axis + 1 : -1])
+        rows = shape[self.cut.axis] * inner
+        return min(block * self.cut.unit * inner, rows), rows
+
     @property
     def count(self) -> int:
         """Rows of the whole claim."""
         shape = self.claim.output.shape
         return math.prod(shape[d] for d in self.of_rows(1).rows)
 
-    def numbers(self, rows: Indices) -> np.ndarray[Any, Any]:
+    def numbers(self, rows: Indices) -> Numbers:
         """What the whole claim calls the rows of the smaller one."""
         indices = places(self.cut, np.asarray(rows))
         return self.of_rows(len(rows)).numbers(self.claim.output.shape, self.cut.axis, indices)
 
-    def placed(
-        self, rows: np.ndarray[Any, Any], found: np.ndarray[Any, Any]
-    ) -> np.ndarray[Any, Any]:
+    def placed(self, rows: Numbers, found: Numbers) -> Numbers:
         """What the whole claim calls one row each of several smaller ones.
 
         Args:
@@ -123,3 +133,40 @@ class RowTest:
         row, rest = np.divmod(index[axis], self.cut.unit)
         index[axis] = self.cut.offset + self.cut.unit * rows[np.arange(len(rows)), row] + rest
         return np.ravel_multi_index(tuple(index), lengths)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowsTested:
+    """The rows in which a claim is tested.
+
+    Attributes:
+      test: of the claim.
+      rows: of the layer, by iteration.
+    """
+
+    test: RowTest
+    rows: Mapping[int, Indices]
+
+    @property
+    def form(self) -> Form:
+        """Of the claim of the rows of one iteration."""
+        return self.test.of_rows(len(next(iter(self.rows.values())))).form
+
+    def numbers(self, trip: int) -> Numbers:
+        """The rows of the claim in an iteration, as the claim counts them."""
+        return self.test.numbers(self.rows[trip])
+
+    def placed(self, found: Numbers) -> Numbers:
+        """Rows of the smaller claim, one of each iteration in ascending order, in the whole one."""
+        return self.test.placed(np.asarray([self.rows[t] for t in sorted(self.rows)]), found)
+
+    def mask(self, length: int) -> Numbers:
+        """Which rows of the claim are tested, bool (iterations, rows).
+
+        Args:
+          length: number of iterations.
+        """
+        found = np.zeros((length, self.test.count), bool)
+        for trip in self.rows:
+            found[trip, self.numbers(trip)] = True
+        return found

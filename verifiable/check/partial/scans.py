@@ -9,7 +9,6 @@ for rows: of the cut before it, the rows that its tests read.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -176,19 +175,17 @@ class LayerScan:
         """
         found: dict[int, tuple[int, int]] = {}
         whole = frozenset[int]() if self.rows is None else self.rows.pulled.needs.reads
-        cuts = {t.claim.index: t.cut for t in self.rows.tests} if self.rows else {}
+        tests = {t.claim.index: t for t in self.rows.tests} if self.rows else {}
         for claim in self.analysis.claims_in(self.body):
             tensor = layout.tensors[claim.index]
-            each, cut = tensor.rows // self.length, cuts.get(claim.index)
+            each, test = tensor.rows // self.length, tests.get(claim.index)
             if not tensor.leaves or len(tensor.shape) < 2:
                 continue
             found[claim.index] = min(tensor.rows_per_leaf, each), each
             if claim.index in whole:
                 found[claim.index] = each, each
-            elif cut is not None:
-                inner = math.prod(tensor.shape[cut.axis + 2 : -1])
-                rows = tensor.shape[cut.axis + 1] * inner
-                found[claim.index] = min(block * cut.unit * inner, rows), rows
+            elif test is not None:
+                found[claim.index] = test.leaves(tensor.shape[1:], block)
         return found
 
     def _pulled(self, carry: int, cut: Cut) -> Pulled:
