@@ -22,7 +22,10 @@ from typing import Any
 
 from verifiable.errors import Structured
 
-HOW_TO_INSTALL = "the in-process chain needs py-evm: pip install py-evm"
+HOW_TO_INSTALL = (
+    "the in-process chain needs py-evm, which the extra `evm` installs: "
+    "pip install 'py-evm>=0.12.1b1'"
+)
 
 GAS = 2**24
 """The most gas that one transaction may use on Ethereum (EIP-7825)."""

@@ -86,8 +86,12 @@ class ByteWords:
     ordinary = encode
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of token ids; what is no text is replaced, special tokens are left out."""
-        return bytes(i for i in ids if i < self.START).decode(errors="replace")
+        """The text of token ids; what is no text is replaced, special tokens are left out.
+
+        A random model picks any byte: what would move a cursor, such as a line feed, is escaped.
+        """
+        text = bytes(i for i in ids if i < self.START).decode(errors="replace")
+        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def small_llama(seed: int = 0, *, width: int = 64, layers: int = 2) -> LanguageModel:

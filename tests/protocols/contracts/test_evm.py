@@ -176,5 +176,5 @@ def test_a_chain_leaves_the_interpreter_as_it_was():
 def test_without_py_evm_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(evm, "find_spec", lambda name: None)
     assert not evm.available()
-    with pytest.raises(ImportError, match="pip install py-evm"):
+    with pytest.raises(ImportError, match="pip install 'py-evm>="):
         evm.Chain()

@@ -165,5 +165,5 @@ def test_wrong_verdicts_are_refused():
 
 def test_without_py_evm_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(evm, "find_spec", lambda name: None)
-    with pytest.raises(ImportError, match="pip install py-evm"):
+    with pytest.raises(ImportError, match="pip install 'py-evm>="):
         list(settlement.play(records()))
