@@ -2,9 +2,10 @@
 
 *Cost.* `opened` is the encoded opening, leaves and multiproof, the largest over the seeds that are
 tried; `of_trace` the same over the whole trace and answer. `seconds_audit` is the whole host call
-`Program.audit` on the bytes that a device sent: its own plan, the proof, the compiled audit, the
-verdict. The re-run, the check and `Program.verify`, which also hashes the trace, are called in turn
-with it; `of_run` and `of_check` are ratios of these times. `seconds_open` is the device's part.
+`Program.audit` on the bytes that a device sent: the proof, the compiled audit, the verdict. Its
+plan was made when these leaves were asked for, in `seconds_plan`, of another seed each time. The
+re-run, the check and `Program.verify`, which also hashes the trace, are called in turn with it;
+`of_run` and `of_check` are ratios of these times. `seconds_open` is the device's part.
 What is compiled was compiled before, for every layer. `hashing` is the time of a commitment in the
 leaves of audits over that in leaves of 64 KiB.
 
@@ -278,7 +279,7 @@ def _cost(model: Model, honest: Opened, draw: Draw, repeats: int) -> Iterator[Ro
     # Where layers are scopes, each is compiled when it is first audited.
     reports = [accepted(honest.audit(*each)) for each in zip(plans, openings, strict=True)]
     turns = itertools.cycle(zip(plans, openings, strict=True))
-    asked = itertools.cycle(plans)
+    asked, seeds = itertools.cycle(plans), itertools.count()
     medians = interleaved_medians(
         {
             "run": functools.partial(jax.jit(model.fn), model.params, *model.inputs),
@@ -286,6 +287,7 @@ def _cost(model: Model, honest: Opened, draw: Draw, repeats: int) -> Iterator[Ro
             "verify": functools.partial(run.verify, compiled),
             "audit": lambda: accepted(honest.audit(*next(turns))).y,
             "open": lambda: len(honest.committed.open(next(asked)).encode()),
+            "plan": lambda: draw.plan(compiled, b"new", bytes(str(next(seeds)), "ascii")).nbytes,
         },
         repeats,
     )
@@ -294,7 +296,7 @@ def _cost(model: Model, honest: Opened, draw: Draw, repeats: int) -> Iterator[Ro
     choosing = reports[0].detection.choosing
     yield Row(case, "opened", most, "bytes", draw.opened)
     yield Row(case, "of_trace", most / compiled.layout.nbytes, "1", draw.of_trace)
-    for name in ("run", "check", "verify", "audit", "open"):
+    for name in ("run", "check", "verify", "audit", "open", "plan"):
         yield Row(case, f"seconds_{name}", medians[name], "s")
     yield Row(case, "of_run", medians["audit"] / medians["run"], "1", draw.of_run)
     yield Row(case, "of_check", medians["audit"] / medians["check"], "1", draw.of_check)

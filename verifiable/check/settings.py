@@ -28,7 +28,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _IMPORTED_IN = os.getpid()
-_PROBE = np.zeros((), np.int32)
+_PROBE = jax.jit(lambda: np.int32(0))
 _PATIENCE = 10.0  # seconds for one addition, in a forked process
 
 
@@ -96,7 +96,7 @@ def on_host(function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     def run(*arguments: P.args, **options: P.kwargs) -> R:
         with neutral():
-            probe = jax.device_put(_PROBE)  # traced wherever a function is being traced
+            probe = _PROBE()  # traced wherever a function is being traced
             arrays = [x for x in (probe, *jax.tree.leaves(arguments)) if isinstance(x, jax.Array)]
             if not {*map(type, arrays)} <= {*array_types()}:
                 name = function.__name__
