@@ -32,7 +32,7 @@ from verifiable import merkle
 from verifiable.encoding import encode, tagged_hash
 from verifiable.errors import MalformedEncoding, received_bytes, require_exact_type
 from verifiable.trace.copies import Copy, opened_copies
-from verifiable.trace.layout import Layout
+from verifiable.trace.layout import Layout, TensorRows, tensor_rows
 
 MAGIC: Final = b"verifiable audit 2".ljust(32, b"\0")
 """The first 32 bytes of an opening: format and version."""
@@ -104,30 +104,6 @@ def _smallest(numbers: Iterable[int], count: int, tag: str, *of: bytes) -> tuple
         return tagged_hash(tag, *of, number.to_bytes(8, "little"))
 
     return tuple(sorted(sorted(numbers, key=digest)[:count]))
-
-
-@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
-class TensorRows:
-    """The rows that are opened of a tensor, and the leaves that hold them.
-
-    Attributes:
-      tensor: its index.
-      numbers: of the rows, ascending.
-      first: place of the first leaf among those of the plan.
-      last: one past that of the last.
-    """
-
-    tensor: int
-    numbers: Integer[np.ndarray, " rows"]
-    first: int
-    last: int
-
-
-def _counted(starts: Any, stops: Any) -> Integer[np.ndarray, " rows"]:
-    """The numbers of all rows of some leaves."""
-    sizes = stops - starts
-    before = np.cumsum(sizes) - sizes
-    return np.repeat(starts - before, sizes) + np.arange(np.sum(sizes))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,17 +182,7 @@ class AuditPlan:
     @cached_property
     def tensors(self) -> tuple[TensorRows, ...]:
         """The rows to open of each tensor of which there are any."""
-        own, starts, stops = self.places.T
-        bounds = [0, *(np.flatnonzero(np.diff(own)) + 1).tolist(), len(own)]
-        return tuple(
-            TensorRows(
-                tensor=int(own[first]),
-                numbers=_counted(starts[first:last], stops[first:last]),
-                first=first,
-                last=last,
-            )
-            for first, last in itertools.pairwise(bounds)
-        )
+        return tensor_rows(self.places)
 
     @cached_property
     def proof(self) -> merkle.MultiproofShape:

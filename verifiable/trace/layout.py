@@ -17,7 +17,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -140,6 +140,36 @@ class LeafRows:
     tensor: int
     start: int
     stop: int
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class TensorRows:
+    """The rows of a tensor that some leaves hold.
+
+    Attributes:
+      tensor: its index.
+      numbers: of the rows, ascending.
+      first: place of the first of these leaves.
+      last: one past that of the last.
+    """
+
+    tensor: int
+    numbers: Integer[np.ndarray, " rows"]
+    first: int
+    last: int
+
+
+def tensor_rows(places: Integer[np.ndarray, "leaves 3"]) -> tuple[TensorRows, ...]:
+    """The rows of each tensor that some leaves hold, given their `Layout.places`."""
+    own, starts, stops = places.T
+    sizes = stops - starts
+    found: list[TensorRows] = []
+    for first, last in pairwise([0, *(np.flatnonzero(np.diff(own)) + 1).tolist(), len(own)]):
+        counts = sizes[first:last]
+        skipped = starts[first:last] - (np.cumsum(counts) - counts)
+        numbers = np.repeat(skipped, counts) + np.arange(np.sum(counts))
+        found.append(TensorRows(tensor=int(own[first]), numbers=numbers, first=first, last=last))
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
