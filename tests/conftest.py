@@ -10,24 +10,23 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
-from tests.helpers import bytecode, compilation, kept, memory, moves
+from tests.helpers import bytecode, compilation, memory, moves
 
 # Files that take longest, in their order: last, one would keep one process busy and no other.
 LONGEST = (
-    "test_check test_frameworks test_evaluate test_program test_cli_chat test_cli test_fleet "
-    "test_protocols test_audited test_readme test_docs test_processes test_trips test_self_test "
-    "test_steering test_choice test_sheltered test_activations test_rounding test_narrow_sums "
-    "test_perturb test_verdicts test_evidence test_contract_agrees test_vote test_generation "
-    "test_second_look test_coverage test_rows test_allowed_rows test_decoding test_decision "
-    "test_models test_schedule test_contract test_origin test_steered_roundings test_corridor "
-    "test_pieces test_rules test_known test_replay test_lookup test_cancellation test_near_ties "
-    "test_calibration test_audit test_layers test_contract_committees test_freivalds "
-    "test_exploration test_known_values test_trust test_harness test_choosers test_interpret "
-    "test_contract_evms test_settings"
+    "test_check test_frameworks test_evaluate test_program test_trips test_steering test_cli "
+    "test_models test_rounding test_sheltered test_choice test_cli_chat test_audited "
+    "test_self_test test_fleet test_protocols test_readme test_docs test_contract_agrees "
+    "test_contract test_processes test_activations test_narrow_sums test_perturb test_verdicts "
+    "test_evidence test_vote test_generation test_second_look test_coverage test_rows "
+    "test_allowed_rows test_decoding test_decision test_schedule test_origin "
+    "test_steered_roundings test_corridor test_pieces test_rules test_known test_replay "
+    "test_lookup test_cancellation test_near_ties test_calibration test_audit test_layers "
+    "test_contract_committees test_freivalds test_exploration test_known_values test_trust "
+    "test_harness test_choosers test_interpret test_contract_evms test_settings"
 ).split()
 
 
@@ -63,16 +62,10 @@ def pytest_configure(config: pytest.Config) -> None:
     program.compile.__kwdefaults__["self_test"] = False
     compilation.share_contexts()
     compilation.share_lowerings()
-    compilation.share_programs(kept.Kept(kept.folder(config)))
+    compilation.share_programs()
     compilation.leave_out_the_verifier()
     if not compilation.everything:
         moves.by_numpy()
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_configure_node(node: Any) -> None:
-    """All processes share the programs that one of them compiled."""
-    kept.hand_to(node)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from jax import lax
 
-from tests.helpers import compilation, kept
+from tests.helpers import compilation
 
 X = jnp.ones((2, 3), jnp.float32)
 
@@ -65,49 +62,3 @@ def test_an_operation_is_lowered_for_its_own_types_and_settings():
     assert "f64" in wide
     assert ("i64" in again, "i64" in narrow) == (True, False)
     assert lowered(counted, X) == narrow
-
-
-def test_a_program_that_was_forgotten_is_read_and_has_the_same_bits(
-    monkeypatch: pytest.MonkeyPatch,
-):
-    if compilation.everything:
-        pytest.skip("with --optimised, no program is kept")
-
-    def numbers(x: Any) -> Any:
-        return solved(jnp.sin(x * 0.7129) + 2)  # a program of no other test
-
-    written: list[bytes] = []
-    write = kept.Kept.write
-
-    def noted(self: kept.Kept, digest: bytes, program: Any) -> None:
-        written.append(digest)
-        write(self, digest, program)
-
-    monkeypatch.setattr(kept.Kept, "write", noted)
-    x = jnp.asarray(np.random.default_rng(2).standard_normal((2, 3)), jnp.float32)
-    first = jax.device_get(jax.jit(numbers)(x))
-    assert written
-    known = len(written)
-    jax.clear_caches()
-    monkeypatch.setattr(compilation, "_programs", {})
-    again = jax.device_get(jax.jit(numbers)(x))
-    assert len(written) == known
-    jax.tree.map(np.testing.assert_array_equal, again, first)
-    jax.clear_caches()  # The process would hold what reads from another dictionary.
-
-
-def test_the_processes_of_a_run_have_one_folder_that_goes_with_it():
-    last: list[Callable[[], None]] = []
-    config: Any = SimpleNamespace(stash=pytest.Stash(), add_cleanup=last.append)
-    node = SimpleNamespace(config=config, workerinput={})
-    kept.hand_to(node)
-    worker: Any = SimpleNamespace(
-        stash=pytest.Stash(), add_cleanup=last.append, workerinput=node.workerinput
-    )
-    folder = kept.folder(worker)
-    assert folder == kept.folder(config)
-    assert kept.Kept(folder).read(b"unknown", None, None, None) is None
-    (folder / "program").write_bytes(b"")
-    assert len(last) == 1
-    last[0]()
-    assert not Path(folder).exists()

@@ -14,8 +14,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from tests.helpers.kept import Kept
-
 # Code is cut into up to 32 parts for threads: a third of the time, and no operation changes.
 _ONE_PART = {"xla_cpu_parallel_codegen_split_count": 1}
 # The emitters of fused operations take more than half of it; XLA's earlier ones emit the same
@@ -36,7 +34,7 @@ _contexts = threading.local()
 
 # Single operations are kept for other files: so many bytes of bytecode, a tenth of a megabyte each.
 _SMALL, _MOST = 2000, 2000
-_programs: dict[tuple[int, bytes], Any] = {}
+_programs: dict[tuple[int, bytes, bytes], Any] = {}
 
 
 def share_contexts() -> None:
@@ -116,11 +114,10 @@ def forget_contexts() -> None:
     _contexts = threading.local()
 
 
-def share_programs(kept: Kept) -> None:
-    """Compile the same HLO with the same options once in all processes of a run.
+def share_programs() -> None:
+    """Compile the same HLO with the same options once, until `forget_programs`.
 
     Tests trace one function again and again: for another policy, key, judge or simulated device.
-    A process holds what it compiled until `forget_programs`, and reads it from `kept` after that.
     """
     from jax._src import compiler  # noqa: PLC0415 - many tests need no JAX
 
@@ -130,27 +127,20 @@ def share_programs(kept: Kept) -> None:
     def shared(
         backend: Any, module: Any, devices: Any, options: Any, host_callbacks: Any, **more: Any
     ) -> Any:
-        global compiled_since  # noqa: PLW0603 - of the whole run
-
         def compiled() -> Any:
+            global compiled_since  # noqa: PLW0603 - of the whole run
+            compiled_since = True
             return compile_and_load(backend, module, devices, options, host_callbacks, **more)
 
         if host_callbacks or more or everything:
-            compiled_since = True
             return compiled()
         written = io.BytesIO()
         module.operation.write_bytecode(written)
         text = written.getvalue()
-        key = len(text), hashlib.sha256(text + options.SerializeAsString()).digest()
-        program = _programs.get(key)
-        if program is None:
-            program = kept.read(key[1], backend, devices, options)
-            if program is None:
-                program = compiled()
-                kept.write(key[1], program)
-            compiled_since = True
-            _programs[key] = program
-        return program
+        key = len(text), hashlib.sha256(text).digest(), options.SerializeAsString()
+        if key not in _programs:
+            _programs[key] = compiled()
+        return _programs[key]
 
     compiler.backend_compile_and_load = shared
 
