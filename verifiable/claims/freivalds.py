@@ -255,8 +255,9 @@ def apply(
     sizes = jnp.where(jnp.isfinite(wide), jnp.abs(wide), 0.0)
     top = power_of_two(jnp.max(sizes)) if _doubles(contraction) else None
     wide = wide if top is None else wide / top
-    wide, energy = contraction.weigh(wide, norms)
-    return Applied(contraction.apply(wide, image), energy, top)
+    scaled, energy = contraction.weigh(wide, norms)
+    scaled = wide if image.dtype == jnp.float32 else scaled  # the image is multiplied by the norms
+    return Applied(contraction.apply(scaled, image), energy, top)
 
 
 def additive(contraction: Contraction) -> bool:
@@ -379,18 +380,17 @@ def deviations(
         bias = projection.bias.astype(claimed.dtype)
         claimed = claimed - bias
         energy = energy + sums.unsettled(bias)
+    finite = contraction.out_sums((~jnp.isfinite(claimed)).astype(jnp.float64)) == 0
     if applied.top is not None:
-        theirs = contraction.out_sums((~jnp.isfinite(claimed)).astype(jnp.float64)) == 0
         # Without the barrier, XLA would divide by the product of the two, which may vanish.
         claimed = lax.optimization_barrier(claimed / applied.top) / projection.scale
-        claimed = contraction.scale_out(claimed, weights)
-        claim = contraction.out_sums(claimed * claimed)
         floor = floor / applied.top
-    else:
-        claimed = contraction.scale_out(claimed, weights)
-        claim = contraction.out_sums(claimed * claimed)
-        theirs = jnp.isfinite(claim)
-    rho = contraction.fold(claimed, jnp.asarray(g, claimed.dtype)) - applied.product
+    scaled, r = contraction.scale_out(claimed, weights), jnp.asarray(g, claimed.dtype)
+    claim = contraction.out_sums(scaled * scaled)
+    theirs = jnp.isfinite(claim) if applied.top is None else finite
+    if claimed.dtype == jnp.float32 and single.merges(contraction):
+        scaled, r = claimed, weights.reshape(-1, 1) * r
+    rho = contraction.fold(scaled, r) - applied.product
     if floor.dtype == jnp.float64:  # if the floor overflows, every honest product has vanished
         floor = jnp.minimum(floor, 2.0**1000)
     sigma = eps * jnp.sqrt(energy + claim) + by_batch(contraction, floor, energy)

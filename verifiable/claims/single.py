@@ -65,17 +65,30 @@ def shortened(contraction: Contraction, x: Array) -> Array:
 def narrowed(contraction: Contraction, projection: Any) -> Any:
     """A `freivalds.Projection` in float32, for `apply` and `compare` there.
 
-    A norm that is too small for float32 becomes NaN, which leaves the rows undecided.
+    Its image is B r, of every contraction. A norm that is too small for float32 becomes NaN, which
+    leaves the rows undecided.
     """
     weights = projection.weights
     unit = jnp.maximum(_UNIT, 2 / power_of_two(jnp.min(weights)))
     norms = unit * projection.norms
     norms = jnp.where((norms > 0) & (norms < _LEAST_NORM), jnp.nan, norms)
-    image = projection.image if contraction.normalizes else unit * projection.image
+    # Weights and norms in vectors and image, not in the operands, which then need no copies.
+    image = (norms if contraction.normalizes else unit) * projection.image
     image, weights, norms, floor = (
         x.astype(jnp.float32) for x in (image, unit * weights, norms, unit * projection.floor)
     )
     return projection._replace(image=image, weights=weights, norms=norms, floor=floor)
+
+
+def merges(contraction: Contraction) -> bool:
+    """Whether all rows and columns have one w each, so that r = w * g can be computed first."""
+    return contraction.batch == 1 and contraction.blocks == 1
+
+
+def in_place(contraction: Contraction, projection: Any, out: Array) -> bool:
+    """Whether the comparison needs no copy of the claim, so that it need not go tile by tile."""
+    plain = projection.image.dtype == out.dtype == jnp.float32 and projection.bias is None
+    return plain and merges(contraction)
 
 
 def decide(rho: Array, sigma: Array, eps: float, limit: float) -> RowStatistics:

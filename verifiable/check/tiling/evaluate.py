@@ -24,7 +24,7 @@ from jax import lax
 
 from verifiable.check.tiling.plan import Region, tile_size
 from verifiable.check.tiling.rules import RESIZE, Cut
-from verifiable.claims import freivalds
+from verifiable.claims import freivalds, single
 from verifiable.claims.claim import Claim
 from verifiable.claims.form import Yardstick
 from verifiable.claims.freivalds import Applied
@@ -59,27 +59,34 @@ def test(region: Region, claim: Claim, env: Env, out: Array, yardstick: Yardstic
             form.cut(size), applied, projection, some, g, eps=yardstick.eps, limit=yardstick.limit
         )
 
-    def by_rows(start: Any, size: int) -> RowStatistics:
+    def by_rows(start: Any, size: int) -> Applied:
         near = _near(region, claim, env, start, size)
-        return compare(freivalds.apply(form.cut(size), near, projection), start, size)
+        return freivalds.apply(form.cut(size), near, projection)
 
     columns = form.contracted_axes().get(region.near.axis)
-    if columns is None:
-        return _joined(by_rows, region.length, region.size, rows_axis)
 
-    def by_columns(start: Any, size: int) -> Applied:
+    def by_columns(axis: int, start: Any, size: int) -> Applied:
         near = _near(region, claim, env, start, size)
         first, count = region.near.bounds(start, size)
-        some = freivalds.piece(projection, columns, first, count)
+        some = freivalds.piece(projection, axis, first, count)
         return freivalds.apply(form.cut_contracted(region.near.axis, count), near, some)
 
-    applied = _summed(by_columns, region.length, region.size)
+    length, size, whole = region.length, region.size, form.shapes[2][out_axis]
+    in_place = single.in_place(form, projection, out)
+    if columns is not None:
+        applied = _summed(functools.partial(by_columns, columns), length, size)
+    elif in_place:
+        applied = _joined(by_rows, length, size, rows_axis)
+    else:
+        return _joined(lambda *tile: compare(by_rows(*tile), *tile), length, size, rows_axis)
+    if in_place:
+        return compare(applied, 0, whole)
 
     def compare_rows(start: Any, size: int) -> RowStatistics:
         part = jax.tree.map(lambda x: _piece(x, Cut(rows_axis), start, size), applied)
         return compare(part, start, size)
 
-    return _joined(compare_rows, form.shapes[2][out_axis], region.rows, rows_axis)
+    return _joined(compare_rows, whole, region.rows, rows_axis)
 
 
 def _near(region: Region, claim: Claim, env: Env, start: Any, size: int) -> Array:
