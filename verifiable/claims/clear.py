@@ -16,7 +16,10 @@ with rows of more than LONGEST elements, in any way in which rows lie, are teste
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
+from jax import lax
 
 from verifiable.claims.statistic import Statistic, worst_row
 from verifiable.jaxpr.blocks import Array
@@ -39,6 +42,19 @@ def slack(value: Array, eps: float, least: float) -> tuple[Array, Array]:
     """
     mean = jnp.sum(value * value, axis=-1) / max(value.shape[-1], 1)
     return eps * (jnp.abs(value) + jnp.sqrt(mean)[:, None]) + least, mean <= MOST
+
+
+def once(test: Callable[[Array, Array], Statistic], value: Array, claim: Array) -> Statistic:
+    """The statistic of a test that reads a value in several passes, which is computed once for all.
+
+    On CPUs, XLA computes a float16 again in every pass that reads it, unless the passes are in a
+    branch. The other branch is taken if there is a NaN in the claim, and leaves it undecided.
+    """
+
+    def undecided(*_: Array) -> Statistic:
+        return statistic(jnp.full((1,), jnp.inf, jnp.float32))
+
+    return lax.cond(jnp.all(claim == claim), test, undecided, value, claim)  # noqa: PLR0124
 
 
 def statistic(by_row: Array) -> Statistic:

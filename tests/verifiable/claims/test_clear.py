@@ -33,6 +33,7 @@ FORMS = {
     "f16": narrowing(F16),
     "int8": Rounding(steps=LEVELS, source=F32, dtype=I8),
     "computed in bf16": Rounding(steps=(), source=BF16, dtype=BF16),
+    "computed in f16": Rounding(steps=(), source=F16, dtype=F16),
     "two ways": Rounding(steps=narrowing(BF16).steps, source=F32, dtype=BF16, ways=((-1,), (0,))),
 }
 
