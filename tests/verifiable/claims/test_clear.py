@@ -114,7 +114,7 @@ def test_what_is_clear_passes_the_test_itself(name: str):
             with np.errstate(over="ignore", invalid="ignore"):
                 theirs = move(v if form.steps else v.astype(form.source).astype(F32), rng)
                 mine = v if "of" in change.split() else theirs
-            mine = mine.astype(np.float32).astype(form.source)
+                mine = mine.astype(np.float32).astype(form.source)
             q = committed(form, theirs.astype(np.float32))
             cheap, full = (measure(name, cheap=c)(mine, q) for c in (True, False))
             assert accepts(full) or not accepts(cheap), change
