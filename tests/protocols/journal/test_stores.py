@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -139,6 +140,19 @@ def test_many_acknowledgements_wait_for_one_flush():
         future.result()
     assert journal.commits <= 2
     journal.close()
+
+
+def test_what_is_read_holds_all_that_was_submitted_before():
+    class Slow(MemoryStore):
+        def append(self, entries: Sequence[Entry]) -> frozenset[str]:
+            time.sleep(0.05)
+            return super().append(entries)
+
+    with Journal(Slow()) as journal:
+        journal.submit("a", [b"1"], begin=True)
+        assert journal.contents("a") == [b"1"]
+        journal.submit("a", [b"2", b"3"])
+        assert journal.read("a", 1)[1] == [b"2", b"3"]
 
 
 @pytest.mark.parametrize("stored", [False, True])

@@ -100,10 +100,20 @@ def test_distances_do_not_depend_on_the_other_ballots_or_their_order() -> None:
 def test_large_arrays_are_compared_block_by_block() -> None:
     rng = np.random.default_rng(2)
     base = rng.normal(size=(700, 512)).astype(np.float32)
-    late = base.copy()
-    late[699] *= 2.0  # the last row of the last block
     agreement = Tolerance(shape=(700, 512), dtype="float32", relative=0.1)
-    assert agreement.distances([base, late])[0, 1] == pytest.approx(5.0)
+    for row in (0, 1, 511, 512, 699):  # of one block, of its neighbours, and of the last
+        other = base.copy()
+        other[row] *= 2.0
+        assert agreement.distances([base, other])[0, 1] == pytest.approx(5.0)
+
+
+@pytest.mark.parametrize("row", range(4))
+def test_any_row_of_a_small_array_counts(row: int) -> None:
+    base = np.ones((2, 2, 3), np.float32)
+    other = base.copy()
+    other[row // 2, row % 2] *= -1
+    agreement = Tolerance(shape=(2, 2, 3), dtype="float32", relative=0.5)
+    assert agreement.distances([base, other])[0, 1] == pytest.approx(4.0)
 
 
 def test_scalars_and_zero_rows() -> None:
