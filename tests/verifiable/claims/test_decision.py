@@ -23,6 +23,7 @@ from verifiable import challenge, trace
 from verifiable.check.evidence import evidence_of, verify_evidence
 from verifiable.claims.decision import COMPARISONS, Comparison, DecisionForm, Sign
 from verifiable.claims.form import Yardstick
+from verifiable.claims.origin import SMALL
 from verifiable.policy import Policy
 from verifiable.report import Report, Verdict
 
@@ -183,9 +184,13 @@ def test_a_sign_of_no_number_is_unfounded_unless_it_is_the_verifiers_own():
 def test_signs_are_apart_by_their_values_and_turn_to_another():
     form = Sign(shape=(3,), dtype=F32)
     values = np.array([1.0, -3.0, 2.0], F32)
+    units = [slack_of(values.tolist(), float(x), SMALL) / SMALL for x in values]
     with jax.enable_x64(True):
-        near, far = (float(form.apart([values], [values + change])) for change in (0, 1e-3))
-    assert near == 0 < far
+        for place in range(3):
+            other = values.copy()
+            other[place] += 0.25
+            found = [float(form.apart([values], [x])) for x in (values, other)]
+            assert found == [0.0, pytest.approx(0.25 / units[place], rel=1e-4)]
     assert form.turn(np.array([1, -1, 0], np.int8)).tolist() == [2, 2, 1]
 
 
