@@ -119,7 +119,10 @@ def test_first_takes_as_many_as_are_credible_together() -> None:
     assert policy.first(passed(1001)) == 1
     assert policy.first(passed(500, 500)) == 2
     assert policy.first([NEWCOMER] * 10) == policy.first() == 5
-    assert Credibility(bad=BAD, error=1e-4, limit=3).first() == 3
+    short = Credibility(bad=BAD, error=1e-4, limit=3)
+    assert short.first() == 3
+    assert (short.assurance.runs, short.assurance.undecided) == pytest.approx((3, 1))
+    assert Credibility(bad=BAD, error=1e-4, limit=5).assurance.undecided < 0.5
 
 
 def test_credibility_says_what_collusion_does_to_it() -> None:
