@@ -201,6 +201,7 @@ def test_shifts_of_any_size_decide_by_their_direction_and_none_leaves_the_decisi
     assert found.dtype == F32
     assert found.tolist() == [-1, -1, 1, -1, 1, 1]
     comparison = Comparison(kind="lt", shape=(6,), dtype=F32, inexact=(True, True))
+    assert comparison.turn(out > 0).tolist() == [1] * 6
     found = comparison.shifted([], out > 0, shift, EPS, 1.0)
     assert found.dtype == np.bool_
     assert found.tolist() == [False, False, True, False, True, True]
