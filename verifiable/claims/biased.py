@@ -9,7 +9,9 @@ iff
 
 with rho and sigma of `freivalds`: a device's addition rounds to one of the two numbers beside the
 sum, which are at most 2 u |S_ij| apart. So what a sum leaves to a cheat is what the product left,
-and one rounding; the product by itself left the ties of the cast besides.
+and one rounding; the product by itself left the ties of the cast besides. A row that passes
+may be undecided where a few elements of b are massive (`sums`); so what is computed, as a mask is
+by `select_n`, is no bias.
 """
 
 from __future__ import annotations
@@ -27,10 +29,12 @@ from verifiable.claims.freivalds import Projection
 from verifiable.claims.product import Product, ProductRoom, room_of
 from verifiable.claims.statistic import Deviation
 from verifiable.jaxpr.blocks import Array, Atom, Block, Equation, Var
-from verifiable.jaxpr.effects import HALF_PRECISION
+from verifiable.jaxpr.effects import HALF_PRECISION, MOVES
 from verifiable.jaxpr.precisions import RoundedTo, algorithm
 
 KINDS = frozenset({"add"})
+
+_MOVED = MOVES | {"convert_element_type", "dynamic_slice"}  # what may lie between input and bias
 
 _UNIT = 2.0**-24  # of float32, to which the sum is rounded
 
@@ -138,5 +142,11 @@ def _is_bias(atom: Atom, form: Product, view: View) -> bool:
     if not plain or maps.decisive or maps.dtypes[2] != jnp.float32 or not form.far_known:
         return False
     if not isinstance(atom, Var) or not (view.known(atom) and view.exact(atom)):
+        return False
+    source = view.graph.producers.get(atom)
+    while source is not None and source.kind in _MOVED:
+        first = source.inputs[0]
+        source = view.graph.producers.get(first) if isinstance(first, Var) else None
+    if source is not None:
         return False
     return maps.shapes[2][-1] == maps.columns == atom.size == atom.shape[-1]

@@ -312,14 +312,13 @@ def compare(
         return _compare_exact(contraction, applied.product, out, g, field)
     rho, energy, sigma, theirs = deviations(contraction, applied, projection, out, g, eps)
     if rho.dtype == jnp.float32:
-        return by_row(contraction, single.decide(rho, sigma, eps, limit))
-    own = jnp.isfinite(energy)
-    found = RowStatistics(
-        ratio=ratios(rho, sigma, limit, own),
-        finite_claim=theirs | ~own,
-        in_range=jnp.ones(own.shape, bool),
-        finite_operands=own,
-    )
+        found = single.decide(rho, sigma, eps, limit)
+    else:
+        own = jnp.isfinite(energy)
+        ratio, true = ratios(rho, sigma, limit, own), jnp.ones(own.shape, bool)
+        found = RowStatistics(ratio, theirs | ~own, true, own)
+    bias, weights = projection.bias, projection.weights
+    found = sums.settled(contraction, bias, weights, energy, sigma, eps, found)
     return by_row(contraction, found)
 
 
@@ -395,5 +394,5 @@ def deviations(
         floor = jnp.minimum(floor, 2.0**1000)
     sigma = eps * jnp.sqrt(energy + claim) + by_batch(contraction, floor, energy)
     if projection.bias is not None:
-        sigma = sigma + sums.left(contraction, projection.bias, weights, claim)
+        sigma = sigma + sums.left(contraction, projection.bias, weights, energy, claim)
     return rho, energy, sigma, theirs

@@ -23,7 +23,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Shaped
 
-from verifiable.claims import freivalds
+from verifiable.claims import freivalds, sums
 from verifiable.claims.contraction import Contraction
 from verifiable.claims.freivalds import Applied, Projection, Vectors
 from verifiable.claims.statistic import RowStatistics, Statistic, ratios, summary
@@ -67,6 +67,8 @@ def rows(
         in_range=jnp.ones(decided.shape, bool),
         finite_operands=decided | _absent(contraction, energy, projection, out),
     )
+    bias, weights = projection.bias, projection.weights
+    found = sums.settled(contraction, bias, weights, energy, sigma, eps, found)
     return freivalds.by_row(contraction, found)
 
 

@@ -6,7 +6,12 @@ may be off by
 
     2 u (||(S - b)_i * w|| + ||b * w||)
 
-more than a product, and by a smallest normal number in each element that the device flushed.
+more than a product, and by a smallest normal number in each element that the device flushed. If row
+i of the near operand is zero, so is C_i, and S_i is b.
+
+That is room for a cheat where a few elements of b are massive, as in a mask: what these may lose
+could be spent on the other columns. So a row passes only if rounding b is at most half of its room,
+or it is within twice what the product leaves, or no element of b is far smaller than the others.
 """
 
 from __future__ import annotations
@@ -15,23 +20,28 @@ import jax.numpy as jnp
 
 from verifiable.claims.contraction import Contraction
 from verifiable.claims.extremes import tiny
+from verifiable.claims.statistic import RowStatistics
 from verifiable.jaxpr.blocks import Array
 
+_EVEN = 4.0  # the norm of b * w over what it were if all elements were as small as the smallest
 
-def left(contraction: Contraction, bias: Array, weights: Array, products: Array) -> Array:
+
+def left(
+    contraction: Contraction, bias: Array, weights: Array, energy: Array, products: Array
+) -> Array:
     """How far each row may be off.
 
     Args:
       contraction: of one product, whose output's last dimension are the columns.
       bias: of each column.
       weights: w, (1, columns).
+      energy: of the near operand, as in `freivalds.Applied`.
       products: sum_j ((S - b)_ij w_j)^2 of each row.
     """
-    dtype = contraction.dtypes[2]
-    own = jnp.sqrt(jnp.sum(jnp.square(bias.reshape(weights.shape) * weights)))
-    flushed = tiny(dtype) * jnp.sqrt(jnp.sum(weights * weights))
-    unit = float(jnp.finfo(dtype).eps)
-    return (unit * (jnp.sqrt(products) + own) + flushed).astype(products.dtype)
+    rounded = jnp.sqrt(products) + _norm(_weighted(bias, weights))
+    flushed = tiny(contraction.dtypes[2]) * _norm(weights)
+    unit = float(jnp.finfo(contraction.dtypes[2]).eps)
+    return (jnp.where(energy == 0, 0, unit * rounded) + flushed).astype(products.dtype)
 
 
 def unsettled(bias: Array) -> Array:
@@ -40,3 +50,42 @@ def unsettled(bias: Array) -> Array:
     NaN would say that every row has to be NaN.
     """
     return jnp.where(jnp.all(jnp.isfinite(bias)), 0.0, jnp.inf).astype(bias.dtype)
+
+
+def settled(
+    contraction: Contraction,
+    bias: Array | None,
+    weights: Array | None,
+    energy: Array,
+    sigma: Array,
+    eps: float,
+    found: RowStatistics,
+) -> RowStatistics:
+    """What was found of rows, where one that passes by the rounding of a massive bias is undecided.
+
+    Args:
+      contraction: as of `left`.
+      bias: as of `left`; without one, all rows decide.
+      weights: as of `left`.
+      energy: as of `left`.
+      sigma: how far each row may be off in all.
+      eps: tolerance of the product.
+      found: its ratio is above one in the rows that fail.
+    """
+    if bias is None or weights is None:
+        return found
+    own = _weighted(bias, weights)
+    even = _norm(own) <= _EVEN * bias.size**0.5 * jnp.min(jnp.abs(own))
+    most = 2 * float(jnp.finfo(contraction.dtypes[2]).eps) * _norm(own)
+    narrow = (most <= sigma) | (found.ratio * sigma <= 2 * eps * jnp.sqrt(energy))
+    fails = (found.ratio > 1) | ~found.finite_claim
+    decides = even | (energy == 0) | narrow | fails
+    return found._replace(finite_operands=found.finite_operands & decides)
+
+
+def _weighted(bias: Array, weights: Array) -> Array:
+    return bias.reshape(weights.shape).astype(weights.dtype) * weights
+
+
+def _norm(values: Array) -> Array:
+    return jnp.sqrt(jnp.sum(values * values))

@@ -58,7 +58,7 @@ REASONS: dict[str, str] = {
     "output-mismatch": "an output is not the one that the claims lead to",
     "discontinuous-glue": "a failure that last-bit differences before a discontinuity can explain",
     "ill-conditioned": "a failure that other rounding of what the verifier replays can explain",
-    "nonfinite-operand": "the verifier's own operands are not finite",
+    "nonfinite-operand": "the verifier's own operands are not finite, or a bias hides a product",
     "undefined-operand": "a failure where an index or a size is none that the operation defines",
     "nonfinite-output": "the verifier's own output is not finite",
     "trip-limit": "a replayed loop ran longer than the policy allows",

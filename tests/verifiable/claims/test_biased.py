@@ -40,6 +40,10 @@ def layers(p: Any, x: Any) -> Any:
     return product(jnp.tanh(hidden), p["w"])
 
 
+def masked(b: Any) -> Any:
+    return jnp.where(jnp.arange(WIDTH) < 4, -1e9, b)
+
+
 def compiled(fn: Any) -> program.Program:
     return program.compile(fn, *STRUCTS, policy=POLICY, self_test=False)
 
@@ -104,6 +108,7 @@ def test_honest_runs_pass_compiled_and_op_by_op():
         lambda p, x: product((s := product(x, p["w"]) + p["b"]).astype(jnp.bfloat16), p["w"]) + s,
         lambda p, x: product((c := product(x, p["w"])) * 0 + (c + p["b"]), p["w"]),
         lambda p, x: product((product(x, p["w"]) + x).astype(jnp.bfloat16), p["w"]),
+        lambda p, x: product((product(x, p["w"]) + masked(p["b"])).astype(jnp.bfloat16), p["w"]),
         lambda p, x: product(jnp.tanh(product(x, p["w"]) + p["b"]).astype(jnp.bfloat16), p["w"]),
         lambda p, x: (
             product(
@@ -117,7 +122,15 @@ def test_honest_runs_pass_compiled_and_op_by_op():
         ),
         lambda p, x: product((product(p["w"], x[0].T) + p["b"][:ROWS]).astype(jnp.bfloat16), x[0]),
     ],
-    ids=["sum-read-twice", "product-read-twice", "no-bias", "activated", "branch", "by-columns"],
+    ids=[
+        "sum-read-twice",
+        "product-read-twice",
+        "no-bias",
+        "mask",
+        "activated",
+        "branch",
+        "by-columns",
+    ],
 )
 def test_other_sums_are_no_claims(fn: Any):
     assert BiasedProduct not in kinds(fn)
@@ -170,6 +183,40 @@ def test_a_bias_far_larger_than_the_product_may_round_it_away(size: float):
     wrong = np.array(run.sums)
     wrong[0, 5, 7] = np.nextafter(np.float32(size), np.float32(0)) * (1 - 2.0**-12)
     assert run.check(wrong).results[0].reason == "claim-mismatch"
+
+
+@pytest.mark.parametrize("count", [1, WIDTH - 4])
+@pytest.mark.parametrize("size", [1e6, -1e9, 3e38])
+def test_columns_with_a_massive_bias_give_no_room_to_the_others(size: float, count: int):
+    """What a massive sum may lose, all other columns could be moved by."""
+    run = Run({**PARAMS, "b": PARAMS["b"].at[:count].set(size)})
+    wrong = np.array(run.sums)
+    wrong[..., count:] += np.asarray(PARAMS["b"])[count:] / 64
+    for sums in (run.sums, wrong):
+        report = run.check(sums)
+        assert report.results[0].reason == "nonfinite-operand"
+        assert report.verdict is Verdict.INDETERMINATE
+    wrong[..., count:] += np.float32(abs(size) / 2**8)
+    assert run.check(wrong).verdict is Verdict.REJECT
+
+
+def test_a_column_with_a_large_bias_is_rounded_within_the_room_of_the_product():
+    run = Run({**PARAMS, "b": PARAMS["b"].at[3].set(-1e4)})
+    assert run.check(run.sums).verdict is Verdict.ACCEPT
+
+
+def test_rows_of_zeros_are_their_bias():
+    """They have no tolerance of a product, and no device rounds what it adds to zero."""
+    run = Run(PARAMS)
+    given, bias = X.at[0].set(0), np.asarray(PARAMS["b"])
+    for size, verdict in ((0, Verdict.ACCEPT), (2.0**-22, Verdict.REJECT)):
+        y, found = jax.jit(run.program.execute)(PARAMS, given)
+        sums = np.array(found.values[0])
+        assert (sums[0] == bias).all()
+        sums[0, 3] *= 1 + size
+        found = trace.Trace(values=(sums, *found.values[1:]))
+        report = run.program.check(run.key, given, y=y, trace=found)
+        assert report.verdict is verdict
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
