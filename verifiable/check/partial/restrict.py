@@ -59,7 +59,7 @@ class PartialLook(SecondLook):
         """The looks of an audit; what is compiled is shared with those at whole runs."""
         program = look.program
         shared = {f.name: getattr(look, f.name) for f in fields(SecondLook)}
-        audited = [c for c in _audited(program, tested, parts) if c.decisions]
+        audited = _audited(program, tested, parts)
         return PartialLook(
             tested=tested,
             parts=parts,

@@ -10,6 +10,7 @@ import numpy as np
 from verifiable.check import flips
 from verifiable.check.partial.restrict import PartialLook, completed, looked_at, ties_of
 from verifiable.check.replay import Findings
+from verifiable.check.second_look import SecondLook
 from verifiable.claims.statistic import Statistic
 from verifiable.report import NearTie
 
@@ -72,11 +73,15 @@ def test_only_what_was_looked_at_is_named():
 def test_flips_of_the_audited_claims_alone_are_counted_together():
     """Those without decisions have no rate of ties, and those not audited no flips."""
     rates = {"many": 0.5, "few": 0.01, "unaudited": 1.0}
-    claims = [SimpleNamespace(name=name, decisions=100) for name in rates]
-    claims.append(SimpleNamespace(name="product", decisions=0))
+    claims: list[Any] = [
+        SimpleNamespace(index=i, name=name, decisions=100) for i, name in enumerate(rates)
+    ]
+    claims.append(SimpleNamespace(index=3, name="product", decisions=0))
     policy: Any = SimpleNamespace(phi=1e-9, tie_rate_of=lambda claim, name: rates[name])
-    program = SimpleNamespace(claims=claims, policy=policy)
-    audited: Any = SimpleNamespace(program=program, tested={0: None, 1: None, 3: None}, parts={})
-    most = vars(PartialLook)["most"].fget(audited)
-    assert most == flips.total(claims[:2], policy)
-    assert 51 < most < 200
+    program: Any = SimpleNamespace(claims=claims, policy=policy)
+    key: Any = None
+    look = SecondLook(program=program, key=key)
+    found = PartialLook.of(look, {0: None, 1: None, 3: None}, parts={}, retests=dict)
+    assert found.most == flips.total(claims[:2], policy)
+    assert 51 < found.most < 200
+    assert found.limits == {c.index: flips.limit(c, policy) for c in claims[:2]}
