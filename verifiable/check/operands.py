@@ -25,6 +25,7 @@ from verifiable.claims.form import Form, Yardstick
 from verifiable.claims.statistic import Deviation, Statistic
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Atom, Block, Env, Equation, Var
+from verifiable.jaxpr.effects import CUT
 from verifiable.jaxpr.graph import uses
 
 Measure = Callable[[Claim, Env, Context], Any]
@@ -253,6 +254,12 @@ class _Walk:
         if idle and not any(slots[:count] + stacked):
             return {}
         wanted = list(itertools.compress(body.outputs, slots[:count] + stacked))
+        variables = list(itertools.compress(equation.outputs, slots[:count] + stacked))
+        cuts = [i for a in wanted if (i := self.cut(body, a)) is not None]
+        if idle and not any(stacked) and equation.params["length"] and len(cuts) == len(wanted):
+            last = 0 if equation.params["reverse"] else -1  # committed: nothing is replayed
+            interpret.write(env, variables, [context.claimed[i][last] for i in cuts])
+            return {}
         frame, residual = context.children[equation] if self.needs.keyed else (None, None)
         claimed = {i: context.claimed[i] for i in inside if i in context.claimed}
 
@@ -273,9 +280,14 @@ class _Walk:
             carried=slots[:count],
             scanned=slots[count:],
         )
-        variables = itertools.compress(equation.outputs, slots[:count] + stacked)
-        interpret.write(env, list(variables), outputs)
+        interpret.write(env, variables, outputs)
         return found
+
+    def cut(self, body: Block, atom: Atom) -> int | None:
+        """The claim that commits to a value of a body as it is passed on, if one does."""
+        made = (e for e in body.equations if atom in e.outputs)
+        found = filter(None, map(self.needs.analysis.by_equation.get, made))
+        return next((c.index for c in found if c.primitive == CUT), None)
 
     def switch(self, equation: Equation, context: Context, env: Env) -> dict[int, Any]:
         wanted = [self.needs.evaluates(v) for v in equation.outputs]

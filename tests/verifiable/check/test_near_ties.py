@@ -15,6 +15,7 @@ from jax import lax
 from benchmarks.cheats import steered
 from verifiable import challenge, program
 from verifiable.check import near_ties
+from verifiable.check.compiled import CheckArguments
 from verifiable.errors import SteerableChoice
 from verifiable.policy import Policy
 from verifiable.report import Verdict
@@ -174,3 +175,29 @@ def test_choices_steered_beyond_the_tolerance_of_their_blocks_are_rejected():
     report = run.made.check(run.key, X, y=y, trace=values)
     assert (report.verdict, report.reason) == (Verdict.REJECT, "claim-mismatch")
     assert report.near_ties == ()
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_last_carries_that_are_cuts_are_read_where_they_were_committed(reverse: bool):
+    # How far a logit may be moved depends on the size of what it is computed from.
+    layers = np.stack([size * np.eye(INNER, dtype=np.float32) for size in (0.1, 40, 0.3)])
+
+    def choose(w: Any, x: Any) -> Any:
+        x, _ = lax.scan(lambda c, layer: (c @ layer, None), x, w["layers"], reverse=reverse)
+        return jnp.argmax(x @ w["head"], -1)
+
+    w = {"layers": layers, "head": twins(W, 1e-3)}
+    found: list[Any] = []
+    for cuts in (True, False):
+        made = program.compile(choose, w, X, policy=FEW, self_test=False, cuts=cuts)
+        key, sent = made.setup(w, SECRET), made.prove(w, X)
+        given = CheckArguments(
+            key=key.arrays, inputs=(X,), outputs=(sent.y,), values=tuple(sent.trace.values)
+        )
+        ties = made.compiled_check.near_ties
+        [choice] = ties.choices
+        found.append(ties.closest(choice, given))
+    cut, whole = found
+    np.testing.assert_array_equal(cut.chosen, whole.chosen)
+    np.testing.assert_allclose(cut.kappa, whole.kappa, rtol=1e-3)
+    np.testing.assert_allclose(cut.rooms, whole.rooms, rtol=1e-3)
