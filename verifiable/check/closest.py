@@ -84,7 +84,8 @@ def neighbours(values: Array, room: Array, spare: Array, block: Array, count: in
 
     Arguments as of `closest`; of the two, `other` comes after `chosen`.
     """
-    top, order = _largest(values, count, None)
+    # Without the barrier, XLA would sort whole rows to take slices of the `count` largest.
+    top, order = lax.optimization_barrier(_largest(values, count, None))
     block = jnp.broadcast_to(block, values.shape)
     at, slack, home = (jnp.take_along_axis(x, order, axis=-1) for x in (room, spare, block))
     first, second = slice(None, -1), slice(1, None)

@@ -81,11 +81,12 @@ def _order(keys: Sequence[tuple[Array, ...]], stable: bool) -> Array:
 def _first(values: Array, count: int) -> Array:
     """The columns of the largest values of each row, in order; those of a sort, in less time.
 
-    In their own type: XLA would sort whole rows of float64 on CPUs.
+    In their own type, and behind a barrier: XLA would sort whole rows of float64 on CPUs, and where
+    slices of these columns are taken.
     """
     least = -jnp.inf if jnp.issubdtype(values.dtype, jnp.floating) else None
     known = values if least is None else jnp.where(jnp.isnan(values), least, values)
-    return lax.top_k(known, count)[1]
+    return lax.optimization_barrier(lax.top_k(known, count)[1])
 
 
 def _neighbours(keys: Sequence[tuple[Array, ...]], order: Array, kappa: float) -> Turned:
