@@ -64,7 +64,7 @@ class Forks:
         self.running: dict[int, tuple[Any, int]] = {}
         self.number = 0
         self.origins: dict[Any, int] = {}
-        self.programs = cache
+        programs.keep(cache)
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # what waits for forks is not waited for
 
     def close(self) -> None:
@@ -96,7 +96,7 @@ class Forks:
                 names[NAME] = reached.memory
             sys.meta_path.insert(0, ChangedModules(changed, names))
             first = [file for file in task.files if file not in task.late]
-            warm.collect_and_run(first, Runner(task, self.programs, place, reached), place)
+            warm.collect_and_run(first, Runner(task, place, reached), place)
 
         self._fork(self.number, place, cores, work)
 
@@ -149,7 +149,7 @@ class Forks:
                 os._exit(0)
 
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            warm.collect_and_run(first, Collected(task, self.programs, modules, serve), place)
+            warm.collect_and_run(first, Collected(task, modules, serve), place)
             os.write(self.tell, f"-{place}\n".encode())
         except BaseException:
             traceback.print_exc()

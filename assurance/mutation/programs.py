@@ -1,6 +1,6 @@
-"""Keeps what XLA compiled for tests without a change, so that the forks of mutants load it.
+"""Keeps what XLA compiled, so that forks load it: a fork can use no program of its parent.
 
-A fork can use no program of its parent: XLA's client has threads, which no fork takes along.
+XLA's client has threads, which no fork takes along.
 """
 
 from __future__ import annotations
@@ -8,7 +8,9 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.metadata
+import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,22 +23,36 @@ writing = False
 
 
 def keep(folder: Path) -> None:
-    """Have the tests of this process keep their programs in a folder, once pytest has found them.
+    """Load programs from a folder where it has them, from now on.
 
     Args:
       folder: of the machine's processor, and of the versions of JAX.
     """
-    from tests.helpers import kept  # noqa: PLC0415 - found by pytest, which has read conftest.py
+    from jax._src import compiler  # noqa: PLC0415 - before anything is computed
 
-    write = kept.Kept.write
+    compile_and_load = compiler.backend_compile_and_load
 
-    def written(self: kept.Kept, digest: bytes, program: Any) -> None:
+    @functools.wraps(compile_and_load)
+    def cached(
+        backend: Any, module: Any, devices: Any, options: Any, host_callbacks: Any, **more: Any
+    ) -> Any:
+        if host_callbacks or more:
+            return compile_and_load(backend, module, devices, options, host_callbacks, **more)
+        written = io.BytesIO()
+        module.operation.write_bytecode(written)
+        text = hashlib.sha256(options.SerializeAsString() + written.getvalue()).hexdigest()
+        path = folder / text[:2] / text
+        if path.exists():
+            return backend.deserialize_executable(path.read_bytes(), devices, options)
+        program = compile_and_load(backend, module, devices, options, host_callbacks)
         if writing:
-            write(self, digest, program)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part = path.with_name(f"{text}.{os.getpid()}")
+            part.write_bytes(program.serialize())
+            part.rename(path)
+        return program
 
-    folder.mkdir(parents=True, exist_ok=True)
-    kept.folder = lambda config: folder
-    kept.Kept.write = written
+    compiler.backend_compile_and_load = cached
 
 
 @functools.cache

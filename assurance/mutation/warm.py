@@ -34,7 +34,7 @@ from typing import Any
 
 import pytest
 
-from assurance.mutation import probes, programs, table
+from assurance.mutation import probes, table
 
 IMPORTED = (
     "blake3 cbor2 concurrent.futures cryptography.exceptions "
@@ -141,15 +141,9 @@ class Runner:
     A test that takes too long ends the process.
     """
 
-    def __init__(
-        self,
-        task: ForkTask,
-        kept: Path,
-        place: Path | None,
-        reached: probes.Reached | None = None,
-    ):
-        """Of a task; its fork may write into the folder `place`, compiled programs into `kept`."""
-        self.task, self.kept, self.reached, self.failed = task, kept, reached, False
+    def __init__(self, task: ForkTask, place: Path | None, reached: probes.Reached | None = None):
+        """Of a task; its fork may write into the folder `place`."""
+        self.task, self.reached, self.failed = task, reached, False
         if place is not None:
             self.begin(task, place)
 
@@ -163,11 +157,6 @@ class Runner:
     def tell(self, **what: Any) -> None:
         """Write down something."""
         self.told.write(json.dumps(what) + "\n")
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_configure(self) -> None:
-        """Say where tests keep compiled programs, before conftest asks."""
-        programs.keep(self.kept)
 
     def pytest_sessionstart(self) -> None:
         """Have property tests try the same examples each time."""
@@ -242,11 +231,9 @@ class Runner:
 class Collected(Runner):
     """A plugin of pytest whose process is the origin of forks, once it has collected tests."""
 
-    def __init__(
-        self, task: ForkTask, kept: Path, modules: Sequence[str], serve: Callable[..., None]
-    ):
+    def __init__(self, task: ForkTask, modules: Sequence[str], serve: Callable[..., None]):
         """Of the modules whose functions are changed; `serve` is given this."""
-        super().__init__(task, kept, None)
+        super().__init__(task, None)
         self.modules, self.serve = modules, serve
 
     @pytest.hookimpl(tryfirst=True)
