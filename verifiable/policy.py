@@ -39,20 +39,23 @@ _OUTPUT_EPS = (
     ("float64", 2.0**-36),
 )
 _LOSSES = (("arithmetic", 2.0), ("function", 8.0), ("product", 16.0))
-COARSE = "14 bits"
-"""Sums of products of 8-bit floats: tensor cores keep some 14 bits of them."""
-ROUNDOFF = {"bfloat16": 2.0**-8, "float16": 2.0**-11, COARSE: 2.0**-14}
-"""Unit roundoff of what sums may be added up in."""
 _LONGEST_SUM = 2**14  # terms; more widen a tolerance no further
 _LARGEST_SUM = 0.5  # the widest tolerance of a narrow sum
 _GLUE = 16.0  # roundoffs that replay adds to the operand of a product that decides
+
+
+COARSE = "14 bits"
+"""What tensor cores add up products of 8-bit floats in, in place of a type's name."""
+
+ROUNDOFF = {"bfloat16": 2.0**-8, "float16": 2.0**-11, COARSE: 2.0**-14}
+"""Unit roundoffs of narrow sums, by the names of their types."""
 
 
 class NarrowSum(NamedTuple):
     """A sum that a device may add up in a narrow type.
 
     Attributes:
-      dtype: name of the type, of `ROUNDOFF`.
+      dtype: name of the type, a key of `ROUNDOFF`.
       terms: number of terms, K.
     """
 
@@ -251,8 +254,8 @@ class Policy:
         if name in self.calibrated:
             return self.calibrated[name]
         eps = self._largest(self.eps, tested)
-        only = set(tested.eps_types) == {"float32"} and not set(tested.own_sums)
-        if tested.decisive and only:
+        wide = set(tested.eps_types) == {"float32"} and not set(tested.own_sums)
+        if tested.decisive and wide:
             return min(eps, 2.0**-24 * (_GLUE + math.sqrt(tested.decisive)))
         return eps
 

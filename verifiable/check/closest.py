@@ -23,7 +23,7 @@ class Closest(NamedTuple):
     Attributes:
       kappa: the deviation that turns it.
       chosen: a chosen column.
-      other: one that is not chosen.
+      other: one that is not chosen, or comes after it in the order of the chosen ones.
       rooms: how far a deviation of one sigma moves each of the two, (trips..., rows, 2).
       row: the row of the claim.
     """
@@ -68,10 +68,8 @@ def closest(
     together = jnp.where(block == home, _hypotenuse(at, room), at + room)
     # With slices of these columns, XLA would sort whole rows to find the `count` largest.
     taken = jnp.zeros(values.shape, bool).at[jnp.arange(rows)[:, None], largest].set(True)
-    gap = jnp.maximum(top - values - slack - spare, 0)
+    least = _turning(top - values - slack - spare, slack + spare, together)
     # Equal infinities, such as masked ones, cannot be told apart, and are not moved.
-    least = jnp.where(gap > 0, gap / together, 0)
-    least = jnp.where((together == 0) & (slack + spare == 0), jnp.inf, least)  # nothing moves them
     least = jnp.where(taken | jnp.isnan(least) | jnp.isinf(values), jnp.inf, least)
     nearest = jnp.min(least, axis=-1, keepdims=True)
     other = _place(least == nearest)
@@ -80,9 +78,9 @@ def closest(
 
 
 def neighbours(values: Array, room: Array, spare: Array, block: Array, count: int) -> Closest:
-    """Which two of the `count` largest values of each row change their order most easily.
+    """Which two neighbours among the `count` largest values of each row change places most easily.
 
-    Arguments as of `closest`; of the two, `other` comes after `chosen`.
+    Arguments as of `closest`, with `count` at least 2; of the two, `other` comes after `chosen`.
     """
     # Without the barrier, XLA would sort whole rows to take slices of the `count` largest.
     top, order = lax.optimization_barrier(_largest(values, count, None))
@@ -92,9 +90,7 @@ def neighbours(values: Array, room: Array, spare: Array, block: Array, count: in
     pairs = [(x[:, first], x[:, second]) for x in (top, at, slack, home)]
     (a, b), (one, two), (free, also), (here, there) = pairs
     together = jnp.where(here == there, _hypotenuse(one, two), one + two)
-    gap = jnp.maximum(a - b - free - also, 0)
-    least = jnp.where(gap > 0, gap / together, 0)
-    least = jnp.where((together == 0) & (free + also == 0), jnp.inf, least)
+    least = _turning(a - b - free - also, free + also, together)
     least = jnp.where(jnp.isnan(least) | jnp.isinf(a) | jnp.isinf(b), jnp.inf, least)
     where = jnp.argmin(least, axis=-1, keepdims=True)
     nearest, chosen, other, *rooms = (
@@ -103,6 +99,12 @@ def neighbours(values: Array, room: Array, spare: Array, block: Array, count: in
     )
     rows = jnp.zeros(len(values), jnp.int32)
     return Closest(nearest[:, 0], chosen[:, 0], other[:, 0], jnp.concatenate(rooms, axis=-1), rows)
+
+
+def _turning(gap: Array, spare: Array, together: Array) -> Array:
+    """The kappa that closes a gap, given how far both are moved at no cost and by one sigma."""
+    least = jnp.where(gap > 0, gap / together, 0)
+    return jnp.where((together == 0) & (spare == 0), jnp.inf, least)  # nothing moves them
 
 
 def _hypotenuse(a: Array, b: Array) -> Array:

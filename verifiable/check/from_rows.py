@@ -36,7 +36,7 @@ class Choice(NamedTuple):
       largest: whether the largest are, else the smallest.
       glue: from the product to what is chosen from; None if that keeps the order of its rows.
       axis: along which is chosen.
-      ordered: whether it is of the order of what is chosen, and not of what else might be.
+      ordered: whether the choice is the order of the chosen elements, not which are chosen.
     """
 
     head: LastProduct

@@ -101,7 +101,8 @@ def compare(
       tile_bytes: size of the tiles of the comparison; see `tiling`.
       terms: float64, of the shape of `mine`: where their 2-norm is larger than that of the row, it
         takes its place (theta times `Cancellation.terms`).
-      bounds: of each element by itself (`own_sizes`), computed only where it may decide.
+      bounds: computes the bound of each element by itself (`own_sizes`), of the shape of `mine`; it
+        runs only where an element is not clearly right.
     """
     rows = (math.prod(mine.shape[:-1]), math.prod(mine.shape[-1:]))
     least = jnp.zeros(rows[0]) if terms is None else _norms(terms.reshape(rows))

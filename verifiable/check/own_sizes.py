@@ -77,7 +77,7 @@ def weights(limits: Array, bounds: Array, terms: Array | None, eps: float, dtype
     """l / min(l, c) of each element: 1, or more where its own bound is less than that of its row.
 
     Args:
-      limits: eps max(||row||, theta ||terms||) of each row, (rows,).
+      limits: eps max(||row||, theta ||terms||) + tiny of each row, (rows,).
       bounds: e, (rows, columns); not finite where there is none.
       terms: theta times the terms of each element, (rows, columns), if there are any.
       eps: tolerance of the output.
@@ -91,9 +91,10 @@ def weights(limits: Array, bounds: Array, terms: Array | None, eps: float, dtype
 
 
 def clear(theirs: Array, mine: Array, eps: float) -> Array:
-    """Whether no element is off by more than a fourth of eps of itself, which c is at least.
+    """Whether no element is off by more than a fourth of eps of itself.
 
-    But for what is only moved from inputs and constants, which no answer depends on.
+    c is at least as much, except of elements that are moved inputs or constants, which whoever
+    reads the answer knows without it.
     """
     theirs, mine = (slack.widened(x) for x in (theirs, mine))
     return jnp.all((theirs == mine) | (jnp.abs(theirs - mine) <= 0.25 * eps * jnp.abs(mine)))

@@ -29,7 +29,7 @@ class Steering:
     """The choices of a program.
 
     Attributes:
-      orders: those of the order of what is chosen that are listed by the rows of a product.
+      orders: those of the order of chosen elements that are listed by the rows of a product.
       followed: those that are listed by themselves.
       unlisted: those that are not listed, by name, and why.
       movable: variables that a device may move within tolerances.

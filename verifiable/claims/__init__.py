@@ -9,6 +9,7 @@ Products, tested with random vectors:
 
     freivalds   the test: C r = A (B r)
     product     which are claims; `contraction`, `dot_general`, `convolution`: as C = A B
+    biased      `x @ w + b` before a cast; `sums`: what adding b leaves to a device
     chosen      each row with a matrix of its own: `gathered` (by an index), `ragged` (by groups)
     single      the cheap form in float32; `condensed`: what a key holds in float32
     nonfinite   rows that may overflow, or are NaN on every device

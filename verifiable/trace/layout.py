@@ -149,8 +149,8 @@ class TensorRows:
     Attributes:
       tensor: its index.
       numbers: of the rows, ascending.
-      first: place of the first of these leaves.
-      last: one past that of the last.
+      first: place of the first of these leaves among those given.
+      last: one past the place of the last.
     """
 
     tensor: int
@@ -160,7 +160,7 @@ class TensorRows:
 
 
 def tensor_rows(places: Integer[np.ndarray, "leaves 3"]) -> tuple[TensorRows, ...]:
-    """The rows of each tensor that some leaves hold, given their `Layout.places`."""
+    """The rows of each tensor that some leaves hold, given their `Layout.places`; at least one."""
     own, starts, stops = places.T
     sizes = stops - starts
     found: list[TensorRows] = []

@@ -154,16 +154,16 @@ class CompiledAudit:
         tested: dict[int, Parts] = {}
         scans = self.layers.scans
         trips, rows = [s.chosen(drawn.layers) for s in scans], [_rows(s, drawn) for s in scans]
-        each = list(zip(scans, trips, rows, strict=True))
-        for scan in each:
-            tested |= tested_of(*scan, values)
+        audited = list(zip(scans, trips, rows, strict=True))
+        for each in audited:
+            tested |= tested_of(*each, values)
         return AuditArguments(
             key=dict(key),
             inputs=inputs,
             outputs=tuple(outputs),
             read={i: values[i] for i in sorted(self.read)},
             tested=tested,
-            entering=tuple(entering_of(*scan, values) for scan in each),
+            entering=tuple(entering_of(*each, values) for each in audited),
             chosen=tuple(np.asarray(own, np.int32) for own in trips),
             rows=tuple(rows),
             entry=tuple(

@@ -122,7 +122,7 @@ def _audited(program: Specification, tested: Mapping[int, Trips], parts: Parts) 
     claims = program.claims
     for index, trips in sorted(tested.items()):
         claim = claims[index]
-        if not claim.decisions:  # so has none of its rows any
+        if not claim.decisions:  # then its rows have none either
             continue
         if trips is not None:
             claim = replace(claim, trips=(len(trips), *claim.trips[1:]))
@@ -221,7 +221,7 @@ def spread(found: Statistic, chosen: Sequence[int], trips: tuple[int, ...]) -> S
     before = passed(trips)
     at = chosen[0] if len(chosen) == 1 else np.asarray(chosen)
     for full, value in zip(before, found, strict=True):
-        # The one iteration of some, or what is the same in all.
+        # A value without the axis of iterations is the same in all.
         full[at] = value[0] if len(chosen) == 1 and np.ndim(value) == len(trips) else value
     return before
 

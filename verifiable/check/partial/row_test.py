@@ -160,7 +160,7 @@ class RowsTested:
         """Rows of the smaller claim, one of each iteration in ascending order, in the whole one."""
         return self.test.placed(np.asarray([self.rows[t] for t in sorted(self.rows)]), found)
 
-    def mask(self, length: int) -> Numbers:
+    def mask(self, length: int) -> np.ndarray[Any, Any]:
         """Which rows of the claim are tested, bool (iterations, rows).
 
         Args:
