@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from verifiable.check.glue import Glue, between
@@ -37,6 +38,7 @@ class Choice(NamedTuple):
       glue: from the product to what is chosen from; None if that keeps the order of its rows.
       axis: along which is chosen.
       ordered: whether the choice is the order of the chosen elements, not which are chosen.
+      narrowed: whether a cast to fewer digits makes equals of what differs in the product.
     """
 
     head: LastProduct
@@ -46,6 +48,7 @@ class Choice(NamedTuple):
     glue: Glue | None = None
     axis: int = -1
     ordered: bool = False
+    narrowed: bool = False
 
     @property
     def claim(self) -> int:
@@ -65,12 +68,12 @@ def choices(program: Specification) -> Iterator[Choice]:
         operand, largest = equation.inputs[0], equation.kind != "argmin"
         last = len(operand.shape) - 1
         axis = equation.params.get("axes", (equation.params.get("axis", last),))[0] % (last + 1)
-        source = _source(operand, graph, program) if axis == last else None
+        source, narrowed = _source(operand, graph, program) if axis == last else (None, False)
         head = None if source is None else by_claim.get(source)
         plain = head is not None and head.alone and head.form.near == 0
         if plain and head is not None and operand.shape[-1] == head.form.columns:
             if head.form.columns > count:
-                yield Choice(head, equation, count, largest)
+                yield Choice(head, equation, count, largest, narrowed=narrowed)
             continue
         for head in every:
             block = head.block
@@ -81,37 +84,42 @@ def choices(program: Specification) -> Iterator[Choice]:
                 yield Choice(head, equation, count, largest, glue, axis)
 
 
-def _source(atom: Atom, graph: Graph, program: Specification) -> Claim | None:
-    """The claim whose rows a value has in the same order."""
+def _source(atom: Atom, graph: Graph, program: Specification) -> tuple[Claim | None, bool]:
+    """The claim whose rows a value has in the same order, and whether these are narrowed."""
+    narrowed = False
     while isinstance(atom, Var):
         equation = graph.producers.get(atom)
         if equation is None:
-            return None
+            return None, False
         claim = program.analysis.by_equation.get(equation)
         if claim is not None and claim.form.contraction is not None:
-            return claim
+            return claim, narrowed
         if equation.kind in _MOVES | _RISING:
             if atom.shape[-1:] != equation.inputs[0].shape[-1:]:
-                return None  # other columns
-            atom = equation.inputs[0]
+                return None, False  # other columns
+            given = equation.inputs[0]
+            narrowed |= jnp.promote_types(given.dtype, atom.dtype) != atom.dtype
+            whole = jnp.issubdtype(given.dtype, jnp.integer) and given.dtype != atom.dtype
+            narrowed |= whole and given.dtype.itemsize >= atom.dtype.itemsize
+            atom = given
         elif equation.kind == "scan":
             place = equation.outputs.index(atom)
             if place < equation.params["num_carry"]:
-                return None
+                return None, False
             atom = equation.bodies[0].outputs[place]
         elif equation.kind in _ALONG:
             first, second = equation.inputs
             if _whole_rows(second, graph) and not _negative(second):
                 atom = first
             elif equation.kind not in ("add", "mul") or _negative(first):
-                return None
+                return None, False
             elif _whole_rows(first, graph):
                 atom = second
             else:
-                return None
+                return None, False
         else:
-            return None
-    return None
+            return None, False
+    return None, False
 
 
 def _whole_rows(atom: Atom, graph: Graph) -> bool:

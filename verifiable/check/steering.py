@@ -60,7 +60,7 @@ def _found(program: Specification) -> Steering:
     returned = found.graph.reaching((), kinds - _CARRIES, returned=True)
     for choice in found.choices:
         own = heads.get(choice.equation, []) if choice.equation is not None else []
-        covering = [one for one in own if _covers(one.head, choice)]
+        covering = [one for one in own if not one.narrowed and _covers(one.head, choice)]
         whole, ordered = bool(covering), _ordered(choice, returned)
         of_rows = [one for one in covering if _row_by_row(one, program)]
         if choice.because:

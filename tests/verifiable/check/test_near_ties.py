@@ -106,6 +106,26 @@ def test_a_choice_between_twins_is_reported(name: str):
     assert "1 choices are near-ties" in str(report)
 
 
+@pytest.mark.parametrize("order", [False, True])
+def test_columns_that_a_cast_may_make_equal_are_reported(order: bool):
+    """257.0001 and 256 are 258 and 256 in bfloat16; a last bit less, and they are equal."""
+    x = np.zeros((2, 128), np.float32)
+    w = np.zeros((128, 64), np.float32)
+    x[:, 0], w[0] = 1, np.linspace(-300, -100, 64)
+    x[:, 1:], w[1:, 8:] = RNG.standard_normal((2, 127)) / 1e3, 1e-3
+    w[0, [3, 5, 7]] = 256, 257.0001, 200
+
+    def fn(w: Any, x: Any) -> Any:
+        logits = (x @ w).astype(jnp.bfloat16)
+        return lax.top_k(logits, 2)[1] if order else jnp.argmax(logits, -1)
+
+    made = program.compile(fn, w, x, self_test=False)
+    key, sent = made.setup(w, SECRET), made.prove(w, x)
+    report = made.verify(key, x, sent, commitment=sent.commitment)
+    assert np.ravel(sent.y)[0] == 5
+    assert [(t.row, t.chosen, t.other) for t in report.near_ties] == [(0, 5, 3), (1, 5, 3)]
+
+
 def test_other_choices_are_not():
     _, report = checked(CHOICES["argmax"], twins(W, 0.5))
     assert report.verdict is Verdict.ACCEPT
