@@ -20,7 +20,7 @@ from pathlib import Path
 from assurance.mutation import table
 from assurance.mutation.programs import machine
 
-COLLECTING = 1.0  # seconds that it takes to collect a file in the fork of a mutant
+LATE = 1.0  # seconds that it takes to collect a file of tests in the fork of a mutant
 
 
 @dataclass
@@ -100,7 +100,7 @@ def in_order(
             reaches = not likely.isdisjoint(test.reached)
             before = before or reaches
             if before and test.name not in record.failed:
-                seconds = test.seconds + (0 if record.quiet else COLLECTING)
+                seconds = test.seconds + (0 if record.quiet else LATE)
                 # Files are changed rarely: what tests of a file share is freed after it.
                 rank = max(0, math.ceil(math.log(max(seconds, 1e-3) / 0.02, 4)))
                 ranked.append(((not reaches, rank, record.name, seconds), test))

@@ -1,4 +1,4 @@
-"""What is known of every mutant, kept in a file."""
+"""The results file: reads it, chooses the sample, counts, and writes it whole."""
 
 from __future__ import annotations
 
