@@ -86,6 +86,6 @@ class Judge:
 
     def _gave(self, receipt: AnswerReceipt, opened: bytes, plan: AuditPlan) -> bool:
         """Whether the answer in an opened trace is the one of a receipt."""
-        found = plan.data(opened)
+        found = dict(zip(plan.leaves, plan.data(opened), strict=True))
         data = b"".join(found[leaf] for leaf in answer_leaves(self.program.layout))
         return answer_digest(answer_value(self.job.answer, data)) == receipt.answer
