@@ -92,7 +92,7 @@ class Credibility(QuorumPolicy):
                 error=self.error,
                 error_if_colluding=self.bad,
                 runs=runs,
-                undecided=undecided,
+                undecided=min(1.0, undecided),
                 assumes=f"a bad fraction of at most {self.bad:g} among those who answer, faults "
                 "independent between workers and over time; collusion voids it",
             ),

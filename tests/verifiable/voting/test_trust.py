@@ -123,6 +123,7 @@ def test_first_takes_as_many_as_are_credible_together() -> None:
     assert short.first() == 3
     assert (short.assurance.runs, short.assurance.undecided) == pytest.approx((3, 1))
     assert Credibility(bad=BAD, error=1e-4, limit=5).assurance.undecided < 0.5
+    assert Credibility(bad=0.2, error=1e-6, limit=3).assurance.undecided <= 1
 
 
 def test_credibility_says_what_collusion_does_to_it() -> None:
