@@ -224,11 +224,11 @@ class Challenge:
 
     def residues(self, label: str, shape: tuple[int, ...]) -> UInt64[np.ndarray, "*shape"]:
         """Independent uniform residues modulo p = 2^61 - 1, uint64."""
-        words = self._stream(f"residue/{label}", 2 * int(np.prod(shape))).reshape(-1, 2)
+        words = self._stream(f"residue/{label}", 2 * int(np.prod(shape))).reshape(*shape, 2)
         modulus = np.uint64(F61.p)
-        high, low = words[:, 0] % modulus, words[:, 1] % modulus
+        high, low = words[..., 0] % modulus, words[..., 1] % modulus
         # 2^64 = 8 (mod p); eight residues fit 64 bits, nine do not.
-        return (((high << np.uint64(3)) % modulus + low) % modulus).reshape(shape)
+        return ((high << np.uint64(3)) % modulus + low) % modulus
 
 
 def secret(seed: bytes | None = None) -> Challenge:

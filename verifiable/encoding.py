@@ -253,7 +253,7 @@ def tensor_bytes(array: Shaped[Any, "*shape"]) -> memoryview:
     require_tensor_dtype(host.dtype)
     if host.dtype.byteorder == ">" or (host.dtype.byteorder == "=" and sys.byteorder == "big"):
         host = host.byteswap()
-    flat = host.reshape(-1).view(np.uint8)
+    flat = host.ravel().view(np.uint8)
     if host.dtype == np.bool_ and np.any(flat > 1):
         raise ValueError("a boolean array must contain only bytes 0 and 1")
     return flat.data

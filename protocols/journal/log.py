@@ -190,8 +190,8 @@ class Journal:
 
     def contents(self, stream: str) -> list[bytes]:
         """Contents of all entries of a stream; none if it was never begun. Raises as `read`."""
+        self.flush()
         if self.head(stream) is None and not self._store.read(stream):
-            self.flush()
             return []
         return self.read(stream)[1]
 

@@ -261,9 +261,11 @@ def _claim(database: sqlite3.Connection, path: Path) -> bytes:
     database.execute("BEGIN EXCLUSIVE")
     rows = database.execute("SELECT id FROM about").fetchall()
     database.execute("COMMIT")
-    if len(rows) != 1 or type(rows[0][0]) is not bytes or len(rows[0][0]) != 16:
-        raise JournalCorrupt(f"{path} has no identifier: restore a copy")
-    return rows[0][0]
+    match rows:
+        case [(bytes(id),)] if len(id) == 16:
+            return id
+        case _:
+            raise JournalCorrupt(f"{path} has no identifier: restore a copy")
 
 
 @contextlib.contextmanager

@@ -100,9 +100,9 @@ class Committee:
 
     deployment: Deployment
     members: tuple[Member, ...]
-    registrant: bytes = field(init=False, compare=False)
-    id: bytes = field(init=False, compare=False)
-    total: int = field(init=False, repr=False, compare=False)
+    registrant: bytes = field(init=False)
+    id: bytes = field(init=False)
+    total: int = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Check the members, and compute id and total weight."""

@@ -114,8 +114,9 @@ class EpochLog:
         self.records = tuple(records)
         if not self.records:
             raise SettlementError("no-verdicts")
-        self.epoch, self.policy = self.records[0].epoch, self.records[0].policy
-        for record in self.records:
+        first, *others = self.records
+        self.epoch, self.policy = first.epoch, first.policy
+        for record in others:
             if record.epoch != self.epoch:
                 raise SettlementError("other-epoch", expected=self.epoch, found=record.epoch)
             if record.policy != self.policy:

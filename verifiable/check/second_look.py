@@ -208,7 +208,7 @@ class SecondLook(Replays):
                 if not rows.any():
                     break
                 rows = rows & found
-        wrong = np.any(rows, axis=-1).reshape(-1)
+        wrong = np.any(rows, axis=-1)
         wrong[self._rows_until(target, last, len(wrong)) :] = False
         place, product = int(np.argmax(wrong)), not output and self.program.claims[index].work
         width = self.program.claims[index].row_width if product else 1  # rows, not their blocks

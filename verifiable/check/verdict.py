@@ -241,7 +241,7 @@ def _result(
 
 def _judge_claim(findings: Findings, claim: Claim, retest: Callable[[int], Statistic]) -> WorstTrip:
     """The worst of a claim, over all trips of the scans around it."""
-    found, taken = findings.statistics[claim.index], findings.taken[claim.index].reshape(-1)
+    found, taken = findings.statistics[claim.index], findings.taken[claim.index].ravel()
     measured = _worst_trip(found, taken, claim.form.mismatch)
     if measured.reason in _RETESTED:
         found = retested(found, retest(claim.index), taken)
@@ -252,7 +252,7 @@ def _judge_claim(findings: Findings, claim: Claim, retest: Callable[[int], Stati
 def _worst_trip(found: Statistic, taken: Any, mismatch: str) -> WorstTrip:
     if not found.worst.ndim and all(holds for _, holds in conditions(found, mismatch)):
         return WorstTrip("ok", float(found.worst), int(found.row), 0)
-    statistic = Statistic(*(x.reshape(-1) for x in found))
+    statistic = Statistic(*(x.ravel() for x in found))
     checks = conditions(statistic, mismatch)
     measured = _first_failure(checks, statistic.worst, statistic.row)
     if measured.reason == mismatch and not taken[measured.trip]:

@@ -384,7 +384,7 @@ def propose(equation: Equation, view: View) -> Proposal | None:
         return None
     known = tuple(origin.before(a, view) for a in equation.inputs)
     if equation.kind == "sign":
-        form = Sign(shape=out.shape, dtype=dtype, origins=known[:1])
+        form = Sign(shape=out.shape, dtype=dtype, origins=known)
     elif out.dtype == np.bool_:
         kind = equation.kind if equation.kind in COMPARISONS else "ne"
         both = (*inexact, False)[:2]  # a cast compares with zero

@@ -391,7 +391,7 @@ def deviations(
         scaled, r = claimed, weights.reshape(-1, 1) * r
     rho = contraction.fold(scaled, r) - applied.product
     if floor.dtype == jnp.float64:  # if the floor overflows, every honest product has vanished
-        floor = jnp.minimum(floor, 2.0**1000)
+        floor = jnp.minimum(floor, jnp.finfo(jnp.float64).max)
     sigma = eps * jnp.sqrt(energy + claim) + by_batch(contraction, floor, energy)
     if projection.bias is not None:
         sigma = sigma + sums.left(contraction, projection.bias, weights, energy, claim)

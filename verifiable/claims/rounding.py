@@ -190,9 +190,8 @@ class Rounding(Form):
         whole = jnp.sqrt(jnp.sum(ratio * ratio, axis=-1)) / most
         by_row = jnp.maximum(jnp.max(ratio, axis=-1, initial=0.0), whole)
         if found is not None:
-            by_row = jnp.maximum(
-                by_row, jnp.where(own[:, 0], rows.excess(found, low, high, q, last), 0)
-            )
+            excess = jnp.maximum(by_row, rows.excess(found, low, high, q, last))
+            by_row = jnp.where(own[:, 0], excess, by_row)
         by_way = [by_row, *self._of_other_ways(ratio * ratio, operands[0].shape)]
         by_row = jnp.concatenate(by_way).astype(jnp.float64)
         return Statistic(
@@ -355,7 +354,7 @@ class Rounding(Form):
             return self.forward(value - slack), self.forward(value + slack)
         # An operand that was computed in a narrow type is a value of that type within the slack.
         low, high = ((value + d).astype(self.dtype) for d in (-slack, slack))
-        up, down = (jnp.full(value.shape, sign * np.inf, self.dtype) for sign in (1, -1))
+        up, down = (jnp.full(value.shape, end, self.dtype) for end in (np.inf, -np.inf))
         low = jnp.where(low.astype(value.dtype) < value - slack, lax.nextafter(low, up), low)
         high = jnp.where(high.astype(value.dtype) > value + slack, lax.nextafter(high, down), high)
         return low.astype(value.dtype), high.astype(value.dtype)

@@ -60,7 +60,7 @@ class Suite:
 
 
 def _rows(digests: Sequence[bytes]) -> Digests:
-    return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, DIGEST_SIZE)
+    return np.frombuffer(b"".join(digests), np.uint8).reshape(len(digests), DIGEST_SIZE)
 
 
 def digest_rows(digests: Any) -> UInt8[np.ndarray, "n 32"] | None:

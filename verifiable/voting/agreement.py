@@ -165,7 +165,7 @@ class Argmax(Equality):
             raise TypeError(f"logits must be a numpy array, got {type(value).__name__}")
         if value.shape != self.shape or value.dtype.name not in RELATIVE_TOLERANCE:
             return None
-        rows = value.reshape(-1, self.shape[-1])
+        rows = value.reshape(math.prod(self.shape[:-1]), self.shape[-1])
         best = np.argmax(rows, axis=-1)
         # For numpy a NaN is the largest entry of its row, so this line refuses it too.
         if not np.isfinite(rows[np.arange(len(rows)), best]).all():
@@ -272,9 +272,10 @@ class Tolerance(Metric):
         matrix = np.zeros((count, count))
         if count < 2:
             return matrix
-        arrays = [reading.reshape(-1, columns) for reading in readings]
+        height = math.prod(self.shape[:-1])
+        arrays = [reading.reshape(height, columns) for reading in readings]
         block = max(1, _BLOCK // (count * columns))
-        for start in range(0, len(arrays[0]), block):
+        for start in range(0, height, block):
             rows = np.stack([array[start : start + block] for array in arrays])
             np.maximum(matrix, _relative_distances(rows.astype(np.float64)), out=matrix)
         matrix /= self.relative

@@ -221,8 +221,6 @@ def _poll(members: Sequence[int], known: Sequence[Standing], requested: int) -> 
 def _medoid(candidates: Sequence[Candidate], workers: Sequence[bytes], beacon: bytes) -> Candidate:
     least = min(candidate.score for candidate in candidates)
     tied = [candidate for candidate in candidates if candidate.score == least]
-    if len(tied) == 1:
-        return tied[0]
     return min(tied, key=lambda c: tagged_hash("vote tie", beacon, workers[c.ballot]))
 
 

@@ -172,7 +172,7 @@ class FixedSize(_Counting):
     size: int
     quorum: int = 0
     limit: int = 0
-    assurance: Assurance = field(init=False, repr=False, compare=False)
+    assurance: Assurance = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Fill in the defaults; raise ValueError for a quorum that is no strict majority."""
@@ -208,7 +208,7 @@ class FirstToMatch(_Counting):
     bad: float
     matches: int
     limit: int = 0
-    assurance: Assurance = field(init=False, repr=False, compare=False)
+    assurance: Assurance = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Fill in the limit; raise ValueError for a number out of range."""
@@ -247,8 +247,8 @@ class Sequential(_Counting):
     bad: float
     error: float
     limit: int = 500
-    margin: int = field(init=False, compare=False)
-    assurance: Assurance = field(init=False, repr=False, compare=False)
+    margin: int = field(init=False)
+    assurance: Assurance = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Find the margin; raise ValueError for an argument out of range."""

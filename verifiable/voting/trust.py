@@ -64,7 +64,7 @@ class Credibility(QuorumPolicy):
     error: float
     limit: int = 100
     typical: int = 0
-    assurance: Assurance = field(init=False, repr=False, compare=False)
+    assurance: Assurance = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Compute the cost for typical workers; raise ValueError for an argument out of range."""
@@ -170,8 +170,8 @@ class Adaptive(QuorumPolicy):
     detection: float = 1.0
     audit_cost: float = 1.0
     lifetime: float = 1000.0
-    runs_if_spent: float = field(init=False, compare=False)
-    assurance: Assurance = field(init=False, repr=False, compare=False)
+    runs_if_spent: float = field(init=False)
+    assurance: Assurance = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Compute the bound and the cost; raise ValueError for an argument out of range."""

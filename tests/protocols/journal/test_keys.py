@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -88,6 +90,10 @@ def test_a_retired_key_is_never_used_again():
         keys.retire(KEY)
         with pytest.raises(KeyRefused):
             signed.permit(SLOT, b"a")
+        record = weakref.ref(signed)
+        del signed
+        gc.collect()
+        assert record() is None  # keys are taken and retired each epoch
     with Journal(store) as journal:
         keys = KeyRing(journal)
         assert keys.retired == {KEY}

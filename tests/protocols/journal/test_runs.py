@@ -32,6 +32,7 @@ from protocols.journal import (
     Machine,
     NotRecorded,
     Recorded,
+    runs,
 )
 from protocols.journal.machines import describe
 from protocols.replicated import (
@@ -260,6 +261,19 @@ def test_a_state_that_is_too_large_has_no_snapshot():
     recorded.snapshot().result()
     assert f"snapshot/{STREAM}" not in store.entries
     assert Recorded.resume(journal, REPLICATED, NAME, RULES).state == recorded.state
+    journal.close()
+
+
+def test_a_state_of_just_the_largest_size_has_a_snapshot(monkeypatch: pytest.MonkeyPatch):
+    store = MemoryStore()
+    journal, recorded = begin(store)
+    snapshots = f"snapshot/{STREAM}"
+    recorded.snapshot().result()
+    [first] = store.entries[snapshots]
+    for most, count in ((len(first.body) - 1, 1), (len(first.body), 2)):
+        monkeypatch.setattr(runs, "MAX_BODY", most)
+        recorded.snapshot().result()
+        assert len(store.entries[snapshots]) == count
     journal.close()
 
 

@@ -153,6 +153,8 @@ def test_what_is_read_holds_all_that_was_submitted_before():
         assert journal.contents("a") == [b"1"]
         journal.submit("a", [b"2", b"3"])
         assert journal.read("a", 1)[1] == [b"2", b"3"]
+        journal.submit("begun and ended at once", [b"4"], begin=True, last=True)
+        assert journal.contents("begun and ended at once") == [b"4"]
 
 
 @pytest.mark.parametrize("stored", [False, True])

@@ -11,12 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from protocols.settlement.attempts import BrokenReport, Justification
 from protocols.settlement.committee import (
     Committee,
     Member,
     prove_registration,
     registered_key,
 )
+from protocols.settlement.receipts import Receipt
 from protocols.settlement.statements import (
     EpochStatement,
     Rotation,
@@ -28,6 +30,8 @@ from protocols.settlement.submission import (
     verify_epoch,
     verify_rotation,
 )
+from protocols.settlement.verdicts import VerdictRecord
+from protocols.settlement.votes import Equivocation, Vote
 from tests.helpers.committees import (
     CHAIN,
     ELSEWHERE,
@@ -435,3 +439,25 @@ def test_only_one_form_of_submission_is_read(name: str):
 def test_heads_and_submissions_are_values():
     assert dataclasses.replace(HONEST) == HONEST
     assert HEAD.deployment == CHAIN
+
+
+LIMITS: dict[str, tuple[Callable[[bytes], Any], int]] = {
+    "submission": (lambda data: SettlementSubmission.decode(EpochStatement, data), 512),
+    "justification": (Justification.decode, 262_144),
+    "vote": (lambda data: Vote.decode(EpochStatement, data), 2048),
+    "equivocation": (lambda data: Equivocation.decode(EpochStatement, data), 2048),
+    "broken report": (BrokenReport.decode, 2048),
+    "verdict": (VerdictRecord.decode, 512),
+    "receipt": (Receipt.decode, 4096),
+}
+"""Of each kind, the most bytes that specs/settlement.md and specs/receipts.md allow."""
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_what_is_longer_than_the_text_allows_is_refused_before_it_is_read(name: str):
+    decode, most = LIMITS[name]
+    longest = b"\x5a" + (most - 5).to_bytes(4, "big") + bytes(most - 5)  # a string of bytes
+    for data, refused_for_length in ((longest, False), (longest + b"\0", True)):
+        with pytest.raises(MalformedEncoding) as caught:
+            decode(data)
+        assert ("bytes allowed" in str(caught.value)) is refused_for_length

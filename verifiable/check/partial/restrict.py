@@ -105,7 +105,7 @@ class PartialLook(SecondLook):
         every = self.program.claims[target.index].trips
         length = every[0] if every else 1
         if target.index in self.parts:
-            by_row = self.parts[target.index].mask(length).reshape(-1)
+            by_row = self.parts[target.index].mask(length).ravel()
             return np.repeat(by_row, rows // by_row.size)
         if trips is None:
             return np.ones(rows, bool)
