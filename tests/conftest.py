@@ -1,7 +1,8 @@
 """Keeps the run of all tests small and quick: what a module compiles, and the garbage collector.
 
 Tests are mostly compilation, and most of it is XLA's optimisations. So tests compile without them,
-unless they are marked `optimised`: those about bits, tolerances, speed or memory. With
+unless they are marked `optimised`: those about bits, tolerances, speed or memory. Many
+programs are not compiled at all, but evaluated with numpy (`helpers/interpreted`). With
 `optimised(verifier=False)`, the device's half is compiled as users do, and keys and checks are not.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -30,6 +32,14 @@ LONGEST = (
 ).split()
 
 
+# Where programs are evaluated with numpy instead of compiled, except in tests marked `compiled`.
+INTERPRETED = (
+    *("verifiable/check/", "verifiable/claims/", "verifiable/generation/", "verifiable/jaxpr/"),
+    *("verifiable/test_program.py", "verifiable/test_frameworks.py"),
+    *("protocols/audited/", "protocols/demo/"),
+)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--optimised` compiles everything as for users; `--exhaustive` explores more scenarios."""
     parser.addoption("--optimised", action="store_true", help="compile all tests as users do")
@@ -45,12 +55,14 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "optimised(verifier=True): compile as users do; for bits and tolerances"
     )
+    config.addinivalue_line("markers", "compiled: compile programs, rather than use numpy")
     if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
         return  # The process that only hands out tests starts them earlier without these imports.
     gc.disable()  # What imports make stays.
     from hypothesis import settings  # noqa: PLC0415
     from hypothesis.internal import entropy  # noqa: PLC0415
 
+    from tests.helpers.interpreted import programs  # noqa: PLC0415
     from verifiable import program  # noqa: PLC0415
 
     # Timings never decide a test.
@@ -66,6 +78,7 @@ def pytest_configure(config: pytest.Config) -> None:
     compilation.leave_out_the_verifier()
     if not compilation.everything:
         moves.by_numpy()
+        programs.interpret()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -100,3 +113,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         mark = item.get_closest_marker("optimised")
         verifier = mark is not None and mark.kwargs.get("verifier", True)
         compilation.optimise(on=mark is not None, verifier=verifier)
+        from tests.helpers.interpreted import programs  # noqa: PLC0415
+
+        compiled = mark is not None or item.get_closest_marker("compiled") is not None
+        file = item.path.relative_to(Path(__file__).parent).as_posix()
+        programs.active = not compiled and file.startswith(INTERPRETED)

@@ -448,6 +448,7 @@ def test_execute_and_statistics_commute_with_vmap(model: Case) -> None:
     assert np.all([s.passed for s in findings.statistics.values()])
 
 
+@pytest.mark.compiled
 def test_execute_and_statistics_export(model: Case) -> None:
     exported = jax.export.export(jax.jit(model.program.execute))(PARAMS, X)
     again = jax.export.deserialize(exported.serialize())

@@ -124,6 +124,7 @@ def test_a_cheat_that_takes_every_tie_is_rejected():
     assert report.results[0].flips == 200
 
 
+@pytest.mark.compiled
 def test_decisions_that_are_ties_in_exact_arithmetic_are_the_devices():
     """Every device decides them in its own way, and equal rows of padding may hold many."""
     report = sent(200, TIED)

@@ -57,6 +57,7 @@ def test_a_rejection_before_the_glue_stands():
     assert report.claim == compiled.claims[0].name
 
 
+@pytest.mark.compiled
 def test_no_glue_explains_what_no_accumulator_can_reach():
     """Not even an operand that stands behind a choice."""
 
