@@ -26,7 +26,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from verifiable.check import partition
+from verifiable.check import equal_roundings, partition
 from verifiable.check.partition import Analysis
 from verifiable.check.program_id import equation_digest
 from verifiable.encoding import encode, tagged_hash
@@ -53,12 +53,17 @@ Slot = tuple[Equation | Block, int]  # an input of an equation, or an output of 
 def analyse(function: Function, known_inputs: int, draws: int) -> Analysis:
     """Analyse a flattened function, after its tables have become equations of their own.
 
+    Equal roundings are merged before (`equal_roundings`).
+
     Args:
       function: it is changed in place.
       known_inputs: how many of its leading inputs are constants or parameters.
       draws: random vectors of the check.
     """
     found = partition.analyse(function.block, known_inputs, draws)
+    if equal_roundings.merge(function.block, found):
+        flatten.tidy(function.block)
+        found = partition.analyse(function.block, known_inputs, draws)
     search = _Finder(found, Graph.of(function.block))
     search.enter(function.block, ((None, function.block),))
     chosen = search.chosen()
