@@ -6,9 +6,10 @@ what a rival verifier that holds the weights runs; `seconds_check` is `Program.c
 `seconds_verify` the whole verdict, which also hashes the run, and `seconds_audit_m` the verdict on
 an opening of one layer in m rows and m positions. All are called in turn. A program without cuts,
 which is never audited in part, has the bars of the whole check: with cuts, the check also lists the
-tokens that a device could choose through them. `device_extra` is the pass over decoding: what a
-device adds. `of_bandwidth` is how much of the measured bandwidth a decoder reaches over the weights
-that each token must read.
+tokens that a device could choose through them. `cpu_` are seconds of all cores: bars on what checks
+and audits cost count these, as in `audit`, and ratios of times (`_wall`) stand beside.
+`device_extra` is the pass over decoding: what a device adds. `of_bandwidth` is how much of the
+measured bandwidth a decoder reaches over the weights that each token must read.
 
 *Honest texts.* Each with a seed of its own, decoded under `jit` and run over op by op, all must be
 accepted, whole and in an audit; near-ties are counted. Other versions of JAX judge the texts that
@@ -32,6 +33,7 @@ import functools
 import itertools
 import json
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -71,6 +73,9 @@ TYPES = {name: steering.TYPES[name] for name in ("f32", "bf16 -> f32")}
 ROUNDED = ("f32, W8A8",)
 SHARDS = {"honest": 6, "cheats": 5, "ties": 10}
 """In how many shards each part is measured, for each sampler or by itself."""
+
+_CLOCKS = ("seconds", "cpu")
+_CALLS = ("decode", "begin", "pass", "prove", "check", "verify", "audit_2", "audit_8")
 
 Counts = dict[str, dict[str, float]]  # by case, by measure
 
@@ -214,8 +219,10 @@ def _cost(s: TextSubject, quick: bool) -> Iterator[tuple[str, float]]:
         seen = functools.partial(s.audit, s.text, s.submission, plan, opening)
         calls[f"audit_{some}"] = lambda seen=seen: seen().require().tokens
         yield f"bytes_audit_{some}", len(opening)
-    medians = interleaved_medians(calls, 2 if quick else 10)
-    yield from ((f"seconds_{name}", medians[name]) for name in calls)
+    repeats = 2 if quick else 10
+    for kind, clock in zip(_CLOCKS, (time.perf_counter, time.process_time), strict=True):
+        medians = interleaved_medians(calls, repeats, clock)
+        yield from ((f"{kind}_{name}", medians[name]) for name in calls)
     yield "weights", weights
     yield "read", nbytes(numbers)
     card = gen.ModelCard(
@@ -385,19 +392,19 @@ def rows_of(case: str, found: Mapping[str, float]) -> Iterator[Row]:
 
 
 def _cost_rows(case: str, found: Mapping[str, float]) -> Iterator[Row]:
-    seconds = {k.removeprefix("seconds_"): v for k, v in found.items() if k.startswith("seconds_")}
-    for name in ("decode", "begin", "pass", "prove", "check", "verify", "audit_2", "audit_8"):
-        if name in seconds:
-            yield Row(case, f"seconds_{name}", seconds[name], "s")
+    seconds, cpu = ({n: found[f"{k}_{n}"] for n in _CALLS if f"{k}_{n}" in found} for k in _CLOCKS)
+    for name in seconds:
+        yield Row(case, f"seconds_{name}", seconds[name], "s")
+        yield Row(case, f"cpu_{name}", cpu[name], "s")
     decode, run, cuts = seconds["decode"], seconds["pass"], "audit_2" in seconds
-    bars = (None, None) if cuts else (">= 60", ">= 4.5")
-    yield Row(case, "decode_over_check", decode / seconds["check"], "1", bars[0])
-    yield Row(case, "pass_over_check", run / seconds["check"], "1", bars[1])
-    yield Row(case, "pass_over_verify", run / seconds["verify"], "1")
+    none = (None, None)
+    compared = {"check": none if cuts else (">= 60", ">= 4.5"), "verify": none}
+    compared |= {"audit_2": (">= 800", ">= 50"), "audit_8": none} if cuts else {}
+    for name, bars in compared.items():
+        for of, bar in zip(("decode", "pass"), bars, strict=True):
+            yield Row(case, f"{of}_over_{name}", cpu[of] / cpu[name], "1", bar)
+            yield Row(case, f"{of}_over_{name}_wall", seconds[of] / seconds[name], "1")
     if cuts:
-        yield Row(case, "decode_over_audit_2", decode / seconds["audit_2"], "1", ">= 800")
-        yield Row(case, "pass_over_audit_2", run / seconds["audit_2"], "1", ">= 50")
-        yield Row(case, "pass_over_audit_8", run / seconds["audit_8"], "1")
         yield Row(case, "bytes_audit_2", found["bytes_audit_2"], "bytes", "<= 1_300_000")
         yield Row(case, "bytes_audit_8", found["bytes_audit_8"], "bytes", "<= 2_700_000")
     yield Row(case, "device_extra", run / decode, "1", "<= 0.1")

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from verifiable.check import operands, replay
+from verifiable.check.needed import Needs, needed
 from verifiable.check.specification import Specification, Target
 from verifiable.claims.claim import Claim
 from verifiable.claims.statistic import Deviation
@@ -42,12 +43,12 @@ class Accused:
         return self.program.claims[self.target.index]
 
     @cached_property
-    def needs(self) -> operands.Needs:
+    def needs(self) -> Needs:
         """What the accused value is replayed from."""
         block, analysis = self.program.function.block, self.program.analysis
         output, index = self.target.output, self.target.index
         claims, outputs = ([], [block.outputs[index]]) if output else ([index], [])
-        return operands.needed(block, analysis, claims, outputs, keyed=False)
+        return needed(block, analysis, claims, outputs, keyed=False)
 
     @cached_property
     def tensors(self) -> frozenset[int]:

@@ -32,10 +32,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from verifiable.check import known, moved, operands, replay
+from verifiable.check import known, moved, replay
 from verifiable.check.key_layout import KeyLayout
 from verifiable.check.lineage import MadeChoice
 from verifiable.check.moved import Moved, filled, plain
+from verifiable.check.needed import Needs, needed
 from verifiable.check.replay import Context
 from verifiable.check.specification import Specification
 from verifiable.check.steering import Steering
@@ -99,14 +100,14 @@ class FollowedTies:
                 )
 
     @cached_property
-    def _compiled(self) -> tuple[operands.Needs, Callable[[Any], dict[int, Turned]]]:
+    def _compiled(self) -> tuple[Needs, Callable[[Any], dict[int, Turned]]]:
         program = self.program
         lineages = [c.lineage for c in self.choices]
         products = frozenset[int]().union(*(x.products for x in lineages))
         others = frozenset[int]().union(*(x.others | x.before for x in lineages))
         block = program.function.block
         keys = [a for c in self.choices for a in c.keys]
-        needs = operands.needed(block, program.analysis, products | others, keys)
+        needs = needed(block, program.analysis, products | others, keys)
         walk = _Following(
             needs=needs,
             sources=self.steering.movable,
@@ -147,7 +148,7 @@ class FollowedTies:
 class _Following:
     """A replay of what some choices need, in which values are `Moved` that a device may move."""
 
-    needs: operands.Needs
+    needs: Needs
     sources: frozenset[Var]
     moving: frozenset[int]
     before: frozenset[int]

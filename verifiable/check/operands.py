@@ -1,10 +1,8 @@
 """Replay only what the operands of some claims and outputs need, with every claim given.
 
 For the second look and the judge of evidence (`second_look`, `evidence`). `check.replay` evaluates
-a whole check; this module evaluates a part of it, and may evaluate equations in another way: with
-other rounding, or in double precision. `needed` finds the variables, backwards from the operands
-to the nearest claims; `measure` evaluates them. Values that depend on parameters only are in the
-key; a judge, who has the parameters and no key, evaluates them too.
+a whole check; this module evaluates a part of it, which `needed` finds, and may evaluate equations
+in another way: with other rounding, or in double precision.
 """
 
 from __future__ import annotations
@@ -18,150 +16,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from verifiable.check.partition import Analysis, Frame
+from verifiable.check.needed import Needs
+from verifiable.check.partition import Frame
 from verifiable.check.replay import Context
 from verifiable.claims.claim import Claim
 from verifiable.claims.form import Form, Yardstick
 from verifiable.claims.statistic import Deviation, Statistic
 from verifiable.jaxpr import interpret
-from verifiable.jaxpr.blocks import Array, Atom, Block, Env, Equation, Var
-from verifiable.jaxpr.effects import CUT
-from verifiable.jaxpr.graph import uses
+from verifiable.jaxpr.blocks import Array, Block, Env, Equation, Var
 
 Measure = Callable[[Claim, Env, Context], Any]
 Alter = Callable[[Array, str, Array | None], Array]
-Later = tuple[Equation, Claim]
 
 LATER = -1  # index of what is measured before a later equation
-
-
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Needs:
-    """What some claims and outputs need of a program.
-
-    Attributes:
-      analysis: of the program.
-      claims: indices of the claims whose operands are wanted.
-      variables: all that are needed: evaluated here, held by the key, or given.
-      reads: indices of the claims whose values are read.
-      keyed: whether a key holds the known values that are not rebuilt.
-      later: an equation, outside of branches, before which a claim is measured once more; then
-        nothing else is measured.
-    """
-
-    analysis: Analysis
-    later: Later | None = None
-    claims: frozenset[int]
-    variables: frozenset[Var]
-    reads: frozenset[int]
-    keyed: bool
-
-    def held(self, variable: Var) -> bool:
-        """Whether the key holds a variable, if it is needed at all."""
-        known = self.analysis.facts[variable].known
-        return self.keyed and known and variable not in self.analysis.rebuilt
-
-    def evaluates(self, variable: Var) -> bool:
-        """Whether a variable is needed and not held by the key."""
-        return variable in self.variables and not self.held(variable)
-
-
-def needed(
-    block: Block,
-    analysis: Analysis,
-    claims: Iterable[int],
-    outputs: Iterable[Atom] = (),
-    *,
-    keyed: bool = True,
-    later: Later | None = None,
-) -> Needs:
-    """What the operands of some claims, and some outputs, need.
-
-    Args:
-      block: the outermost block.
-      analysis: of the function.
-      claims: indices of claims.
-      outputs: outputs of the block.
-      keyed: whether a key holds the known values that are not rebuilt; else they are evaluated.
-      later: see `Needs`.
-    """
-    search = _Search(analysis, frozenset(claims), keyed, later and later[0], set(), set())
-    search.want(outputs)
-    before = -1
-    while len(search.variables) != before:  # a carry may need another carry
-        before = len(search.variables)
-        search.block(block)
-    return Needs(
-        analysis=analysis,
-        claims=search.claims,
-        variables=frozenset(search.variables),
-        reads=frozenset(search.reads),
-        keyed=keyed,
-        later=later,
-    )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Search:
-    analysis: Analysis
-    claims: frozenset[int]
-    keyed: bool
-    later: Equation | None
-    variables: set[Var]
-    reads: set[int]
-
-    def want(self, atoms: Iterable[Atom]) -> None:
-        self.variables.update(a for a in atoms if isinstance(a, Var))
-
-    def wanted(self, equation: Equation) -> list[bool]:
-        return [v in self.variables for v in equation.outputs]
-
-    def held(self, equation: Equation) -> bool:
-        known = self.keyed and self.analysis.known(equation)
-        return known and self.analysis.rebuilt.isdisjoint(equation.outputs)
-
-    def block(self, block: Block) -> None:
-        for equation in reversed(block.equations):
-            claim = self.analysis.by_equation.get(equation)
-            if equation is self.later:
-                self.want(equation.inputs)
-            if claim is not None:
-                if claim.index in self.claims:
-                    self.want(claim.reads)
-                    if not self.keyed and claim.far is not None:
-                        self.want((claim.far,))
-                    self.reads.add(claim.index)
-                if any(self.wanted(equation)):
-                    self.want(claim.feeds)
-                    self.reads.add(claim.index)
-            elif self.held(equation):
-                continue
-            elif equation.kind == "scan":
-                self.scan(equation)
-            elif equation.kind == "cond":
-                for body in equation.bodies:
-                    self.want(itertools.compress(body.outputs, self.wanted(equation)))
-                    self.block(body)
-                if any(self.wanted(equation)) or self.inside(equation):
-                    self.want(equation.inputs)
-            elif any(self.wanted(equation)):
-                self.want(uses(equation))
-
-    def scan(self, equation: Equation) -> None:
-        [body] = equation.bodies
-        count = equation.params["num_carry"]
-        self.want(itertools.compress(body.outputs, self.wanted(equation)))
-        self.want(itertools.compress(body.inputs[:count], self.wanted(equation)))
-        self.block(body)
-        for i, v in enumerate(body.inputs):
-            if v in self.variables and not (self.keyed and self.analysis.facts[v].known):
-                self.want((equation.inputs[i],))
-                if i < count:
-                    self.want((body.outputs[i],))
-
-    def inside(self, equation: Equation) -> bool:
-        found = (c.index for body in equation.bodies for c in self.analysis.claims_in(body))
-        return not self.claims.isdisjoint(found)
 
 
 def measure(
@@ -243,6 +110,10 @@ class _Walk:
         return found
 
     def scan(self, equation: Equation, context: Context, env: Env) -> dict[int, Any]:
+        if equation in self.needs.ended:  # committed: nothing is replayed
+            for v, i in self.needs.ended[equation].items():
+                env[v] = context.claimed[i]
+            return {}
         [body] = equation.bodies
         count = equation.params["num_carry"]
         slots = [self.needs.evaluates(v) for v in body.inputs]
@@ -255,11 +126,6 @@ class _Walk:
             return {}
         wanted = list(itertools.compress(body.outputs, slots[:count] + stacked))
         variables = list(itertools.compress(equation.outputs, slots[:count] + stacked))
-        cuts = [i for a in wanted if (i := self.cut(body, a)) is not None]
-        if idle and not any(stacked) and equation.params["length"] and len(cuts) == len(wanted):
-            last = 0 if equation.params["reverse"] else -1  # committed: nothing is replayed
-            interpret.write(env, variables, [context.claimed[i][last] for i in cuts])
-            return {}
         frame, residual = context.children[equation] if self.needs.keyed else (None, None)
         claimed = {i: context.claimed[i] for i in inside if i in context.claimed}
 
@@ -282,12 +148,6 @@ class _Walk:
         )
         interpret.write(env, variables, outputs)
         return found
-
-    def cut(self, body: Block, atom: Atom) -> int | None:
-        """The claim that commits to a value of a body as it is passed on, if one does."""
-        made = (e for e in body.equations if atom in e.outputs)
-        found = filter(None, map(self.needs.analysis.by_equation.get, made))
-        return next((c.index for c in found if c.primitive == CUT), None)
 
     def switch(self, equation: Equation, context: Context, env: Env) -> dict[int, Any]:
         wanted = [self.needs.evaluates(v) for v in equation.outputs]

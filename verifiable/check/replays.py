@@ -7,21 +7,31 @@ in double precision.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 
 from verifiable.check import known, operands, replay
 from verifiable.check.key_layout import KeyLayout
+from verifiable.check.needed import Needs, needed
 from verifiable.check.specification import Specification, Target
 from verifiable.claims.claim import Claim
 from verifiable.claims.statistic import Deviation
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Env, Equation
 from verifiable.jaxpr.perturb import Noise
+
+
+@runtime_checkable
+class Iterations(Protocol):
+    """Values of claims of which single iterations can be had for less than the whole."""
+
+    def iterations(self, index: int, trips: Sequence[int]) -> Any:
+        """Some iterations of a claim, (len(trips), ...)."""
+        ...
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -35,7 +45,7 @@ class Replays:
 
     program: Specification
     key: KeyLayout = field(repr=False)
-    _needed: dict[Target, operands.Needs] = field(default_factory=dict, repr=False)
+    _needed: dict[Target, Needs] = field(default_factory=dict, repr=False)
 
     def reads(self, target: Target) -> frozenset[int]:
         """Indices of the claims that the operands of a claim, or an output, are replayed from."""
@@ -62,7 +72,7 @@ class Replays:
         """
         program, later = self.program, at and (at, self.program.claims[index])
         block, every = program.function.block, {index, *beside}
-        needs = operands.needed(block, program.analysis, every, later=later)
+        needs = needed(block, program.analysis, every, later=later, ends=True)
 
         def chosen(claim: Claim, env: Env, context: replay.Context) -> Any:
             return measure(claim, env, context) if claim.index == index else None
@@ -104,7 +114,7 @@ class Replays:
     def _deviation(
         self,
         target: Target,
-        needs: operands.Needs,
+        needs: Needs,
         given: Any,
         apply: interpret.Apply,
         alter: operands.Alter = lambda value, *_: value,
@@ -118,7 +128,7 @@ class Replays:
         return program.output_deviation(index, given["output"], env)
 
     def _measured(
-        self, needs: operands.Needs, given: Any, measure: operands.Measure, *how: Any
+        self, needs: Needs, given: Any, measure: operands.Measure, *how: Any
     ) -> tuple[Env, dict[int, Any]]:
         key = self.key.as_tree(given["key"])
         key = {**key, "residual": known.merged(key["residual"], key["moves"])}
@@ -126,25 +136,33 @@ class Replays:
         block = self.program.function.block
         return env, operands.measure(block, needs, context, env, measure, *how)
 
-    def _given(self, target: Target, arguments: Any) -> tuple[operands.Needs, Any]:
+    def _given(self, target: Target, arguments: Any) -> tuple[Needs, Any]:
         """What a claim or output needs of the program, and the values that are at hand."""
         needs = self._needs(target)
         output = jnp.asarray(arguments.outputs[target.index]) if target.output else None
-        return needs, _read(needs, arguments) | {"output": output}
+        given = _read(needs, arguments)
+        values = {i: jnp.asarray(x) for i, x in given["values"].items()}
+        return needs, given | {"values": values, "output": output}
 
-    def _needs(self, target: Target) -> operands.Needs:
+    def _needs(self, target: Target) -> Needs:
         if target not in self._needed:
             output, index = target.output, target.index
             block, analysis = self.program.function.block, self.program.analysis
             claims, outputs = ([], [block.outputs[index]]) if output else ([index], [])
-            self._needed[target] = operands.needed(block, analysis, claims, outputs)
+            self._needed[target] = needed(block, analysis, claims, outputs)
         return self._needed[target]
 
 
-def _read(needs: operands.Needs, arguments: Any) -> dict[str, Any]:
+def _read(needs: Needs, arguments: Any) -> dict[str, Any]:
     """The values of a run that a replay starts from."""
+    values, last = arguments.values, needs.last
+    given: dict[int, Any] = {i: values[i] for i in sorted(needs.reads.difference(last))}
+    if isinstance(values, Iterations):
+        given |= {i: values.iterations(i, [n])[0] for i, n in last.items()}
+    else:
+        given |= {i: values[i][n] for i, n in last.items()}
     return {
         "key": arguments.key,
         "inputs": jax.tree.leaves(arguments.inputs),
-        "values": {i: jnp.asarray(arguments.values[i]) for i in sorted(needs.reads)},
+        "values": given,
     }

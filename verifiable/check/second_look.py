@@ -49,6 +49,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from verifiable.check import aftermath, flips, operands, outputs
+from verifiable.check.needed import Needs
 from verifiable.check.replays import Replays
 from verifiable.check.specification import Target
 from verifiable.check.spread import (
@@ -289,7 +290,7 @@ class SecondLook(Replays):
         allowed = aftermath.changes_nothing(*self._effects[claim.index], given)
         return found._replace(excess=1.0, allowed=True) if allowed else found
 
-    def _draw(self, target: Target, needs: operands.Needs) -> Callable[..., Array]:
+    def _draw(self, target: Target, needs: Needs) -> Callable[..., Array]:
         if target not in self._compiled:
             self._compiled[target] = jax.jit(functools.partial(self._perturbed, target, needs))
         return self._compiled[target]
@@ -297,7 +298,7 @@ class SecondLook(Replays):
     def _perturbed(
         self,
         target: Target,
-        needs: operands.Needs,
+        needs: Needs,
         given: Any,
         *draw: Array,
         product: Array | None = None,
@@ -305,7 +306,7 @@ class SecondLook(Replays):
         how = self._noise(*draw, product=product)
         return self._deviation(target, needs, given, *how).expected
 
-    def _unfounded(self, target: Target, needs: operands.Needs, given: Any, *how: Any) -> Array:
+    def _unfounded(self, target: Target, needs: Needs, given: Any, *how: Any) -> Array:
         env, found = self._measured(needs, given, operands.unfounded, *how)
         output, index = target.output, target.index
         if not output:

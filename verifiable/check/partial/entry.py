@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
-from verifiable.check import operands
+from verifiable.check.needed import needed
 from verifiable.check.partial.row_test import RowTest
 from verifiable.check.partial.rows import Pulled, RowPlan, pull
 from verifiable.check.partial.scans import LayerScan
@@ -132,4 +132,4 @@ def _others(
     beside += [a for a in scan.equation.inputs[len(scan.carried) :] if a in rows]
     rest = Block(block.inputs, [e for e in block.equations if e is not scan.equation], ())
     outputs: list[Atom] = [a for a in (*block.outputs, *inside, *beside) if isinstance(a, Var)]
-    return operands.needed(rest, analysis, claims, outputs).reads
+    return needed(rest, analysis, claims, outputs).reads

@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from verifiable.check import operands
 from verifiable.check.cuts import layered
+from verifiable.check.needed import Needs, needed
 from verifiable.check.partial.ends import read_of
 from verifiable.check.partial.entry import LeadIn
 from verifiable.check.partial.groups import GroupRows
@@ -96,22 +96,22 @@ class Layers:
         return found
 
     @cached_property
-    def whole(self) -> operands.Needs:
+    def whole(self) -> Needs:
         """What the outputs and all claims need."""
         block, analysis = self.program.function.block, self.program.analysis
         every = (c.index for c in self.program.claims)
-        return operands.needed(block, analysis, every, block.outputs)
+        return needed(block, analysis, every, block.outputs)
 
     @cached_property
-    def base(self) -> operands.Needs:
+    def base(self) -> Needs:
         """What the outputs, and the claims of every audit, need."""
         block, analysis = self.program.function.block, self.program.analysis
-        return operands.needed(block, analysis, self.always, block.outputs)
+        return needed(block, analysis, self.always, block.outputs)
 
-    def of_group(self, layer: int) -> operands.Needs:
+    def of_group(self, layer: int) -> Needs:
         """What the claims of a layer that is a group need."""
         block, analysis = self.program.function.block, self.program.analysis
-        return operands.needed(block, analysis, self.groups[layer])
+        return needed(block, analysis, self.groups[layer])
 
     @cached_property
     def most_rows(self) -> int:
@@ -327,7 +327,7 @@ def _leaves(
 def _scans(program: Specification) -> tuple[LayerScan, ...]:
     block, analysis = program.function.block, program.analysis
     every = (c.index for c in program.claims)
-    read = operands.needed(block, analysis, every, block.outputs).variables
+    read = needed(block, analysis, every, block.outputs).variables
     found: list[LayerScan] = []
     for equation in layered(program.function, analysis):
         wanted = frozenset(v for v in equation.outputs if v in read)

@@ -26,8 +26,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from verifiable.check import known, operands, replay, schedule, settings
+from verifiable.check import known, replay, schedule, settings
 from verifiable.check.key_layout import KeyLayout
+from verifiable.check.needed import Needs
 from verifiable.check.outputs import compare
 from verifiable.check.partial.iterations import (
     Carry,
@@ -302,7 +303,7 @@ class CompiledAudit:
 
     def _check(
         self,
-        needs: operands.Needs,
+        needs: Needs,
         env: Env,
         context: Context,
         arguments: AuditArguments,

@@ -20,7 +20,8 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from verifiable.check import operands, replay
+from verifiable.check import replay
+from verifiable.check.needed import Needs, needed
 from verifiable.check.partial.row_test import RowTest, places
 from verifiable.check.partition import Analysis
 from verifiable.check.replay import Context, Findings
@@ -49,7 +50,7 @@ class GivenRows(NamedTuple):
 WHOLE = GivenRows({}, {})
 
 
-def reduced(block: Block, needs: operands.Needs) -> Block:
+def reduced(block: Block, needs: Needs) -> Block:
     """The equations of a block that some claims and values need."""
 
     def kept(equation: Equation) -> bool:
@@ -79,7 +80,7 @@ class Pulled:
     inputs: Mapping[Var, frozenset[Cut]]
     pieces: frozenset[tuple[Var, Cut]]
     whole: tuple[Var, ...]
-    needs: operands.Needs
+    needs: Needs
 
 
 def pull(
@@ -143,7 +144,7 @@ def pull(
         inputs={v: frozenset(cuts) for v, cuts in pieces.items() if v in block.inputs},
         pieces=frozenset(left),
         whole=tuple(whole),
-        needs=operands.needed(block, analysis, beside, whole),
+        needs=needed(block, analysis, beside, whole),
     )
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
 
-from verifiable.check import operands
+from verifiable.check.needed import Needs, needed
 from verifiable.check.partial.row_test import Indices
 from verifiable.check.partial.rows import Pulled, RowPlan, pull
 from verifiable.check.partition import Analysis
@@ -94,32 +94,31 @@ class LayerScan:
         return tuple(v in self.wanted and not self.analysis.fact(a).known for v, a in pairs)
 
     @cached_property
-    def _tests(self) -> operands.Needs:
-        return operands.needed(self.body, self.analysis, self.claims)
+    def _tests(self) -> Needs:
+        return needed(self.body, self.analysis, self.claims)
 
     @cached_property
-    def _passing(self) -> tuple[operands.Needs, ...]:
+    def _passing(self) -> tuple[Needs, ...]:
         """What each carry that an iteration passes on needs of it; known ones need nothing."""
         outputs = zip(self.body.outputs, self.carried, strict=False)
         return tuple(
-            operands.needed(self.body, self.analysis, (), [a] if open_ else [])
-            for a, open_ in outputs
+            needed(self.body, self.analysis, (), [a] if open_ else []) for a, open_ in outputs
         )
 
     @cached_property
-    def passes(self) -> operands.Needs:
+    def passes(self) -> Needs:
         """What all that an iteration passes on or stacks needs of it."""
         flags = (*self.carried, *self.stacked)
         outputs = [a for a, open_ in zip(self.body.outputs, flags, strict=True) if open_]
-        return operands.needed(self.body, self.analysis, (), outputs)
+        return needed(self.body, self.analysis, (), outputs)
 
     @cached_property
-    def _stacks(self) -> operands.Needs:
+    def _stacks(self) -> Needs:
         outputs = self.body.outputs[len(self.carried) :]
         wanted = [a for a, open_ in zip(outputs, self.stacked, strict=True) if open_]
-        return operands.needed(self.body, self.analysis, (), wanted)
+        return needed(self.body, self.analysis, (), wanted)
 
-    def _read(self, needs: operands.Needs) -> set[int]:
+    def _read(self, needs: Needs) -> set[int]:
         """The carries that something in an iteration reads."""
         inputs = enumerate(zip(self.body.inputs, self.carried, strict=False))
         return {i for i, (v, open_) in inputs if open_ and v in needs.variables}
