@@ -147,6 +147,9 @@ def _fuzz(target: Any, place: Path, counts: mmap.mmap, limits: list[str]) -> Non
                 outcome = 1
             except target.allowed:
                 outcome = 2
+            except BaseException:
+                (place / "crash").write_bytes(data)  # this process ends before libFuzzer writes it
+                raise
             at = 8 * outcome
             counts[at : at + 8] = struct.pack("<Q", struct.unpack("<Q", counts[at : at + 8])[0] + 1)
 

@@ -113,11 +113,20 @@ def _arguments(name: str) -> dict[str, Any]:
     return {parameter: make() for parameter, make in arguments_of(name).items()}
 
 
-def _canonical(value: Any, data: bytes) -> bool:
-    """The law of all encodings: what was decoded has no other bytes."""
+def _canonical(value: Any, data: bytes, again: Callable[[bytes], Any] | None) -> bool:
+    """The law of all encodings: what was decoded has no other bytes.
+
+    Args:
+      value: what was decoded.
+      data: from which bytes.
+      again: decodes what moves on to a later head of the chain; that has other bytes once.
+    """
     encode = getattr(value, "encode", None)
     if callable(encode) and not isinstance(value, str):
-        assert encode() == data, "decoded, but it encodes to other bytes"
+        found = encode()
+        if again is not None and found != data:
+            data, found = found, again(found).encode()
+        assert found == data, "decoded, but it encodes to other bytes"
     return True
 
 
@@ -129,8 +138,13 @@ def _decoders() -> Iterator[FuzzTarget]:
         takes = inspect.signature(DECODERS[name]).parameters
         about = name.endswith("VerifierKey.from_bytes") or any(p in takes for p in COMPUTING)
 
-        def run(data: bytes, name: str = name, given: Any = given) -> bool:
-            return _canonical(DECODERS[name](data=data, **given()), data)
+        def run(
+            data: bytes, name: str = name, given: Any = given, moves: bool = "head" in takes
+        ) -> bool:
+            def decode(data: bytes) -> Any:
+                return DECODERS[name](data=data, **given())
+
+            return _canonical(decode(data), data, decode if moves else None)
 
         def seeds(about: bool = about) -> list[bytes]:
             return [*(contexts.computed() if about else ()), *contexts.honest()]

@@ -130,7 +130,9 @@ class Signer:
                 prepared,
                 decided,
                 proof,
-            ] if all(x is None or type(x) is bytes for x in (prepared, decided, proof)):
+            ] if all(
+                x is None or type(x) is bytes for x in (signed, rotation, prepared, decided, proof)
+            ):
                 if words != head.deployment.words:
                     raise ValueError("a signer follows one contract, and this head is of another")
                 lock = None if proof is None else SettlementSubmission.decode(Prepare, proof)

@@ -218,6 +218,15 @@ def test_stored_memory_is_of_one_chain_and_never_ahead():
         Signer.decode(encoding.encode(fields[:-1]), replace(HEAD, epoch=3))
 
 
+@pytest.mark.parametrize("value", [1, True, "text", [b""]], ids=repr)
+@pytest.mark.parametrize("at", [2, 5, 6, 7, 9, 10, 11])
+def test_bytes_of_a_stored_memory_are_nothing_else(at: int, value: object):
+    fields = encoding.decode(SIGNER.encode(), max_size=1024)
+    changed = encoding.encode([*fields[:at], value, *fields[at + 1 :]])
+    with pytest.raises(MalformedEncoding):
+        Signer.decode(changed, HEAD)
+
+
 def test_votes_and_evidence_survive_the_wire():
     made = vote(FOUR, 1, STATEMENT)
     assert Vote.decode(EpochStatement, made.encode()) == made
