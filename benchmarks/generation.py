@@ -355,10 +355,10 @@ def _ties(model: Any, number: int, total: int, quick: bool) -> Counts:
 
 
 def rows_of(case: str, found: Mapping[str, float]) -> Iterator[Row]:
-    """The rows of a case, from counts that were added up."""
+    """The rows of a case, from counts that were added up: it may have those of several parts."""
     if "seconds_decode" in found:
         yield from _cost_rows(case, found)
-    elif "texts" in found:
+    if "texts" in found:
         texts, tokens = found["texts"], found["tokens"]
         yield Row(case, "honest_texts", texts, "1")
         yield Row(case, "honest_tokens", tokens, "1")
@@ -367,19 +367,19 @@ def rows_of(case: str, found: Mapping[str, float]) -> Iterator[Row]:
             yield Row(case, name, found[name], "1")
         yield Row(case, "picked_otherwise_share", found["picked_otherwise"] / tokens, "1")
         yield Row(case, "near_ties_share", found["near_ties"] / tokens, "1", "<= 0.01")
-    elif "audits" in found:
+    if "audits" in found:
         met, audits, formula = found["audits_that_met_it"], int(found["audits"]), 8 / COMPLETION
         low, high = clopper_pearson(int(met), audits, 0.99)
         yield Row(case, "audits", audits, "1")
         yield Row(case, "met_share", met / audits, "1")
         yield Row(case, "formula", formula, "1")
         yield Row(case, "formula_within_99_%", int(low <= formula <= high), "1", "== 1")
-    elif "cheats" in found:
+    if "cheats" in found:
         yield Row(case, "cheats", found["cheats"], "1")
         yield Row(case, "without_effect", found["without_effect"], "1")
         yield Row(case, "cheats_not_rejected", found["not_rejected"], "1", "<= 0")
         yield Row(case, "audits_passed", found["audits_passed"], "1")
-    elif "positions" in found:
+    if "positions" in found:
         positions = found["positions"]
         yield Row(case, "positions", positions, "1")
         yield Row(case, "near_ties", found["near_ties"] / positions, "1")
@@ -387,7 +387,7 @@ def rows_of(case: str, found: Mapping[str, float]) -> Iterator[Row]:
         yield Row(case, "changed_unreported", found["changed_unreported"], "1", "<= 0")
         if "random" in found:
             yield Row(case, "random", found["random"] / positions, "1", "<= 0")
-    else:
+    if not {"seconds_decode", "texts", "audits", "cheats", "positions"} & found.keys():
         yield from (Row(case, name, value, "1") for name, value in found.items())
 
 
@@ -408,7 +408,7 @@ def _cost_rows(case: str, found: Mapping[str, float]) -> Iterator[Row]:
         yield Row(case, "bytes_audit_2", found["bytes_audit_2"], "bytes", "<= 1_300_000")
         yield Row(case, "bytes_audit_8", found["bytes_audit_8"], "bytes", "<= 2_700_000")
     yield Row(case, "device_extra", run / decode, "1", "<= 0.1")
-    bandwidth = found["read"] / seconds["read"]
+    bandwidth = found["read"] / found["seconds_read"]
     reached = found["weights"] * (COMPLETION - 1) / (decode - seconds["begin"])
     yield Row(case, "bandwidth", bandwidth, "B/s")
     yield Row(case, "of_bandwidth", reached / bandwidth, "1", ">= 0.7")

@@ -53,3 +53,20 @@ def test_one_accepted_cheat_of_any_shard_misses_the_bar():
     rows = {r.measure: r for r in rows_of("a", found["a"])}
     assert rows["cheats"].value == 8
     assert rows["cheats_not_rejected"].holds is False
+
+
+def test_bars_of_costs_count_seconds_of_all_cores():
+    calls = "decode begin pass prove check verify read audit_2 audit_8".split()
+    cost = dict.fromkeys("weights read receipt run key bytes_audit_2 bytes_audit_8".split(), 1.0)
+    cost |= {f"{kind}_{name}": 1.0 for kind in ("seconds", "cpu") for name in calls}
+    cost |= {"seconds_decode": 5.0, "cpu_decode": 8.0, "cpu_audit_2": 0.01}
+    rows = {r.measure: r for r in rows_of("a", cost)}
+    assert rows["decode_over_audit_2"].value == 8.0 / 0.01
+    assert rows["decode_over_audit_2"].holds is True
+    assert rows["decode_over_audit_2_wall"].value == 5.0
+    assert rows["bandwidth"].value == 1.0
+    counts = {"cheats": 4, "without_effect": 0, "not_rejected": 1, "audits_passed": 0}
+    rows |= {r.measure: r for r in rows_of("a", cost | HONEST | counts)}
+    assert rows["decode_over_audit_2"].holds is True
+    assert rows["honest_texts"].value == 2
+    assert rows["cheats_not_rejected"].holds is False
