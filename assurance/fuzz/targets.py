@@ -113,7 +113,7 @@ def _arguments(name: str) -> dict[str, Any]:
     return {parameter: make() for parameter, make in arguments_of(name).items()}
 
 
-def _canonical(value: Any, data: bytes, again: Callable[[bytes], Any] | None) -> bool:
+def _canonical(value: Any, data: bytes, again: Callable[[bytes], Any] | None = None) -> bool:
     """The law of all encodings: what was decoded has no other bytes.
 
     Args:

@@ -62,3 +62,12 @@ def test_a_second_encoding_is_a_finding():
     with pytest.raises(AssertionError, match="other bytes"):
         targets._canonical(SimpleNamespace(encode=lambda: b"a"), b"b")
     assert targets._canonical(SimpleNamespace(encode=lambda: b"a"), b"a")
+
+
+def test_what_moves_on_when_it_is_decoded_has_other_bytes_once():
+    def later(data: bytes) -> SimpleNamespace:
+        return SimpleNamespace(encode=lambda: max(data, b"c"))
+
+    assert targets._canonical(later(b"a"), b"a", later)
+    with pytest.raises(AssertionError, match="other bytes"):
+        targets._canonical(later(b"a"), b"a", lambda data: later(data + b"d"))
