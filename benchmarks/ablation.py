@@ -30,8 +30,9 @@ from benchmarks.timed import Run
 from verifiable import challenge, program
 from verifiable.check.compiled import CheckArguments
 from verifiable.check.schedule import Strategy
-from verifiable.claims import choice, decision, pieces, registry
-from verifiable.claims.dot_general import DotGeneral
+from verifiable.claims import registry
+from verifiable.claims.decisions import choice, decision, pieces
+from verifiable.claims.products.dot_general import DotGeneral
 
 BLOCKS = 1.1  # times the check without blocks of columns
 DECISIONS = 1.1  # times the check of a library without decisions

@@ -30,7 +30,7 @@ from verifiable import program
 from verifiable import trace as traces
 from verifiable.challenge import secret
 from verifiable.check.compiled import CheckArguments
-from verifiable.check.evidence import evidence_of, verify_evidence
+from verifiable.check.judging.evidence import evidence_of, verify_evidence
 from verifiable.key import VerifierKey
 from verifiable.report import Report, Verdict
 from verifiable.submission import Submission

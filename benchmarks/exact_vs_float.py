@@ -20,10 +20,10 @@ from jax import lax
 
 from benchmarks.harness import Row, interleaved_medians
 from verifiable import challenge, policy, program
-from verifiable.claims import freivalds
 from verifiable.claims.contraction import Contraction
-from verifiable.claims.product import contraction
-from verifiable.jaxpr import flatten
+from verifiable.claims.products import freivalds
+from verifiable.claims.products.product import contraction
+from verifiable.jaxpr import from_jax
 from verifiable.report import Verdict
 
 CLAIM = "The exact check of an int8 product costs at most three times the check of an f32 one."
@@ -90,7 +90,7 @@ def one_contraction(
 ) -> Callable[[], Any]:
     """The compiled test of one claim."""
     near, far = data(kind, tokens, width), data(kind, width, hidden)
-    [equation] = flatten.trace(product, near, far)[0].block.equations
+    [equation] = from_jax.trace(product, near, far)[0].block.equations
     form = contraction(equation)
     assert isinstance(form, Contraction)
     out = jax.jit(product)(near, far)

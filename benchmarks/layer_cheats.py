@@ -18,7 +18,7 @@ import numpy as np
 from verifiable import program
 from verifiable.check import execute
 from verifiable.claims.claim import Claim
-from verifiable.claims.product import Product
+from verifiable.claims.products.product import Product
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.effects import CUT
 from verifiable.report import Detection

@@ -24,8 +24,8 @@ from benchmarks.progress import steps
 from protocols.demo import models
 from verifiable import challenge, program
 from verifiable.check.compiled import CheckArguments
-from verifiable.claims import freivalds, single
-from verifiable.claims.dot_general import DotGeneral
+from verifiable.claims.products import float32_test, freivalds
+from verifiable.claims.products.dot_general import DotGeneral
 from verifiable.report import Verdict
 
 Array = np.ndarray[Any, Any]
@@ -84,7 +84,7 @@ def _measured(
         batching=((), ()),
     )
     form = form.in_blocks() if blocks else form
-    eps = 3 * single.noise(form)
+    eps = 3 * float32_test.noise(form)
     limit = freivalds.limit(1e-9, count * form.tests, DRAWS)
     run = jax.jit(functools.partial(_compared, form, eps * 1.000001, limit))
     rng = np.random.default_rng(inner + columns)
@@ -115,7 +115,7 @@ def _compared(
     claim = (honest.astype(jnp.float64) + step * delta).astype(jnp.float32)
     rho, _, sigma, _ = freivalds.deviations(form, applied, exact, claim, g, eps)
     decided = freivalds.compare(form, applied, exact, claim, g, eps=eps, limit=limit)
-    narrow, short = single.narrowed(form, exact), g.astype(jnp.float32)
+    narrow, short = float32_test.narrowed(form, exact), g.astype(jnp.float32)
     applied = freivalds.apply(form, a, narrow)
     other = freivalds.deviations(form, applied, narrow, claim, short, eps)[0]
     cheap = freivalds.compare(form, applied, narrow, claim, short, eps=eps, limit=limit)

@@ -46,8 +46,8 @@ from benchmarks.progress import steps
 from protocols.demo import models
 from verifiable import challenge, program
 from verifiable.check import execute
-from verifiable.claims import freivalds
-from verifiable.claims.product import Product, room_of
+from verifiable.claims.products import freivalds
+from verifiable.claims.products.product import Product, room_of
 from verifiable.jaxpr import interpret
 from verifiable.report import Verdict
 

@@ -16,7 +16,8 @@ import numpy as np
 from jax import Array, lax
 
 from benchmarks.zoo.subject import Inputs
-from verifiable.check import execute, near_ties
+from verifiable.check import execute
+from verifiable.check.freedom import near_ties
 from verifiable.claims.claim import Claim
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Env, Equation

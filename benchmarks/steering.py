@@ -39,10 +39,10 @@ from protocols.demo import models
 from protocols.demo.models import networks
 from verifiable import challenge, program
 from verifiable.check.compiled import CheckArguments
-from verifiable.check.replay import Context
-from verifiable.claims import freivalds
+from verifiable.check.replay.replay import Context
 from verifiable.claims.claim import Claim
-from verifiable.claims.rounding import SHARE
+from verifiable.claims.products import freivalds
+from verifiable.claims.roundings.rounding import SHARE
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Env
 from verifiable.key import VerifierKey

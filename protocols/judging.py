@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self, cast
 
-from verifiable.check.evidence import Evidence, Judgement, verify_evidence
+from verifiable.check.judging.evidence import Evidence, Judgement, verify_evidence
 from verifiable.errors import MalformedEncoding
 from verifiable.program import Program
 

@@ -23,11 +23,11 @@ LONGEST = (
     "test_models test_rounding test_sheltered test_choice test_cli_chat test_audited "
     "test_self_test test_fleet test_protocols test_readme test_docs test_contract_agrees "
     "test_contract test_processes test_activations test_narrow_sums test_perturb test_verdicts "
-    "test_evidence test_vote test_generation test_second_look test_coverage test_rows "
+    "test_evidence test_vote test_generation test_second_look test_coverage test_row_error "
     "test_allowed_rows test_decoding test_decision test_schedule test_origin "
     "test_steered_roundings test_corridor test_pieces test_rules test_known test_replay "
     "test_lookup test_cancellation test_near_ties test_calibration test_audit test_layers "
-    "test_contract_committees test_freivalds test_exploration test_known_values test_trust "
+    "test_contract_committees test_freivalds test_exploration test_parameter_values test_trust "
     "test_harness test_choosers test_interpret test_contract_evms test_settings"
 ).split()
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
         trace,
         voting,
     )
-    from verifiable.check.evidence import Evidence, evidence_of, verify_evidence
+    from verifiable.check.judging.evidence import Evidence, evidence_of, verify_evidence
     from verifiable.family import Family, compile_family
     from verifiable.key import VerifierKey
     from verifiable.policy import Policy
@@ -84,7 +84,7 @@ __all__ = [
 
 _HOMES = {
     "Commitment": "trace",
-    "Evidence": "check.evidence",
+    "Evidence": "check.judging.evidence",
     "Family": "family",
     "Policy": "policy",
     "Program": "program",
@@ -94,9 +94,9 @@ _HOMES = {
     "VerifierKey": "key",
     "compile": "program",
     "compile_family": "family",
-    "evidence_of": "check.evidence",
+    "evidence_of": "check.judging.evidence",
     "parameter_root": "program",
-    "verify_evidence": "check.evidence",
+    "verify_evidence": "check.judging.evidence",
 }
 _MODULES = frozenset(
     "audits bls challenge check claims encoding errors family field freivalds generation jaxpr key "

@@ -2,7 +2,7 @@
 
 A model is compiled for each length or batch size, and what a key holds of the parameters is mostly
 the same for all. So a family has one key: `setup` makes it once, with every array that some member
-needs, once each (`check.key_layout`). Its header names the family, whose id binds the ids of all
+needs, once each (`replay.key_layout`). Its header names the family, whose id binds the ids of all
 members, and each member checks with its own arrays of the key.
 
     family = compile_family(model, params, (x_16,), (x_32,))     # both sides, once

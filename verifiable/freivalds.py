@@ -1,5 +1,5 @@
-"""Verify one contraction on its own, without a program: see `verifiable.claims.freivalds`."""
+"""Verify one contraction on its own, without a program: see `claims.products.freivalds`."""
 
-from verifiable.claims.standalone import verify_conv_general_dilated, verify_dot_general
+from verifiable.claims.products.standalone import verify_conv_general_dilated, verify_dot_general
 
 __all__ = ["verify_conv_general_dilated", "verify_dot_general"]

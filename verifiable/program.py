@@ -28,22 +28,21 @@ import jax
 
 from verifiable import policy as policies
 from verifiable.challenge import Challenge
-from verifiable.check import calibration, corridor, describe, program_id, schedule
-from verifiable.check import cuts as cutting
+from verifiable.check import calibration, describe, schedule
 from verifiable.check import execute as prover
+from verifiable.check.analysis import cuts as cutting
+from verifiable.check.analysis import program_id
 from verifiable.check.compiled import CheckArguments, CompiledCheck, CompiledSetup
-from verifiable.check.corridor import Answer
+from verifiable.check.freedom import corridor, warn
+from verifiable.check.judging.receive import Problem, ReceivedArrays, misnamed, receive, uncommitted
+from verifiable.check.judging.verdict import judge, refuse
 from verifiable.check.partial.audit import Auditable, require_block
-from verifiable.check.receive import Problem, ReceivedArrays, misnamed, receive, uncommitted
-from verifiable.check.replay import Findings
-from verifiable.check.schedule import Strategy
+from verifiable.check.replay.replay import Findings
 from verifiable.check.settings import on_host, require_threads
 from verifiable.check.setup import make_key
 from verifiable.check.trees import RootMemory, abstract, parameter_root
-from verifiable.check.verdict import judge, refuse
-from verifiable.check.warn import warned
 from verifiable.errors import require_type
-from verifiable.jaxpr import flatten
+from verifiable.jaxpr import from_jax
 from verifiable.jaxpr.effects import CUT
 from verifiable.key import VerifierKey
 from verifiable.policy import Policy
@@ -66,7 +65,7 @@ class Program(Auditable):
     The other attributes are of `check.specification.Specification`.
     """
 
-    strategy: Strategy
+    strategy: schedule.Strategy
 
     def __str__(self) -> str:
         """The table of claims, what is discontinuous, and what the key keeps of the parameters."""
@@ -88,7 +87,7 @@ class Program(Auditable):
             )
         other = replace(self, policy=policy)
         other.require_policy()
-        return warned(other)
+        return warn.warned(other)
 
     @on_host
     def prove(self, params: Any, *inputs: Any) -> Submission:
@@ -285,7 +284,7 @@ class Program(Auditable):
 
     def tune(
         self, key: VerifierKey, *inputs: Any, y: Any, trace: Any, repeats: int = 10
-    ) -> tuple[Program, dict[Strategy, float]]:
+    ) -> tuple[Program, dict[schedule.Strategy, float]]:
         """Measure every strategy on a run, as `check` takes it.
 
         Returns:
@@ -313,15 +312,15 @@ class Program(Auditable):
         return calibration.calibrate(self, params, samples, executors=executors, factor=factor)
 
     def corridor(
-        self, params: Any, *inputs: Any, answer: Answer, kappa: float | None = None
+        self, params: Any, *inputs: Any, answer: corridor.Answer, kappa: float | None = None
     ) -> Corridor:
-        """How far the tolerance lets a cheat move an answer on these inputs. See `check.corridor`.
+        """How far the tolerance lets a cheat move an answer on these inputs (`freedom.corridor`).
 
         Args:
           params: the parameters.
           *inputs: the inputs.
           answer: scalar float function of `y`, such as the margin between two logits
-            (`check.corridor.margin`).
+            (`freedom.corridor.margin`).
           kappa: deviation of a row up to which a cheat may go, in units of sigma; by default what
             passes with probability 1e-9.
 
@@ -331,7 +330,9 @@ class Program(Auditable):
         """
         return corridor.corridor(self, params, inputs, answer, kappa)
 
-    def attack(self, params: Any, *inputs: Any, answer: Answer, kappa: float) -> tuple[Any, Trace]:
+    def attack(
+        self, params: Any, *inputs: Any, answer: corridor.Answer, kappa: float
+    ) -> tuple[Any, Trace]:
         """Answer and trace of a cheat that shifts every claim by kappa sigma to lower an answer.
 
         For tests of coordinators: below the bound's kappa it may pass, and then it has moved the
@@ -345,7 +346,7 @@ def compile(
     params: Any,
     *inputs: Any,
     policy: Policy = policies.DEFAULT,
-    strategy: Strategy | None = None,
+    strategy: schedule.Strategy | None = None,
     self_test: bool = True,
     cuts: bool = False,
     row_block: int | None = None,
@@ -361,7 +362,7 @@ def compile(
       strategy: how to compile the check, such as `Program.tune` found; by default, what suits most.
       self_test: whether the first `setup` tests the compiled check, on a random run op by op.
       cuts: whether scans commit to their carries too, and functions to values with a
-        `checkpoint_name`, so that audits of a part open less (`check.cuts`).
+        `checkpoint_name`, so that audits of a part open less (`analysis.cuts`).
       row_block: how many neighbouring rows a leaf of the trace holds, for audits of rows.
 
     Raises:
@@ -376,10 +377,10 @@ def compile(
         raise TypeError(f"fn must be a function, got {type(fn).__name__}: compile(fn, params, ...)")
     require_threads()
     require_type("policy", policy, Policy)
-    require_type("strategy", strategy or Strategy(), Strategy)
+    require_type("strategy", strategy or schedule.Strategy(), schedule.Strategy)
     require_block(row_block)
     params, inputs = abstract("params", params), abstract("inputs", inputs)
-    function, y = flatten.trace(fn, params, *inputs, named=CUT if cuts else None)
+    function, y = from_jax.trace(fn, params, *inputs, named=CUT if cuts else None)
     known = len(function.constants) + len(jax.tree.leaves(params))
     found = cutting.analyse(function, known, policy.draws, cuts=cuts)
     compiled = Program(
@@ -396,4 +397,4 @@ def compile(
     )
     compiled.require_policy()
     describe.warn(found, compiled.outputs)
-    return warned(compiled)
+    return warn.warned(compiled)

@@ -32,7 +32,7 @@ from tests.helpers.journals import MemoryStore
 from tests.helpers.paths import ROOT
 from tests.helpers.vectors import OPERATIONS
 from tests.test_decoders import DECODERS
-from verifiable.check.receive import receive
+from verifiable.check.judging.receive import receive
 from verifiable.generation import saved
 from verifiable.report import Verdict
 from verifiable.submission import Submission

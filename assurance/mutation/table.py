@@ -17,7 +17,9 @@ def _vectors(*families: str) -> tuple[str, ...]:
 
 
 def _tests(folder: str, names: str) -> tuple[str, ...]:
-    return tuple(f"tests/{folder}/test_{name}.py" for name in names.split())
+    """Files of tests, named as modules are: `test_` goes before the last part of each name."""
+    paths = (Path("tests", folder, name) for name in names.split())
+    return tuple(str(path.with_name(f"test_{path.name}.py")) for path in paths)
 
 
 _MERKLE = _tests("verifiable/merkle", "tree proofs cheats hashing") + _vectors(
@@ -43,23 +45,28 @@ TESTS: dict[str, tuple[str, ...]] = {
         f"verifiable.voting.{name}": _VOTING
         for name in "agreement assurance decide quorum tokens trust".split()
     },
-    "verifiable.claims.freivalds": _tests(
-        _CLAIMS, "freivalds freivalds_extremes single contraction freivalds_integers"
+    "verifiable.claims.products.freivalds": _tests(
+        _CLAIMS,
+        "products/freivalds products/freivalds_extremes products/float32_test contraction "
+        "products/freivalds_integers",
     )
     + _vectors("exact"),
-    "verifiable.claims.rounding": _tests(_CLAIMS, "rounding clear room")
-    + _tests("verifiable/check", "steered_roundings")
-    + _vectors("roundings"),
-    "verifiable.claims.decision": _tests(_CLAIMS, "decision") + _vectors("decisions"),
-    "verifiable.claims.lookup": _tests(_CLAIMS, "lookup") + _vectors("lookups"),
-    "verifiable.claims.cut": _tests(_CLAIMS, "cut some"),
-    "verifiable.check.verdict": _tests("verifiable/check", "verdict second_look")
-    + _tests("verifiable", "report"),
-    "verifiable.check.second_look": _tests(
-        "verifiable/check", "second_look sheltered steered_roundings"
+    "verifiable.claims.roundings.rounding": _tests(
+        _CLAIMS + "/roundings", "rounding cheap_test room"
     )
-    + _tests(_CLAIMS, "trips"),
-    "verifiable.check.evidence": _tests("verifiable/check", "evidence reading")
+    + _tests("verifiable/check/freedom", "steered_roundings")
+    + _vectors("roundings"),
+    "verifiable.claims.decisions.decision": _tests(_CLAIMS + "/decisions", "decision")
+    + _vectors("decisions"),
+    "verifiable.claims.lookup": _tests(_CLAIMS, "lookup") + _vectors("lookups"),
+    "verifiable.claims.cut": _tests(_CLAIMS, "cut selected_rows"),
+    "verifiable.check.judging.verdict": _tests("verifiable/check/judging", "verdict second_look")
+    + _tests("verifiable", "report"),
+    "verifiable.check.judging.second_look": _tests(
+        "verifiable/check", "judging/second_look judging/sheltered freedom/steered_roundings"
+    )
+    + _tests(_CLAIMS + "/decisions", "trips"),
+    "verifiable.check.judging.evidence": _tests("verifiable/check/judging", "evidence reading")
     + _vectors("evidence"),
     "verifiable.check.partial.restrict": _tests(
         "verifiable/check/partial", "restrict rows layers audit"

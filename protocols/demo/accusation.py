@@ -25,8 +25,8 @@ from protocols.demo.models.precision import PRECISIONS
 from protocols.demo.scenes.scene import MOST_TEXTS, Counter, Progress, prepare
 from protocols.judging import MOST_BYTES, Judged, JudgedJob
 from verifiable import encoding
-from verifiable.check import evidence
-from verifiable.check.evidence import Evidence, evidence_of, verify_evidence
+from verifiable.check.judging import evidence
+from verifiable.check.judging.evidence import Evidence, evidence_of, verify_evidence
 from verifiable.errors import MalformedEncoding, received_bytes
 from verifiable.report import Report
 from verifiable.submission import Submission

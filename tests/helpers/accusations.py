@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from verifiable import trace
-from verifiable.check.accused import accused_of
-from verifiable.check.evidence import Evidence
+from verifiable.check.judging.accused import accused_of
+from verifiable.check.judging.evidence import Evidence
 from verifiable.check.specification import Target
 from verifiable.program import Program
 from verifiable.submission import Submission

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from jax import lax
 
 from verifiable.claims.contraction import Contraction
-from verifiable.claims.product import contraction
-from verifiable.jaxpr import flatten
+from verifiable.claims.products.product import contraction
+from verifiable.jaxpr import from_jax
 from verifiable.jaxpr.blocks import Equation
 
 Array = np.ndarray
@@ -32,7 +32,7 @@ DRAWS = 3
 def equation_of(product: Callable[..., Any], *operands: Any) -> Equation:
     """The one equation of a function of arrays or of shapes."""
     with jax.enable_x64(True):
-        function, _ = flatten.trace(product, *(flatten.shape_dtype(x) for x in operands))
+        function, _ = from_jax.trace(product, *(from_jax.shape_dtype(x) for x in operands))
     [equation] = function.block.equations
     return equation
 

@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from verifiable.check.dataflow import Forward
+from verifiable.check.analysis.dataflow import Forward
 from verifiable.claims.form import Yardstick
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Equation
 from verifiable.jaxpr.effects import effects_of
-from verifiable.jaxpr.flatten import flatten
+from verifiable.jaxpr.from_jax import flatten
 from verifiable.policy import Policy
 from verifiable.testing.devices import inexact, moved
 

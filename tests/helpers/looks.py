@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from unittest import mock
 
-from verifiable.check import verdict
+from verifiable.check.judging import verdict
 
 
 @contextmanager

@@ -11,8 +11,8 @@ import numpy as np
 
 from verifiable import challenge
 from verifiable.challenge import Beacon, Challenge, CommitmentLog
-from verifiable.claims import freivalds
-from verifiable.claims.standalone import verify_dot_general
+from verifiable.claims.products import freivalds
+from verifiable.claims.products.standalone import verify_dot_general
 from verifiable.claims.statistic import Statistic
 from verifiable.field import F61, Field
 from verifiable.report import Result, Verdict

@@ -12,7 +12,7 @@ import numpy as np
 from blake3 import blake3
 from hypothesis import strategies as st
 
-from verifiable.check.partial.received import OpenedTensors
+from verifiable.check.partial.opened_rows import OpenedTensors
 from verifiable.encoding import tagged_hash
 from verifiable.testing.strategies import traces
 from verifiable.trace import Committed, Layout, OpenedTensor, Trace, commit

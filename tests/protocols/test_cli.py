@@ -28,7 +28,7 @@ from protocols.settlement.verdicts import VerdictRecord
 from tests.helpers.receipts import receipts_summary
 from verifiable import __version__
 from verifiable.audits import planning
-from verifiable.check.evidence import Judgement
+from verifiable.check.judging.evidence import Judgement
 from verifiable.report import Verdict
 from verifiable.voting import VoteOutcome
 

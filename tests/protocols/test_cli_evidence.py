@@ -19,7 +19,7 @@ from protocols.demo.devices import DemoJob
 from protocols.demo.scenes import evidence
 from protocols.demo.scenes.scene import prepare
 from verifiable import challenge
-from verifiable.check.evidence import evidence_of
+from verifiable.check.judging.evidence import evidence_of
 from verifiable.report import Verdict
 
 TEXTS = ("a", "the cat")

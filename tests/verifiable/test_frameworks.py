@@ -21,7 +21,7 @@ import pytest
 from tests.helpers import networks
 from tests.helpers.looks import first_look_only
 from verifiable import challenge, program
-from verifiable.claims.rounding import Rounding
+from verifiable.claims.roundings.rounding import Rounding
 from verifiable.key import VerifierKey
 from verifiable.program import Program
 from verifiable.report import Report, Verdict

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from verifiable.claims import freivalds
+from verifiable.claims.products import freivalds
 from verifiable.errors import Rejected, Undecided, VerdictError, VerificationError
 from verifiable.report import (
     REASONS,

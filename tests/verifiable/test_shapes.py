@@ -16,8 +16,8 @@ from tests.helpers.shapes import checked
 from verifiable import challenge, encoding, merkle
 from verifiable.audits import draw_each
 from verifiable.challenge import Challenge
-from verifiable.check import corridor
-from verifiable.claims import freivalds, standalone
+from verifiable.check.freedom import corridor
+from verifiable.claims.products import freivalds, standalone
 from verifiable.field import F61
 from verifiable.key import KeyHeader, VerifierKey, require_arrays
 from verifiable.merkle import BLAKE3, Tree

@@ -17,15 +17,16 @@ from typing import Any, Self
 import jax
 
 from verifiable.challenge import Challenge
-from verifiable.check import known, replay, schedule, settings
-from verifiable.check.key_layout import KeyLayout
-from verifiable.check.near_ties import NearTies
+from verifiable.check import schedule, settings
+from verifiable.check.freedom.near_ties import NearTies
+from verifiable.check.judging.second_look import SecondLook
 from verifiable.check.outputs import compare
-from verifiable.check.replay import Findings
+from verifiable.check.replay import parameter_values, replay
+from verifiable.check.replay.key_layout import KeyLayout
+from verifiable.check.replay.replay import Findings
 from verifiable.check.schedule import Packed, Strategy
-from verifiable.check.second_look import SecondLook
 from verifiable.check.specification import Specification
-from verifiable.claims import freivalds
+from verifiable.claims.products import freivalds
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Env
 from verifiable.key import VerifierKey, require_arrays
@@ -60,7 +61,7 @@ class CompiledSetup:
           challenge: for the random vectors.
           have: arrays of a key of the same parameters, challenge and policy, which are not made
             again.
-          moves: whether what only a second look needs is among them (`known`).
+          moves: whether what only a second look needs is among them (`parameter_values`).
           apply: evaluates an equation without bodies, not compiled; None to compile.
         """
         layout = self.layout
@@ -92,7 +93,7 @@ class CompiledSetup:
             vectors = {n: freivalds.vectors_shape(n, self.program.policy.draws) for n in self._sets}
             constants, analysis = list(self.program.function.constants), self.program.analysis
             residual = jax.eval_shape(self._setup, constants, self.program.params, vectors)
-            moves = known.shapes(analysis.frame, analysis)
+            moves = parameter_values.shapes(analysis.frame, analysis)
         tree = {"vectors": vectors, "residual": residual, "moves": moves}
         return KeyLayout.of(self.program, tree)
 
@@ -144,7 +145,9 @@ class CompiledSetup:
         program, analysis = self.program, self.program.analysis
         with jax.enable_x64(True):
             env = self._env(constants, params)
-            found = known.moves(analysis.frame, analysis, env, vectors, program.policy, residual)
+            found = parameter_values.moves(
+                analysis.frame, analysis, env, vectors, program.policy, residual
+            )
         return self._named(wanted, moves=found)
 
     def _named(self, wanted: Sequence[str], **branch: Any) -> dict[str, Array]:
@@ -222,7 +225,7 @@ class CompiledCheck:
         with settings.neutral(), jax.enable_x64(True):
             key = self.key.as_tree(arguments.key)
             if any(c.form.of_known for c in self.program.claims):
-                key = {**key, "residual": known.merged(key["residual"], key["moves"])}
+                key = {**key, "residual": parameter_values.merged(key["residual"], key["moves"])}
             env, context = replay.begin(
                 self.program,
                 key,

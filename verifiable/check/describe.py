@@ -13,8 +13,8 @@ from typing import Any
 
 import jax
 
+from verifiable.check.analysis.partition import Analysis, Frame
 from verifiable.check.outputs import Output
-from verifiable.check.partition import Analysis, Frame
 from verifiable.errors import IndeterminateWarning
 from verifiable.jaxpr.blocks import Function, Var
 from verifiable.report import table

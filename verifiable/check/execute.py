@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jax import lax
 
-from verifiable.check.partition import Analysis
+from verifiable.check.analysis.partition import Analysis
 from verifiable.claims.claim import Claim
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Block, Env, Equation

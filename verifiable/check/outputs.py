@@ -2,9 +2,9 @@
 
 A row of floats passes iff the 2-norm of its deviation is at most eps times the 2-norm of the
 replayed row, or of a share of the terms of the last sums before it, which may have cancelled
-(`cancellation`), and no element hides behind larger ones in its row (`own_sizes`); integers and
-booleans must be equal. So must infinities, as those of a mask, which do not count in the norm. A
-row that the verifier itself cannot replay in finite numbers otherwise decides nothing.
+(`cancellation`), and no element hides behind larger ones in its row (`element_bounds`); integers
+and booleans must be equal. So must infinities, as those of a mask, which do not count in the norm.
+A row that the verifier itself cannot replay in finite numbers otherwise decides nothing.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from verifiable.check import own_sizes
-from verifiable.check.cancellation import Cancellation
+from verifiable.check.analysis import element_bounds
+from verifiable.check.analysis.cancellation import Cancellation
 from verifiable.check.tiling.evaluate import over_rows
 from verifiable.claims.extremes import power_of_two, tiny
 from verifiable.claims.origin import Origin
@@ -101,8 +101,8 @@ def compare(
       tile_bytes: size of the tiles of the comparison; see `tiling`.
       terms: float64, of the shape of `mine`: where their 2-norm is larger than that of the row, it
         takes its place (theta times `Cancellation.terms`).
-      bounds: computes the bound of each element by itself (`own_sizes`), of the shape of `mine`; it
-        runs only where an element is not clearly right.
+      bounds: computes the bound of each element by itself (`element_bounds`), of the shape of
+        `mine`; it runs only where an element is not clearly right.
     """
     rows = (math.prod(mine.shape[:-1]), math.prod(mine.shape[-1:]))
     least = jnp.zeros(rows[0]) if terms is None else _norms(terms.reshape(rows))
@@ -122,11 +122,11 @@ def compare(
             a, b = _counted(*(x.reshape(rows).astype(jnp.float64) for x in (theirs, mine)))
             limits = eps * _at_least(_scaled_norms(b), least) + tiny(mine.dtype)
             each = bounds().reshape(rows).astype(jnp.float64)
-            heavier = own_sizes.weights(limits, each, shares, eps, mine.dtype)
+            heavier = element_bounds.weights(limits, each, shares, eps, mine.dtype)
             found = jnp.where(own, _scaled_norms((a - b) * heavier) / limits, 0.0)
             return jnp.maximum(ratio, jnp.where(jnp.isnan(found), jnp.inf, found))
 
-        ratio = lax.cond(own_sizes.clear(theirs, mine, eps), lambda: ratio, exactly)
+        ratio = lax.cond(element_bounds.clear(theirs, mine, eps), lambda: ratio, exactly)
     worst = jnp.max(ratio).astype(jnp.float64)
     return OutputStatistic(
         worst=worst,
@@ -219,7 +219,7 @@ def deviate(
     scale = norms if shares is None else _at_least(norms, _scaled_norms(shares))
     if bounds is not None:
         own = bounds().reshape(rows).astype(jnp.float64)
-        heavier = own_sizes.weights(eps * scale + floor, own, shares, eps, dtype)
+        heavier = element_bounds.weights(eps * scale + floor, own, shares, eps, dtype)
         theirs, mine = theirs * heavier, mine * heavier
     if jnp.iscomplexobj(mine):
         theirs, mine = (jnp.concatenate([x.real, x.imag], axis=-1) for x in (theirs, mine))

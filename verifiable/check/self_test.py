@@ -31,9 +31,9 @@ import numpy as np
 
 from verifiable.check import execute, locate
 from verifiable.check.compiled import CheckArguments
-from verifiable.check.known import WIDEN
 from verifiable.check.locate import Inconclusive, Watch
-from verifiable.check.replay import Findings
+from verifiable.check.replay.parameter_values import WIDEN
+from verifiable.check.replay.replay import Findings
 from verifiable.check.schedule import Strategy
 from verifiable.check.specification import Target
 from verifiable.claims.statistic import retested

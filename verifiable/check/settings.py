@@ -3,7 +3,7 @@
 A process, or a device that shares it, may have set flags that make JAX raise where a value is not
 finite or crosses between host and device, refuse to mix types, or multiply in fewer digits. None of
 them may change a verdict or a key, or raise. Whatever changes a result without being
-part of a jaxpr is part of the program's id instead (`jaxpr.flatten`).
+part of a jaxpr is part of the program's id instead (`jaxpr.from_jax`).
 
 A process that was forked after JAX was used inherits JAX without its threads, and hangs at the next
 operation. There, an error is raised instead.
@@ -22,7 +22,7 @@ from typing import Any, ParamSpec, TypeVar
 import jax
 import numpy as np
 
-from verifiable.trace.receive import array_types
+from verifiable.trace.validate import array_types
 
 P = ParamSpec("P")
 R = TypeVar("R")

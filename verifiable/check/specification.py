@@ -10,13 +10,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from verifiable.check import cancellation, describe, flips, own_sizes, subnormal
+from verifiable.check import describe, flips
+from verifiable.check.analysis import cancellation, element_bounds, subnormal
+from verifiable.check.analysis.partition import Analysis
 from verifiable.check.outputs import Output, deviate
-from verifiable.check.partition import Analysis
 from verifiable.check.schedule import Strategy
 from verifiable.check.trees import conform, is_deleted
-from verifiable.claims import freivalds
 from verifiable.claims.claim import Claim
+from verifiable.claims.products import freivalds
 from verifiable.claims.statistic import Deviation
 from verifiable.errors import require_type
 from verifiable.jaxpr import interpret
@@ -87,7 +88,7 @@ class Specification:
         leaves = jax.tree_util.tree_leaves_with_path(self.y)
         block = self.function.block
         facts = [self.analysis.fact(a) for a in block.outputs]
-        glue = own_sizes.origins(block, self.analysis)
+        glue = element_bounds.origins(block, self.analysis)
         return tuple(
             Output(
                 name="output" + jax.tree_util.keystr(path),
@@ -154,7 +155,7 @@ class Specification:
         return self.policy.terms_share(output) * output.cancellation.terms(env)
 
     def own_bounds(self, output: Output, env: Env) -> Callable[[], Array] | None:
-        """What computes how far each element of an output may be off by itself (`own_sizes`).
+        """What computes how far each element of an output may be off by itself (`element_bounds`).
 
         Args:
           output: of the program.
@@ -181,7 +182,7 @@ class Specification:
     def accused(self) -> dict[Target, Any]:
         """What judges of a claim or output need, by claim or output.
 
-        Filled by `check.accused`.
+        Filled by `judging.accused`.
         """
         return {}
 
@@ -192,14 +193,14 @@ class Specification:
 
     @cached_property
     def steerable(self) -> list[Any]:
-        """The choices that a device may steer. Filled by `check.steering`."""
+        """The choices that a device may steer. Filled by `freedom.steering`."""
         return []
 
     @cached_property
     def steered(self) -> dict[tuple[Any, int], Callable[..., Any]]:
         """What corridor and attack have compiled, by the identity of the answer function.
 
-        Filled by `check.corridor`.
+        Filled by `freedom.corridor`.
         """
         return {}
 

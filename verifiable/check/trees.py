@@ -13,8 +13,8 @@ import numpy as np
 
 from verifiable import merkle
 from verifiable.encoding import encode, tagged_hash, tensor_bytes
-from verifiable.jaxpr.flatten import shape_dtype
-from verifiable.trace.receive import array_types
+from verifiable.jaxpr.from_jax import shape_dtype
+from verifiable.trace.validate import array_types
 
 _REMEMBERED = 8  # sets of parameters
 _LONGEST = 200  # characters of a tree in a message

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from verifiable.claims.form import Proposal, View
-from verifiable.claims.rounding import Rounding
+from verifiable.claims.roundings.rounding import Rounding
 from verifiable.jaxpr.blocks import Array, Equation
 from verifiable.jaxpr.effects import CUT, FLOATS
 
@@ -44,7 +44,7 @@ class CutForm(Rounding):
 
 
 def propose(equation: Equation, view: View) -> Proposal | None:
-    """Claim a cut that `check.cuts` made, unless honest devices pass on the same bits anyway."""
+    """Claim a cut that `analysis.cuts` made, unless honest devices pass on the same bits anyway."""
     [value] = equation.inputs
     inexact = value.dtype.name in FLOATS and not (view.known(value) or view.exact(value))
     if equation.kind != CUT or not inexact:

@@ -45,7 +45,8 @@ class Yardstick:
       vectors: the random vectors that `Form.vectors` names; None if it names none.
       projection: what `Form.project` returned for the far operand; None if there is none.
       moves: what `Form.moved` returned for other roundings of it, (replays,); None if it is exact
-        or is moved itself. Of a claim `of_known`, the change of each element (`check.known`).
+        or is moved itself. Of a claim `of_known`, the change of each element
+        (`replay.parameter_values`).
       cheap: whether the test decides only what is clear (`Form.cheapened`); products see it in the
         type of the projection.
     """
@@ -292,7 +293,7 @@ class Form(ABC):
         """How far the operands of two honest runs are apart, in units of eps; float32 ()."""
         raise NotImplementedError("a form that observes its operands compares them")
 
-    # The methods below say what the tolerance leaves to a cheat (`check.corridor`): by default,
+    # The methods below say what the tolerance leaves to a cheat (`freedom.corridor`): by default,
     # nothing.
 
     def smooth(self, equation: Equation, inputs: list[Array], operands: list[Array]) -> Array:

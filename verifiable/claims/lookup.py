@@ -34,11 +34,11 @@ import numpy as np
 from jax import lax
 from jax.lax import GatherScatterMode
 
-from verifiable.claims import slices
-from verifiable.claims.chosen import Arrangement, layout
 from verifiable.claims.extremes import subnormal
 from verifiable.claims.form import Form, Proposal, View, Yardstick
-from verifiable.claims.freivalds import Projection
+from verifiable.claims.products import slices
+from verifiable.claims.products.chosen import Arrangement, layout
+from verifiable.claims.products.freivalds import Projection
 from verifiable.claims.statistic import Deviation, Statistic, deviation, first
 from verifiable.field import F61, Field
 from verifiable.jaxpr.blocks import Array, Atom, Equation, Var

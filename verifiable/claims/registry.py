@@ -10,20 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 
-from verifiable.claims import (
-    biased,
-    chains,
-    choice,
-    cut,
-    decision,
-    gathered,
-    lookup,
-    pieces,
-    product,
-    ragged,
-    table,
-)
+from verifiable.claims import cut, lookup, table
+from verifiable.claims.decisions import choice, decision, pieces
 from verifiable.claims.form import Proposal, Rule, View
+from verifiable.claims.products import biased, gathered, product, ragged
+from verifiable.claims.roundings import chains
 from verifiable.jaxpr.blocks import Equation
 from verifiable.jaxpr.effects import CUT, TABLE
 

@@ -7,9 +7,9 @@ device commits to the table. The verifier tests each element q against its own v
     |q - v| <= min(HONEST change, VISIBLE) size + tiny,        size = |v| + rms(v) + tiny,
 
 and both go on with q. `change` is how far other rounding moves this element at most, in units of
-the size: `setup` evaluates what leads to it with other rounding (`check.known`), and the key holds
-what it finds. An element that other rounding moves by a visible part of its size is only
-held to VISIBLE of it; beyond that, a second look leaves open what other rounding explains.
+the size: `setup` evaluates what leads to it with other rounding (`replay.parameter_values`), and
+the key holds what it finds. An element that other rounding moves by a visible part of its size is
+only held to VISIBLE of it; beyond that, a second look leaves open what other rounding explains.
 
 The test uses no randomness. A device that chooses each element within its limit has a table that
 honest devices of other libraries may have, up to the factor HONEST.
@@ -110,7 +110,7 @@ def size(value: Array, dtype: np.dtype[Any]) -> Array:
 
 
 def propose(equation: Equation, view: View) -> Proposal | None:
-    """Claim a table that `check.tables` found; see `form.Rule`."""
+    """Claim a table that `analysis.tables` found; see `form.Rule`."""
     [value] = equation.inputs
     if equation.kind != TABLE or value.dtype.name not in FLOATS or view.exact(value):
         return None

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int32
 
-from verifiable.check.partial.received import opened
-from verifiable.check.receive import Problem
+from verifiable.check.judging.receive import Problem
+from verifiable.check.judging.verdict import refuse
+from verifiable.check.partial.opened_rows import opened
 from verifiable.check.settings import on_host
-from verifiable.check.verdict import refuse
 from verifiable.encoding import encode, tagged_hash
 from verifiable.errors import require_type
 from verifiable.generation.findings import TextReport, TokenState

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Integer
 
-from verifiable.check.partial.received import OpenedTensors
+from verifiable.check.partial.opened_rows import OpenedTensors
 from verifiable.generation.ties import token_heads
 from verifiable.program import Program
 from verifiable.trace import Layout, OpenedTensor, TensorLayout

@@ -7,7 +7,7 @@ blocks again. A body refers to variables of the enclosing block directly, so tha
     cond   has an index, and no operands;
     while  has carries, and no constants.
 
-`flatten` makes blocks from a jaxpr, `interpret` evaluates them.
+`from_jax` makes blocks from a jaxpr, `interpret` evaluates them.
 """
 
 from __future__ import annotations

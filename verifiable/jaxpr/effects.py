@@ -27,7 +27,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from verifiable.jaxpr import flatten
+from verifiable.jaxpr import from_jax
 from verifiable.jaxpr.blocks import Atom, Equation
 
 
@@ -44,8 +44,8 @@ class Effect(enum.Enum):
 
 HALF_PRECISION = frozenset({"float16", "bfloat16"})
 FLOATS = HALF_PRECISION | {"float32", "float64"}
-TABLE = "table"  # of an equation that `check.tables` adds: it returns its operand
-CUT = "cut"  # of one that `check.cuts` adds, likewise
+TABLE = "table"  # of an equation that `analysis.tables` adds: it returns its operand
+CUT = "cut"  # of one that `analysis.cuts` adds, likewise
 # Types of operands only: no device adds or multiplies in them, or flushes their subnormal numbers.
 FLOAT8 = frozenset({"float8_e4m3fn", "float8_e5m2"})
 
@@ -126,7 +126,7 @@ def effects_of(equation: Equation) -> tuple[Effect, ...]:
     if kind == "top_k":
         return (Effect.EXACT, Effect.DISCONTINUOUS)
     if kind in _REDUCTIONS and len(outputs) == 1:
-        operation = flatten.single_operation(equation.params)
+        operation = from_jax.single_operation(equation.params)
         kind = operation if operation in _SELECTIONS else kind
     first = equation.inputs[0].dtype if equation.inputs else np.dtype(bool)
     if kind == "convert_element_type":

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from verifiable.jaxpr import flatten
+from verifiable.jaxpr import from_jax
 from verifiable.jaxpr.blocks import Array, Atom, Block, Env, Equation, Literal, Var
 
 
@@ -37,7 +37,7 @@ def write(env: Env, variables: Sequence[Var], values: Sequence[Array]) -> None:
 
 def apply(equation: Equation, values: Sequence[Array]) -> list[Array]:
     """Apply an equation without bodies to values of its inputs."""
-    return list(flatten.as_function(equation)(*values))
+    return list(from_jax.as_function(equation)(*values))
 
 
 Apply = Callable[[Equation, Sequence[Array]], list[Array]]

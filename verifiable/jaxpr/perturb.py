@@ -44,7 +44,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from verifiable.jaxpr import flatten, interpret
+from verifiable.jaxpr import from_jax, interpret
 from verifiable.jaxpr.blocks import Array, Equation, Var
 from verifiable.jaxpr.effects import HALF_PRECISION, Effect, effects_of, is_float
 from verifiable.jaxpr.precisions import algorithm
@@ -370,7 +370,7 @@ def in_float64(equation: Equation, values: Sequence[Array]) -> list[Array]:
             name: np.dtype(np.float64) if name in _TYPES and _is_real_float(value) else value
             for name, value in equation.params.items()
         }
-        if not any(True for _ in flatten.subprograms(params)):
+        if not any(True for _ in from_jax.subprograms(params)):
             try:
                 outputs = interpret.apply(replace(equation, params=params), wide)
             except (TypeError, ValueError, NotImplementedError):

@@ -1,14 +1,15 @@
 """Functions that jump, as a decision and a function that does not jump.
 
 `rem` and its like are continuous on each of some *pieces*, and have a continuation beyond the ends
-of a piece: x - q y is a remainder for every integer q. `flatten` replaces such an equation by
+of a piece: x - q y is a remainder for every integer q. `from_jax` replaces such an equation by
 
     value      what decides, by ordinary equations: x / y;
     piece      which piece it is: q = trunc(x / y);
     continued  the function on that piece, continued to where its operands are: x - q y.
 
-`piece` is discontinuous, so it is a claim (`claims.pieces`); `continued` is continuous, given the
-piece. Where the piece is that of the operands, it returns what the primitive returns, bit for bit.
+`piece` is discontinuous, so it is a claim (`decisions.pieces`); `continued` is continuous, given
+the piece. Where the piece is that of the operands, it returns what the primitive returns, bit for
+bit.
 
 A new function is a new entry of `FUNCTIONS`.
 """

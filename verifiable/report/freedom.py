@@ -85,7 +85,7 @@ class Corridor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NearTie:
-    """A choice from a row of a claim that the tolerance could have decided (`check.near_ties`).
+    """A choice from a row of a claim that the tolerance could have decided (`freedom.near_ties`).
 
     Where it follows from several claims, claim and row are those of the choice itself; rows of a
     decided output are its elements, and the columns what it is and may be.

@@ -20,11 +20,11 @@ import numpy as np
 from jax import Array, lax
 
 from verifiable.check import execute
-from verifiable.claims.choice import ChoiceForm
 from verifiable.claims.claim import Claim
-from verifiable.claims.decision import COMPARISONS, DecisionForm
-from verifiable.claims.product import Product
-from verifiable.claims.trips import TripsForm
+from verifiable.claims.decisions.choice import ChoiceForm
+from verifiable.claims.decisions.decision import COMPARISONS, DecisionForm
+from verifiable.claims.decisions.trips import TripsForm
+from verifiable.claims.products.product import Product
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Env, Equation, Var
 from verifiable.program import Program

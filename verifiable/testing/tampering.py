@@ -19,11 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from verifiable.claims.claim import Claim
-from verifiable.claims.decision import DecisionForm
+from verifiable.claims.decisions.decision import DecisionForm
+from verifiable.claims.decisions.trips import TripsForm
 from verifiable.claims.lookup import Lookup
-from verifiable.claims.product import Product
-from verifiable.claims.rounding import Rounding
-from verifiable.claims.trips import TripsForm
+from verifiable.claims.products.product import Product
+from verifiable.claims.roundings.rounding import Rounding
 from verifiable.program import Program
 from verifiable.submission import Submission
 from verifiable.testing import changes, forging

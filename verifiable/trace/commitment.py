@@ -28,7 +28,7 @@ from verifiable.errors import (
 )
 from verifiable.trace.audit import AuditOpening, AuditPlan
 from verifiable.trace.layout import LEAF_BYTES, Layout, LeafRows, Trace, tensors_of
-from verifiable.trace.receive import receive
+from verifiable.trace.validate import receive
 
 _THREADED: Final = 1 << 20  # bytes from which threads save time
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from protocols.demo.cheats.computations import another_user, int4, with_kernels
 from protocols.demo.devices import DemoJob, Run
-from verifiable.claims.product import Product
-from verifiable.claims.rounding import Rounding
+from verifiable.claims.products.product import Product
+from verifiable.claims.roundings.rounding import Rounding
 from verifiable.program import Program
 from verifiable.submission import Submission
 from verifiable.testing.changes import Value

@@ -18,7 +18,7 @@ from protocols.demo.devices import HONEST, DemoJob, Device
 from protocols.demo.scenes.scene import Counter, Progress, prepare
 from protocols.judging import Judged
 from verifiable import challenge
-from verifiable.check.evidence import evidence_of
+from verifiable.check.judging.evidence import evidence_of
 from verifiable.report import Verdict
 
 CHEAT = Device("weights rounded to int4", honest=False, run=with_kernels(int4))

@@ -12,10 +12,10 @@ import numpy as np
 
 from tests.helpers.vectors.values import Given, Operations, Refused, octets
 from verifiable import challenge
-from verifiable.claims.decision import Comparison, Sign
+from verifiable.claims.decisions.decision import Comparison, Sign
 from verifiable.claims.form import Form, Yardstick
 from verifiable.claims.lookup import Lookup, fingerprints, words_of
-from verifiable.claims.rounding import Rounding, RoundingStep
+from verifiable.claims.roundings.rounding import Rounding, RoundingStep
 from verifiable.claims.statistic import Statistic, judge
 from verifiable.encoding import require_tensor_dtype
 from verifiable.freivalds import verify_dot_general

@@ -6,8 +6,8 @@ from typing import Any
 
 from tests.helpers.vectors.traces import commitment_of, layout_of
 from tests.helpers.vectors.values import Given, Operations, Refused, octets, require_value
-from verifiable.check.partial.received import opened
-from verifiable.check.receive import Problem
+from verifiable.check.judging.receive import Problem
+from verifiable.check.partial.opened_rows import opened
 from verifiable.trace import AuditPlan
 from verifiable.trace.audit import drawn, drawn_rows
 from verifiable.trace.copies import Copy

@@ -17,7 +17,7 @@ from protocols.demo.cheats.submissions import changed_after_commitment, missing_
 from protocols.demo.devices import DemoJob, Run, jitted
 from protocols.demo.scenes.scene import prepare
 from verifiable import challenge, encoding
-from verifiable.check.evidence import evidence_of
+from verifiable.check.judging.evidence import evidence_of
 from verifiable.errors import MalformedEncoding, VerificationError
 from verifiable.report import Report
 from verifiable.submission import Submission

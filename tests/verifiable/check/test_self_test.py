@@ -17,7 +17,7 @@ from verifiable import challenge, errors, program
 from verifiable.check import locate, schedule, self_test
 from verifiable.check.schedule import Strategy
 from verifiable.check.self_test import random_array
-from verifiable.jaxpr import flatten
+from verifiable.jaxpr import from_jax
 from verifiable.policy import Policy
 from verifiable.report import Verdict
 
@@ -83,8 +83,8 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
             return real(traced, strategy)
 
         compiling: list[Any] = []
-        right, real = flatten.as_function, schedule.compile
-        monkeypatch.setattr(flatten, "as_function", as_function)
+        right, real = from_jax.as_function, schedule.compile
+        monkeypatch.setattr(from_jax, "as_function", as_function)
         monkeypatch.setattr(schedule, "compile", compile)
 
     return plant

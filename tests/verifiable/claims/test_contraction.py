@@ -13,8 +13,8 @@ import pytest
 from jax import lax
 
 from tests.helpers.contractions import contraction_of, conv, matrix_form
-from verifiable.claims import exposure, freivalds, nonfinite
-from verifiable.claims.product import contraction
+from verifiable.claims.products import exposure, freivalds, nonfinite
+from verifiable.claims.products.product import contraction
 
 LEVELS = np.ones((4, 8), np.int8)
 

@@ -20,7 +20,7 @@ from jax.lax import GatherScatterMode
 import verifiable as vf
 from tests.helpers.programs import FEW, SECRET, Case
 from verifiable.challenge import Beacon, CommitmentLog, public
-from verifiable.check.evidence import evidence_of, verify_evidence
+from verifiable.check.judging.evidence import evidence_of, verify_evidence
 from verifiable.claims.lookup import Lookup, bits_of, fingerprints, saves
 from verifiable.field import F61, Field
 from verifiable.report import Report, Verdict

@@ -13,7 +13,8 @@ from jax import lax
 
 from tests.helpers.last_claim import last_claim, off_by_a_bit
 from verifiable.check import flips
-from verifiable.claims import choice, origin
+from verifiable.claims import origin
+from verifiable.claims.decisions import choice
 from verifiable.policy import Policy
 from verifiable.testing.devices import EACH, INDEPENDENT
 

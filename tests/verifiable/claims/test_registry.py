@@ -13,7 +13,7 @@ from jax import lax
 
 from tests.helpers.contractions import equation_of
 from verifiable import program
-from verifiable.claims.product import CONTRACTIONS, contraction
+from verifiable.claims.products.product import CONTRACTIONS, contraction
 from verifiable.jaxpr.effects import PRIMITIVES, Effect
 
 

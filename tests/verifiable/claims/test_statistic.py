@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from verifiable.claims.product import Product
+from verifiable.claims.products.product import Product
 from verifiable.claims.statistic import Statistic, judge, worst_row
 from verifiable.report import Verdict
 

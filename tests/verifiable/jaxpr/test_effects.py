@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from jax import lax
 
 from tests.helpers.contractions import equation_of
-from verifiable.jaxpr import flatten
+from verifiable.jaxpr import from_jax
 from verifiable.jaxpr.effects import PRIMITIVES, REBUILT, Effect, effects_of, is_float
 
 
@@ -141,7 +141,7 @@ def test_effects(function: Callable[..., Any], effects: tuple[Effect, ...]):
 def test_complex_numbers_have_effects_of_their_own(function: Callable[..., Any], effect: Effect):
     """The magnitude is rounded; the order is by the real parts first."""
     shape = jax.ShapeDtypeStruct((9,), np.complex64)
-    flat, _ = flatten.trace(function, shape)
+    flat, _ = from_jax.trace(function, shape)
     assert effects_of(flat.block.equations[-1]) == (effect,)
 
 
@@ -165,12 +165,12 @@ def test_complex_numbers_have_effects_of_their_own(function: Callable[..., Any],
 def test_reductions_and_scatters_that_only_select_are_exact(
     function: Callable[..., Any], effect: Effect
 ):
-    flat, _ = flatten.trace(function, np.zeros(9, np.float32), np.zeros((), np.float32))
+    flat, _ = from_jax.trace(function, np.zeros(9, np.float32), np.zeros((), np.float32))
     found = [e for e in flat.block.equations if e.kind.startswith(("reduce", "scatter"))]
     assert {effects_of(e) for e in found} == {(effect,)}
     z = np.zeros(9, np.complex64), np.zeros((), np.complex64)
     if effect is Effect.EXACT and found[0].kind.startswith("reduce"):
-        [equation] = flatten.trace(function, *z)[0].block.equations
+        [equation] = from_jax.trace(function, *z)[0].block.equations
         assert effects_of(equation) == (Effect.DISCONTINUOUS,)
 
 
@@ -193,7 +193,7 @@ def test_integers_as_bits_of_floats_are_exact():
     ],
 )
 def test_the_winner_of_two_writes_is_undefined(write: Callable[..., Any], effect: Effect):
-    function, _ = flatten.trace(write, np.zeros((4, 8), np.float32), np.zeros(4, np.int32))
+    function, _ = from_jax.trace(write, np.zeros((4, 8), np.float32), np.zeros(4, np.int32))
     [scatter] = [e for e in function.block.equations if e.kind.startswith("scatter")]
     assert effects_of(scatter) == (effect,)
 
@@ -216,7 +216,7 @@ def test_gathering_by_the_largest_is_a_choice():
     t = np.array([0.0, 10.0])
     low, high = (np.asarray(derivative(np.array([1.0, 1 + s]), t)) for s in (-1e-6, 1e-6))
     assert abs(low - high) == 10
-    function, _ = flatten.trace(derivative, np.zeros(2), t)
+    function, _ = from_jax.trace(derivative, np.zeros(2), t)
     [choice] = [e for e in function.block.equations if "gather" in e.kind or "window" in e.kind]
     assert set(effects_of(choice)) <= {Effect.DISCONTINUOUS, Effect.UNKNOWN}
 

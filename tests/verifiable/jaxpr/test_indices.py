@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from verifiable.jaxpr import flatten
+from verifiable.jaxpr import from_jax
 from verifiable.jaxpr.graph import Graph
 from verifiable.jaxpr.indices import distinct
 
@@ -92,7 +92,7 @@ CASES: dict[str, tuple[Callable[..., Any], bool]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_indices_that_count_differ_where_they_are_used(name: str):
     fn, expected = CASES[name]
-    function, _ = flatten.trace(fn, X, I)
+    function, _ = from_jax.trace(fn, X, I)
     graph = Graph.of(function.block)
     [scatter] = [e for e in function.block.walk() if e.kind == "scatter"]
     assert distinct(scatter, graph.producers) is expected

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax import lax
 
-from verifiable.jaxpr import flatten, integers
+from verifiable.jaxpr import from_jax, integers
 from verifiable.jaxpr.blocks import Var
 from verifiable.jaxpr.graph import Graph
 from verifiable.jaxpr.integers import FixedPoint
@@ -26,7 +26,7 @@ MOST = 2**31
 
 def bound(fn: Callable[..., Any], *shapes: Any) -> FixedPoint | None:
     """The bound of what a function returns."""
-    function, _ = flatten.trace(fn, *shapes)
+    function, _ = from_jax.trace(fn, *shapes)
     bounds: dict[Var, FixedPoint | None] = {}
     producers = Graph.of(function.block).producers
 
@@ -96,7 +96,7 @@ def test_bounds_of_fractions(fn: Callable[..., Any], expected: FixedPoint | None
 
 def scale(fn: Callable[..., Any], *shapes: Any) -> int | None:
     """The scale of what a function returns, if it is a multiple of any size."""
-    function, _ = flatten.trace(fn, *shapes)
+    function, _ = from_jax.trace(fn, *shapes)
     found: dict[Var, int | None] = {}
 
     def of(atom: Any) -> int | None:

@@ -21,14 +21,14 @@ from tests.helpers.functions import (
     evaluated,
     scanned,
 )
-from verifiable.jaxpr import flatten, interpret
+from verifiable.jaxpr import from_jax, interpret
 
 pytestmark = pytest.mark.optimised
 
 
 @each_example
 def test_evaluation_equals_the_function_bit_for_bit(case: Example):
-    function, shapes = flatten.trace(case.fn, *case.args)
+    function, shapes = from_jax.trace(case.fn, *case.args)
     want = jax.jit(case.fn)(*case.args)
     assert_same_bits(jax.jit(partial(evaluated, function))(case.args), want)
     assert jax.tree.structure(shapes) == jax.tree.structure(want)
@@ -38,7 +38,7 @@ def test_evaluation_equals_the_function_bit_for_bit(case: Example):
 
 def test_evaluation_is_pure_jax():
     """It can be mapped and differentiated like the function itself."""
-    function, _ = flatten.trace(scanned, X)
+    function, _ = from_jax.trace(scanned, X)
     xs = jnp.stack([X, X + 1])
     got = jax.vmap(partial(evaluated, function))(xs)
     np.testing.assert_allclose(got[0], jax.vmap(scanned)(xs)[0][0], rtol=1e-6)
@@ -54,7 +54,7 @@ def test_a_while_stops_at_its_limit_and_says_so(trips: int):
     def fn(n: Any) -> Any:
         return lax.while_loop(lambda c: c[0] < n, lambda c: (c[0] + 1, c[1] * 2), (0, 1.0))
 
-    function, _ = flatten.trace(fn, 0)
+    function, _ = from_jax.trace(fn, 0)
     [equation] = function.block.equations
 
     def run(n: Any, limit: int | None) -> Any:
@@ -72,7 +72,7 @@ def test_a_while_that_never_ends_is_stopped():
     def fn(x: Any) -> Any:
         return lax.while_loop(lambda c: ~jnp.isnan(c), lambda c: c, x)
 
-    function, _ = flatten.trace(fn, 1.0)
+    function, _ = from_jax.trace(fn, 1.0)
     [equation] = function.block.equations
     run = jax.jit(lambda x: interpret.while_loop(equation, bound(function, (x,)), 1000))
     assert bool(run(1.0)[1])
@@ -93,7 +93,7 @@ def test_a_loop_in_a_branch_counts_towards_the_limit(trips: int):
 
         return lax.while_loop(lambda c: c[1] < n, branch, (0, 0))
 
-    function, _ = flatten.trace(fn, 0)
+    function, _ = from_jax.trace(fn, 0)
     [equation] = function.block.equations
     run = jax.jit(lambda n: interpret.while_loop(equation, bound(function, (n,)), trips))
     (_, count), stopped = run(trips)  # The inner loop makes one of the trips.
@@ -105,7 +105,7 @@ def test_a_loop_op_by_op_stacks_random_keys():
     def fn(key: Any) -> Any:
         return lax.scan(lambda k, _: (jax.random.split(k)[0], k), key, length=3)[1]
 
-    function, _ = flatten.trace(fn, jax.random.key(1))
+    function, _ = from_jax.trace(fn, jax.random.key(1))
     with jax.disable_jit():
         keys = evaluated(function, jax.random.key(1))[0]
     want = jax.random.key_data(jax.jit(fn)(jax.random.key(1)))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from verifiable.jaxpr import flatten
+from verifiable.jaxpr import from_jax
 from verifiable.jaxpr.graph import Graph
 from verifiable.jaxpr.nan_tests import COMPARISONS, asks_only
 
@@ -20,7 +20,7 @@ X = jax.ShapeDtypeStruct((3, 4), np.float32)
 
 def asks(fn: Callable[..., Any]) -> bool:
     """Whether all comparisons of a function only ask."""
-    function, _ = flatten.trace(fn, X)
+    function, _ = from_jax.trace(fn, X)
     graph = Graph.of(function.block)
     found = [e for e in function.block.walk() if e.kind in COMPARISONS]
     assert found

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from jax import lax
 
 from tests.helpers.functions import bound
-from verifiable.check.spread import DEVICE
-from verifiable.jaxpr import flatten, interpret
+from verifiable.check.judging.spread import DEVICE
+from verifiable.jaxpr import from_jax, interpret
 from verifiable.jaxpr.perturb import AWAY, DOWN, TOWARDS, UP, Noise, in_float64, losses
 from verifiable.policy import DEFAULT
 
@@ -36,7 +36,7 @@ def noise(seed: int, independent: float = 1.0, coherent: float = 0.0) -> Noise:
 
 
 def run(fn: Any, *args: Any, apply: Any) -> Any:
-    function, _ = flatten.trace(fn, *args)
+    function, _ = from_jax.trace(fn, *args)
     [out] = interpret.evaluate(function.block, bound(function, args), apply)
     return out
 
@@ -166,7 +166,7 @@ def one_by_one(x: Any, lanes: int) -> Any:
 def test_a_sum_loses_at_most_three_times_what_it_may_in_any_order(name: str):
     """A spread allows four times as much; the magnitudes of all partial sums are far more."""
     x = SUMMED[name].astype(np.float32)
-    function, _ = flatten.trace(lambda x: jnp.sum(x, axis=1), x)
+    function, _ = from_jax.trace(lambda x: jnp.sum(x, axis=1), x)
     [equation] = function.block.equations
     plain = interpret.apply(equation, [x])
     [loss] = losses(equation, [x], plain, LOSSES)

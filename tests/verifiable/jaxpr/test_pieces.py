@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from verifiable.jaxpr import flatten, interpret, pieces
+from verifiable.jaxpr import from_jax, interpret, pieces
 from verifiable.jaxpr.effects import Effect, effects_of
 from verifiable.jaxpr.perturb import in_float64
 
@@ -26,7 +26,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 
 
 def kinds(function: Callable[..., Any], *operands: Any) -> list[tuple[str, Any]]:
-    block = flatten.trace(function, *operands)[0].block
+    block = from_jax.trace(function, *operands)[0].block
     split = (pieces.PIECE, pieces.CONTINUED)
     return [(e.kind, e.params["of"]) for e in block.equations if e.kind in split]
 
@@ -36,7 +36,7 @@ def kinds(function: Callable[..., Any], *operands: Any) -> list[tuple[str, Any]]
 def test_what_is_split_computes_the_same_bits(name: str, dtype: str):
     points = np.concatenate([SPECIAL, np.random.default_rng(0).standard_normal(20) * 8])
     x, y = (g.reshape(-1).astype(dtype) for g in np.meshgrid(points, points))
-    function, _ = flatten.trace(FUNCTIONS[name], x, y)
+    function, _ = from_jax.trace(FUNCTIONS[name], x, y)
     block = function.block
     assert (pieces.PIECE, name) in kinds(FUNCTIONS[name], x, y)
     [mine] = interpret.evaluate(block, dict(zip(block.inputs, (x, y), strict=True)))
@@ -64,7 +64,7 @@ def test_given_its_piece_a_function_does_not_jump(name: str):
 
 def test_the_piece_is_a_decision_and_the_rest_is_continuous():
     x = jnp.zeros(3)
-    block = flatten.trace(lax.rem, x, x)[0].block
+    block = from_jax.trace(lax.rem, x, x)[0].block
     effects = {e.kind: effects_of(e) for e in block.equations}
     assert effects == {
         "div": (Effect.CONTINUOUS,),
@@ -98,7 +98,7 @@ def test_a_call_whose_operands_were_batched_is_split_all_the_same():
 def test_the_next_number_is_that_of_its_own_type():
     """In double precision it would be another: what is subtracted from it lost all its digits."""
     x = np.array([1.0, -3.0, 0.1], np.float32)
-    [equation] = flatten.trace(lax.nextafter, x, x)[0].block.equations
+    [equation] = from_jax.trace(lax.nextafter, x, x)[0].block.equations
     with jax.enable_x64(True):
         [found] = in_float64(equation, [x.astype(np.float64), np.full(3, np.inf)])
     np.testing.assert_array_equal(found, np.nextafter(x, np.float32(np.inf)).astype(np.float64))

@@ -14,7 +14,7 @@ from jax.lax import DotAlgorithm, DotAlgorithmPreset, Precision
 
 import verifiable as vf
 from verifiable.errors import SteerableChoice
-from verifiable.jaxpr import flatten, interpret, perturb
+from verifiable.jaxpr import from_jax, interpret, perturb
 from verifiable.jaxpr.precisions import RoundedTo, algorithm, highest
 from verifiable.policy import COARSE, NarrowSum
 
@@ -46,7 +46,7 @@ PRODUCTS = {"dot": _dot, "in a loop": _looped, "convolution": _convolved, "ragge
 
 def _precisions(fn, precision, dtype):
     x = jax.ShapeDtypeStruct((8, 8), dtype)
-    function, _ = flatten.trace(lambda a, b: fn(precision, a, b), x, x)
+    function, _ = from_jax.trace(lambda a, b: fn(precision, a, b), x, x)
     return [e.params["precision"] for e in function.block.walk() if "precision" in e.params]
 
 
@@ -231,7 +231,7 @@ def test_a_replayed_product_may_lose_what_its_algorithm_rounds(name):
     preset, rng = getattr(DotAlgorithmPreset, name), np.random.default_rng(5)
     a, b = (rng.standard_normal(s).astype(np.float32) for s in ((6, 20), (20, 7)))
     closed = jax.make_jaxpr(lambda a, b: _dot(None, a, b))(a, b)
-    [equation] = flatten.flatten(closed).block.equations
+    [equation] = from_jax.flatten(closed).block.equations
     named = replace(equation, params={**equation.params, "precision": preset})
     monotone = replace(named, params={**named.params, "precision": None})
     device = np.abs(_honest(preset, a, b) - a.astype(np.float64) @ b)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from verifiable.jaxpr import flatten, sums
+from verifiable.jaxpr import from_jax, sums
 
 X = np.ones((6, 8), np.float32)
 W = np.ones((8, 5), np.float32)
@@ -39,5 +39,5 @@ TERMS: dict[str, tuple[Callable[..., Any], int]] = {
 @pytest.mark.parametrize("name", TERMS)
 def test_terms_are_counted(name: str):
     fn, expected = TERMS[name]
-    equations = flatten.trace(fn)[0].block.equations
+    equations = from_jax.trace(fn)[0].block.equations
     assert max(sums.terms(e) for e in equations) == expected

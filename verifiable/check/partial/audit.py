@@ -19,15 +19,15 @@ from typing import Any
 from verifiable import trace as traces
 from verifiable.check import schedule
 from verifiable.check.compiled import CheckArguments
+from verifiable.check.judging.receive import Problem
+from verifiable.check.judging.verdict import judge, refuse
 from verifiable.check.partial import restrict
 from verifiable.check.partial.copies import copies_of
 from verifiable.check.partial.layers import Layers, work
 from verifiable.check.partial.measured import AuditDraw, CompiledAudit
-from verifiable.check.partial.received import OpenedTensors, opened
-from verifiable.check.receive import Problem
+from verifiable.check.partial.opened_rows import OpenedTensors, opened
 from verifiable.check.settings import on_host
 from verifiable.check.specification import Specification
-from verifiable.check.verdict import judge, refuse
 from verifiable.errors import require_type
 from verifiable.key import VerifierKey
 from verifiable.report import AuditCoverage, Detection, Report
@@ -243,7 +243,7 @@ class Auditable(Specification):
             most=look.most,
             y=self.unflatten(own),
         )
-        # Near-ties read few tensors: `received` makes each whole when it is asked for.
+        # Near-ties read few tensors: `opened_rows` makes each whole when it is asked for.
         lazily: Any = received
         some = CheckArguments(key=key.arrays, inputs=inputs, outputs=tuple(outputs), values=lazily)
         report = program.compiled_check.near_ties.noted(report, some, whole=False)

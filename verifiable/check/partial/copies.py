@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from verifiable.check.partition import Analysis
+from verifiable.check.analysis.partition import Analysis
 from verifiable.check.specification import Specification
 from verifiable.claims.claim import Claim
 from verifiable.jaxpr.blocks import Atom, Block, Equation, Var

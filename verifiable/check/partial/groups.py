@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from verifiable.check.analysis.partition import Analysis
 from verifiable.check.partial.row_test import RowTest
 from verifiable.check.partial.rows import RowPlan, aligned, pull
-from verifiable.check.partition import Analysis
 from verifiable.check.tiling.rules import Cut
 from verifiable.jaxpr.blocks import Block
 from verifiable.trace import Layout

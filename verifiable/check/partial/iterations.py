@@ -16,12 +16,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from verifiable.check import replay
-from verifiable.check.partial.received import OpenedTensors
+from verifiable.check.partial.opened_rows import OpenedTensors
 from verifiable.check.partial.row_test import Numbers
 from verifiable.check.partial.rows import GivenRows, reduced, take
 from verifiable.check.partial.scans import LayerScan
-from verifiable.check.replay import Context, Findings
+from verifiable.check.replay import replay
+from verifiable.check.replay.replay import Context, Findings
 from verifiable.check.tiling.rules import Cut
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Env, Var

@@ -20,14 +20,14 @@ from typing import Any
 
 import numpy as np
 
-from verifiable.check.cuts import layered
-from verifiable.check.needed import Needs, needed
-from verifiable.check.partial.ends import read_of
-from verifiable.check.partial.entry import LeadIn
+from verifiable.check.analysis.cuts import layered
+from verifiable.check.partial.after_layers import read_of
+from verifiable.check.partial.before_layers import LeadIn
 from verifiable.check.partial.groups import GroupRows
 from verifiable.check.partial.row_test import Indices, RowsTested, places_of
 from verifiable.check.partial.rows import RowPlan
 from verifiable.check.partial.scans import LayerScan, Part
+from verifiable.check.replay.needed import Needs, needed
 from verifiable.check.specification import Specification
 from verifiable.check.tiling.rules import Cut
 from verifiable.jaxpr.blocks import Var

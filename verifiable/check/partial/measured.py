@@ -26,9 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from verifiable.check import known, replay, schedule, settings
-from verifiable.check.key_layout import KeyLayout
-from verifiable.check.needed import Needs
+from verifiable.check import schedule, settings
 from verifiable.check.outputs import compare
 from verifiable.check.partial.iterations import (
     Carry,
@@ -38,11 +36,14 @@ from verifiable.check.partial.iterations import (
     tested_of,
 )
 from verifiable.check.partial.layers import Layers
-from verifiable.check.partial.received import OpenedTensors
+from verifiable.check.partial.opened_rows import OpenedTensors
 from verifiable.check.partial.row_test import Indices
 from verifiable.check.partial.rows import reduced
 from verifiable.check.partial.scans import LayerScan
-from verifiable.check.replay import Context, Findings
+from verifiable.check.replay import parameter_values, replay
+from verifiable.check.replay.key_layout import KeyLayout
+from verifiable.check.replay.needed import Needs
+from verifiable.check.replay.replay import Context, Findings
 from verifiable.check.schedule import Packed, Strategy
 from verifiable.claims.statistic import Statistic
 from verifiable.jaxpr import interpret
@@ -104,7 +105,7 @@ class AuditDraw(NamedTuple):
     Attributes:
       layers: numbers of the layers, ascending.
       rows: of each; empty if all are tested in all.
-      entering: the rows of what leads into a scan of layers (`entry`).
+      entering: the rows of what leads into a scan of layers (`before_layers`).
     """
 
     layers: Sequence[int]
@@ -296,7 +297,7 @@ class CompiledAudit:
         program = self.layers.program
         key = self.key.as_tree(arguments.key)
         if any(c.form.of_known for c in program.claims):
-            key = {**key, "residual": known.merged(key["residual"], key["moves"])}
+            key = {**key, "residual": parameter_values.merged(key["residual"], key["moves"])}
         inputs = jax.tree.leaves(arguments.inputs)
         claimed = _filled(self.layers, arguments.read)
         return replay.begin(program, key, inputs, claimed, tested=tested, strategy=self.strategy)

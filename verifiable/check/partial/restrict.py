@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 
 from verifiable.check import flips
+from verifiable.check.judging.second_look import SecondLook
+from verifiable.check.judging.spread import Again, Look
 from verifiable.check.partial.layers import Trips
 from verifiable.check.partial.row_test import RowsTested
-from verifiable.check.replay import Findings
-from verifiable.check.second_look import SecondLook
+from verifiable.check.replay.replay import Findings
 from verifiable.check.specification import Specification, Target
-from verifiable.check.spread import Again, Look
 from verifiable.claims.claim import Claim
 from verifiable.claims.statistic import Statistic
 from verifiable.report import ClaimResult, NearTie

@@ -12,7 +12,7 @@ import numpy as np
 from verifiable.check.tiling.rules import Cut, Step, step
 from verifiable.claims.claim import Claim
 from verifiable.claims.form import Form
-from verifiable.claims.some import Some, some
+from verifiable.claims.selected_rows import Some, some
 from verifiable.jaxpr.blocks import Atom
 
 Indices = tuple[int, ...]  # rows of a layer, ascending

@@ -3,8 +3,8 @@
 The rows of a layer are the indices along an axis of a carry, such as tokens or examples. Forwards
 from there, values have the same rows as far as the rules of tiles (`tiling.rules`) show it: a row
 may be one index along another axis, or several neighbours. A claim that has them, and whose kind
-tests rows by themselves (`claims.some`), is tested in the rows of an audit alone; others are tested
-whole.
+tests rows by themselves (`claims.selected_rows`), is tested in the rows of an audit alone; others
+are tested whole.
 
 Backwards from these tests, the same rules say which rows each equation needs. Where one mixes rows,
 as keys and values are read in all of them, its operand is needed whole. What is left are claims and
@@ -20,15 +20,15 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from verifiable.check import replay
-from verifiable.check.needed import Needs, needed
+from verifiable.check.analysis.partition import Analysis
 from verifiable.check.partial.row_test import RowTest, places
-from verifiable.check.partition import Analysis
-from verifiable.check.replay import Context, Findings
+from verifiable.check.replay import replay
+from verifiable.check.replay.needed import Needs, needed
+from verifiable.check.replay.replay import Context, Findings
 from verifiable.check.tiling import evaluate
 from verifiable.check.tiling.rules import Cut, Step, step
 from verifiable.claims.claim import Claim
-from verifiable.claims.some import some
+from verifiable.claims.selected_rows import some
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Atom, Block, Env, Equation, Var
 

@@ -1,9 +1,9 @@
 """Scans whose iterations are layers: what a test of some iterations reads, and in which rows.
 
 What leads to the carry before an iteration is found backwards, iteration by iteration: without
-cuts, the claims that enter the carry in each iteration before; with cuts (`check.cuts`), the cut of
-the iteration before, alone. Where only some rows of an iteration are tested (`rows`), the same goes
-for rows: of the cut before it, the rows that its tests read.
+cuts, the claims that enter the carry in each iteration before; with cuts (`analysis.cuts`), the cut
+of the iteration before, alone. Where only some rows of an iteration are tested (`rows`), the same
+goes for rows: of the cut before it, the rows that its tests read.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
 
-from verifiable.check.needed import Needs, needed
+from verifiable.check.analysis.partition import Analysis
 from verifiable.check.partial.row_test import Indices
 from verifiable.check.partial.rows import Pulled, RowPlan, pull
-from verifiable.check.partition import Analysis
+from verifiable.check.replay.needed import Needs, needed
 from verifiable.check.tiling.rules import Cut
 from verifiable.jaxpr.blocks import Block, Equation, Var
 from verifiable.jaxpr.effects import CUT

@@ -13,8 +13,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from verifiable.check.tiling.rules import Cut, batched, merged, step
-from verifiable.claims import freivalds
 from verifiable.claims.contraction import Contraction
+from verifiable.claims.products import freivalds
 from verifiable.jaxpr.blocks import Atom, Equation, Var
 
 

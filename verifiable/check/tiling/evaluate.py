@@ -24,11 +24,11 @@ from jax import lax
 
 from verifiable.check.tiling.plan import Region, tile_size
 from verifiable.check.tiling.rules import RESIZE, Cut
-from verifiable.claims import freivalds, single
 from verifiable.claims.claim import Claim
 from verifiable.claims.form import Yardstick
-from verifiable.claims.freivalds import Applied
-from verifiable.claims.product import Product
+from verifiable.claims.products import float32_test, freivalds
+from verifiable.claims.products.freivalds import Applied
+from verifiable.claims.products.product import Product
 from verifiable.claims.statistic import RowStatistics
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Env, Equation, Var
@@ -72,7 +72,7 @@ def test(region: Region, claim: Claim, env: Env, out: Array, yardstick: Yardstic
         return freivalds.apply(form.cut_contracted(region.near.axis, count), near, some)
 
     length, size, whole = region.length, region.size, form.shapes[2][out_axis]
-    in_place = single.in_place(form, projection, out)
+    in_place = float32_test.in_place(form, projection, out)
     if columns is not None:
         applied = _summed(functools.partial(by_columns, columns), length, size)
     elif in_place:

@@ -13,7 +13,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from verifiable.check.partition import Analysis
+from verifiable.check.analysis.partition import Analysis
 from verifiable.check.schedule import Strategy
 from verifiable.check.tiling.columns import Columns
 from verifiable.check.tiling.rules import Cut, Cuts, Step, step, untransposed

@@ -17,7 +17,7 @@ from protocols.demo.models import in_precision
 from protocols.demo.scenes import check
 from protocols.demo.scenes.scene import Progress, prepare
 from verifiable import challenge, program
-from verifiable.claims.product import Product
+from verifiable.claims.products.product import Product
 from verifiable.key import VerifierKey
 from verifiable.submission import Submission
 from verifiable.testing import changes

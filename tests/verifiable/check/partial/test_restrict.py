@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from verifiable.check import flips
+from verifiable.check.judging.second_look import SecondLook
 from verifiable.check.partial.restrict import PartialLook, completed, looked_at, ties_of
-from verifiable.check.replay import Findings
-from verifiable.check.second_look import SecondLook
+from verifiable.check.replay.replay import Findings
 from verifiable.claims.statistic import Statistic
 from verifiable.report import NearTie
 

@@ -13,7 +13,7 @@ from jax import lax
 
 from verifiable.check.tiling import evaluate, rules
 from verifiable.check.tiling.rules import Cut
-from verifiable.jaxpr import flatten, interpret
+from verifiable.jaxpr import from_jax, interpret
 from verifiable.jaxpr.blocks import Equation, Var
 
 RNG = np.random.default_rng(11)
@@ -61,7 +61,7 @@ def piece_of(value, cut, start, size):
 
 
 def steps_of(fn, *inputs):
-    function, _ = flatten.trace(fn, *inputs)
+    function, _ = from_jax.trace(fn, *inputs)
     env: dict[Any, Any] = dict(
         zip(function.block.inputs, [*function.constants, *inputs], strict=True)
     )
@@ -184,7 +184,7 @@ OTHERS = {
 def test_what_no_rule_foresees_is_needed_whole(name):
     """JAX makes no such equations today."""
     fn, inputs = OTHERS[name]
-    [equation] = flatten.trace(fn, A)[0].block.equations
+    [equation] = from_jax.trace(fn, A)[0].block.equations
     [output] = equation.outputs
     assert rules.step(equation, output, Cut(1)) is not None
     other = replace(equation, inputs=inputs(equation.inputs[0]))

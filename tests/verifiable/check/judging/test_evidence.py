@@ -1,0 +1,463 @@
+"""Evidence: a judge without key or challenge convicts what is wrong, and nobody is framed."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import struct
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax import lax
+
+import verifiable as vf
+from tests.helpers import accusations
+from tests.helpers.runs import REJECT, SMALL, put, quantised, reinterpreted
+from verifiable import challenge, trace
+from verifiable.check import execute
+from verifiable.check.judging import evidence
+from verifiable.check.judging.evidence import Evidence, evidence_of, verify_evidence
+from verifiable.encoding import tagged_hash
+from verifiable.errors import MalformedEncoding, Misnamed, VerificationError
+from verifiable.jaxpr.perturb import Noise
+from verifiable.policy import Policy
+
+WIDTH, ROWS = 64, 8
+POLICY = Policy(draws=4)
+RNG = np.random.default_rng(11)
+W = jnp.asarray(RNG.standard_normal((3, WIDTH, WIDTH)) / 8, jnp.float32)
+X = jnp.asarray(RNG.standard_normal((ROWS, WIDTH)), jnp.float32)
+
+
+def normalized(x: Any) -> Any:
+    centred = x - x.mean(-1, keepdims=True)
+    return centred / jnp.sqrt(jnp.mean(centred**2, -1, keepdims=True) + 1e-5)
+
+
+def layers(w: Any, x: Any) -> Any:
+    return normalized(jnp.tanh(normalized(x) @ w[0]) @ w[1])
+
+
+def scanned(w: Any, x: Any) -> Any:
+    return lax.scan(lambda c, u: (jnp.tanh(normalized(c) @ u), None), x, w)[0]
+
+
+def rounded(w: Any, x: Any) -> Any:
+    narrow = jnp.clip(jnp.round(jnp.tanh(x) * 127), -127, 127).astype(jnp.int8)
+    return quantised(SMALL[:WIDTH, :WIDTH], narrow).astype(jnp.float32) + w[0, 0]
+
+
+def dequantised(w: Any, x: Any) -> Any:
+    """Weights that both sides compute from the parameters."""
+    return jnp.sin(x) @ (jnp.exp(w[0]) - 1) @ w[1]
+
+
+def branching(w: Any, x: Any) -> Any:
+    return lax.cond(w[0, 0, 0] > 0, lambda: jnp.sin(x) @ w[0], lambda: jnp.cos(x) @ w[1])
+
+
+PROGRAMS = {
+    "layers": layers,
+    "scanned": scanned,
+    "rounded": rounded,
+    "dequantised": dequantised,
+    "branching": branching,
+}
+
+
+@functools.cache
+def made(name: str) -> tuple[vf.Program, vf.VerifierKey, vf.Submission]:
+    program = vf.compile(PROGRAMS[name], W, X, policy=POLICY)
+    key = program.setup(W, challenge.secret(bytes(32)))
+    return program, key, jax.device_get(program.prove(W, X))
+
+
+@functools.cache
+def judge_of(name: str) -> vf.Program:
+    """The program as somebody else has compiled it."""
+    return vf.compile(PROGRAMS[name], W, X, policy=POLICY)
+
+
+def submitted(program: vf.Program, y: Any, values: Any) -> vf.Submission:
+    """A cheat's submission: committed to as it is."""
+    claimed = trace.Trace(values=tuple(values))
+    return vf.Submission(
+        y=y,
+        trace=claimed,
+        commitment=trace.commit(y, claimed).commitment,
+        program=program.id,
+        parameters=vf.parameter_root(W),
+    )
+
+
+def accused(name: str, output: bool, index: int, row: int, trip: int = 0) -> Evidence:
+    """Evidence against an honest run, made without a report."""
+    program, _, honest = made(name)
+    return against(honest, index, row, program=program, output=output, trip=trip)
+
+
+def against(
+    run: vf.Submission,
+    index: int,
+    row: int,
+    *,
+    program: vf.Program | None = None,
+    output: bool = False,
+    trip: int = 0,
+) -> Evidence:
+    """Evidence against any run, by default of the program `layers`."""
+    own = program or made("layers")[0]
+    return accusations.against(own, run, index=index, row=row, output=output, trip=trip)
+
+
+CHEATS = [  # program, index of the claim, or of the output if negative; position; change
+    ("layers", 0, (3, 5), 0.05),
+    ("layers", 1, (7, 0), 0.05),
+    ("layers", -1, (2, 2), 0.1),
+    ("scanned", 0, (2, 4, 1), 0.05),
+    ("rounded", 0, (1, 1), 5),
+    ("rounded", 1, (6, 9), 1),
+    ("dequantised", 0, (0, 0), 0.05),
+    ("branching", 0, (4, 4), 0.05),
+]
+
+
+@pytest.mark.parametrize(("name", "index", "position", "change"), CHEATS)
+def test_what_was_rejected_is_convicted(name: str, index: int, position: Any, change: Any):
+    program, key, honest = made(name)
+    y, values = honest.y, list(honest.trace.values)
+    if index < 0:
+        y = put(y, position, y[position] + change)
+    else:
+        if name == "branching" and not np.any(values[index]):
+            index += 1  # the branch that was taken
+        values[index] = put(values[index], position, values[index][position] + change)
+    cheat = submitted(program, y, values)
+    report = program.verify(key, X, cheat, commitment=cheat.commitment)
+    assert report.verdict is REJECT
+    with pytest.raises(ValueError, match="not what its commitment binds"):
+        evidence_of(program, report, replace(cheat, y=cheat.y + 1))
+    sent = evidence_of(program, report, cheat).encode()
+    judge = judge_of(name)
+    received = Evidence.decode(sent, judge)
+    assert received.encode() == sent
+    found = verify_evidence(received, judge, W, X)
+    assert found.guilty, found
+    if index < 0:
+        assert found == verify_evidence(received, judge, W, X)  # no randomness of its own
+    assert (received.output, received.row) == (index < 0, position[-2])
+
+
+@pytest.mark.parametrize(("output", "trip", "row"), [(False, 2, 5), (True, 0, 6)])
+def test_a_judge_draws_from_what_the_evidence_binds_alone(
+    output: bool, trip: int, row: int, monkeypatch: pytest.MonkeyPatch
+):
+    """As specs/evidence.md says, section *Randomness*: all judges draw the same."""
+    drawn: list[tuple[Any, ...]] = []
+
+    def recorded(*parts: Any) -> bytes:
+        drawn.append(parts)
+        return tagged_hash(*parts)
+
+    monkeypatch.setattr(evidence, "tagged_hash", recorded)
+    program, _, honest = made("scanned")
+    y, values = honest.y + (0.1 if output else 0), [v + 0.1 for v in honest.trace.values]
+    run = submitted(program, y, values)
+    found = against(run, 0, row, program=program, output=output, trip=trip)
+    assert verify_evidence(found, program, W, X).guilty
+    place = struct.pack(">IQQ", 0, trip, row)
+    assert ("evidence", run.commitment.root, program.id, bytes([output]), place) in drawn
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+@given(data=st.data())
+@settings(max_examples=4)
+def test_the_honest_are_not_framed(name: str, data: st.DataObject):
+    program, _, honest = made(name)
+    output = data.draw(st.booleans())
+    tensors = [honest.y] if output else honest.trace.values
+    index = data.draw(st.integers(0, len(tensors) - 1))
+    row = data.draw(st.integers(0, ROWS - 1))
+    trip = data.draw(st.integers(0, 2)) if name == "scanned" and not output else 0
+    found = verify_evidence(accused(name, output, index, row, trip), program, W, X)
+    assert not found.guilty
+    assert found.excess < 0.5
+
+
+def respelled(w: Any, x: Any) -> Any:
+    """`layers` with other scopes, calls and names."""
+
+    @jax.jit
+    def first(y: Any) -> Any:
+        with jax.named_scope("first"):
+            return jnp.tanh(normalized(y) @ w[0])
+
+    @jax.checkpoint
+    def then(y: Any) -> Any:
+        return jax.named_scope("then")(lambda z: z @ w[1])(y)
+
+    return jax.named_call(jax.jit(normalized), name="last")(then(first(x)))
+
+
+def test_a_judge_who_spells_the_program_otherwise_judges_alike():
+    """Close to the limit, where every perturbed replay counts."""
+    program, _, honest = made("layers")
+    other = vf.compile(respelled, W, X, policy=POLICY)
+    assert other.id == program.id
+    assert not {c.name for c in other.claims} & {c.name for c in program.claims}
+    for index, output in ((0, False), (1, False), (0, True)):
+        y, values = honest.y, list(honest.trace.values)
+        for change in (0.0, 1e-4, 0.1):
+            if output:
+                y = put(honest.y, (3, 3), honest.y[3, 3] + change)
+            else:
+                value = honest.trace.values[index]
+                values[index] = put(value, (3, 3), value[3, 3] + change)
+            e = against(submitted(program, y, values), index, 3, program=program, output=output)
+            assert verify_evidence(e, program, W, X) == verify_evidence(e, other, W, X)
+
+
+@functools.cache
+def other_device() -> Any:
+    """A device whose every inexact operation is off by what a device may lose, compiled."""
+    program, _, _ = made("layers")
+    losses = {"arithmetic": 1.0, "function": 2.0, "product": 4.0}
+
+    def run(x: Any, seed: Any, independent: Any, coherent: Any) -> Any:
+        noise = Noise(seed=seed, independent=independent, coherent=coherent, losses=losses)
+        block, env = program.function.block, program.bind(W, (x,))
+        [y], found = execute.execute(block, program.analysis, env, apply=noise)
+        return y, [found[c.index] for c in program.claims]
+
+    return jax.jit(run)
+
+
+@pytest.mark.parametrize(("independent", "coherent"), [(1, 0), (0, 1)])
+def test_a_device_with_other_rounding_is_not_framed(independent: int, coherent: int):
+    """Rows that are all rounding noise."""
+    program, _, _ = made("layers")
+    x = np.array(X)
+    x[::2] = 30.3
+    sizes = np.float32(independent), np.float32(coherent)
+    run = submitted(program, *jax.device_get(other_device()(x, np.uint32(5), *sizes)))
+    for index, row in ((0, 0), (0, 1), (1, 2)):
+        assert not verify_evidence(against(run, index, row), program, W, x).guilty
+
+
+def test_evidence_about_something_else_is_refused():
+    program, _, _ = made("layers")
+    good = accused("layers", False, 0, 3)
+    other, _, _ = made("scanned")
+    both = f"about program {program.id.hex()}, not {other.id.hex()}"
+    with pytest.raises(Misnamed, match=both) as raised:
+        verify_evidence(good, other, W, X)
+    assert isinstance(raised.value, ValueError)  # it may be the caller's mistake
+    assert (raised.value.name, raised.value.found) == ("program", program.id)
+    with pytest.raises(Misnamed, match=both):
+        Evidence.decode(good.encode(), other)
+    with pytest.raises(Misnamed, match="about parameters"):
+        verify_evidence(good, program, W + 1, X)
+    for tampered in (
+        replace(good, commitment=replace(good.commitment, root=bytes(32))),
+        replace(good, index=1),
+        replace(good, index=9),
+        replace(good, row=ROWS),
+        replace(good, trip=1),
+        replace(good, opening=trace.Opening(leaves=good.opening.leaves, proof=(bytes(32),))),
+        replace(good, opening=trace.Opening(leaves=(), proof=())),
+    ):
+        with pytest.raises(VerificationError):
+            verify_evidence(tampered, program, W, X)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"program": b""}, {"parameters": bytearray(32)}, {"commitment": None}, {"opening": ()}),
+        *({"output": 1}, {"index": -1}, {"index": 2**32}, {"trip": 2**64}, {"row": 0.0}),
+    ],
+    ids=str,
+)
+def test_evidence_that_has_no_bytes_cannot_be_made(change: dict[str, Any]):
+    with pytest.raises(MalformedEncoding):
+        replace(accused("layers", False, 0, 3), **change)
+
+
+def test_a_place_is_a_claim_or_an_output():
+    program, _, _ = made("layers")
+    sent = bytearray(accused("layers", True, 0, 3).encode())
+    assert sent[136] == 1
+    sent[136] = 2
+    with pytest.raises(MalformedEncoding, match="first byte of a place"):
+        Evidence.decode(bytes(sent), program)
+
+
+FIELDS = {
+    "header": (0, 31),
+    "program": (32, 63),
+    "parameters": (64, 95),
+    "root": (96, 127),
+    "size": (128, 135),
+    "output": (136, 136),
+    "index": (137, 140),
+    "trip": (141, 148),
+    "row": (149, 156),
+    "opening": (157, -1),
+}
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_flipped_bit_in_any_field_is_an_error_of_verification(field: str):
+    program, _, _ = made("layers")
+    sent = accused("layers", True, 0, 3).encode()
+    for place, bit in itertools.product(FIELDS[field], (0, 7)):
+        changed = bytearray(sent)
+        changed[place] ^= 1 << bit
+        try:
+            found = verify_evidence(Evidence.decode(changed, program), program, W, X)
+        except VerificationError as error:
+            assert isinstance(error, Misnamed) == (field in ("program", "parameters"))
+        else:
+            assert field == "row"
+            assert not found.guilty
+
+
+@given(data=st.data())
+@settings(max_examples=30)
+def test_hostile_bytes_are_malformed_or_refused(data: st.DataObject):
+    program, _, _ = made("layers")
+    sent = bytearray(accused("layers", True, 0, 3).encode())
+    kind = data.draw(st.sampled_from(["flip", "cut", "extend"]))
+    if kind == "flip":
+        sent[data.draw(st.integers(0, len(sent) - 1))] ^= data.draw(st.integers(1, 255))
+    elif kind == "cut":
+        del sent[data.draw(st.integers(0, len(sent) - 1)) :]
+    else:
+        sent += bytes(data.draw(st.integers(1, 70)))
+    try:
+        received = Evidence.decode(bytes(sent), program)
+        assert received.encode() == bytes(sent)
+        assert not verify_evidence(received, program, W, X).guilty
+    except VerificationError:
+        pass
+
+
+def test_a_spectrum_that_vanishes_frames_nobody():
+    """A complex product whose terms cancel: on every device, another rounding noise."""
+    angles = np.outer(np.arange(WIDTH), np.arange(WIDTH)) * (-2j * np.pi / WIDTH)
+    fourier = np.exp(angles).astype(np.complex64)
+
+    def loudness(spectrum: Any) -> Any:
+        return jnp.log(jnp.abs(spectrum) + 1e-12)
+
+    def fn(w: Any, x: Any) -> Any:
+        return loudness(x.astype(jnp.complex64) @ fourier) @ w[0]
+
+    x = np.full((ROWS, WIDTH), 0.7, np.float32)
+    program = vf.compile(fn, W, x, policy=POLICY)
+    precise = (x.astype(np.complex128) @ fourier.astype(np.complex128)).astype(np.complex64)
+    y = np.asarray(loudness(precise) @ W[0])
+    honest = submitted(program, y, [y])
+    found = verify_evidence(against(honest, 0, 3, program=program), program, W, x)
+    assert not found.guilty, found
+
+
+def choices(w: Any, x: Any, mask: Any) -> Any:
+    """Exact outputs, and a scan without iterations."""
+    hidden = jnp.where(mask > 0, jnp.sin(x) @ w[0], 0.0)
+    hidden, _ = lax.scan(lambda c, u: (jnp.tanh(c @ u), None), hidden, jnp.zeros((0, *w[0].shape)))
+    return {"finite": jnp.isfinite(hidden), "hidden": jnp.sin(hidden) @ w[1], "mask": mask * 2}
+
+
+def test_exact_outputs_are_judged_by_equality():
+    mask = np.ones((ROWS, WIDTH), np.int64)  # JAX makes int32 of it
+    program = vf.compile(choices, W, X, mask, policy=POLICY)
+    run = jax.device_get(program.prove(W, X, mask))
+    for index, name in ((0, "finite"), (2, "mask")):
+        wrong = put(run.y[name], (2, 2), 0)
+        cheat = submitted(program, run.y | {name: wrong}, run.trace.values)
+        for case, row, guilty in ((run, 2, False), (cheat, 2, True), (cheat, 3, False)):
+            e = against(case, index, row, program=program, output=True)
+            assert verify_evidence(e, program, W, X, mask).guilty is guilty
+    empty = next(c.index for c in program.claims if 0 in c.shape)
+    with pytest.raises(MalformedEncoding, match="outside"):
+        verify_evidence(against(run, empty, 0, program=program), program, W, X, mask)
+
+
+def convicted(program: vf.Program, w: Any, place: tuple[int, int]) -> bool:
+    """Whether a run whose first claim is changed in one place is shown wrong."""
+    honest = jax.device_get(program.prove(w, X))
+    values = [put(honest.trace.values[0], place, 9), *honest.trace.values[1:]]
+    cheat = replace(submitted(program, honest.y, values), parameters=vf.parameter_root(w))
+    e = against(cheat, 0, place[0], program=program)
+    kept = against(honest, 0, place[0], program=program)
+    assert not verify_evidence(kept, program, w, X).guilty
+    return verify_evidence(e, program, w, X).guilty
+
+
+def test_judgements_about_a_claim_share_what_is_compiled(monkeypatch: pytest.MonkeyPatch):
+    """Colluders are judged one after the other; parameters and rows are not compiled in."""
+    program, _, _ = made("layers")
+    assert convicted(program, W, (3, 5))
+
+    def never(*_: Any, **__: Any) -> Any:
+        raise AssertionError("compiled again")
+
+    monkeypatch.setattr(jax, "jit", never)
+    assert convicted(program, W, (4, 1))
+    assert convicted(program, 2 * W, (3, 5))
+
+
+def test_what_no_judge_can_recompute_makes_no_evidence():
+    program, key, honest = made("layers")
+    report = program.verify(key, X, honest, commitment=honest.commitment)
+    with pytest.raises(ValueError, match="rejected"):
+        evidence_of(program, report, honest)
+    with pytest.raises(MalformedEncoding):
+        Evidence.decode(b"", program)
+    sent = accused("layers", True, 0, 3).encode()
+    with pytest.raises(MalformedEncoding, match=f"has {len(sent) - 1} bytes.*cut or extended"):
+        Evidence.decode(sent[:-1], program)
+
+
+def test_what_stands_behind_a_choice_is_not_convicted():
+    def choosing(w: Any, x: Any) -> Any:
+        return reinterpreted(jnp.tanh(x @ w[0])) @ w[1]
+
+    program = vf.compile(choosing, W, X, policy=POLICY)
+    y, run = jax.device_get(jax.jit(program.execute)(W, X))
+    values = [run.values[0], put(run.values[1], (3, 3), 9)]
+    cheat = submitted(program, y, values)
+    e = against(cheat, 1, 3, program=program)
+    assert not verify_evidence(e, program, W, X).guilty
+
+
+def test_what_overflows_on_every_device_is_not_convicted():
+    """In float16: infinite after the first product, NaN after the second."""
+    x = jnp.full((ROWS, WIDTH), 300, jnp.float16)
+    w = jnp.stack([jnp.full((WIDTH, WIDTH), 10), jnp.eye(WIDTH) - 0.5]).astype(jnp.float16)
+    program = vf.compile(lambda w, x: (x * 1.5 @ w[0]) @ w[1], w, x, policy=POLICY)
+    run = jax.device_get(program.prove(w, x))
+    products = [c.index for c in program.claims if c.form.contraction]
+    for index in products:
+        assert not np.isfinite(np.asarray(run.trace.values[index], np.float32)).any()
+        assert not verify_evidence(against(run, index, 3, program=program), program, w, x).guilty
+
+
+def test_flags_of_jax_change_no_judgement():
+    honest = accused("layers", False, 0, 3)
+    program, _, _ = made("layers")
+    expected = verify_evidence(honest, program, W, X)
+    with (
+        jax.debug_nans(True),
+        jax.transfer_guard("disallow"),
+        jax.numpy_dtype_promotion("strict"),
+        jax.numpy_rank_promotion("raise"),
+    ):
+        assert verify_evidence(honest, program, W, X) == expected

@@ -1,0 +1,374 @@
+"""Decision claims: single elements against a slow oracle, committed bits, programs and cheats."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax import lax
+
+import verifiable as vf
+from tests.helpers.runs import Run
+from verifiable import challenge, trace
+from verifiable.check.judging.evidence import evidence_of, verify_evidence
+from verifiable.claims.decisions.decision import COMPARISONS, Comparison, DecisionForm, Sign
+from verifiable.claims.form import Yardstick
+from verifiable.claims.origin import SMALL
+from verifiable.policy import Policy
+from verifiable.report import Report, Verdict
+
+F32 = np.dtype(np.float32)
+INF, NAN = math.inf, math.nan
+EPS = 2.0**-16
+
+# ------------------------------------------------------------------------ one row, by oracle
+
+
+def slack_of(row: list[float], x: float, eps: float) -> float:
+    """eps (|x| + rms) + tiny, from the text; an infinity has only tiny."""
+    tiny = float(np.finfo(F32).tiny)
+    if not math.isfinite(x):
+        return tiny
+    finite = [v for v in row if math.isfinite(v)]
+    rms = math.sqrt(sum(v * v for v in finite) / len(finite))
+    return eps * min(abs(x) + rms, float(np.finfo(F32).max)) + tiny
+
+
+def ratio(distance: float, slack: float, *, equal: bool) -> float:
+    if equal:
+        return 0.0
+    return distance / slack if slack else INF
+
+
+def expected(
+    kind: str, rows: list[list[float]], decided: list[Any], eps: float, *, least: float = 0
+) -> list[float]:
+    """The ratio of each element, NaN where nothing is shown; distances below `least` are 0."""
+    found: list[float] = []
+    for values, c in zip(zip(*rows, strict=True), decided, strict=True):
+        if any(math.isnan(v) for v in values):
+            own = bool(COMPARISONS[kind](*values)) if kind != "sign" else 2
+            found.append(0.0 if c == own else NAN)
+            continue
+        slack = sum(slack_of(row, v, eps) for row, v in zip(rows, values, strict=True))
+        if kind == "sign":
+            [v] = values
+            own = (v > 0) - (v < 0)
+            allowed = c == own or c in (0, -own) or (own == 0 and c in (-1, 1))
+            distance = abs(v) if abs(v) >= least else 0.0
+            found.append(ratio(distance, slack, equal=c == own) if allowed else INF)
+        else:
+            a, b = values
+            own = bool(COMPARISONS[kind](a, b))
+            distance = INF if a == b and math.isinf(a) else abs(a - b)
+            distance = distance if distance >= least else 0.0
+            found.append(ratio(distance, slack, equal=c == own))
+    return found
+
+
+@functools.cache
+def judged(kind: str, columns: int) -> tuple[DecisionForm, Callable[..., Any]]:
+    if kind == "sign":
+        form: DecisionForm = Sign(shape=(columns,), dtype=F32)
+    else:
+        form = Comparison(kind=kind, shape=(columns,), dtype=F32, inexact=(True, True))
+
+    def one(operands: Any, committed: Any) -> Any:
+        with jax.enable_x64(True):
+            return form.test(operands, committed, Yardstick(eps=EPS))
+
+    return form, jax.jit(one)
+
+
+NUMBERS = st.one_of(
+    st.sampled_from([0.0, -0.0, 1.0, -1.0, 3.5, INF, -INF, NAN, 3e37, -3e37, 1e-40]),
+    st.floats(-8, 8, width=32),
+)
+
+
+@pytest.mark.parametrize("kind", [*COMPARISONS, "sign"])
+@given(st.data())
+@settings(max_examples=40, deadline=None)
+def test_a_decision_passes_iff_it_is_right_or_its_operands_are_close(kind: str, data: Any):
+    columns = data.draw(st.sampled_from([1, 11]))
+    row = [data.draw(NUMBERS) for _ in range(columns)]
+    rows = [row]
+    if kind != "sign":
+        moved = st.one_of(NUMBERS, st.none())  # none: near the first operand
+        drawn = [data.draw(moved) for _ in row]
+        near = [x * (1 + data.draw(st.floats(-4, 4)) * EPS) for x in row]
+        rows.append([n if d is None else d for d, n in zip(drawn, near, strict=True)])
+    choices = st.integers(-2, 3) if kind == "sign" else st.booleans()
+    as_the_oracle_does(kind, rows, [data.draw(choices) for _ in row])
+
+
+@pytest.mark.parametrize("kind", [*COMPARISONS, "sign"])
+def test_every_decision_on_numbers_far_apart(kind: str):
+    numbers = [0.0, 1.0, -1.0, 3e37, -3e37, INF, -INF, NAN]
+    for operands in itertools.product(numbers, repeat=1 if kind == "sign" else 2):
+        for decided in range(-2, 4) if kind == "sign" else (False, True):
+            as_the_oracle_does(kind, [[x] for x in operands], [decided])
+
+
+def as_the_oracle_does(kind: str, rows: list[list[float]], decided: list[Any]) -> None:
+    """Judge one row of decisions, and compare all that is found with the oracle."""
+    rows = [[float(np.float32(x)) for x in r] for r in rows]
+    _, test = judged(kind, len(decided))
+    out = np.asarray(decided, np.int8 if kind == "sign" else bool)
+    committed = out if kind == "sign" else np.packbits(out, bitorder="little")
+    found = test([np.asarray(r, F32) for r in rows], committed)
+    valid = kind != "sign" or all(-1 <= c <= 2 for c in decided)
+    nan_of_a_number = any(
+        c == 2 and not math.isnan(v) for c, v in zip(decided, rows[0], strict=True)
+    )
+    assert bool(found.in_range) == valid
+    assert bool(found.finite_claim) == (kind != "sign" or not nan_of_a_number)
+    if not valid or (kind == "sign" and nan_of_a_number):
+        return
+    ratios = expected(kind, rows, decided, EPS)
+    undecided = any(map(math.isnan, ratios))
+    assert bool(found.finite_operands) == (not undecided)
+    worst = max((r for r in ratios if not math.isnan(r)), default=0.0)
+    if abs(worst - 1) > 1e-3:
+        assert bool(found.passed) == (worst <= 1), (rows, decided, ratios)
+        if 0.05 < worst < 100:
+            # A device may flush a distance that is a subnormal number.
+            flushed = expected(kind, rows, decided, EPS, least=float(np.finfo(F32).tiny))
+            ends = worst, max((r for r in flushed if not math.isnan(r)), default=0.0)
+            assert np.isclose(float(found.worst), ends, rtol=1e-3, atol=0).any(), ends
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (8,), (11,), (0,), (3, 16), (2, 0), (2, 3, 5)])
+def test_booleans_are_bits_of_bytes_along_the_last_axis(shape: tuple[int, ...]):
+    form = Comparison(kind="lt", shape=shape, dtype=F32, inexact=(True, False))
+    out = np.random.default_rng(0).random(shape) < 0.5
+    packed = np.asarray(form.pack(jnp.asarray(out)))
+    assert (packed.shape, packed.dtype) == form.packed(shape, np.dtype(bool))
+    rows, columns = math.prod(shape[:-1]), math.prod(shape[-1:])
+    flat = out.reshape(rows, columns)
+    for row, bits in zip(flat, packed.reshape(rows, -(-columns // 8)), strict=True):
+        for j, i in np.ndindex(len(bits), 8):
+            bit = 8 * j + i < len(row) and row[8 * j + i]
+            assert bits[j] >> i & 1 == bit
+    np.testing.assert_array_equal(form.unpack(jnp.asarray(packed)), out)
+
+
+@pytest.mark.parametrize("width", [16, 32])
+def test_signs_keep_their_values(width: int):
+    dtype = np.dtype(f"float{width}")
+    form = Sign(shape=(4,), dtype=dtype)
+    signs = np.asarray([-1, 0, 1, np.nan], dtype)
+    committed = form.pack(jnp.asarray(signs))
+    assert committed.dtype == np.int8
+    np.testing.assert_array_equal(form.unpack(committed), signs)
+
+
+def test_a_sign_of_no_number_is_unfounded_unless_it_is_the_verifiers_own():
+    form, given = Sign(shape=(4,), dtype=F32), Yardstick(eps=EPS)
+    values = np.array([NAN, NAN, 1.0, -3.0], F32)
+    with jax.enable_x64(True):
+        found = form.unfounded([values], np.array([2, 1, 0, 1], np.int8), given)
+    assert found.reshape(-1).tolist() == [False, True, False, False]
+
+
+def test_signs_are_apart_by_their_values_and_turn_to_another():
+    form = Sign(shape=(3,), dtype=F32)
+    values = np.array([1.0, -3.0, 2.0], F32)
+    units = [slack_of(values.tolist(), float(x), SMALL) / SMALL for x in values]
+    with jax.enable_x64(True):
+        for place in range(3):
+            other = values.copy()
+            other[place] += 0.25
+            found = [float(form.apart([values], [x])) for x in (values, other)]
+            assert found == [0.0, pytest.approx(0.25 / units[place], rel=1e-4)]
+    assert form.turn(np.array([1, -1, 0], np.int8)).tolist() == [2, 2, 1]
+
+
+def test_shifts_of_any_size_decide_by_their_direction_and_none_leaves_the_decision():
+    shift = np.array([-2.0, -0.25, 0.0, 0.0, 0.25, 2.0], F32)
+    sign, out = Sign(shape=(6,), dtype=F32), np.array([1, 1, 1, -1, -1, -1], F32)
+    found = sign.shifted([], out, shift, EPS, 1.0)
+    assert found.dtype == F32
+    assert found.tolist() == [-1, -1, 1, -1, 1, 1]
+    comparison = Comparison(kind="lt", shape=(6,), dtype=F32, inexact=(True, True))
+    assert comparison.turn(out > 0).tolist() == [1] * 6
+    found = comparison.shifted([], out > 0, shift, EPS, 1.0)
+    assert found.dtype == np.bool_
+    assert found.tolist() == [False, False, True, False, True, True]
+
+
+# ---------------------------------------------------------------------------------- programs
+
+ROWS, WIDTH, LAYERS = 4, 32, 2
+RNG = np.random.default_rng(0)
+W = jnp.asarray(RNG.standard_normal((LAYERS, WIDTH, WIDTH)) / 4, jnp.float32)
+X = jnp.asarray(RNG.standard_normal((ROWS, WIDTH)), jnp.float32)
+POLICY = Policy(draws=1)
+
+
+def decides(w: Any, x: Any) -> Any:
+    """Under `scan`, `cond` and `vmap`; a predicate; a sign; a cast; what is rounded for y."""
+
+    def layer(h: Any, u: Any) -> tuple[Any, Any]:
+        h = jnp.tanh(h @ u + 0.1)
+        return jnp.where(h[:, :19].sum(axis=1, keepdims=True) > 0, h, -0.5 * h), h[0, 0]
+
+    h, _ = lax.scan(layer, x, w)
+    h = lax.cond(h.mean() > 0, lambda: h * jnp.sign(h - 0.1), lambda: jnp.where(h < 0, h, 0.0))
+    gate = jax.vmap(lambda row: (row[:19] >= row[1:20]) & (row[:19] - row[2]).astype(bool))(h)
+    return h[:, :19] * gate, jnp.floor(h * 4).astype(jnp.int32)
+
+
+@functools.cache
+def made() -> Run:
+    return Run.of(decides, W, X, policy=POLICY)
+
+
+def checked(values: Any, y: Any = None) -> Report:
+    return made().check(made().y if y is None else y, tuple(values))
+
+
+def named(kind: str) -> int:
+    """Index of the last claim of a primitive that was made on the honest run."""
+    c = made()
+    pairs = zip(c.program.claims, c.claims, strict=True)
+    decisions = [(c, v) for c, v in pairs if isinstance(c.form, DecisionForm) and v.any()]
+    return [claim.index for claim, _ in decisions if claim.primitive == kind][-1]
+
+
+def test_every_choice_of_floats_is_a_claim_and_nothing_is_left_behind_one():
+    compiled = made().program
+    kinds = sorted(c.primitive for c in compiled.claims if isinstance(c.form, DecisionForm))
+    assert kinds == ["convert_element_type", "ge", "gt", "gt", "lt", "sign"]
+    assert not compiled.coverage.discontinuities
+    assert not any(x.discontinuities for x in (*compiled.claims, *compiled.outputs))
+    assert all(c.dtype == np.uint8 for c in compiled.claims if c.primitive in COMPARISONS)
+
+
+def test_honest_devices_are_accepted_and_return_the_plain_answer():
+    c = made()
+    assert checked(c.claims).verdict is Verdict.ACCEPT
+    plain = jax.jit(decides)(W, X)
+    jax.tree.map(np.testing.assert_array_equal, c.y, jax.device_get(plain))
+    with jax.disable_jit():
+        y, run = jax.device_get(c.program.execute(W, X))
+    report = checked(run.values, y)
+    assert report.verdict is Verdict.ACCEPT, report
+
+
+def flipped(kind: str, mask: int = 0xFF) -> Callable[[], Any]:
+    def cheat() -> Any:
+        index = named(kind)
+        values = list(made().claims)
+        values[index] = values[index] ^ np.uint8(mask)
+        return index, values
+
+    return cheat
+
+
+def coded(code: int) -> Callable[[], Any]:
+    def cheat() -> Any:
+        index = named("sign")
+        values = [np.array(v) for v in made().claims]
+        values[index][2, 3] = code
+        return index, values
+
+    return cheat
+
+
+CHEATS: dict[str, tuple[Callable[[], Any], str]] = {
+    "all decisions turned round": (flipped("ge", 0x01), "decision-mismatch"),
+    "a predicate turned round": (flipped("gt", 0x01), "decision-mismatch"),
+    "a cast to booleans turned round": (flipped("convert_element_type", 2), "decision-mismatch"),
+    "bits beyond the axis": (flipped("ge", 0x80), "claim-range"),
+    "a sign of another number": (coded(-3), "claim-range"),
+    "a sign that is no code": (coded(3), "claim-range"),
+    "the sign of NaN for a number": (coded(2), "claim-nonfinite"),
+}
+
+
+@pytest.mark.parametrize("name", CHEATS)
+def test_cheats_are_rejected(name: str):
+    cheat, reason = CHEATS[name]
+    index, values = cheat()
+    report = checked(values)
+    assert (report.verdict, report.reason) == (Verdict.REJECT, reason), report
+    assert report.claim == made().program.claims[index].name
+
+
+# ---------------------------------------------------------------------------- near a tie
+
+
+def twins(w: Any, x: Any) -> Any:
+    """The first 16 columns are equal in exact arithmetic; the others are not."""
+    h = x @ w[0]
+    n = h * lax.rsqrt(jnp.mean(h * h, axis=-1, keepdims=True))
+    return jnp.where(n * 0.3 + n * 0.7 > n * (1 + (jnp.arange(WIDTH) > 15)), h, 2 * h) @ w[1]
+
+
+@functools.cache
+def tied() -> SimpleNamespace:
+    compiled = vf.compile(twins, W, X, policy=POLICY)
+    key = compiled.setup(W, challenge.secret(bytes(32)))
+    return SimpleNamespace(program=compiled, key=key)
+
+
+def sent(mask: Any) -> tuple[vf.Submission, Report]:
+    """A device that turns some decisions round, and goes on with them."""
+    c = tied()
+    honest = jax.device_get(c.program.prove(W, X))
+    index = next(claim.index for claim in c.program.claims if claim.primitive == "gt")
+    values = list(honest.trace.values)
+    bits = np.unpackbits(values[index], axis=-1, bitorder="little").astype(bool) ^ mask
+    values[index] = np.packbits(bits, axis=-1, bitorder="little")
+    h = np.asarray(values[0])
+    y = np.asarray(jnp.where(bits, h, 2 * h) @ W[1])
+    values[-1] = y
+    changed = trace.Trace(values=tuple(values))
+    run = vf.Submission(
+        y=y,
+        trace=changed,
+        commitment=trace.commit(y, changed).commitment,
+        program=c.program.id,
+        parameters=vf.parameter_root(W),
+    )
+    return run, c.program.verify(c.key, X, run, commitment=run.commitment)
+
+
+def test_a_tie_may_be_decided_either_way():
+    for flips in (0, 1):
+        mask = np.zeros((ROWS, WIDTH), bool)
+        mask[1, :flips] = True
+        _, report = sent(mask)
+        assert report.verdict is Verdict.ACCEPT, report
+
+
+def test_a_decision_beyond_the_slack_is_evidence():
+    """Cheat: one decision that is no tie, and everything after it computed from it."""
+    mask = np.zeros((ROWS, WIDTH), bool)
+    mask[2, 20] = True
+    run, report = sent(mask)
+    assert (report.verdict, report.reason) == (Verdict.REJECT, "decision-mismatch")
+    assert next(r.row for r in report.results if r.name == report.claim) == 2
+    evidence = evidence_of(tied().program, report, run)
+    assert verify_evidence(evidence, tied().program, W, X).guilty
+
+
+def test_calibration_measures_what_decides_and_not_the_ties_alone():
+    form = Comparison(kind="gt", shape=(4,), dtype=F32, inexact=(True, False))
+    assert form.observes
+    a, b = np.asarray([3.0, 1.0, -1.0, 1.0], F32), np.zeros((), F32)
+    apart = form.apart([a, b], [a * np.float32(1 + 2.0**-20), b])
+    assert float(apart) == pytest.approx(2.0**-20 * 3 / (3 + math.sqrt(3)), rel=1e-3)
+    assert float(form.apart([a, b], [a, b])) == 0
+    assert float(form.apart([a, b], [a * np.nan, b])) == INF

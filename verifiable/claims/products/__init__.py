@@ -1,0 +1,1 @@
+"""Products as claims: Freivalds' test of a contraction, and what becomes one."""
