@@ -35,6 +35,23 @@ def test_its_modules_exist() -> None:
         assert importlib.util.find_spec(package + name), name
 
 
+FOLDERS = "verifiable protocols tests benchmarks assurance examples".split()
+
+
+def test_files_that_documents_name_exist() -> None:
+    root = README.parent
+    there = [path.as_posix() for folder in FOLDERS for path in (root / folder).rglob("*.py")]
+    pages = [*root.glob("specs/*.md"), *root.glob("docs/*.md"), README, root / "CONTRIBUTING.md"]
+    named = [
+        (page.name, name)
+        for page in pages
+        for name in re.findall(r"`([\w./]+\.py)`", page.read_text())
+        if not name.startswith("my_")  # what a reader writes
+    ]
+    assert len(named) > 100
+    assert not [x for x in named if not any(path.endswith(f"/{x[1]}") for path in there)]
+
+
 def test_the_page_of_a_flax_model_is_one_script(capsys: pytest.CaptureFixture[str]) -> None:
     page = README.parent / "docs" / "flax_text.md"
     blocks = re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL)

@@ -119,7 +119,7 @@ def moved(move: Move, otherwise: Callable[..., Any], *operands: Any, **params: A
     if plain and not (config.jax_debug_nans or config.jax_debug_infs):
         found = move(*map(np.asarray, operands), **params)
         if found is not None and _held(found.dtype, config.jax_enable_x64):
-            return _as_array(np.array(found), _weak(move, operands, params))
+            return as_array(np.array(found), _weak(move, operands, params))
     return otherwise(*operands, **params)
 
 
@@ -131,7 +131,7 @@ def _weak(move: Move, operands: Sequence[Any], params: Mapping[str, Any]) -> boo
     return bool(typed) and all(getattr(x, "weak_type", False) for x in typed)
 
 
-def _as_array(x: Any, weak: bool) -> Any:
+def as_array(x: Any, weak: bool) -> Any:
     """`jax.device_put` where nothing else is to be decided: a quarter of its time."""
     sharding, device = _place()
     aval = _aval(x.shape, x.dtype, weak)

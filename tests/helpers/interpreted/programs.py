@@ -19,9 +19,9 @@ import numpy as np
 from jax._src import core as _core
 from jax._src import pjit as _pjit
 from jax._src import util
-from jax._src.interpreters import pxla
 
 from tests.helpers.interpreted import elementwise, movement, products
+from tests.helpers.moves import as_array
 
 core: Any = _core
 pjit: Any = _pjit
@@ -263,22 +263,9 @@ def _evaluated(made: Program, arguments: Sequence[Any], jaxpr: Any) -> list[Any]
         held = [_held(x, aval) for x, aval in zip(arguments, jaxpr.in_avals, strict=True)]
         found = made.run(*held)
     made.spent += steps - before
-    return [_as_array(x, aval) for x, aval in zip(found, jaxpr.out_avals, strict=True)]
+    return [*map(_as_array, found, jaxpr.out_avals)]
 
 
 def _as_array(x: Any, aval: Any) -> Any:
     assert x.shape == aval.shape and x.dtype == aval.dtype, (x.shape, x.dtype, aval)
-    sharding, device = _place()
-    plain = _aval(aval.shape, aval.dtype, aval.weak_type)
-    return pxla.batched_device_put(plain, sharding, [np.array(x)], [device], committed=False)
-
-
-@functools.cache
-def _place() -> tuple[Any, Any]:
-    device = jax.devices()[0]
-    return jax.sharding.SingleDeviceSharding(device), device
-
-
-@functools.cache
-def _aval(shape: tuple[int, ...], dtype: Any, weak: bool) -> Any:
-    return core.ShapedArray(shape, dtype, weak_type=weak)
+    return as_array(np.array(x), aval.weak_type)

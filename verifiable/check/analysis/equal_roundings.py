@@ -28,6 +28,8 @@ def merge(block: Block, found: Analysis) -> bool:
       Whether there were any. Then there are equations that nothing reads, and the analysis is of
       the function as it was.
     """
+    if sum(isinstance(c.form, Rounding) for c in found.by_equation.values()) < 2:
+        return False
     first: dict[Var, Var] = {}
     _collect(block, found, {}, first)
     if first:
