@@ -91,6 +91,9 @@ class PostgresStore:
         return refused
 
     def close(self) -> None:
+        # The server ends a closed connection's session, and gives back its lock, a moment later.
+        if not self._connection.broken:
+            self._all("SELECT pg_advisory_unlock(hashtext('journal'))")
         self._connection.close()
 
     def _all(self, query: str, values: tuple[Any, ...] = ()) -> list[Any]:

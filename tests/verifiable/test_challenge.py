@@ -23,6 +23,7 @@ from scipy.special import ndtr
 from tests.helpers import p_values
 from verifiable import encoding, merkle
 from verifiable.challenge import Beacon, Challenge, ClosedLog, CommitmentLog, public, secret
+from verifiable.errors import RootMismatch
 from verifiable.field import F61
 
 SEED = bytes(range(32))
@@ -63,6 +64,23 @@ def test_a_closed_log_takes_no_more():
         log.append(digest(4))
     with pytest.raises(ValueError, match="closed already"):
         log.close(chain="drand", closed_at=8)
+
+
+def test_places_are_proven_once_the_log_is_closed():
+    log = CommitmentLog()
+    for i in range(5):
+        log.append(digest(i))
+    with pytest.raises(ValueError, match="log is open"):
+        log.places([digest(0)])
+    binding = log.close(chain="drand", closed_at=7)
+    places = log.places([digest(3), digest(0)])
+    assert [place.index for place in places] == [3, 0]
+    for place, number in zip(places, (3, 0), strict=True):
+        place.verify(digest(number), binding)
+        with pytest.raises(RootMismatch):
+            place.verify(digest(1), binding)
+    with pytest.raises(ValueError, match=f"does not hold {digest(5).hex()}"):
+        log.places([digest(0), digest(5)])
 
 
 def test_an_empty_log_binds_nothing():

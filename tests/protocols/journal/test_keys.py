@@ -21,6 +21,7 @@ from protocols.journal import (
     JournalFull,
     KeyRefused,
     KeyRing,
+    OwnedKey,
     slot_of,
 )
 from protocols.settlement import (
@@ -117,6 +118,16 @@ def test_a_retired_key_is_never_used_again():
 def test_names_of_keys_are_checked(id: Any, owner: str, epoch: int):
     with Journal(MemoryStore()) as journal, pytest.raises(ValueError, match=r"key|epoch"):
         KeyRing(journal).take(id, owner=owner, epoch=epoch)
+
+
+def test_names_of_keys_may_have_64_bytes():
+    for size in (1, 64):
+        assert OwnedKey(id=bytes(size), owner="a", epoch=2**64 - 1).id == bytes(size)
+    for size in (0, 65):
+        with pytest.raises(ValueError, match="1 to 64 bytes"):
+            OwnedKey(id=bytes(size), owner="a", epoch=0)
+    with pytest.raises(ValueError, match="64-bit"):
+        OwnedKey(id=b"k", owner="a", epoch=2**64)
 
 
 def test_a_slot_has_one_statement():

@@ -24,6 +24,7 @@ from protocols.journal import (
 from protocols.journal.store import MAX_BODY, NO_LINK
 from tests.helpers import postgres
 from tests.helpers.journals import FailingStore, MemoryStore
+from verifiable.encoding import tagged_hash
 
 
 @pytest.fixture(scope="module")
@@ -232,6 +233,18 @@ def test_damage_is_found_when_a_stream_is_read(damage: str, ended: bool):
         with pytest.raises(JournalCorrupt, match="restore a copy"):
             read()
     journal.close()
+
+
+def test_a_link_is_the_hash_of_the_specification():
+    """specs/journal.md: of the link before, the stream, the number and the mark, and the body."""
+    entry = Entry.after(bytes(range(32)), stream="a/1", number=258, last=True, body=b"b" * MAX_BODY)
+    place = (258).to_bytes(8, "big") + b"\x01"
+    assert entry.link == tagged_hash(
+        "journal entry", bytes(range(32)), b"a/1", place, b"b" * MAX_BODY
+    )
+    assert MAX_BODY == 2**21
+    with pytest.raises(ValueError, match=f"at most {MAX_BODY} bytes, got {MAX_BODY + 1}"):
+        Entry.after(NO_LINK, stream="a", number=0, last=False, body=bytes(MAX_BODY + 1))
 
 
 def test_callers_mistakes_harm_nothing():

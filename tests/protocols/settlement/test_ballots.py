@@ -289,6 +289,14 @@ def test_a_member_refuses(name: str):
     assert raised.value.reason == expected
 
 
+def test_an_attempt_is_raised_by_1024_at_most():
+    raised = MemberBallot().report(1024)
+    assert raised.report(2048).attempt == 2048
+    for ballot, attempt in ((MemberBallot(), 1025), (raised, 2049)):
+        with pytest.raises(SettlementError, match="attempt"):
+            ballot.report(attempt)
+
+
 def test_repeated_requests_get_the_same_answers():
     """Messages are lost: the same request again leaves the ballot as it is."""
     ballot = MemberBallot().report(1).prepare(1, EPOCH, [NO_LOCK])

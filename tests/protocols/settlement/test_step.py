@@ -231,6 +231,18 @@ def test_grace_lets_the_rest_join():
     assert rest == SubmitSettlement(submission=submission(FOUR, [0, 1, 2], STATEMENT))
 
 
+def test_votes_that_cannot_decide_wait_for_their_batch():
+    """Signatures are verified together: each test of a batch costs two pairings."""
+    asked, effects = run(begin(batch=100, grace_seconds=5), received(vote(FOUR, 0, STATEMENT)))
+    assert (effects, len(asked.pending), asked.signatures) == ([], 1, {})
+    votes = [vote(FOUR, i, STATEMENT) for i in (1, 2)]
+    settled, _ = run(asked, received(*votes))
+    assert (len(settled.pending), set(settled.signatures)) == (0, {0, 1, 2})
+    assert settled.phase is SettlementPhase.GRACE
+    waiting, effects = run(settled, received(vote(FOUR, 1, OTHER_STATEMENT), at=NOW + 2))
+    assert (effects, len(waiting.pending)) == ([], 1)
+
+
 def test_time_never_goes_back():
     state, _ = step(begin(), Tick(at=NOW + 7))
     state, _ = step(state, Tick(at=NOW))

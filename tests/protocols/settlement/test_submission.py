@@ -417,6 +417,13 @@ NOT_ONE: dict[str, list[Any]] = {
         b"\7",
     ],
     "no bitmap": ["epoch submission", 1, STATEMENT.message, HONEST.signature.encoded, b""],
+    "a bitmap of more members than a committee has": [
+        "epoch submission",
+        1,
+        STATEMENT.message,
+        HONEST.signature.encoded,
+        bytes(32) + b"\1",
+    ],
     "null bitmap": ["epoch submission", 1, STATEMENT.message, HONEST.signature.encoded, None],
     "a field missing": ["epoch submission", 1, STATEMENT.message, HONEST.signature.encoded],
     "a field more": [
@@ -434,6 +441,13 @@ NOT_ONE: dict[str, list[Any]] = {
 def test_only_one_form_of_submission_is_read(name: str):
     with pytest.raises(MalformedEncoding):
         SettlementSubmission.decode(EpochStatement, encoding.encode(NOT_ONE[name]))
+
+
+def test_a_bitmap_has_a_bit_for_each_of_256_members():
+    form = ["epoch submission", 1, STATEMENT.message, HONEST.signature.encoded]
+    for bitmap in (b"\1", bytes(31) + b"\x80"):
+        data = encoding.encode([*form, bitmap])
+        assert SettlementSubmission.decode(EpochStatement, data).bitmap == bitmap
 
 
 def test_heads_and_submissions_are_values():

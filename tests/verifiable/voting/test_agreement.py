@@ -116,6 +116,14 @@ def test_any_row_of_a_small_array_counts(row: int) -> None:
     assert agreement.distances([base, other])[0, 1] == pytest.approx(4.0)
 
 
+def test_rows_too_small_to_be_squared() -> None:
+    tiny = Tolerance(shape=(2, 2), dtype="float64", relative=0.5)
+    rows = [np.array([[0.0, 0.0], [0.0, size]]) for size in (2.0**-600, 2.0**-601, 2.0**-1074)]
+    matrix = tiny.distances(rows)
+    assert matrix[0, 1] == matrix[1, 0] == 1.0
+    assert matrix[0, 2] == pytest.approx(2.0)
+
+
 def test_scalars_and_zero_rows() -> None:
     scalar = Tolerance(shape=(), dtype="float64", relative=0.1)
     ones = [np.array(1.0), np.array(1.05), np.array(0.0), np.array(5e-324), np.array(0.0)]

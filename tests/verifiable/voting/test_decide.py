@@ -429,6 +429,10 @@ class Lenient(QuorumPolicy):
         return Ruling(RulingReason.AGREED)
 
 
+def test_a_beacon_of_16_bytes_is_long_enough() -> None:
+    assert vote([1, 1, 1], beacon=bytes(16)).outcome is VoteOutcome.ACCEPT
+
+
 MISTAKES: dict[str, tuple[str, Callable[[], Any]]] = {
     "twice": ("two ballots", lambda: vote_with([*ballots([1]), *ballots([1])], 3)),
     "twice, differing": ("two ballots", lambda: vote_with([*ballots([1]), *ballots([2])], 3)),

@@ -223,11 +223,24 @@ def test_measured_errors_lie_within_the_bounds() -> None:
         assert low <= policy.assurance.error
 
 
+@pytest.mark.parametrize("bad", [0.05, 0.1, 0.2, 0.3, 0.4])
+def test_the_margin_is_the_least_that_bounds_the_error(bad: float) -> None:
+    """Errors that are powers of the odds, where logarithms may be rounded either way."""
+    odds = bad / (1 - bad)
+    for power in range(1, 25):
+        for error in (odds**power, np.nextafter(odds**power, 0.0), np.nextafter(odds**power, 1.0)):
+            margin = Sequential(bad=bad, error=float(error), limit=30).margin
+            assert odds**margin <= error
+            assert margin == 1 or odds ** (margin - 1) > error
+
+
 UNBOUNDED: dict[str, tuple[str, Callable[[], Any]]] = {
     "half bad": ("bad must", lambda: FixedSize(bad=0.5, size=3)),
     "none bad": ("bad must", lambda: FixedSize(bad=0.0, size=3)),
     "NaN bad": ("bad must", lambda: FixedSize(bad=math.nan, size=3)),
     "most bad": ("bad must", lambda: Sequential(bad=0.6, error=0.1)),
+    "half bad, one by one": ("bad must", lambda: Sequential(bad=0.5, error=0.1)),
+    "half bad, matching": ("bad must", lambda: FirstToMatch(bad=0.5, matches=3)),
     "no ballots": ("quorum must", lambda: FixedSize(bad=0.1, size=0)),
     "half a quorum": ("quorum must", lambda: FixedSize(bad=0.1, size=4, quorum=2)),
     "quorum above size": ("quorum must", lambda: FixedSize(bad=0.1, size=4, quorum=5)),

@@ -310,6 +310,26 @@ def test_more_audits_cost_more_and_bound_better(window: int, audit_cost: float) 
     assert bounds[0].error_if_colluding == errors[0]
 
 
+def test_votes_of_newcomers_that_do_not_decide_are_counted() -> None:
+    """Jobs go to a vote when a bad worker, or an honest one in its probation, is drawn first.
+
+    Each job starts over as often as its worker's window turns out void.
+    """
+    vote = Sequential(bad=0.2, error=0.05, limit=5)
+    assert vote.assurance.undecided > 0.05
+    made = Adaptive(bad=0.2, newcomers=vote, window=30, audits=4, probation=20, lifetime=100.0)
+    opened = 0.2 + 0.8 * 20 / 100
+    starts = 1 / (1 - 0.2 * 30 / (20 + 30))
+    assert made.assurance.undecided == pytest.approx(starts * opened * vote.assurance.undecided)
+
+
+def test_every_result_of_a_window_may_be_audited() -> None:
+    """Then a worker is paid for no wrong result, and the newcomers' votes alone may be wrong."""
+    some, every = (Adaptive(bad=BAD, newcomers=VOTE, window=8, audits=u) for u in (7, 8))
+    assert every.assurance.error < some.assurance.error
+    assert every.assurance.runs > some.assurance.runs
+
+
 def adaptive(**change: Any) -> Adaptive:
     return Adaptive(**{"bad": BAD, "newcomers": VOTE} | change)
 
