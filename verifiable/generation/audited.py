@@ -36,7 +36,7 @@ from verifiable.program import compile
 from verifiable.report import Report, Verdict
 from verifiable.submission import Submission
 from verifiable.trace import AuditOpening, AuditPlan, Commitment
-from verifiable.trace.audit import drawn
+from verifiable.trace.audit_plan import drawn
 
 _PLANS = 64  # that are kept
 _PARTS = 32  # programs that are kept: a hostile file may name any number of positions

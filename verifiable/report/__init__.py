@@ -13,10 +13,10 @@ wrong answer. *indeterminate*: nothing was shown either way; reschedule, never b
 from __future__ import annotations
 
 from verifiable.report.detection import Detection
+from verifiable.report.formatting import table
 from verifiable.report.freedom import Bound, Corridor, NearTie
 from verifiable.report.reasons import REASONS, Verdict, require
 from verifiable.report.report import AuditCoverage, ClaimResult, Coverage, Report, Result
-from verifiable.report.text import table
 
 __all__ = [
     "REASONS",

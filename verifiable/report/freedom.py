@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from verifiable.report.text import finite, table
+from verifiable.report.formatting import finite, table
 
 _SHOWN = 8  # claims of a printed corridor
 

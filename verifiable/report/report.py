@@ -8,9 +8,9 @@ from html import escape
 from typing import Any, Self
 
 from verifiable.report.detection import Detection
+from verifiable.report.formatting import finite, table
 from verifiable.report.freedom import Bound, Corridor, NearTie
 from verifiable.report.reasons import OPEN, REASONS, Verdict, require
-from verifiable.report.text import finite, table
 
 _NEXT = {
     Verdict.REJECT: "what to do: pay nothing, repeat the job",

@@ -13,7 +13,7 @@ they mean. So a verifier takes the layout of its own program, never of the recei
 
 from __future__ import annotations
 
-from verifiable.trace.audit import AuditOpening, AuditPlan
+from verifiable.trace.audit_plan import AuditOpening, AuditPlan
 from verifiable.trace.commitment import (
     Commitment,
     Committed,

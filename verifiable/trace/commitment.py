@@ -26,7 +26,7 @@ from verifiable.errors import (
     received_bytes,
     require_exact_type,
 )
-from verifiable.trace.audit import AuditOpening, AuditPlan
+from verifiable.trace.audit_plan import AuditOpening, AuditPlan
 from verifiable.trace.layout import LEAF_BYTES, Layout, LeafRows, Trace, tensors_of
 from verifiable.trace.validate import receive
 

@@ -15,7 +15,7 @@ from jaxtyping import Integer, Shaped
 from verifiable import merkle
 from verifiable.encoding import tensor_from_bytes
 from verifiable.errors import MalformedProof
-from verifiable.trace.audit import AuditPlan
+from verifiable.trace.audit_plan import AuditPlan
 from verifiable.trace.commitment import Commitment, digests_of
 
 

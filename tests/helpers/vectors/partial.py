@@ -9,7 +9,7 @@ from tests.helpers.vectors.values import Given, Operations, Refused, octets, req
 from verifiable.check.judging.receive import Problem
 from verifiable.check.partial.opened_rows import opened
 from verifiable.trace import AuditPlan
-from verifiable.trace.audit import drawn, drawn_rows
+from verifiable.trace.audit_plan import drawn, drawn_rows
 from verifiable.trace.copies import Copy
 
 

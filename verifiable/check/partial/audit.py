@@ -32,7 +32,7 @@ from verifiable.errors import require_type
 from verifiable.key import VerifierKey
 from verifiable.report import AuditCoverage, Detection, Report
 from verifiable.trace import AuditOpening, AuditPlan, Commitment, Committed, Layout, Trace
-from verifiable.trace.audit import drawn
+from verifiable.trace.audit_plan import drawn
 from verifiable.trace.copies import Copy, opened_copies
 
 _PLANS = 256  # that are kept

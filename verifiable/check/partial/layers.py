@@ -32,7 +32,7 @@ from verifiable.check.specification import Specification
 from verifiable.check.tiling.rules import Cut
 from verifiable.jaxpr.blocks import Var
 from verifiable.trace import TensorLayout
-from verifiable.trace.audit import drawn_rows
+from verifiable.trace.audit_plan import drawn_rows
 
 Trips = frozenset[int] | None  # iterations of the outermost scan around a claim; None for all
 Opened = Mapping[int, Mapping[int, Part] | None]  # by index of the tensor, by iteration; None: all

@@ -17,7 +17,7 @@ from verifiable.check.partial.row_test import Numbers, places_of
 from verifiable.check.tiling.rules import Cut
 from verifiable.errors import MalformedEncoding, VerificationError
 from verifiable.trace import AuditOpening, AuditPlan, Commitment, Layout, OpenedTensor, verify_audit
-from verifiable.trace.audit import fault, named, other_plan
+from verifiable.trace.audit_plan import fault, named, other_plan
 
 Tensor = np.ndarray[Any, Any]
 

@@ -36,7 +36,7 @@ import numpy as np
 from jax import lax
 
 from verifiable.claims import origin, slack
-from verifiable.claims.decisions import order
+from verifiable.claims.decisions import choice_pairs
 from verifiable.claims.form import Form, Proposal, View, Yardstick
 from verifiable.claims.origin import Origin
 from verifiable.claims.statistic import Deviation, Statistic, deviation, worst_row
@@ -267,7 +267,7 @@ class ChoiceForm(Form):
             taken = taken.at[jnp.arange(rows)[:, None], index].set(True)
         keys = self._keys(operands, eps)
         absent = [jnp.any(jnp.isnan(k.value), axis=-1) for k in keys if k.dtype.name in FLOATS]
-        found = order.pairs(keys, index, taken, stable=self.stable)
+        found = choice_pairs.pairs(keys, index, taken, stable=self.stable)
         return Picked(
             value=found.value,
             slack=found.slack,
@@ -277,12 +277,12 @@ class ChoiceForm(Form):
             near=NEAR_IF_LONG if eps > COARSE and self.count > SHORT else NEAR,
         )
 
-    def _keys(self, operands: list[Array], eps: float) -> list[order.Key]:
+    def _keys(self, operands: list[Array], eps: float) -> list[choice_pairs.Key]:
         """The keys by rows, such that the least come first, with their slack."""
         count = len(self.keys)
         known = self.origins or (None,) * count
         bounds = origin.bounds(known, operands[count:], eps)
-        found: list[order.Key] = []
+        found: list[choice_pairs.Key] = []
         for key, bound, inexact, dtype in zip(
             operands[:count], bounds, self.inexact, self.keys, strict=True
         ):
@@ -292,7 +292,7 @@ class ChoiceForm(Form):
                 rows = None if bound is None else self._rows(bound)
                 own = origin.slack_of(value, eps, dtype, rows)
             value = value if self.kind in ("argmin", "sort") else -value
-            found.append(order.Key(value, own, dtype, self.kind == "top_k"))
+            found.append(choice_pairs.Key(value, own, dtype, self.kind == "top_k"))
         return found
 
     def _own(self, operands: list[Array]) -> Array:

@@ -13,7 +13,7 @@ from verifiable.audits.probabilities import clopper_pearson
 from verifiable.encoding import tagged_hash
 from verifiable.errors import MalformedEncoding
 from verifiable.trace import AuditOpening, AuditPlan
-from verifiable.trace.audit import MAGIC, drawn, drawn_rows
+from verifiable.trace.audit_plan import MAGIC, drawn, drawn_rows
 
 VALUES = tuple(np.arange(n, dtype=np.float32).reshape(-1, 4096) for n in (2**16, 2**15, 2**15))
 COMMITTED = trace.commit(VALUES[-1], trace.Trace(values=VALUES[:-1]))
