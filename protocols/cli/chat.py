@@ -153,7 +153,7 @@ def run_verify(file: Path, after: Path | None, *, seed: str | None = None, as_js
     try:
         answer = read(file)
         previous = None if after is None else read(after)
-        own = None if seed is None else bytes.fromhex(seed)
+        own = None if seed is None else _seed(seed)
         if own is not None and isinstance(answer, SavedText):
             return fail(ValueError(f"--seed is of an audit, and {file} has a whole run"))
         model = model_of(answer)
@@ -281,6 +281,13 @@ def verdict_text(
     yield Text(visible(words))
     yield Text(f"said to be of {visible(answer.card.name)}, model {answer.receipt.card.hex()}")
     yield Text(str(report), style="bold")
+
+
+def _seed(digits: str) -> bytes:
+    try:
+        return bytes.fromhex(digits)
+    except ValueError as error:
+        raise ValueError("--seed must be hexadecimal digits, two for each byte") from error
 
 
 def audit_file(file: Path) -> Path:

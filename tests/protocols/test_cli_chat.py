@@ -234,7 +234,7 @@ def test_of_a_file_no_more_is_read_than_it_may_have(folder: Path, monkeypatch: p
         (["verify", "{folder}/none"], "does not start with the header"),
         (["verify", "{folder}/a.text", "--seed", "00"], "has a whole run"),
         (["verify", "{folder}/a.text.audit", "--seed", "00"], "must be 32 bytes"),
-        (["verify", "{folder}/a.text.audit", "--seed", "x"], "hexadecimal"),
+        (["verify", "{folder}/a.text.audit", "--seed", "x"], "--seed must be hexadecimal"),
         (["chat", "--prompt", "hi", "--out", "{folder}"], "name a file in a folder"),
         (["chat", "--prompt", "hi", "--temperature", "-1"], "temperature must be between"),
         (["chat", "--prompt", "hi", "--limit", "9", "--out", "{folder}/c"], "none holds a prompt"),
