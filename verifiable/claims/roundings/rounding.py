@@ -389,7 +389,7 @@ class Rounding(Form):
         value = operands[0].astype(self.wide)
         widths = [max(p.shape[1], 1) for p in self.wholes(value.shape, value.size)]
         share = min(row_limit(width) / math.sqrt(width) for width in widths)
-        most = jnp.minimum(kappa, 1.0) * min(share, 1.0)
+        most = jnp.minimum(kappa, 1.0) * share
         low, high = self.extremes(value, most * self.slack(value, eps))
         wanted = jnp.where(shift < 0, low, jnp.where(shift > 0, high, out.astype(low.dtype)))
         return wanted.astype(out.dtype)

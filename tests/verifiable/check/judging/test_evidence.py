@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import struct
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -426,6 +427,22 @@ def test_what_no_judge_can_recompute_makes_no_evidence():
         Evidence.decode(sent[:-1], program)
 
 
+def test_evidence_is_of_a_program_a_report_and_a_submission():
+    program, key, honest = made("layers")
+    report = program.verify(key, X, honest, commitment=honest.commitment)
+    good = accused("layers", False, 0, 3)
+    calls: dict[str, Callable[[], Any]] = {
+        "program": lambda: evidence_of(key, report, honest),  # type: ignore[arg-type]
+        "report": lambda: evidence_of(program, honest, honest),  # type: ignore[arg-type]
+        "submission": lambda: evidence_of(program, report, honest.trace),  # type: ignore[arg-type]
+        "program must be": lambda: verify_evidence(good, key, W, X),  # type: ignore[arg-type]
+        "evidence": lambda: verify_evidence(report, program, W, X),  # type: ignore[arg-type]
+    }
+    for name, call in calls.items():
+        with pytest.raises(TypeError, match=name):
+            call()
+
+
 def test_what_stands_behind_a_choice_is_not_convicted():
     def choosing(w: Any, x: Any) -> Any:
         return reinterpreted(jnp.tanh(x @ w[0])) @ w[1]
@@ -434,8 +451,9 @@ def test_what_stands_behind_a_choice_is_not_convicted():
     y, run = jax.device_get(jax.jit(program.execute)(W, X))
     values = [run.values[0], put(run.values[1], (3, 3), 9)]
     cheat = submitted(program, y, values)
-    e = against(cheat, 1, 3, program=program)
-    assert not verify_evidence(e, program, W, X).guilty
+    found = verify_evidence(against(cheat, 1, 3, program=program), program, W, X)
+    assert (found.guilty, found.excess) == (False, 0.0)
+    assert "discontinuous or unbounded glue before it may explain it" in found.message
 
 
 def test_what_overflows_on_every_device_is_not_convicted():

@@ -30,8 +30,9 @@ from tests.helpers.runs import (
     reinterpreted,
 )
 from verifiable import challenge, program
+from verifiable.check.judging.receive import Problem
 from verifiable.check.judging.spread import Again, Look
-from verifiable.check.judging.verdict import judge
+from verifiable.check.judging.verdict import judge, refuse
 from verifiable.check.outputs import Output, OutputStatistic
 from verifiable.check.replay.replay import Findings
 from verifiable.check.specification import Target
@@ -292,6 +293,13 @@ def test_a_failed_test_of_inexact_operands_only_accuses(found: list[tuple[bool, 
         assert (result.reason == "ill-conditioned") == (i < first)
     if wrong and found[first][1]:
         assert (report.results[first].row, report.results[first].trip) == (7, 3)
+
+
+def test_of_what_is_refused_nothing_was_checked():
+    report = refuse(Problem(reason="trace-structure", message="a list", where="claims[3]"))
+    assert (report.verdict, report.reason, report.claim) == (REJECT, "trace-structure", "claims[3]")
+    assert (report.message, report.coverage) == ("a list", Coverage(checked=0, replayed=0))
+    assert (report.results, report.y) == ((), None)
 
 
 def test_the_failing_trip_and_row_are_named():
