@@ -34,7 +34,7 @@ END: Final = 600
 _NEVER = frozenset(
     {
         *(Role.COPYING, Role.FISHING, Role.SILENT, Role.VANISHING, Role.UNSEATED),
-        Role.SWITCHING,
+        *(Role.SWITCHING, Role.FORGING),
     }
 )
 _HONEST = frozenset({Role.HONEST, Role.HASTY})
@@ -128,7 +128,7 @@ class Game:
             return self._commit(part)
         part.honest = role in _CLAIMS_HONEST
         part.sent = self.pool.honest(version, number, plan.device)
-        if role is Role.STALE:
+        if role in (Role.STALE, Role.FORGING):
             part.sent = self.pool.stale(version, number)
         if role is Role.CHEATING and plan.cheat is not None:
             cheated = self.pool.cheated(version, number, plan.cheat)
@@ -138,6 +138,10 @@ class Game:
         if role is Role.SWITCHING:
             other = self.pool.stale(version, number).commitment
             part.reveal = replace(part.reveal, trace_root=other.root)
+        victim = self._victim(part) if role is Role.FORGING else None
+        if victim is not None:
+            part.goes_by = victim.name
+            part.reveal = replace(part.reveal, worker=victim.name)
         self._commit(part)
         if role is Role.HASTY:
             self._send_run(part, early=True)
@@ -178,7 +182,7 @@ class Game:
         reveal, sent = of or part.reveal, part.sent
         if reveal is None or sent is None:
             return
-        commit = replace(reveal.commit, worker=part.name, job=part.job.id)
+        commit = replace(reveal.commit, worker=part.goes_by, job=part.job.id)
         commit = replace(commit, epoch=part.job.message.epoch)
         message = CommitSent(
             sender=part.name, job=part.job.id, commit=commit, submission=sent, key=part.party.key
@@ -216,7 +220,7 @@ class Game:
         """Whether the coordinator takes the run of a worker by now."""
         if self.ledger.asked is None:
             return self.now > part.job.commit_by
-        return (part.job.id, part.name) in self.ledger.asked
+        return (part.job.id, part.goes_by) in self.ledger.asked
 
     def _copy(self, part: FleetPart) -> None:
         """Repeat the commitment of an honest worker as soon as it has sent one."""
@@ -279,7 +283,7 @@ class Game:
         for job, _ in (*self.ledger.paid, *self.ledger.punished):
             self._judged.setdefault(job, self.now)
         for part in self.parts:
-            asked = (part.job.id, part.name) in (self.ledger.asked or ())
+            asked = (part.job.id, part.goes_by) in (self.ledger.asked or ())
             if asked and not part.handed:
                 part.handed = True
                 self._at(self.now + 1, lambda part=part: self._send_run(part))

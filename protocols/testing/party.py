@@ -48,6 +48,7 @@ class FleetPart:
       handed: whether it has handed its run in.
       committed: when its commitment arrived in time, first.
       arrived: whether its run arrived in time after it was asked for.
+      goes_by: identity that its messages name, 32 bytes: its own, unless it forges another's.
     """
 
     plan: WorkerPlan
@@ -61,6 +62,11 @@ class FleetPart:
     handed: bool = False
     committed: int | None = None
     arrived: bool = False
+    goes_by: bytes = b""
+
+    def __post_init__(self) -> None:
+        """Go by its own name."""
+        self.goes_by = self.goes_by or self.name
 
     @property
     def name(self) -> bytes:

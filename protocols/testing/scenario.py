@@ -27,6 +27,8 @@ class Role(enum.Enum):
     """Repeats the commitment of an honest worker, and its run once that is handed in."""
     FISHING = "fishing"
     """Commits to the run of an honest worker once that is handed in."""
+    FORGING = "forging"
+    """Runs the parameters of the other version, and commits in the name of an honest worker."""
     REPLAYING = "replaying"
     """Honest in the first job; later, hands in a run of that one."""
     UNSEATED = "unseated"

@@ -7,7 +7,7 @@ job's parameters, pays, and signs at the end what it has decided. `Disk` survive
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from protocols.messages import Commit
@@ -225,6 +225,16 @@ class CountsACopy(Right):
         return message.reveal.job == job.id
 
 
+class BelievesTheNameInside(Right):
+    """Takes a message for that of the worker that it names, whoever sent or signed it."""
+
+    law = "honest-punished honest-unpaid"
+
+    def receive(self, message: CommitSent | RunSent, now: int) -> None:
+        named = message.commit if isinstance(message, CommitSent) else message.reveal
+        super().receive(replace(message, sender=named.worker), now)
+
+
 class PaysAnIndeterminate(Right):
     """Pays what is not rejected."""
 
@@ -355,6 +365,7 @@ BUGS = (
     AsksBeforeTheLogClosed,
     SignsTwiceAfterACrash,
     CountsACopy,
+    BelievesTheNameInside,
     PaysAnIndeterminate,
     TreatsMissingAsPass,
     AcceptsALateRun,
