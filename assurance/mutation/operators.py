@@ -1,8 +1,9 @@
 """The operators: each yields every mutant of one kind of a module's syntax tree.
 
-Left alone are what no test of behaviour could see: docstrings, annotations, the texts and fields of
-raised errors (that an error is raised is not), `if TYPE_CHECKING`, `__all__`, `zip`'s `strict`,
-`del` of names, the order of what a smallest or largest is taken of.
+Left alone are what no test of behaviour could see: docstrings, annotations, type variables and the
+arguments of types (`list[bytes]()`), the texts and fields of raised errors (that an error is raised
+is not), `if TYPE_CHECKING`, `__all__`, `zip`'s `strict`, `del` of names, the order of what a
+smallest or largest is taken of.
 """
 
 from __future__ import annotations
@@ -48,6 +49,9 @@ COMPUTED = {
 
 SYMMETRIC = {"min", "max", "minimum", "maximum"}
 """Functions whose arguments have no order."""
+
+GENERIC = {"Counter", "deque", "dict", "frozenset", "list", "set", "tuple"}
+"""Types whose subscripts are annotations, wherever they stand."""
 
 OPERATORS = {
     "comparison": "another comparison: the boundary moved, or the opposite",
@@ -156,6 +160,10 @@ def _without_behaviour(node: ast.AST) -> bool:
         case ast.Delete(targets=targets) if all(isinstance(x, ast.Name) for x in targets):
             return True  # names that are not used
         case ast.Import() | ast.ImportFrom() | ast.JoinedStr():
+            return True
+        case ast.Assign(value=ast.Call(func=ast.Name(id="TypeVar"))):
+            return True
+        case ast.Subscript(value=ast.Name(id=name)) if name in GENERIC:
             return True
     return False
 

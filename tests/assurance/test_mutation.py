@@ -53,6 +53,8 @@ __all__ = [str(1 < 2)]
 if TYPE_CHECKING:
     import a
 x: tuple[1, 2] = f"{1}"
+S = TypeVar("S", a, b)
+g = frozenset[a]
 @a(1)
 def f(b: c[1]) -> d[2]:
     """Not 3."""

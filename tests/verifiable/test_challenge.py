@@ -103,6 +103,14 @@ def test_what_is_appended_later_changed_does_not_change():
     assert log.close(chain="drand", closed_at=1).root == merkle.root_from_leaf_data([digest(1)])
 
 
+def test_limits_of_a_beacon_belong_to_it():
+    for value in (bytes(16), bytes(1024)):
+        assert beacon(value=value, round=0).value == value
+    for value in (bytes(15), bytes(1025)):
+        with pytest.raises(ValueError, match="16 to 1024 bytes"):
+            beacon(value=value)
+
+
 @pytest.mark.parametrize("round_", [0, 99, 100])
 def test_a_round_that_was_known_when_the_log_closed_is_refused(round_: int):
     with pytest.raises(ValueError, match="known when the log closed"):
@@ -397,5 +405,7 @@ def test_residues_are_uniform_in_their_low_and_high_bits(bits: int):
 def test_a_seed_for_another_purpose_is_one_of_its_label():
     made = secret(bytes(32))
     assert made.derive("audit") == secret(bytes(32)).derive("audit")
+    labelled = encoding.tagged_hash("challenge derive", made._seed, b"audit")
+    assert made.derive("audit") == labelled
     others = {made.derive("audits"), secret(bytes([1] * 32)).derive("audit"), made.id}
     assert len(made.derive("audit")) == 32 and made.derive("audit") not in others

@@ -380,6 +380,19 @@ def test_any_buffer_can_be_decoded_and_nothing_else():
         decode("text", max_size=LIMIT)  # pyright: ignore[reportArgumentType]
 
 
+def test_tensors_are_of_bytes_that_nobody_changes():
+    """Views of bytes are read where they are; what may change is copied first."""
+    data, changing = bytes(range(8)), bytearray(range(8))
+    for buffer in (data, memoryview(data), memoryview(data)[:]):
+        array = tensor_from_bytes(buffer, shape=(2,), dtype=np.float32)
+        assert np.shares_memory(array, np.frombuffer(data, np.uint8))
+    for buffer in (changing, memoryview(changing)):
+        array = tensor_from_bytes(buffer, shape=(8,), dtype=np.uint8)
+        changing[3] = 99
+        assert array.tolist() == list(range(8))
+        changing[3] = 3
+
+
 # Tensors.
 
 FORMATS = {

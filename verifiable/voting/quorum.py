@@ -149,7 +149,7 @@ class _Counting(QuorumPolicy):
         if support >= self.threshold(requested):
             return Ruling(RulingReason.AGREED)
         received = support + len(poll.others)
-        more = max(1, self.threshold(requested) - support)
+        more = self.threshold(requested) - support
         while support + more < self.threshold(max(requested, received + more)):
             more += 1
         return ask_for(requested, received, more, self.limit)

@@ -391,6 +391,8 @@ def test_an_epoch_starts_in_its_turn():
     for change in ({"batch": 0}, {"ask_seconds": 0}, {"grace_seconds": -1}):
         with pytest.raises(ValueError, match="positive"):
             SettlementRules(**change)
+    least = SettlementRules(batch=1, ask_seconds=1, grace_seconds=0)
+    assert (least.batch, least.ask_seconds, least.grace_seconds) == (1, 1, 0)
 
 
 def test_from_verdicts_to_the_head_and_on():

@@ -447,7 +447,14 @@ def test_a_bitmap_has_a_bit_for_each_of_256_members():
     form = ["epoch submission", 1, STATEMENT.message, HONEST.signature.encoded]
     for bitmap in (b"\1", bytes(31) + b"\x80"):
         data = encoding.encode([*form, bitmap])
-        assert SettlementSubmission.decode(EpochStatement, data).bitmap == bitmap
+        made = SettlementSubmission.decode(EpochStatement, data)
+        assert made == dataclasses.replace(HONEST, bitmap=bitmap)
+    for bitmap in (b"", bytes(33)):
+        with pytest.raises(ValueError, match="1 to 32 bytes"):
+            dataclasses.replace(HONEST, bitmap=bitmap)
+    for change in ({"bitmap": bytearray(1)}, {"signature": b""}, {"statement": None}):
+        with pytest.raises(TypeError):
+            dataclasses.replace(HONEST, **change)
 
 
 def test_heads_and_submissions_are_values():

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from verifiable.voting import agreement
 from verifiable.voting.agreement import (
     RELATIVE_TOLERANCE,
     Agreement,
@@ -105,6 +106,19 @@ def test_large_arrays_are_compared_block_by_block() -> None:
         other = base.copy()
         other[row] *= 2.0
         assert agreement.distances([base, other])[0, 1] == pytest.approx(5.0)
+
+
+def test_blocks_change_no_distance(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    values = list(rng.normal(size=(4, 6, 5)).astype(np.float32))
+    scaled = [value.astype(np.float64) * 2.0**-500 for value in values]
+    for dtype, rows in (("float32", values), ("float64", scaled)):
+        made = Tolerance(shape=(6, 5), dtype=dtype, relative=0.1)
+        whole = made.distances(rows)
+        for block in (1, 7, 61):
+            with monkeypatch.context() as smaller:
+                smaller.setattr(agreement, "_BLOCK", block)
+                assert (made.distances(rows) == whole).all()
 
 
 @pytest.mark.parametrize("row", range(4))
