@@ -4,6 +4,7 @@ To apply a linear map over small integers to residues, cut the residues into lim
 entries of magnitude at most a and sums of at most n terms, every partial sum is below
 a n 2^b <= 2^53, so a product in double precision is exact. Then reassemble the limbs with
 2^e = 1 (mod p) and reduce after every addition: five residues modulo 2^61 - 1 would overflow.
+A map that adds up 64-bit integers has limbs of up to 31 bits, below 2^63 in place of 2^53.
 
 Arrays may be numpy's or, under `jax.enable_x64`, JAX's, inside or outside `jit`.
 """
@@ -11,18 +12,21 @@ Arrays may be numpy's or, under `jax.enable_x64`, JAX's, inside or outside `jit`
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
-from jaxtyping import Float64, UInt64
+from jaxtyping import Float64, Int64, UInt64
 
 Residues: TypeAlias = UInt64[Any, "*shape"]
 """Array of numpy or JAX, uint64, each entry below p."""
 
 MANTISSA = 53
 """Bits of the significand of a double-precision number."""
+
+INT64 = 63
+"""Bits of the magnitude of a 64-bit integer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +75,11 @@ class Field:
         low = (a << np.uint64(bits)) & np.uint64(self.p)
         return self.reduce(low | high)
 
-    def from_integers(self, x: Float64[Any, "*shape"]) -> Residues:
+    def from_integers(self, x: Float64[Any, "*shape"] | Int64[Any, "*shape"]) -> Residues:
         """Residues of signed integers.
 
         Args:
-          x: float64, any shape, whose entries are integers below 2^53 in magnitude.
+          x: int64, or float64 whose entries are integers below 2^53 in magnitude; any shape.
         """
         x = x.astype(np.int64) % np.int64(self.p)
         return x.astype(np.uint64)
@@ -104,34 +108,42 @@ class Field:
           ValueError: limbs of one bit are already too wide to be exact.
         """
         bits = limb_bits(magnitude, terms)
-        count = math.ceil(self.exponent / bits)
+        limbs = [x.astype(np.float64) for x in self.limbs(residues, bits)]
+        sums = linear(residues.__array_namespace__().concat(limbs, axis=-1))
         draws = residues.shape[-1]
+        return self.from_limbs(
+            [sums[..., draws * i : draws * (i + 1)] for i in range(len(limbs))], bits
+        )
+
+    def limbs(self, residues: Residues, bits: int) -> list[UInt64[Any, "*shape"]]:
+        """The limbs of residues, of `bits` bits each, the lowest first."""
         mask = np.uint64(2**bits - 1)
-        limbs = [
-            ((residues >> np.uint64(bits * i)) & mask).astype(np.float64) for i in range(count)
-        ]
-        sums = self.from_integers(linear(residues.__array_namespace__().concat(limbs, axis=-1)))
-        total = sums[..., :draws]
-        for i in range(1, count):
-            part = sums[..., draws * i : draws * (i + 1)]
+        count = math.ceil(self.exponent / bits)
+        return [(residues >> np.uint64(bits * i)) & mask for i in range(count)]
+
+    def from_limbs(self, sums: Sequence[Any], bits: int) -> Residues:
+        """The residues with these limbs: signed integers of any size, as `from_integers` takes."""
+        total, *others = map(self.from_integers, sums)
+        for i, part in enumerate(others, 1):
             total = self.add(total, self.shift(part, bits * i))
         return total
 
 
-def limb_bits(magnitude: int, terms: int) -> int:
+def limb_bits(magnitude: int, terms: int, digits: int = MANTISSA) -> int:
     """Widest limb, in bits, for which sums of `terms` products with the map's entries are exact.
 
     Args:
       magnitude: bound on the entries of the map.
       terms: bound on the number of terms of each sum.
+      digits: bits of the magnitude of an exact sum.
 
     Raises:
       ValueError: limbs of one bit are already too wide.
     """
-    bits = MANTISSA - (max(magnitude, 1) * max(terms, 1)).bit_length()
+    bits = digits - (max(magnitude, 1) * max(terms, 1)).bit_length()
     if bits < 1:
         raise ValueError(
-            f"sums of {terms} entries of magnitude {magnitude} are not exact in double precision"
+            f"sums of {terms} entries of magnitude {magnitude} are not exact in {digits} bits"
         )
     return bits
 

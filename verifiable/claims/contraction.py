@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from verifiable.field import Field
 from verifiable.jaxpr.blocks import Array
 from verifiable.jaxpr.effects import FLOAT8, FLOATS, HALF_PRECISION, is_float
 from verifiable.policy import NarrowSum
@@ -154,6 +155,38 @@ class Contraction(ABC):
     @abstractmethod
     def fold(self, out: Array, vectors: Array) -> Array:
         """`C G`: output, (width, draws) -> (batch..., rows..., draws)."""
+
+    def apply_exactly(self, near: Array, image: Array, field: Field) -> Array:
+        """`apply` modulo p: integers, residues (batch..., contracted..., draws) -> residues."""
+        wide = near.astype(jnp.float64)
+        return field.apply_linear(
+            lambda limbs: self.apply(wide, limbs),
+            image,
+            magnitude=self.extents[self.near],
+            terms=self.contracted,
+        )
+
+    def fold_exactly(self, out: Array, vectors: Array, field: Field) -> tuple[Array, Array]:
+        """`fold` modulo p: integers, residues (columns, draws) -> residues.
+
+        Returns:
+          The residues, which are right in rows that are in range; and which rows these are, by
+          `magnitude`: bool (batch..., rows...).
+        """
+        wide = out.astype(jnp.float64)
+        folded = field.apply_linear(
+            lambda limbs: self.fold(wide, limbs),
+            vectors,
+            magnitude=self.magnitude,
+            terms=self.columns,
+        )
+        outside = (jnp.abs(wide) > self.magnitude).astype(jnp.float64)
+        return folded, self.out_sums(outside) == 0
+
+    @property
+    def exact_in_place(self) -> bool:
+        """Whether `apply_exactly` and `fold_exactly` need no copies of near operand and output."""
+        return False
 
     @abstractmethod
     def near_sums(self, near: Array, values: Array) -> Array:

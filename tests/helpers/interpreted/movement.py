@@ -123,6 +123,24 @@ def _reduced(compute: Callable[..., Any], least: Callable[[Any], Any] | None = N
     return rule
 
 
+def _reduced_at_once(eqn: Any) -> Callable[..., Any] | None:
+    """A reduction of several arrays to their sums; None for any other function."""
+    body, count = eqn.params["jaxpr"].jaxpr, len(eqn.outvars)
+    pairs = [tuple(e.invars) for e in body.eqns]
+    added = list(zip(body.invars[:count], body.invars[count:], strict=True))
+    if any(e.primitive.name != "add" for e in body.eqns) or pairs != added:
+        return None
+    if [v for e in body.eqns for v in e.outvars] != list(body.outvars):
+        return None
+    axes = tuple(eqn.params["dimensions"])
+
+    def run(*operands: Any) -> list[Any]:
+        pairs = zip(operands[:count], operands[count:], strict=True)
+        return [np.asarray(_sum(x, axes) + start).astype(x.dtype) for x, start in pairs]
+
+    return run
+
+
 def _sum(x: Any, axis: tuple[int, ...]) -> Any:
     return np.sum(x, axis=axis, dtype=x.dtype)
 
@@ -333,6 +351,7 @@ RULES: dict[str, Rule] = {
     **{"slice": _slice, "dynamic_slice": _dynamic_slice, "pad": _pad, "split": _split},
     **{"dynamic_update_slice": _dynamic_update_slice, "iota": _iota, "rev": _reverse},
     **{"reduce_sum": _reduced(_sum), "reduce_prod": _reduced(_product)},
+    "reduce": _reduced_at_once,
     "reduce_max": _reduced(np.max, least_of),
     "reduce_min": _reduced(np.min, most_of),
     "reduce_and": _reduced(np.bitwise_and.reduce),

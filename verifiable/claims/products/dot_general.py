@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from verifiable.claims.contraction import BLOCK, Contraction, dot, spread
+from verifiable.field import INT64, Field, limb_bits
 from verifiable.jaxpr.blocks import Array, Equation
 
 
@@ -99,6 +101,40 @@ class DotGeneral(Contraction):
         sizes = tuple(self.shapes[2][d] for d in columns)
         shaped = vectors.reshape(*sizes, vectors.shape[-1])
         return dot(out, shaped, (columns, tuple(range(len(columns)))), ((), ()))
+
+    @property
+    def exact_in_place(self) -> bool:
+        """See `Contraction.exact_in_place`: where sums are over the last dimensions, in one pass.
+
+        A product of two matrices would convert all of the claim to float64 first.
+        """
+        near, columns = self.near, self._out_axes()[2]
+        order = (*self.batching[near], *self._free(near), *self.contracting[near])
+        lasting = columns == _last(self.shapes[2], len(columns))
+        return self.exact and lasting and order == tuple(range(len(order)))
+
+    def apply_exactly(self, near: Array, image: Array, field: Field) -> Array:
+        """See `Contraction.apply_exactly`."""
+        if not self.exact_in_place:
+            return Contraction.apply_exactly(self, near, image, field)
+        dims, count = self.batching[self.near] + self.contracting[self.near], self.contracted
+        bits = _limb_bits(self.extents[self.near], count)
+        limbs = field.limbs(image, bits)
+        vectors = [spread(x, near.shape, dims) for x in _vectors(limbs)]
+        found = _integer_sums(near, vectors, len(self.contracting[self.near]))
+        return field.from_limbs(_grouped(found, len(limbs)), bits)
+
+    def fold_exactly(self, out: Array, vectors: Array, field: Field) -> tuple[Array, Array]:
+        """See `Contraction.fold_exactly`."""
+        if not self.exact_in_place:
+            return Contraction.fold_exactly(self, out, vectors, field)
+        columns, magnitude = self._out_axes()[2], self.magnitude
+        bits = _limb_bits(magnitude, self.columns)
+        limbs = field.limbs(vectors, bits)
+        spreads = [spread(x, out.shape, columns) for x in _vectors(limbs)]
+        outside = (out > magnitude) | (out < -magnitude)
+        *found, outside = _integer_sums(out, spreads, len(columns), outside)
+        return field.from_limbs(_grouped(found, len(limbs)), bits), outside == 0
 
     def near_sums(self, near: Array, values: Array) -> Array:
         """See `Contraction.near_sums`."""
@@ -245,6 +281,49 @@ class DotGeneral(Contraction):
         """The same products along another length of a single batch dimension, the first."""
         shapes = [(size, *shape[1:]) for shape in self.shapes]
         return replace(self, shapes=(shapes[0], shapes[1], shapes[2]), batch=size)
+
+
+def _last(shape: tuple[int, ...], count: int) -> tuple[int, ...]:
+    return tuple(range(len(shape)))[len(shape) - count :]
+
+
+def _limb_bits(magnitude: int, terms: int) -> int:
+    """Widest limb that is an int32, for which sums are exact in int64."""
+    return min(limb_bits(magnitude, terms, INT64), 31)
+
+
+def _vectors(limbs: Sequence[Array]) -> list[Array]:
+    """The vectors of all draws of all limbs, each (..., draws), as int32."""
+    return [x[..., d].astype(jnp.int32) for x in limbs for d in range(x.shape[-1])]
+
+
+def _grouped(sums: Sequence[Array], count: int) -> list[Array]:
+    """The inverse of `_vectors`: sums of the same limb as one array, (..., draws)."""
+    draws = len(sums) // count
+    return [jnp.stack(sums[i : i + draws], -1) for i in range(0, len(sums), draws)]
+
+
+def _integer_sums(
+    values: Array, vectors: Sequence[Array], count: int, *others: Array
+) -> list[Array]:
+    """Sums of values times each vector, and of others, over the last dimensions, in one pass.
+
+    Args:
+      values: integers of at most 32 bits.
+      vectors: int32, in the shape of the values.
+      count: number of dimensions.
+      others: flags.
+
+    Returns:
+      int64, modulo 2^64.
+    """
+    wide = values.astype(jnp.int64)
+    terms = [*(wide * v.astype(jnp.int64) for v in vectors), *(x.astype(jnp.int64) for x in others)]
+
+    def add(a: Sequence[Array], b: Sequence[Array]) -> Sequence[Array]:
+        return [x + y for x, y in zip(a, b, strict=True)]
+
+    return [*lax.reduce(terms, [np.int64(0)] * len(terms), add, _last(values.shape, count))]
 
 
 def _split(values: Array) -> tuple[Array, Array]:

@@ -241,15 +241,9 @@ def apply(
       ValueError: the projection is of integers, the contraction of floats.
     """
     image, norms = projection.image, projection.norms
-    wide = near.astype(jnp.float64 if contraction.exact else image.dtype)
     if contraction.exact:
-        product = field.apply_linear(
-            lambda limbs: contraction.apply(wide, limbs),
-            image,
-            magnitude=contraction.extents[contraction.near],
-            terms=contraction.contracted,
-        )
-        return Applied(product)
+        return Applied(contraction.apply_exactly(near, image, field))
+    wide = near.astype(image.dtype)
     if norms is None:
         raise ValueError("a projection of integers cannot test floats")
     sizes = jnp.where(jnp.isfinite(wide), jnp.abs(wide), 0.0)
@@ -333,17 +327,9 @@ def by_row(contraction: Contraction, found: RowStatistics) -> RowStatistics:
 def _compare_exact(
     contraction: Contraction, expected: Array, out: Array, g: Array, field: Field
 ) -> RowStatistics:
-    claimed = out.astype(jnp.float64)
-    folded = field.apply_linear(
-        lambda limbs: contraction.fold(claimed, limbs),
-        g,
-        magnitude=contraction.magnitude,
-        terms=contraction.columns,
-    )
-    equal = jnp.all(expected == folded, axis=-1)
     # A claim out of range is wrong, and its limbs would not be exact.
-    outside = (jnp.abs(claimed) > contraction.magnitude).astype(jnp.float64)
-    in_range = contraction.out_sums(outside) == 0
+    folded, in_range = contraction.fold_exactly(out, g, field)
+    equal = jnp.all(expected == folded, axis=-1)
     true = jnp.ones(equal.shape, bool)
     return RowStatistics(
         ratio=jnp.where(equal & in_range, 0.0, jnp.inf).astype(jnp.float64),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -155,6 +157,49 @@ def test_every_single_wrong_element_of_an_integer_product_is_rejected(lhs: str, 
     assert_accepted(verify(a, b, right, public_challenge()))
     assert_rejected(verify(a, b, claims[1], public_challenge()))
     assert verify(a, b, right).exact
+
+
+# layout, letters of the batch and of the columns, shapes, near operand, whether it is in place
+LAYOUTS: list[tuple[str, str, str, tuple[int, ...], tuple[int, ...], int, bool]] = [
+    ("abk,kn->abn", "", "n", (2, 3, 5), (5, 4), 0, True),
+    ("akl,klmn->amn", "", "mn", (3, 2, 5), (2, 5, 4, 2), 0, True),
+    ("bk,bkn->bn", "b", "n", (3, 5), (3, 5, 4), 0, True),
+    ("abk,bkn->ban", "b", "n", (2, 3, 5), (3, 5, 4), 0, False),
+    ("ka,kn->an", "", "n", (5, 3), (5, 4), 0, False),
+    ("mk,kn->mn", "", "m", (3, 5), (5, 4), 1, False),
+]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: f"{layout[0]}, near={layout[-2]}")
+def test_residues_are_those_of_python_integers(layout: Any):
+    """In one pass where the layout allows it: of extremes, in several draws, out of range too."""
+    formula, batch, columns, *shapes, near, in_place = layout
+    operands = [integers(shape, "int8", i) for i, shape in enumerate(shapes)]
+    operands[near] = np.where(operands[near] > 0, 127, -128).astype(np.int8)
+    product = functools.partial(jnp.einsum, formula, preferred_element_type=jnp.int32)
+    form = contraction_of(product, *operands, near=near)
+    assert form is not None
+    assert form.exact_in_place == in_place
+    *sides, result = formula.replace("->", ",").split(",")
+    far, rows = sides[1 - near], "".join(x for x in result if x not in columns)
+    summed = "".join(x for x in far if x in sides[near] and x not in batch)
+    a, b = (x.astype(object) for x in operands)
+    out, sizes = np.einsum(formula, a, b), dict(zip(far, shapes[1 - near], strict=True))
+    g = SECRET.residues("layout", (form.columns, 2))
+    r = g.astype(object).reshape([*(sizes[x] for x in columns), 2])
+    image = np.einsum(f"{far},{columns}z->{batch}{summed}z", (a, b)[1 - near], r) % F61.p
+    want = np.einsum(f"{result},{columns}z->{rows}z", out, r) % F61.p
+    beyond = out.astype(np.int32)
+    beyond[(0,) * out.ndim], beyond[(-1,) * out.ndim] = form.magnitude + 1, -(2**31)
+    with jax.enable_x64(True):
+        applied = form.apply_exactly(jnp.asarray(operands[near]), image.astype(np.uint64), F61)
+        folded, all_in_range = form.fold_exactly(jnp.asarray(out.astype(np.int32)), g, F61)
+        _, in_range = form.fold_exactly(jnp.asarray(beyond), g, F61)
+    assert np.array_equal(applied, want.astype(np.uint64))
+    assert np.array_equal(folded, applied)
+    assert np.all(all_in_range)
+    assert [np.ravel(in_range)[i] for i in (0, -1)] == [False, False]
+    assert np.sum(~np.asarray(in_range)) == 2
 
 
 @dataclass(frozen=True)
