@@ -365,6 +365,10 @@ except AttributeError as error:
     assert "'verifiable' has no attribute 'absent'" in str(error)
 else:
     raise SystemExit("an attribute that is none")
+try:
+    verifiable.VerificationError
+except AttributeError as error:
+    assert "write verifiable.errors.VerificationError" in str(error)
 import jax, numpy
 before = dict(os.environ)  # importing JAX may change it
 for name in dir(verifiable):

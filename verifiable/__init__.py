@@ -3,9 +3,10 @@
     import verifiable as vf
 
     program = vf.compile(model, params, x)               # both sides, once
+    root = vf.parameter_root(params)                     # names the weights, in every job
     submission = program.prove(params, x)                # device: y, trace and their commitment
     key = program.setup(params, vf.challenge.secret())   # coordinator, once an epoch
-    report = program.verify(key, x, submission, commitment=received)
+    report = program.verify(key, x, submission, commitment=received, parameters=root)
     answer = report.require().y                          # raises unless accepted
 
 Everything is imported on first use, so that what needs no JAX loads without it.
@@ -112,7 +113,9 @@ if not TYPE_CHECKING:  # otherwise a type checker would accept every name
         elif name in _MODULES:
             value = importlib.import_module(f"{__name__}.{name}")
         else:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            errors = importlib.import_module(f"{__name__}.errors")
+            hint = f": write verifiable.errors.{name}" if hasattr(errors, name) else ""
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}")
         globals()[name] = value
         return value
 

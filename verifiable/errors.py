@@ -4,8 +4,8 @@ A `VerificationError` is the prover's fault: data that a device sent, or failed 
 verify. It carries both sides as fields. A mistake of the caller is an ordinary `ValueError` or
 `TypeError`. Bytes received from a device raise a `VerificationError` and nothing else. `Misnamed`
 is both, because nobody can tell whose mistake it is. If the compiler errs, `Miscompiled` blames
-neither. `SteerableChoice`, `UnlistedChoice`, `CoarseTolerance` and `IndeterminateWarning` are
-warnings of `compile` to the program's author.
+neither. `SteerableChoice`, `UnlistedChoice`, `CoarseTolerance`, `NoInputs` and
+`IndeterminateWarning` are warnings of `compile` to the program's author.
 
     VerificationError
     ├── MalformedEncoding      bytes that are too long, not canonical, or not of the format
@@ -71,6 +71,10 @@ class SteerableChoice(UserWarning):
 
 class UnlistedChoice(UserWarning):
     """A program chooses from claims in a way that near-ties do not follow: no report lists them."""
+
+
+class NoInputs(UserWarning):
+    """A program has no inputs and no claims: what was meant as input may be its parameters."""
 
 
 class CoarseTolerance(UserWarning):

@@ -371,7 +371,7 @@ def compile(
 
     Warns `IndeterminateWarning` if an output, or over a tenth of the arithmetic, is behind
     discontinuities; `SteerableChoice` and `CoarseTolerance` where tolerances leave much to a cheat;
-    `UnlistedChoice` where no report lists what they leave to it.
+    `UnlistedChoice` where no report lists what they leave to it; `NoInputs` without any input.
     """
     if not callable(fn):
         raise TypeError(f"fn must be a function, got {type(fn).__name__}: compile(fn, params, ...)")
@@ -396,5 +396,5 @@ def compile(
         self_test=self_test,
     )
     compiled.require_policy()
-    describe.warn(found, compiled.outputs)
+    describe.warn(found, compiled.outputs, inputs=bool(jax.tree.leaves(inputs)))
     return warn.warned(compiled)

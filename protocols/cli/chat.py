@@ -75,7 +75,8 @@ def add(app: "typer.Typer") -> None:
         """Judge an answer in a file with nothing but the model.
 
         Status 0: accepted. 1: rejected, shown to be wrong. 2: wrong usage, or no such file. 3:
-        nothing is shown: the verdict is indeterminate, or the model's weights are not installed.
+        nothing is shown: the verdict is indeterminate, the model's weights are not installed, or
+        the answer is of another model than SmolLM2.
         """
         raise typer.Exit(run_verify(file, after, seed=seed, as_json=json_))
 
@@ -211,14 +212,14 @@ def load_model() -> "LanguageModel":
 
 
 def model_of(answer: "SavedText | OpenedText") -> "LanguageModel | None":
-    """The model that an answer is judged by; None, with a message, where its weights are absent.
+    """The model that an answer names; None, with a message, if it is not at hand.
 
     The random model is taken for its own answers, and only where there is no other.
     """
     from protocols.demo import models  # noqa: PLC0415 - loads JAX
 
     try:
-        return models.smollm2()
+        model = models.smollm2()
     except ImportError as error:
         small = models.small_llama()
         if answer.card.name == small.name:
@@ -230,6 +231,14 @@ def model_of(answer: "SavedText | OpenedText") -> "LanguageModel | None":
             file=sys.stderr,
         )
         return None
+    if answer.card.name == model.name:
+        return model
+    print(
+        f"nothing is shown of an answer of {visible(answer.card.name)}: this command has only "
+        f"{model.name}; judge answers of your own model by `generation.judge_saved`",
+        file=sys.stderr,
+    )
+    return None
 
 
 def verdict_dict(report: "TextReport") -> dict[str, Any]:

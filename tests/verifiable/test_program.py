@@ -306,6 +306,16 @@ def test_callers_mistakes(model: Case) -> None:
 # Control flow.
 
 
+def test_an_input_that_is_taken_for_the_parameters_is_warned_of() -> None:
+    """A model that was closed over, and called with its input alone."""
+    weights = jnp.ones((4, 4), jnp.float32)
+    with pytest.warns(errors.NoInputs, match=r"compile\(fn, params, x\)"):
+        alone = program.compile(lambda x: x @ weights, weights)
+    assert not alone.claims
+    asked = program.compile(lambda _, x: x @ weights, (), jnp.ones((64, 4), jnp.float32))
+    assert asked.inputs
+
+
 def test_claims_of_the_branch_not_taken_are_zero() -> None:
     def fn(p: Any, x: Any, flag: Any) -> Any:
         return lax.cond(flag, lambda x: x @ p["square"], lambda x: x @ p["other"], x)

@@ -15,7 +15,7 @@ import jax
 
 from verifiable.check.analysis.partition import Analysis, Frame
 from verifiable.check.outputs import Output
-from verifiable.errors import IndeterminateWarning
+from verifiable.errors import IndeterminateWarning, NoInputs
 from verifiable.jaxpr.blocks import Function, Var
 from verifiable.report import table
 
@@ -89,8 +89,19 @@ def share(found: Analysis, names: Collection[str]) -> float:
     return sum(c.work for c in claims if c.discontinuities.intersection(names)) / total
 
 
-def warn(found: Analysis, outputs: Sequence[Output]) -> None:
-    """Warn the caller's caller if much arithmetic, or an output, is behind discontinuities."""
+def warn(found: Analysis, outputs: Sequence[Output], *, inputs: bool) -> None:
+    """Warn the caller's caller if a check would show little.
+
+    That is so if much arithmetic, or an output, is behind discontinuities, or nothing is claimed
+    because there are no `inputs`.
+    """
+    if not (inputs or found.checked):
+        warnings.warn(
+            "the program has parameters and no inputs, so no product is a claim: pass what differs "
+            "from job to job after the parameters, as in compile(fn, params, x)",
+            NoInputs,
+            stacklevel=3,
+        )
     behind = share(found, found.discontinuities)
     open_outputs = [o for o in outputs if o.discontinuities]
     names = {n for n in found.discontinuities if behind > _VISIBLE and share(found, {n})}

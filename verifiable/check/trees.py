@@ -114,6 +114,11 @@ def abstract_leaf(what: str, path: Any, x: Any) -> jax.ShapeDtypeStruct:
         _require_held(found.dtype)
     except TypeError as error:
         raise TypeError(f"{name} is an array that JAX cannot hold: {error}") from error
+    if what == "params" and jnp.issubdtype(found.dtype, jax.dtypes.prng_key):
+        raise TypeError(
+            f"{name} has type {found.dtype.name}: random keys are no parameters. Keep them apart "
+            "(flax: nnx.split(model, nnx.Param, ...)), or pass jax.random.key_data of them"
+        )
     if what == "params" and _SUB_BYTE.fullmatch(found.dtype.name):
         raise TypeError(
             f"{name} has type {found.dtype.name}, whose values have no canonical bytes: pack them, "

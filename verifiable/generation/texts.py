@@ -64,6 +64,8 @@ class CompiledTexts:
         """
         sampler = self.transcript.sampler if sampler is None else sampler
         require_type("sampler", sampler, Sampler)
+        if isinstance(prompt, str):
+            raise TypeError("prompt must be token ids, got str: tokenize it")
         if seed is None:
             seed = fresh_seed(sampler)
         made = GenerationJob(

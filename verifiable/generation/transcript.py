@@ -128,11 +128,21 @@ def at_positions(everywhere: Callable[[Any, Any], Any], *, batched: bool = False
     Args:
       everywhere: `(params, token_ids) -> logits`, of shapes (n,) and (n, vocabulary).
       batched: whether its arrays have a leading axis for examples.
+
+    Returns:
+      `logits(params, token_ids, positions)`; tracing it raises ValueError if `everywhere` returns
+      an array of another shape.
     """
 
     def logits(params: Any, token_ids: Any, positions: Any) -> Any:
-        found = everywhere(params, token_ids[None])[0] if batched else everywhere(params, token_ids)
-        return found[positions]
+        found = everywhere(params, token_ids[None] if batched else token_ids)
+        axes = ((1,) if batched else ()) + token_ids.shape
+        if jnp.ndim(found) != len(axes) + 1 or found.shape[:-1] != axes:
+            raise ValueError(
+                f"the function must return logits of shape {axes} and a vocabulary, got "
+                f"{jnp.shape(found)}: batched says whether there is an axis for examples"
+            )
+        return (found[0] if batched else found)[positions]
 
     return logits
 

@@ -226,7 +226,7 @@ class Tolerance(Metric):
         """Raise ValueError for another dtype, an empty shape or a tolerance out of range."""
         if self.dtype not in RELATIVE_TOLERANCE:
             raise ValueError(
-                f"dtype must be one of {sorted(RELATIVE_TOLERANCE)}, got {self.dtype!r}"
+                f"dtype must be a name, one of {sorted(RELATIVE_TOLERANCE)}, got {self.dtype!r}"
             )
         if self.shape and min(self.shape) < 1:
             raise ValueError(f"arrays need at least one entry, got shape {self.shape}")

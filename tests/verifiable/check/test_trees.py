@@ -34,6 +34,13 @@ def test_paths_have_the_keys_of_the_callers_own_trees():
     ]
 
 
+def test_random_keys_are_no_parameters():
+    tree = {"rngs": jax.random.key(0)}
+    with pytest.raises(TypeError, match=r"params\['rngs'\] has type key<fry>.*nnx.Param"):
+        trees.abstract("params", tree)
+    assert trees.abstract("inputs", tree)["rngs"].shape == ()
+
+
 @pytest.mark.parametrize("dtype", ["U3", "datetime64[s]", object, np.longdouble])
 def test_an_array_that_jax_cannot_hold_is_named(dtype: Any):
     with pytest.raises(TypeError, match=r"x\['ids'\] is an array that JAX cannot hold"):

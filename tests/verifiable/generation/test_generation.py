@@ -379,6 +379,8 @@ def test_jobs_of_other_models_are_refused(name: str):
 def test_token_ids_are_whole_numbers():
     with pytest.raises(TypeError):
         made("greedy").model.job([5.7], limit=3)
+    with pytest.raises(TypeError, match="must be token ids, got str"):
+        made("greedy").model.job("hello", limit=3)  # type: ignore[arg-type]
 
 
 def test_stop_tokens_and_lengths_are_of_the_model():

@@ -70,6 +70,20 @@ def test_a_model_without_a_row_for_each_position_is_refused():
         jax.eval_shape(program, decoder.PARAMS, tokens, tokens, lengths(3, 3), {})
 
 
+@pytest.mark.parametrize("batched", [False, True])
+def test_an_axis_for_examples_is_said(batched: bool):
+    """A model with one where none was said, or the other way round."""
+
+    def everywhere(params: Any, ids: Any) -> Any:
+        found = decoder.everywhere(params, ids.reshape(-1))
+        return found if batched else found[None]
+
+    tokens = jnp.zeros(3, jnp.int32)
+    logits = at_positions(everywhere, batched=batched)
+    with pytest.raises(ValueError, match=r"must return logits of shape .*batched"):
+        jax.eval_shape(logits, decoder.PARAMS, tokens, tokens[:1])
+
+
 def test_other_arguments_are_refused():
     wrong: Any = "greedy"
     with pytest.raises(TypeError, match="sampler must be"):

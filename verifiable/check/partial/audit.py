@@ -155,6 +155,11 @@ class Auditable(Specification):
     ) -> Report:
         """Decide whether the opened part of a committed run, and its answer, are honest.
 
+            committed = program.commit(submission.y, submission.trace)   # device, kept
+            plan = program.audit_plan(seed, layers=2)                    # both sides
+            opening = committed.open(plan).encode()                      # device, sent
+            report = program.audit(key, x, plan=plan, commitment=received, opening=opening)
+
         Args:
           key: from `setup`.
           *inputs: the job's own inputs, as at compile time.
