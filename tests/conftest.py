@@ -1,14 +1,16 @@
 """Keeps the run of all tests small and quick: what a module compiles, and the garbage collector.
 
 Tests are mostly compilation, and most of it is XLA's optimisations. So tests compile without them,
-unless they are marked `optimised`: those about bits, tolerances, speed or memory. Many
-programs are not compiled at all, but evaluated with numpy (`helpers/interpreted`). With
-`optimised(verifier=False)`, the device's half is compiled as users do, and keys and checks are not.
+unless they are marked `optimised`: those about bits, tolerances, speed or memory. Most
+programs are not compiled at all, but evaluated with numpy (`helpers/interpreted`), unless a test is
+marked `compiled`. With `optimised(verifier=False)`, the device's half is compiled as users do, and
+keys and checks as in other tests.
 """
 
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,13 +33,8 @@ LONGEST = (
     "test_harness test_choosers test_interpret test_contract_evms test_settings"
 ).split()
 
-
-# Where programs are evaluated with numpy instead of compiled, except in tests marked `compiled`.
-INTERPRETED = (
-    *("verifiable/check/", "verifiable/claims/", "verifiable/generation/", "verifiable/jaxpr/"),
-    *("verifiable/test_program.py", "verifiable/test_frameworks.py"),
-    *("protocols/audited/", "protocols/demo/"),
-)
+# Files with tests that are compiled as users do.
+_OPTIMISED = pytest.StashKey[set[Path]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -51,6 +48,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Say what the mark is for, and what holds for all tests."""
     bytecode.keep(config)
+    # On small matrices, the threads of numpy's products only wait for each other; the processes
+    # that run tests, and those that these start, read this when they import numpy.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     compilation.everything = config.option.optimised
     config.addinivalue_line(
         "markers", "optimised(verifier=True): compile as users do; for bits and tolerances"
@@ -87,7 +87,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
 
 
-def pytest_collection_finish() -> None:
+def pytest_collection_finish(session: pytest.Session) -> None:
     """Leave what the imports made out of every later collection: it lives as long as the run.
 
     Tracing makes many objects that soon go by their counts: collections are worth it less often,
@@ -97,13 +97,22 @@ def pytest_collection_finish() -> None:
     gc.freeze()
     gc.set_threshold(200_000, 20, 1000)
     gc.enable()
+    marked = (item.path for item in session.items if item.get_closest_marker("optimised"))
+    session.stash[_OPTIMISED] = set(marked)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _memory_of_a_module() -> Iterator[None]:
+def _memory_of_a_module(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Give memory back after a file, where much is held.
+
+    Between files that are optimised and others, no program is shared: JAX would take one for the
+    other.
+    """
+    beyond = 0 if request.path in request.session.stash[_OPTIMISED] else memory.ENOUGH
+    memory.free_compiled_programs(beyond=beyond)
     yield
     memory.forget_results()
-    memory.free_compiled_programs()
+    memory.free_compiled_programs(beyond=beyond)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -111,10 +120,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Compile what a test and its fixtures run without optimisations, unless it is marked."""
     if "jax" in sys.modules:
         mark = item.get_closest_marker("optimised")
-        verifier = mark is not None and mark.kwargs.get("verifier", True)
-        compilation.optimise(on=mark is not None, verifier=verifier)
+        whole = mark is not None and mark.kwargs.get("verifier", True)
+        compilation.optimise(on=mark is not None, verifier=whole)
         from tests.helpers.interpreted import programs  # noqa: PLC0415
 
-        compiled = mark is not None or item.get_closest_marker("compiled") is not None
-        file = item.path.relative_to(Path(__file__).parent).as_posix()
-        programs.active = not compiled and file.startswith(INTERPRETED)
+        numpy = item.get_closest_marker("compiled") is None
+        programs.active, programs.verifier = numpy and mark is None, numpy and not whole

@@ -12,6 +12,8 @@ from jax import lax
 
 from tests.helpers import compilation
 
+pytestmark = pytest.mark.compiled
+
 X = jnp.ones((2, 3), jnp.float32)
 
 

@@ -14,9 +14,12 @@ from jax import lax
 
 from tests.helpers.interpreted import programs
 
-pytestmark = pytest.mark.skipif(
-    jax.__version_info__ >= (0, 11), reason="this version of JAX compiles everything"
-)
+pytestmark = [
+    pytest.mark.compiled,
+    pytest.mark.skipif(
+        jax.__version_info__ >= (0, 11), reason="this version of JAX compiles everything"
+    ),
+]
 
 RNG = np.random.default_rng(0)
 X = np.round(RNG.standard_normal((4, 6)), 2).astype(np.float32)
@@ -199,7 +202,8 @@ def test_a_program_that_is_more_than_its_equations_is_compiled(
 
 def test_a_program_that_is_run_often_is_compiled(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(programs, "active", True)
-    monkeypatch.setattr(programs, "MOST", 10)
+    monkeypatch.setattr(programs, "MOST", 4)
+    monkeypatch.setattr(programs, "MOST_EACH", 2)
     run = jax.jit(lambda x: (x * 2 + 1) * x)
     before = programs.steps
     found = [float(run(jnp.float32(3))) for _ in range(9)]

@@ -13,6 +13,8 @@ from jax import lax
 
 from tests.helpers import arithmetic, moves
 
+pytestmark = pytest.mark.compiled
+
 X = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
 SUBNORMAL = np.float32([1e-40, 1.0, 0.0])
 

@@ -156,15 +156,16 @@ def forget_programs() -> None:
 
 
 def leave_out_the_verifier() -> None:
-    """Compile keys and checks without optimisations in tests that say `verifier=False`."""
-    from verifiable.check import settings  # noqa: PLC0415 - many tests need no JAX
+    """Make keys and checks as in other tests, in those that say `optimised(verifier=False)`."""
+    from tests.helpers.interpreted import programs  # noqa: PLC0415 - many tests need no JAX
+    from verifiable.check import settings  # noqa: PLC0415
 
     neutral = settings.neutral
 
     @contextmanager
     def unoptimised(*, compiled: bool = False) -> Iterator[None]:
         half = without_optimisations() if _devices_only else nullcontext()
-        with half, neutral(compiled=compiled):
+        with half, programs.of_verifiers(), neutral(compiled=compiled):
             yield
 
     settings.neutral = unoptimised

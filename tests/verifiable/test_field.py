@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 
 from verifiable.field import F61, MANTISSA, Field, limb_bits
 
+pytestmark = pytest.mark.compiled
+
 EXPONENTS = (2, 3, 5, 7, 13, 17, 19, 31, 61)
 fields = st.sampled_from([Field(e) for e in EXPONENTS])
 

@@ -69,8 +69,9 @@ def test_an_honest_submission_is_accepted():
     assert again.verdict is vf.Verdict.ACCEPT
 
 
+@pytest.mark.compiled
 def test_it_holds_what_execute_returns_and_its_commitment():
-    sent = honest()
+    sent = PROGRAM.prove(PARAMS, X)
     y, values = jax.jit(PROGRAM.execute)(PARAMS, X)
     assert np.array_equal(y, sent.y)
     assert all(map(np.array_equal, values.values, sent.trace.values))

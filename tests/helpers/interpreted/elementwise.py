@@ -108,6 +108,8 @@ def _integer_pow(eqn: Any) -> Callable[..., Any]:
 def _shift(left: bool, arithmetic: bool) -> Callable[..., Any]:
     def shifted(x: Any, by: Any) -> Any:
         bits = 8 * x.dtype.itemsize
+        if by.size and not any(by.strides):  # one number for all
+            by = by[(0,) * by.ndim]
         if left:
             return np.where((by < 0) | (by >= bits), x.dtype.type(0), np.left_shift(x, by % bits))
         if arithmetic:

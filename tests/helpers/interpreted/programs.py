@@ -10,7 +10,8 @@ for the compiler, devices, donated arrays, effects) are compiled whole.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -28,14 +29,16 @@ pjit: Any = _pjit
 
 RULES = elementwise.RULES | movement.RULES | products.RULES
 
-# Options that tests give to compile quickly.
-QUICK = {"xla_backend_optimization_level", "xla_llvm_disable_expensive_passes"}
+# Options that change how long it takes to compile or run a program, or its memory.
+_LEVELS = "xla_backend_optimization_level xla_llvm_disable_expensive_passes"
+NO_RESULT = {*_LEVELS.split(), "xla_cpu_scheduler_type"}
 
-# Equations after which a program is compiled instead, as many as take as long as that.
-MOST = 30_000
+# Equations after which a program is compiled instead, as many as take as long as that: of any, and
+# for each of its own.
+MOST, MOST_EACH = 20_000, 25
 
-# Whether programs are evaluated here.
-active = False
+# Whether programs are evaluated here, and whether those of keys and checks are if others are not.
+active = verifier = False
 # Equations evaluated so far.
 steps = 0
 
@@ -51,11 +54,13 @@ class Program:
             self.values[slot] = _held(value)
         self.inputs = [self._slot(v) for v in jaxpr.invars]
         self.steps: list[tuple[Callable[..., Any], list[int], list[int], bool]] = []
-        self.cost = self.spent = 0  # equations: of a run, and of all so far
+        # Equations: of the program and its bodies, of a run, and of all runs so far.
+        self.size = self.cost = self.spent = 0
         for eqn in jaxpr.eqns:
             sources = [self._source(v) for v in eqn.invars]
             targets = [self._slot(v) for v in eqn.outvars]
-            function, cost = _function(eqn)
+            function, size, cost = _function(eqn)
+            self.size += size
             self.cost += cost
             self.steps.append((function, sources, targets, eqn.primitive.multiple_results))
         self.outputs = [self._source(v) for v in jaxpr.outvars]
@@ -107,21 +112,21 @@ def program(jaxpr: Any) -> Program:
     return Program(*_opened(jaxpr))
 
 
-def _function(eqn: Any) -> tuple[Callable[..., Any], int]:
-    """What evaluates an equation, and how many equations that are."""
+def _function(eqn: Any) -> tuple[Callable[..., Any], int, int]:
+    """What evaluates an equation, of how many equations, and how many that evaluates."""
     name = eqn.primitive.name
     if name in CONTROL:
         return CONTROL[name](eqn)
     inner = _inner(eqn)
     if inner is not None:
         made = program(inner)
-        return made.run, made.cost
+        return made.run, made.size, made.cost
     rule = RULES.get(name)
     plain = all(_of_numpy(v.aval) for v in (*eqn.invars, *eqn.outvars))
     function = rule(eqn) if rule is not None and plain else None
     if function is None:
-        return functools.partial(_compiled, eqn), 1
-    return function, 1
+        return functools.partial(_compiled, eqn), 1, 1
+    return function, 1, 1
 
 
 def _of_numpy(aval: Any) -> bool:
@@ -153,16 +158,17 @@ def _inner(eqn: Any) -> Any:
     return None
 
 
-def _cond(eqn: Any) -> tuple[Callable[..., Any], int]:
+def _cond(eqn: Any) -> tuple[Callable[..., Any], int, int]:
     branches = [program(branch) for branch in eqn.params["branches"]]
 
     def run(which: Any, *operands: Any) -> Any:
         return branches[min(max(int(which), 0), len(branches) - 1)].run(*operands)
 
-    return run, max(branch.cost for branch in branches) + 1
+    size = sum(branch.size for branch in branches)
+    return run, size, max(branch.cost for branch in branches) + 1
 
 
-def _while(eqn: Any) -> tuple[Callable[..., Any], int]:
+def _while(eqn: Any) -> tuple[Callable[..., Any], int, int]:
     params = eqn.params
     goes_on, body = program(params["cond_jaxpr"]), program(params["body_jaxpr"])
     first, second = params["cond_nconsts"], params["body_nconsts"]
@@ -177,7 +183,7 @@ def _while(eqn: Any) -> tuple[Callable[..., Any], int]:
             carried = body.run(*own, *carried)
         return carried
 
-    return run, 10 * (goes_on.cost + body.cost)
+    return run, goes_on.size + body.size, 10 * (goes_on.cost + body.cost)
 
 
 def _in_step(
@@ -193,7 +199,7 @@ def _in_step(
         carried = [np.where(w, y, x) for w, x, y in zip(wide, carried, later, strict=True)]
 
 
-def _scan(eqn: Any) -> tuple[Callable[..., Any], int]:
+def _scan(eqn: Any) -> tuple[Callable[..., Any], int, int]:
     params = eqn.params
     body, length = program(params["jaxpr"]), params["length"]
     first, second = params["num_consts"], params["num_carry"]
@@ -211,10 +217,21 @@ def _scan(eqn: Any) -> tuple[Callable[..., Any], int]:
                 whole[i] = value
         return [*carried, *stacked]
 
-    return run, length * (body.cost + 1)
+    return run, body.size, length * (body.cost + 1)
 
 
 CONTROL = {"cond": _cond, "while": _while, "scan": _scan}
+
+
+@contextmanager
+def of_verifiers() -> Iterator[None]:
+    """Evaluate programs here, where those of keys and checks are."""
+    global active  # noqa: PLW0603 - of the whole process
+    before, active = active, active or verifier
+    try:
+        yield
+    finally:
+        active = before
 
 
 def interpret() -> None:
@@ -241,7 +258,7 @@ def _plain(arguments: Sequence[Any], jaxpr: Any, how: dict[str, Any]) -> bool:
         return False
     if jaxpr.effects or any(how["donated_invars"]) or not how["ctx_mesh"].empty:
         return False
-    if not {name for name, _ in how["compiler_options_kvs"]} <= QUICK:
+    if not {name for name, _ in how["compiler_options_kvs"]} <= NO_RESULT:
         return False
     places = *how["in_shardings"], *how["out_shardings"], *how["in_layouts"], *how["out_layouts"]
     if any(not (x is None or isinstance(x, pjit.UnspecifiedValue)) for x in places):
@@ -256,7 +273,7 @@ def _plain(arguments: Sequence[Any], jaxpr: Any, how: dict[str, Any]) -> bool:
 def _evaluated(made: Program, arguments: Sequence[Any], jaxpr: Any) -> list[Any] | None:
     if made.steps and all(getattr(f, "func", None) is _compiled for f, *_ in made.steps):
         return None
-    if made.cost + made.spent > MOST:
+    if made.cost + made.spent > MOST + MOST_EACH * made.size:
         return None
     before = steps
     with np.errstate(all="ignore"):
