@@ -115,15 +115,15 @@ def _claims(trace: Any, claims: Sequence[Claim]) -> tuple[list[Any], Problem | N
     received = trace.values if type(trace) is Trace else trace
     if type(received) not in (tuple, list):
         return [], Problem("trace-structure", None, f"got {type(received).__name__}")
-    arrays = [array_or_none(x) for x in received]
+    arrays = [array_or_none(x) for x in received[: len(claims)]]
     for claim, array, x in zip(claims, arrays, received, strict=False):
         if array is None:
             return [], Problem(
                 "trace-structure", claim.name, f"got {type(x).__name__}, not an array"
             )
-    if len(arrays) != len(claims):
-        code = "claim-missing" if len(arrays) < len(claims) else "claim-extra"
-        return [], Problem(code, None, f"the program has {len(claims)} claims, got {len(arrays)}")
+    if len(received) != len(claims):
+        code = "claim-missing" if len(received) < len(claims) else "claim-extra"
+        return [], Problem(code, None, f"the program has {len(claims)} claims, got {len(received)}")
     if any(a.shape != c.shape or a.dtype != c.dtype for a, c in zip(arrays, claims, strict=True)):
         have = [(a.shape, str(a.dtype)) for a in arrays]
         want = [(c.shape, str(c.dtype)) for c in claims]

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import verifiable as vf
+from verifiable.check.judging import receive
 from verifiable.testing.hostile import OBJECTS
 from verifiable.trace import Trace
 
@@ -63,3 +64,14 @@ def test_any_object_is_rejected_soon(name: str, place: str):
         assert len(report.message) < 400
         assert str(report).splitlines()[-2] == "nothing was checked"
     assert time.perf_counter() - start < 20
+
+
+def test_no_more_arrays_are_read_than_the_program_has_claims(monkeypatch: pytest.MonkeyPatch):
+    """Each may be in a mapped file, which is copied."""
+    read: list[Any] = []
+    monkeypatch.setattr(receive, "array_or_none", lambda x: read.append(x) or np.asarray(x))
+    sent = honest()
+    report = PROGRAM.check(key(), X, y=sent.y, trace=[*sent.trace.values] * 1000)
+    assert (report.verdict, report.reason) == (vf.Verdict.REJECT, "claim-extra")
+    assert "1 claims, got 1000" in report.message
+    assert len(read) == len(PROGRAM.claims) + len(sent.y)
