@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import bytecode, compilation, memory, moves
+from tests.helpers import bytecode, compilation, memory
 
 # Files that take longest, in their order: last, one would keep one process busy and no other.
 LONGEST = (
@@ -62,6 +62,7 @@ def pytest_configure(config: pytest.Config) -> None:
     from hypothesis import settings  # noqa: PLC0415
     from hypothesis.internal import entropy  # noqa: PLC0415
 
+    from tests.helpers import moves  # noqa: PLC0415
     from tests.helpers.interpreted import programs  # noqa: PLC0415
     from verifiable import program  # noqa: PLC0415
 
@@ -85,6 +86,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest files; the processes take the files in this order."""
     rank = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
+    from tests.helpers import examples  # noqa: PLC0415 - only where tests run, as above
+    from tests.helpers.interpreted import programs  # noqa: PLC0415
+
+    if not (programs.AVAILABLE or compilation.everything):
+        drawn = {id(test): test for test in (getattr(item, "obj", None) for item in items)}
+        for test in drawn.values():
+            if getattr(test, "is_hypothesis_test", False):
+                examples.fewer(test)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

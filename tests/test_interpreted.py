@@ -16,9 +16,7 @@ from tests.helpers.interpreted import programs
 
 pytestmark = [
     pytest.mark.compiled,
-    pytest.mark.skipif(
-        jax.__version_info__ >= (0, 11), reason="this version of JAX compiles everything"
-    ),
+    pytest.mark.skipif(not programs.AVAILABLE, reason="this version of JAX compiles everything"),
 ]
 
 RNG = np.random.default_rng(0)
