@@ -22,7 +22,12 @@ def _wide(dtype: Any) -> Any:
 
 def narrow(dtype: Any) -> bool:
     """Whether a type is a float narrower than float32."""
-    return jnp.issubdtype(dtype, np.floating) and dtype.itemsize < 4
+    return _is(dtype, np.floating) and dtype.itemsize < 4
+
+
+@functools.cache
+def _is(dtype: Any, kind: Any) -> bool:
+    return jnp.issubdtype(dtype, kind)
 
 
 def _function(compute: Callable[..., Any]) -> Callable[[Any], Callable[..., Any]]:
@@ -131,8 +136,8 @@ def convert(x: Any, dtype: Any) -> Any:
         return x
     if dtype.kind == "b":
         return x != 0
-    floats = jnp.issubdtype(x.dtype, np.floating)
-    if floats and jnp.issubdtype(dtype, np.integer):
+    floats = _is(x.dtype, np.floating)
+    if floats and _is(dtype, np.integer):
         limits = np.iinfo(dtype)
         wide = np.trunc(x.astype(np.float64))
         inside = np.clip(np.nan_to_num(wide, nan=0.0), float(limits.min), float(limits.max))

@@ -134,7 +134,11 @@ def _function(eqn: Any) -> tuple[Callable[..., Any], int, int]:
 
 
 def _of_numpy(aval: Any) -> bool:
-    dtype = getattr(aval, "dtype", None)
+    return _numpy_has(getattr(aval, "dtype", None))
+
+
+@functools.cache
+def _numpy_has(dtype: Any) -> bool:
     if dtype is None or jnp.issubdtype(dtype, jax.dtypes.extended):
         return False
     return not jnp.issubdtype(dtype, np.complexfloating) and dtype.name not in ("int4", "uint4")
