@@ -74,9 +74,9 @@ def add(app: "typer.Typer") -> None:
     ) -> None:
         """Judge an answer in a file with nothing but the model.
 
-        Status 0: accepted. 1: rejected, shown to be wrong. 2: wrong usage, or no such file. 3:
-        nothing is shown: the verdict is indeterminate, the model's weights are not installed, or
-        the answer is of another model than SmolLM2.
+        Status 0: accepted. 1: rejected, shown to be wrong. 2: wrong usage, or the file is absent or
+        no answer. 3: nothing is shown: the verdict is indeterminate, the model's weights are not
+        installed, or the answer is of another model than SmolLM2.
         """
         raise typer.Exit(run_verify(file, after, seed=seed, as_json=json_))
 
@@ -191,10 +191,15 @@ def read(file: Path) -> "SavedText | OpenedText":
     kinds = {saved.MAGIC: SavedText, opened.MAGIC: OpenedText}
     with file.open("rb") as stream:
         header = stream.read(len(saved.MAGIC))
-        rest = stream.read(MOST_BYTES) if header in kinds else b""
+        if header not in kinds:
+            raise MalformedEncoding(f"{file} is no answer: its header is another")
+        rest = stream.read(MOST_BYTES)
     if len(rest) == MOST_BYTES:
         raise MalformedEncoding(f"a file of an answer has at most {MOST_BYTES} bytes")
-    return kinds.get(header, SavedText).decode(header + rest)
+    try:
+        return kinds[header].decode(header + rest)
+    except MalformedEncoding as error:
+        raise MalformedEncoding(f"{file} is no answer, or is damaged: {error}") from error
 
 
 def load_model() -> "LanguageModel":

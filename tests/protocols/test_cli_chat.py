@@ -239,11 +239,53 @@ def test_of_a_file_no_more_is_read_than_it_may_have(folder: Path, monkeypatch: p
     assert "at most 1000 bytes" in result.stderr
 
 
+def _resealed(saved: Any, **changes: Any) -> bytes:
+    return replace(saved, receipt=replace(saved.receipt, **changes)).encode()
+
+
+def _another_text(saved: Any) -> bytes:
+    """Another first token, which the receipt binds."""
+    text = ((saved.text[0] + 1) % 256, *saved.text[1:])
+    return _resealed(replace(saved, text=text), text=gen.saved.text_digest(text))
+
+
+DAMAGED: dict[str, tuple[Any, int, str]] = {
+    "cut in the header": (lambda saved: saved.encode()[:10], 2, "is no answer"),
+    "cut behind the header": (lambda saved: saved.encode()[:33], 2, "ends within its head"),
+    "cut in the head": (lambda saved: saved.encode()[:200], 2, "ends within its head"),
+    "cut in what follows": (lambda saved: saved.encode()[:-9], 1, "-structure"),
+    "a byte more": (lambda saved: saved.encode() + b"0", 1, "-structure"),
+    "a byte of the trace changed": (
+        lambda saved: saved.encode()[:-1] + bytes([saved.encode()[-1] ^ 1]),
+        1,
+        "reject: ",
+    ),
+    "a token changed": (
+        lambda saved: replace(saved, text=(*saved.text[:-1], saved.text[-1] ^ 1)).encode(),
+        1,
+        "receipt-text",
+    ),
+    "a token changed and bound": (_another_text, 1, "reject: "),
+    "another job's receipt": (lambda saved: _resealed(saved, job=bytes(32)), 1, "receipt-job"),
+    "another model's receipt": (lambda saved: _resealed(saved, card=bytes(32)), 1, "receipt-model"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+@pytest.mark.parametrize("kind", ["a.text", "a.text.audit"])
+def test_a_damaged_file_has_a_status_and_a_reason(folder: Path, kind: str, name: str):
+    asked(folder)
+    damage, status, message = DAMAGED[name]
+    (folder / "damaged").write_bytes(damage(chat.read(folder / kind)))
+    result = run("verify", folder / "damaged")
+    assert (result.exit_code, message in result.output) == (status, True), result.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["verify", "{folder}/absent"], "No such file"),
-        (["verify", "{folder}/none"], "does not start with the header"),
+        (["verify", "{folder}/none"], "is no answer"),
         (["verify", "{folder}/a.text", "--seed", "00"], "has a whole run"),
         (["verify", "{folder}/a.text.audit", "--seed", "00"], "must be 32 bytes"),
         (["verify", "{folder}/a.text.audit", "--seed", "x"], "--seed must be hexadecimal"),

@@ -106,7 +106,18 @@ class AuditedTexts(CompiledTexts):
           ValueError: as of `Program.audit_plan`; the completion is none of this job; no positions,
             or more than its compiled length has; or the model cannot be audited in some.
         """
-        tokens = self._tokens(job, completion)
+        return self._planned(seed, job, self._tokens(job, completion), layers, rows, positions)
+
+    def _planned(
+        self,
+        seed: bytes,
+        job: GenerationJob,
+        tokens: tuple[int, ...],
+        layers: int,
+        rows: int | None,
+        positions: int,
+    ) -> TextAuditPlan:
+        """`audit_plan` of tokens that were read already."""
         part = self._part(len(job.prompt), len(tokens), positions)
         wanted = part.whole.id, seed, len(tokens), layers, rows, positions
         if wanted not in self._plans:
@@ -165,8 +176,7 @@ class AuditedTexts(CompiledTexts):
         require_type("plan", plan, TextAuditPlan)
         found = plan.part
         rows, count = found.row_count, len(plan.positions)
-        asked: dict[str, Any] = {"layers": len(found.layers), "rows": rows, "positions": count}
-        own = self.audit_plan(found.seed, job, tokens, **asked)
+        own = self._planned(found.seed, job, tokens, len(found.layers), rows, count)
         if (own.id, own.part.id) != (plan.id, found.id):
             raise ValueError("the plan is not of this text: make it by audit_plan")
         part = self._part(len(job.prompt), len(tokens), count)

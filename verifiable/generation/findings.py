@@ -122,7 +122,7 @@ class TextReport:
             found = self.report.detection
             lines += [] if found is None else [str(found)]
         if self.near_candidates:
-            lines.append(f"the last candidate is a near-tie at {self.near_candidates} more")
+            lines.append(f"{self.near_candidates} more with a near-tie of the last candidate only")
         if not self.listed:
             lines.append(
                 "near-ties are not listed for this model; at least so many choices are within "

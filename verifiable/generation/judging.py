@@ -48,10 +48,11 @@ def text_report(
     edges: set[int] = set()
     heads = token_heads(program, prompt)
     slack = sum(r.ties for r in report.results if picks_tokens(r.name))
-    for i, tie, whole in token_ties(heads, report, seen):
-        if not whole or own[i] in (tie.chosen, tie.other):
+    for i, tie, head in token_ties(heads, report, seen):
+        if not head.whole or own[i] in (tie.chosen, tie.other):
             # A run may put either token first if that takes one sigma: it passes for certain.
-            either = tokens[i] in (tie.chosen, tie.other) and tie.kappa <= 1 and whole
+            turned = tokens[i] in (tie.chosen, tie.other) and tie.kappa <= 1
+            either = turned and head.whole and head.tokens
             if own[i] == tokens[i] or either:
                 states[i] = TokenState.NEAR_TIE
         else:

@@ -207,11 +207,13 @@ def unframed(
         raise MalformedEncoding(f"the file does not start with the header {magic!r}")
     start = len(magic) + 4
     size = int.from_bytes(data[len(magic) : start], "big")
-    if size > MAX_HEAD or len(data) < start + size:
-        raise MalformedEncoding(f"the file's head has {size} bytes: too many, or some missing")
+    if size > MAX_HEAD:
+        raise MalformedEncoding(f"the head of a file has at most {MAX_HEAD} bytes, not {size}")
+    if len(data) < start + size:
+        raise MalformedEncoding("the file ends within its head")
     head = decode(data[start : start + size], max_size=MAX_HEAD, max_items=64)
     if type(head) is not dict or sorted(head) != sorted(parts):
-        raise MalformedEncoding(f"the head of a file has {', '.join(parts)}")
+        raise MalformedEncoding(f"the head must have {', '.join(parts)}, and nothing else")
     return head, data[start + size :]
 
 

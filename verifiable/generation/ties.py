@@ -30,10 +30,10 @@ def mistaken(report: Report, count: int) -> Iterator[int]:
 
 
 class TokenHead(NamedTuple):
-    """A product of logits from which tokens or candidates are chosen.
+    """A product of logits, or a choice from several, that decides on tokens or candidates.
 
     Attributes:
-      rows: of the product, in one iteration of the scans around it.
+      rows: of it, in one iteration of the scans around it.
       first: the row of the completion's first token, counted over these scans.
       whole: whether its columns are all that is chosen from: then they are token ids.
       tokens: whether the tokens themselves are chosen from it, and not only candidates.
@@ -48,7 +48,7 @@ class TokenHead(NamedTuple):
 
 
 def token_heads(program: Program, prompt: int) -> dict[str, TokenHead]:
-    """The products of logits, by the names of their claims; none if the check follows none.
+    """The products of logits and the choices, by the names that near-ties have; none if none are.
 
     Args:
       program: a compiled transcript.
@@ -66,8 +66,8 @@ def token_heads(program: Program, prompt: int) -> dict[str, TokenHead]:
             before = found.get(claim.name)
             tokens = picks_tokens(choice.equation.name) or (before is not None and before.tokens)
             found[claim.name] = TokenHead(form.rows, first, whole, tokens, rows == total)
-    if any(head.tokens for head in found.values()):
-        return found
+    # What no rows of one product list whole is listed by the name of the choice, besides: behind a
+    # cast that makes equals of two logits, or from several products.
     for choice in program.compiled_check.near_ties.followed.choices:
         equation = choice.equation
         if equation is not None and picks_tokens(choice.name):
@@ -77,8 +77,8 @@ def token_heads(program: Program, prompt: int) -> dict[str, TokenHead]:
 
 def token_ties(
     heads: Mapping[str, TokenHead], report: Report, places: Sequence[int]
-) -> Iterator[tuple[int, NearTie, bool]]:
-    """Near-ties between tokens: position, tie, and whether its columns are token ids.
+) -> Iterator[tuple[int, NearTie, TokenHead]]:
+    """Near-ties between tokens: position, tie, and what it is of.
 
     Args:
       heads: from `token_heads`.
@@ -91,6 +91,6 @@ def token_ties(
             head = heads[tie.claim]
             i = tie.trip * head.rows + tie.row - head.first
             if head.everywhere and i in known:
-                yield i, tie, head.whole
+                yield i, tie, head
             elif not head.everywhere and 0 <= i < len(places):
-                yield places[i], tie, head.whole
+                yield places[i], tie, head

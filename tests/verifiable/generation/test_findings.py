@@ -25,7 +25,7 @@ def test_an_accepted_text_counts_its_near_ties():
     assert str(ACCEPTED).splitlines() == [
         "accept: ok",
         "3 tokens: 2 right, 1 near-tie",
-        "the last candidate is a near-tie at 1 more",
+        "1 more with a near-tie of the last candidate only",
     ]
 
 

@@ -42,6 +42,11 @@ def in_halves(params: Any, ids: Any, positions: Any) -> Any:
     return jnp.concatenate([h @ part for part in parts], axis=-1)
 
 
+def narrowed(params: Any, ids: Any, positions: Any) -> Any:
+    """A cast makes equals of logits that differ in the product."""
+    return everywhere(params, ids[positions]).astype(jnp.bfloat16)
+
+
 GREEDY, WARM = Sampler(), Sampler(temperature=1.0, top_k=4)
 MODELS: dict[str, tuple[Callable[..., Any], Sampler, list[TokenHead]]] = {
     "positions": (
@@ -55,7 +60,15 @@ MODELS: dict[str, tuple[Callable[..., Any], Sampler, list[TokenHead]]] = {
         [TokenHead(PROMPT + COMPLETION, 2, whole=True, tokens=True, everywhere=True)],
     ),
     "in a loop": (in_a_loop, GREEDY, [TokenHead(1, 0, whole=True, tokens=True)]),
-    "in halves": (in_halves, GREEDY, [TokenHead(COMPLETION, 0, whole=False, tokens=True)] * 2),
+    "in halves": (in_halves, GREEDY, [TokenHead(COMPLETION, 0, whole=False, tokens=True)] * 3),
+    "narrowed": (
+        narrowed,
+        GREEDY,
+        [
+            TokenHead(COMPLETION, 0, whole=True, tokens=True),
+            TokenHead(COMPLETION, 0, whole=False, tokens=True),
+        ],
+    ),
     "other rows": (at_two_more, GREEDY, []),
     "candidates of a loop": (
         in_a_loop,
@@ -104,7 +117,7 @@ def test_rows_are_positions():
         "all": TokenHead(11, 2, whole=True, tokens=True, everywhere=True),
         "loop": TokenHead(1, 0, whole=False, tokens=True),
     }
-    found = [(i, tie.claim, whole) for i, tie, whole in token_ties(heads, report, range(5))]
+    found = [(i, tie.claim, head.whole) for i, tie, head in token_ties(heads, report, range(5))]
     assert found == [(0, "all", True), (4, "all", True), (3, "loop", False)]
 
 

@@ -10,9 +10,10 @@ some rows of them (`rows`).
 
 from __future__ import annotations
 
+import functools
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
@@ -150,10 +151,20 @@ class Layers:
           seed: of the plan.
           count: as of `rows`.
         """
-        if count is None or count >= self.most_rows:
-            return {}
-        drawn = {s: self._drawn(seed, s.first + s.first_trip, count) for s in self.entries}
-        return {s: r for s, r in drawn.items() if s.rows is not None and len(r) < s.rows.length}
+        return dict(self._entering(seed, count))
+
+    @cached_property
+    def _entering(self) -> Callable[[bytes, int | None], Mapping[LayerScan, Indices]]:
+        """The last draws: plan and verdict need the same."""
+
+        @functools.lru_cache(maxsize=256)
+        def entering(seed: bytes, count: int | None) -> Mapping[LayerScan, Indices]:
+            if count is None or count >= self.most_rows:
+                return {}
+            drawn = {s: self._drawn(seed, s.first + s.first_trip, count) for s in self.entries}
+            return {s: r for s, r in drawn.items() if s.rows is not None and len(r) < s.rows.length}
+
+        return entering
 
     def rows(self, seed: bytes, layers: Sequence[int], count: int | None) -> tuple[Indices, ...]:
         """The rows in which some layers are tested; empty if all are tested in all.
