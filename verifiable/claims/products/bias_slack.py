@@ -17,6 +17,7 @@ or it is within twice what the product leaves, or no element of b is far smaller
 from __future__ import annotations
 
 import jax.numpy as jnp
+from jax import lax
 
 from verifiable.claims.contraction import Contraction
 from verifiable.claims.extremes import tiny
@@ -42,6 +43,30 @@ def left(
     flushed = tiny(contraction.dtypes[2]) * _norm(weights)
     unit = float(jnp.finfo(contraction.dtypes[2]).eps)
     return (jnp.where(energy == 0, 0, unit * rounded) + flushed).astype(products.dtype)
+
+
+def norm(bias: Array, weights: Array) -> Array:
+    """||b * w||, in the type of the weights."""
+    return _norm(_weighted(bias, weights))
+
+
+def folded(
+    contraction: Contraction, sums: Array, bias: Array, vectors: Array, fine: Array
+) -> Array:
+    """(S - b) R of each row; as S R - b R, which needs no copy of S, where that is `fine`.
+
+    Args:
+      contraction: as of `left`, in one block.
+      sums: S, as committed.
+      bias: as of `left`.
+      vectors: R, (columns, draws).
+      fine: whether the digits that S R and b R have in common may be lost.
+    """
+
+    def apart() -> Array:
+        return contraction.fold(sums, vectors) - jnp.sum(bias.reshape(-1, 1) * vectors, axis=0)
+
+    return lax.cond(fine, apart, lambda: contraction.fold(sums - bias, vectors))
 
 
 def unsettled(bias: Array) -> Array:

@@ -86,9 +86,24 @@ def merges(contraction: Contraction) -> bool:
 
 
 def in_place(contraction: Contraction, projection: Any, out: Array) -> bool:
-    """Whether the comparison needs no copy of the claim, so that it need not go tile by tile."""
-    plain = projection.image.dtype == out.dtype == jnp.float32 and projection.bias is None
+    """Whether the comparison needs no copy of the claim, so that it need not go tile by tile.
+
+    Only where a massive bias has to be subtracted first, a copy is made (`bias_slack.folded`).
+    """
+    plain = projection.image.dtype == out.dtype == jnp.float32
     return plain and merges(contraction)
+
+
+def hides(contraction: Contraction, size: Array, sigma: Array) -> Array:
+    """Whether the rounding of rho is far below half of sigma in all rows.
+
+    Args:
+      contraction: of the product.
+      size: float32, what takes the place of s_i in the noise of each row.
+      sigma: float32, of each row.
+    """
+    unit = 2 * _MARGIN * (noise(contraction) + 2.0**-24)
+    return jnp.all(unit * size <= sigma)
 
 
 def decide(rho: Array, sigma: Array, eps: float, limit: float) -> RowStatistics:

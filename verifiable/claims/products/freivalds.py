@@ -360,7 +360,7 @@ def deviations(
     weights, floor, energy = projection.weights, projection.floor, applied.energy
     if weights is None or floor is None or energy is None:
         raise ValueError("a projection of integers cannot test floats")
-    claimed = out.astype(applied.product.dtype)
+    claimed, bias = out.astype(applied.product.dtype), None
     if projection.bias is not None:
         bias = projection.bias.astype(claimed.dtype)
         claimed = claimed - bias
@@ -375,10 +375,15 @@ def deviations(
     theirs = jnp.isfinite(claim) if applied.top is None else finite
     if claimed.dtype == jnp.float32 and float32_test.merges(contraction):
         scaled, r = claimed, weights.reshape(-1, 1) * r
-    rho = contraction.fold(scaled, r) - applied.product
     if floor.dtype == jnp.float64:  # if the floor overflows, every honest product has vanished
         floor = jnp.minimum(floor, jnp.finfo(jnp.float64).max)
     sigma = eps * jnp.sqrt(energy + claim) + by_batch(contraction, floor, energy)
     if projection.bias is not None:
         sigma = sigma + bias_slack.left(contraction, projection.bias, weights, energy, claim)
-    return rho, energy, sigma, theirs
+    if bias is not None and float32_test.in_place(contraction, projection, out):
+        size = jnp.sqrt(energy + claim) + 2 * bias_slack.norm(bias, weights)
+        fine = float32_test.hides(contraction, size, sigma)
+        folded = bias_slack.folded(contraction, out, bias, r, fine)
+    else:
+        folded = contraction.fold(scaled, r)
+    return folded - applied.product, energy, sigma, theirs

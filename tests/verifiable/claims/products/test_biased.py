@@ -13,6 +13,7 @@ import pytest
 from tests.helpers.accusations import against
 from verifiable import challenge, program, trace
 from verifiable.check.judging.evidence import verify_evidence
+from verifiable.claims.products import float32_test, freivalds
 from verifiable.claims.products.biased import BiasedProduct
 from verifiable.claims.products.product import Product
 from verifiable.claims.roundings.rounding import Rounding
@@ -203,6 +204,27 @@ def test_columns_with_a_massive_bias_give_no_room_to_the_others(size: float, cou
 def test_a_column_with_a_large_bias_is_rounded_within_the_room_of_the_product():
     run = Run({**PARAMS, "b": PARAMS["b"].at[3].set(-1e4)})
     assert run.check(run.sums).verdict is Verdict.ACCEPT
+
+
+@pytest.mark.parametrize("size", [0.1, 3.0, 30.0, 1e3, 1e6])
+def test_float32_finds_of_a_sum_what_float64_finds_whatever_the_size_of_the_bias(size: float):
+    """S r - b r by itself would be off by many times sigma where b is massive."""
+    claim = compiled(layers).claims[0]
+    maps, eps = claim.form.contraction, POLICY.eps_of(claim, claim.name)
+    assert maps is not None
+    bias = np.float32(size) * np.asarray(PARAMS["b"])
+    with jax.enable_x64(True):
+        sums = jnp.asarray(product(X, PARAMS["w"]) + bias)
+        g = jnp.asarray(RNG.standard_normal((WIDTH, 16)), jnp.float32)
+        projection = freivalds.project(maps, PARAMS["w"], g, eps=eps)._replace(bias=bias)
+        found = []
+        for given in (projection, float32_test.narrowed(maps, projection)):
+            applied = freivalds.apply(maps, X, given)
+            rho, _, sigma, _ = freivalds.deviations(maps, applied, given, sums, g, eps)
+            found.append(np.asarray(rho / sigma[..., None], np.float64))
+    assert rho.dtype == jnp.float32
+    assert np.max(np.abs(found[0])) < 1
+    assert np.max(np.abs(found[1] - found[0])) < 0.25
 
 
 def test_rows_of_zeros_are_their_bias():
