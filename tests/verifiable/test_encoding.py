@@ -7,8 +7,9 @@ import math
 import struct
 import sys
 import tracemalloc
+from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import cbor2
 import hypothesis.extra.numpy as npst
@@ -329,6 +330,13 @@ def test_offsets_are_where_the_elements_begin(elements: list[Any]):
     assert parts == list(map(encode, elements))
 
 
+@pytest.mark.parametrize("tag", [0, 2, 23, 24, 55799, 2**64 - 1])
+def test_tags_have_no_offsets(tag: int):
+    for data in (head(6, tag) + b"\x40", b"\x81" + head(6, tag) + b"\x40"):
+        with pytest.raises(MalformedEncoding, match=f"tag {tag} is not allowed"):
+            element_offsets(data)
+
+
 def test_by_default_many_items_are_too_many():
     assert len(decode(encode([0] * (MAX_ITEMS - 1)), max_size=LIMIT)) == MAX_ITEMS - 1
     with pytest.raises(MalformedEncoding, match=f"more than the {MAX_ITEMS} items"):
@@ -353,16 +361,34 @@ def test_cycles_end():
 
 
 @pytest.mark.parametrize(
-    "value", [math.nan, math.inf, -math.inf, 2**64, -(2**64) - 1, "\ud800", [math.nan], [10**4999]]
+    "value",
+    [
+        math.nan,
+        math.inf,
+        -math.inf,
+        2**64,
+        -(2**64) - 1,
+        "\ud800",
+        [math.nan],
+        [10**4999],
+        [2**64],
+        {"a": 2**64},
+    ],
 )
 def test_values_outside_the_data_model(value: Any):
     with pytest.raises(ValueError):
         encode(value)
 
 
+class Pair(NamedTuple):
+    left: int
+    right: int
+
+
 NOT_ENCODABLE = [
     *(np.float64(1), np.float32(1), np.int64(1), 1j, {1}, object(), bytearray(b"a")),
     *({1: 2}, {b"a": 1}, {None: 1}, {(): 1}, cbor2.CBORTag(2, b"a"), cbor2.undefined),
+    *(OrderedDict(a=1), [OrderedDict(a=1)], Pair(1, 2), {"a": Pair(1, 2)}),
 ]
 
 

@@ -156,10 +156,10 @@ BLAKE3: Final = Suite(
 )
 
 # Rows of the initial state: the key, the first half of the IV, then counter 0 in two words, an
-# input of 64 bytes, and the flags CHUNK_START, CHUNK_END, ROOT and KEYED_HASH.
+# input of 64 bytes, and the flags CHUNK_START 1, CHUNK_END 2, ROOT 8 and KEYED_HASH 16.
 _KEY: Final = np.frombuffer(_NODE_KEY, "<u4").astype(np.uint32)[:, None]
 _IV: Final = np.array([[0x6A09E667], [0xBB67AE85], [0x3C6EF372], [0xA54FF53A]], np.uint32)
-_TAIL: Final = np.array([[0], [0], [64], [1 | 2 | 8 | 16]], np.uint32)
+_TAIL: Final = np.array([[0], [0], [64], [27]], np.uint32)
 _PERMUTATION: Final = np.array([2, 6, 3, 10, 7, 0, 4, 13, 1, 11, 12, 5, 9, 14, 15, 8])
 
 

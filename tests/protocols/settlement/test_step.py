@@ -243,6 +243,23 @@ def test_votes_that_cannot_decide_wait_for_their_batch():
     assert (effects, len(waiting.pending)) == ([], 1)
 
 
+def test_what_waits_at_the_deadline_is_verified_before_it_is_submitted():
+    """A second vote, which cannot decide anything, convicts its member all the same."""
+    votes = [vote(FOUR, i, STATEMENT) for i in (0, 1, 2)]
+    state, _ = run(begin(batch=100, grace_seconds=5), received(*votes))
+    state, _ = run(state, received(vote(FOUR, 1, OTHER_STATEMENT), at=NOW + 2))
+    state, effects = run(state, [Tick(at=NOW + 5)])
+    assert (effects, state.phase, len(state.pending)) == ([], SettlementPhase.GRACE, 1)
+    state, effects = run(state, [Tick(at=NOW + 6)])
+    assert [type(effect) for effect in effects] == [RefuseVote, Accuse, SubmitSettlement]
+    assert (state.phase, state.pending) == (SettlementPhase.DONE, ())
+
+
+def test_usual_rules():
+    rules = SettlementRules()
+    assert (rules.batch, rules.ask_seconds, rules.grace_seconds) == (32, 60, 0)
+
+
 def test_time_never_goes_back():
     state, _ = step(begin(), Tick(at=NOW + 7))
     state, _ = step(state, Tick(at=NOW))

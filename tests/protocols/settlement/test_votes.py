@@ -242,6 +242,10 @@ def test_votes_and_evidence_survive_the_wire():
         Equivocation.decode(Rotation, evidence.encode())
     with pytest.raises(MalformedEncoding):
         Vote.decode(EpochStatement, evidence.encode())
+    for kind, name in ((Vote, "epoch vote"), (Equivocation, "epoch equivocation")):
+        for fields in ([], [1], [None] * 3, [None] * 5, [1, b"", b"", b"", b"", b""]):
+            with pytest.raises(MalformedEncoding):
+                kind.decode(EpochStatement, encoding.encode([name, 1, *fields]))
 
 
 def test_a_second_rotation_is_evidence_too():

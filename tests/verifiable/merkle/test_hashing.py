@@ -114,6 +114,11 @@ def test_several_leaves_are_hashed_as_each_is(suite: Suite):
     assert suite.leaves([]).shape == (0, 32)
 
 
+@SUITES
+def test_a_suite_is_shown_by_its_name(suite: Suite):
+    assert repr(suite) == f"Suite(name={suite.name!r})"
+
+
 def test_sha256_is_that_of_the_rfc():
     assert SHA256.empty == hashlib.sha256(b"").digest()
     assert (

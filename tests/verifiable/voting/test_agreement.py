@@ -147,6 +147,11 @@ def test_scalars_and_zero_rows() -> None:
     assert matrix[0, 2] == matrix[2, 3] == 10.0  # zero is a whole norm away from anything else
 
 
+def test_usual_tolerances_are_those_of_the_specification() -> None:
+    usual = {"float64": 1e-12, "float32": 3e-5, "float16": 5e-2, "bfloat16": 2e-1}
+    assert usual == RELATIVE_TOLERANCE
+
+
 @pytest.mark.parametrize("dtype", sorted(RELATIVE_TOLERANCE))
 def test_every_dtype_has_a_default_and_reads_its_own_arrays(dtype: str) -> None:
     ml_dtypes = pytest.importorskip("ml_dtypes")

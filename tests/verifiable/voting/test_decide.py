@@ -465,6 +465,9 @@ WRONG_TYPES: dict[str, Callable[[], Any]] = {
     "the worker of a ballot must be bytes, got str": lambda: vote_with([Ballot("a", 1)], 1),  # type: ignore[arg-type]
     "a ballot must be a Ballot, got tuple": lambda: vote_with([(b"a", 1)], 1),  # type: ignore[list-item]
     "requested must be an int": lambda: vote_with(ballots([1]), "1"),  # type: ignore[arg-type]
+    "agreement must be a Tolerance, got str": lambda: coordinate_median(
+        ballots([1]), agreement="exact"
+    ),  # type: ignore[arg-type]
     "a ballot must": lambda: coordinate_median([1.0], agreement=SCALAR),  # type: ignore[list-item]
 }
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from verifiable.audits.probabilities import clopper_pearson, miss_probability
@@ -93,6 +93,8 @@ def test_a_group_is_never_more_credible_than_sarmenta_has_it(
 
 
 @settings(max_examples=200, deadline=None)
+@example([10**6], [], 3)
+@example([10**6], [], 6)
 @given(CHECKS, CHECKS, st.integers(0, 3))
 def test_credible_enough_and_a_strict_majority(
     supporters: list[int], others: list[int], missing: int
@@ -119,6 +121,8 @@ def test_first_takes_as_many_as_are_credible_together() -> None:
     assert policy.first(passed(1001)) == 1
     assert policy.first(passed(500, 500)) == 2
     assert policy.first([NEWCOMER] * 10) == policy.first() == 5
+    for error in (0.5, 0.9):
+        assert Credibility(bad=BAD, error=error).first() == 1
     short = Credibility(bad=BAD, error=1e-4, limit=3)
     assert short.first() == 3
     assert (short.assurance.runs, short.assurance.undecided) == pytest.approx((3, 1))
@@ -278,7 +282,7 @@ def test_wrong_acceptance_by_boincs_rule_is_what_the_bound_is_for() -> None:
         wrong, jobs = wrong + wasted, jobs + wasted + 11
     low, _ = clopper_pearson(wrong, jobs, confidence=0.99)
     assert low > 0.4
-    assert spending_bound(8) < 0.05
+    assert spending_bound(8) == spending_bound(8, 1.0) < 0.05
 
 
 def test_a_lone_trusted_ballot_waits_for_its_window() -> None:
