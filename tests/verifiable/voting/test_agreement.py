@@ -341,7 +341,7 @@ def test_a_value_of_the_wrong_type_is_the_callers_mistake(name: str) -> None:
 
 
 IMPOSSIBLE: dict[str, tuple[str, Callable[[], Any]]] = {
-    "integers": ("must be one of", lambda: Tolerance.usual(shape=(3,), dtype="int32")),
+    "integers": ("must be a name, one of", lambda: Tolerance.usual(shape=(3,), dtype="int32")),
     "no entries": ("at least one", lambda: Tolerance.usual(shape=(0,), dtype="float32")),
     "tolerance 0": ("above 0", lambda: within(0.0)),
     "tolerance 1": ("above 0", lambda: within(1.0)),
