@@ -55,6 +55,7 @@ def token_heads(program: Program, prompt: int) -> dict[str, TokenHead]:
       prompt: number of tokens in the prompt.
     """
     found: dict[str, TokenHead] = {}
+    listed: set[str] = set()
     room, total = program.y.shape[0], sum(x.shape[0] for x in program.inputs[:2])
     for choice in program.compiled_check.near_ties.choices:
         claim, form = choice.head.claim, choice.head.form
@@ -66,11 +67,13 @@ def token_heads(program: Program, prompt: int) -> dict[str, TokenHead]:
             before = found.get(claim.name)
             tokens = picks_tokens(choice.equation.name) or (before is not None and before.tokens)
             found[claim.name] = TokenHead(form.rows, first, whole, tokens, rows == total)
+            listed |= {choice.equation.name} if whole and not choice.narrowed else set()
     # What no rows of one product list whole is listed by the name of the choice, besides: behind a
-    # cast that makes equals of two logits, or from several products.
+    # cast that makes equals of two logits, or from several products. There, whatever the noise may
+    # pick counts, so that what rows list is not asked for again.
     for choice in program.compiled_check.near_ties.followed.choices:
         equation = choice.equation
-        if equation is not None and picks_tokens(choice.name):
+        if equation is not None and picks_tokens(choice.name) and choice.name not in listed:
             found[choice.name] = TokenHead(equation.outputs[0].size, 0, whole=False, tokens=True)
     return found
 
