@@ -46,6 +46,7 @@ HALF_PRECISION = frozenset({"float16", "bfloat16"})
 FLOATS = HALF_PRECISION | {"float32", "float64"}
 TABLE = "table"  # of an equation that `analysis.tables` adds: it returns its operand
 CUT = "cut"  # of one that `analysis.cuts` adds, likewise
+DRAWS_ANEW = frozenset({"rng_uniform"})  # equal equations return other numbers each time
 # Types of operands only: no device adds or multiplies in them, or flushes their subnormal numbers.
 FLOAT8 = frozenset({"float8_e4m3fn", "float8_e5m2"})
 

@@ -14,6 +14,7 @@ from verifiable.check.analysis.program_id import equation_digest
 from verifiable.claims.roundings.rounding import Rounding
 from verifiable.encoding import encode, tagged_hash
 from verifiable.jaxpr.blocks import Atom, Block, Var
+from verifiable.jaxpr.effects import DRAWS_ANEW
 from verifiable.jaxpr.graph import uses
 
 
@@ -54,6 +55,8 @@ def _collect(
     for equation in block.equations:
         read = {a: digests[a] for a in uses(equation) if isinstance(a, Var)}
         what = equation_digest(equation, read)
+        if equation.kind in DRAWS_ANEW:
+            what += encode(len(digests))
         for i, v in enumerate(equation.outputs):
             digests[v] = tagged_hash("rounded", encode(["result", what, i]))
         for body in equation.bodies:

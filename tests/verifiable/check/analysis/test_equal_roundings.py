@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 
 from verifiable import challenge, program
 from verifiable.claims.roundings.rounding import Rounding
@@ -72,6 +73,16 @@ def test_other_roundings_stay_by_themselves(other: Any):
         return dense(params["q"], x), other(x)
 
     assert len(roundings(program.compile(fn, PARAMS, X))) == 2
+
+
+def test_numbers_that_are_drawn_anew_are_not_equal():
+    """`rng_uniform` has a state: nobody can verify what it returns, but it is called twice."""
+
+    def noisy(params: Any, x: Any) -> Any:
+        low, high = jnp.float32(0), jnp.float32(1)
+        return tuple(dense(params[n], x + lax.rng_uniform(low, high, (WIDTH,))) for n in ("q", "k"))
+
+    assert len(roundings(program.compile(noisy, PARAMS, X))) == 2
 
 
 def test_blocks_have_their_own():
