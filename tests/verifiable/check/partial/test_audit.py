@@ -88,7 +88,7 @@ def honest(name: str) -> Honest:
     return Honest(program, key, submission.y, submission.trace.values)
 
 
-@pytest.mark.optimised(verifier=False)
+@pytest.mark.optimised
 @pytest.mark.parametrize("name", ["residual", "cuts", "scopes"])
 def test_honest_runs_are_accepted(name: str):
     run = honest(name)
