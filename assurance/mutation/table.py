@@ -48,7 +48,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "verifiable.claims.products.freivalds": _tests(
         _CLAIMS,
         "products/freivalds products/freivalds_extremes products/float32_test contraction "
-        "products/freivalds_integers",
+        "products/freivalds_integers products/biased",
     )
     + _vectors("exact"),
     "verifiable.claims.roundings.rounding": _tests(

@@ -188,7 +188,8 @@ class Lookup(Form):
         """The rows, widened; numbers that devices may flush are flushed, so none can be chosen."""
         if claim.dtype.name in FLOATS:
             claim = jnp.where(subnormal(claim) > 0, 0 * claim, claim)
-        return claim.astype(self.choice.outputs[0].dtype)
+        [out] = self.choice.outputs
+        return claim.astype(out.dtype)
 
     def project(self, far: Array, yardstick: Yardstick) -> Projection:
         """The fingerprint of each row of the table."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import struct
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +22,9 @@ import verifiable as vf
 from tests.helpers.programs import FEW, SECRET, Case
 from verifiable.challenge import Beacon, CommitmentLog, public
 from verifiable.check.judging.evidence import evidence_of, verify_evidence
+from verifiable.check.judging.spread import distances
 from verifiable.claims.lookup import Lookup, bits_of, fingerprints, saves
+from verifiable.claims.statistic import Deviation
 from verifiable.field import F61, Field
 from verifiable.report import Report, Verdict
 
@@ -225,6 +228,22 @@ def test_evidence_of_a_wrong_row_convicts_and_of_a_right_one_does_not():
     elsewhere = evidence_of(small.program, report, sent)
     object.__setattr__(elsewhere, "row", 1)
     assert not verify_evidence(elsewhere, small.program, *arguments).guilty
+
+
+def test_a_lookup_is_measured_by_nothing_but_equality():
+    """Of distances; a wrong row is infinitely far, without a slack, a size of one."""
+    small = Case(lambda p, i: jnp.sin(p["table"][i]), PARAMS, INDEX)
+    [claim] = small.program.claims
+    form, rows = claim.form, np.array(small.trace.values[0])
+    assert isinstance(form, Lookup)
+    assert form.copies == 0
+    rows[2, 3] += 1
+    with jax.enable_x64(True):
+        found = form.deviate_exactly(form.choice, [INDEX[:, None]], PARAMS["table"], rows, 0.0)
+    found = Deviation(*(np.asarray(x) for x in found))
+    assert distances(found, found.expected).tolist() == [0, 0, math.inf, 0]
+    assert found.limit.tolist() == [0] * PLACES
+    assert found.scale.tolist() == [1] * PLACES
 
 
 def test_bits_that_devices_may_change_are_the_same():

@@ -23,6 +23,7 @@ from tests.helpers.runs import REJECT, SMALL, put, quantised, reinterpreted
 from verifiable import challenge, trace
 from verifiable.check import execute
 from verifiable.check.judging import evidence
+from verifiable.check.judging.accused import Accused
 from verifiable.check.judging.evidence import Evidence, evidence_of, verify_evidence
 from verifiable.encoding import tagged_hash
 from verifiable.errors import MalformedEncoding, Misnamed, VerificationError
@@ -454,6 +455,30 @@ def test_what_stands_behind_a_choice_is_not_convicted():
     found = verify_evidence(against(cheat, 1, 3, program=program), program, W, X)
     assert (found.guilty, found.excess) == (False, 0.0)
     assert "discontinuous or unbounded glue before it may explain it" in found.message
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "compiles"),
+    [("layers", 0.0, 0), ("layers", 0.05, 1), ("rounded", 0, 1), ("rounded", 1, 1)],
+)
+def test_a_replay_is_compiled_for_a_row_that_is_far_and_for_elements_that_add_up(
+    name: str, change: Any, compiles: int, monkeypatch: pytest.MonkeyPatch
+):
+    program, _, honest = made(name)
+    index = [c.form.rows_too for c in program.claims].index(name == "rounded")
+    values = list(honest.trace.values)
+    values[index] = put(values[index], (3, 3), values[index][3, 3] + change)
+    e = against(submitted(program, honest.y, values), index, 3, program=program)
+    calls: list[int] = []
+
+    def counted(self: Accused) -> Any:
+        calls.append(self.target.index)
+        return compiled(self)
+
+    compiled = Accused.compiled.func
+    monkeypatch.setattr(Accused, "compiled", property(counted))
+    assert verify_evidence(e, program, W, X).guilty == bool(change)
+    assert calls == [index] * compiles
 
 
 def test_what_overflows_on_every_device_is_not_convicted():

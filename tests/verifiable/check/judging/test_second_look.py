@@ -15,11 +15,14 @@ from jax import lax
 
 from tests.helpers.runs import ACCEPT, INDETERMINATE, REJECT, SECRET_SEED, put
 from verifiable import challenge, program
+from verifiable.check.compiled import CheckArguments
 from verifiable.check.flips import FEW
 from verifiable.check.judging import second_look, spread
 from verifiable.check.judging.spread import MANY, SIZES, decide
+from verifiable.check.specification import Target
 from verifiable.claims.statistic import Deviation
 from verifiable.policy import Policy
+from verifiable.trace import Trace
 
 WIDTH, ROWS = 64, 16
 POLICY = Policy(draws=4)
@@ -201,14 +204,41 @@ def test_an_output_within_the_spread_is_not_confirmed():
     assert (report.verdict, report.results[-1].row) == (REJECT, 12)
 
 
+def test_flips_are_counted_and_the_row_of_the_first_is_named():
+    """Of ties in row 5, which other rounding turns round; the other rows are far from a tie."""
+    tie = (np.arange(ROWS) == 5)[:, None]
+
+    def chosen(w: Any, x: Any) -> Any:
+        h = x @ w[0]
+        return jnp.where(jnp.where(tie, h * 0.3 + h * 0.7, 100) > h, h, 2 * h) @ w[1]
+
+    made = program.compile(chosen, W, NOISE, policy=POLICY)
+    key = made.setup(W, challenge.secret(SECRET_SEED))
+    y, run = jax.device_get(jax.jit(made.execute)(W, NOISE))
+    [index] = [c.index for c in made.claims if c.decisions]
+    look = made.compiled_check.second_look
+
+    def with_flips(row: int, bits: int) -> CheckArguments:
+        values = list(run.values)
+        values[index] = put(values[index], (row, 0), values[index][row, 0] ^ bits)
+        return CheckArguments.of(key, (NOISE,), y, Trace(values=tuple(values)))
+
+    def times(arguments: CheckArguments, most: int) -> float:
+        return look.recount(arguments, [index], most).excess
+
+    base = times(with_flips(0, 0), 1)
+    more = with_flips(9, 0b101)
+    assert [times(more, most) * max(most, 0.5) for most in (0, 1, 2, 8)] == [base + 2] * 4
+    found = look.look(with_flips(5, 0b111), Target(output=False, index=index))
+    assert (found.wrong, found.row) == (False, 5)
+
+
 def test_the_accept_path_does_not_know_of_it():
     """The compiled check is the same text before and after a second look."""
     made, key, x = compiled("fast variance at mean/std 100")
     y, trace = jax.jit(made.execute)(W, x)
 
     def text() -> list[str]:
-        from verifiable.check.compiled import CheckArguments  # noqa: PLC0415
-
         arguments = CheckArguments.of(key, (x,), y, trace)
         with jax.enable_x64(True):
             return [part.lower(arguments).as_text() for part in made.compiled_check.parts]

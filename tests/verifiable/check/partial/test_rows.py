@@ -144,7 +144,7 @@ def test_what_mixes_rows_is_opened_whole_and_tested_in_rows():
 
 
 def test_honest_runs_are_accepted_row_by_row():
-    run, before = device(), device().program._compiled_audit._base._cache_size()
+    run, compilations = device(), set[int]()
     whole = run.program.check(run.key, X, y=run.y, trace=trace.Trace(values=run.values))
     for i in range(4):
         plan = plan_of(i)
@@ -160,7 +160,10 @@ def test_honest_runs_are_accepted_row_by_row():
             report
         )
         assert report.coverage.checked < whole.coverage.checked / 4
-    assert run.program._compiled_audit._base._cache_size() == before + 1
+        compilations.add(run.program._compiled_audit._base._cache_size())
+    # The first audit compiles, or one of another test did; the others run what it compiled.
+    assert len(compilations) == 1
+    assert min(compilations) > 0
 
 
 def test_tests_read_what_is_opened_and_nothing_else():

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from jax import lax
 
 import verifiable as vf
+from tests.helpers.contractions import equation_of
 from tests.helpers.runs import Run
 from verifiable import challenge, trace
 from verifiable.check.judging.evidence import evidence_of, verify_evidence
@@ -205,6 +206,23 @@ def test_shifts_of_any_size_decide_by_their_direction_and_none_leaves_the_decisi
     found = comparison.shifted([], out > 0, shift, EPS, 1.0)
     assert found.dtype == np.bool_
     assert found.tolist() == [False, False, True, False, True, True]
+
+
+def test_a_smooth_decision_is_the_number_itself_and_does_not_move():
+    values, others = np.array([-3.0, 0.0, 2.0], F32), np.array([1.0, 0.0, 1.0], F32)
+    sign, comparison = Sign(shape=(3,), dtype=F32), judged("ge", 3)[0]
+    cases: list[tuple[DecisionForm, Any, list[Any], list[float]]] = [
+        (sign, jnp.sign, [values], [-1, 0, 1]),
+        (comparison, lax.ge, [values, others], [0, 1, 1]),
+    ]
+    for form, function, inputs, expected_ in cases:
+        equation = equation_of(function, *inputs)
+
+        def smooth(*inputs: Any, form: DecisionForm = form, equation: Any = equation) -> Any:
+            return form.smooth(equation, list(inputs), list(inputs))
+
+        found, moved = jax.jvp(smooth, inputs, [np.ones(3, F32) for _ in inputs])
+        assert (found.dtype, found.tolist(), moved.tolist()) == (F32, expected_, [0] * 3)
 
 
 # ---------------------------------------------------------------------------------- programs
