@@ -52,7 +52,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     )
     + _vectors("exact"),
     "verifiable.claims.roundings.rounding": _tests(
-        _CLAIMS + "/roundings", "rounding cheap_test room"
+        _CLAIMS + "/roundings", "rounding steps cheap_test room"
     )
     + _tests("verifiable/check/freedom", "steered_roundings")
     + _vectors("roundings"),
