@@ -86,14 +86,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest files; the processes take the files in this order."""
     rank = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
-    from tests.helpers import examples  # noqa: PLC0415 - only where tests run, as above
-    from tests.helpers.interpreted import programs  # noqa: PLC0415
-
-    if not (programs.AVAILABLE or compilation.everything):
-        drawn = {id(test): test for test in (getattr(item, "obj", None) for item in items)}
-        for test in drawn.values():
-            if getattr(test, "is_hypothesis_test", False):
-                examples.fewer(test)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

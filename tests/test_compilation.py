@@ -8,11 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 from jax import lax
 
-from tests.helpers import compilation, examples
+from tests.helpers import compilation
 
 pytestmark = pytest.mark.compiled
 
@@ -66,20 +64,3 @@ def test_an_operation_is_lowered_for_its_own_types_and_settings():
     assert "f64" in wide
     assert ("i64" in again, "i64" in narrow) == (True, False)
     assert lowered(counted, X) == narrow
-
-
-@pytest.mark.parametrize(("most", "drawn"), [(40, 10), (4, 1), (3, 1)])
-def test_a_quarter_of_the_examples_is_drawn_and_all_that_are_listed(most: int, drawn: int):
-    seen: list[int] = []
-
-    @settings(max_examples=most, database=None)
-    @given(st.integers())
-    @example(-(10**40))
-    @example(-(10**41))
-    def property_of(x: int) -> None:
-        seen.append(x)
-
-    examples.fewer(property_of)
-    property_of()
-    assert {*seen[:2]} == {-(10**40), -(10**41)}
-    assert len(seen) == 2 + drawn

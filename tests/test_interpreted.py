@@ -14,10 +14,7 @@ from jax import lax
 
 from tests.helpers.interpreted import programs
 
-pytestmark = [
-    pytest.mark.compiled,
-    pytest.mark.skipif(not programs.AVAILABLE, reason="this version of JAX compiles everything"),
-]
+pytestmark = pytest.mark.compiled
 
 RNG = np.random.default_rng(0)
 X = np.round(RNG.standard_normal((4, 6)), 2).astype(np.float32)

@@ -306,7 +306,7 @@ class _Builder:
         params: Mapping[str, Any] = eqn.params
         bodies: tuple[Block, ...] = ()
         if kind == "scan":
-            consts, carry = _scan_groups(params)
+            consts, carry = scan_groups(params)
             bodies = (self.body(params["jaxpr"], inputs[:consts], scope),)
             inputs = inputs[consts:]
             params = {k: params[k] for k in ("length", "reverse", "unroll")} | {"num_carry": carry}
@@ -360,7 +360,7 @@ def _open(closed: Any) -> tuple[Any, tuple[Any, ...]]:
     return getattr(closed, "jaxpr", closed), consts
 
 
-def _scan_groups(params: Mapping[str, Any]) -> tuple[int, int]:
+def scan_groups(params: Mapping[str, Any]) -> tuple[int, int]:
     """Number of constants and of carries of a scan."""
     if "num_consts" in params:
         return params["num_consts"], params["num_carry"]

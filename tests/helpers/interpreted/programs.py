@@ -23,6 +23,7 @@ from jax._src import util
 
 from tests.helpers.interpreted import elementwise, movement, products
 from tests.helpers.moves import as_array
+from verifiable.jaxpr import from_jax
 
 core: Any = _core
 pjit: Any = _pjit
@@ -32,10 +33,6 @@ RULES = elementwise.RULES | movement.RULES | products.RULES
 # Options that change how long it takes to compile or run a program, or its memory.
 _LEVELS = "xla_backend_optimization_level xla_llvm_disable_expensive_passes"
 NO_RESULT = {*_LEVELS.split(), "xla_cpu_scheduler_type"}
-
-# Whether programs can be evaluated here. Equations of a newer JAX have other parameters, and tests
-# with it run compiled.
-AVAILABLE = jax.__version_info__ < (0, 11)
 
 # Equations after which a program is compiled instead, as many as take as long as that: of any, and
 # for each of its own.
@@ -210,7 +207,7 @@ def _in_step(
 def _scan(eqn: Any) -> tuple[Callable[..., Any], int, int]:
     params = eqn.params
     body, length = program(params["jaxpr"]), params["length"]
-    first, second = params["num_consts"], params["num_carry"]
+    first, second = from_jax.scan_groups(params)
     backwards = params["reverse"]
     outs = [v.aval for v in eqn.outvars[second:]]
 
@@ -244,8 +241,6 @@ def of_verifiers() -> Iterator[None]:
 
 def interpret() -> None:
     """Let JAX hand its programs to this module from now on, where `active`."""
-    if not AVAILABLE:
-        return
     compiled = pjit._pjit_call_impl_python
 
     @functools.wraps(compiled)

@@ -282,8 +282,8 @@ def test_no_version_leaves_a_function_opaque(fn: Callable[..., Any]):
 
 def test_newer_versions_group_the_operands_of_a_scan():
     groups = SimpleNamespace(unpack=lambda: ((1, 2), (3,), (4, 5, 6)))
-    assert from_jax._scan_groups({"ft_in": groups}) == (2, 1)
-    assert from_jax._scan_groups({"num_consts": 2, "num_carry": 1}) == (2, 1)
+    assert from_jax.scan_groups({"ft_in": groups}) == (2, 1)
+    assert from_jax.scan_groups({"num_consts": 2, "num_carry": 1}) == (2, 1)
 
 
 def test_a_parameter_without_a_jaxpr_applies_no_operation():
