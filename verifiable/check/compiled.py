@@ -80,7 +80,7 @@ class CompiledSetup:
             if wanted and apply is None:
                 found |= self._compiled(wanted, *given)
             elif wanted and apply is not None:
-                found |= self._residual(wanted, *given, apply)
+                found |= self._named(wanted, residual=self._setup(*given, apply))
             if moves and of_moves:
                 residual = layout.as_tree(found | dict.fromkeys(of_moves))["residual"]
                 found |= self._compiled_moves(tuple(of_moves), constants, params, vectors, residual)
@@ -92,7 +92,7 @@ class CompiledSetup:
         with jax.enable_x64(True):
             vectors = {n: freivalds.vectors_shape(n, self.program.policy.draws) for n in self._sets}
             constants, analysis = list(self.program.function.constants), self.program.analysis
-            residual = jax.eval_shape(self._setup, constants, self.program.params, vectors)
+            residual = jax.eval_shape(self._traced, constants, self.program.params, vectors)
             moves = parameter_values.shapes(analysis.frame, analysis)
         tree = {"vectors": vectors, "residual": residual, "moves": moves}
         return KeyLayout.of(self.program, tree)
@@ -102,6 +102,11 @@ class CompiledSetup:
         """Names of the sets of random vectors."""
         claims = self.program.analysis.by_equation.values()
         return sorted({c.vectors for c in claims if c.vectors is not None})
+
+    @cached_property
+    def _traced(self) -> Callable[..., replay.Residual]:
+        """`_setup`, which is traced once: for the layout, and inside of what is compiled."""
+        return jax.jit(self._setup)
 
     @cached_property
     def _compiled(self) -> Callable[..., dict[str, Array]]:
@@ -117,10 +122,8 @@ class CompiledSetup:
         constants: Sequence[Array],
         params: Any,
         vectors: Vectors,
-        apply: interpret.Apply = interpret.apply,
     ) -> dict[str, Array]:
-        found = self._setup(constants, params, vectors, apply)
-        return self._named(wanted, residual=found)
+        return self._named(wanted, residual=self._traced(constants, params, vectors))
 
     def _setup(
         self,
