@@ -326,7 +326,8 @@ class Program(Auditable):
 
         Raises:
           ValueError: the answer is not a float scalar, or the program has integer arithmetic after
-            a rounding that has no derivative; or as `execute`.
+            a rounding that has no derivative, or a `while` that follows from a claim; or as
+            `execute`.
         """
         return corridor.corridor(self, params, inputs, answer, kappa)
 

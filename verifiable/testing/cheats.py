@@ -128,11 +128,11 @@ FORGED: Final = (
         "shifts along the gradient",
         t.along_the_gradient,
         _first(t.along_the_gradient),
-        applies=lambda program: t.has(t.float_product)(program) and t.float_output(program),
+        applies=t.has_slopes,
         compiles=True,
     ),
 )
-"""A claim or t.decision is forged, and the rest of the run follows it."""
+"""A claim or decision is forged, and the rest of the run follows it."""
 
 ANSWERS: Final = (
     _row("another answer, honest trace", t.another_answer, _first(t.another_answer)),

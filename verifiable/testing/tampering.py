@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from verifiable.check.freedom import corridor
 from verifiable.claims.claim import Claim
 from verifiable.claims.decisions.decision import DecisionForm
 from verifiable.claims.decisions.trips import TripsForm
@@ -207,6 +208,12 @@ def along_the_gradient(work: Workload) -> Submission | None:
 def _first_float(y: Any) -> Any:
     floats = [x for x in jax.tree.leaves(y) if jnp.issubdtype(x.dtype, jnp.floating)]
     return jnp.ravel(floats[0])[0].astype(jnp.float32)
+
+
+def has_slopes(program: Program) -> bool:
+    """Whether an output of floats follows from products of floats, and has derivatives by them."""
+    steered = has(float_product)(program) and float_output(program)
+    return steered and corridor.differentiable(program)
 
 
 def chooses(program: Program) -> bool:

@@ -94,6 +94,23 @@ def attack(
     return program.unflatten(outputs), trace
 
 
+def differentiable(program: Specification) -> bool:
+    """Whether an answer of a program has derivatives by its claims.
+
+    It has none through a `while`, of which nobody knows beforehand how many trips to go back.
+    """
+    graph = Graph.of(program.function.block)
+    looped = graph.reaching({"while"})
+    return not any(c.output in looped for c in _soft(program.analysis, graph))
+
+
+def _soft(analysis: Analysis, graph: Graph) -> list[Claim]:
+    """The claims that a cheat can shift, and that have a derivative."""
+    claims = analysis.by_equation.values()
+    inexact = [c for c in claims if c.eps_types and c.form.shifts]
+    return [c for c in inexact if not relaxed.is_hard(c.output, graph)]
+
+
 def _run(
     what: Callable[..., Any],
     program: Specification,
@@ -103,6 +120,8 @@ def _run(
     kappa: float,
 ) -> Any:
     """Compiled for the first job, and again only for another answer."""
+    if not differentiable(program):
+        raise ValueError("the answer has no derivative: a while loop follows from a claim")
     known, key = program.steered, (what, id(answer))
     if key not in known:
         for oldest in list(known)[: len(known) + 1 - _KEPT]:
@@ -249,9 +268,7 @@ def _slopes(
       eps: tolerance by name of the claim.
       answer: scalar function of the block's outputs.
     """
-    graph = Graph.of(block)
-    inexact = [c for c in analysis.by_equation.values() if c.eps_types and c.form.shifts]
-    soft = [c for c in inexact if not relaxed.is_hard(c.output, graph)]
+    soft = _soft(analysis, Graph.of(block))
     wide = {c.index: jnp.float64 if c.dtype == np.float64 else jnp.float32 for c in soft}
     still = {c.index: jnp.zeros(c.trips + c.output.shape, wide[c.index]) for c in soft}
 

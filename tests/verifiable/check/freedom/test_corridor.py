@@ -355,3 +355,14 @@ def test_there_is_no_corridor_through_a_convolution_of_integers():
     compiled = program.compile(fn, levels, X, self_test=False)
     with pytest.raises(ValueError, match="no corridor through the integer convolution"):
         compiled.corridor(levels, X, answer=first)
+
+
+def test_a_loop_that_follows_from_a_claim_has_no_derivative():
+    def fn(w: Any, x: Any) -> Any:
+        h = mlp(w, x)
+        return lax.while_loop(lambda s: jnp.abs(s).max() > 0.5, lambda s: s * 0.5, h).sum()
+
+    compiled = program.compile(fn, PARAMS, X)
+    assert not corridor.differentiable(compiled)
+    with pytest.raises(ValueError, match="no derivative: a while loop follows from a claim"):
+        compiled.corridor(PARAMS, X, answer=lambda y: y)
