@@ -172,3 +172,36 @@ def test_zeros_have_signs_that_devices_may_choose():
         with jax.enable_x64(True):
             found = form.test([zeros], np.array([bits], np.uint8), Yardstick(eps=EPS))
         assert (bool(found.passed), int(found.flips)) == (passed, flips)
+
+
+def test_a_cheat_in_all_claims_is_followed_through_pieces():
+    """Within the tolerance it may pass; the corridor says how far it moves the answer."""
+    run = made()
+
+    def answer(y: Any) -> Any:
+        return y[0, 0]
+
+    for kappa, verdict in ((0.5, Verdict.ACCEPT), (40.0, Verdict.REJECT)):
+        assert run.check(*run.program.attack(W, X, answer=answer, kappa=kappa)).verdict is verdict
+    assert run.program.corridor(W, X, answer=answer, kappa=0.5).reach > 0
+
+
+@pytest.mark.parametrize(
+    ("apart", "toward", "taken"),
+    [(0.5, 1, 3), (0.5, -1, 2), (0.5, 0, 2), (-0.5, -1, 2), (-0.5, 1, 3), (2, 1, 2), (-2, -1, 3)],
+)
+def test_a_shift_takes_the_piece_beside_it_near_that_end_only(
+    apart: float, toward: int, taken: int
+):
+    row, y = np.full(64, 0.5, np.float32), np.float32(1)
+    row[0] = 3 - apart * EPS * (3 + 1.06)
+    form = WholePiece(function="rem", shape=row.shape, dtype=row.dtype, inputs=2, origins=(None,))
+    operands: list[Any] = [row / y, row, y]
+    pieces = np.trunc(row)
+    shift = np.zeros_like(row)
+    shift[0] = toward
+    with jax.enable_x64(True):
+        room = form.room(operands, None, pieces, EPS)
+        found = form.shifted(operands, jnp.asarray(pieces), jnp.asarray(shift), EPS, 1.0)
+    assert np.asarray(room).tolist() == [float(abs(apart) < 1)] + [0.0] * 63
+    assert np.asarray(found).tolist() == [float(taken)] + [0.0] * 63
