@@ -325,9 +325,8 @@ class Program(Auditable):
             passes with probability 1e-9.
 
         Raises:
-          ValueError: the answer is not a float scalar, or the program has integer arithmetic after
-            a rounding that has no derivative, or a `while` that follows from a claim; or as
-            `execute`.
+          ValueError: the answer is not a float scalar or has no derivative (integer arithmetic
+            after a rounding; a `while` that follows from a claim); or as `execute`.
         """
         return corridor.corridor(self, params, inputs, answer, kappa)
 
