@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -224,6 +225,22 @@ def test_no_class_name_means_two_things():
                 if isinstance(node, ast.ClassDef):
                     found.setdefault(node.name, []).append(module)
     assert not {name: where for name, where in found.items() if len(where) > 1}
+
+
+def test_rooms_name_their_modules():
+    """The docstring of a folder, or of the one around it, names each module and folder in it."""
+    unnamed: list[str] = []
+    for package in PACKAGES:
+        sources = modules(package)
+        for module in sources:
+            folder, _, name = module.rpartition(".")
+            if folder in ("", "verifiable"):  # `verifiable` lists what users call
+                continue
+            around = (sources.get(f, "") for f in (folder, folder.rpartition(".")[0]))
+            texts = (ast.get_docstring(ast.parse(source)) or "" for source in around)
+            if not any(re.search(rf"\b{name}\b", text) for text in texts):
+                unnamed.append(module)
+    assert not unnamed
 
 
 def test_files_of_tests_are_short():

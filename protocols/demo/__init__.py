@@ -8,5 +8,7 @@ accusation   evidence with the job it is about: the file that `verifiable eviden
 roles        workers and coordinator of the vote
 contract     the settlement contract in a chain of this process, and its committee
 forgeries    every submission that this contract must refuse, with the reason
-display      tables and JSON objects for the command line; receipts_table: those of receipts
+conversation a language model that answers turn by turn, for `verifiable chat`
+display      tables and JSON objects for the command line; receipts_table: those of receipts;
+             cells: verdicts, names and numbers as text
 """

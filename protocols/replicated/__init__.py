@@ -2,7 +2,7 @@
 
     start, step       the two functions: from an event to the next state and its effects
     seated            the workers whose messages are decoded
-    order             the message that the coordinator signs for an effect
+    order             the message that the coordinator signs for an effect (`orders`)
     Rules, Schedule   what the coordinator decides by
     State, Seat       what it knows of one job and of each worker
     events            Tick, Received, Drawn, Audited, WindowClosed

@@ -4,7 +4,7 @@
     scenario      who takes part, what each does, what the network does to it
     fleet         fleet, Fleet: plays scenarios against your coordinator
     pool          runs of all workers, and the verdicts that they must get
-    game          one scenario, event by event
+    game          one scenario, event by event; `party`: who signs, and what each has sent
     laws          LawBroken; what a ledger may hold; how often a sampled cheat may pass
     strategies    scenarios, receipts, ballots, beacons, drawn by hypothesis (extra `testing`)
 

@@ -27,7 +27,7 @@ Values, tested element by element, in `roundings`:
 In `decisions`:
 
     decision    comparisons and signs
-    choice      `argmax`, `top_k`, `sort`; `order`: whether a choice fits a row
+    choice      `argmax`, `top_k`, `sort`; `choice_pairs`: whether one fits a row
     pieces      `rem`, `atan2`, signs: the piece on which a function that jumps is evaluated
     trips       of a loop: how often it ran; `conditions`: when it ends
 

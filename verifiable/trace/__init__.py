@@ -9,6 +9,13 @@ number of leaves are the commitment: they fix y and every claim before a challen
 The rows of a leaf follow from the shapes and dtypes of the program. Both sides compute this
 `Layout` for themselves, and it is never sent. A root binds bytes in places; the layout says what
 they mean. So a verifier takes the layout of its own program, never of the received data.
+
+    layout      which rows of which tensor each leaf holds
+    commitment  commit, open leaves, verify both
+    validate    what a device sent, compared with the layout
+    wire        trace and answer as bytes
+    audit_plan  which leaves an audit opens; `copies`: those that follow from others
+    opened      verify the opening of an audit, and read it
 """
 
 from __future__ import annotations
