@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from verifiable.generation import noise
-from verifiable.generation.sampler import THREEFRY, Sampler
+from verifiable.generation.sampler import Sampler
 
 
 class TextFault(NamedTuple):
@@ -63,7 +62,7 @@ class GenerationJob:
 
 def fresh_seed(sampler: Sampler) -> bytes:
     """A seed from the operating system's entropy."""
-    return os.urandom(noise.SEED_BYTES if sampler.source == "blake3" else THREEFRY)
+    return os.urandom(sampler.seed_bytes)
 
 
 def token_ids(value: Any, most: int) -> tuple[int, ...] | TextFault:

@@ -34,7 +34,7 @@ SCOPE = "pick_token"
 
 Inputs = Mapping[str, Any]
 NUMBERS = ("repetition_penalty", "temperature", "top_p", "min_p")
-THREEFRY = 8  # bytes of a key
+THREEFRY_KEY_BYTES = 8  # two 32-bit words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +96,11 @@ class Sampler:
         return self.temperature is None
 
     @property
+    def seed_bytes(self) -> int:
+        """Length of a job's seed: 32 for BLAKE3, 8 for threefry."""
+        return noise.SEED_BYTES if self.source == "blake3" else THREEFRY_KEY_BYTES
+
+    @property
     def structure(self) -> tuple[Any, ...]:
         """What the program depends on."""
         given = (f.name for f in fields(self) if getattr(self, f.name) is not None)
@@ -110,7 +115,7 @@ class Sampler:
         """
         if self.source == "blake3":
             noise.require_seed(seed)
-        elif type(seed) is not bytes or len(seed) != THREEFRY:
+        elif type(seed) is not bytes or len(seed) != THREEFRY_KEY_BYTES:
             raise ValueError("the seed of a threefry key has 8 bytes: the words of its key data")
 
     def inputs(
