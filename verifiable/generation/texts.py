@@ -83,7 +83,7 @@ class CompiledTexts:
             self-test.
         """
         if self.self_test:
-            require_causal(self.transcript, params, *min(self.lengths, key=sum), some=self.cuts)
+            require_causal(self.transcript, params, min(map(sum, self.lengths)), some=self.cuts)
         return self.family.setup(params, challenge)
 
     def inputs(self, job: GenerationJob, completion: Sequence[int]) -> tuple[Any, ...]:

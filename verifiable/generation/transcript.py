@@ -147,23 +147,19 @@ def at_positions(everywhere: Callable[[Any, Any], Any], *, batched: bool = False
     return logits
 
 
-def require_causal(
-    model: Transcript, params: Any, prompt: int, completion: int, *, some: bool = False
-) -> None:
+def require_causal(model: Transcript, params: Any, size: int, *, some: bool = False) -> None:
     """Require that logits do not depend on later tokens: otherwise a text could vouch for itself.
 
     Args:
       model: whose logits are evaluated twice, on sequences that differ in their second half.
       params: of the model.
-      prompt: tokens of the sequence, together with those of the completion.
-      completion: see `prompt`.
+      size: tokens of each sequence.
       some: whether logits must not depend on how many positions are asked for either, so that
         some can be audited.
 
     Raises:
       ValueError: they do.
     """
-    size = prompt + completion
     half = size // 2
     rng = np.random.default_rng(0)
     ids = rng.integers(0, model.vocabulary, size, dtype=np.int32)

@@ -130,9 +130,9 @@ def decision(claim: Claim) -> bool:
     return isinstance(claim.form, DecisionForm) and claim.dtype == np.uint8
 
 
-def has(suits: Callable[[Claim], bool], least: int = 1) -> Callable[[Program], bool]:
-    """Whether a program has claims that suit, as many at least."""
-    return lambda program: sum(suits(c) and 0 not in c.shape for c in program.claims) >= least
+def has(suits: Callable[[Claim], bool]) -> Callable[[Program], bool]:
+    """Whether a program has a claim that suits."""
+    return lambda program: any(suits(c) and 0 not in c.shape for c in program.claims)
 
 
 def exchanged(work: Workload) -> Submission | None:
