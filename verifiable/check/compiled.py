@@ -20,7 +20,6 @@ from verifiable.challenge import Challenge
 from verifiable.check import schedule, settings
 from verifiable.check.freedom.near_ties import NearTies
 from verifiable.check.judging.second_look import SecondLook
-from verifiable.check.outputs import compare
 from verifiable.check.replay import parameter_values, replay
 from verifiable.check.replay.key_layout import KeyLayout
 from verifiable.check.replay.replay import Findings
@@ -228,7 +227,7 @@ class CompiledCheck:
         with settings.neutral(), jax.enable_x64(True):
             key = self.key.as_tree(arguments.key)
             if any(c.form.of_known for c in self.program.claims):
-                key = {**key, "residual": parameter_values.merged(key["residual"], key["moves"])}
+                key = parameter_values.with_moves(key)
             env, context = replay.begin(
                 self.program,
                 key,
@@ -239,11 +238,10 @@ class CompiledCheck:
             )
             context = replace(context, apply=apply)
             own, findings = replay.check(self.program.function.block, context, env)
-            for i, output in enumerate(self.program.outputs):
-                theirs, eps = arguments.outputs[i], self.program.tolerances[output.name]
-                terms = self.program.scaled_terms(output, env)
-                size, bounds = self.strategy.tile_bytes, self.program.own_bounds(output, env)
-                findings.outputs[i] = compare(theirs, own[i], eps, size, terms, bounds)
+            for i, mine in enumerate(own):
+                findings.outputs[i] = self.program.output_statistic(
+                    i, arguments.outputs[i], mine, env, self.strategy.tile_bytes
+                )
             return findings, own
 
     def measure(self, arguments: CheckArguments) -> tuple[Findings, list[Array]]:

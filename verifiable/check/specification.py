@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from verifiable.check import describe, flips
 from verifiable.check.analysis import cancellation, element_bounds, subnormal
 from verifiable.check.analysis.partition import Analysis
-from verifiable.check.outputs import Output, deviate
+from verifiable.check.outputs import Output, OutputStatistic, compare, deviate
 from verifiable.check.schedule import Strategy
 from verifiable.check.trees import conform, is_deleted
 from verifiable.claims.claim import Claim
@@ -165,6 +165,15 @@ class Specification:
             return None
         leaves, eps = interpret.read_all(env, output.glue.leaves), self.tolerances[output.name]
         return partial(output.glue.bound, leaves, eps)
+
+    def output_statistic(
+        self, index: int, theirs: Array, mine: Array, env: Env, tile_bytes: int
+    ) -> OutputStatistic:
+        """How an output compares with the replayed one, `mine`; see `outputs.compare`."""
+        output = self.outputs[index]
+        terms, bounds = self.scaled_terms(output, env), self.own_bounds(output, env)
+        eps = self.tolerances[output.name]
+        return compare(theirs, mine, eps, tile_bytes, terms, bounds)
 
     def output_deviation(self, index: int, theirs: Array, env: Env) -> Deviation:
         """How far an output is from the replayed one; see `outputs.deviate`."""

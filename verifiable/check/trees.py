@@ -76,12 +76,12 @@ def is_deleted(x: Any) -> bool:
     return type(x) in array_types() and bool(x.is_deleted())
 
 
-def parts(path: Any) -> list[Any]:
+def entries(path: Any) -> list[Any]:
     """The keys, indices and names of a path of JAX's, such as `["residual", "kept", 0]`."""
-    return [_part(p) for p in path]
+    return [_entry(p) for p in path]
 
 
-def _part(entry: Any) -> Any:
+def _entry(entry: Any) -> Any:
     for attribute in ("key", "idx", "name"):
         if hasattr(entry, attribute):
             return getattr(entry, attribute)

@@ -28,7 +28,7 @@ class Named:
 
 def test_paths_have_the_keys_of_the_callers_own_trees():
     leaves = jax.tree_util.tree_leaves_with_path({"a": [Named(1.0, 2.0)]})
-    assert [trees.parts(path) for path, _ in leaves] == [
+    assert [trees.entries(path) for path, _ in leaves] == [
         ["a", 0, "left"],
         ["a", 0, "right"],
     ]

@@ -119,8 +119,7 @@ class FollowedTies:
         )
 
         def run(given: Any) -> dict[int, Turned]:
-            key = self.key.as_tree(given["key"])
-            key = {**key, "residual": parameter_values.merged(key["residual"], key["moves"])}
+            key = parameter_values.with_moves(self.key.as_tree(given["key"]))
             env, context = replay.begin(program, key, given["inputs"], given["values"])
             found = walk.block(block, context, env)
             for i, choice in enumerate(self.choices):

@@ -46,7 +46,7 @@ def entering_of(
     """
     last = scan.before([scan.length if scan.first_trip == 0 else -1])
     before, (cuts, _) = scan.before(trips), _cuts(scan, rows)
-    pairs = zip(scan.direct, _carries(scan), strict=True) if scan.direct else ()
+    pairs = zip(scan.direct, scan.carries, strict=True) if scan.direct else ()
     return tuple(
         (_read(i, before, cuts.get(v), rows, values), values.iterations(i, last)[0])
         for i, v in pairs
@@ -81,10 +81,6 @@ def _cuts(scan: LayerScan, rows: Any) -> tuple[Mapping[Var, Cuts], Mapping[int, 
     return plan.inputs if scan.direct else {}, plan.claims
 
 
-def _carries(scan: LayerScan) -> list[Var]:
-    return list(itertools.compress(scan.body.inputs, scan.carried))
-
-
 def tested_iterations(
     scan: LayerScan,
     context: Context,
@@ -114,7 +110,7 @@ def tested_iterations(
     equation, body = scan.equation, scan.body
     count = len(scan.carried)
     frame, residual = context.children[equation]
-    carries, (some_inputs, some_claims) = _carries(scan), _cuts(scan, rows)
+    carries, (some_inputs, some_claims) = scan.carries, _cuts(scan, rows)
     slices = list(itertools.compress(body.inputs[count:], scan.scanned))
     before, stopped = (_committed if entering else _passed)(scan, context, env, entering)
     scanned = interpret.read_all(
@@ -174,7 +170,7 @@ def _committed(
             pairs = zip(mine, parts, strict=True)
             return tuple(jnp.where(trip == scan.first_trip, a, b).astype(b.dtype) for a, b in pairs)
 
-        return [of(*each) for each in zip(first, _carries(scan), given, strict=True)]
+        return [of(*each) for each in zip(first, scan.carries, given, strict=True)]
 
     return entered, {}
 
@@ -184,17 +180,16 @@ def _passed(
 ) -> tuple[Entering, dict[str, Array]]:
     """What enters an iteration, from all before; and which loops ran too long on the way."""
     del entering
-    equation, body, count = scan.equation, scan.body, len(scan.carried)
+    equation, body = scan.equation, scan.body
     frame, residual = context.children[equation]
     claims = {i: context.claimed[i] for i in scan.passes.reads}
     shapes = {c.index: (c.shape[1:], c.dtype) for c in context.analysis.claims_in(body)}
     passed = list(itertools.compress(body.outputs, scan.carried + scan.stacked))
-    carries = list(itertools.compress(body.inputs[:count], scan.carried))
     passing = reduced(body, scan.passes)
 
     def step(inner: Env, given: Any) -> tuple[list[Array], Any]:
         residual, claimed = given
-        before = interpret.read_all(inner, carries)
+        before = interpret.read_all(inner, scan.carries)
         # What is passed on does not depend on the others.
         absent = {i: jnp.zeros(*shape) for i, shape in shapes.items() if i not in claimed}
         here = replace(context, claimed=absent | claimed, tested=frozenset())

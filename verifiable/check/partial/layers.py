@@ -85,6 +85,11 @@ class Layers:
             always=every.difference(*groups.values()),
         )
 
+    @cached_property
+    def in_scans(self) -> frozenset[int]:
+        """Indices of the claims of all scans whose iterations are layers."""
+        return frozenset[int]().union(*(s.claims for s in self.scans))
+
     def tested(self, layers: Sequence[int]) -> dict[int, Trips]:
         """The claims that an audit of some layers tests, and their iterations."""
         found: dict[int, Trips] = dict.fromkeys(self.always)
@@ -264,8 +269,7 @@ class Layers:
         found: dict[int, Mapping[int, Part] | None] = dict.fromkeys(
             range(count, len(self.program.layout.tensors))
         )
-        inside = frozenset[int]().union(*(s.claims for s in self.scans))
-        found |= dict.fromkeys(self.base.reads - inside)
+        found |= dict.fromkeys(self.base.reads - self.in_scans)
         for scan, own in entering.items():
             entry = self.entries[scan]
             for pulled in (entry.plan.pulled, entry.carries):
@@ -292,10 +296,9 @@ class Layers:
     ) -> tuple[int, ...]:
         """The leaves that hold what an audit reads, ascending; arguments as of `parts`."""
         layout, found = self.program.layout, [np.empty(0, np.int64)]
-        inside = frozenset[int]().union(*(s.claims for s in self.scans))
         for tensor, parts in self.opened(layers, rows, entering).items():
             own = layout.tensors[tensor]
-            shape = own.shape if tensor in inside else (1, *own.shape)
+            shape = own.shape if tensor in self.in_scans else (1, *own.shape)
             if own.leaves:
                 found += [layout.leaf(tensor, 0) + x for x in _leaves(own, shape, parts)]
         return tuple(np.unique(np.concatenate(found)).tolist())

@@ -27,7 +27,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from verifiable.check import schedule, settings
-from verifiable.check.outputs import compare
 from verifiable.check.partial.iterations import (
     Carry,
     Parts,
@@ -131,8 +130,7 @@ class CompiledAudit:
     @cached_property
     def read(self) -> frozenset[int]:
         """The claims that are given whole: read by the outputs, or by later iterations."""
-        inside = frozenset[int]().union(*(s.claims for s in self.layers.scans))
-        found = self.layers.base.reads - inside
+        found = self.layers.base.reads - self.layers.in_scans
         passed = (s.passes.reads for s in self.layers.scans if s.direct is None)
         return found.union(*passed)
 
@@ -251,9 +249,8 @@ class CompiledAudit:
     def _measured(self, arguments: AuditArguments, *, again: bool) -> tuple[Packed, Any]:
         """All tests but those of groups, and the outputs; or the tests in some rows again."""
         with settings.neutral(), jax.enable_x64(True):
-            program, layers = self.layers.program, self.layers
-            inside = frozenset[int]().union(*(s.claims for s in layers.scans))
-            env, context = self._begin(arguments, layers.always | inside)
+            layers = self.layers
+            env, context = self._begin(arguments, layers.always | layers.in_scans)
             entering = Findings({}, {}, {}, {})
             for scan, rows in zip(layers.scans, arguments.entry, strict=True):
                 if rows is not None:
@@ -266,11 +263,10 @@ class CompiledAudit:
             findings.update(entering)
             if again:
                 return schedule.pack(findings._replace(outputs={})), ()
-            for i, output in enumerate(program.outputs):
-                theirs, eps = arguments.outputs[i], program.tolerances[output.name]
-                terms = program.scaled_terms(output, env)
-                size, bounds = self.strategy.tile_bytes, program.own_bounds(output, env)
-                findings.outputs[i] = compare(theirs, own[i], eps, size, terms, bounds)
+            for i, mine in enumerate(own):
+                findings.outputs[i] = layers.program.output_statistic(
+                    i, arguments.outputs[i], mine, env, self.strategy.tile_bytes
+                )
             return schedule.pack(findings), own
 
     def _group(self, layer: int, again: bool) -> Callable[..., tuple[Packed, Any]]:
@@ -297,7 +293,7 @@ class CompiledAudit:
         program = self.layers.program
         key = self.key.as_tree(arguments.key)
         if any(c.form.of_known for c in program.claims):
-            key = {**key, "residual": parameter_values.merged(key["residual"], key["moves"])}
+            key = parameter_values.with_moves(key)
         inputs = jax.tree.leaves(arguments.inputs)
         claimed = _filled(self.layers, arguments.read)
         return replay.begin(program, key, inputs, claimed, tested=tested, strategy=self.strategy)

@@ -7,7 +7,7 @@ no other. Nothing that was not opened decides anything: it is zero, and not look
 
 from __future__ import annotations
 
-import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
@@ -135,7 +135,7 @@ def _placed(found: Statistic, part: RowsTested, trips: tuple[int, ...]) -> Stati
     rows = part.placed(np.reshape(found.row, len(part.rows))).astype(np.int32)
     if not trips:  # no iterations: a claim that leads into the first
         return found._replace(row=rows[0])
-    return spread(found._replace(row=rows), sorted(part.rows), trips)
+    return expanded(found._replace(row=rows), sorted(part.rows), trips)
 
 
 def completed(
@@ -166,7 +166,7 @@ def completed(
         if chosen is not None:
             own = sorted(chosen)
             if part is None:
-                statistics[index] = spread(statistics[index], own, trips)
+                statistics[index] = expanded(statistics[index], own, trips)
             full = np.zeros(trips, bool)  # a retest leaves what is untaken as it is
             full[own] = taken[index]
             taken[index] = full
@@ -201,7 +201,7 @@ def ties_of(
         if claim.index not in tested:
             return False
         trips = tested[claim.index]
-        inner = functools.reduce(lambda a, b: a * b, claim.trips[1:], 1)
+        inner = math.prod(claim.trips[1:])
         if claim.index in parts:
             part = parts[claim.index]
             return tie.trip in part.rows and tie.row in part.numbers(tie.trip)
@@ -210,7 +210,7 @@ def ties_of(
     return tuple(filter(seen, ties))
 
 
-def spread(found: Statistic, chosen: Sequence[int], trips: tuple[int, ...]) -> Statistic:
+def expanded(found: Statistic, chosen: Sequence[int], trips: tuple[int, ...]) -> Statistic:
     """The statistic of all iterations, given that of some: the others have passed.
 
     Args:

@@ -102,31 +102,31 @@ class LayerScan:
         """What each carry that an iteration passes on needs of it; known ones need nothing."""
         outputs = zip(self.body.outputs, self.carried, strict=False)
         return tuple(
-            needed(self.body, self.analysis, (), [a] if open_ else []) for a, open_ in outputs
+            needed(self.body, self.analysis, (), [a] if unknown else []) for a, unknown in outputs
         )
 
     @cached_property
     def passes(self) -> Needs:
         """What all that an iteration passes on or stacks needs of it."""
         flags = (*self.carried, *self.stacked)
-        outputs = [a for a, open_ in zip(self.body.outputs, flags, strict=True) if open_]
+        outputs = [a for a, unknown in zip(self.body.outputs, flags, strict=True) if unknown]
         return needed(self.body, self.analysis, (), outputs)
 
     @cached_property
     def _stacks(self) -> Needs:
         outputs = self.body.outputs[len(self.carried) :]
-        wanted = [a for a, open_ in zip(outputs, self.stacked, strict=True) if open_]
+        wanted = [a for a, unknown in zip(outputs, self.stacked, strict=True) if unknown]
         return needed(self.body, self.analysis, (), wanted)
 
     def _read(self, needs: Needs) -> set[int]:
         """The carries that something in an iteration reads."""
         inputs = enumerate(zip(self.body.inputs, self.carried, strict=False))
-        return {i for i, (v, open_) in inputs if open_ and v in needs.variables}
+        return {i for i, (v, unknown) in inputs if unknown and v in needs.variables}
 
     @cached_property
     def rows(self) -> RowPlan | None:
         """How an iteration is tested in some rows; None if it shows none."""
-        return RowPlan.of(self.body, self.analysis, self._open_carries)
+        return RowPlan.of(self.body, self.analysis, self.carries)
 
     @cached_property
     def cuts(self) -> bool:
@@ -158,9 +158,10 @@ class LayerScan:
         """The iteration that runs first."""
         return self.length - 1 if self.equation.params["reverse"] else 0
 
-    @property
-    def _open_carries(self) -> list[Var]:
-        return list(itertools.compress(self.body.inputs, self.carried))
+    @cached_property
+    def carries(self) -> tuple[Var, ...]:
+        """The carries that depend on the job, as inputs of the body."""
+        return tuple(itertools.compress(self.body.inputs, self.carried))
 
     def groups(self, layout: Layout, block: int) -> dict[int, tuple[int, int]]:
         """Rows of a leaf, and of the groups that leaves begin anew with, by index of the claim.

@@ -21,7 +21,7 @@ from verifiable.check.analysis.partition import Frame
 from verifiable.check.analysis.program_id import constant_digest, equation_digest
 from verifiable.check.replay import replay
 from verifiable.check.specification import Specification
-from verifiable.check.trees import parts
+from verifiable.check.trees import entries
 from verifiable.encoding import encode, tagged_hash
 from verifiable.jaxpr.blocks import Array, Atom, Block, Equation, Literal, Var
 from verifiable.jaxpr.graph import uses
@@ -47,7 +47,7 @@ class KeyLayout:
     def of(program: Specification, tree: dict[str, Any]) -> KeyLayout:
         """The layout of a key with a tree of shapes and dtypes."""
         known = _Definitions(program).by_variable
-        paths = [parts(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+        paths = [entries(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
         return KeyLayout(tree=tree, names=tuple(_name(program, known, path) for path in paths))
 
     @property

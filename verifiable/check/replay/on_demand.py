@@ -130,8 +130,7 @@ class Replays:
     def _measured(
         self, needs: Needs, given: Any, measure: operands.Measure, *how: Any
     ) -> tuple[Env, dict[int, Any]]:
-        key = self.key.as_tree(given["key"])
-        key = {**key, "residual": parameter_values.merged(key["residual"], key["moves"])}
+        key = parameter_values.with_moves(self.key.as_tree(given["key"]))
         env, context = replay.begin(self.program, key, given["inputs"], given["values"])
         block = self.program.function.block
         return env, operands.measure(block, needs, context, env, measure, *how)

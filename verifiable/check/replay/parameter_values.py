@@ -129,11 +129,15 @@ def _gathered(found: Moves, sizes: Any) -> Moves:
     }
 
 
-def merged(residual: replay.Residual, moves: Moves) -> replay.Residual:
-    """A residual whose frames hold their moves under `moves`, as `Context.inside` reads them."""
+def with_moves(key: Mapping[str, Any]) -> dict[str, Any]:
+    """The tree of a key, of which each frame holds its moves, as `Context.inside` reads them."""
+    return {**key, "residual": _merged(key["residual"], key["moves"])}
+
+
+def _merged(residual: replay.Residual, moves: Moves) -> replay.Residual:
     below = zip(residual["children"], moves["children"], strict=True)
     own = {"kept": moves["kept"], "projected": moves["projected"]}
-    return {**residual, "moves": own, "children": [merged(r, m) for r, m in below]}
+    return {**residual, "moves": own, "children": [_merged(r, m) for r, m in below]}
 
 
 def alter(noise: Noise) -> Callable[[Array, str, Array | None], Array]:
