@@ -290,7 +290,6 @@ class Journal:
         with self._lock:
             self._failure = error
             batch += self._waiting
-            self._waiting.clear()
             self._work.notify_all()
         for _, future, _ in batch:
             if not future.done():

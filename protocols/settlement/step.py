@@ -134,9 +134,9 @@ def _pass_time(state: SettlementState[S]) -> SettlementTransition[S]:
     """At a deadline, verify the pending votes, then submit or ask again."""
     if state.deadline is None or state.now < state.deadline:
         return state, ()
+    grace = state.phase is SettlementPhase.GRACE
     state, effects = _verify_pending(state)
-    due = state.deadline is not None and state.now >= state.deadline
-    if state.phase is SettlementPhase.GRACE and due:
+    if grace and state.phase is SettlementPhase.GRACE:
         state, more = _submit(state)
         effects += more
     if state.phase is SettlementPhase.ASK:
@@ -180,6 +180,8 @@ def _refusal(state: SettlementState[S], vote: Vote[S]) -> str | None:
 
 def _verify_pending(state: SettlementState[S]) -> SettlementTransition[S]:
     """Verify all pending votes at once, and count the valid ones."""
+    if not state.pending:
+        return _advance(state)
     effects: list[SettlementEffect] = []
     invalid = _invalid(state)
     signatures, strays, accused = dict(state.signatures), dict(state.strays), set(state.accused)
@@ -206,8 +208,6 @@ def _verify_pending(state: SettlementState[S]) -> SettlementTransition[S]:
 
 def _invalid(state: SettlementState[S]) -> frozenset[int]:
     """Positions of the pending votes whose signatures do not verify."""
-    if not state.pending:
-        return frozenset()
     members = state.committee.members
     batch = [
         bls.SignedMessage(members[v.member].key.key, v.statement.message, v.signature)

@@ -118,9 +118,8 @@ class Equivocation(Generic[S]):
     @classmethod
     def of(cls, a: Vote[S], b: Vote[S]) -> Self:
         """The evidence of two votes, in either order. Raises as the class does."""
-        if a.statement.message > b.statement.message:
-            a, b = b, a
-        return cls(first=a, second=b)
+        first, second = sorted((a, b), key=lambda vote: vote.statement.message)
+        return cls(first=first, second=second)
 
     def verify(self, committee: Committee) -> None:
         """Verify both signatures; this needs only the committee.

@@ -96,7 +96,7 @@ def walk(
 
     Args:
       bad: probability that a ballot is bad, given those before it.
-      threshold: number that must agree, by number requested.
+      threshold: number that must agree, by number requested, and at most one more than it.
       first: number of ballots requested at first.
       limit: the most ballots that may be requested.
       opened_by_bad: whether the first ballot is known to be bad.
@@ -120,8 +120,8 @@ def walk(
         need = threshold(n)
         error += reaching[need:].sum()
         reaching[need:] = 0.0
-        settled = open_[need:].sum() + open_[: max(0, n - need + 1)].sum()
+        settled = open_[need:].sum() + open_[: n - need + 1].sum()
         runs += n * settled
-        open_[need:] = open_[: max(0, n - need + 1)] = 0.0
+        open_[need:] = open_[: n - need + 1] = 0.0
     undecided = float(states[1].sum())
     return min(1.0, float(error)), float(runs) + limit * undecided, undecided

@@ -256,10 +256,10 @@ class Sequential(_Counting):
         if not 0.0 < self.error < 1.0:
             raise ValueError(f"error must be above 0 and below 1, got {self.error}")
         odds = self.bad / (1.0 - self.bad)
-        margin = max(1, math.ceil(math.log(self.error) / math.log(odds)))
+        margin = math.ceil(math.log(self.error) / math.log(odds))
         # The logarithms may have been rounded across an integer.
         margin += odds**margin > self.error
-        margin -= margin > 1 and odds ** (margin - 1) <= self.error
+        margin -= odds ** (margin - 1) <= self.error
         _set(self, margin=margin)
         _set(self, assurance=_counted(self))
 

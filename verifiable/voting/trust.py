@@ -237,13 +237,11 @@ class Adaptive(QuorumPolicy):
 
     def rule(self, poll: Poll) -> Ruling:
         """Accept a trusted worker's lone ballot once its window is cleared."""
-        if poll.requested == 1 and len(poll.supporters) == 1 and self.trusts(poll.supporters[0]):
-            return (
-                Ruling(RulingReason.AGREED)
-                if poll.supporters[0].cleared
-                else Ruling(RulingReason.AUDIT)
-            )
-        return self.newcomers.rule(poll)
+        match poll.supporters:
+            case [worker] if poll.requested == 1 and self.trusts(worker):
+                return Ruling(RulingReason.AGREED if worker.cleared else RulingReason.AUDIT)
+            case _:
+                return self.newcomers.rule(poll)
 
 
 def spending_bound(audits: int, detection: float = 1.0) -> float:

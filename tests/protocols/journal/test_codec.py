@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from protocols.journal import REPLICATED, Codec
+from protocols.journal import REPLICATED, Codec, JournalCorrupt
+from protocols.journal.log import entry_of
 from protocols.messages import Commit, Decision, Reveal
 from protocols.replicated import Audited, Drawn, Received, Rules, State, Tick, WindowClosed
 from tests.helpers.jobs import JOB, NOW, TRUTH, WORKERS, Run, answer, rules, signed
@@ -118,6 +119,18 @@ def test_nothing_else_decodes(case: str):
 def test_size_is_bounded_before_anything_is_read():
     with pytest.raises(MalformedEncoding, match="allowed"):
         REPLICATED.codec["event"].decode(DATA, GIVEN, max_size=len(DATA) - 1)
+
+
+def test_items_are_bounded_before_anything_is_read():
+    """131,072 items, and one more: of a value, and of an entry."""
+    for count, refused in ((2**17, False), (2**17 + 1, True)):
+        data = encoding.encode([None] * (count - 1))
+        with pytest.raises(MalformedEncoding) as caught:
+            REPLICATED.codec["event"].decode(data, GIVEN, max_size=len(data))
+        assert ("items allowed" in str(caught.value)) is refused
+    assert len(entry_of("a", encoding.encode([None] * (2**17 - 1)))) == 2**17 - 1
+    with pytest.raises(JournalCorrupt, match="131072 items allowed"):
+        entry_of("a", encoding.encode([None] * 2**17))
 
 
 def test_constructors_check_again():

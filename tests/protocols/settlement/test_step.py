@@ -258,6 +258,10 @@ def test_what_waits_at_the_deadline_is_verified_before_it_is_submitted():
 def test_usual_rules():
     rules = SettlementRules()
     assert (rules.batch, rules.ask_seconds, rules.grace_seconds) == (32, 60, 0)
+    SettlementRules(batch=1, ask_seconds=1, grace_seconds=0)
+    for name, value in (("batch", 0), ("ask_seconds", 0), ("grace_seconds", -1)):
+        with pytest.raises(ValueError, match="must be positive, and grace_seconds not negative"):
+            SettlementRules(**{name: value})
 
 
 def test_time_never_goes_back():

@@ -121,6 +121,25 @@ def test_blocks_change_no_distance(monkeypatch: pytest.MonkeyPatch) -> None:
                 assert (made.distances(rows) == whole).all()
 
 
+def test_no_block_takes_more_memory_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of all ballots in a block: as many as fit, and at least one."""
+    sizes: list[int] = []
+    compare: Callable[[Any], Any] = agreement._relative_distances  # pyright: ignore[reportPrivateUsage]
+
+    def counted(rows: Any) -> Any:
+        sizes.append(rows.shape[1])
+        return compare(rows)
+
+    monkeypatch.setattr(agreement, "_relative_distances", counted)
+    made = Tolerance(shape=(6, 5), dtype="float32", relative=0.1)
+    values = [np.ones((6, 5), np.float32)] * 3
+    for block, rows in ((1, [1] * 6), (29, [1] * 6), (30, [2] * 3), (80, [5, 1])):
+        sizes.clear()
+        monkeypatch.setattr(agreement, "_BLOCK", block)
+        made.distances(values)
+        assert sizes == rows
+
+
 @pytest.mark.parametrize("row", range(4))
 def test_any_row_of_a_small_array_counts(row: int) -> None:
     base = np.ones((2, 2, 3), np.float32)

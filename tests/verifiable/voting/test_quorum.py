@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -14,16 +14,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from verifiable.audits.probabilities import clopper_pearson
-from verifiable.voting.assurance import bad_among_answers
+from verifiable.voting.assurance import Assurance, bad_among_answers
 from verifiable.voting.quorum import (
     NEWCOMER,
     FirstToMatch,
     FixedSize,
     Poll,
     QuorumPolicy,
+    Ruling,
     RulingReason,
     Sequential,
     Standing,
+    opened_by_bad,
 )
 
 Counting = FixedSize | FirstToMatch | Sequential
@@ -223,7 +225,7 @@ def test_measured_errors_lie_within_the_bounds() -> None:
         assert low <= policy.assurance.error
 
 
-@pytest.mark.parametrize("bad", [0.05, 0.1, 0.2, 0.3, 0.4])
+@pytest.mark.parametrize("bad", [0.003, 0.05, 0.1, 0.2, 0.3, 0.4])
 def test_the_margin_is_the_least_that_bounds_the_error(bad: float) -> None:
     """Errors that are powers of the odds, where logarithms may be rounded either way."""
     odds = bad / (1 - bad)
@@ -232,6 +234,39 @@ def test_the_margin_is_the_least_that_bounds_the_error(bad: float) -> None:
             margin = Sequential(bad=bad, error=float(error), limit=30).margin
             assert odds**margin <= error
             assert margin == 1 or odds ** (margin - 1) > error
+
+
+def test_what_a_bad_ballot_opens_is_bounded_for_any_policy() -> None:
+    """A policy that does not count says its totals alone: errors in all, and runs in all."""
+    for colluding, error in ((0.05, 0.5), (0.2, 1.0)):
+
+        class Own(QuorumPolicy):
+            assurance = Assurance(
+                bad=0.1,
+                error=0.01,
+                error_if_colluding=colluding,
+                runs=3.0,
+                undecided=0.0,
+                assumes="nothing",
+            )
+
+            def first(self, candidates: Sequence[Standing] = ()) -> int:
+                raise NotImplementedError
+
+            def rule(self, poll: Poll) -> Ruling:
+                raise NotImplementedError
+
+        assert opened_by_bad(Own()) == pytest.approx((error, (3.0 - 0.9) / 0.1))
+
+
+def test_policies_are_shown_by_what_was_chosen() -> None:
+    for made in (
+        FixedSize(bad=0.1, size=3),
+        FirstToMatch(bad=0.1, matches=2),
+        Sequential(bad=0.1, error=0.1),
+    ):
+        assert "bad=0.1" in repr(made)
+        assert "assurance" not in repr(made)
 
 
 UNBOUNDED: dict[str, tuple[str, Callable[[], Any]]] = {

@@ -130,6 +130,26 @@ def test_first_takes_as_many_as_are_credible_together() -> None:
     assert Credibility(bad=0.2, error=1e-6, limit=3).assurance.undecided <= 1
 
 
+def test_as_credible_as_wanted_is_enough() -> None:
+    """A newcomer errs as often as the vote may, where both odds are rounded to the same float."""
+    exact = [
+        f
+        for f in (i / 1000 for i in range(1, 499))
+        if math.log(1.0 / f - 1.0) == math.log1p(-f) - math.log(f)
+    ]
+    assert exact
+    for f in exact[:3]:
+        policy = Credibility(bad=f, error=f)
+        assert policy.first() == 1
+        assert policy.rule(Poll(1, [NEWCOMER], [])).reason is RulingReason.AGREED
+
+
+def test_trust_is_shown_by_what_was_chosen() -> None:
+    for made in (Credibility(bad=BAD, error=0.1), Adaptive(bad=BAD, newcomers=VOTE)):
+        assert repr(made).startswith(f"{type(made).__name__}(bad=0.1, ")
+        assert "assurance" not in repr(made)
+
+
 def test_credibility_says_what_collusion_does_to_it() -> None:
     """Honest until trusted, then always cheating, voids the independence assumed."""
     bound = Credibility(bad=BAD, error=1e-6, typical=1000).assurance
