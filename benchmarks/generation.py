@@ -19,6 +19,12 @@ one version decoded (`--texts`): they run the pass, and the check.
 the honest ones is counted in `without_effect`. Then audits of many seeds look at the same: none may
 accept what is wrong everywhere, and a single forged token is met at the rate of the formula.
 
+*Decoding against the pass*, in float32, bfloat16 and W8A8: texts as before; and how far the
+difference of the two best logits is moved by decoding instead (`moved`, of all positions), in units
+of what one sigma of the check's tolerance moves it (of the near-ties that reports list, the
+median). What a decoder picks within one sigma is accepted as it is; beyond it, `generate` decodes
+on from the token that the pass picks (`decoded_again`).
+
 *Near-ties.* The last product of the model on 5,000 positions of this project's own texts, at three
 precisions: how many positions a report lists, and how many tokens a device can change
 (`benchmarks.steering` says how).
@@ -32,10 +38,11 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+import math
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -71,8 +78,10 @@ AUDITS = 200
 POSITIONS, CHUNK = 5000, 100
 TYPES = {name: steering.TYPES[name] for name in ("f32", "bf16 -> f32")}
 ROUNDED = ("f32, W8A8",)
-SHARDS = {"honest": 6, "cheats": 5, "ties": 10}
-"""In how many shards each part is measured, for each sampler or by itself."""
+PRECISIONS = ("f32", "bf16", "w8a8")
+SHARDS = {"honest": 6, "cheats": 5, "slack": 1, "ties": 10}
+"""In how many shards each part is measured, for each sampler or precision, or by itself."""
+SLACK = 20  # texts of each precision
 
 _CLOCKS = ("seconds", "cpu")
 _CALLS = ("decode", "begin", "pass", "prove", "check", "verify", "audit_2", "audit_8")
@@ -87,6 +96,7 @@ def shards_of(quick: bool, only: Collection[str] = ()) -> list[str]:
     for part in ("honest", "cheats"):
         total = counts[part]
         found += [f"{part} {name} {i}/{total}" for name in SAMPLERS for i in range(1, total + 1)]
+    found += [f"slack {name}" for name in PRECISIONS]
     found += [f"ties {i}/{counts['ties']}" for i in range(1, counts["ties"] + 1)]
     return [s for s in found if not only or s.partition(" ")[0] in only]
 
@@ -102,7 +112,7 @@ def rows(
 
     Args:
       quick: a small random model, and few texts.
-      only: parts: `cost`, `honest`, `cheats`, `ties`.
+      only: parts: `cost`, `honest`, `cheats`, `slack`, `ties`.
       jobs: shards that are measured at once.
       shards: folder for what each shard measured; those that are there are not measured again.
       texts: such a folder of another version of JAX, whose texts are judged; only `honest` then.
@@ -163,6 +173,8 @@ def shard(name: str, quick: bool, texts: Path | None) -> dict[str, Any]:
     given: dict[str, Any] = {"jax": jax.__version__}
     if part == "ties":
         return given | {"counts": _ties(model, *_fraction(rest[0]), quick)}
+    if part == "slack":
+        return given | {"counts": _slack(model, rest[0], quick)}
     plain = rest[-1] == "plain"
     subject = _subject(quick, rest[0], cuts=not plain)
     case = f"{model.name}, {rest[0]}" + (", without cuts" if plain else "")
@@ -171,7 +183,8 @@ def shard(name: str, quick: bool, texts: Path | None) -> dict[str, Any]:
     if part == "cheats":
         return given | {"counts": _cheats(case, subject, *_fraction(rest[1]), quick)}
     source = None if texts is None else json.loads(_file(texts, name).read_text())
-    counts, made = _honest(subject, *_fraction(rest[1]), quick, source)
+    first, total = _fraction(rest[1])
+    counts, made = _honest(subject, range(first, 4 if quick else ANSWERS, total), quick, source)
     if source is not None:
         case += f", decoded by jax {source['jax']} and judged by {jax.__version__}"
     return given | {"counts": {case: counts}, "texts": made}
@@ -241,15 +254,27 @@ def _cost(s: TextSubject, quick: bool) -> Iterator[tuple[str, float]]:
 
 
 def _honest(
-    s: TextSubject, number: int, total: int, quick: bool, source: Mapping[str, Any] | None
+    s: TextSubject,
+    chosen: Sequence[int],
+    quick: bool,
+    source: Mapping[str, Any] | None = None,
+    seen: Callable[[gen.GenerationJob, gen.TextReport], None] | None = None,
 ) -> tuple[dict[str, float], list[list[int]]]:
-    """Texts decoded under jit, whose pass ran op by op; with the texts of another version."""
+    """Texts decoded under jit, whose pass ran op by op; with the texts of another version.
+
+    Args:
+      s: a compiled model.
+      chosen: numbers of the texts.
+      quick: shorter ones.
+      source: the texts, if another version decoded them.
+      seen: called with each job and the report on its text.
+    """
     counts = Counter[str](
         dict.fromkeys(
             ("honest_rejected", "honest_undecided", "audits_not_accepted", "decoded_again"), 0
         )
     )
-    chosen, made = range(number, 4 if quick else ANSWERS, total), list[list[int]]()
+    made = list[list[int]]()
     limit = 8 if quick else LIMIT
     for i in steps(len(chosen), "honest texts"):
         n = chosen[i]
@@ -275,6 +300,8 @@ def _honest(
         some = replace(s, job=job)
         plan = some.audit_plan(text, n.to_bytes(32, "big"), 8)
         audit = some.audit(text, sent, plan, committed.open(plan.opening).encode())
+        if seen is not None:
+            seen(job, report)
         counts["texts"] += 1
         counts["tokens"] += len(text)
         counts["near_ties"] += report.near_ties
@@ -283,6 +310,50 @@ def _honest(
         counts["honest_undecided"] += report.verdict is Verdict.INDETERMINATE
         counts["audits_not_accepted"] += audit.verdict is not Verdict.ACCEPT
     return dict(counts), made
+
+
+def _slack(model: LanguageModel, precision: str, quick: bool) -> Counts:
+    """Texts of a model at one precision, and how far decoding moves the two best logits."""
+    if precision != "f32":
+        model = model.in_precision(precision)
+    subject = TextSubject.of(model, SAMPLERS["greedy"])
+    by_pass = jax.jit(model.logits_at)
+    by_decoder = jax.jit(functools.partial(_decoded, model))
+    moved, unit = list[float](), list[float]()
+
+    def seen(job: gen.GenerationJob, report: gen.TextReport) -> None:
+        ids = jnp.asarray([*job.prompt, *report.tokens[:-1]], jnp.int32)
+        places = np.arange(len(job.prompt) - 1, len(ids))
+        own = np.asarray(by_pass(model.params, ids, places), np.float64)
+        theirs = np.asarray(by_decoder(model.params, ids), np.float64)[places]
+        two = np.argsort(own, axis=-1)[:, -2:]
+        gaps = [np.diff(np.take_along_axis(x, two, axis=-1))[:, 0] for x in (own, theirs)]
+        moved.extend(np.abs(gaps[1] - gaps[0]).tolist())
+        if report.report is not None:
+            unit.extend(
+                abs(own[t.row, t.chosen] - own[t.row, t.other]) / t.kappa
+                for t in report.report.near_ties
+                if t.row < len(own) and t.kappa > 0
+            )
+
+    counts, _ = _honest(subject, range(2 if quick else SLACK), quick, seen=seen)
+    sigma = float(np.median(unit)) if unit else math.nan
+    measured = {"moved_median": float(np.median(moved)), "moved_largest": max(moved)}
+    if unit:
+        measured |= {f"{name}_in_sigma": x / sigma for name, x in [*measured.items()]}
+    return {f"decoding against the pass, {model.name}": counts | measured}
+
+
+def _decoded(model: LanguageModel, params: Any, ids: Any) -> Any:
+    """The logits of a decoder that is given every token: (tokens, vocabulary)."""
+    step = model.decoder["step"]
+
+    def one(cache: Any, at: Any) -> tuple[Any, Any]:
+        logits, cache = step(params, cache, *at)
+        return cache, logits
+
+    cache = model.decoder["cache"](len(ids))
+    return jax.lax.scan(one, cache, (ids, jnp.arange(len(ids), dtype=jnp.int32)))[1]
 
 
 def _cheats(case: str, s: TextSubject, number: int, total: int, quick: bool) -> Counts:
@@ -366,7 +437,14 @@ def rows_of(case: str, found: Mapping[str, float]) -> Iterator[Row]:
         for name in ("honest_undecided", "audits_not_accepted", "decoded_again"):
             yield Row(case, name, found[name], "1")
         yield Row(case, "picked_otherwise_share", found["picked_otherwise"] / tokens, "1")
-        yield Row(case, "near_ties_share", found["near_ties"] / tokens, "1", "<= 0.01")
+        # What devices can choose in narrow precisions, `ties` measures.
+        bar = None if "moved_median" in found else "<= 0.01"
+        yield Row(case, "near_ties_share", found["near_ties"] / tokens, "1", bar)
+    for name in ("moved_median", "moved_largest"):
+        if name in found:
+            yield Row(case, name, found[name], "logits")
+        if f"{name}_in_sigma" in found:
+            yield Row(case, f"{name}_in_sigma", found[f"{name}_in_sigma"], "sigma")
     if "audits" in found:
         met, audits, formula = found["audits_that_met_it"], int(found["audits"]), 8 / COMPLETION
         low, high = clopper_pearson(int(met), audits, 0.99)

@@ -70,3 +70,14 @@ def test_bars_of_costs_count_seconds_of_all_cores():
     assert rows["decode_over_audit_2"].holds is True
     assert rows["honest_texts"].value == 2
     assert rows["cheats_not_rejected"].holds is False
+
+
+def test_a_move_of_the_best_logits_is_stated_in_sigma_where_near_ties_tell_it():
+    moved = {"moved_median": 0.01, "moved_largest": 0.2}
+    scaled = {f"{name}_in_sigma": 10 * value for name, value in moved.items()}
+    rows = {r.measure: r for r in rows_of("a", HONEST | moved | scaled)}
+    assert (rows["moved_largest"].value, rows["moved_largest_in_sigma"].value) == (0.2, 2.0)
+    assert rows["near_ties_share"].bar is None
+    alone = {r.measure for r in rows_of("a", HONEST | moved)}
+    assert "moved_largest" in alone
+    assert "moved_largest_in_sigma" not in alone

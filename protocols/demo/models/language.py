@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,7 +13,7 @@ from jax import Array
 
 from protocols.demo.models import networks
 from protocols.demo.models.model import require_unicode
-from protocols.demo.models.precision import Params
+from protocols.demo.models.precision import PRECISIONS, Params
 
 
 class Vocabulary(Protocol):
@@ -43,7 +43,8 @@ class LanguageModel:
 
     Attributes:
       name: for reports.
-      params: nested dict of float32 arrays; arrays of the layers are stacked along the first axis.
+      params: nested dict of arrays, float32 as trained; those of the layers are stacked along the
+        first axis.
       logits: `logits(params, token_ids) -> logits`, from int32 of shape `(tokens,)` to float32 of
         shape `(1, vocabulary)`: the logits of the next token.
       logits_at: `logits_at(params, token_ids, positions) -> logits`, a row for each position.
@@ -71,6 +72,17 @@ class LanguageModel:
     stop: frozenset[int]
     tokenizer: bytes
     file: Path | None
+
+    def in_precision(self, name: str) -> LanguageModel:
+        """The same model at another precision (`precision`).
+
+        Raises:
+          KeyError: the precision is unknown.
+        """
+        params = PRECISIONS[name](self.params)
+        cache = functools.partial(self.decoder["cache"], dtype=params["embedding"].dtype)
+        decoder = {**self.decoder, "cache": cache}
+        return replace(self, name=f"{self.name} in {name}", params=params, decoder=decoder)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from protocols.demo.models.precision import Params, dense, product
+from protocols.demo.models.precision import Params, dense, product, weighted
 
 MASKED = -1e9
 
@@ -116,7 +116,7 @@ def llama(params: Params, token_ids: Array, *, heads: int, groups: int, base: fl
     """Llama's decoder (Touvron et al. 2023) with grouped queries, and the last token's logits."""
     x = llama_layers(params, token_ids, heads=heads, groups=groups, base=base)
     with jax.named_scope("logits"):
-        return _rms_norm(params["norm"], x[-1:]) @ params["embedding"].T
+        return product(_rms_norm(params["norm"], x[-1:]), params["embedding"].T)
 
 
 def llama_states(
@@ -133,7 +133,7 @@ def llama_logits(
     """Logits of some positions, a row for each: (positions, vocabulary)."""
     x = llama_layers(params, token_ids, heads=heads, groups=groups, base=base)
     with jax.named_scope("logits"):
-        return _rms_norm(params["norm"], x[positions]) @ params["embedding"].T
+        return product(_rms_norm(params["norm"], x[positions]), params["embedding"].T)
 
 
 def llama_layers(
@@ -154,9 +154,11 @@ Cache: TypeAlias = "tuple[Array, Array]"
 """Keys and values, each (layers, groups, tokens, head)."""
 
 
-def llama_cache(tokens: int, *, layers: int, groups: int, head: int) -> Cache:
-    """An empty cache for so many tokens."""
-    empty = jnp.zeros((layers, groups, tokens, head), jnp.float32)
+def llama_cache(
+    tokens: int, *, layers: int, groups: int, head: int, dtype: Any = jnp.float32
+) -> Cache:
+    """An empty cache for so many tokens, of the type of the activations."""
+    empty = jnp.zeros((layers, groups, tokens, head), dtype)
     return empty, empty
 
 
@@ -201,7 +203,7 @@ def llama_step(
         return (x, cache), None
 
     (x, cache), _ = jax.lax.scan(layer, (x, cache), (jnp.arange(layers), params["layers"]))
-    return (_rms_norm(params["norm"], x) @ params["embedding"].T)[0], cache
+    return product(_rms_norm(params["norm"], x), params["embedding"].T)[0], cache
 
 
 Attention: TypeAlias = "Callable[[Array, Array, Array], Array]"
@@ -231,19 +233,21 @@ def _llama_layer(
     with jax.named_scope("attention"):
         block = p["attention"]
         normed = _rms_norm(block["norm"], x)
-        q = rotate(_split(normed @ block["query"], heads), base, start)
-        k = rotate(_split(normed @ block["key"], groups), base, start)
-        v = _split(normed @ block["value"], groups)
-        x = x + _merge(attend(q, k, v)) @ block["output"]
+        q = rotate(_split(weighted(block["query"], normed), heads), base, start)
+        k = rotate(_split(weighted(block["key"], normed), groups), base, start)
+        v = _split(weighted(block["value"], normed), groups)
+        x = x + weighted(block["output"], _merge(attend(q, k, v)))
     with jax.named_scope("mlp"):
         block = p["mlp"]
         normed = _rms_norm(block["norm"], x)
-        hidden = jax.nn.silu(normed @ block["gate"]) * (normed @ block["up"])
-        return x + hidden @ block["down"], (k, v)
+        hidden = jax.nn.silu(weighted(block["gate"], normed)) * (weighted(block["up"], normed))
+        return x + weighted(block["down"], hidden), (k, v)
 
 
 def _rms_norm(scale: Array, x: Array) -> Array:
-    return x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + 1e-5) * scale
+    wide = x.astype(jnp.float32)
+    inverse = jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + 1e-5)
+    return (wide * inverse * scale).astype(x.dtype)
 
 
 def rotate(x: Array, base: float, start: Array | None = None) -> Array:
@@ -262,7 +266,8 @@ def rotate(x: Array, base: float, start: Array | None = None) -> Array:
     angles = places[:, None] * frequencies
     cos, sin = jnp.cos(angles), jnp.sin(angles)
     even, odd = x[..., 0::2], x[..., 1::2]
-    return jnp.stack([even * cos - odd * sin, even * sin + odd * cos], axis=-1).reshape(x.shape)
+    turned = jnp.stack([even * cos - odd * sin, even * sin + odd * cos], axis=-1)
+    return turned.reshape(x.shape).astype(x.dtype)
 
 
 def _attend(q: Array, k: Array, v: Array, mask: Array) -> Array:

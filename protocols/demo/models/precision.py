@@ -25,17 +25,29 @@ Params: TypeAlias = "dict[str, Any]"
 
 SMALLEST_SCALE = 1e-9
 
+# Last names of kernels and of tables of words, in parameters of encoders and language models.
+_KERNELS = ("kernel", "query", "key", "value", "output", "gate", "up", "down")
+_TABLES = ("words", "embedding")
+
 
 def dense(block: Params, x: Array) -> Array:
     """A linear layer, `x @ kernel + bias`, in the precision of its kernel; returns x's dtype."""
-    kernel, bias = block["kernel"], block["bias"]
+    return (_weighted(block["kernel"], x) + block["bias"]).astype(x.dtype)
+
+
+def weighted(kernel: Any, x: Array) -> Array:
+    """`x @ kernel` in the precision of the kernel; returns x's dtype."""
+    return _weighted(kernel, x).astype(x.dtype)
+
+
+def _weighted(kernel: Any, x: Array) -> Array:
     if not isinstance(kernel, dict):
-        return (product(x, kernel) + bias).astype(x.dtype)
+        return product(x, kernel)
     scale = jnp.max(jnp.abs(x), axis=-1, keepdims=True) / 127
     scale = jnp.maximum(scale, SMALLEST_SCALE)
     levels = jnp.clip(jnp.round(x / scale), -127, 127).astype(jnp.int8)
     whole = jnp.matmul(levels, kernel["levels"], preferred_element_type=jnp.int32)
-    return whole.astype(jnp.float32) * scale * kernel["scale"] + bias
+    return whole.astype(jnp.float32) * scale * kernel["scale"]
 
 
 def product(a: Array, b: Array) -> Array:
@@ -48,7 +60,7 @@ def map_kernels(params: Params, change: Callable[[str, Any], Any]) -> Params:
 
     def visit(path: Any, leaf: Any) -> Any:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
-        return change(name, leaf) if name.endswith("kernel") else leaf
+        return change(name, leaf) if name.endswith(_KERNELS) else leaf
 
     return jax.tree_util.tree_map_with_path(visit, params)
 
@@ -60,7 +72,7 @@ def _as_trained(params: Params) -> Params:
 def _half(dtype: Any) -> Callable[[Params], Params]:
     def narrow(path: Any, leaf: Any) -> Any:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
-        return jnp.asarray(leaf, dtype) if name.endswith(("kernel", "words")) else leaf
+        return jnp.asarray(leaf, dtype) if name.endswith((*_KERNELS, *_TABLES)) else leaf
 
     return lambda params: jax.tree_util.tree_map_with_path(narrow, params)
 
@@ -68,7 +80,7 @@ def _half(dtype: Any) -> Callable[[Params], Params]:
 def _w8a8(params: Params) -> Params:
     def levels(_: str, kernel: Any) -> dict[str, Array]:
         kernel = np.asarray(kernel)
-        scale = np.abs(kernel).max(axis=0) / 127
+        scale = np.abs(kernel).max(axis=-2, keepdims=kernel.ndim > 2) / 127
         scale = np.where(scale == 0, 1, scale).astype(np.float32)
         return {
             "levels": jnp.asarray(np.rint(kernel / scale), jnp.int8),

@@ -475,6 +475,25 @@ def test_other_trained_weights_are_caught_under_the_models_name(name):
     )
 
 
+@pytest.mark.parametrize(("name", "near"), [("bf16", 0.1), ("f16", 0.02), ("w8a8", 0.1)])
+def test_a_language_model_in_another_precision_follows_the_types_of_its_parameters(name, near):
+    model = models.small_llama()
+    narrow = model.in_precision(name)
+    layers = narrow.params["layers"]
+    assert layers["attention"]["norm"].dtype == np.float32
+    ids = np.array([5, 9, 2, 7], np.int32)
+    own, found = (m.logits_at(m.params, ids, np.arange(4)) for m in (model, narrow))
+    assert found.dtype == np.float32
+    assert 0 < float(np.abs(found - own).max()) <= near * float(np.abs(own).max())
+    cache = narrow.decoder["cache"](4)
+    assert {x.dtype for x in cache} == {narrow.params["embedding"].dtype}
+    steps = []
+    for place, token in enumerate(ids):
+        logits, cache = narrow.decoder["step"](narrow.params, cache, token, np.int32(place))
+        steps.append(logits)
+    assert float(np.abs(np.stack(steps) - found).max()) <= near * float(np.abs(own).max())
+
+
 def test_rotary_positions_turn_neighbours_by_the_position():
     x = np.random.default_rng(0).standard_normal((2, 5, 8)).astype(np.float32)
     found = np.asarray(networks.rotate(x, 100.0))
