@@ -21,10 +21,10 @@ Derivations: specs/sampling.md, section 7.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from verifiable.audits.probabilities import binomial_tail
+from verifiable.audits.probabilities import binomial_tail, least
 from verifiable.audits.stakes import Terms
 from verifiable.voting.quorum import FirstToMatch, FixedSize, QuorumPolicy, Sequential
 from verifiable.voting.trust import Adaptive
@@ -185,17 +185,6 @@ def plan(
         "fraction of those who answer: include availability); seats and audits are drawn with "
         "unforeseeable randomness; an honest result passes its audit",
     )
-
-
-def least(holds: Callable[[int], bool], *, start: int, limit: int) -> int | None:
-    """The least integer from `start` to `limit` for which a monotone predicate holds, or None."""
-    if not holds(limit):
-        return None
-    low, high = start, limit
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if holds(middle) else (middle + 1, high)
-    return low
 
 
 def _votes(bad: float, error: float, economy: Economy) -> Iterator[Option]:

@@ -11,6 +11,7 @@ their digits. Sources: specs/sampling.md, 2 and 3.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Float64
@@ -81,18 +82,27 @@ def audits_needed(population: int, bad: int, error: float, *, detection: float =
       ValueError: no number of audits reaches the error, or an argument is out of range.
     """
     _probability(error=error)
-    if miss_probability(population, bad, population, detection=detection) > error:
+
+    def suffice(audits: int) -> bool:
+        return miss_probability(population, bad, audits, detection=detection) <= error
+
+    found = least(suffice, start=0, limit=population)
+    if found is None:
         raise ValueError(
             f"no number of audits reaches an error of {error}: even all {population} receipts, "
             f"audited with detection {detection}, miss {bad} bad ones more often"
         )
-    low, high = 0, population
+    return found
+
+
+def least(holds: Callable[[int], bool], *, start: int, limit: int) -> int | None:
+    """The least integer from `start` to `limit` for which a monotone predicate holds, or None."""
+    if not holds(limit):
+        return None
+    low, high = start, limit
     while low < high:
         middle = (low + high) // 2
-        if miss_probability(population, bad, middle, detection=detection) <= error:
-            high = middle
-        else:
-            low = middle + 1
+        low, high = (low, middle) if holds(middle) else (middle + 1, high)
     return low
 
 

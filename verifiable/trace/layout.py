@@ -290,6 +290,15 @@ class Layout:
             found[own, 1], found[own, 2] = layout.rows_of(indices[own] - first)
         return found
 
+    def leaf_size(self, leaf: int) -> int:
+        """Bytes of the leaf at this index.
+
+        Raises:
+          ValueError: there is no such leaf.
+        """
+        place = self.rows_of(leaf)
+        return (place.stop - place.start) * self.tensors[place.tensor].row_bytes
+
     def name(self, tensor: int) -> str:
         """The tensor in a message, such as `claim 3` or `output 0`."""
         output = tensor - self.claim_count

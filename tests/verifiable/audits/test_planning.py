@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from verifiable.audits.planning import Economy, audited_quorum, least, plan
-from verifiable.audits.probabilities import binomial_tail, clopper_pearson
+from verifiable.audits.planning import Economy, audited_quorum, plan
+from verifiable.audits.probabilities import binomial_tail, clopper_pearson, least
 from verifiable.voting.quorum import FirstToMatch, FixedSize, Sequential
 from verifiable.voting.trust import Adaptive
 

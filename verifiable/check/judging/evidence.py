@@ -134,8 +134,7 @@ class Evidence:
         leaves: list[bytes] = []
         start = _HEADER
         for leaf in accused_of(program, Target(output, index)).leaves:
-            rows = program.layout.rows_of(leaf)
-            size = (rows.stop - rows.start) * program.layout.tensors[rows.tensor].row_bytes
+            size = program.layout.leaf_size(leaf)
             leaves.append(data[start : start + size])
             start += size
         rest = data[start:]

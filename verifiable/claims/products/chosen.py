@@ -102,7 +102,7 @@ class Places(DotGeneral):
         return
 
     def contracted_axes(self) -> dict[int, int]:
-        """None; see `Contraction.contracted_axes`."""
+        """No axes; see `Contraction.contracted_axes`."""
         return {}
 
 

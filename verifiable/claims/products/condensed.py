@@ -1,7 +1,7 @@
 """Projections of floats as keys hold them: in float32, where that loses next to nothing.
 
 Weights and norms have the digits of float32 before anything is projected with them
-(`single.shortened`), so only the image is rounded. The rounding of one number has a standard
+(`float32_test.shortened`), so only the image is rounded. The rounding of one number has a standard
 deviation of at most NOISE u of its size, u = 2^-24; so that of an entry of rho is at most
 
     NOISE u (sum_k A_ik^2 ||B_k: * w||^2)^(1/2)  <=  NOISE u s_i,
