@@ -40,6 +40,7 @@ from verifiable.key import VerifierKey
 from verifiable.policy import Policy
 from verifiable.program import Program, compile
 from verifiable.report import Corridor, Report
+from verifiable.report.formatting import shortlist
 from verifiable.submission import Submission
 from verifiable.trace import AuditOpening, AuditPlan, Commitment
 
@@ -74,10 +75,9 @@ class Family:
         for member in self.members:
             if _same(member.inputs, wanted):
                 return member
-        known = "; ".join(_shapes(m.inputs) for m in self.members[:_SHOWN])
-        more = f" and {len(self.members) - _SHOWN} more" if self.members[_SHOWN:] else ""
+        known = shortlist([_shapes(m.inputs) for m in self.members], _SHOWN, "; ")
         raise ValueError(
-            f"the family was compiled for inputs {known}{more}, not for {_shapes(wanted)}: pad "
+            f"the family was compiled for inputs {known}, not for {_shapes(wanted)}: pad "
             "them, or compile a family with their shapes"
         )
 

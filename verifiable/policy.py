@@ -44,10 +44,10 @@ _LARGEST_SUM = 0.5  # the widest tolerance of a narrow sum
 _GLUE = 16.0  # roundoffs that replay adds to the operand of a product that decides
 
 
-COARSE = "14 bits"
+TENSOR_CORE = "14 bits"
 """What tensor cores add up products of 8-bit floats in, in place of a type's name."""
 
-ROUNDOFF = {"bfloat16": 2.0**-8, "float16": 2.0**-11, COARSE: 2.0**-14}
+ROUNDOFF = {"bfloat16": 2.0**-8, "float16": 2.0**-11, TENSOR_CORE: 2.0**-14}
 """Unit roundoffs of narrow sums, by the names of their types."""
 
 

@@ -8,7 +8,7 @@ large share, and of any output: a device may answer there as it likes.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ from verifiable.check.analysis.partition import Analysis, Frame
 from verifiable.check.outputs import Output
 from verifiable.errors import IndeterminateWarning, NoInputs
 from verifiable.jaxpr.blocks import Function, Var
-from verifiable.report import table
+from verifiable.report.formatting import shortlist, table
 
 _SHOWN = 8  # largest values that the key keeps, and names in a warning
 _VISIBLE = 0.1  # share of the arithmetic behind discontinuities that is worth a warning
@@ -109,23 +109,18 @@ def warn(found: Analysis, outputs: Sequence[Output], *, inputs: bool) -> None:
     if not names:
         return
     parts = [f"{behind:.0%} of the arithmetic"] if behind > _VISIBLE else []
-    parts += [_some(o.name for o in open_outputs)] if open_outputs else []
+    parts += [shortlist([o.name for o in open_outputs], _SHOWN)] if open_outputs else []
     verb = "is" if len(open_outputs) + (behind > _VISIBLE) == 1 else "are"
     costs = f"; {_NO_CLAIM}" if open_outputs and not found.checked else ""
+    listed = shortlist(sorted(names), _SHOWN)
     how = "Write them" if open_outputs else "Compute them after the last product, or write them"
     warnings.warn(
         f"{' and '.join(parts)} {verb} behind discontinuities, where a wrong result is "
-        f"indeterminate and never rejected: {_some(sorted(names))}; print(program) lists them"
+        f"indeterminate and never rejected: {listed}; print(program) lists them"
         f"{costs}. {how} with arithmetic, comparisons and roundings, which are checked",
         IndeterminateWarning,
         stacklevel=3,
     )
-
-
-def _some(names: Iterable[str]) -> str:
-    first = list(names)
-    more = f" and {len(first) - _SHOWN} more" if first[_SHOWN:] else ""
-    return ", ".join(first[:_SHOWN]) + more
 
 
 def kept(function: Function, params: Any, found: Analysis) -> dict[str, int]:

@@ -1,8 +1,8 @@
 """Audits of a text: some layers of its run, and the tokens of some positions.
 
-    plan = made.audit_plan(seed, job, completion, layers=1, rows=8, positions=8)       both sides
-    opening = made.open(submission, plan)                                              device
-    report = made.audit(key, job, completion, plan=plan, commitment=received, opening=opening)
+    plan = model.audit_plan(seed, job, completion, layers=1, rows=8, positions=8)       both sides
+    opening = model.open(submission, plan)                                              device
+    report = model.audit(key, job, completion, plan=plan, commitment=received, opening=opening)
 
 The device commits to the whole run, as for a whole check. Then a seed that nobody knew draws layers
 and rows (`Program.audit_plan`), and m of the completion's l positions. A token is tested where it

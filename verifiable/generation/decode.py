@@ -62,7 +62,7 @@ class Decoder(NamedTuple):
 
 
 def decode(
-    made: Generation,
+    model: Generation,
     params: Any,
     job: GenerationJob,
     *,
@@ -75,7 +75,7 @@ def decode(
     """Generate the completion of a job.
 
     Args:
-      made: the compiled model.
+      model: from `compile_generation`.
       params: of the model.
       job: that was asked for.
       step: `(params, cache, token, position) -> (logits, cache)`, in JAX, for one token; without
@@ -96,12 +96,12 @@ def decode(
     """
     if (step is None) != (cache is None) or (step is None and prefill is not None):
         raise ValueError("a decoder with a cache needs both: step, and cache(tokens)")
-    prompt, completion, lengths, sampling = made.room(job, prefix)
-    stop = tuple(sorted(made.stop))
+    prompt, completion, lengths, sampling = model.room(job, prefix)
+    stop = tuple(sorted(model.stop))
     if step is None or cache is None:
-        decoder = _by_passes(made.transcript, stop)
+        decoder = _by_passes(model.transcript, stop)
     else:
-        decoder = _by_steps(made.transcript, step, cache, prefill, stop)
+        decoder = _by_steps(model.transcript, step, cache, prefill, stop)
     state = decoder.begin(params, prompt, completion, lengths, jnp.int32(len(prefix)))
     count, before = len(prefix), -1
     while count > before:
@@ -116,7 +116,7 @@ def decode(
 
 
 def generate(
-    made: Generation,
+    model: Generation,
     params: Any,
     job: GenerationJob,
     *,
@@ -131,7 +131,7 @@ def generate(
     again. So the text may change behind what was shown already; in float32 that is very rare.
 
     Args:
-      made: the compiled model.
+      model: from `compile_generation`.
       params: of the model.
       job: that was asked for.
       step: as of `decode`.
@@ -149,10 +149,10 @@ def generate(
     prefix: tuple[int, ...] = ()
     for _ in range(job.limit + 1):
         text = decode(
-            made, params, job, step=step, cache=cache, prefill=prefill, prefix=prefix, tell=tell
+            model, params, job, step=step, cache=cache, prefill=prefill, prefix=prefix, tell=tell
         )
         tell = None
-        submission = made.prove(params, job, text, differences=job.limit)
+        submission = model.prove(params, job, text, differences=job.limit)
         others = differing(submission.y, text)
         if not others:
             return text, submission

@@ -1,12 +1,12 @@
 """Generated text, verified: one key for all lengths, and a verdict on every token.
 
-    made = compile_generation(transcript(logits, sampler, vocabulary=v), params,
+    model = compile_generation(transcript(logits, sampler, vocabulary=v), params,
                               lengths=[(32, 64), (128, 256)], stop=[2])      # both sides, once
-    key = made.setup(params, challenge.secret())                             # coordinator
-    job = made.job(prompt, limit=64)                                         # coordinator
+    key = model.setup(params, challenge.secret())                             # coordinator
+    job = model.job(prompt, limit=64)                                         # coordinator
     completion = ...                                         # the device decodes as it likes, then
-    submission = made.prove(params, job, completion)         # runs one pass over its own text
-    report = made.verify(key, job, completion, submission, commitment=received)
+    submission = model.prove(params, job, completion)         # runs one pass over its own text
+    report = model.verify(key, job, completion, submission, commitment=received)
     report.require().tokens                                  # raises unless accepted
 
 What the padding of the chosen shape holds is set by each side itself, and so is the noise: of a

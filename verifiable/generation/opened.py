@@ -4,7 +4,7 @@
     opened.encode()                                    job, text, receipt, draw and opening
 
     opened = OpenedText.decode(data)                   verifier
-    report = judge_opened(made, key, card, opened, draw=own)
+    report = judge_opened(model, key, card, opened, draw=own)
 
 The file is that of a saved text (`saved`) with the draw as a part more, and `AuditOpening.encode`
 behind the head. The draw must have been unknown when the receipt was sent. A verifier that drew
@@ -75,10 +75,10 @@ class TextDraw:
             raise MalformedEncoding(f"{name} must be a number, at least 1, got {value!r}")
 
     def plan(
-        self, made: Generation, job: GenerationJob, completion: Sequence[int]
+        self, model: Generation, job: GenerationJob, completion: Sequence[int]
     ) -> TextAuditPlan:
         """`Generation.audit_plan` with this draw; errors as there."""
-        return made.audit_plan(
+        return model.audit_plan(
             self.seed,
             job,
             completion,
@@ -144,7 +144,7 @@ class OpenedText:
 
 
 def judge_opened(
-    made: Generation,
+    model: Generation,
     key: VerifierKey,
     card: ModelCard,
     opened: OpenedText,
@@ -156,8 +156,8 @@ def judge_opened(
     """Decide whether the opened part of an answer's run is what the model writes.
 
     Args:
-      made: the model, compiled by the verifier.
-      key: from `made.setup`, with a secret that was drawn after the receipt was received.
+      model: compiled by the verifier.
+      key: from `model.setup`, with a secret that was drawn after the receipt was received.
       card: of the model that the text is to be of.
       opened: from `OpenedText.decode`.
       draw: the verifier's own; without it, the file's is taken at its word.
@@ -170,19 +170,19 @@ def judge_opened(
     """
     require_type("opened", opened, OpenedText)
     require_type("draw", draw, (TextDraw, type(None)))
-    refused = misbound(made, card, opened, job, previous)
+    refused = misbound(model, card, opened, job, previous)
     if refused is not None:
         return refused
     wanted = opened.draw if draw is None else draw
     if encode(asdict(wanted)) != encode(asdict(opened.draw)):
         return rejected("audit-draw", f"the audit is drawn from {wanted}, not {opened.draw}")
     try:
-        plan = wanted.plan(made, opened.job, opened.text)
+        plan = wanted.plan(model, opened.job, opened.text)
     except ValueError as error:
         if draw is not None:
             raise
         return rejected("audit-draw", str(error))
-    return made.audit(
+    return model.audit(
         key,
         opened.job,
         opened.text,

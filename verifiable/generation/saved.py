@@ -5,7 +5,7 @@
     saved.encode()                                      job, text, receipt and run
 
     saved = SavedText.decode(data)                      verifier
-    report = judge_saved(made, key, card, saved)        with a key made after it had the file
+    report = judge_saved(model, key, card, saved)        with a key made after it had the file
 
 In a conversation each receipt names the one before, and each prompt begins with the prompt and the
 answer of the turn before. So a turn's run is over its own answer alone, and the last receipt binds
@@ -162,12 +162,12 @@ class BoundText(Protocol):
 
     @property
     def card(self) -> ModelCard:
-        """Of the model."""
+        """The model that is said to have written it."""
         ...
 
     @property
     def job(self) -> GenerationJob:
-        """That was asked for."""
+        """The job that it answers."""
         ...
 
     @property
@@ -177,7 +177,7 @@ class BoundText(Protocol):
 
     @property
     def receipt(self) -> TextReceipt:
-        """That binds them."""
+        """What binds the three."""
         ...
 
 
@@ -273,7 +273,7 @@ def save(
 
 
 def judge_saved(
-    made: Generation,
+    model: Generation,
     key: VerifierKey,
     card: ModelCard,
     saved: SavedText,
@@ -284,8 +284,8 @@ def judge_saved(
     """Decide whether a saved text is what the model writes.
 
     Args:
-      made: the model, compiled by the verifier.
-      key: from `made.setup`, with a secret that was drawn after the receipt was received.
+      model: compiled by the verifier.
+      key: from `model.setup`, with a secret that was drawn after the receipt was received.
       card: of the model that the text is to be of.
       saved: from `SavedText.decode`.
       job: the coordinator's own; without it, the file's is taken at its word.
@@ -296,15 +296,15 @@ def judge_saved(
       ValueError: key or card are of another program, or `job` is not of this model.
     """
     require_type("saved", saved, SavedText)
-    refused = misbound(made, card, saved, job, previous)
+    refused = misbound(model, card, saved, job, previous)
     if refused is not None:
         return refused
-    layout = made.program(saved.job, saved.text).layout
+    layout = model.program(saved.job, saved.text).layout
     try:
         submission = Submission.decode(saved.run, layout)
     except MalformedEncoding as error:
         return rejected("run-structure", str(error))
-    return made.verify(
+    return model.verify(
         key,
         saved.job,
         saved.text,
@@ -320,7 +320,7 @@ def text_digest(tokens: Sequence[int]) -> bytes:
 
 
 def misbound(
-    made: Generation,
+    model: Generation,
     card: ModelCard,
     saved: BoundText,
     job: GenerationJob | None,
@@ -337,7 +337,7 @@ def misbound(
     for name in ("card", "job", "text", "receipt") if previous is not None else ():
         if not hasattr(previous, name):
             raise TypeError(f"previous must be a saved text, got {type(previous).__name__}")
-    if card.family != made.family.id or card.stop != tuple(sorted(made.stop)):
+    if card.family != model.family.id or card.stop != tuple(sorted(model.stop)):
         raise ValueError(
             "the card is of another program: compile the same lengths, sampler and stop tokens"
         )
@@ -345,7 +345,7 @@ def misbound(
     if reason is not None:
         return rejected(reason, TEXT_REASONS[reason])
     try:
-        return made.refusal(saved.job, saved.text)
+        return model.refusal(saved.job, saved.text)
     except ValueError as error:
         if job is not None:
             raise

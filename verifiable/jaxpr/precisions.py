@@ -7,7 +7,7 @@ counts as rounding of the operands, and of the sums.
 
 Tensor cores add up products of 8-bit floats in some 14 bits, whatever precision is asked for, and
 an algorithm may allow any device to do so (`allow_imprecise_accumulation`): these sums are
-`COARSE`.
+`TENSOR_CORE`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from jax import lax
 
 from verifiable.jaxpr.blocks import Atom, Equation
-from verifiable.policy import COARSE
+from verifiable.policy import TENSOR_CORE
 
 _COARSE = (None, lax.Precision.DEFAULT, lax.Precision.HIGH)
 _NARROWEST = 7  # stored bits of the significand of bfloat16, to which no device needs to round
@@ -32,7 +32,7 @@ class RoundedTo(NamedTuple):
 
     Attributes:
       operands: types to which it rounds its operands.
-      sums: narrow types in which it adds up, or `COARSE`.
+      sums: narrow types in which it adds up, or `TENSOR_CORE`.
     """
 
     operands: frozenset[str] = frozenset()
@@ -84,7 +84,7 @@ def algorithm(equation: Equation) -> RoundedTo:
     sums = {named.sums} & _TYPES.keys()
     product = "precision" in equation.params
     if named.coarse or (product and all(_of_8_bits(a) for a in equation.inputs[:2])):
-        sums |= {COARSE}
+        sums |= {TENSOR_CORE}
     return RoundedTo(frozenset(name for names in fitting for name in names), frozenset(sums))
 
 

@@ -106,7 +106,10 @@ class Detection:
         )
 
     def __str__(self) -> str:
-        """Each number, the one to rely on first; half of two or three layers is one unit again."""
+        """The probabilities, the one to rely on first.
+
+        Half of two or three layers is one layer, which the first number is about already.
+        """
         rows = f", {self.audited_rows} of {self.rows} rows of each" if self.rows > 1 else ""
         rows += f" with {self.answer_rows} of the answer" if self.answer_rows else ""
         everywhere = f", one row of every layer with {self.everywhere:.3g}" if rows else ""

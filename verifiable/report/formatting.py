@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 
 def finite(x: float) -> float | None:
     """The number, or None where it is infinite or NaN, for which JSON has no word."""
     return float(x) if math.isfinite(x) else None
+
+
+def shortlist(names: Sequence[str], shown: int, separator: str = ", ") -> str:
+    """The first names, `shown` of them at most, and how many more there are."""
+    more = f" and {len(names) - shown} more" if names[shown:] else ""
+    return separator.join(names[:shown]) + more
 
 
 def table(rows: list[tuple[str, ...]]) -> str:

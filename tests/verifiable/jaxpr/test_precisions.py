@@ -16,7 +16,7 @@ import verifiable as vf
 from verifiable.errors import SteerableChoice
 from verifiable.jaxpr import from_jax, interpret, perturb
 from verifiable.jaxpr.precisions import RoundedTo, algorithm, highest
-from verifiable.policy import COARSE, NarrowSum
+from verifiable.policy import TENSOR_CORE, NarrowSum
 
 HINTS = (None, Precision.DEFAULT, Precision.HIGH, Precision.HIGHEST)
 PRESETS = list(DotAlgorithmPreset)
@@ -97,7 +97,7 @@ ROUNDED = {
     "BF16_BF16_F32_X3": ("float16", None),
     "TF32_TF32_F32": ("float16", None),
 }
-ROUNDED |= {p.name: (None, COARSE) for p in PRESETS if p.name.startswith("ANY_F8")}
+ROUNDED |= {p.name: (None, TENSOR_CORE) for p in PRESETS if p.name.startswith("ANY_F8")}
 
 
 def _named(precision, *inputs):
@@ -128,14 +128,14 @@ def test_an_algorithm_without_a_name_is_no_hint_either(types, parts, rounded, im
     assert _precisions(_dot, given, jnp.float32) == [given]
     assert isinstance(_precisions(_dot, given, jnp.float32)[0], DotAlgorithm)
     operands, sums = map(frozenset, rounded)
-    coarse = {COARSE} if imprecise and types[0] != "int8" else set()
+    coarse = {TENSOR_CORE} if imprecise and types[0] != "int8" else set()
     assert _named(given, jnp.ones(1)) == RoundedTo(operands, sums | coarse)
 
 
 @pytest.mark.parametrize("hint", HINTS)
 def test_products_of_8_bit_floats_may_be_added_up_in_14_bits_whatever_is_asked_for(hint):
     e4, e5, wide = (jnp.ones(1, t) for t in ("float8_e4m3fn", "float8_e5m2", "bfloat16"))
-    assert _named(hint, e4, e5).sums == {COARSE}
+    assert _named(hint, e4, e5).sums == {TENSOR_CORE}
     assert not _named(hint, e4, wide).sums
     assert not algorithm(SimpleNamespace(params={}, inputs=(e4, e5))).sums
 
@@ -203,7 +203,7 @@ def test_a_tensor_core_that_keeps_14_bits_of_a_sum_is_accepted(name, decides):
     with pytest.warns(SteerableChoice) if decides else nullcontext():
         compiled = vf.compile(fn, w, x)
     [product] = [c for c in compiled.claims if c.work]
-    assert product.own_sums == {NarrowSum(COARSE, terms)} and not product.narrow_sums
+    assert product.own_sums == {NarrowSum(TENSOR_CORE, terms)} and not product.narrow_sums
     assert compiled.tolerances[product.name] == 0.4 * 2.0**-14 * np.sqrt(terms)
     key = compiled.setup(w, vf.challenge.secret(bytes(range(32))))
     four_bits = jnp.round(w.astype(jnp.float32) * 2) / 2
@@ -226,7 +226,7 @@ def test_a_replayed_product_of_an_algorithm_widens_what_follows_it():
     assert any("float16" in claim.rounding_dtypes for claim in compiled.claims)
 
 
-@pytest.mark.parametrize("name", [name for name in ROUNDED if ROUNDED[name][1] != COARSE])
+@pytest.mark.parametrize("name", [name for name in ROUNDED if ROUNDED[name][1] != TENSOR_CORE])
 def test_a_replayed_product_may_lose_what_its_algorithm_rounds(name):
     preset, rng = getattr(DotAlgorithmPreset, name), np.random.default_rng(5)
     a, b = (rng.standard_normal(s).astype(np.float32) for s in ((6, 20), (20, 7)))

@@ -20,7 +20,7 @@ from functools import reduce
 from verifiable.check.freedom import displaced
 from verifiable.check.specification import Specification
 from verifiable.claims.claim import Claim
-from verifiable.claims.decisions.choice import ChoiceForm
+from verifiable.claims.decisions.choice import COARSE, ChoiceForm
 from verifiable.claims.decisions.decision import Comparison, Sign
 from verifiable.claims.products.chosen import ChosenProduct
 from verifiable.claims.products.product import CHOICES, Product
@@ -29,9 +29,6 @@ from verifiable.jaxpr.blocks import Atom, Block, Equation, Var
 from verifiable.jaxpr.effects import is_float, keys_of
 from verifiable.jaxpr.graph import Graph, uses
 from verifiable.jaxpr.nan_tests import asks_only
-
-COARSE = 2.0**-12
-"""An eps above it is that of float16 or bfloat16."""
 
 _NONE: frozenset[str] = frozenset()
 

@@ -278,15 +278,7 @@ class _Following:
             if slots[i]:
                 inputs[i] = first = Var(v.shape, v.dtype)
                 start[first] = self._carry(v, interpret.read(env, equation.inputs[i]))
-        again = Equation(
-            equation.kind,
-            equation.params,
-            tuple(inputs),
-            equation.outputs,
-            equation.bodies,
-            equation.name,
-            equation.origin,
-        )
+        again = replace(equation, inputs=tuple(inputs))
 
         def step(inner: Env, slices: Any) -> tuple[list[Array], dict[int, Turned]]:
             residual, claimed = slices

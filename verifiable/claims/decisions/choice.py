@@ -50,7 +50,9 @@ KINDS = frozenset({"argmax", "argmin", "sort", "top_k"})
 # within a quarter of it. In types of few digits it is not, but in long choices within the other.
 NEAR = 1 / 64
 NEAR_IF_LONG = 1 / 2
-COARSE = 2.0**-12  # an eps above it is that of float16 or bfloat16
+COARSE = 2.0**-12
+"""An eps above it is that of float16 or bfloat16, and leaves most tokens of a model to a cheat."""
+
 SHORT = 8  # indices of a row; all pairs of so few are decisions
 
 
