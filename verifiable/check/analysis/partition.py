@@ -53,7 +53,7 @@ class Frame:
         """How far other rounding moves what the claims are tested with, by index of the claim.
 
         Args:
-          found: of `known.moves`, for this frame.
+          found: from `parameter_values.moves`, for this frame.
         """
         moved: dict[int, Any] = {}
         for claims, move in zip(self.projected.values(), found["projected"], strict=True):
