@@ -226,7 +226,7 @@ class CompiledCheck:
         require_arrays(arguments.key, self.key.arrays)  # runs once per trace, not once per call
         with settings.neutral(), jax.enable_x64(True):
             key = self.key.as_tree(arguments.key)
-            if any(c.form.of_known for c in self.program.claims):
+            if any(c.form.is_table for c in self.program.claims):
                 key = parameter_values.with_moves(key)
             env, context = replay.begin(
                 self.program,

@@ -192,7 +192,7 @@ class Claim:
     @property
     def replays_inexactly(self) -> bool:
         """Whether the verifier's operands may differ from the device's in rounding."""
-        return bool(self.rounding_dtypes and (self.eps_types or self.form.of_known))
+        return bool(self.rounding_dtypes and (self.eps_types or self.form.is_table))
 
     @property
     def narrow(self) -> bool:

@@ -45,7 +45,7 @@ class Yardstick:
       vectors: the random vectors that `Form.vectors` names; None if it names none.
       projection: what `Form.project` returned for the far operand; None if there is none.
       moves: what `Form.moved` returned for other roundings of it, (replays,); None if it is exact
-        or is moved itself. Of a claim `of_known`, the change of each element
+        or is moved itself. Of a claim `is_table`, the change of each element
         (`replay.parameter_values`).
       cheap: whether the test decides only what is clear (`Form.cheapened`); products see it in the
         type of the projection.
@@ -70,7 +70,7 @@ class Form(ABC):
       rows_too: whether rows are tested as wholes besides their elements (`rounding.row_limit`).
       observes: whether calibration compares the values of the operands, which a trace does not
         show; the kind then defines `apart`.
-      of_known: whether it is of values that depend on parameters only, and the key says how far
+      is_table: whether it is of values that depend on parameters only, and the key says how far
         each element may be off, in place of a tolerance.
       calibrates: whether calibration can measure how far operands are apart at all.
     """
@@ -79,7 +79,7 @@ class Form(ABC):
     barrier: ClassVar[bool] = True
     shifts: ClassVar[bool] = True
     rows_too: ClassVar[bool] = False
-    of_known: ClassVar[bool] = False
+    is_table: ClassVar[bool] = False
     calibrates: ClassVar[bool] = True
 
     @property

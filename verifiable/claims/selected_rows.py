@@ -26,7 +26,7 @@ from verifiable.claims.roundings.axes import LAST
 from verifiable.claims.roundings.rounding import Rounding
 
 
-class Some(NamedTuple):
+class RowSubset(NamedTuple):
     """A claim of some indices along an axis of its output.
 
     Attributes:
@@ -54,10 +54,10 @@ class Some(NamedTuple):
         return every.take(indices, axis=self.rows.index(axis)).reshape(-1)
 
 
-Rule = Callable[[Any, tuple[int, ...], int, int], Some | None]
+Rule = Callable[[Any, tuple[int, ...], int, int], RowSubset | None]
 
 
-def some(form: Form, shape: tuple[int, ...], axis: int, size: int) -> Some | None:
+def row_subset(form: Form, shape: tuple[int, ...], axis: int, size: int) -> RowSubset | None:
     """The claim of some indices along an axis of its output; None if it is tested whole.
 
     Args:
@@ -70,17 +70,17 @@ def some(form: Form, shape: tuple[int, ...], axis: int, size: int) -> Some | Non
     return None if rule is None else rule(form, shape, axis, size)
 
 
-def _product(form: Product, shape: tuple[int, ...], axis: int, size: int) -> Some | None:
+def _product(form: Product, shape: tuple[int, ...], axis: int, size: int) -> RowSubset | None:
     if not isinstance(form.maps, DotGeneral):
         return None
     found = form.maps.of_rows(axis, size)
     if found is None:
         return None
     maps, near, rows = found
-    return Some(replace(form, maps=maps), near, rows)
+    return RowSubset(replace(form, maps=maps), near, rows)
 
 
-def _lookup(form: Lookup, shape: tuple[int, ...], axis: int, size: int) -> Some | None:
+def _lookup(form: Lookup, shape: tuple[int, ...], axis: int, size: int) -> RowSubset | None:
     labels = slices.labels_of(form.choice)
     if labels is None or form.choice.kind != "gather":
         return None
@@ -94,26 +94,28 @@ def _lookup(form: Lookup, shape: tuple[int, ...], axis: int, size: int) -> Some 
     count = form.out_layout.shape[0] // shape[axis] * size
     full[place] = size
     part = replace(form.out_layout, full=tuple(full), shape=(count, *form.out_layout.shape[1:]))
-    return Some(replace(form, out_layout=part), near, rows)
+    return RowSubset(replace(form, out_layout=part), near, rows)
 
 
-def _rounding(form: Rounding, shape: tuple[int, ...], axis: int, size: int) -> Some | None:
+def _rounding(form: Rounding, shape: tuple[int, ...], axis: int, size: int) -> RowSubset | None:
     # Glue that is followed has the shapes of whole values.
     alone = form.origin is None and form.ways == (LAST,)
     return _elements(form, shape, axis) if alone else None
 
 
-def _decision(form: Comparison | Sign, shape: tuple[int, ...], axis: int, size: int) -> Some | None:
+def _decision(
+    form: Comparison | Sign, shape: tuple[int, ...], axis: int, size: int
+) -> RowSubset | None:
     if any(origin is not None for origin in form.origins):
         return None
     part = (*shape[:axis], size, *shape[axis + 1 :])
     return _elements(replace(form, shape=part), shape, axis)
 
 
-def _elements(form: Form, shape: tuple[int, ...], axis: int) -> Some | None:
+def _elements(form: Form, shape: tuple[int, ...], axis: int) -> RowSubset | None:
     """Claims of elements, whose rows are along the last axis."""
     last = len(shape) - 1
-    return Some(form, axis, tuple(range(last))) if axis < last else None
+    return RowSubset(form, axis, tuple(range(last))) if axis < last else None
 
 
 TABLE: Mapping[type[Form], Rule] = {

@@ -46,7 +46,7 @@ class TableForm(Form):
     mismatch: ClassVar[str] = "table-mismatch"
     barrier: ClassVar[bool] = False  # the equation is one
     shifts: ClassVar[bool] = False
-    of_known: ClassVar[bool] = True
+    is_table: ClassVar[bool] = True
 
     dtype: np.dtype[Any]
 

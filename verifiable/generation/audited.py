@@ -51,7 +51,6 @@ class TextAuditPlan:
         were asked for, some behind it.
       opening: the leaves to open, of the whole run.
       part: layers, rows and leaves, of the program of these positions.
-      nbytes: of an encoded opening.
     """
 
     positions: tuple[int, ...]
@@ -95,7 +94,7 @@ class AuditedTexts(CompiledTexts):
 
         Args:
           seed: 32 bytes that nobody knew when the run was committed to.
-          job: that the completion answers.
+          job: the job that the completion answers.
           completion: token ids.
           layers: how many layers are audited.
           rows: as of `Program.audit_plan`; all by default.
@@ -162,7 +161,7 @@ class AuditedTexts(CompiledTexts):
           job: the coordinator's own.
           completion: the tokens that a device sent; any object.
           plan: the verifier's own, from `audit_plan`.
-          commitment: of the device, received with the completion, before the seed was known.
+          commitment: the device's, received with the completion, before the seed was known.
           opening: as of `Program.audit`.
           parameters: likewise.
 

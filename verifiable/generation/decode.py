@@ -76,8 +76,8 @@ def decode(
 
     Args:
       model: from `compile_generation`.
-      params: of the model.
-      job: that was asked for.
+      params: the model's parameters.
+      job: the job that was asked for.
       step: `(params, cache, token, position) -> (logits, cache)`, in JAX, for one token; without
         it, the pass is run for every token.
       cache: `(tokens) -> cache`, an empty cache for so many tokens; needed with `step`.
@@ -132,8 +132,8 @@ def generate(
 
     Args:
       model: from `compile_generation`.
-      params: of the model.
-      job: that was asked for.
+      params: the model's parameters.
+      job: the job that was asked for.
       step: as of `decode`.
       cache: as of `decode`.
       prefill: as of `decode`.

@@ -49,8 +49,8 @@ class TextReport:
       reason: a code of `TEXT_REASONS`, or of `report.REASONS` if the run fails.
       message: what was wrong, where there is more to say than the code.
       tokens: the completion, as it was read; empty if it is none.
-      states: of each token. A token within the tolerance of a tie is a near-tie: a device could
-        have picked another, and no more is known.
+      states: one for each token. A token within the tolerance of a tie is a near-tie: a device
+        could have picked another, and no more is known.
       near_candidates: positions, without those of near-ties, where the tolerance decides which
         token is the last of the `top_k` candidates.
       listed: whether near-ties between tokens can be listed: the check followed the choice of the

@@ -57,8 +57,8 @@ class Generation(AuditedTexts):
         """Run the model over a text that a device generated, and commit to the run.
 
         Args:
-          params: of the model.
-          job: that was asked for.
+          params: the model's parameters.
+          job: the job that was asked for.
           completion: the tokens that the device generated.
           differences: how many tokens may differ from those of the pass, which rounds differently
             than a decoder. A verifier accepts such a token only if it is a near-tie, and rejects

@@ -33,7 +33,7 @@ class GenerationJob:
       prompt: token ids, at least one.
       limit: the most tokens of the completion. A shorter one must end with a stop token.
       sampler: how tokens are picked.
-      seed: of the noise: 32 bytes, or 8 for threefry. Whoever knows it before the job is fixed can
+      seed: for the noise: 32 bytes, or 8 for threefry. Whoever knows it before the job is fixed can
         choose among texts: the coordinator draws it and gives each job its own.
 
     Raises:
@@ -97,7 +97,7 @@ def fault_of(
 
     Args:
       tokens: no more than the job's limit.
-      job: that it answers.
+      job: the job that it answers.
       stop: token ids after which nothing follows.
       vocabulary: how many token ids there are.
     """

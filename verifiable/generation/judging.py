@@ -19,7 +19,7 @@ def text_report(
     """The verdict on a text, and on its tokens at the positions that were looked at.
 
     Args:
-      program: that picks tokens at these positions.
+      program: what picks tokens at these positions.
       report: on its run.
       prompt: number of tokens of the prompt.
       tokens: the completion.

@@ -93,11 +93,11 @@ class OpenedText:
     """An answer with the opening of an audit.
 
     Attributes:
-      card: of the model that is said to have written it.
-      job: that it answers.
+      card: names the model that is said to have written it.
+      job: the job that it answers.
       text: token ids of the completion.
-      receipt: that binds them, and the run.
-      draw: of the audit.
+      receipt: what binds them, and the run.
+      draw: what the audit was drawn from.
       opening: `AuditOpening.encode` of what it looks at.
     """
 
@@ -158,7 +158,7 @@ def judge_opened(
     Args:
       model: compiled by the verifier.
       key: from `model.setup`, with a secret that was drawn after the receipt was received.
-      card: of the model that the text is to be of.
+      card: names the model that must have written it.
       opened: from `OpenedText.decode`.
       draw: the verifier's own; without it, the file's is taken at its word.
       job: as of `judge_saved`.

@@ -53,7 +53,7 @@ class Sampler:
       min_p: candidates have at least this part of the largest probability; between 0 and 1.
       repetition_penalty: at least 1; a positive logit of a token that was there before, in prompt
         or completion, is divided by it, another one multiplied.
-      source: of the noise: `blake3` (`noise.gumbel`) or `threefry`, which is
+      source: where the noise comes from: `blake3` (`noise.gumbel`) or `threefry`, which is
         `jax.random.categorical(jax.random.fold_in(key, position), z)`.
 
     Raises:

@@ -125,10 +125,10 @@ class SavedText:
     """An answer with everything that a verdict on it needs but the model.
 
     Attributes:
-      card: of the model that is said to have written it.
-      job: that it answers.
+      card: names the model that is said to have written it.
+      job: the job that it answers.
       text: token ids of the completion.
-      receipt: that binds them.
+      receipt: what binds them.
       run: `Submission.encode` of the run over the text.
     """
 
@@ -255,8 +255,8 @@ def save(
     """An answer, bound by a receipt.
 
     Args:
-      card: of the model.
-      job: that was asked for.
+      card: names the model.
+      job: the job that was asked for.
       text: token ids of the completion.
       submission: the run over it.
       previous: receipt of the turn before, in a conversation.
@@ -286,7 +286,7 @@ def judge_saved(
     Args:
       model: compiled by the verifier.
       key: from `model.setup`, with a secret that was drawn after the receipt was received.
-      card: of the model that the text is to be of.
+      card: names the model that must have written it.
       saved: from `SavedText.decode`.
       job: the coordinator's own; without it, the file's is taken at its word.
       previous: the turn before, judged already; without it, what was said before is the prompt's.

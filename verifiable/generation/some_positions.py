@@ -28,7 +28,7 @@ class SomePositions:
 
     Attributes:
       whole: the program of all positions.
-      program: of some.
+      program: the program of some positions.
       axes: of each tensor, the axis along which the whole one has all positions; None if both are
         the same.
     """

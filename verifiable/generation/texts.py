@@ -28,7 +28,7 @@ class CompiledTexts:
     Attributes:
       transcript: the program.
       family: it, compiled for several lengths.
-      lengths: of each member, the most tokens of prompt and completion.
+      lengths: the most tokens of prompt and completion, for each member.
       stop: token ids that end a completion.
       self_test: whether `setup` tests the compiled check, and that the model is causal.
       cuts: whether it was compiled with cuts, for audits.
@@ -55,7 +55,7 @@ class CompiledTexts:
           prompt: token ids.
           limit: the most tokens of the completion.
           sampler: with other numbers than at compile time, if wanted.
-          seed: of the noise; fresh entropy if not given.
+          seed: for the noise; fresh entropy if not given.
 
         Raises:
           TypeError: as `GenerationJob`.

@@ -69,7 +69,7 @@ class Transcript:
         """The tokens that the model picks at some positions of the completion; pure.
 
         Args:
-          params: of the model.
+          params: the model's parameters.
           prompt: token ids, padded.
           completion: token ids, padded.
           lengths: how many of both are no padding; of the prompt, one at least.
@@ -152,7 +152,7 @@ def require_causal(model: Transcript, params: Any, size: int, *, some: bool = Fa
 
     Args:
       model: whose logits are evaluated twice, on sequences that differ in their second half.
-      params: of the model.
+      params: the model's parameters.
       size: tokens of each sequence.
       some: whether logits must not depend on how many positions are asked for either, so that
         some can be audited.
@@ -207,7 +207,7 @@ def shapes(
     """Shapes of the inputs of a program, for prompts and completions of up to these lengths.
 
     Args:
-      sampler: of the program.
+      sampler: the program's.
       vocabulary: how many tokens there are.
       prompt: the most tokens of a prompt.
       completion: the most tokens of a completion.

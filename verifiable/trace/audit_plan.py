@@ -115,7 +115,7 @@ class AuditPlan:
       seed: 32 bytes that chose layers and rows.
       population: layers of the program.
       layers: numbers of those that are audited, ascending.
-      names: of the same.
+      names: their names.
       rows: of each of these layers, those that are audited, ascending; empty if all are.
       row_count: how many rows were asked for; None for all.
       leaves: indices of the leaves to open, ascending.

@@ -161,8 +161,8 @@ def commit(
     """Commit to a trace and its answer. Arrays in host memory are hashed in place, on all cores.
 
     Args:
-      y: the answer, a pytree of numpy or JAX arrays. They must not change afterwards.
-      trace: the values of the claims, numpy or JAX arrays. The same holds for them.
+      y: the answer, a pytree of numpy or JAX arrays, which must not change afterwards.
+      trace: the values of the claims, numpy or JAX arrays, which must not change either.
       leaf_bytes: the most bytes in a leaf, except that no row is split.
       layout: of the program, if it was compiled for audits of rows; `leaf_bytes` is then unused.
 

@@ -148,7 +148,7 @@ class TensorRows:
 
     Attributes:
       tensor: its index.
-      numbers: of the rows, ascending.
+      numbers: the rows' numbers, ascending.
       first: place of the first of these leaves among those given.
       last: one past the place of the last.
     """

@@ -25,7 +25,7 @@ class OpenedTensor:
 
     Attributes:
       tensor: its index.
-      numbers: of the rows, counted in the tensor as (rows, last axis), ascending.
+      numbers: numbers of the rows, counted in the tensor as (rows, last axis), ascending.
       rows: (rows, last axis) in the dtype of the tensor, read-only.
     """
 

@@ -21,7 +21,7 @@ from verifiable.claims.products import freivalds
 from verifiable.claims.products.dot_general import DotGeneral
 from verifiable.claims.products.product import Product
 from verifiable.claims.roundings.axes import LAST
-from verifiable.claims.selected_rows import some
+from verifiable.claims.selected_rows import row_subset
 
 F32 = np.dtype(np.float32)
 RNG = np.random.default_rng(1)
@@ -52,7 +52,7 @@ def test_rows_of_a_product_keep_their_ratios(near: int):
         batching=((0,), (0,)),
     )
     form = Product(maps=maps, far_known=False)
-    found = some(form, out.shape, axis, len(ROWS))
+    found = row_subset(form, out.shape, axis, len(ROWS))
     assert found is not None
     assert found.near == 1
     assert isinstance(found.form, Product)
@@ -74,8 +74,8 @@ def test_rows_of_a_product_keep_their_ratios(near: int):
     np.testing.assert_allclose(own, whole[numbers], rtol=1e-6)
     assert own.max() > 1 > np.sort(own)[-2]
     # Columns and products of a batch are not rows.
-    assert some(form, out.shape, 0, 2) is None
-    assert some(form, out.shape, 3 if near == 0 else 1, 2) is None
+    assert row_subset(form, out.shape, 0, 2) is None
+    assert row_subset(form, out.shape, 3 if near == 0 else 1, 2) is None
 
 
 def test_elements_are_tested_along_any_axis_but_the_last():
@@ -90,7 +90,7 @@ def test_elements_are_tested_along_any_axis_but_the_last():
         (above, np.packbits(v > 0, axis=-1, bitorder="little"), np.zeros((4, 8, 1), np.uint8) + 21),
     ]
     for form, honest, wrong in cases:
-        found = some(form, shape, 1, len(ROWS))
+        found = row_subset(form, shape, 1, len(ROWS))
         assert found is not None
         assert found.near == 1
         claim = np.array(honest)
@@ -104,9 +104,9 @@ def test_elements_are_tested_along_any_axis_but_the_last():
         assert not whole.passed
         assert not own.passed
         assert found.numbers(shape, 1, ROWS)[int(own.row)] == int(whole.row) == 2 * 8 + 6
-        assert some(form, shape, 2, 1) is None
+        assert row_subset(form, shape, 2, 1) is None
     assert above.decisions == 192
-    kept = some(above, shape, 1, 3)
+    kept = row_subset(above, shape, 1, 3)
     assert kept is not None
     assert kept.form.decisions == 72
 
@@ -118,9 +118,9 @@ def test_rows_of_a_lookup_are_those_of_its_indices():
     [claim] = program.claims
     form, shape = claim.form, claim.output.shape
     assert isinstance(form, Lookup)
-    found = some(form, shape, 1, len(ROWS))
+    found = row_subset(form, shape, 1, len(ROWS))
     assert found is not None
-    assert some(form, shape, 2, 1) is None
+    assert row_subset(form, shape, 2, 1) is None
     out, place = np.array(table[indices]), np.asarray(indices)[..., None]
     out[1, 6, 2] += 1
     with jax.enable_x64(True):
@@ -131,7 +131,7 @@ def test_rows_of_a_lookup_are_those_of_its_indices():
         near, part = place.take(ROWS, axis=found.near), out.take(ROWS, axis=1)
         own = found.form.test([jnp.asarray(near)], jnp.asarray(part), given)
         rest = [r for r in range(8) if r not in ROWS]
-        other = some(form, shape, 1, len(rest))
+        other = row_subset(form, shape, 1, len(rest))
         assert other is not None
         fine = other.form.test(
             [jnp.asarray(place.take(rest, axis=1))], jnp.asarray(out.take(rest, axis=1)), given
@@ -144,4 +144,4 @@ def test_rows_of_a_lookup_are_those_of_its_indices():
 
 def test_rows_along_other_axes_are_tested_whole():
     form = CutForm(steps=(), source=F32, dtype=F32, ways=((1,), LAST))
-    assert some(form, (4, 8, 6), 0, 1) is None
+    assert row_subset(form, (4, 8, 6), 0, 1) is None

@@ -183,7 +183,7 @@ class Forward:
             return
         # A device computes known values itself. It commits to one only where it may honestly differ
         # from the coordinator's by more than rounding.
-        jumps, table = proposal.covers & self.discontinuities, proposal.form.of_known
+        jumps, table = proposal.covers & self.discontinuities, proposal.form.is_table
         if jumps or table or not self.outputs_known(equation):
             self._commit(equation, proposal, guard)
 

@@ -324,7 +324,7 @@ class _Split:
                     self.demand(body.outputs)
             elif equation in self.by_equation:
                 claim = self.by_equation[equation]
-                if claim.form.of_known:
+                if claim.form.is_table:
                     self.keep(claim)
                 self.demand(claim.reads)
             elif equation.kind == "while":

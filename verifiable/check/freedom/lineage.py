@@ -225,7 +225,7 @@ class Lineages:
                     self._set([v], self.lineage(equation.inputs[source]))
         elif equation.bodies:
             self._lose(equation)
-        elif own and not form.of_known:
+        elif own and not form.is_table:
             self._decide(equation, own, inside or "it is an index")
             self._set(equation.outputs, own.beyond(equation.name))
 

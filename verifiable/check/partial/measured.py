@@ -292,7 +292,7 @@ class CompiledAudit:
         require_arrays(arguments.key, self.key.arrays)
         program = self.layers.program
         key = self.key.as_tree(arguments.key)
-        if any(c.form.of_known for c in program.claims):
+        if any(c.form.is_table for c in program.claims):
             key = parameter_values.with_moves(key)
         inputs = jax.tree.leaves(arguments.inputs)
         claimed = _filled(self.layers, arguments.read)

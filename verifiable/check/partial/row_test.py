@@ -12,7 +12,7 @@ import numpy as np
 from verifiable.check.tiling.rules import Cut, Step, step
 from verifiable.claims.claim import Claim
 from verifiable.claims.form import Form
-from verifiable.claims.selected_rows import Some, some
+from verifiable.claims.selected_rows import RowSubset, row_subset
 from verifiable.jaxpr.blocks import Atom
 
 Indices = tuple[int, ...]  # rows of a layer, ascending
@@ -58,20 +58,20 @@ class RowTest:
     claim: Claim
     cut: Cut
     near: Cut
-    _sizes: dict[int, Some] = field(default_factory=dict, repr=False, compare=False)
+    _sizes: dict[int, RowSubset] = field(default_factory=dict, repr=False, compare=False)
 
     @staticmethod
     def of(claim: Claim, cut: Cut) -> RowTest | None:
         """The test of a claim whose output has rows; None if it is tested whole."""
-        found = some(claim.form, claim.output.shape, cut.axis, cut.unit)
+        found = row_subset(claim.form, claim.output.shape, cut.axis, cut.unit)
         test = None if found is None else RowTest(claim, cut, cut.along(found.near))
         return None if test is None or (claim.replays_itself and test.itself is None) else test
 
-    def of_rows(self, count: int) -> Some:
+    def of_rows(self, count: int) -> RowSubset:
         """The smaller claim of a number of rows."""
         if count not in self._sizes:
             size, shape = count * self.cut.unit, self.claim.output.shape
-            found = some(self.claim.form, shape, self.cut.axis, size)
+            found = row_subset(self.claim.form, shape, self.cut.axis, size)
             if found is None:
                 raise AssertionError("a claim has rows of any number or none")
             self._sizes[count] = found

@@ -28,7 +28,7 @@ from verifiable.check.replay.replay import Context, Findings
 from verifiable.check.tiling import evaluate
 from verifiable.check.tiling.rules import Cut, Step, step
 from verifiable.claims.claim import Claim
-from verifiable.claims.selected_rows import some
+from verifiable.claims.selected_rows import row_subset
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Atom, Block, Env, Equation, Var
 
@@ -167,7 +167,7 @@ def _reads(claim: Claim, cut: Cut) -> bool:
     shape = claim.output.shape
     plain = claim.form.packed(shape, claim.output.dtype) == (shape, claim.output.dtype)
     alone = len(claim.equation.outputs) == 1 and cut.axis < len(shape) - 1
-    return alone and plain and some(claim.form, shape, 0, 1) is not None
+    return alone and plain and row_subset(claim.form, shape, 0, 1) is not None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

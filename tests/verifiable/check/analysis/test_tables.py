@@ -82,7 +82,7 @@ def device(name: str, change: Callable[[Any], Any] = lambda t: t) -> tuple[Any, 
 
     def emit(claim: Any, equation: Any, env: Any, _: Any) -> Any:
         results, committed = execute.honest(claim, equation, env)
-        if not claim.form.of_known:
+        if not claim.form.is_table:
             return results, committed
         other = jnp.asarray(change(np.array(committed)))
         return [other], other
@@ -243,4 +243,4 @@ def test_where_a_table_is_committed(name: str):
     fn, inputs, shapes = PLACEMENTS[name]
     params = {**P, "large": np.zeros((200, WIDTH), np.float32)}
     made = program.compile(fn, params, inputs, policy=POLICY, self_test=False)
-    assert [c.shape for c in made.claims if c.form.of_known] == shapes
+    assert [c.shape for c in made.claims if c.form.is_table] == shapes
