@@ -123,7 +123,6 @@ def decode(
             data,
             semantic_decoders=_NO_TAGS,
             max_depth=MAX_DEPTH,
-            allow_indefinite=False,
             allow_duplicate_keys=False,
             strict_hashable_types=True,
         )

@@ -211,6 +211,12 @@ def test_a_committee_names_the_account_that_must_send_its_calls():
     )
 
 
+def test_a_committee_is_shown_by_what_it_is_made_of():
+    shown = repr(FOUR)
+    assert "registrant=" in shown
+    assert "total" not in shown
+
+
 def test_a_committee_has_at_most_256_members():
     crowd = [FOUR.members[0]] * (MAX_MEMBERS + 1)
     with pytest.raises(SettlementError) as raised:

@@ -371,6 +371,28 @@ def test_what_is_no_lookup_keeps_the_table():
 
 STORED: dict[str, tuple[Callable[..., Any], str]] = {
     "integers that were widened": (lambda p, i: p["whole"].astype(jnp.int32)[i], "int8"),
+    "integers that were widened twice, and moved": (
+        lambda p, i: p["whole"].astype(jnp.int16)[:, :, None].astype(jnp.int32)[i, :, 0],
+        "int8",
+    ),
+    "integers with another sign": (lambda p, i: p["whole"].astype(jnp.uint32)[i], "uint32"),
+    "truth values as integers": (lambda p, i: (p["whole"] > 0).astype(jnp.int32)[i], "int32"),
+    "numbers that were widened, of no number beyond": (
+        lambda p, i: where({"table": p["half"].astype(jnp.float32)}, "fill", i),
+        "float16",
+    ),
+    "numbers with as large an exponent": (
+        lambda p, i: p["bfloat"].astype(jnp.float32)[i],
+        "bfloat16",
+    ),
+    "half precision in a type with fewer digits": (
+        lambda p, i: p["half"].astype(jnp.bfloat16)[i],
+        "bfloat16",
+    ),
+    "half precision in a type with a smaller exponent": (
+        lambda p, i: p["bfloat"].astype(jnp.float16)[i],
+        "float16",
+    ),
     "integers as floats": (lambda p, i: p["whole"].astype(jnp.float32)[i], "float32"),
     "narrowed": (lambda p, i: p["table"].astype(jnp.bfloat16)[i], "bfloat16"),
     "filled with what the narrow type has": (

@@ -288,6 +288,8 @@ UNBOUNDED: dict[str, tuple[str, Callable[[], Any]]] = {
     "limit below margin": ("limit must", lambda: Sequential(bad=0.1, error=1e-6, limit=3)),
     "checks below 0": ("passed must", lambda: Standing(passed=-1)),
     "fraction above 1": ("got 1.5", lambda: bad_among_answers(1.5, honest_availability=0.5)),
+    "fraction below 0": ("got -0.5", lambda: bad_among_answers(-0.5, honest_availability=0.5)),
+    "availability above 1": ("got 1.5", lambda: bad_among_answers(0.1, honest_availability=1.5)),
     "no answers": ("no worker", lambda: bad_among_answers(0.0, honest_availability=0.0)),
     "beyond the limit": ("covers 1 to 3", lambda: rule(FixedSize(bad=0.1, size=3), 4, 3, 1)),
     "none requested": ("covers 1 to 3", lambda: rule(FixedSize(bad=0.1, size=3), 0, 0, 0)),

@@ -247,6 +247,7 @@ def test_the_recommended_defaults_hold_under_earn_then_spend() -> None:
 @pytest.mark.parametrize(
     "vote",
     [
+        FixedSize(bad=BAD, size=1),
         FixedSize(bad=BAD, size=5),
         FirstToMatch(bad=BAD, matches=2),
         FirstToMatch(bad=BAD, matches=3),
@@ -350,6 +351,17 @@ def test_votes_of_newcomers_that_do_not_decide_are_counted() -> None:
     assert made.assurance.undecided == pytest.approx(starts * opened * vote.assurance.undecided)
 
 
+def test_a_probability_is_at_most_one() -> None:
+    """Sums of bounds say nothing where votes hardly help, and workers live for a probation."""
+    one = FixedSize(bad=0.45, size=1)
+    weak = Adaptive(bad=0.45, newcomers=one, audits=1, probation=10, lifetime=10.0).assurance
+    assert (weak.error, weak.error_if_colluding) == (1.0, 1.0)
+    lost = Sequential(bad=0.45, error=1e-4, limit=60)
+    assert lost.assurance.undecided > 0.99
+    slow = Adaptive(bad=0.45, newcomers=lost, probation=10, lifetime=10.0).assurance
+    assert slow.undecided == 1.0
+
+
 def test_every_result_of_a_window_may_be_audited() -> None:
     """Then a worker is paid for no wrong result, and the newcomers' votes alone may be wrong."""
     some, every = (Adaptive(bad=BAD, newcomers=VOTE, window=8, audits=u) for u in (7, 8))
@@ -364,6 +376,7 @@ def adaptive(**change: Any) -> Adaptive:
 UNBOUNDED: dict[str, tuple[str, Callable[[], Any]]] = {
     "half bad": ("bad must", lambda: Credibility(bad=0.5, error=0.1)),
     "error 0": ("error must", lambda: Credibility(bad=0.1, error=0.0)),
+    "error 1": ("error must", lambda: Credibility(bad=0.1, error=1.0)),
     "beyond the limit": (
         "covers 1 to 100",
         lambda: Credibility(bad=0.1, error=0.1).rule(Poll(101, [NEWCOMER], [])),

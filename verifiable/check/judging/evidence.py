@@ -294,6 +294,7 @@ class _Trial:
         with jax.enable_x64(True):
             arguments = self.accused.arguments(self.params, self.inputs)
             centres = [self.centre(arguments, given, f) for f in (interpret.apply, in_float64)]
+            limit = np.max([c.limit for c in centres], axis=0)
             far = distances(centres[1], centres[1].expected) > centres[1].limit
             whole = not e.output and self.accused.claim.form.rows_too
             if accused.replays_inexactly and (whole or far.any()):
@@ -301,8 +302,8 @@ class _Trial:
                 centres.append(self.row(self.accused.compiled(arguments, given)))
             distance = np.min([distances(c, c.expected) for c in centres], axis=0)
             moves = functools.partial(self.changes, arguments, given, accused.replays_inexactly)
-            limit, scale = np.max([c.limit for c in centres[:2]], axis=0), centres[1].scale
-            found = decide(distance, limit, np.minimum(centres[0].scale, scale), moves)
+            scale = np.minimum(centres[0].scale, centres[1].scale)
+            found = decide(distance, limit, scale, moves)
             if not (found.wrong or e.output):
                 rows = [np.arange(len(distance))[None]] if whole else []
                 found = as_wholes(found, distance, centres[1], moves, rows)

@@ -78,15 +78,15 @@ from verifiable.jaxpr.ranges import Watched
 _LOG = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class SecondLook(Replays):
     """Second looks at the claims and outputs of one program."""
 
-    _compiled: dict[Target, Callable[..., Array]] = field(default_factory=dict, repr=False)
-    _plain: dict[Target, Callable[..., Array]] = field(default_factory=dict, repr=False)
-    _numbers: dict[Target, tuple[Any, Any]] = field(default_factory=dict, repr=False)
-    _retests: dict[int, Callable[..., Statistic]] = field(default_factory=dict, repr=False)
-    _effects: dict[int, tuple[Any, Any]] = field(default_factory=dict, repr=False)
+    _compiled: dict[Target, Callable[..., Array]] = field(default_factory=dict)
+    _plain: dict[Target, Callable[..., Array]] = field(default_factory=dict)
+    _numbers: dict[Target, tuple[Any, Any]] = field(default_factory=dict)
+    _retests: dict[int, Callable[..., Statistic]] = field(default_factory=dict)
+    _effects: dict[int, tuple[Any, Any]] = field(default_factory=dict)
 
     def on(self, arguments: Any) -> Again:
         """The looks at one run.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -31,7 +31,7 @@ _ALL: Parts = MappingProxyType({})
 _NOTHING = Look(wrong=False, row=0, trip=0, excess=0.0)
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class PartialLook(SecondLook):
     """Second looks at the audited iterations of claims.
 
@@ -44,10 +44,10 @@ class PartialLook(SecondLook):
     """
 
     tested: Mapping[int, Trips]
-    parts: Parts = field(repr=False)
-    limits: Mapping[int, int] = field(repr=False)
+    parts: Parts
+    limits: Mapping[int, int]
     most: int
-    retests: Callable[[], Mapping[int, Statistic]] = field(repr=False)
+    retests: Callable[[], Mapping[int, Statistic]]
 
     @staticmethod
     def of(

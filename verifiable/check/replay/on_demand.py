@@ -34,7 +34,7 @@ class Iterations(Protocol):
         ...
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Replays:
     """Replays of the runs of one program.
 
@@ -44,8 +44,8 @@ class Replays:
     """
 
     program: Specification
-    key: KeyLayout = field(repr=False)
-    _needed: dict[Target, Needs] = field(default_factory=dict, repr=False)
+    key: KeyLayout
+    _needed: dict[Target, Needs] = field(default_factory=dict)
 
     def reads(self, target: Target) -> frozenset[int]:
         """Indices of the claims that the operands of a claim, or an output, are replayed from."""

@@ -291,6 +291,17 @@ def test_evidence_that_has_no_bytes_cannot_be_made(change: dict[str, Any]):
         replace(accused("layers", False, 0, 3), **change)
 
 
+def test_judges_agree_on_what_is_convicted_and_how_often_it_is_drawn():
+    """Four times a tolerance, and 64 vectors: two judges with other numbers could disagree."""
+    assert (evidence.KAPPA, evidence.DRAWS) == (4.0, 64)
+
+
+def test_evidence_is_shown_without_what_it_opens():
+    shown = repr(accused("layers", False, 0, 3))
+    assert "row=3" in shown
+    assert "opening" not in shown
+
+
 def test_a_place_is_a_claim_or_an_output():
     program, _, _ = made("layers")
     sent = bytearray(accused("layers", True, 0, 3).encode())
