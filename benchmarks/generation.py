@@ -19,11 +19,11 @@ one version decoded (`--texts`): they run the pass, and the check.
 the honest ones is counted in `without_effect`. Then audits of many seeds look at the same: none may
 accept what is wrong everywhere, and a single forged token is met at the rate of the formula.
 
-*Decoding against the pass*, in float32, bfloat16 and W8A8: texts as before; and how far the
-difference of the two best logits is moved by decoding instead (`moved`, of all positions), in units
-of what one sigma of the check's tolerance moves it (of the near-ties that reports list, the
-median). What a decoder picks within one sigma is accepted as it is; beyond it, `generate` decodes
-on from the token that the pass picks (`decoded_again`).
+*Decoding against the pass*, in float32, bfloat16 and W8A8: texts as before, but with a compiled
+pass; and how far the difference of the two best logits is moved by decoding instead (`moved`, of
+all positions), in units of what one sigma of the check's tolerance moves it (the median of the
+near-ties that reports list). What a decoder picks within one sigma is accepted as it is; beyond it,
+`generate` decodes on from the token that the pass picks (`decoded_again`).
 
 *Near-ties.* The last product of the model on 5,000 positions of this project's own texts, at three
 precisions: how many positions a report lists, and how many tokens a device can change
@@ -38,11 +38,10 @@ from __future__ import annotations
 import functools
 import itertools
 import json
-import math
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -66,6 +65,7 @@ from benchmarks.timed import Run, nbytes
 from protocols.demo import models
 from protocols.demo.models import LanguageModel, networks
 from verifiable import generation as gen
+from verifiable.generation.judging import differing
 from verifiable.report import Verdict
 
 CLAIM = (
@@ -183,8 +183,7 @@ def shard(name: str, quick: bool, texts: Path | None) -> dict[str, Any]:
     if part == "cheats":
         return given | {"counts": _cheats(case, subject, *_fraction(rest[1]), quick)}
     source = None if texts is None else json.loads(_file(texts, name).read_text())
-    first, total = _fraction(rest[1])
-    counts, made = _honest(subject, range(first, 4 if quick else ANSWERS, total), quick, source)
+    counts, made = _honest(subject, *_fraction(rest[1]), quick, source)
     if source is not None:
         case += f", decoded by jax {source['jax']} and judged by {jax.__version__}"
     return given | {"counts": {case: counts}, "texts": made}
@@ -254,34 +253,19 @@ def _cost(s: TextSubject, quick: bool) -> Iterator[tuple[str, float]]:
 
 
 def _honest(
-    s: TextSubject,
-    chosen: Sequence[int],
-    quick: bool,
-    source: Mapping[str, Any] | None = None,
-    seen: Callable[[gen.GenerationJob, gen.TextReport], None] | None = None,
+    s: TextSubject, number: int, total: int, quick: bool, source: Mapping[str, Any] | None
 ) -> tuple[dict[str, float], list[list[int]]]:
-    """Texts decoded under jit, whose pass ran op by op; with the texts of another version.
-
-    Args:
-      s: a compiled model.
-      chosen: numbers of the texts.
-      quick: shorter ones.
-      source: the texts, if another version decoded them.
-      seen: called with each job and the report on its text.
-    """
+    """Texts decoded under jit, whose pass ran op by op; with the texts of another version."""
     counts = Counter[str](
         dict.fromkeys(
             ("honest_rejected", "honest_undecided", "audits_not_accepted", "decoded_again"), 0
         )
     )
-    made = list[list[int]]()
+    chosen, made = range(number, 4 if quick else ANSWERS, total), list[list[int]]()
     limit = 8 if quick else LIMIT
     for i in steps(len(chosen), "honest texts"):
         n = chosen[i]
-        start = (np.asarray(s.job.prompt) * (n + 1) + n) % s.model.vocabulary
-        job = replace(
-            s.job, seed=n.to_bytes(32, "little"), prompt=tuple(start.tolist()), limit=limit
-        )
+        job = _job(s, n, limit)
         if source is None:
             text, submission = gen.generate(s.made, s.model.params, job, **s.model.decoder)
             counts["decoded_again"] += text != s.decode(job)
@@ -300,8 +284,6 @@ def _honest(
         some = replace(s, job=job)
         plan = some.audit_plan(text, n.to_bytes(32, "big"), 8)
         audit = some.audit(text, sent, plan, committed.open(plan.opening).encode())
-        if seen is not None:
-            seen(job, report)
         counts["texts"] += 1
         counts["tokens"] += len(text)
         counts["near_ties"] += report.near_ties
@@ -316,32 +298,34 @@ def _slack(model: LanguageModel, precision: str, quick: bool) -> Counts:
     """Texts of a model at one precision, and how far decoding moves the two best logits."""
     if precision != "f32":
         model = model.in_precision(precision)
-    subject = TextSubject.of(model, SAMPLERS["greedy"])
-    by_pass = jax.jit(model.logits_at)
-    by_decoder = jax.jit(functools.partial(_decoded, model))
-    moved, unit = list[float](), list[float]()
-
-    def seen(job: gen.GenerationJob, report: gen.TextReport) -> None:
-        ids = jnp.asarray([*job.prompt, *report.tokens[:-1]], jnp.int32)
+    s = TextSubject.of(model, SAMPLERS["greedy"], cuts=False)
+    by_pass, by_decoder = jax.jit(model.logits_at), jax.jit(functools.partial(_decoded, model))
+    counts = Counter[str](dict.fromkeys(("honest_rejected", "honest_undecided"), 0))
+    moved, sigmas = list[float](), list[float]()
+    for n in steps(2 if quick else SLACK, f"texts in {precision}"):
+        job = _job(s, n, 8 if quick else LIMIT)
+        text, sent = gen.generate(s.made, model.params, job, **model.decoder)
+        report = s.made.verify(s.key, job, text, sent, commitment=sent.commitment)
+        counts["texts"] += 1
+        counts["tokens"] += len(text)
+        counts["near_ties"] += report.near_ties
+        counts["decoded_again"] += text != s.decode(job)
+        counts["picked_otherwise"] += len(differing(sent.y, text))
+        counts["honest_rejected"] += report.verdict is Verdict.REJECT
+        counts["honest_undecided"] += report.verdict is Verdict.INDETERMINATE
+        ids = jnp.asarray([*job.prompt, *text[:-1]], jnp.int32)
         places = np.arange(len(job.prompt) - 1, len(ids))
         own = np.asarray(by_pass(model.params, ids, places), np.float64)
         theirs = np.asarray(by_decoder(model.params, ids), np.float64)[places]
         two = np.argsort(own, axis=-1)[:, -2:]
-        gaps = [np.diff(np.take_along_axis(x, two, axis=-1))[:, 0] for x in (own, theirs)]
-        moved.extend(np.abs(gaps[1] - gaps[0]).tolist())
-        if report.report is not None:
-            unit.extend(
-                abs(own[t.row, t.chosen] - own[t.row, t.other]) / t.kappa
-                for t in report.report.near_ties
-                if t.row < len(own) and t.kappa > 0
-            )
-
-    counts, _ = _honest(subject, range(2 if quick else SLACK), quick, seen=seen)
-    sigma = float(np.median(unit)) if unit else math.nan
-    measured = {"moved_median": float(np.median(moved)), "moved_largest": max(moved)}
-    if unit:
-        measured |= {f"{name}_in_sigma": x / sigma for name, x in [*measured.items()]}
-    return {f"decoding against the pass, {model.name}": counts | measured}
+        before, after = (np.diff(np.take_along_axis(x, two, -1))[:, 0] for x in (own, theirs))
+        moved.extend(np.abs(after - before).tolist())
+        ties = [t for t in report.require().report.near_ties if t.row < len(own) and t.kappa > 0]
+        sigmas.extend(abs(own[t.row, t.chosen] - own[t.row, t.other]) / t.kappa for t in ties)
+    found: dict[str, float] = {"moved_median": np.median(moved), "moved_largest": max(moved)}
+    if sigmas:
+        found |= {f"{name}_in_sigma": x / np.median(sigmas) for name, x in [*found.items()]}
+    return {f"decoding against the pass, {model.name}": counts | found}
 
 
 def _decoded(model: LanguageModel, params: Any, ids: Any) -> Any:
@@ -354,6 +338,13 @@ def _decoded(model: LanguageModel, params: Any, ids: Any) -> Any:
 
     cache = model.decoder["cache"](len(ids))
     return jax.lax.scan(one, cache, (ids, jnp.arange(len(ids), dtype=jnp.int32)))[1]
+
+
+def _job(s: TextSubject, number: int, limit: int) -> gen.GenerationJob:
+    """A job with a seed and a prompt of its own."""
+    prompt = (np.asarray(s.job.prompt) * (number + 1) + number) % s.model.vocabulary
+    seed = number.to_bytes(32, "little")
+    return replace(s.job, seed=seed, prompt=tuple(prompt.tolist()), limit=limit)
 
 
 def _cheats(case: str, s: TextSubject, number: int, total: int, quick: bool) -> Counts:
@@ -435,7 +426,8 @@ def rows_of(case: str, found: Mapping[str, float]) -> Iterator[Row]:
         yield Row(case, "honest_tokens", tokens, "1")
         yield Row(case, "honest_rejected", found["honest_rejected"], "1", "<= 0")
         for name in ("honest_undecided", "audits_not_accepted", "decoded_again"):
-            yield Row(case, name, found[name], "1")
+            if name in found:
+                yield Row(case, name, found[name], "1")
         yield Row(case, "picked_otherwise_share", found["picked_otherwise"] / tokens, "1")
         # What devices can choose in narrow precisions, `ties` measures.
         bar = None if "moved_median" in found else "<= 0.01"
