@@ -131,6 +131,7 @@ def names() -> list[str]:
         "trials",
         "zoo",
         "noise",
+        "slips",
         "parallel",
         "evms",
         "__main__",

@@ -40,15 +40,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import noise, parallel
+from benchmarks import noise, parallel, slips
 from benchmarks.harness import RESULTS, Row, clopper_pearson
 from benchmarks.progress import steps
 from protocols.demo import models
 from verifiable import challenge, program
-from verifiable.check import execute
 from verifiable.claims.products import freivalds
-from verifiable.claims.products.product import Product, room_of
-from verifiable.jaxpr import interpret
+from verifiable.claims.products.product import Product
 from verifiable.report import Verdict
 
 CLAIM = (
@@ -77,7 +75,7 @@ def rows(quick: bool, jobs: int = 1, shards: str | None = None) -> Iterator[Row]
         (deviations, trials),
         *((part, quick) for part in noise.PARTS),
         (integers, trials),
-        *((functools.partial(slips, name), quick) for name in CALIBRATED),
+        *((functools.partial(slip_rows, name), quick) for name in CALIBRATED),
         (attacks, 5 if quick else 100),
         *((functools.partial(honest, name), 1_000 if quick else 100_000) for name in PRECISIONS),
     ]
@@ -218,7 +216,7 @@ def integers(trials: int) -> Iterator[Row]:
     yield Row(case, "bound", 1 / (2**61 - 1), "1")
 
 
-def slips(which: str, quick: bool) -> Iterator[Row]:
+def slip_rows(which: str, quick: bool) -> Iterator[Row]:
     """The smallest deviation of a row that is always caught, on a trained and calibrated model."""
     model = models.smollm2() if which == "smollm2" else models.in_precision(models.minilm(), which)
     if isinstance(model, models.Encoder):
@@ -229,7 +227,7 @@ def slips(which: str, quick: bool) -> Iterator[Row]:
     compiled = program.compile(fn, params, *samples[0])
     compiled = compiled.with_policy(compiled.calibrate(params, samples))
     worst: dict[int, tuple[float, float]] = {}
-    slip = slips_of(compiled)
+    slip = slips.of_rows(compiled)
     for _ in steps(1 if quick else 4, f"{name}: rows that slip through"):
         for contracted, found in slip(params, next(inputs)):
             old = worst.get(contracted, (0.0, 0.0))
@@ -255,51 +253,6 @@ def measured_of(compiled: program.Program) -> tuple[list[Any], list[Any]]:
     kinds = {c.name: isinstance(c.form, Product) for c in compiled.claims}
     found = compiled.policy.calibration.measured
     return tuple([m for m in found if kinds.get(m.name) is kind] for kind in (True, False))
-
-
-def slips_of(
-    compiled: program.Program,
-) -> Callable[[Any, Any], Iterator[tuple[int, tuple[float, float]]]]:
-    """Of parameters and inputs: by product, its K and the largest of both measures over its rows.
-
-    Compiled once for all inputs.
-    """
-    kappa, tolerances = compiled.bound.kappa(), compiled.tolerances
-
-    def emit(claim: Any, equation: Any, env: Any, _: Any) -> Any:
-        outputs, _ = execute.honest(claim, equation, env)
-        form = claim.form.contraction
-        if form is None or form.exact:
-            return outputs, ()
-        [out] = outputs
-        operands = interpret.read_all(env, equation.inputs)
-        near, far = operands[form.near], operands[form.far]
-        room = room_of(form, near, far, out, tolerances[claim.name])
-        wide = out.astype(jnp.float64)
-        weighted = jnp.sqrt(form.out_sums(form.scale_out(wide, room.weights) ** 2))
-        rms = jnp.sqrt(jnp.mean(room.weights**2, axis=-1))
-        rms = rms.reshape(form.batch, *[1] * (weighted.ndim and 1))
-        plain = jnp.sqrt(form.out_sums(wide**2)).reshape(form.batch, -1) * rms
-        deviation = (kappa * room.sigma).reshape(form.batch, -1)
-        # A row that is zero has no relative deviation.
-        sizes = (weighted.reshape(form.batch, -1), plain)
-        return outputs, tuple(jnp.max(jnp.where(s > 0, deviation / s, 0)) for s in sizes)
-
-    def run(params: Any, inputs: Any) -> Any:
-        env, block = compiled.bind(params, inputs), compiled.function.block
-        return execute.execute(block, compiled.analysis, env, emit=emit)[1]
-
-    jitted = jax.jit(run)
-
-    def slip(params: Any, inputs: Any) -> Iterator[tuple[int, tuple[float, float]]]:
-        with jax.enable_x64(True):
-            found = jax.device_get(jitted(params, inputs))
-        for claim in compiled.claims:
-            if found[claim.index] != ():
-                weighted, plain = (float(np.max(x)) for x in found[claim.index])
-                yield claim.form.contraction.contracted, (weighted, plain)
-
-    return slip
 
 
 def attacks(trials: int) -> Iterator[Row]:

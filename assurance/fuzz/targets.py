@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,14 +21,13 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from assurance.fuzz import contexts
+from assurance.fuzz import contexts, sent
 from protocols.journal import AUDITED, REPLICATED, Codec, Journal, JournalError, Recorded
 from protocols.messages import Reveal
 from protocols.replicated import Rules
 from protocols.settlement import EpochStatement
 from tests.helpers import committees
 from tests.helpers.journals import MemoryStore
-from tests.helpers.paths import ROOT
 from tests.helpers.vectors import OPERATIONS
 from tests.test_decoders import DECODERS
 from verifiable.check.judging.receive import receive
@@ -152,41 +150,17 @@ def _decoders() -> Iterator[FuzzTarget]:
         yield FuzzTarget(f"decoders/{name}", run, seeds, ALLOWED.get(name, ()))
 
 
-# Vectors: which parts of a case come from a device.
-
-SENT: dict[str, tuple[str, ...]] = {
-    "bls/aggregate": ("signature",),
-    "bls/possession": ("key", "proof"),
-    "bls/public-key": ("data",),
-    "bls/signature": ("data",),
-    "bls/verify": ("key", "signature"),
-    "commitments/decode": ("data",),
-    "cose/verify": ("data",),
-    "encoding/decode": ("data",),
-    "evidence/open": ("data",),
-    "multiproofs/multiproof": ("proof", "leaves"),
-    "openings/open": ("leaves", "proof"),
-    "partial/opening": ("data",),
-    "receipts/receive": ("data",),
-    "statements/statement": ("data",),
-    "statements/submission": ("data",),
-    "tensors/read": ("data",),
-    "trees/consistency": ("proof",),
-    "trees/inclusion": ("leaf", "proof"),
-    "trees/subtree-consistency": ("proof", "subtree_root"),
-    "trees/subtree-inclusion": ("leaf", "proof"),
-}
-CASES = 40  # of an operation that are started from
+# Vectors.
 
 
 def _vectors() -> Iterator[FuzzTarget]:
-    for operation, fields in SENT.items():
-        cases = functools.cache(functools.partial(_cases, operation))
+    for operation, fields in sent.SENT.items():
+        cases = functools.cache(functools.partial(sent.cases, operation))
 
         run = functools.partial(_operate, operation, cases)
 
         def seeds(fields: tuple[str, ...] = fields, cases: Any = cases) -> list[bytes]:
-            return [bytes([i]) + _packed(case, fields) for i, case in enumerate(cases())]
+            return [bytes([i]) + sent.packed(case, fields) for i, case in enumerate(cases())]
 
         # Cases name what the library finds, too: another value is a failed assertion of theirs.
         yield FuzzTarget(f"vectors/{operation}", run, seeds)
@@ -194,55 +168,8 @@ def _vectors() -> Iterator[FuzzTarget]:
 
 def _operate(operation: str, cases: Callable[[], list[dict[str, Any]]], data: bytes) -> bool:
     given = cases()[(data[0] if data else 0) % len(cases())]
-    OPERATIONS[operation](given | _unpacked(data[1:], SENT[operation], given))
+    OPERATIONS[operation](given | sent.unpacked(data[1:], sent.SENT[operation], given))
     return True
-
-
-def _cases(operation: str) -> list[dict[str, Any]]:
-    family, _, name = operation.partition("/")
-    found = json.loads((ROOT / "specs" / "vectors" / f"{family}.json").read_text())
-    cases = [case for case in found["cases"] if case["operation"] == name]
-    # Accepted ones first: a change of theirs goes deepest.
-    cases.sort(key=lambda case: case["expect"] != "ok")
-    given = [found.get("shared", {}) | case["input"] for case in cases]
-    return [each for each in given if _replaceable(each, SENT[operation])][:CASES]
-
-
-def _replaceable(given: dict[str, Any], fields: tuple[str, ...]) -> bool:
-    """Whether all parts are texts, or lists of texts."""
-    for value in (given[name] for name in fields):
-        for item in value if isinstance(value, list) else [value]:
-            if not isinstance(item, str):
-                return False
-    return True
-
-
-def _packed(given: dict[str, Any], fields: tuple[str, ...]) -> bytes:
-    """Parts of a case in one string of bytes: each behind its length, lists behind theirs."""
-    parts = b""
-    for name in fields:
-        value = given[name]
-        items = value if isinstance(value, list) else [value]
-        parts += bytes([len(items) % 256]) if isinstance(value, list) else b""
-        for item in map(bytes.fromhex, items):
-            parts += len(item).to_bytes(2, "big") + item
-    return parts
-
-
-def _unpacked(data: bytes, fields: tuple[str, ...], given: dict[str, Any]) -> dict[str, Any]:
-    """The inverse of `_packed`, for any bytes."""
-    found: dict[str, Any] = {}
-    for name in fields:
-        count = 1
-        if isinstance(given[name], list):
-            count, data = data[0] if data else 0, data[1:]
-        items = []
-        for _ in range(count):
-            size = int.from_bytes(data[:2], "big")
-            items.append(data[2 : 2 + size].hex())
-            data = data[2 + size :]
-        found[name] = items if isinstance(given[name], list) else items[0]
-    return found
 
 
 # Journals.

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from assurance.fuzz import contexts, targets
-from assurance.fuzz.targets import ABSTRACT, SENT, TARGETS
+from assurance.fuzz import contexts, sent, targets
+from assurance.fuzz.targets import ABSTRACT, TARGETS
 from tests.test_decoders import DECODERS
 from verifiable.errors import MalformedEncoding
 
@@ -30,15 +30,15 @@ def test_every_decoder_is_given_what_it_needs(name: str):
     assert needed <= targets.arguments_of(name).keys()
 
 
-@pytest.mark.parametrize("operation", SENT)
+@pytest.mark.parametrize("operation", sent.SENT)
 def test_cases_of_vectors_come_back_from_the_bytes_that_are_fuzzed(operation: str):
-    cases = targets._cases(operation)
+    cases = sent.cases(operation)
     assert cases
     for case in cases:
-        packed = targets._packed(case, SENT[operation])
-        assert case | targets._unpacked(packed, SENT[operation], case) == case
+        packed = sent.packed(case, sent.SENT[operation])
+        assert case | sent.unpacked(packed, sent.SENT[operation], case) == case
         for size in range(0, len(packed), 37):
-            targets._unpacked(packed[:size], SENT[operation], case)
+            sent.unpacked(packed[:size], sent.SENT[operation], case)
 
 
 def test_honest_encodings_are_accepted_by_their_decoders():
