@@ -201,7 +201,7 @@ class _Comparison:
             compiled = schedule.compile(evaluate, self.strategy)(values)
         plain, *perturbed = (outputs for _, outputs in self.calls[equation])
         for i, (a, b) in enumerate(zip(compiled, plain, strict=True)):
-            pair = differing(a, b, [p[i] for p in perturbed])
+            pair = worst_difference(a, b, [p[i] for p in perturbed])
             if pair is not None:
                 return equation.name, *pair
         return None
@@ -222,7 +222,9 @@ def _call(calls: Calls, trip: int) -> tuple[Env, list[Array]]:
     return calls[min(trip, len(calls) - 1)]
 
 
-def differing(compiled: Array, plain: Array, perturbed: Sequence[Array]) -> tuple[Any, Any] | None:
+def worst_difference(
+    compiled: Array, plain: Array, perturbed: Sequence[Array]
+) -> tuple[Any, Any] | None:
     """The two values that differ most beyond rounding; None if there are none."""
     a, b, *others = (np.asarray(x) for x in (compiled, plain, *perturbed))
     if not is_float(b.dtype):

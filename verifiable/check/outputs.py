@@ -136,7 +136,7 @@ def compare(
     )
 
 
-def differing(theirs: Array, mine: Array) -> str:
+def farthest_element(theirs: Array, mine: Array) -> str:
     """Which element of an output is farthest from the replayed one, in words; none of random keys.
 
     Args:

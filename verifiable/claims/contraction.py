@@ -312,7 +312,7 @@ def extent(dtype: np.dtype[Any]) -> int:
     return max(-int(info.min), int(info.max))
 
 
-def spread(weights: Array, shape: tuple[int, ...], dims: tuple[int, ...]) -> Array:
+def broadcast(weights: Array, shape: tuple[int, ...], dims: tuple[int, ...]) -> Array:
     """Broadcast values over `dims`, in that order, to `shape`."""
     shaped = weights.reshape([shape[d] for d in dims])
     order = sorted(range(len(dims)), key=lambda i: dims[i])

@@ -281,4 +281,4 @@ def test_integers_that_rounding_does_not_change_must_be_equal(
     compiled: Any, plain: Any, perturbed: Any, found: Any
 ):
     arrays = [np.asarray(x) for x in (compiled, plain, *perturbed)]
-    assert locate.differing(arrays[0], arrays[1], arrays[2:]) == found
+    assert locate.worst_difference(arrays[0], arrays[1], arrays[2:]) == found

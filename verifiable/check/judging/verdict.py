@@ -29,7 +29,7 @@ import numpy as np
 from verifiable.check.judging.failures import last_shown, look_again, until
 from verifiable.check.judging.receive import Problem
 from verifiable.check.judging.spread import Again
-from verifiable.check.outputs import Output, OutputStatistic, differing
+from verifiable.check.outputs import Output, OutputStatistic, farthest_element
 from verifiable.check.replay.replay import Findings
 from verifiable.claims.claim import Claim
 from verifiable.claims.statistic import Statistic, conditions, retested
@@ -145,7 +145,7 @@ def _differing(
     if reason != "output-mismatch" or not theirs:
         return ""
     pairs = zip(outputs, theirs, jax.tree.leaves(y), strict=True)
-    found = next((differing(a, b) for output, a, b in pairs if output.name == where), "")
+    found = next((farthest_element(a, b) for output, a, b in pairs if output.name == where), "")
     return f"{REASONS[reason]}: {found}" if found else ""
 
 

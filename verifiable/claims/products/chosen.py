@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from verifiable.claims.contraction import spread
+from verifiable.claims.contraction import broadcast
 from verifiable.claims.form import Yardstick
 from verifiable.claims.products.dot_general import DotGeneral
 from verifiable.claims.products.freivalds import Projection
@@ -48,7 +48,7 @@ class Arrangement:
 
     def of(self, x: Array) -> Array:
         """The array in that shape."""
-        return spread(x, self.full, self.dims).reshape(self.shape)
+        return broadcast(x, self.full, self.dims).reshape(self.shape)
 
     def back(self, x: Array) -> Array:
         """The array that is seen so, if nothing is repeated."""

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from verifiable.claims.contraction import Contraction, dot, spread
+from verifiable.claims.contraction import Contraction, broadcast, dot
 from verifiable.jaxpr.blocks import Array, Equation
 
 
@@ -130,11 +130,11 @@ class Convolution(Contraction):
 
     def scale_far(self, far: Array, weights: Array) -> Array:
         """See `Contraction.scale_far`."""
-        return far * spread(weights.reshape(1, -1), self.shapes[1], (self.specs[1][0],))
+        return far * broadcast(weights.reshape(1, -1), self.shapes[1], (self.specs[1][0],))
 
     def scale_out(self, out: Array, weights: Array) -> Array:
         """See `Contraction.scale_out`."""
-        return out * spread(weights.reshape(1, -1), self.shapes[2], (self.specs[2][1],))
+        return out * broadcast(weights.reshape(1, -1), self.shapes[2], (self.specs[2][1],))
 
     def over_rows(self, values: Array) -> Array:
         """See `Contraction.over_rows`."""

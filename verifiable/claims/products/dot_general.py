@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from verifiable.claims.contraction import BLOCK, Contraction, dot, spread
+from verifiable.claims.contraction import BLOCK, Contraction, broadcast, dot
 from verifiable.field import INT64, Field, limb_bits
 from verifiable.jaxpr.blocks import Array, Equation
 
@@ -120,7 +120,7 @@ class DotGeneral(Contraction):
         dims, count = self.batching[self.near] + self.contracting[self.near], self.contracted
         bits = _limb_bits(self.extents[self.near], count)
         limbs = field.limbs(image, bits)
-        vectors = [spread(x, near.shape, dims) for x in _vectors(limbs)]
+        vectors = [broadcast(x, near.shape, dims) for x in _vectors(limbs)]
         found = _integer_sums(near, vectors, len(self.contracting[self.near]))
         return field.from_limbs(_grouped(found, len(limbs)), bits)
 
@@ -131,9 +131,9 @@ class DotGeneral(Contraction):
         columns, magnitude = self._out_axes()[2], self.magnitude
         bits = _limb_bits(magnitude, self.columns)
         limbs = field.limbs(vectors, bits)
-        spreads = [spread(x, out.shape, columns) for x in _vectors(limbs)]
+        factors = [broadcast(x, out.shape, columns) for x in _vectors(limbs)]
         outside = (out > magnitude) | (out < -magnitude)
-        *found, outside = _integer_sums(out, spreads, len(columns), outside)
+        *found, outside = _integer_sums(out, factors, len(columns), outside)
         return field.from_limbs(_grouped(found, len(limbs)), bits), outside == 0
 
     def near_sums(self, near: Array, values: Array) -> Array:
@@ -166,7 +166,7 @@ class DotGeneral(Contraction):
     def _scale_near(self, near: Array, values: Array) -> Array:
         """Near operand scaled by values, (batch..., contracted..., 1)."""
         dims = (*self.batching[self.near], *self.contracting[self.near])
-        return near * spread(values, self.shapes[self.near], dims)
+        return near * broadcast(values, self.shapes[self.near], dims)
 
     def out_sums(self, out: Array) -> Array:
         """See `Contraction.out_sums`."""
@@ -190,20 +190,20 @@ class DotGeneral(Contraction):
         """See `Contraction.scale_far`."""
         free = self._free(self.far)
         dims = (*self.batching[self.far], *free)
-        return far * spread(weights, self.shapes[self.far], dims)
+        return far * broadcast(weights, self.shapes[self.far], dims)
 
     def scale_out(self, out: Array, weights: Array) -> Array:
         """See `Contraction.scale_out`."""
         batch, _, columns = self._out_axes()
-        return out * spread(weights, self.shapes[2], (*batch, *columns))
+        return out * broadcast(weights, self.shapes[2], (*batch, *columns))
 
     def over_rows(self, values: Array) -> Array:
         """See `Contraction.over_rows`."""
         batch, rows, columns = self._out_axes()
         if self.blocks > 1:
             wide = jnp.repeat(values, BLOCK, axis=-1)[..., : self.columns]
-            return spread(wide, self.shapes[2], (*rows, *columns))
-        return spread(values, self.shapes[2], (*batch, *rows))
+            return broadcast(wide, self.shapes[2], (*rows, *columns))
+        return broadcast(values, self.shapes[2], (*batch, *rows))
 
     def near_rows(self, near: Array) -> Array:
         """See `Contraction.near_rows`."""
