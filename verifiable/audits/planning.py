@@ -24,7 +24,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from verifiable.audits.probabilities import binomial_tail, least
+from verifiable.audits.probabilities import binomial_tail, least_integer
 from verifiable.audits.stakes import Terms
 from verifiable.voting.quorum import FirstToMatch, FixedSize, QuorumPolicy, Sequential
 from verifiable.voting.trust import Adaptive
@@ -189,7 +189,7 @@ def plan(
 
 def _votes(bad: float, error: float, economy: Economy) -> Iterator[Option]:
     policies: list[tuple[str, QuorumPolicy, str]] = []
-    matches = least(
+    matches = least_integer(
         lambda m: binomial_tail(2 * m - 1, bad, m) <= error, start=1, limit=_MOST_BALLOTS // 2
     )
     if matches is not None:
@@ -303,7 +303,9 @@ def _adaptive(bad: float, error: float, economy: Economy) -> Iterator[Option]:
             lifetime=economy.lifetime,
         )
 
-    audits = least(lambda u: policy(u).assurance.error <= error, start=1, limit=economy.window)
+    audits = least_integer(
+        lambda u: policy(u).assurance.error <= error, start=1, limit=economy.window
+    )
     if audits is None:
         return
     chosen = policy(audits)

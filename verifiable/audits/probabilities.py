@@ -86,7 +86,7 @@ def audits_needed(population: int, bad: int, error: float, *, detection: float =
     def suffice(audits: int) -> bool:
         return miss_probability(population, bad, audits, detection=detection) <= error
 
-    found = least(suffice, start=0, limit=population)
+    found = least_integer(suffice, start=0, limit=population)
     if found is None:
         raise ValueError(
             f"no number of audits reaches an error of {error}: even all {population} receipts, "
@@ -95,7 +95,7 @@ def audits_needed(population: int, bad: int, error: float, *, detection: float =
     return found
 
 
-def least(holds: Callable[[int], bool], *, start: int, limit: int) -> int | None:
+def least_integer(holds: Callable[[int], bool], *, start: int, limit: int) -> int | None:
     """The least integer from `start` to `limit` for which a monotone predicate holds, or None."""
     if not holds(limit):
         return None

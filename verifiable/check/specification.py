@@ -245,10 +245,10 @@ class Specification:
         """Raise ValueError if a parameter or constant that is compared holds subnormal numbers."""
         leaves = [*self.function.constants, *jax.tree.leaves(params)]
         variables = self.function.block.inputs[: len(leaves)]
-        flips = subnormal.ambiguous(self.analysis.flushable, variables, leaves)
-        if flips:
+        names = subnormal.ambiguous(self.analysis.flushable, variables, leaves)
+        if names:
             raise ValueError(
-                f"{min(flips)} compares parameters below the smallest normal number, which some "
+                f"{min(names)} compares parameters below the smallest normal number, which some "
                 "devices flush to zero and some do not: set them to zero before setup"
             )
 

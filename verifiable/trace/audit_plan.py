@@ -86,8 +86,8 @@ def drawn_rows(
         return tuple(range(length))
     of_layer = () if layer is None else (layer.to_bytes(8, "little"),)
     others = [n for n in range(-(-length // block)) if n not in sure]
-    drawn = count // block - len(sure)
-    chosen = _smallest(others, drawn, "rows of an audit", seed, *of_layer)
+    wanted = count // block - len(sure)
+    chosen = _smallest(others, wanted, "rows of an audit", seed, *of_layer)
     found: list[int] = []
     end = length
     for number in sorted({*chosen, *sure}, reverse=True):

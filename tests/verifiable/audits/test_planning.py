@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from verifiable.audits.planning import Economy, audited_quorum, plan
-from verifiable.audits.probabilities import binomial_tail, clopper_pearson, least
+from verifiable.audits.probabilities import binomial_tail, clopper_pearson, least_integer
 from verifiable.voting.quorum import FirstToMatch, FixedSize, Sequential
 from verifiable.voting.trust import Adaptive
 
@@ -166,7 +166,7 @@ def test_near_one_half_the_planner_still_ends() -> None:
 @given(st.integers(0, 50), st.integers(0, 50), st.integers(0, 60))
 def test_least_finds_the_first(start: int, length: int, threshold: int) -> None:
     limit = start + length
-    found = least(lambda n: n >= threshold, start=start, limit=limit)
+    found = least_integer(lambda n: n >= threshold, start=start, limit=limit)
     assert found == next((n for n in range(start, limit + 1) if n >= threshold), None)
 
 

@@ -159,8 +159,8 @@ class _Following:
         analysis, found = self.needs.analysis, dict[int, Turned]()
         for equation in block.equations:
             if equation in self.measured:
-                number, turned = self.measured[equation](env)
-                found[number] = turned
+                number, easiest = self.measured[equation](env)
+                found[number] = easiest
             claim = analysis.by_equation.get(equation)
             if claim is not None:
                 self.claim(claim, context, env)

@@ -223,9 +223,9 @@ class Auditable(Specification):
         tested, compiled = self._layers.tested(plan.layers), self._compiled_audit
         entering = self._layers.entering(plan.seed, plan.row_count)
         parts = self._layers.parts(plan.layers, plan.rows, entering)
-        drawn = AuditDraw(layers=plan.layers, rows=plan.rows, entering=entering)
-        arguments = compiled.arguments(drawn, key.arrays, inputs, outputs, received)
-        findings, own = compiled.measure(drawn, arguments, received)
+        draw = AuditDraw(layers=plan.layers, rows=plan.rows, entering=entering)
+        arguments = compiled.arguments(draw, key.arrays, inputs, outputs, received)
+        findings, own = compiled.measure(draw, arguments, received)
 
         @functools.cache
         def run() -> CheckArguments:  # whole tensors, which only some looks need
@@ -234,7 +234,7 @@ class Auditable(Specification):
                 key=key.arrays, inputs=inputs, outputs=tuple(outputs), values=values
             )
 
-        retests = functools.cache(functools.partial(compiled.retests, drawn, arguments, received))
+        retests = functools.cache(functools.partial(compiled.retests, draw, arguments, received))
         look = restrict.PartialLook.of(
             program.compiled_check.second_look, tested, parts, retests=retests
         )

@@ -41,8 +41,8 @@ def places_of(shape: Sequence[int], trips: Numbers, cut: Cut, rows: Numbers) -> 
     after = math.prod(inner[cut.axis + 1 :])
     before = np.arange(math.prod(inner[: cut.axis]))[:, None, None] * inner[cut.axis]
     own = (cut.offset + cut.unit * rows[:, :, None] + np.arange(cut.unit)).reshape(len(rows), -1)
-    places = (before + own[:, None, :, None]) * after + np.arange(after)
-    return trips[:, None, None, None] * math.prod(inner) + places
+    found = (before + own[:, None, :, None]) * after + np.arange(after)
+    return trips[:, None, None, None] * math.prod(inner) + found
 
 
 @dataclass(frozen=True, slots=True)
