@@ -188,7 +188,10 @@ class _Search:
 
 
 def _cut(body: Block, atom: Atom, analysis: Analysis) -> int | None:
-    """The claim that commits to a value of a body as it is passed on, if one does."""
+    """The claim that commits to a value of a body as it is passed on, if one does.
+
+    Not inside of another scan: there, a claim has a last iteration for each of the outer scan.
+    """
     made = (e for e in body.equations if atom in e.outputs)
     found = filter(None, map(analysis.by_equation.get, made))
-    return next((c.index for c in found if c.primitive == CUT), None)
+    return next((c.index for c in found if c.primitive == CUT and len(c.trips) == 1), None)
