@@ -42,7 +42,7 @@ from verifiable.program import Program, compile
 from verifiable.report import Corridor, Report
 from verifiable.report.formatting import shortlist
 from verifiable.submission import Submission
-from verifiable.trace import AuditOpening, AuditPlan, Commitment
+from verifiable.trace import AuditOpening, AuditPlan, Commitment, Layout
 
 _SHOWN = 8  # shapes in a message
 
@@ -80,6 +80,18 @@ class Family:
             f"the family was compiled for inputs {known}, not for {_shapes(wanted)}: pad "
             "them, or compile a family with their shapes"
         )
+
+    def layout(self, *inputs: Any) -> Layout:
+        """Where what is sent of a run on these inputs is, and how many bytes: `Program.layout`.
+
+        Args:
+          *inputs: the job's own inputs, or `ShapeDtypeStruct`s of them.
+
+        Raises:
+          TypeError: a leaf is not an array.
+          ValueError: the family has no member for the inputs.
+        """
+        return self.program(*inputs).layout
 
     def with_policy(self, policy: Policy) -> Family:
         """The same family under another policy; errors as of `Program.with_policy`.

@@ -22,6 +22,16 @@ MOST_BYTES = 1 << 32
 NOTHING_SHOWN = 3
 """The exit status where a file is neither shown to be right nor to be wrong."""
 
+CHAINS = {
+    "checked": "the answer follows the turn before: its receipt and prompt continue it",
+    "wrong": "the answer does not follow the turn before",
+    "none named": "the receipt names no turn before",
+    "not checked": (
+        "the receipt names a turn before, which was not checked: give its file by --after"
+    ),
+}
+"""What may be known of the turn before an answer: in JSON, and in words."""
+
 if TYPE_CHECKING:
     import typer
     from rich.console import RenderableType
@@ -172,8 +182,10 @@ def run_verify(file: Path, after: Path | None, *, seed: str | None = None, as_js
         return fail(error)
     words = conversation.words(model, report.tokens)
     show(
-        {"model": answering.card.id.hex(), "text": words} | verdict_dict(report),
-        verdict_text(answer, report, words),
+        {"model": answering.card.id.hex(), "text": words}
+        | verdict_dict(report)
+        | {"chain": chain_of(answer, report, after)},
+        verdict_text(answer, report, words, CHAINS[chain_of(answer, report, after)]),
         as_json=as_json,
     )
     return {Verdict.ACCEPT: 0, Verdict.REJECT: 1}.get(report.verdict, NOTHING_SHOWN)
@@ -287,14 +299,27 @@ def turn_text(turn: "Turn", file: Path) -> "Iterator[RenderableType]":
 
 
 def verdict_text(
-    answer: "SavedText | OpenedText", report: "TextReport", words: str
+    answer: "SavedText | OpenedText", report: "TextReport", words: str, chain: str
 ) -> "Iterator[RenderableType]":
-    """What was judged, and the verdict."""
+    """What was judged, the verdict, and what was found of the turn before."""
     from rich.text import Text  # noqa: PLC0415 - an optional dependency
 
     yield Text(visible(words))
     yield Text(f"said to be of {visible(answer.card.name)}, model {answer.receipt.card.hex()}")
     yield Text(str(report), style="bold")
+    yield Text(chain)
+
+
+def chain_of(answer: "SavedText | OpenedText", report: "TextReport", after: Path | None) -> str:
+    """Whether the receipt was compared with that of the turn before: a key of `CHAINS`."""
+    from verifiable.generation import saved  # noqa: PLC0415 - loads JAX
+
+    if report.reason == "receipt-chain":
+        return "wrong"
+    # What a receipt is found to be first, it is not compared with the turn before any more.
+    if after is not None and not report.reason.startswith("receipt-"):
+        return "checked"
+    return "none named" if answer.receipt.previous == saved.NOTHING else "not checked"
 
 
 def _seed(digits: str) -> bytes:

@@ -83,18 +83,32 @@ def test_a_conversation_is_answered_judged_and_written(folder: Path):
 
 def test_saved_answers_are_judged_alone_and_after_the_turn_before(folder: Path):
     asked(folder)
-    for turn, arguments in (
-        (0, ["a.text"]),
-        (1, ["a-2.text"]),
-        (1, ["a-2.text", "--after", folder / "a.text"]),
+    for turn, chain, arguments in (
+        (0, "none named", ["a.text"]),
+        (1, "not checked", ["a-2.text"]),
+        (1, "checked", ["a-2.text", "--after", folder / "a.text"]),
     ):
         result = run("verify", folder / arguments[0], *arguments[1:], "--json")
         assert result.exit_code == 0
         found = json.loads(result.stdout)
         assert found["verdict"] == "accept"
         assert found["text"] == asked(folder).turns[turn]["text"]
+        assert found["chain"] == chain
     result = run("verify", folder / "a.text", "--after", folder / "a-2.text", "--json")
     assert (result.exit_code, json.loads(result.stdout)["reason"]) == (1, "receipt-chain")
+    assert json.loads(result.stdout)["chain"] == "wrong"
+
+
+def test_a_changed_turn_before_is_said_not_to_be_checked(folder: Path):
+    """No run answers for it, so that only the file of the turn before shows it."""
+    asked(folder)
+    saved = gen.SavedText.decode((folder / "a-2.text").read_bytes())
+    changed = replace(saved, receipt=replace(saved.receipt, previous=bytes([7]) * 32))
+    (folder / "changed").write_bytes(changed.encode())
+    alone = run("verify", folder / "changed")
+    assert alone.exit_code == 0
+    assert "a turn before, which was not checked: give its file by --after" in alone.stdout
+    assert run("verify", folder / "changed", "--after", folder / "a.text").exit_code == 1
 
 
 def test_openings_are_judged_alone_and_are_small(folder: Path):

@@ -91,6 +91,16 @@ def test_honest_runs_of_every_member_are_accepted_with_one_key(length: int):
 
 
 @pytest.mark.parametrize("length", LENGTHS)
+def test_a_submission_of_a_family_is_read_by_the_layout_of_its_inputs(length: int):
+    x = tokens(length)
+    sent = family().prove(parameters(), x)
+    layout = family().layout(jax.ShapeDtypeStruct(x.shape, x.dtype))
+    assert vf.Submission.decode(sent.encode(), layout).commitment == sent.commitment
+    with pytest.raises(ValueError, match="the family was compiled for inputs"):
+        family().layout(tokens(LONGEST))
+
+
+@pytest.mark.parametrize("length", LENGTHS)
 def test_other_weights_are_rejected_at_every_length(length: int):
     other = parameters() | {"head": parameters()["head"].at[3].multiply(1.01)}
     assert verified(tokens(length), other).verdict is Verdict.REJECT

@@ -5,9 +5,11 @@ from __future__ import annotations
 import enum
 import math
 from dataclasses import dataclass, field
+from html import escape
 from typing import Self
 
 from verifiable.report import Report, Verdict
+from verifiable.report.formatting import coloured
 from verifiable.report.reasons import require
 
 TEXT_REASONS: dict[str, str] = {
@@ -53,8 +55,9 @@ class TextReport:
         could have picked another, and no more is known.
       near_candidates: positions, without those of near-ties, where the tolerance decides which
         token is the last of the `top_k` candidates.
-      listed: whether near-ties between tokens can be listed: the check followed the choice of the
-        tokens back to a product of logits. If not, `right` only says that the run leads there.
+      listed: whether all near-ties between tokens are listed: the check followed the choice of the
+        tokens back to a product of logits, or an audit, to the rows of one. If not, `right` only
+        says that the run leads there.
       decision_ties: choices of tokens, padding included, that are within the slack of their own
         test; what a device is free to choose at least.
       report: on the run; None if the completion was refused before.
@@ -125,7 +128,24 @@ class TextReport:
             lines.append(f"{self.near_candidates} more with a near-tie of the last candidate only")
         if not self.listed:
             lines.append(
-                "near-ties are not listed for this model; at least so many choices are within "
-                f"slack: {self.decision_ties}"
+                "near-ties between tokens are not listed here, or not all; at least so many "
+                f"choices are within slack: {self.decision_ties}"
             )
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """The report in a notebook."""
+        return self.to_html()
+
+    def to_html(self) -> str:
+        """The verdict, what is known of each token, and the report on the run. All is escaped."""
+        head, *lines = str(self).splitlines()
+        said = "".join(f"<p>{escape(line)}</p>" for line in lines)
+        rows = zip(self.tokens, self.states, strict=False)  # a refused text has tokens alone
+        known = [(str(i), str(t), state.value) for i, (t, state) in enumerate(rows)]
+        cells = ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in known]
+        body = "".join(f"<tr>{row}</tr>" for row in cells)
+        names = "<tr><th>position</th><th>token</th><th>state</th></tr>"
+        table = f"<table>{names}{body}</table>" if known else ""
+        run = "" if self.report is None else f"<p>its run:</p>{self.report.to_html()}"
+        return f"<p>{coloured(self.verdict, head)}</p>{said}{table}{run}"

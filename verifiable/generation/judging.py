@@ -47,12 +47,14 @@ def text_report(
         states[i] = TokenState.RIGHT if token == tokens[i] else TokenState.WRONG
     edges: set[int] = set()
     heads = token_heads(program, prompt)
+    unlisted = [entry.partition(": ")[0] for entry in report.unlisted]
     slack = sum(r.ties for r in report.results if picks_tokens(r.name))
     for i, tie, head in token_ties(heads, report, seen):
         if not head.whole or own[i] in (tie.chosen, tie.other):
             # A run may put either token first if that takes one sigma: it passes for certain.
             turned = tokens[i] in (tie.chosen, tie.other) and tie.kappa <= 1
-            either = turned and head.whole and head.tokens
+            # Another candidate at the border need not win: only a tie between winners decides.
+            either = turned and head.whole and picks_tokens(tie.choice)
             if own[i] == tokens[i] or either:
                 states[i] = TokenState.NEAR_TIE
         else:
@@ -69,7 +71,7 @@ def text_report(
         tokens=tokens,
         states=tuple(states),
         near_candidates=sum(states[i] is TokenState.RIGHT for i in edges),
-        listed=any(head.tokens for head in heads.values()),
+        listed=any(h.tokens for h in heads.values()) and not any(map(picks_tokens, unlisted)),
         decision_ties=slack,
         report=report,
     )

@@ -289,7 +289,8 @@ def judge_saved(
       card: names the model that must have written it.
       saved: from `SavedText.decode`.
       job: the coordinator's own; without it, the file's is taken at its word.
-      previous: the turn before, judged already; without it, what was said before is the prompt's.
+      previous: the turn before, judged already; without it, what was said before is the prompt's,
+        and which receipt the answer names as the one before is not checked.
 
     Raises:
       TypeError: an argument is of another type.

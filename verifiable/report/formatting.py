@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from html import escape
 
 
 def finite(x: float) -> float | None:
@@ -15,6 +16,12 @@ def shortlist(names: Sequence[str], shown: int, separator: str = ", ") -> str:
     """The first names, `shown` of them at most, and how many more there are."""
     more = f" and {len(names) - shown} more" if names[shown:] else ""
     return separator.join(names[:shown]) + more
+
+
+def coloured(verdict: str, head: str) -> str:
+    """A line about a verdict in HTML, bold and in the verdict's colour; escaped."""
+    colour = {"accept": "#1a7f37", "reject": "#cf222e"}.get(verdict, "#9a6700")
+    return f'<b style="color:{colour}">{escape(head)}</b>'
 
 
 def table(rows: list[tuple[str, ...]]) -> str:

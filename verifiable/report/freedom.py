@@ -98,6 +98,7 @@ class NearTie:
       other: column that is closest to being chosen instead.
       kappa: deviation of the row, in units of sigma, that turns it: `Bound.acceptance(kappa)` is
         how often it would pass.
+      choice: name of what chooses; several may choose from one row.
     """
 
     claim: str
@@ -106,3 +107,4 @@ class NearTie:
     chosen: int
     other: int
     kappa: float
+    choice: str = ""

@@ -8,7 +8,7 @@ from html import escape
 from typing import Any, Self
 
 from verifiable.report.detection import Detection
-from verifiable.report.formatting import finite, table
+from verifiable.report.formatting import coloured, finite, table
 from verifiable.report.freedom import Bound, Corridor, NearTie
 from verifiable.report.reasons import OPEN, REASONS, Verdict, require
 
@@ -216,7 +216,6 @@ class Report:
 
     def to_html(self) -> str:
         """The report as a table. Everything is escaped: a device may choose parts of it."""
-        colour = {"accept": "#1a7f37", "reject": "#cf222e"}.get(self.verdict.value, "#9a6700")
         head, *_ = str(self).splitlines()
         rows = [("claim", "verdict", "reason", "worst", "trip", "row", "discontinuities")]
         for r in self.results:
@@ -228,7 +227,7 @@ class Report:
         worst = f", worst ratio of all {self.worst:.3g}" if self.results else ""
         left = f"<p>{self._left}</p>" if self._left else ""
         return (
-            f'<p><b style="color:{colour}">{escape(head)}</b> {escape(self.message)}</p>'
+            f"<p>{coloured(self.verdict, head)} {escape(self.message)}</p>"
             f"<p>{self._checked}{worst}</p><table>{body}</table>{left}"
         )
 

@@ -34,6 +34,18 @@ def test_a_text_without_listed_near_ties_says_so():
     assert str(report).splitlines()[-1].endswith("within slack: 2")
 
 
+def test_a_report_in_a_notebook_has_each_token_and_no_markup_of_a_device():
+    page = ACCEPTED._repr_html_()
+    assert "#1a7f37" in page
+    assert "<tr><td>1</td><td>5</td><td>near-tie</td></tr>" in page
+    refused = TextReport(
+        verdict=Verdict.REJECT, reason="text-range", message="<script>", tokens=(4,)
+    )._repr_html_()
+    assert "#cf222e" in refused
+    assert "<script>" not in refused
+    assert "<table>" not in refused
+
+
 @pytest.mark.parametrize("reason", [r for r in TEXT_REASONS if r != "ok"])
 def test_a_rejected_text_says_why(reason: str):
     report = TextReport(verdict=Verdict.REJECT, reason=reason)

@@ -135,6 +135,7 @@ class NearTies:
                 chosen=int(chosen[i]),
                 other=int(other[i]),
                 kappa=float(each[i]),
+                choice=choice.equation.name,
             )
 
 

@@ -98,6 +98,7 @@ class FollowedTies:
                     chosen=int(chosen[place]),
                     other=int(other[place]),
                     kappa=float(least[place]),
+                    choice=choice.name,
                 )
 
     @cached_property
