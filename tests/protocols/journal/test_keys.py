@@ -138,8 +138,10 @@ def test_a_slot_has_one_statement():
         signed = keys.record(KEY)
         signed.permit(SLOT, b"first")
         signed.permit(SLOT, b"first")
-        with pytest.raises(AlreadySigned, match="will not sign"):
+        with pytest.raises(AlreadySigned, match="will not sign") as caught:
             signed.permit(SLOT, b"second")
+        assert signed.signed(SLOT) == caught.value.expected
+        assert signed.signed(b"\x02" * 32) is None
         signed.permit(b"\x02" * 32, b"second", memory=b"m")
         assert keys.record(KEY) is signed
     with Journal(store) as journal:

@@ -341,6 +341,12 @@ def test_decoders_of_votes_raise_nothing_else(data: st.DataObject):
         assert read == made
 
 
+@pytest.mark.parametrize("change", [{"signature": A.signature.encoded}, {"statement": None}])
+def test_votes_are_of_statements_and_signatures(change: dict[str, Any]):
+    with pytest.raises(TypeError):
+        replace(A, **change)
+
+
 @pytest.mark.parametrize("member", [256, -1, 2**64 - 1, True, None, b"\1", 1.0])
 def test_members_have_numbers(member: Any):
     fields = ["epoch vote", 1, member, STATEMENT.message, A.signature.encoded]

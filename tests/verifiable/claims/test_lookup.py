@@ -423,6 +423,15 @@ def test_rows_are_committed_in_the_narrowest_type_that_holds_them_all(name: str)
     assert found == dtype
 
 
+@pytest.mark.parametrize("dtype", ["int64", "uint64"])
+def test_rows_of_integers_of_64_bits_are_looked_up(dtype: str):
+    table = RNG.integers(0, 2**62, (ROWS, WIDTH)).astype(dtype)
+    with jax.enable_x64(True):
+        made = vf.compile(lambda p, i: p[i], table, INDEX, policy=FEW)
+    [found] = [c.dtype.name for c in made.claims if isinstance(c.form, Lookup)]
+    assert found == dtype
+
+
 def test_a_table_that_is_also_multiplied_is_shared():
     def tied(p: Any, i: Any) -> Any:
         return jnp.tanh(p["wide"][i]) @ p["wide"].T

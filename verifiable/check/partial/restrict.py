@@ -219,10 +219,9 @@ def expanded(found: Statistic, chosen: Sequence[int], trips: tuple[int, ...]) ->
       trips: lengths of the scans around the claim.
     """
     before = passed(trips)
-    at = chosen[0] if len(chosen) == 1 else np.asarray(chosen)
     for full, value in zip(before, found, strict=True):
         # A value without the axis of iterations is the same in all.
-        full[at] = value[0] if len(chosen) == 1 and np.ndim(value) == len(trips) else value
+        full[list(chosen)] = value
     return before
 
 

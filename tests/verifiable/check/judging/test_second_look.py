@@ -228,6 +228,10 @@ def test_flips_are_counted_and_the_row_of_the_first_is_named():
 
     base = times(with_flips(0, 0), 1)
     more = with_flips(9, 0b101)
+    # Ties may be decided otherwise; what no rounding turns round is never allowed, few as it is.
+    assert look.recount(with_flips(5, 0b111), [index], 8).allowed
+    for arguments in (more, with_flips(9, 0b1)):
+        assert not look.recount(arguments, [index], 8).allowed
     assert [times(more, most) * max(most, 0.5) for most in (0, 1, 2, 8)] == [base + 2] * 4
     found = look.look(with_flips(5, 0b111), Target(output=False, index=index))
     assert (found.wrong, found.row) == (False, 5)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -37,6 +39,19 @@ def findings(stopped: bool = False, **fields: Any) -> Findings:
         stopped={"while": np.bool_(stopped)},
         outputs={},
     )
+
+
+@dataclass(frozen=True)
+class Deciding:
+    """A claim with a hundred decisions in each iteration."""
+
+    index: int
+    name: str
+    trips: tuple[int, ...]
+
+    @property
+    def decisions(self) -> int:
+        return 100 * math.prod(self.trips)
 
 
 def test_findings_stand_at_their_iterations():
@@ -85,3 +100,18 @@ def test_flips_of_the_audited_claims_alone_are_counted_together():
     assert found.most == flips.total(claims[:2], policy)
     assert 51 < found.most < 200
     assert found.limits == {c.index: flips.limit(c, policy) for c in claims[:2]}
+
+
+def test_flips_of_the_audited_iterations_alone_are_counted():
+    """Two of four iterations, of three inner ones each."""
+    every: Any = Deciding(index=0, name="many", trips=(LENGTH, 3))
+    some: Any = Deciding(index=0, name="many", trips=(2, 3))
+    policy: Any = SimpleNamespace(phi=1e-9, tie_rate_of=lambda claim, name: 0.5)
+    program: Any = SimpleNamespace(claims=[every], policy=policy)
+    key: Any = None
+    look = SecondLook(program=program, key=key)
+    for tested, counted in (({0: frozenset({1, 3})}, some), ({0: None}, every)):
+        found = PartialLook.of(look, tested, parts={}, retests=dict)
+        assert found.limits == {0: flips.limit(counted, policy)}
+        assert found.most == flips.total([counted], policy)
+    assert flips.limit(some, policy) < flips.limit(every, policy)

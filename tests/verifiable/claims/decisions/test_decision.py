@@ -208,6 +208,12 @@ def test_shifts_of_any_size_decide_by_their_direction_and_none_leaves_the_decisi
     assert found.tolist() == [False, False, True, False, True, True]
 
 
+def test_a_flip_moves_a_decision_by_one_where_it_is_a_tie_and_else_by_nothing():
+    form = Comparison(kind="lt", shape=(4,), dtype=F32, inexact=(True, True))
+    a, b = (jnp.asarray(x, F32) for x in ([1, 1, 1, -1], [1, 1 + EPS, 2, 1]))
+    assert form.room([a, b], None, a < b, EPS).tolist() == [1, 1, 0, 0]
+
+
 def test_a_smooth_decision_is_the_number_itself_and_does_not_move():
     values, others = np.array([-3.0, 0.0, 2.0], F32), np.array([1.0, 0.0, 1.0], F32)
     sign, comparison = Sign(shape=(3,), dtype=F32), judged("ge", 3)[0]
