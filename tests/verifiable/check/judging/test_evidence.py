@@ -29,6 +29,7 @@ from verifiable.encoding import tagged_hash
 from verifiable.errors import MalformedEncoding, Misnamed, VerificationError
 from verifiable.jaxpr.perturb import Noise
 from verifiable.policy import Policy
+from verifiable.report import Verdict
 
 WIDTH, ROWS = 64, 8
 POLICY = Policy(draws=4)
@@ -432,6 +433,15 @@ def test_what_no_judge_can_recompute_makes_no_evidence():
     report = program.verify(key, X, honest, commitment=honest.commitment)
     with pytest.raises(ValueError, match="rejected"):
         evidence_of(program, report, honest)
+    named = program.claims[0].name
+    for change in (
+        {"verdict": Verdict.INDETERMINATE, "claim": named},
+        {"verdict": Verdict.REJECT, "claim": None},
+        {"verdict": Verdict.REJECT, "claim": named, "results": ()},
+        {"verdict": Verdict.REJECT, "claim": "another program's"},
+    ):
+        with pytest.raises(ValueError, match="evidence needs a claim or output that was rejected"):
+            evidence_of(program, replace(report, **change), honest)
     with pytest.raises(MalformedEncoding):
         Evidence.decode(b"", program)
     sent = accused("layers", True, 0, 3).encode()

@@ -186,6 +186,29 @@ def test_what_is_exact_needs_no_second_look(monkeypatch: pytest.MonkeyPatch):
     assert made.check(key, NOISE, y=y, trace=trace).verdict is ACCEPT
 
 
+def test_changes_are_told_from_a_replay_without_noise(monkeypatch: pytest.MonkeyPatch):
+    made = program.compile(lambda w, x: jnp.tanh(x @ w[0]) @ w[1], W, NOISE, policy=POLICY)
+    key = made.setup(W, challenge.secret(SECRET_SEED))
+    y, run = jax.device_get(jax.jit(made.execute)(W, NOISE))
+    plain, sizes = second_look.SecondLook._draw, list[tuple[float, ...]]()  # pyright: ignore[reportPrivateUsage]
+
+    def draw(self: Any, *of: Any) -> Any:
+        made = plain(self, *of)
+
+        def seen(given: Any, seed: Any, *noise: Any, **more: Any) -> Any:
+            sizes.append(tuple(float(x) for x in noise))
+            return made(given, seed, *noise, **more)
+
+        return seen
+
+    monkeypatch.setattr(second_look.SecondLook, "_draw", draw)
+    wrong = put(run.values[1], (2, 3), 9)
+    assert made.check(key, NOISE, y=y, trace=[run.values[0], wrong]).verdict is REJECT
+    assert sizes[0] == (0, 0)
+    assert len(sizes) > 1
+    assert (0, 0) not in sizes[1:]
+
+
 def test_an_output_within_the_spread_is_not_confirmed():
     """The verifier's own y is the answer."""
     x = np.array(NOISE)

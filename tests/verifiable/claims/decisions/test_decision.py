@@ -214,6 +214,16 @@ def test_a_flip_moves_a_decision_by_one_where_it_is_a_tie_and_else_by_nothing():
     assert form.room([a, b], None, a < b, EPS).tolist() == [1, 1, 0, 0]
 
 
+def test_a_tie_is_as_far_apart_as_the_slack_at_most():
+    """Which is twice the smallest normal number where eps is zero."""
+    form, least = Comparison(kind="lt", shape=(3,), dtype=F32, inexact=(True, True)), 2.0**-126
+    a, b = jnp.zeros(3, F32), jnp.asarray([0, 2 * least, 3 * least], F32)
+    claim = jnp.asarray(np.packbits([False, True, True], bitorder="little"))
+    with jax.enable_x64(True):
+        assert form.test([a, b], claim, Yardstick(eps=0.0)).ties == 2
+        assert form.room([a, b], None, a < b, 0.0).tolist() == [1, 1, 0]
+
+
 def test_a_smooth_decision_is_the_number_itself_and_does_not_move():
     values, others = np.array([-3.0, 0.0, 2.0], F32), np.array([1.0, 0.0, 1.0], F32)
     sign, comparison = Sign(shape=(3,), dtype=F32), judged("ge", 3)[0]
