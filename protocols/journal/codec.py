@@ -331,7 +331,8 @@ def _only(forms: list[_Form], chosen: Callable[[_Form], bool], value: Any) -> _F
     """The one form that is chosen."""
     found = [form for form in forms if chosen(form)]
     _checked(value, len(found) == 1)
-    return found[0]
+    [only] = found
+    return only
 
 
 def _checked(value: Any, holds: bool) -> Any:

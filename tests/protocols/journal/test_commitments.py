@@ -98,18 +98,18 @@ def test_two_objects_never_write_one_log():
 
 
 @pytest.mark.parametrize(
-    "entry",
+    ("entry", "why"),
     [
-        [],
-        ["commitment", 1, b"short"],
-        ["commitment", 2, DIGESTS[1]],
-        ["commitment", 1, DIGESTS[0]],
-        ["closed", 1, "drand"],
+        ([], "no commitment"),
+        (["commitment", 1, b"short"], "cannot be read: a digest has 32 bytes"),
+        (["commitment", 2, DIGESTS[1]], "no commitment"),
+        (["commitment", 1, DIGESTS[0]], "no commitment"),
+        (["closed", 1, "drand"], "no commitment"),
     ],
 )
-def test_other_entries_are_refused(entry: Any):
+def test_other_entries_are_refused(entry: Any, why: str):
     with Journal(MemoryStore()) as journal:
         DurableCommitmentLog(journal, "7").append(DIGESTS[0])
         journal.submit("commitments/7", [encoding.encode(entry)])
-        with pytest.raises(JournalCorrupt):
+        with pytest.raises(JournalCorrupt, match=why):
             DurableCommitmentLog(journal, "7")

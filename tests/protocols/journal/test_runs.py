@@ -65,6 +65,7 @@ from tests.helpers.jobs import (
 from tests.helpers.journals import FailingStore, MemoryStore
 from verifiable import encoding
 from verifiable.challenge import Beacon
+from verifiable.encoding import tagged_hash
 from verifiable.report import Verdict
 from verifiable.voting.quorum import FixedSize
 
@@ -312,6 +313,18 @@ def test_a_stream_ends_with_its_last_task_and_is_not_begun_again():
         assert again.feed(Tick(at=NOW + 10**6)).result() == ()
 
 
+def test_ids_of_tasks_are_those_of_the_specification():
+    journal, recorded = decided(MemoryStore())
+    found = {task.id for task in recorded.pending}
+    assert found
+    assert found <= {
+        tagged_hash("journal task", journal.id, encoding.encode([STREAM, number, index]))
+        for number in range(16)
+        for index in range(16)
+    }
+    journal.close()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Empty:
     """A state or event of a protocol that records nothing else."""
@@ -324,7 +337,7 @@ def _machine(**change: Any) -> Any:
 
 
 FOREIGN: dict[str, tuple[Any, Any, str]] = {
-    "another version": (_machine(version=2), RULES, "version"),
+    "another version": (_machine(version=2), RULES, "version of the protocol: 1, and this is 2;"),
     "another policy": (REPLICATED, rules(FixedSize(bad=0.2, size=3)), "rules"),
     "another deadline": (REPLICATED, rules(FixedSize(bad=0.1, size=3), audit_seconds=9), "rules"),
     "another decoder": (REPLICATED, metric(3), "rules"),

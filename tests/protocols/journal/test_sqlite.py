@@ -209,3 +209,12 @@ def test_a_copy_of_a_closed_journal_is_whole(path: Path):
     with Journal.open(copy) as journal:
         journal.verify()
         assert len(journal.read("a")[1]) == 10
+
+
+def test_a_file_that_is_no_journal_stays_unlocked(tmp_path: Path):
+    path = tmp_path / "a.journal"
+    path.write_bytes(b"text" * 100)
+    for _ in range(2):
+        with pytest.raises(JournalError) as caught:
+            SqliteStore.open(path)
+        assert not isinstance(caught.value, JournalBusy)

@@ -214,6 +214,18 @@ def test_a_flip_moves_a_decision_by_one_where_it_is_a_tie_and_else_by_nothing():
     assert form.room([a, b], None, a < b, EPS).tolist() == [1, 1, 0, 0]
 
 
+def test_rows_of_decisions_are_those_of_all_axes_but_the_last():
+    form = Comparison(kind="lt", shape=(2, 2, 3), dtype=F32, inexact=(True, True))
+    a, b = jnp.zeros((2, 2, 3), F32), jnp.ones((2, 2, 3), F32)
+    for row in range(4):
+        decided = np.ones((4, 3), bool)
+        decided[row, 1] = False
+        packed = np.packbits(decided.reshape(2, 2, 3), axis=-1, bitorder="little")
+        with jax.enable_x64(True):
+            found = form.test([a, b], jnp.asarray(packed), Yardstick(eps=EPS))
+        assert (int(found.row), int(found.flips), bool(found.passed)) == (row, 1, False)
+
+
 def test_a_tie_is_as_far_apart_as_the_slack_at_most():
     """Which is twice the smallest normal number where eps is zero."""
     form, least = Comparison(kind="lt", shape=(3,), dtype=F32, inexact=(True, True)), 2.0**-126

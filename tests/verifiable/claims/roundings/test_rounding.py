@@ -126,6 +126,15 @@ def test_a_row_that_is_nan_on_every_device_leaves_nothing_to_choose():
         assert bool(first.finite_operands) is (row is one)
 
 
+def test_a_smooth_rounding_is_the_rounded_value_and_moves_as_the_value():
+    form = CHAINS["int8"]
+    with jax.enable_x64(True):
+        x = jnp.asarray([0.25, 1.75, -3.5, 300], jnp.float32)
+        smooth: Any = functools.partial(form.smooth, None, [])
+        assert smooth([x]).tolist() == [0, 2, -4, 127]
+        assert jax.grad(lambda v: smooth([v]).sum())(x).tolist() == [1] * 4
+
+
 def worst_of(name: str, value: Any, claim: Any, eps: float) -> tuple[float, float]:
     """The statistic of one element alone in its row, and its slack."""
     form = CHAINS[name]
