@@ -338,6 +338,7 @@ def test_tags_have_no_offsets(tag: int):
 
 
 def test_by_default_many_items_are_too_many():
+    assert MAX_ITEMS == 4096
     assert len(decode(encode([0] * (MAX_ITEMS - 1)), max_size=LIMIT)) == MAX_ITEMS - 1
     with pytest.raises(MalformedEncoding, match=f"more than the {MAX_ITEMS} items"):
         decode(encode([0] * MAX_ITEMS), max_size=LIMIT)
