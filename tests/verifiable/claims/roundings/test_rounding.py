@@ -107,34 +107,6 @@ def judged(name: str) -> Callable[..., Any]:
         return jax.jit(one)
 
 
-def test_a_row_that_is_nan_on_every_device_leaves_nothing_to_choose():
-    """Every element of operand and claim; what is NaN in one of them, or in part, may be chosen."""
-    form, one, none = CHAINS["float16"], [1.0, 2.0, 3.0], [math.nan] * 3
-    part, far = [1.0, math.nan, 3.0], [1.0, math.inf, 3.0]
-    for row, claimed, settled in (
-        (one, one, True),
-        (none, none, True),
-        (none, one, False),
-        (part, part, False),
-        (far, far, False),
-    ):
-        v, q = np.array([one, row], np.float32), np.array([one, claimed], np.float16)
-        with jax.enable_x64(True):
-            again = form.retest([jnp.asarray(v)], jnp.asarray(q), Yardstick(eps=2.0**-20))
-            first = form.test([jnp.asarray(v)], jnp.asarray(q), Yardstick(eps=2.0**-20))
-        assert bool(again.finite_operands) is settled
-        assert bool(first.finite_operands) is (row is one)
-
-
-def test_a_smooth_rounding_is_the_rounded_value_and_moves_as_the_value():
-    form = CHAINS["int8"]
-    with jax.enable_x64(True):
-        x = jnp.asarray([0.25, 1.75, -3.5, 300], jnp.float32)
-        smooth: Any = functools.partial(form.smooth, None, [])
-        assert smooth([x]).tolist() == [0, 2, -4, 127]
-        assert jax.grad(lambda v: smooth([v]).sum())(x).tolist() == [1] * 4
-
-
 def worst_of(name: str, value: Any, claim: Any, eps: float) -> tuple[float, float]:
     """The statistic of one element alone in its row, and its slack."""
     form = CHAINS[name]

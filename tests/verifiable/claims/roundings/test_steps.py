@@ -1,12 +1,18 @@
-"""Steps of a rounding: what goes into an interval lies between the ends of its preimage."""
+"""Steps of a rounding, back through their preimages, and forms that are made of few of them."""
 
 from __future__ import annotations
 
+import functools
+import math
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from verifiable.claims.roundings.rounding import RoundingStep
+from verifiable.claims.form import Yardstick
+from verifiable.claims.roundings.rounding import Rounding, RoundingStep
 
 STEPS = {
     "round": RoundingStep(kind="round"),
@@ -15,6 +21,17 @@ STEPS = {
     "truncate": RoundingStep(kind="truncate", dtype=np.dtype(np.int8)),
     "clamp": RoundingStep(kind="clamp", low=-2.0, high=3.0),
 }
+F32, F16, I8 = (np.dtype(x) for x in (np.float32, np.float16, np.int8))
+HALF = Rounding(steps=(RoundingStep(kind="narrow", dtype=F16),), source=F32, dtype=F16)
+INT8 = Rounding(
+    steps=(
+        RoundingStep(kind="round"),
+        RoundingStep(kind="clamp", low=-127, high=127),
+        RoundingStep(kind="cast", dtype=I8),
+    ),
+    source=F32,
+    dtype=I8,
+)
 
 
 @pytest.mark.parametrize("kind", STEPS)
@@ -28,3 +45,31 @@ def test_a_step_back_ends_where_values_leave_the_interval(kind: str, low: float,
     taken = np.asarray(step.forward(jnp.asarray(values)))
     inside = (ends[0] < values) & (values < ends[1])
     assert inside.tolist() == ((low <= taken) & (taken <= high)).tolist()
+
+
+def test_a_row_that_is_nan_on_every_device_leaves_nothing_to_choose():
+    """Every element of operand and claim; what is NaN in one of them, or in part, may be chosen."""
+    form, one, none = HALF, [1.0, 2.0, 3.0], [math.nan] * 3
+    part, far = [1.0, math.nan, 3.0], [1.0, math.inf, 3.0]
+    for row, claimed, settled in (
+        (one, one, True),
+        (none, none, True),
+        (none, one, False),
+        (part, part, False),
+        (far, far, False),
+    ):
+        v, q = np.array([one, row], np.float32), np.array([one, claimed], np.float16)
+        with jax.enable_x64(True):
+            again = form.retest([jnp.asarray(v)], jnp.asarray(q), Yardstick(eps=2.0**-20))
+            first = form.test([jnp.asarray(v)], jnp.asarray(q), Yardstick(eps=2.0**-20))
+        assert bool(again.finite_operands) is settled
+        assert bool(first.finite_operands) is (row is one)
+
+
+def test_a_smooth_rounding_is_the_rounded_value_and_moves_as_the_value():
+    form = INT8
+    with jax.enable_x64(True):
+        x = jnp.asarray([0.25, 1.75, -3.5, 300], jnp.float32)
+        smooth: Any = functools.partial(form.smooth, None, [])
+        assert smooth([x]).tolist() == [0, 2, -4, 127]
+        assert jax.grad(lambda v: smooth([v]).sum())(x).tolist() == [1] * 4
