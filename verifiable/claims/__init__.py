@@ -21,7 +21,7 @@ Products, tested with random vectors, in `products`:
 Values, tested element by element, in `roundings`:
 
     rounding    just after a cast or quantisation; `chains`: which ones; `axes`: along which axes
-                rows lie; `row_error`: what glue does to them; `midpoints`: where a rounding ends;
+                rows lie; `row_error`: what glue does to them; `steps`, `midpoints`: where one ends;
                 `cheap_test`: its cheap form
 
 In `decisions`:

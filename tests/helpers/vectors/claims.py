@@ -15,7 +15,8 @@ from verifiable import challenge
 from verifiable.claims.decisions.decision import Comparison, Sign
 from verifiable.claims.form import Form, Yardstick
 from verifiable.claims.lookup import Lookup, fingerprints, words_of
-from verifiable.claims.roundings.rounding import Rounding, RoundingStep
+from verifiable.claims.roundings.rounding import Rounding
+from verifiable.claims.roundings.steps import RoundingStep
 from verifiable.claims.statistic import Statistic, judge
 from verifiable.encoding import require_tensor_dtype
 from verifiable.freivalds import verify_dot_general

@@ -19,7 +19,8 @@ from verifiable.claims import origin
 from verifiable.claims.form import Proposal, View
 from verifiable.claims.products.product import CONTRACTIONS
 from verifiable.claims.roundings import axes, row_error
-from verifiable.claims.roundings.rounding import Rounding, RoundingStep
+from verifiable.claims.roundings.rounding import Rounding
+from verifiable.claims.roundings.steps import RoundingStep
 from verifiable.jaxpr.blocks import Equation, Literal, Var
 from verifiable.jaxpr.effects import FLOAT8, HALF_PRECISION, MOVES, Effect, effects_of, precision
 from verifiable.jaxpr.graph import Graph

@@ -6,12 +6,14 @@ root(v) from squares as they are, the same ratios of the same intervals are comp
 
     SURE = 1 - 2^-6
 
-in place of 1: more than the rounding of the squares can hide. A square that vanishes makes the
-slack smaller. A row passes only if the mean of its squares is a number of at most MOST, and no row
-with a NaN or an infinity has one; a NaN in the claim leaves the row without a norm, and an infinity
-is beyond every limit, unless the value before it rounds to it. What does not pass is undecided, and
-the claim is tested again in full (`Form.retest`). Hence whatever passes here passes there. Claims
-with rows of more than LONGEST elements, in any way in which rows lie, are tested in full at once.
+in place of 1: more than the rounding of the squares can hide, and what is lost of the distance of a
+value from a claim of the other sign (`midpoints.beyond`). A square that vanishes makes the slack
+smaller. A row passes only if the mean of its squares is a number of at most MOST, and no row with a
+NaN or an infinity has one; a NaN in the claim leaves the row without a norm, and an infinity is
+beyond every limit, unless a chain of several steps takes the value before it to one. What does not
+pass is undecided, and the claim is tested again in full (`Form.retest`). Hence whatever passes here
+passes there. Claims with rows of more than LONGEST elements, in any way in which rows lie, are
+tested in full at once.
 """
 
 from __future__ import annotations
@@ -48,13 +50,14 @@ def once(test: Callable[[Array, Array], Statistic], value: Array, claim: Array) 
     """The statistic of a test that reads a value in several passes, which is computed once for all.
 
     On CPUs, XLA computes a float16 again in every pass that reads it, unless the passes are in a
-    branch. The other branch is taken if there is a NaN in the claim, and leaves it undecided.
+    branch. The other branch is taken if the claim begins with a NaN, and leaves it undecided.
     """
 
     def undecided(*_: Array) -> Statistic:
         return statistic(jnp.full((1,), jnp.inf, jnp.float32))
 
-    return lax.cond(jnp.all(claim == claim), test, undecided, value, claim)  # noqa: PLR0124
+    first = claim.reshape(-1)[:1]
+    return lax.cond(jnp.all(first == first), test, undecided, value, claim)  # noqa: PLR0124
 
 
 def statistic(by_row: Array) -> Statistic:

@@ -35,6 +35,35 @@ def halfway(x: Array, dtype: Any) -> tuple[Array, Array]:
     return jnp.where(x < 0, -outer, inner), jnp.where(x < 0, -inner, outer)
 
 
+def beyond(value: Array, claim: Array, dtype: Any) -> Array:
+    """How far values are from what rounds to a claim of float16 or bfloat16, quickly.
+
+    The step below a claim is that of the number before it, whose bits are one less. So with e the
+    exponent of |claim|, or of the number before it where |value| is smaller,
+
+        max(0, |value - claim| - 2^(e - digits - 1)),        digits of the fraction of the type.
+
+    Values of the sign of a claim are as far from what rounds to it as `halfway` says. Values of the
+    other sign, and beyond its size, may seem nearer by 2^-9 of that. The difference is exact up to
+    2^-24 of itself, and where half a step is much of it, in subnormal numbers of float16, up to
+    2^-48. An infinity is infinitely far from all numbers, NaN is NaN away.
+
+    Args:
+      value: float32.
+      claim: values of the narrow type as float32.
+      dtype: the narrow type.
+    """
+    info = jnp.finfo(dtype)
+    size = jnp.abs(claim)
+    bits = lax.bitcast_convert_type(size, jnp.int32)
+    below = bits - (jnp.abs(value) < size).astype(jnp.int32)
+    exponent = lax.bitcast_convert_type(below & jnp.int32(0x7F800000), jnp.float32)
+    half = exponent * jnp.float32(2.0 ** -(info.nmant + 1))
+    if dtype == jnp.float16:  # its subnormal numbers are as far apart as its smallest normal ones
+        half = jnp.maximum(half, jnp.float32(info.smallest_subnormal) / 2)
+    return jnp.maximum(jnp.abs(value - claim) - half, 0)
+
+
 def middle(x: Array, dtype: Any, direction: int) -> Array:
     """The middle between a value of a narrow type and its neighbour, infinities included.
 

@@ -44,8 +44,9 @@ from verifiable.claims.form import Form, Yardstick
 from verifiable.claims.origin import Origin
 from verifiable.claims.roundings import cheap_test, row_error
 from verifiable.claims.roundings.axes import LAST, Axes, from_rows, in_rows, places, row_length
-from verifiable.claims.roundings.midpoints import halfway, has_infinity, middle
+from verifiable.claims.roundings.midpoints import beyond, halfway, has_infinity
 from verifiable.claims.roundings.row_error import RowErrors
+from verifiable.claims.roundings.steps import Interval, RoundingStep
 from verifiable.claims.slack import apart, least, rms
 from verifiable.claims.slack import slack as slack_of
 from verifiable.claims.statistic import Deviation, Statistic, deviation, strictly, worst_row
@@ -54,57 +55,6 @@ from verifiable.jaxpr.effects import FLOAT8, HALF_PRECISION, is_float
 
 SHARE = 0.25
 """Of the slack: how far all elements of a row may be off at once."""
-
-Interval = tuple[Array, Array, Array]  # low, high, and whether any value is in it
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RoundingStep:
-    """One monotone step.
-
-    Attributes:
-      kind: `narrow`, `truncate`, `cast` (of integers), `round`, `floor`, `ceil` or `clamp`.
-      low: lower end of a clamp.
-      high: upper end of a clamp.
-      dtype: type that `narrow`, `truncate` and `cast` cast to.
-    """
-
-    kind: str
-    low: float = -math.inf
-    high: float = math.inf
-    dtype: np.dtype[Any] | None = None
-
-    def forward(self, value: Array) -> Array:
-        """The step applied to a value, as a number of the type of `value`."""
-        if self.kind == "narrow":
-            return value.astype(self.dtype).astype(value.dtype)
-        if self.kind == "clamp":
-            return jnp.clip(value, self.low, self.high)
-        if self.kind in ("cast", "truncate"):
-            info = jnp.iinfo(self.dtype)
-            return jnp.clip(jnp.trunc(value), int(info.min), int(info.max))
-        return {"round": jnp.round, "floor": jnp.floor, "ceil": jnp.ceil}[self.kind](value)
-
-    def back(self, low: Array, high: Array) -> Interval:
-        """The closed interval of values that the step takes into a closed interval."""
-        true = low <= high
-        if self.kind == "narrow":
-            return middle(low, self.dtype, -1), middle(high, self.dtype, +1), true
-        if self.kind in ("cast", "truncate"):
-            info = jnp.iinfo(self.dtype)
-            bottom, top = low <= int(info.min), high >= int(info.max)
-            if self.kind == "truncate":
-                low, high = jnp.where(low > 0, low, low - 1), jnp.where(high < 0, high, high + 1)
-            # Values out of range are cast to the ends of the type.
-            return jnp.where(bottom, -jnp.inf, low), jnp.where(top, jnp.inf, high), true
-        if self.kind == "clamp":
-            valid = (high >= self.low) & (low <= self.high)
-            low = jnp.where(low <= self.low, -jnp.inf, low)
-            return low, jnp.where(high >= self.high, jnp.inf, high), true & valid
-        # The other steps return integers only.
-        low, high = jnp.ceil(low), jnp.floor(high)
-        before, after = {"round": (0.5, 0.5), "floor": (0.0, 1.0), "ceil": (1.0, 0.0)}[self.kind]
-        return low - before, high + after, low <= high
 
 
 class RoundingRoom(NamedTuple):
@@ -211,10 +161,7 @@ class Rounding(Form):
         v, q = self._by_rows(value, claim)
         q = self.standard(q, v)
         slack, usable = cheap_test.slack(v, eps, least(self._floats))
-        low, high, exists = self.preimage(q)
-        # NaN is neither above nor below an end, and stays in the sum of its row.
-        short = jnp.where(v >= low, jnp.where(v <= high, 0, v - high), low - v)
-        ratio = jnp.where(exists, short / slack, jnp.inf)
+        ratio = self._short(v, q) / slack
         squares = ratio * ratio
         whole = jnp.sqrt(jnp.sum(squares, axis=-1)) / row_limit(v.shape[-1])
         usable = usable & (whole >= 0)
@@ -222,6 +169,18 @@ class Rounding(Form):
         by_row = jnp.where(usable, by_row, jnp.inf)
         by_way = [by_row, *self._of_other_ways(squares, value.shape)]
         return cheap_test.statistic(jnp.concatenate(by_way))
+
+    def _short(self, value: Array, claim: Array) -> Array:
+        """How far a value is from what the chain takes to a claim; NaN of a NaN."""
+        half = self.dtype.name in HALF_PRECISION
+        if not self.steps:
+            return jnp.abs(value - claim)
+        if half and len(self.steps) == 1 and self.steps[0].dtype == self.dtype:
+            return beyond(value, claim, self.dtype)
+        low, high, exists = self.preimage(claim)
+        # NaN is neither above nor below an end.
+        short = jnp.where(value >= low, jnp.where(value <= high, 0, value - high), low - value)
+        return jnp.where(exists, short, jnp.inf)
 
     def retest(self, operands: list[Array], claim: Array, yardstick: Yardstick) -> Statistic:
         """The test; a row that is NaN in all of operand and claim leaves nothing to choose."""

@@ -15,7 +15,8 @@ import pytest
 
 from verifiable.claims.form import Yardstick
 from verifiable.claims.roundings import cheap_test
-from verifiable.claims.roundings.rounding import Rounding, RoundingStep
+from verifiable.claims.roundings.rounding import Rounding
+from verifiable.claims.roundings.steps import RoundingStep
 from verifiable.claims.statistic import Statistic
 
 F32, BF16, F16, I8 = (np.dtype(t) for t in (np.float32, ml_dtypes.bfloat16, np.float16, np.int8))
@@ -121,7 +122,9 @@ def test_what_is_clear_passes_the_test_itself(name: str):
             cheap, full = (measure(name, cheap=c)(mine, q) for c in (True, False))
             assert accepts(full) or not accepts(cheap), change
             if accepts(cheap):
-                assert cheap.worst == pytest.approx(full.worst, rel=1e-3, abs=1e-6)
+                # Of a subnormal claim, half a step may be taken as zero.
+                lost = 2.0**-6 if change == "subnormal" else 1e-6
+                assert cheap.worst == pytest.approx(full.worst, rel=1e-3, abs=lost)
             passed[change] = passed.get(change, 0) + accepts(cheap)
     assert passed["none"] == passed["zero"] == passed["0.1 of all"] == passed["0.5 of a few"] == 20
     assert passed["NaN"] == passed["infinity"] == 0

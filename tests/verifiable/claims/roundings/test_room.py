@@ -10,7 +10,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from verifiable.claims.roundings.rounding import Rounding, RoundingStep
+from verifiable.claims.roundings.rounding import Rounding
+from verifiable.claims.roundings.steps import RoundingStep
 
 F32, I8 = np.dtype(np.float32), np.dtype(np.int8)
 BF16 = np.dtype(ml_dtypes.bfloat16)

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from verifiable.claims.form import Yardstick
-from verifiable.claims.roundings.rounding import Rounding, RoundingStep
+from verifiable.claims.roundings.rounding import Rounding
+from verifiable.claims.roundings.steps import RoundingStep
 
 STEPS = {
     "round": RoundingStep(kind="round"),
