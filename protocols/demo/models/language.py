@@ -79,10 +79,7 @@ class LanguageModel:
         Raises:
           KeyError: the precision is unknown.
         """
-        params = PRECISIONS[name](self.params)
-        cache = functools.partial(self.decoder["cache"], dtype=params["embedding"].dtype)
-        decoder = {**self.decoder, "cache": cache}
-        return replace(self, name=f"{self.name} in {name}", params=params, decoder=decoder)
+        return replace(self, name=f"{self.name} in {name}", params=PRECISIONS[name](self.params))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

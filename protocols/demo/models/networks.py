@@ -140,7 +140,7 @@ def llama_layers(
     params: Params, token_ids: Array, *, heads: int, groups: int, base: float
 ) -> Array:
     """The residual stream after the last layer: (tokens, width)."""
-    x = params["embedding"].at[token_ids].get(mode="clip")
+    x = _words(params, token_ids)
     attend = _causal(x.shape[0], heads // groups)
 
     def layer(x: Array, p: Params) -> tuple[Array, None]:
@@ -154,11 +154,9 @@ Cache: TypeAlias = "tuple[Array, Array]"
 """Keys and values, each (layers, groups, tokens, head)."""
 
 
-def llama_cache(
-    tokens: int, *, layers: int, groups: int, head: int, dtype: Any = jnp.float32
-) -> Cache:
-    """An empty cache for so many tokens, of the type of the activations."""
-    empty = jnp.zeros((layers, groups, tokens, head), dtype)
+def llama_cache(tokens: int, *, layers: int, groups: int, head: int) -> Cache:
+    """An empty cache for so many tokens."""
+    empty = jnp.zeros((layers, groups, tokens, head), jnp.float32)
     return empty, empty
 
 
@@ -166,7 +164,7 @@ def llama_prefill(
     params: Params, cache: Cache, token_ids: Array, *, heads: int, groups: int, base: float
 ) -> Cache:
     """The cache with keys and values of the first tokens, in one pass over them."""
-    x = params["embedding"].at[token_ids].get(mode="clip")
+    x = _words(params, token_ids)
     attend = _causal(x.shape[0], heads // groups)
 
     def layer(x: Array, p: Params) -> tuple[Array, Cache]:
@@ -183,7 +181,7 @@ def llama_step(
 ) -> tuple[Array, Cache]:
     """One token more: its logits (vocabulary,), and the cache with its keys and values."""
     layers, groups, tokens, _ = cache[0].shape
-    x = params["embedding"].at[token].get(mode="clip")[None]
+    x = _words(params, token)[None]
     visible = jnp.arange(tokens) <= position
 
     def layer(carried: tuple[Array, Cache], at: tuple[Array, Params]) -> Any:
@@ -244,10 +242,12 @@ def _llama_layer(
         return x + weighted(block["down"], hidden), (k, v)
 
 
+def _words(params: Params, token_ids: Array) -> Array:
+    return params["embedding"].at[token_ids].get(mode="clip").astype(jnp.float32)
+
+
 def _rms_norm(scale: Array, x: Array) -> Array:
-    wide = x.astype(jnp.float32)
-    inverse = jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + 1e-5)
-    return (wide * inverse * scale).astype(x.dtype)
+    return x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + 1e-5) * scale
 
 
 def rotate(x: Array, base: float, start: Array | None = None) -> Array:
@@ -266,8 +266,7 @@ def rotate(x: Array, base: float, start: Array | None = None) -> Array:
     angles = places[:, None] * frequencies
     cos, sin = jnp.cos(angles), jnp.sin(angles)
     even, odd = x[..., 0::2], x[..., 1::2]
-    turned = jnp.stack([even * cos - odd * sin, even * sin + odd * cos], axis=-1)
-    return turned.reshape(x.shape).astype(x.dtype)
+    return jnp.stack([even * cos - odd * sin, even * sin + odd * cos], axis=-1).reshape(x.shape)
 
 
 def _attend(q: Array, k: Array, v: Array, mask: Array) -> Array:

@@ -7,6 +7,9 @@
     w8a8   kernels in int8 with one scale per output channel; activations rounded to int8 with one
            dynamic scale per token; products int8 x int8 -> int32; everything else in float32
 
+In language models only the operands of products with kernels are rounded: a token is chosen from
+float32 that nothing was rounded just before, so that no tolerance of a rounding decides on it.
+
 `PRECISIONS` has a function for each that converts trained float32 parameters. The forward passes
 follow the types of the parameters and need no other switch.
 """
@@ -36,8 +39,8 @@ def dense(block: Params, x: Array) -> Array:
 
 
 def weighted(kernel: Any, x: Array) -> Array:
-    """`x @ kernel` in the precision of the kernel; returns x's dtype."""
-    return _weighted(kernel, x).astype(x.dtype)
+    """`x @ kernel` in float32, of which x is rounded to the type of the kernel."""
+    return _weighted(kernel, x if isinstance(kernel, dict) else x.astype(kernel.dtype))
 
 
 def _weighted(kernel: Any, x: Array) -> Array:
