@@ -130,6 +130,7 @@ def names() -> list[str]:
         "timed",
         "trials",
         "zoo",
+        "measured_texts",
         "noise",
         "slips",
         "parallel",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from benchmarks import generation
-from benchmarks.generation import ANSWERS, SHARDS, added_up, rows_of
+from benchmarks.generation import SHARDS, added_up, rows_of
+from benchmarks.measured_texts import ANSWERS
 from benchmarks.texts import SAMPLERS
 
 
