@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from verifiable.errors import require_type
 from verifiable.generation.sampler import Sampler
 
 
@@ -37,7 +38,7 @@ class GenerationJob:
         choose among texts: the coordinator draws it and gives each job its own.
 
     Raises:
-      TypeError: prompt, limit or seed are of another type.
+      TypeError: prompt, limit, sampler or seed are of another type.
       ValueError: the prompt is empty or has a negative id, the limit is below one, or the seed has
         another length.
     """
@@ -57,6 +58,7 @@ class GenerationJob:
             raise TypeError(f"limit must be an int, got {type(self.limit).__name__}")
         if self.limit < 1:
             raise ValueError(f"limit must be at least 1, got {self.limit}")
+        require_type("sampler", self.sampler, Sampler)
         self.sampler.require_seed(self.seed)
 
 

@@ -71,6 +71,7 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception]]] = {
     "half a token": ({"limit": 1.5}, TypeError),
     "a short seed": ({"seed": b"7"}, ValueError),
     "a number as seed": ({"seed": 7}, TypeError),
+    "no sampler": ({"sampler": None}, TypeError),
 }
 
 
