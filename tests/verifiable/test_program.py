@@ -138,7 +138,10 @@ def test_random_programs(steps: Any, data: st.DataObject) -> None:
         # As `execute` does; some kernels of XLA depend on it.
         with jax.default_matmul_precision("highest"):
             plain = jax.jit(case.fn)(PARAMS, X)
-        jax.tree.map(np.testing.assert_array_equal, case.y, plain)
+        if compared not in part:
+            jax.tree.map(np.testing.assert_array_equal, case.y, plain)
+        # What is compared has one reader more, the decision: XLA may fuse it in another way.
+        assert case.check(plain).verdict is Verdict.ACCEPT
         judge_random_program(case, data)
 
 
