@@ -129,8 +129,7 @@ def honest(
 
 def slack(model: LanguageModel, precision: str, quick: bool) -> Counts:
     """Texts of a model at one precision, and how far decoding moves the two best logits."""
-    if precision != "f32":
-        model = model.in_precision(precision)
+    model = model.in_precision(precision)
     s = TextSubject.of(model, SAMPLERS["greedy"], cuts=False)
     by_pass, by_decoder = jax.jit(model.logits_at), jax.jit(functools.partial(_decoded, model))
     counts = Counter[str](dict.fromkeys(("honest_rejected", "honest_undecided"), 0))

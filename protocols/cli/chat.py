@@ -180,12 +180,11 @@ def run_verify(file: Path, after: Path | None, *, seed: str | None = None, as_js
                 report = judge_opened(made, key, card, answer, draw=draw, previous=previous)
     except (OSError, MalformedEncoding, ValueError) as error:
         return fail(error)
-    words = conversation.words(model, report.tokens)
+    words, chain = conversation.words(model, report.tokens), chain_of(answer, report, after)
+    found = {"model": answering.card.id.hex(), "text": words} | verdict_dict(report)
     show(
-        {"model": answering.card.id.hex(), "text": words}
-        | verdict_dict(report)
-        | {"chain": chain_of(answer, report, after)},
-        verdict_text(answer, report, words, CHAINS[chain_of(answer, report, after)]),
+        found | {"chain": chain},
+        verdict_text(answer, report, words, CHAINS[chain]),
         as_json=as_json,
     )
     return {Verdict.ACCEPT: 0, Verdict.REJECT: 1}.get(report.verdict, NOTHING_SHOWN)

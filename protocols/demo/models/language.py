@@ -13,7 +13,7 @@ from jax import Array
 
 from protocols.demo.models import networks
 from protocols.demo.models.model import require_unicode
-from protocols.demo.models.precision import PRECISIONS, Params
+from protocols.demo.models.precision import Params, converter, titled
 
 
 class Vocabulary(Protocol):
@@ -74,12 +74,12 @@ class LanguageModel:
     file: Path | None
 
     def in_precision(self, name: str) -> LanguageModel:
-        """The same model at another precision (`precision`).
+        """The same trained model at another precision (`precision`).
 
         Raises:
-          KeyError: the precision is unknown.
+          ValueError: the precision is unknown.
         """
-        return replace(self, name=f"{self.name} in {name}", params=PRECISIONS[name](self.params))
+        return replace(self, name=titled(self.name, name), params=converter(name)(self.params))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from jax import Array
 
-from protocols.demo.models.precision import PRECISIONS, Params
+from protocols.demo.models.precision import PRECISIONS, Params, converter, titled
 
 Tokens: TypeAlias = "tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]"
 
@@ -54,13 +54,10 @@ def in_precision(model: Encoder, name: str) -> Encoder:
     Raises:
       ValueError: the precision is unknown.
     """
-    if name not in PRECISIONS:
-        raise ValueError(f"the precision is one of {', '.join(PRECISIONS)}, got {name!r}")
-    prepare = PRECISIONS[name]
-    suffix = "" if name == "f32" else f" in {name}"
+    prepare = converter(name)
     return replace(
         model,
-        name=model.name + suffix,
+        name=titled(model.name, name),
         precision=name,
         params=prepare(model.trained),
         prepare=prepare,

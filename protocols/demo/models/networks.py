@@ -238,7 +238,7 @@ def _llama_layer(
     with jax.named_scope("mlp"):
         block = p["mlp"]
         normed = _rms_norm(block["norm"], x)
-        hidden = jax.nn.silu(weighted(block["gate"], normed)) * (weighted(block["up"], normed))
+        hidden = jax.nn.silu(weighted(block["gate"], normed)) * weighted(block["up"], normed)
         return x + weighted(block["down"], hidden), (k, v)
 
 

@@ -35,17 +35,13 @@ _TABLES = ("words", "embedding")
 
 def dense(block: Params, x: Array) -> Array:
     """A linear layer, `x @ kernel + bias`, in the precision of its kernel; returns x's dtype."""
-    return (_weighted(block["kernel"], x) + block["bias"]).astype(x.dtype)
+    return (weighted(block["kernel"], x) + block["bias"]).astype(x.dtype)
 
 
 def weighted(kernel: Any, x: Array) -> Array:
     """`x @ kernel` in float32, of which x is rounded to the type of the kernel."""
-    return _weighted(kernel, x if isinstance(kernel, dict) else x.astype(kernel.dtype))
-
-
-def _weighted(kernel: Any, x: Array) -> Array:
     if not isinstance(kernel, dict):
-        return product(x, kernel)
+        return product(x.astype(kernel.dtype), kernel)
     scale = jnp.max(jnp.abs(x), axis=-1, keepdims=True) / 127
     scale = jnp.maximum(scale, SMALLEST_SCALE)
     levels = jnp.clip(jnp.round(x / scale), -127, 127).astype(jnp.int8)
@@ -99,3 +95,19 @@ PRECISIONS: dict[str, Callable[[Params], Params]] = {
     "f16": _half(jnp.float16),
     "w8a8": _w8a8,
 }
+
+
+def converter(precision: str) -> Callable[[Params], Params]:
+    """The function that converts trained parameters to a precision.
+
+    Raises:
+      ValueError: the precision is unknown.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"the precision is one of {', '.join(PRECISIONS)}, got {precision!r}")
+    return PRECISIONS[precision]
+
+
+def titled(model: str, precision: str) -> str:
+    """The name of a model at a precision."""
+    return model if precision == "f32" else f"{model} in {precision}"

@@ -475,6 +475,17 @@ def test_other_trained_weights_are_caught_under_the_models_name(name):
     )
 
 
+def test_only_known_precisions_are_made_and_float32_is_the_model_as_trained():
+    model, encoder = models.small_llama(), small()
+    for make, name in (
+        (model.in_precision, model.name),
+        (functools.partial(models.in_precision, encoder), encoder.name),
+    ):
+        assert make("f32").name == name
+        with pytest.raises(ValueError, match="the precision is one of f32, bf16, f16, w8a8"):
+            make("int3")
+
+
 @pytest.mark.parametrize(("name", "near"), [("bf16", 0.1), ("f16", 0.02), ("w8a8", 0.1)])
 def test_a_language_model_in_another_precision_follows_the_types_of_its_parameters(name, near):
     model = models.small_llama()

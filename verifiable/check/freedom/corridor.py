@@ -26,7 +26,7 @@ With kappa from `Bound.kappa`, a row that deviates by more is caught with probab
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -100,8 +100,13 @@ def differentiable(program: Specification) -> bool:
     It has none through a `while`, of which nobody knows beforehand how many trips to go back.
     """
     graph = Graph.of(program.function.block)
-    looped = graph.reaching({"while"})
-    return not any(c.output in looped for c in _soft(program.analysis, graph))
+    return not _looped(_soft(program.analysis, graph), graph)
+
+
+def _looped(claims: Sequence[Claim], graph: Graph) -> bool:
+    """Whether a `while` follows from one of some claims."""
+    reaching = graph.reaching({"while"})
+    return any(c.output in reaching for c in claims)
 
 
 def _soft(analysis: Analysis, graph: Graph) -> list[Claim]:
@@ -120,8 +125,6 @@ def _run(
     kappa: float,
 ) -> Any:
     """Compiled for the first job, and again only for another answer."""
-    if not differentiable(program):
-        raise ValueError("the answer has no derivative: a while loop follows from a claim")
     known, key = program.steered, (what, id(answer))
     if key not in known:
         for oldest in list(known)[: len(known) + 1 - _KEPT]:
@@ -268,7 +271,10 @@ def _slopes(
       eps: tolerance by name of the claim.
       answer: scalar function of the block's outputs.
     """
-    soft = _soft(analysis, Graph.of(block))
+    graph = Graph.of(block)
+    soft = _soft(analysis, graph)
+    if _looped(soft, graph):
+        raise ValueError("the answer has no derivative: a while loop follows from a claim")
     wide = {c.index: jnp.float64 if c.dtype == np.float64 else jnp.float32 for c in soft}
     still = {c.index: jnp.zeros(c.trips + c.output.shape, wide[c.index]) for c in soft}
 
