@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NoReturn
 
 import cbor2
@@ -87,7 +87,7 @@ def encode(value: object) -> bytes:
       ValueError: a number is outside the data model, a text is not Unicode, or the value is nested
         too deep.
     """
-    _require_encodable(value, MAX_DEPTH)
+    _require_encodable([value], MAX_DEPTH)
     # The library sorts keys by length first (RFC 7049). If all keys are text strings, this is also
     # the bytewise order of RFC 8949, because a longer string has a greater head.
     return cbor2.dumps(value, canonical=True)
@@ -123,7 +123,6 @@ def decode(
             data,
             semantic_decoders=_NO_TAGS,
             max_depth=MAX_DEPTH,
-            allow_duplicate_keys=False,
             strict_hashable_types=True,
         )
         canonical = encode(value)
@@ -132,7 +131,7 @@ def decode(
     if canonical != data:
         raise MalformedEncoding(
             "message is not in canonical form: (a) its heads or floats are longer than needed, "
-            "(b) its map keys are out of order, or (c) bytes follow its end"
+            "(b) its map keys are out of order or repeated, or (c) bytes follow its end"
         )
     return value
 
@@ -199,35 +198,31 @@ def element_offsets(
     return [*offsets, at]
 
 
-def _require_encodable(value: object, depth: int) -> None:
-    # Exact types: isinstance accepts a numpy float as a float, and its dtype would be lost.
-    kind = type(value)
-    if kind in _PLAIN:
-        return
-    if kind is int and isinstance(value, int):
-        if not -(2**64) <= value < 2**64:
-            raise ValueError("integer must be in [-2^64, 2^64)")
-    elif kind is float and isinstance(value, float):
-        if not math.isfinite(value):
-            raise ValueError(f"a float must be finite to have a canonical encoding, got {value}")
-    elif kind in {list, tuple, dict} and isinstance(value, list | tuple | dict):
-        if depth == 0:
-            raise ValueError(f"value must be nested at most {MAX_DEPTH} deep")
-        if isinstance(value, dict):
-            for key in value:
-                if type(key) is not str:
-                    raise TypeError(f"map keys must be str, got {type(key).__name__}")
-            value = value.values()
-        for item in value:
-            # A call for each plain item would cost as much as encoding it.
-            kind = type(item)
-            if kind not in _PLAIN and not (kind is int and 0 <= item < 2**64):
-                _require_encodable(item, depth - 1)
-    else:
-        raise TypeError(
-            "expected None, bool, int, float, bytes, str, list, tuple or dict of exactly these "
-            f"types, got {kind.__name__}"
-        )
+def _require_encodable(items: Iterable[Any], depth: int) -> None:
+    for item in items:
+        # Exact types: isinstance accepts a numpy float as a float, and its dtype would be lost.
+        kind = type(item)
+        if kind in _PLAIN:
+            continue
+        if kind is int:
+            if not -(2**64) <= item < 2**64:
+                raise ValueError("integer must be in [-2^64, 2^64)")
+        elif kind is float:
+            if not math.isfinite(item):
+                raise ValueError(f"a float must be finite to have a canonical encoding, got {item}")
+        elif kind in {list, tuple, dict}:
+            if depth == 0:
+                raise ValueError(f"value must be nested at most {MAX_DEPTH} deep")
+            if kind is dict:
+                for key in item:
+                    if type(key) is not str:
+                        raise TypeError(f"map keys must be str, got {type(key).__name__}")
+            _require_encodable(item.values() if kind is dict else item, depth - 1)
+        else:
+            raise TypeError(
+                "expected None, bool, int, float, bytes, str, list, tuple or dict of exactly these "
+                f"types, got {kind.__name__}"
+            )
 
 
 def tensor_bytes(array: Shaped[Any, "*shape"]) -> memoryview:

@@ -9,6 +9,7 @@ import sys
 import tracemalloc
 from collections import OrderedDict
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any, NamedTuple
 
 import cbor2
@@ -279,6 +280,13 @@ def test_no_tag_has_a_decoder():
         encoding._NO_TAGS[2]
 
 
+def test_keys_that_are_no_text_enter_no_map():
+    """Integers of colliding hashes would take quadratic time: the decoder refuses the first."""
+    with pytest.raises(MalformedEncoding) as caught:
+        decode(b"\xa1\x01\x01", max_size=LIMIT)
+    assert isinstance(caught.value.__cause__, cbor2.CBORDecodeError)
+
+
 @pytest.mark.parametrize("initial", [b"\x9b", b"\xbb", b"\x5b", b"\x7b"])
 def test_a_claimed_length_allocates_nothing(initial: bytes):
     tracemalloc.start()
@@ -328,6 +336,25 @@ def test_offsets_are_where_the_elements_begin(elements: list[Any]):
     assert offsets[-1] == len(data)
     parts = [data[a:b] for a, b in itertools.pairwise(offsets)]
     assert parts == list(map(encode, elements))
+
+
+@settings(deadline=None)
+@given(values, st.data())
+def test_a_value_that_is_cut_short_has_no_offsets(value: Any, draw: Any):
+    data = encode(value)
+    with pytest.raises(MalformedEncoding, match="bytes are missing"):
+        element_offsets(data[: draw.draw(st.integers(0, len(data) - 1))])
+
+
+@pytest.mark.parametrize("around", [b"\x81", b"\xa1\x61a"], ids=["array", "map"])
+@pytest.mark.parametrize("inside", [b"", b"\x80", b"\xa0"], ids=["full", "array", "map"])
+def test_values_nested_too_deep_have_no_offsets(around: bytes, inside: bytes):
+    """An empty array or map is a level as well."""
+    most = MAX_DEPTH - 1 if inside else MAX_DEPTH
+    deepest = around * most + (inside or b"\x00")
+    assert element_offsets(deepest)[-1] == len(deepest)
+    with pytest.raises(MalformedEncoding, match="nested more than 16 deep"):
+        element_offsets(around + deepest)
 
 
 @pytest.mark.parametrize("tag", [0, 2, 23, 24, 55799, 2**64 - 1])
@@ -387,10 +414,15 @@ class Pair(NamedTuple):
     right: int
 
 
+class Kind(IntEnum):
+    ONE = 1
+
+
 NOT_ENCODABLE = [
     *(np.float64(1), np.float32(1), np.int64(1), 1j, {1}, object(), bytearray(b"a")),
     *({1: 2}, {b"a": 1}, {None: 1}, {(): 1}, cbor2.CBORTag(2, b"a"), cbor2.undefined),
     *(OrderedDict(a=1), [OrderedDict(a=1)], Pair(1, 2), {"a": Pair(1, 2)}),
+    *(Kind.ONE, [Kind.ONE], [np.float64(1)], np.str_("a"), {np.str_("a"): 1}, np.bytes_(b"a")),
 ]
 
 

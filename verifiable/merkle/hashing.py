@@ -106,24 +106,19 @@ SHA256: Final = Suite(
 _LEAF_KEY: Final = tagged_hash("merkle leaf")
 _NODE_KEY: Final = tagged_hash("merkle node")
 
-_THREADED: Final = 1 << 20  # bytes in a leaf from which the library's own threads pay
 _VECTORISED: Final = 2048  # nodes in a level from which numpy is faster than a loop
 _BATCH: Final = 8192  # nodes hashed at once: 1.5 MB of state, which the caches hold
 
 
 def _blake3_leaf(data: bytes | memoryview) -> bytes:
-    threads = blake3.AUTO if len(data) >= _THREADED else 1
-    return blake3(data, key=_LEAF_KEY, max_threads=threads).digest()
+    return blake3(data, key=_LEAF_KEY).digest()
 
 
 def _blake3_leaves(leaves: Iterable[bytes | memoryview]) -> Digests:
     hasher, digests = blake3(key=_LEAF_KEY), list[bytes]()
     for data in leaves:
-        if len(data) >= _THREADED:
-            digests.append(_blake3_leaf(data))
-        else:
-            digests.append(hasher.update(data).digest())
-            hasher.reset()
+        digests.append(hasher.update(data).digest())
+        hasher.reset()
     return _rows(digests)
 
 
@@ -209,16 +204,16 @@ class _Compression:
         message, operand = self.message[:, : a.shape[1]], self.operand[:, : a.shape[1]]
         for words, turn_d, turn_b in ((order[0], 16, 12), (order[1], 8, 7)):
             np.take(message, words, axis=0, out=operand, mode="clip")
-            np.add(a, b, out=a)
-            np.add(a, operand, out=a)
-            np.bitwise_xor(d, a, out=d)
+            a += b
+            a += operand
+            d ^= a
             self._rotate_right(d, turn_d)
-            np.add(c, d, out=c)
-            np.bitwise_xor(b, c, out=b)
+            c += d
+            b ^= c
             self._rotate_right(b, turn_b)
 
     def _rotate_right(self, x: Words, bits: int) -> None:
         shifted = self.shifted[:, : x.shape[1]]
         np.left_shift(x, 32 - bits, out=shifted)
-        np.right_shift(x, bits, out=x)
-        np.bitwise_or(x, shifted, out=x)
+        x >>= bits
+        x |= shifted

@@ -95,7 +95,7 @@ def test_a_level_may_be_any_view(suite: Suite):
 
 
 @SUITES
-@pytest.mark.parametrize("size", [0, 1, 64, 1024, (1 << 20) - 1, 1 << 20, (1 << 20) + 1])
+@pytest.mark.parametrize("size", [0, 1, 64, 1024, 1025, 1 << 20])
 def test_leaf(suite: Suite, size: int):
     data = bytes(size)
     expected = {
