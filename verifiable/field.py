@@ -64,10 +64,6 @@ class Field:
         x = (x & p) + (x >> np.uint64(self.exponent))
         return x - p * (x >= p).astype(np.uint64)
 
-    def add(self, a: Residues, b: Residues) -> Residues:
-        """Sums of residues, entry by entry."""
-        return self.reduce(a + b)
-
     def shift(self, a: Residues, bits: int) -> Residues:
         """`a 2^bits` for residues: a rotation within `exponent` bits, because 2^exponent = 1."""
         bits %= self.exponent
@@ -125,7 +121,7 @@ class Field:
         """The residues with these limbs: signed integers of any size, as `from_integers` takes."""
         total, *others = map(self.from_integers, sums)
         for i, part in enumerate(others, 1):
-            total = self.add(total, self.shift(part, bits * i))
+            total = self.reduce(total + self.shift(part, bits * i))
         return total
 
 
@@ -140,7 +136,7 @@ def limb_bits(magnitude: int, terms: int, digits: int = MANTISSA) -> int:
     Raises:
       ValueError: limbs of one bit are already too wide.
     """
-    bits = digits - (max(magnitude, 1) * max(terms, 1)).bit_length()
+    bits = digits - (magnitude * terms).bit_length()
     if bits < 1:
         raise ValueError(
             f"sums of {terms} entries of magnitude {magnitude} are not exact in {digits} bits"

@@ -62,6 +62,7 @@ def test_a_closed_log_takes_no_more():
     )
     with pytest.raises(ValueError, match="log is closed"):
         log.append(digest(4))
+    assert log.append(digest(1)) == 1
     with pytest.raises(ValueError, match="closed already"):
         log.close(chain="drand", closed_at=8)
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from verifiable.field import F61, MANTISSA, Field, limb_bits
+from verifiable.field import F61, INT64, MANTISSA, Field, limb_bits
 
 pytestmark = pytest.mark.compiled
 
@@ -98,16 +98,13 @@ def test_other_exponents_are_refused(exponent: int):
 @on_both
 @given(data=st.data(), field=fields)
 @settings(max_examples=30, deadline=None)
-def test_reduce_and_add(backend: Any, data: st.DataObject, field: Field):
+def test_reduce(backend: Any, data: st.DataObject, field: Field):
     p = field.p
     edges = st.sampled_from([0, 1, p - 1, p, p + 1, 2 * p - 2, 2 * p - 1, 2 * p, 2 * p + 1])
     wide = data.draw(st.lists(st.integers(0, 2 * p + 1) | edges, min_size=8, max_size=8))
     got = backend(operation("reduce", field))(np.array(wide, np.uint64))
     assert got.dtype == np.uint64
     assert ints(got) == [x % p for x in wide]
-    a, b = ([x % p for x in wide[i::2]] for i in (0, 1))
-    got = backend(operation("add", field))(np.array(a, np.uint64), np.array(b, np.uint64))
-    assert ints(got) == [(x + y) % p for x, y in zip(a, b, strict=True)]
 
 
 def test_reduce_of_every_small_number():
@@ -148,24 +145,43 @@ def test_from_integers(backend: Any, field: Field, x: list[int]):
 # --------------------------------------------------------------------------------- linear maps
 
 
-@given(magnitude=st.integers(0, 2**40), terms=st.integers(0, 2**20))
-def test_limbs_are_as_wide_as_is_exact(magnitude: int, terms: int):
+def test_digits_are_those_of_the_types():
+    assert np.finfo(np.float64).nmant + 1 == MANTISSA
+    assert np.iinfo(np.int64).max == 2**INT64 - 1
+
+
+@given(
+    magnitude=st.integers(0, 2**40),
+    terms=st.integers(0, 2**20),
+    digits=st.sampled_from([MANTISSA, INT64]),
+)
+@example(magnitude=0, terms=1, digits=INT64)
+def test_limbs_are_as_wide_as_is_exact(magnitude: int, terms: int, digits: int):
+    largest = magnitude * terms
     try:
-        bits = limb_bits(magnitude, terms)
+        bits = limb_bits(magnitude, terms, digits)
     except ValueError:
-        assert max(magnitude, 1) * max(terms, 1) >= 2 ** (MANTISSA - 1)
+        assert largest >= 2 ** (digits - 1)
         return
-    largest = max(magnitude, 1) * max(terms, 1)
-    assert bits >= 1
-    assert largest * (2**bits - 1) < 2**MANTISSA
+    assert 1 <= bits <= digits
+    assert largest * (2**bits - 1) < 2**digits
     # One bit more could be inexact, unless the product is a power of two less than it looks.
-    assert largest * (2 ** (bits + 1) - 1) >= 2 ** (MANTISSA - 1)
+    assert max(largest, 1) * (2 ** (bits + 1) - 1) >= 2 ** (digits - 1)
+
+
+@given(field=fields, bits=st.integers(1, MANTISSA), x=st.integers(0, 2**61 - 2))
+def test_limbs_are_the_fewest_that_hold_every_residue(field: Field, bits: int, x: int):
+    x %= field.p
+    limbs = [int(limb[0]) for limb in field.limbs(np.array([x], np.uint64), bits)]
+    assert all(limb < 2**bits for limb in limbs)
+    assert sum(limb << bits * i for i, limb in enumerate(limbs)) == x
+    assert 2 ** (bits * (len(limbs) - 1)) <= field.p < 2 ** (bits * len(limbs))
 
 
 def test_too_large_a_map_is_refused():
     with pytest.raises(ValueError, match="not exact"):
         limb_bits(2**31, 2**21)
-    with pytest.raises(ValueError, match="not exact"):
+    with pytest.raises(ValueError, match=f"sums of {2**21} entries of magnitude {2**31} are not"):
         F61.apply_linear(lambda x: x, np.zeros((1, 1), np.uint64), magnitude=2**31, terms=2**21)
     assert limb_bits(2**31, 2**20) == 1
 
