@@ -39,7 +39,10 @@ TESTS: dict[str, tuple[str, ...]] = {
     "verifiable.encoding": _tests("verifiable", "encoding") + _vectors("encoding", "tensors"),
     "verifiable.field": _tests("verifiable", "field") + _vectors("exact"),
     "verifiable.challenge": _tests("verifiable", "challenge") + _vectors("draws"),
-    **{f"verifiable.merkle.{name}": _MERKLE for name in "hashing paths proofs tree".split()},
+    **{
+        f"verifiable.merkle.{name}": _MERKLE
+        for name in "hashing multiproofs paths proofs tree".split()
+    },
     **{f"verifiable.bls.{name}": _BLS for name in "curve keys signatures".split()},
     **{
         f"verifiable.voting.{name}": _VOTING

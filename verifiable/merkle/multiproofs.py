@@ -31,13 +31,13 @@ class MultiproofShape:
       leaves: number of leaves, k.
       digests: number of digests that the proof supplies.
       levels: of each level from the leaves on, the rows of the children, two for each parent.
-      top: row of the root.
+      rows: number of rows; the last is the root.
     """
 
     leaves: int
     digests: int
     levels: tuple[Int[np.ndarray, " children"], ...] = field(repr=False)
-    top: int
+    rows: int
 
     @staticmethod
     def of(indices: Sequence[int], size: int) -> MultiproofShape:
@@ -65,7 +65,7 @@ class MultiproofShape:
             rows = np.concatenate([np.arange(made, made + parents), carried])
             made += parents
         return MultiproofShape(
-            leaves=len(indices), digests=digests, levels=tuple(children), top=int(rows[0])
+            leaves=len(indices), digests=digests, levels=tuple(children), rows=made
         )
 
     def root(
@@ -81,13 +81,13 @@ class MultiproofShape:
             raise MalformedProof(f"{self.leaves} indices require {self.leaves} leaf digests")
         supplied = require_digests(proof, self.digests)
         at = self.leaves + self.digests
-        table = np.empty((at + sum(map(len, self.levels)) // 2, DIGEST_SIZE), np.uint8)
+        table = np.empty((self.rows, DIGEST_SIZE), np.uint8)
         table[: self.leaves], table[self.leaves : at] = digests, supplied
         for both in self.levels:
             parents = suite.nodes(table[both].reshape(-1, 2 * DIGEST_SIZE))
             table[at : at + len(parents)] = parents
             at += len(parents)
-        return table[self.top].tobytes()
+        return table[-1].tobytes()
 
     def verify(
         self,

@@ -56,8 +56,6 @@ def root_from_inclusion(
     """
     if fault := indices_fault((index,), size):
         raise MalformedProof(fault)
-    if digest_rows((leaf,)) is None:
-        raise MalformedProof(f"leaf must be the digest of a leaf, {DIGEST_SIZE} bytes")
     return _fold(proof, path(index, index + 1, size), leaf, suite)[1]
 
 
@@ -148,8 +146,8 @@ def roots_from_subtree_consistency(
       The roots of the subtree and of the tree that the proof leads to, 32 bytes each.
 
     Raises:
-      MalformedProof: the range is not a subtree or is empty, or the proof is not a list of as many
-        digests as these positions require.
+      MalformedProof: the range is not a subtree or is empty, `subtree_root` is not 32 bytes, or
+        the proof is not a list of as many digests as these positions require.
     """
     if fault := range_fault(start, end, size):
         raise MalformedProof(fault)
@@ -235,8 +233,8 @@ def _fold(
 ) -> tuple[bytes, bytes]:
     """Roots of the subtree and of the tree: combine `seed` with one digest per step."""
     require_digests(proof, len(steps))
-    if type(seed) is not bytes or (steps and len(seed) != DIGEST_SIZE):
-        raise MalformedProof(f"a root must be {DIGEST_SIZE} bytes")
+    if digest_rows((seed,)) is None:
+        raise MalformedProof(f"a leaf's digest, or a subtree's root, must be {DIGEST_SIZE} bytes")
     subtree = tree = seed
     for digest, step in zip(proof, steps, strict=True):
         match step.side:

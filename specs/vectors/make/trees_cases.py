@@ -105,6 +105,7 @@ def _consistency(family: Family, h: Hashes) -> None:
         family.accept(f"{m} leaves become {n}", "consistency", **given, **roots)
     d = digests(h, 7)
     right = proof(h, 3, d)
+    cut = mth(h, d)[:31]
     given = {
         **{"suite": h.name, "old_size": 3, "size": 7},
         **{"old_root": mth(h, d[:3]), "root": mth(h, d), "proof": right},
@@ -119,6 +120,7 @@ def _consistency(family: Family, h: Hashes) -> None:
         (ROOT, "a bit of the proof changed", {"proof": [right[0], flipped(right[1]), *right[2:]]}),
         (ROOT, "roots exchanged", {"old_root": mth(h, d), "root": mth(h, d[:3])}),
         (ROOT, "equal sizes, different roots", {"old_size": 7, "proof": []}),
+        (SHAPE, "equal sizes, a short old root", {"old_size": 7, "old_root": cut, "proof": []}),
     ):
         family.refuse(reason, what, "consistency", **(given | change))
 

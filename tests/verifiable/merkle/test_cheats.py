@@ -325,13 +325,25 @@ def test_cheat(verify: Any, honest: Callable[[], dict[str, Any]], cheat: Cheat):
         verify(suite=SHA256, **{**arguments, **cheat.tamper(arguments)})
 
 
-def test_a_mismatch_carries_both_sides():
-    arguments = honest_inclusion() | {"root": bytes(32)}
+@pytest.mark.parametrize(
+    ("scene", "name", "index"),
+    [
+        ("inclusion", "root", 4),
+        ("subtree inclusion", "root", 5),
+        ("consistency", "old_root", None),
+        ("consistency", "root", None),
+        ("subtree", "subtree_root", None),
+        ("subtree", "root", None),
+        ("multiproof", "root", None),
+    ],
+)
+def test_a_mismatch_carries_both_sides(scene: str, name: str, index: int | None):
+    verify, honest, _ = SCENES[scene]
+    arguments = honest()
     with pytest.raises(RootMismatch) as caught:
-        verify_inclusion(suite=SHA256, **arguments)
-    assert caught.value.expected == bytes(32)
-    assert caught.value.computed == mth(SHA256, 0, 7)
-    assert caught.value.index == 4
+        verify(suite=SHA256, **arguments | {name: bytes(32)})
+    found = caught.value
+    assert (found.expected, found.computed, found.index) == (bytes(32), arguments[name], index)
 
 
 def test_lengths_are_compared_before_anything_is_hashed():
@@ -390,3 +402,14 @@ def test_a_leaf_of_the_only_leaf_tree_is_its_root_and_no_other():
     verify_inclusion((), leaf=root, index=0, size=1, root=root, suite=SHA256)
     with pytest.raises(RootMismatch):
         verify_inclusion((), leaf=bytes(32), index=0, size=1, root=root, suite=SHA256)
+
+
+@pytest.mark.parametrize("short", [b"", bytes(31), bytes(33)], ids=len)
+def test_what_a_proof_starts_from_has_32_bytes_where_nothing_is_hashed(short: bytes):
+    """Of equal sizes, and in the tree of one leaf, no node would refuse it."""
+    with pytest.raises(MalformedProof):
+        verify_inclusion((), leaf=short, index=0, size=1, root=short)
+    with pytest.raises(MalformedProof):
+        verify_consistency((), old_size=7, old_root=short, size=7, root=short)
+    with pytest.raises(MalformedProof):
+        roots_from_subtree_consistency((), start=0, end=7, size=7, subtree_root=short)

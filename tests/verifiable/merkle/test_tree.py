@@ -26,6 +26,7 @@ from tests.helpers.merkle_oracle import (
 )
 from verifiable.merkle import (
     BLAKE3,
+    MultiproofShape,
     Suite,
     Tree,
     multiproof_size,
@@ -216,7 +217,16 @@ def test_a_tree_proves_only_what_it_has(message: str, mistake: Callable[[Tree], 
         mistake(tree(BLAKE3, 7))
 
 
-def test_no_leaves_are_a_subtree_and_a_tree_prints_its_root():
+def test_no_leaves_are_a_subtree_wherever_they_begin():
     whole = tree(BLAKE3, 7)
-    assert whole.subtree_root(2, 2) == tree(BLAKE3, 0).root
+    for at in range(8):
+        assert whole.subtree_root(at, at) == BLAKE3.empty
+        where: Any = {"start": at, "end": at, "size": 7, "root": whole.root}
+        verify_subtree_consistency((), subtree_root=BLAKE3.empty, **where)
+
+
+def test_what_trees_and_proofs_print():
+    whole = tree(BLAKE3, 7)
+    shape = MultiproofShape.of([0, 6], 7)
+    assert repr(shape) == "MultiproofShape(leaves=2, digests=3, rows=9)"
     assert repr(whole) == f"Tree({BLAKE3.name}, size=7, root={whole.root.hex()})"
