@@ -36,7 +36,8 @@ _SETTLEMENT = _tests(
 _CLAIMS = "verifiable/claims"
 
 TESTS: dict[str, tuple[str, ...]] = {
-    "verifiable.encoding": _tests("verifiable", "encoding") + _vectors("encoding", "tensors"),
+    "verifiable.encoding": _tests("verifiable", "encoding encoding_tensors")
+    + _vectors("encoding", "tensors"),
     "verifiable.field": _tests("verifiable", "field") + _vectors("exact"),
     "verifiable.challenge": _tests("verifiable", "challenge") + _vectors("draws"),
     **{
