@@ -18,7 +18,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from verifiable.encoding import tagged_hash
-from verifiable.errors import MalformedEncoding
+from verifiable.errors import MalformedEncoding, require_bytes32
 
 
 class Algorithm(enum.Enum):
@@ -54,8 +54,7 @@ class Identity:
     def __post_init__(self) -> None:
         """Check the key, and name the worker."""
         key: Any = self.public_key
-        if type(key) is not bytes or len(key) != 32:
-            raise MalformedEncoding("an Ed25519 key must be 32 bytes")
+        require_bytes32("an Ed25519 key", key, MalformedEncoding)
         y = int.from_bytes(key, "little") & (1 << 255) - 1
         if y >= _P:
             raise MalformedEncoding("an Ed25519 key must have a coordinate below 2^255 - 19")

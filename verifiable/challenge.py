@@ -29,7 +29,7 @@ from jaxtyping import Float64, UInt64
 
 from verifiable import merkle
 from verifiable.encoding import encode, tagged_hash
-from verifiable.errors import received_bytes, require_type
+from verifiable.errors import received_bytes, require_bytes32
 from verifiable.field import F61
 
 _DRAWS = "verifiable v1 draws"
@@ -120,9 +120,7 @@ class CommitmentLog:
         Raises:
           ValueError: the log is closed, or the digest has another length.
         """
-        if len(digest) != 32:
-            raise ValueError(f"a digest has 32 bytes, got {len(digest)}")
-        digest = bytes(digest)
+        digest = require_bytes32("a digest", received_bytes(digest))
         if self._closed is not None and digest not in self._digests:
             raise ValueError("the log is closed: its challenge may be known already")
         return self._digests.setdefault(digest, len(self._digests))
@@ -240,9 +238,7 @@ def secret(seed: bytes | None = None) -> Challenge:
     """
     if seed is None:
         seed = os.urandom(32)
-    require_type("seed", seed, bytes)  # bytes(32) of a mere number would be 32 zeros
-    if len(seed) != 32:
-        raise ValueError(f"a seed has 32 bytes, got {len(seed)}")
+    require_bytes32("seed", seed)
     return Challenge(public=False, _seed=tagged_hash("secret challenge", seed))
 
 
@@ -268,8 +264,7 @@ def public(
             f"round {beacon.round} was known when the log closed (at round {log.closed_at})"
         )
     for name, value in (("program", program), ("policy", policy), ("parameters", parameters)):
-        if len(value) != 32:
-            raise ValueError(f"{name} has 32 bytes, got {len(value)}")
+        require_bytes32(name, value)
     place = encode([log.size, beacon.chain, beacon.round])
     seed = tagged_hash(
         "public challenge", program, policy, parameters, log.root, place, beacon.value

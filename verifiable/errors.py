@@ -26,7 +26,7 @@ neither. `SteerableChoice`, `UnlistedChoice`, `CoarseTolerance`, `NoInputs` and
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 T = TypeVar("T")
 
@@ -45,6 +45,33 @@ def require_exact_type(argument: str, value: Any, kind: type[T]) -> T:
     if type(value) is not kind:
         raise TypeError(f"{argument} must be {_named(kind)}, got {type(value).__name__}")
     return value
+
+
+def is_bytes32(value: Any) -> TypeGuard[bytes]:
+    """Whether a value is 32 bytes, such as a digest, an id or a seed."""
+    return type(value) is bytes and len(value) == 32
+
+
+def require_bytes32(
+    argument: str, value: Any, error: type[VerificationError] | None = None
+) -> bytes:
+    """Return the value if it is 32 bytes, such as a digest, an id or a seed.
+
+    Args:
+      argument: name of the parameter or field, for the message.
+      value: the caller's value, or one that was received.
+      error: raised for anything else that was received.
+
+    Raises:
+      TypeError: the caller's value is of another type.
+      ValueError: it has another length.
+    """
+    if is_bytes32(value):
+        return value
+    length = f"{len(value)} bytes" if type(value) is bytes else None
+    mistake = TypeError if length is None else ValueError
+    found = length or type(value).__name__
+    raise (error or mistake)(f"{argument} must be 32 bytes, got {found}")
 
 
 class Structured(Exception):

@@ -27,7 +27,7 @@ from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save
 
 from verifiable._version import __version__
-from verifiable.errors import received_bytes
+from verifiable.errors import received_bytes, require_bytes32
 
 Stored: TypeAlias = Shaped[Any, "..."]
 """Array of numpy or JAX, of any shape and of a type that safetensors has a name for."""
@@ -81,10 +81,9 @@ class KeyHeader:
     excerpts: tuple[Excerpt, ...] = ()
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a digest that is not 32 bytes."""
+        """Raises as `require_bytes32` for a digest that is none."""
         for name in _DIGESTS:
-            if len(getattr(self, name)) != 32:
-                raise ValueError(f"{name} has 32 bytes, got {len(getattr(self, name))}")
+            require_bytes32(name, getattr(self, name))
 
     def require(self, *, program: bytes, policy: bytes, parameters: bytes | None = None) -> None:
         """Require a key that was made for this check, so that a stale key never blames a device.

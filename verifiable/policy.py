@@ -22,6 +22,7 @@ from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 from verifiable.encoding import encode, tagged_hash
+from verifiable.errors import is_bytes32
 from verifiable.report import table
 
 _EPS = (
@@ -132,7 +133,7 @@ class Calibration:
     def __post_init__(self) -> None:
         """Refuse a calibration without measurements, or one that would let everything pass."""
         ids = self.programs
-        if type(ids) is not tuple or {type(x) is bytes and len(x) == 32 for x in ids} != {True}:
+        if type(ids) is not tuple or not ids or not all(map(is_bytes32, ids)):
             raise ValueError(f"a calibration needs a tuple of program ids of 32 bytes, got {ids!r}")
         if self.samples < 1 or self.executors < 1 or not self.measured:
             raise ValueError("a calibration needs at least one sample, executor and claim")

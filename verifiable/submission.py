@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
 from verifiable import trace as traces
-from verifiable.errors import MalformedEncoding, received_bytes, require_type
+from verifiable.errors import MalformedEncoding, received_bytes, require_bytes32, require_type
 from verifiable.trace import Commitment, Layout
 
 MAGIC: Final = b"verifiable submission 1".ljust(32, b"\0")
@@ -55,10 +55,7 @@ class Submission:
                 f"commitment must be a Commitment, got {type(self.commitment).__name__}"
             )
         for name in ("program", "parameters"):
-            value = getattr(self, name)
-            if type(value) is not bytes or len(value) != 32:
-                found = f"{len(value)} bytes" if type(value) is bytes else type(value).__name__
-                raise MalformedEncoding(f"{name} must be 32 bytes, got {found}")
+            require_bytes32(name, getattr(self, name), MalformedEncoding)
 
     def encode(self) -> bytes:
         """The bytes to send or to store.

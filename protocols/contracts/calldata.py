@@ -20,7 +20,7 @@ from typing import Any, Final
 from protocols.settlement.committee import Committee
 from protocols.settlement.statements import EpochStatement, Rotation
 from protocols.settlement.submission import SettlementSubmission
-from verifiable.errors import require_exact_type
+from verifiable.errors import require_bytes32, require_exact_type
 
 CHUNK: Final = 32
 """The most members in one registration."""
@@ -49,7 +49,7 @@ class _Dynamic:
 
 def deployment(genesis: bytes) -> bytes:
     """Init code of a contract whose first committee has this id (32 bytes)."""
-    return BYTECODE + _bytes32(genesis)
+    return BYTECODE + require_bytes32("genesis", genesis)
 
 
 def registrations(committee: Committee) -> list[bytes]:
@@ -109,7 +109,7 @@ def verify_inclusion(epoch: int, index: int, leaf: bytes, proof: Sequence[bytes]
             f"the contract accepts at most {MAX_LEAF} bytes and {MAX_PROOF} digests, "
             f"got {len(leaf)} and {len(proof)}"
         )
-    digests = _array([_bytes32(digest) for digest in proof])
+    digests = _array([require_bytes32("a digest", digest) for digest in proof])
     return call("verify_inclusion", _word(epoch), _word(index), _bytes(leaf), digests)
 
 
@@ -136,12 +136,6 @@ def _submit(name: str, submission: SettlementSubmission[Any], kind: type) -> byt
 def _word(number: int) -> bytes:
     """Raises OverflowError for a number that is negative or does not fit."""
     return number.to_bytes(32, "big")
-
-
-def _bytes32(data: bytes) -> bytes:
-    if len(data) != 32:
-        raise ValueError(f"expected 32 bytes, got {len(data)}")
-    return data
 
 
 def _bytes(data: bytes) -> _Dynamic:

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Final, Self
 
 from verifiable import encoding
 from verifiable.encoding import tagged_hash
-from verifiable.errors import MalformedEncoding, received_bytes
+from verifiable.errors import MalformedEncoding, is_bytes32, received_bytes
 
 VERSION: Final = 1
 """Version of every message. A message of another version is malformed."""
@@ -40,9 +40,8 @@ def is_count(value: Any) -> bool:
     return is_uint(value) and value > 0
 
 
-def is_digest(value: Any) -> bool:
-    """Whether a value is 32 bytes."""
-    return type(value) is bytes and len(value) == 32
+is_digest: Final = is_bytes32
+"""Whether a value is 32 bytes."""
 
 
 def or_null(check: Callable[[Any], bool]) -> Callable[[Any], bool]:

@@ -29,8 +29,8 @@ from protocols.identities import Algorithm, Identity
 from protocols.messages import InvalidSignature
 from protocols.settlement.statements import EpochStatement
 from protocols.settlement.verdicts import EpochLog, VerdictRecord, verify_verdict
-from verifiable import encoding, merkle
-from verifiable.errors import MalformedEncoding, received_bytes
+from verifiable import encoding
+from verifiable.errors import MalformedEncoding, is_bytes32, received_bytes
 
 MAX_SIZE: Final = 4096
 """The most bytes in a receipt; enough for the longest path."""
@@ -71,13 +71,14 @@ class Receipt:
         """Raises ValueError for a field of a wrong type, size or range."""
         if not (
             type(self.statement) is EpochStatement
-            and _bytes(self.issuer, 32)
+            and is_bytes32(self.issuer)
             and type(self.index) is int
             and 0 <= self.index < self.statement.size
             and type(self.path) is tuple
             and len(self.path) <= _MAX_PATH
-            and all(_bytes(digest, merkle.DIGEST_SIZE) for digest in self.path)
-            and _bytes(self.signature, 64)
+            and all(map(is_bytes32, self.path))
+            and type(self.signature) is bytes
+            and len(self.signature) == 64
         ):
             raise ValueError("a field of a receipt has a wrong type, size or range")
 
@@ -179,7 +180,3 @@ def _protected(issuer: bytes, statement: EpochStatement) -> bytes:
 def _signature_structure(protected: bytes, payload: bytes) -> bytes:
     """The Sig_structure that COSE_Sign1 signs (RFC 9052, 4.4), without external data."""
     return cbor2.dumps(["Signature1", protected, b"", payload])
-
-
-def _bytes(value: Any, size: int) -> bool:
-    return type(value) is bytes and len(value) == size

@@ -126,7 +126,7 @@ def test_another_beacon_is_refused():
 @pytest.mark.parametrize("name", IDS)
 @pytest.mark.parametrize("length", [0, 31, 33])
 def test_ids_have_32_bytes(name: str, length: int):
-    with pytest.raises(ValueError, match=f"{name} has 32 bytes"):
+    with pytest.raises(ValueError, match=f"{name} must be 32 bytes"):
         public(closed(), beacon(), **(IDS | {name: bytes(length)}))
 
 
@@ -153,7 +153,7 @@ def test_a_seed_has_256_bits(length: int):
 @pytest.mark.parametrize("seed", [32, "a" * 32, [0] * 32])
 def test_a_seed_is_of_bytes(seed: Any):
     """`bytes(32)` of the number 32 would be a seed that everybody knows."""
-    with pytest.raises(TypeError, match="seed must be bytes"):
+    with pytest.raises(TypeError, match="seed must be 32 bytes, got"):
         secret(seed)
 
 

@@ -7,13 +7,14 @@ import importlib
 import inspect
 import pickle
 import pkgutil
+from typing import Any
 
 import pytest
 
 import protocols
 import verifiable
 from protocols.settlement.statements import REASONS
-from verifiable.errors import Structured
+from verifiable.errors import MalformedEncoding, Structured, is_bytes32, require_bytes32
 
 
 def _errors():
@@ -42,6 +43,28 @@ VALUES = {
     "Any": 1.5,
     "object": (1, 2),
 }
+
+
+@pytest.mark.parametrize(
+    ("value", "found", "mistake"),
+    [
+        (bytes(31), "31 bytes", ValueError),
+        (bytes(33), "33 bytes", ValueError),
+        (b"", "0 bytes", ValueError),
+        (bytearray(32), "bytearray", TypeError),
+        ("1" * 32, "str", TypeError),
+        ([1] * 32, "list", TypeError),
+        (32, "int", TypeError),
+        (None, "NoneType", TypeError),
+    ],
+)
+def test_what_is_not_32_bytes_is_refused(value: Any, found: str, mistake: type[Exception]):
+    """A caller's mistake by type or length, a device's always by the error that is given."""
+    assert is_bytes32(bytes(32)) and not is_bytes32(value)
+    assert require_bytes32("seed", bytes(32)) == bytes(32)
+    for error, *given in ((mistake,), (MalformedEncoding, MalformedEncoding)):
+        with pytest.raises(error, match=f"^seed must be 32 bytes, got {found}$"):
+            require_bytes32("seed", value, *given)
 
 
 def test_there_are_errors_with_attributes():

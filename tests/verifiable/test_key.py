@@ -262,7 +262,7 @@ def test_a_header_that_does_not_fit_names_both_sides_of_each():
 def test_a_header_has_digests(name: str, length: int):
     digests = dict.fromkeys(("program", "policy", "parameters", "challenge"), bytes(32))
     KeyHeader(**digests, version="1")
-    with pytest.raises(ValueError, match=f"{name} has 32 bytes, got {length}"):
+    with pytest.raises(ValueError, match=f"{name} must be 32 bytes, got {length}"):
         KeyHeader(**(digests | {name: bytes(length)}), version="1")
 
 

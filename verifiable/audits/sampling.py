@@ -16,6 +16,8 @@ import numpy as np
 from blake3 import blake3
 from jaxtyping import Float64, Integer, UInt64
 
+from verifiable.errors import require_bytes32
+
 _CONTEXT = "verifiable v1 sampling"
 
 
@@ -25,8 +27,7 @@ class _Stream:
     __slots__ = ("_buffer", "_hasher", "_label", "_position", "_read")
 
     def __init__(self, seed: bytes, label: str):
-        if len(seed) != 32:
-            raise ValueError(f"seed must have 32 bytes, got {len(seed)}")
+        require_bytes32("seed", seed)
         self._hasher = blake3(seed, derive_key_context=_CONTEXT).update(label.encode())
         self._buffer, self._position, self._read = b"", 0, 0
 

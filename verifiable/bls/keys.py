@@ -19,7 +19,12 @@ from typing import Any, ClassVar, Self
 
 from verifiable.bls import curve
 from verifiable.bls.curve import InvalidPoint
-from verifiable.errors import VerificationError, received_bytes, require_exact_type
+from verifiable.errors import (
+    VerificationError,
+    received_bytes,
+    require_bytes32,
+    require_exact_type,
+)
 
 DST = b"BLS_SIG_BLS12381G2_XMD:SHA-256_SSWU_RO_POP_"
 """Domain separation tag of signatures, which names the ciphersuite."""
@@ -238,9 +243,7 @@ class SecretKey:
           ValueError: another length, or a scalar that is not strictly between 0 and r.
           TypeError: `data` is of another type.
         """
-        data = received_bytes(data)
-        if len(data) != 32:
-            raise ValueError(f"a secret key has 32 bytes, got {len(data)}")
+        data = require_bytes32("a secret key", received_bytes(data))
         return cls(int.from_bytes(data, "big"))
 
     def encode(self) -> bytes:

@@ -19,7 +19,7 @@ from verifiable.check.trees import conform, is_deleted
 from verifiable.claims.claim import Claim
 from verifiable.claims.products import freivalds
 from verifiable.claims.statistic import Deviation
-from verifiable.errors import require_type
+from verifiable.errors import require_bytes32, require_type
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Env, Function
 from verifiable.jaxpr.effects import is_float
@@ -279,13 +279,10 @@ class Specification:
 
     @staticmethod
     def _require_types(key: Any, parameters: Any, corridor: Any) -> None:
-        """Raise TypeError, which names the argument, for what a caller gives beside a run."""
+        """Raise an error that names the argument for what a caller gives beside a run."""
         require_type("key", key, VerifierKey)
-        if parameters is not None and (type(parameters) is not bytes or len(parameters) != 32):
-            raise TypeError(
-                "parameters must be 32 bytes, the parameter_root that the job names, got "
-                f"{type(parameters).__name__}"
-            )
+        if parameters is not None:
+            require_bytes32("parameters", parameters)
         if corridor is not None:
             require_type("corridor", corridor, Corridor)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Final, Self
 
 from verifiable.encoding import decode, encode, tagged_hash
-from verifiable.errors import MalformedEncoding, received_bytes
+from verifiable.errors import MalformedEncoding, received_bytes, require_bytes32
 from verifiable.generation.job import GenerationJob
 from verifiable.generation.plain import job_fields, sampler_fields, sampler_of
 from verifiable.generation.sampler import Sampler
@@ -58,7 +58,7 @@ class ModelCard:
             if type(getattr(self, name)) is not str:
                 raise TypeError(f"{name} must be a str, got {type(getattr(self, name)).__name__}")
         for name in _DIGESTS:
-            _require_digest(name, getattr(self, name))
+            require_bytes32(name, getattr(self, name))
         if type(self.sampler) is not Sampler:
             raise TypeError(f"sampler must be a Sampler, got {type(self.sampler).__name__}")
         if type(self.stop) is not tuple or any(type(t) is not int for t in self.stop):
@@ -110,10 +110,3 @@ class ModelCard:
     def job_digest(self, job: GenerationJob) -> bytes:
         """32 bytes that name a job for this model."""
         return tagged_hash("generation job", self.id, encode(job_fields(job)))
-
-
-def _require_digest(name: str, value: Any) -> None:
-    if type(value) is not bytes:
-        raise TypeError(f"{name} must be bytes, got {type(value).__name__}")
-    if len(value) != 32:
-        raise ValueError(f"{name} must have 32 bytes, got {len(value)}")

@@ -24,7 +24,7 @@ import numpy as np
 from blake3 import blake3
 from jaxtyping import Float32, UInt16
 
-from verifiable.errors import require_type
+from verifiable.errors import require_bytes32
 
 CONTEXT = "verifiable v1 generation noise"
 SEED_BYTES = 32
@@ -101,7 +101,7 @@ def gumbel(
       TypeError: the seed is not bytes.
       ValueError: the seed has another length, or a number is negative.
     """
-    require_seed(seed)
+    require_bytes32("the seed of a job", seed)
     if min(positions, vocabulary, start) < 0:
         raise ValueError(
             f"positions, vocabulary and start must not be negative, got {positions}, {vocabulary}, "
@@ -111,18 +111,6 @@ def gumbel(
     for row in range(positions):
         _fill(noise[row], seed, start + row)
     return noise
-
-
-def require_seed(seed: bytes) -> None:
-    """Require 32 bytes.
-
-    Raises:
-      TypeError: the seed is not bytes.
-      ValueError: the seed has another length.
-    """
-    require_type("seed", seed, bytes)
-    if len(seed) != SEED_BYTES:
-        raise ValueError(f"the seed of a job has {SEED_BYTES} bytes, got {len(seed)}")
 
 
 def _fill(row: Float32[np.ndarray, " vocabulary"], seed: bytes, position: int) -> None:

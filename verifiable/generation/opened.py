@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final, Self
 
 from verifiable.encoding import encode
-from verifiable.errors import MalformedEncoding, require_type
+from verifiable.errors import MalformedEncoding, require_bytes32, require_type
 from verifiable.generation.audited import TextAuditPlan
 from verifiable.generation.card import ModelCard
 from verifiable.generation.findings import TextReport
@@ -66,8 +66,7 @@ class TextDraw:
 
     def __post_init__(self) -> None:
         """Require a seed and numbers."""
-        if type(self.seed) is not bytes or len(self.seed) != 32:
-            raise MalformedEncoding("the seed of an audit must be 32 bytes")
+        require_bytes32("the seed of an audit", self.seed, MalformedEncoding)
         for name in ("layers", "rows", "positions"):
             value = getattr(self, name)
             if (value is None and name == "rows") or (type(value) is int and 1 <= value < _MOST):

@@ -27,6 +27,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int32
 
+from verifiable.errors import require_bytes32
 from verifiable.generation import noise
 
 SCOPE = "pick_token"
@@ -114,7 +115,7 @@ class Sampler:
           ValueError: the seed has another length.
         """
         if self.source == "blake3":
-            noise.require_seed(seed)
+            require_bytes32("the seed of a job", seed)
         elif type(seed) is not bytes or len(seed) != THREEFRY_KEY_BYTES:
             raise ValueError("the seed of a threefry key has 8 bytes: the words of its key data")
 

@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, Self
 
 from verifiable.encoding import decode, encode, tagged_hash
-from verifiable.errors import MalformedEncoding, received_bytes, require_type
+from verifiable.errors import MalformedEncoding, received_bytes, require_bytes32, require_type
 from verifiable.generation.card import ModelCard
 from verifiable.generation.findings import TEXT_REASONS, TextReport
 from verifiable.generation.generation import Generation
@@ -79,9 +79,7 @@ class TextReceipt:
     def __post_init__(self) -> None:
         """Require digests and a commitment."""
         for name in ("card", "job", "text", "previous"):
-            value = getattr(self, name)
-            if type(value) is not bytes or len(value) != 32:
-                raise MalformedEncoding(f"{name} must be 32 bytes")
+            require_bytes32(name, getattr(self, name), MalformedEncoding)
         if type(self.commitment) is not Commitment:
             raise MalformedEncoding("commitment must be a Commitment")
 

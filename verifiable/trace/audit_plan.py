@@ -30,7 +30,13 @@ from jaxtyping import Bool, Integer
 
 from verifiable import merkle
 from verifiable.encoding import encode, tagged_hash
-from verifiable.errors import MalformedEncoding, received_bytes, require_exact_type
+from verifiable.errors import (
+    MalformedEncoding,
+    is_bytes32,
+    received_bytes,
+    require_bytes32,
+    require_exact_type,
+)
 from verifiable.trace.copies import Copy, opened_copies
 from verifiable.trace.layout import Layout, TensorRows, tensor_rows
 
@@ -51,8 +57,7 @@ def drawn(seed: bytes, population: int, count: int) -> tuple[int, ...]:
     Raises:
       ValueError: no layers, more than there are, or a seed of another length.
     """
-    if type(seed) is not bytes or len(seed) != 32:
-        raise ValueError("the seed of an audit must be 32 bytes")
+    require_bytes32("the seed of an audit", seed)
     if type(count) is not int or not 1 <= count <= population:
         raise ValueError(
             f"the program has {population} layers, so 1 .. {population} can be audited, not {count}"
@@ -373,9 +378,7 @@ def fault(opening: AuditOpening, plan: AuditPlan) -> tuple[str, str] | None:
         i = next(i for i, pair in enumerate(zip(sizes, wanted, strict=True)) if pair[0] != pair[1])
         return code, f"leaf {asked[i]} has {wanted[i]} bytes, got {sizes[i]}"
     proof: Any = opening.proof
-    if type(proof) not in (tuple, list) or not all(
-        type(x) is bytes and len(x) == merkle.DIGEST_SIZE for x in proof
-    ):
+    if type(proof) not in (tuple, list) or not all(map(is_bytes32, proof)):
         return "opening-proof", "its proof is not a list of digests of 32 bytes"
     if len(proof) != plan.digests:
         return "opening-proof", f"the plan needs {plan.digests} digests, got {len(proof)}"

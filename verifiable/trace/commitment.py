@@ -24,6 +24,7 @@ from verifiable.errors import (
     MalformedEncoding,
     MalformedProof,
     received_bytes,
+    require_bytes32,
     require_exact_type,
 )
 from verifiable.trace.audit_plan import AuditOpening, AuditPlan
@@ -49,8 +50,7 @@ class Commitment:
 
     def __post_init__(self) -> None:
         """Refuse a root or a size that no trace has."""
-        if type(self.root) is not bytes or len(self.root) != merkle.DIGEST_SIZE:
-            raise MalformedEncoding(f"the root of a commitment must be {merkle.DIGEST_SIZE} bytes")
+        require_bytes32("the root of a commitment", self.root, MalformedEncoding)
         if type(self.size) is not int or not 0 < self.size <= merkle.MAX_SIZE:
             raise MalformedEncoding("the size of a commitment must be an integer in [1, 2^64)")
 

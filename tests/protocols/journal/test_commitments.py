@@ -101,7 +101,7 @@ def test_two_objects_never_write_one_log():
     ("entry", "why"),
     [
         ([], "no commitment"),
-        (["commitment", 1, b"short"], "cannot be read: a digest has 32 bytes"),
+        (["commitment", 1, b"short"], "cannot be read: a digest must be 32 bytes, got 5"),
         (["commitment", 2, DIGESTS[1]], "no commitment"),
         (["commitment", 1, DIGESTS[0]], "no commitment"),
         (["closed", 1, "drand"], "no commitment"),

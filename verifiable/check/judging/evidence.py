@@ -44,7 +44,13 @@ from verifiable.check.trees import parameter_root
 from verifiable.claims.products import freivalds
 from verifiable.claims.statistic import Deviation
 from verifiable.encoding import tagged_hash
-from verifiable.errors import MalformedEncoding, Misnamed, received_bytes, require_type
+from verifiable.errors import (
+    MalformedEncoding,
+    Misnamed,
+    received_bytes,
+    require_bytes32,
+    require_type,
+)
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.perturb import in_float64
 from verifiable.report import Report, Verdict
@@ -90,9 +96,7 @@ class Evidence:
     def __post_init__(self) -> None:
         """Refuse ids of another length and places that no encoding has."""
         for name in ("program", "parameters"):
-            value = getattr(self, name)
-            if type(value) is not bytes or len(value) != 32:
-                raise MalformedEncoding(f"{name} must be 32 bytes")
+            require_bytes32(name, getattr(self, name), MalformedEncoding)
         if type(self.commitment) is not Commitment or type(self.opening) is not Opening:
             raise MalformedEncoding("evidence holds a Commitment and an Opening")
         if type(self.output) is not bool:
