@@ -152,10 +152,9 @@ class BrokenReport:
         """Check that the report and the lock contradict each other."""
         told, done = self.report.statement, self.lock.statement
         same = self.report.member == self.lock.member and told.place[:-1] == done.place[:-1]
-        named = (told.locked, told.choice)
         hidden = done.attempt < told.attempt and (
             done.attempt + 1 > told.locked
-            or (done.attempt + 1 == told.locked and (told.locked, done.choice) != named)
+            or (done.attempt + 1 == told.locked and done.choice != told.choice)
         )
         if not same or not hidden:
             raise SettlementError("no-conflict")

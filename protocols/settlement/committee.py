@@ -114,9 +114,11 @@ class Committee:
         for a, b in pairwise(keys):
             if a >= b:
                 raise SettlementError("duplicate-key" if a == b else "unordered-members")
-        registrant = self.members[0].key.binding[-20:]
         for member in self.members:
-            self._require_registered(member.key, registrant)
+            self._require_registered(member.key)
+        registrant, *others = dict.fromkeys(m.key.binding[-20:] for m in self.members)
+        if others:
+            raise SettlementError("other-registrant", expected=registrant, found=others[0])
         try:
             PublicKey.from_point(curve.active().g1.sum([m.key.key.point for m in self.members]))
         except InfiniteAggregate as error:
@@ -179,13 +181,11 @@ class Committee:
         """Whether these members have more than two thirds of the weight."""
         return 3 * self.weight(signers) > 2 * self.total
 
-    def _require_registered(self, key: ProvenKey, registrant: bytes) -> None:
+    def _require_registered(self, key: ProvenKey) -> None:
         words, binding = self.deployment.words + bytes(12), key.binding
         here = binding.startswith(words) and len(binding) == len(words) + 20
         if key.domain != REGISTRATION_DOMAIN or not here:
             raise SettlementError("unregistered-key", expected=words, found=binding[:96])
-        if binding[-20:] != registrant:
-            raise SettlementError("other-registrant", expected=registrant, found=binding[-20:])
 
     @property
     def _bitmap_size(self) -> int:

@@ -176,7 +176,7 @@ class Statement:
             padding, value = data[32 * i : 32 * i + 32 - width], data[32 * i + 32 - width :][:width]
             if any(padding):
                 raise MalformedEncoding(f"{name} of a statement must fit {width} bytes")
-            fields[name] = bytes(value) if kind is bytes else int.from_bytes(value, "big")
+            fields[name] = value if kind is bytes else int.from_bytes(value, "big")
         try:
             return cls(**fields)
         except ValueError as error:

@@ -30,8 +30,8 @@ export function committee({ chain, contract, members }) {
   for (const member of found) {
     const here = member.chain === chain && equal(member.contract, contract)
     require(here, 'unregistered-key')
-    require(equal(member.registrant, found[0].registrant), 'other-registrant')
   }
+  require(found.every(({ registrant }) => equal(registrant, found[0].registrant)), 'other-registrant')
   try {
     bls.sum(found.map(({ key }) => key))
   } catch {
