@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocols.settlement.attempts import BrokenReport, Justification
+from protocols.settlement.ballots import NO_LOCK
 from protocols.settlement.signer import (
     Signer,
     lock,
@@ -244,6 +245,14 @@ def test_a_member_joins_no_attempt_without_a_reason(name: str):
     assert reason(raised.value) == expected
 
 
+def test_an_attempt_is_justified_at_the_head_alone():
+    why = Justification(reports=tuple(REPORTS), prepared=None)
+    proposal = HEAD.attempt(Prepare, 2, STATEMENT.digest)
+    assert why.verify(proposal, HEAD) == (NO_LOCK,) * 3
+    with pytest.raises(SettlementError, match="epoch-ahead"):
+        why.verify(replace(proposal, epoch=1), HEAD)
+
+
 def test_the_honest_justifications_of_the_table_are_accepted():
     """So the rows above are refused only for their cheats."""
     signer = Signer(head=HEAD, policy=POLICY)
@@ -409,11 +418,34 @@ def test_certificates_survive_the_wire_and_nothing_else_does():
     raw = made.encode()
     assert Justification.decode(raw) == made
     assert SettlementSubmission.decode(Prepare, PROOF.encode()) == PROOF
-    for other in (raw[:-1], raw + b"\0", PROOF.encode(), LOCKED[0].encode()):
+    kind, version, told, proof = encoding.decode(raw, max_size=2**18)
+    others = (
+        ["justification", version, told, proof],
+        [kind, 2, told, proof],
+        [kind, True, told, proof],
+        [kind, version, [*told, None], proof],
+        [kind, version, [*told, "vote"], proof],
+        [kind, version, [*told, PROOF.encode()], proof],
+        [kind, version, told[0], proof],
+        [kind, version, told, proof, None],
+        [kind, version, told, "proof"],
+        [kind, version, told, told[0]],
+    )
+    assert encoding.encode([kind, version, told, proof]) == raw and version == 1
+    cut = (raw[:-1], raw + b"\0", PROOF.encode(), LOCKED[0].encode())
+    for other in (*cut, *map(encoding.encode, others)):
         with pytest.raises(MalformedEncoding):
             Justification.decode(other)
     with pytest.raises(MalformedEncoding):
         SettlementSubmission.decode(Lock, PROOF.encode())
+
+
+def test_a_justification_has_at_most_256_reports():
+    most = Justification(reports=(REPORTS[0],) * 256, prepared=None)
+    assert Justification.decode(most.encode()) == most
+    more = Justification(reports=(REPORTS[0],) * 257, prepared=None)
+    with pytest.raises(MalformedEncoding, match="attempt justification"):
+        Justification.decode(more.encode())
 
 
 def test_steps_have_domains_of_their_own():

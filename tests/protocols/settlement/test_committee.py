@@ -71,8 +71,9 @@ def test_bitmaps_name_members(n: int, data: st.DataObject):
     with pytest.raises(SettlementError) as longer:
         of.signers(bitmap + b"\0")
     assert longer.value.reason == "bitmap-length"
-    with pytest.raises(ValueError, match="no member"):
-        of.bitmap([n])
+    for nobody in (n, -1):
+        with pytest.raises(ValueError, match="no member"):
+            of.bitmap([nobody])
 
 
 @settings(max_examples=80, deadline=None)
@@ -222,6 +223,9 @@ def test_a_committee_has_at_most_256_members():
     with pytest.raises(SettlementError) as raised:
         Committee(deployment=CHAIN, members=tuple(crowd))
     assert raised.value.reason == "too-many-members"
+    with pytest.raises(SettlementError) as raised:
+        Committee(deployment=CHAIN, members=tuple(crowd[:256]))
+    assert raised.value.reason == "duplicate-key"
 
 
 @pytest.mark.parametrize("weight", [0, -1, 2**64, 1.0, True])

@@ -363,6 +363,7 @@ BAD_FIELDS: Sequence[dict[str, Any]] = [
     {"statement": STATEMENT.message},
     {"issuer": bytes(31)},
     {"index": 7},
+    {"index": -1},
     {"index": True},
     {"path": list(RECEIPT.path)},
     {"path": (bytes(31),)},

@@ -15,17 +15,23 @@ from protocols.settlement.committee import (
 )
 from protocols.settlement.statements import (
     REASONS,
+    AttemptStatement,
     Deployment,
     EpochStatement,
+    Lock,
+    LockReport,
+    Prepare,
     Rotation,
     SettlementError,
     Statement,
+    kind_name,
 )
 from protocols.settlement.submission import (
     NO_ROOT,
 )
 from tests.helpers.committees import (
     CHAIN,
+    HEAD,
     ROTATION,
     STATEMENT,
 )
@@ -57,7 +63,32 @@ rotations = st.builds(
     sequence=uint64s,
     incoming=digests,
 )
-statements: st.SearchStrategy[Any] = epochs | rotations
+attempt = {
+    "chain_id": st.integers(1, 2**256 - 1),
+    "contract": addresses,
+    "committee": digests,
+    "sequence": uint64s,
+    "epoch": uint64s,
+}
+votes = st.builds(Prepare, **attempt, attempt=uint64s, choice=digests)
+locks = st.builds(Lock, **attempt, attempt=uint64s, choice=digests)
+reports = st.integers(1, 2**64 - 1).flatmap(
+    lambda number: st.builds(
+        LockReport,
+        **attempt,
+        attempt=st.just(number),
+        locked=st.integers(1, number),
+        choice=digests.filter(any),
+    )
+)
+unlocked = st.builds(
+    LockReport,
+    **attempt,
+    attempt=st.integers(1, 2**64 - 1),
+    locked=st.just(0),
+    choice=st.just(bytes(32)),
+)
+statements: st.SearchStrategy[Any] = epochs | rotations | votes | locks | reports | unlocked
 
 
 def words(s: Any) -> bytes:
@@ -69,6 +100,9 @@ def words(s: Any) -> bytes:
     here = uint(s.chain_id) + uint(int.from_bytes(s.contract, "big"))
     if isinstance(s, Rotation):
         return here + s.committee + uint(s.sequence) + s.incoming
+    if isinstance(s, AttemptStatement):
+        place = here + s.committee + uint(s.sequence) + uint(s.epoch) + uint(s.attempt)
+        return place + (uint(s.locked) if isinstance(s, LockReport) else b"") + s.choice
     verdicts = uint(s.epoch) + s.root + uint(s.size) + s.policy
     return here + verdicts + s.committee + uint(s.sequence) + s.previous_root
 
@@ -77,7 +111,30 @@ def words(s: Any) -> bytes:
 def test_statements_are_words(s: Statement):
     assert s.message == words(s)
     assert type(s).decode(s.message) == s
-    assert len(s.message) == {"epoch": 288, "rotation": 160}[s.KIND]
+    sizes = {"epoch": 288, "rotation": 160, "prepare": 224, "lock": 224, "report": 256}
+    assert len(s.message) == sizes[s.KIND]
+
+
+CONTENT = {
+    "epoch": {"root", "size", "policy", "previous_root"},
+    "rotation": {"incoming"},
+    "prepare": {"choice"},
+    "lock": {"choice"},
+    "report": {"locked", "choice"},
+}
+"""The fields of each kind that are not part of the place (specs/settlement.md, Statements)."""
+
+
+@given(statements, st.data())
+def test_the_place_is_everything_but_the_content(s: Any, data: st.DataObject):
+    name = data.draw(st.sampled_from(list(s.LAYOUT)))
+    value = getattr(s, name)
+    other = bytes(b ^ 1 for b in value) if isinstance(value, bytes) else value ^ 1
+    try:
+        changed = replace(s, **{name: other})
+    except ValueError:
+        return
+    assert (changed.place == s.place) == (name in CONTENT[s.KIND])
 
 
 @given(statements, st.data())
@@ -136,7 +193,34 @@ def test_domains_and_layouts_separate_the_kinds():
         EpochStatement.decode(ROTATION.message)
 
 
+BAD_REPORTS: dict[str, dict[str, Any]] = {
+    "a short choice": {"choice": b"\1" * 31},
+    "a lock as a boolean": {"locked": True},
+    "an attempt of 65 bits": {"attempt": 2**64},
+    "no chain": {"chain_id": 0},
+}
+
+
+@pytest.mark.parametrize("name", BAD_REPORTS)
+def test_a_malformed_report_cannot_be_built(name: str):
+    honest = HEAD.attempt(LockReport, 2, b"\1" * 32, locked=1)
+    with pytest.raises(ValueError, match="wrong type, size or range"):
+        replace(honest, **BAD_REPORTS[name])
+
+
+@pytest.mark.parametrize("kind", [Statement, AttemptStatement, bytes, "epoch", None])
+def test_only_a_kind_of_statement_is_decoded(kind: Any):
+    for one in (EpochStatement, Rotation, Prepare, Lock, LockReport):
+        assert kind_name(one) == one.KIND
+    with pytest.raises(TypeError, match="one kind of statement"):
+        kind_name(kind)
+    if kind in (Statement, AttemptStatement):
+        with pytest.raises(TypeError, match="one kind of statement"):
+            kind.decode(STATEMENT.message)
+
+
 def test_a_deployment_is_checked():
+    Deployment(chain_id=2**256 - 1, contract=b"\1" * 20)
     for chain_id, contract in ((0, b"\1" * 20), (1, b"\1" * 21), (2**256, b"\1" * 20)):
         with pytest.raises(ValueError, match=r"chain id|address"):
             Deployment(chain_id=chain_id, contract=contract)

@@ -26,12 +26,13 @@ from protocols.settlement import (
     Tick,
     VoteReceived,
     start_epoch,
+    start_prepare,
     start_rotation,
     step,
 )
 from protocols.settlement.committee import Committee, Member, prove_registration, registered_key
 from protocols.settlement.signer import Signer, sign_epoch
-from protocols.settlement.statements import EpochStatement, SettlementError
+from protocols.settlement.statements import EpochStatement, Lock, Prepare, SettlementError
 from protocols.settlement.submission import Head, verify_epoch, verify_rotation
 from protocols.settlement.verdicts import EpochLog
 from protocols.settlement.votes import Equivocation, Vote
@@ -241,6 +242,24 @@ def test_votes_that_cannot_decide_wait_for_their_batch():
     assert settled.phase is SettlementPhase.GRACE
     waiting, effects = run(settled, received(vote(FOUR, 1, OTHER_STATEMENT), at=NOW + 2))
     assert (effects, len(waiting.pending)) == ([], 1)
+
+
+def test_a_full_batch_is_verified():
+    """No vote of it decides anything: two of four are no quorum."""
+    state, _ = run(begin(batch=2), received(vote(FOUR, 0, STATEMENT)))
+    assert (len(state.pending), state.signatures) == (1, {})
+    state, _ = run(state, received(vote(FOUR, 1, STATEMENT)))
+    assert (state.pending, set(state.signatures)) == ((), {0, 1})
+
+
+def test_a_lock_is_no_prepare_of_the_same_place():
+    """Their words are the same; a vote counts only for the step that it was signed for."""
+    prepare, lock = (vote(FOUR, 0, HEAD.attempt(k, 0, STATEMENT.digest)) for k in (Prepare, Lock))
+    assert prepare.statement.place == lock.statement.place
+    state, _ = start_prepare(HEAD, STATEMENT, 0, SettlementRules(), now=NOW)
+    after, effects = run(state, received(lock))
+    assert effects == [RefuseVote(member=0, reason="other-place")]
+    assert run(after, received(prepare))[0].pending == (prepare,)
 
 
 def test_what_waits_at_the_deadline_is_verified_before_it_is_submitted():

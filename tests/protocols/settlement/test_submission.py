@@ -269,6 +269,33 @@ def test_errors_carry_both_sides():
         verify_epoch(signed({"committee": b"\1" * 32}), HEAD)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("chain_id", 1),
+        ("contract", b"\1" * 20),
+        ("epoch", 1),
+        ("committee", b"\1" * 32),
+        ("sequence", 1),
+        ("previous_root", b"\1" * 32),
+    ],
+)
+def test_what_is_expected_is_the_heads(name: str, value: Any):
+    with pytest.raises(SettlementError) as raised:
+        verify_epoch(forged({name: value}), HEAD)
+    assert (raised.value.expected, raised.value.found) == (getattr(STATEMENT, name), value)
+
+
+def test_what_is_expected_of_a_rotation_is_the_incoming_committee():
+    made = submission(FOUR, [0, 1, 2], ROTATION)
+    with pytest.raises(SettlementError, match="other-incoming") as raised:
+        verify_rotation(made, HEAD, OTHER)
+    assert (raised.value.expected, raised.value.found) == (OTHER.id, NEXT.id)
+    with pytest.raises(SettlementError, match="unregistered-key") as raised:
+        verify_rotation(submission(FOUR, [0, 1, 2], HEAD.rotation(AWAY)), HEAD, AWAY)
+    assert (raised.value.expected, raised.value.found) == (CHAIN.words, ELSEWHERE.words)
+
+
 def test_a_submission_of_another_kind_is_the_callers_mistake():
     made: Any = submission(FOUR, [0, 1, 2], ROTATION)
     with pytest.raises(TypeError, match="EpochStatement"):

@@ -182,6 +182,16 @@ def test_the_decoder_of_records_raises_nothing_else(data: st.DataObject):
         return
 
 
+@pytest.mark.parametrize("reason", ["a", "-", "z" * 32])
+def test_reasons_have_1_to_32_characters(reason: str):
+    made = record(0, reason=reason)
+    assert VerdictRecord.decode(made.encode()) == made
+
+
+def test_a_log_is_shown_by_epoch_size_and_root():
+    assert repr(LOG) == f"EpochLog(0, size=7, root={LOG.tree.root.hex()})"
+
+
 CONTRADICTIONS: dict[str, dict[str, Any]] = {
     "accepted without an answer": {"answer": None},
     "an answer that was not accepted": {"verdict": Verdict.REJECT},

@@ -11,8 +11,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocols.settlement.ballots import MemberBallot
-from protocols.settlement.signer import Signer, prepare_epoch, sign_epoch, sign_rotation
-from protocols.settlement.statements import EpochStatement, Rotation, SettlementError
+from protocols.settlement.committee import Committee
+from protocols.settlement.signer import (
+    Signer,
+    prepare_epoch,
+    prepare_rotation,
+    sign_epoch,
+    sign_rotation,
+)
+from protocols.settlement.statements import (
+    EpochStatement,
+    Lock,
+    Prepare,
+    Rotation,
+    SettlementError,
+)
 from protocols.settlement.submission import Head
 from protocols.settlement.verdicts import VerdictRecord
 from protocols.settlement.votes import Equivocation, Vote
@@ -149,6 +162,24 @@ def test_a_member_signs_one_rotation_a_term():
         sign_epoch(holder(FOUR, 1), after, STATEMENT, RECORDS, DECISION)
 
 
+@pytest.mark.parametrize(
+    ("change", "incoming", "expected"),
+    [
+        ({}, committee((1, 1, 1), first=13), "other-incoming"),
+        ({"incoming": b"\1" * 32}, NEXT, "other-incoming"),
+        ({"chain_id": 1}, NEXT, "other-chain"),
+        ({"sequence": 1}, NEXT, "other-sequence"),
+        ({"committee": NEXT.id}, NEXT, "other-committee"),
+    ],
+)
+def test_a_member_prepares_no_rotation_but_its_own(
+    change: dict[str, Any], incoming: Committee, expected: str
+):
+    with pytest.raises(SettlementError) as raised:
+        prepare_rotation(holder(FOUR, 1), SIGNER, replace(ROTATION, **change), incoming)
+    assert raised.value.reason == expected
+
+
 def test_after_a_rotation_an_unsettled_epoch_is_signed_again():
     """The new term is a new place: a member of both committees does not equivocate."""
     both, key = committee((2, 1, 1), first=1), secret(1)
@@ -196,6 +227,7 @@ def test_stored_memory_is_of_one_chain_and_never_ahead():
     with pytest.raises(ValueError, match="one contract"):
         Signer.decode(stored, Head(committee=committee((1, 1, 1), 10, ELSEWHERE), epoch=3))
     fields = encoding.decode(stored, max_size=1024)
+    assert fields[:2] == ["signer", 2]  # what an earlier release stored is read
     wrong = {
         0: "vote",
         1: 1,
@@ -275,6 +307,13 @@ FRAMES: dict[str, tuple[str, Callable[[], None]]] = {
         lambda: Equivocation.of(A, vote(FOUR, 1, replace(OTHER_STATEMENT, chain_id=1))).verify(
             FOUR
         ),
+    ),
+    "a prepare and a lock": (
+        "no-conflict",
+        lambda: Equivocation.of(
+            vote(FOUR, 1, HEAD.attempt(Prepare, 0, STATEMENT.digest)),
+            vote(FOUR, 1, HEAD.attempt(Lock, 0, OTHER_STATEMENT.digest)),  # pyright: ignore[reportArgumentType]
+        ).verify(FOUR),
     ),
     "out of order": (
         "no-conflict",
