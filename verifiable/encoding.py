@@ -269,9 +269,12 @@ def tensor_from_bytes(
 
     Raises:
       MalformedEncoding: the number of bytes is wrong, or a boolean is neither 0 nor 1.
-      TypeError: tensors of this dtype have no canonical bytes, or `data` is of another type.
+      TypeError: tensors of this dtype have no canonical bytes, or `data` is of another type or not
+        contiguous.
     """
-    if type(data) is not memoryview or type(data.obj) is not bytes:
+    if type(data) is memoryview and type(data.obj) is bytes:
+        data = data.cast("B")
+    else:
         data = received_bytes(data)
     dtype = require_tensor_dtype(dtype)
     if len(data) != math.prod(shape) * dtype.itemsize:

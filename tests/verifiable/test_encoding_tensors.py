@@ -54,6 +54,11 @@ def test_tensors_are_of_bytes_that_nobody_changes():
         changing[3] = 99
         assert array.tolist() == list(range(8))
         changing[3] = 3
+    for view in (memoryview(data).cast("I"), memoryview(changing).cast("I")):
+        assert tensor_from_bytes(view, (8,), np.uint8).tolist() == list(range(8))
+    for view in (memoryview(data)[::2], memoryview(changing)[::2]):
+        with pytest.raises(TypeError, match="contiguous"):
+            tensor_from_bytes(view, (4,), np.uint8)
 
 
 @settings(deadline=None)
