@@ -56,7 +56,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     )
     + _vectors("exact"),
     "verifiable.claims.roundings.rounding": _tests(
-        _CLAIMS + "/roundings", "rounding steps cheap_test room"
+        _CLAIMS + "/roundings", "rounding rounding_rows row_error steps cheap_test room"
     )
     + _tests("verifiable/check/freedom", "steered_roundings")
     + _vectors("roundings"),

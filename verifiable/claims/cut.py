@@ -20,7 +20,7 @@ from jax import lax
 from verifiable.claims.form import Proposal, View
 from verifiable.claims.roundings.rounding import Rounding
 from verifiable.jaxpr.blocks import Array, Equation
-from verifiable.jaxpr.effects import CUT, FLOATS
+from verifiable.jaxpr.effects import FLOATS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +38,7 @@ class CutForm(Rounding):
         low, high = super(CutForm, self).extremes(value, slack)
         if self.dtype.itemsize < value.dtype.itemsize:
             return low, high
-        up, down = (jnp.full(value.shape, sign * jnp.inf, value.dtype) for sign in (1, -1))
+        up, down = (jnp.full(value.shape, end, value.dtype) for end in (jnp.inf, -jnp.inf))
         low = jnp.minimum(lax.nextafter(low, up), value)
         return low, jnp.maximum(lax.nextafter(high, down), value)
 
@@ -46,8 +46,7 @@ class CutForm(Rounding):
 def propose(equation: Equation, view: View) -> Proposal | None:
     """Claim a cut that `analysis.cuts` made, unless honest devices pass on the same bits anyway."""
     [value] = equation.inputs
-    inexact = value.dtype.name in FLOATS and not (view.known(value) or view.exact(value))
-    if equation.kind != CUT or not inexact:
+    if value.dtype.name not in FLOATS or view.known(value) or view.exact(value):
         return None
     form = CutForm(steps=(), source=value.dtype, dtype=value.dtype)
     return Proposal(form=form, operands=(value,))

@@ -75,17 +75,11 @@ def bits_of(x: Array) -> Array:
     """
     integer = jnp.dtype(f"uint{8 * x.dtype.itemsize}")
     if not is_float(x.dtype):
-        return x.astype(integer) if x.dtype == np.bool_ else lax.bitcast_convert_type(x, integer)
+        return x.astype(integer)
+    none = np.asarray(np.nan, x.dtype).view(integer)
     bits = lax.bitcast_convert_type(x, integer)
-    size = bits & integer.type(2 ** (8 * integer.itemsize - 1) - 1)
-    largest, infinite, none = (
-        np.asarray(v, x.dtype).view(integer) for v in (jnp.finfo(x.dtype).max, np.inf, np.nan)
-    )
-    absent = size > largest
-    if np.isinf(np.asarray(np.inf, x.dtype).astype(np.float32)):
-        absent &= size != infinite
-    bits = jnp.where((size == 0) | (subnormal(x) > 0), integer.type(0), bits)
-    return jnp.where(absent, none, bits)
+    bits = jnp.where((x == 0) | (subnormal(x) > 0), integer.type(0), bits)
+    return jnp.where(jnp.isnan(x), none, bits)
 
 
 def words_of(dtype: Any) -> int:
@@ -105,21 +99,18 @@ def fingerprints(x: Array, g: Array, field: Field = F61) -> Array:
       Residues, (rows, draws).
     """
     if len(x) > _ROWS:  # in float64, the words are four to eight times as large as the table
-        return lax.map(lambda row: fingerprints(row[None], g, field)[0], x, batch_size=_ROWS)
-    bits, count = bits_of(x), words_of(x.dtype)
-    mask = bits.dtype.type(min(2**WORD, 2 ** (8 * bits.dtype.itemsize)) - 1)
+        one = lambda row: jnp.ravel(fingerprints(row[None], g, field))  # noqa: E731
+        return lax.map(one, x, batch_size=_ROWS)
+    bits, count, word = bits_of(x), words_of(x.dtype), jnp.dtype(f"uint{WORD}")
     words = [
-        ((bits >> bits.dtype.type(WORD * i)) & mask).astype(jnp.float64)
-        if i
-        else (bits & mask).astype(jnp.float64)
-        for i in range(count)
+        (bits >> bits.dtype.type(WORD * i)).astype(word).astype(jnp.float64) for i in range(count)
     ]
 
     def fold(limbs: Array) -> Array:
         parts = limbs.reshape(x.shape[1], count, limbs.shape[-1])
         return sum((w @ parts[:, i] for i, w in enumerate(words)), jnp.zeros(()))
 
-    return field.apply_linear(fold, g, magnitude=2**WORD - 1, terms=len(g))
+    return field.apply_linear(fold, g, magnitude=int(jnp.iinfo(word).max), terms=len(g))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +126,6 @@ class Lookup(Form):
 
     mismatch: ClassVar[str] = "lookup-mismatch"
     barrier: ClassVar[bool] = False
-    shifts: ClassVar[bool] = False
 
     choice: Equation
     stored: np.dtype[Any]
@@ -276,7 +266,7 @@ def _apart(wrong: Array, defined: Array) -> Deviation:
 
 def propose(equation: Equation, view: View) -> Proposal | None:
     """Claim the rows that are looked up in a known table of parameters; see `form.Rule`."""
-    table, out = equation.inputs[0], equation.outputs[0]
+    [table, *indices], [out] = equation.inputs, equation.outputs
     if not (isinstance(table, Var) and view.known(table) and view.exact(table)):
         return None
     labels = slices.labels_of(equation)
@@ -296,7 +286,7 @@ def propose(equation: Equation, view: View) -> Proposal | None:
     if not saves(rows, row_bytes, out_layout.shape[0] * view.graph.trips[out]):
         return None
     form = Lookup(choice=equation, stored=stored, table_layout=table_layout, out_layout=out_layout)
-    return Proposal(form=form, operands=tuple(equation.inputs[1:]), far=table)
+    return Proposal(form=form, operands=tuple(indices), far=table)
 
 
 def _multiplied(atom: Var, view: View) -> bool:
@@ -304,25 +294,25 @@ def _multiplied(atom: Var, view: View) -> bool:
     readers: Sequence[Equation | None] = view.graph.readers.get(atom, ())
     return any(
         e.kind in ("dot_general", "ragged_dot_general")
-        or (e.kind in _MOVES | {"convert_element_type"} and _multiplied(e.outputs[0], view))
+        or (
+            e.kind in _MOVES | {"convert_element_type"}
+            and any(_multiplied(moved, view) for moved in e.outputs)
+        )
         for e in readers
         if e is not None
     )
 
 
-def _stored(table: Var, filling: float | int | None, view: View) -> np.dtype[Any]:
+def _stored(table: Atom, filling: float | int | None, view: View) -> np.dtype[Any]:
     """The type that the elements of a table had before they were widened, and moved."""
-    dtype, atom = table.dtype, table
-    while (equation := view.graph.producers.get(atom)) is not None:
-        before: Atom = equation.inputs[0] if equation.inputs else atom
-        if equation.kind == "convert_element_type" and _widens(before.dtype, atom.dtype):
-            dtype = before.dtype if _holds(before.dtype, filling) else dtype
-        elif equation.kind not in _MOVES:
-            break
-        if not isinstance(before, Var):
-            break
-        atom = before
-    return dtype
+    equation = view.graph.producers.get(table) if isinstance(table, Var) else None
+    if equation is None or equation.kind not in _MOVES | {"convert_element_type"}:
+        return table.dtype
+    [before, *_] = equation.inputs
+    if equation.kind == "convert_element_type" and not _widens(before.dtype, table.dtype):
+        return table.dtype
+    found = _stored(before, filling, view)
+    return found if _holds(found, filling) else table.dtype
 
 
 def _holds(dtype: np.dtype[Any], filling: float | None) -> bool:
@@ -336,7 +326,7 @@ def _holds(dtype: np.dtype[Any], filling: float | None) -> bool:
 
 def _widens(before: np.dtype[Any], after: np.dtype[Any]) -> bool:
     """Whether a cast keeps every number, and NaN."""
-    if is_float(before) != is_float(after) or not {before.name, after.name} <= _TYPES:
+    if is_float(before) != is_float(after) or before.name not in _TYPES:
         return False
     if not is_float(before):
         return bool(np.can_cast(before, after))

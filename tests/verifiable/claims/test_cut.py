@@ -85,6 +85,8 @@ def test_what_is_neither_known_nor_exact_is_cut_once():
         ("cut", (3, 64, 64)),
     ]
     assert isinstance(run.claims[1].form, CutForm)
+    device = str(jax.make_jaxpr(run.execute)(P, X))
+    assert device.count("optimization_barrier") == 1  # the cut itself
     assert run.id != plain.id
     assert "cut: a cut, what a layer passes on" in str(run)
 

@@ -7,6 +7,7 @@ import itertools
 import math
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -23,11 +24,14 @@ from tests.helpers.programs import FEW, SECRET, Case
 from verifiable.challenge import Beacon, CommitmentLog, public
 from verifiable.check.judging.evidence import evidence_of, verify_evidence
 from verifiable.check.judging.spread import distances
+from verifiable.claims.form import Yardstick
 from verifiable.claims.lookup import Lookup, bits_of, fingerprints, saves
+from verifiable.claims.products import freivalds
 from verifiable.claims.statistic import Deviation
 from verifiable.field import F61, Field
 from verifiable.report import Report, Verdict
 
+INF = math.inf
 ROWS, WIDTH, PLACES = 96, 8, 4
 RNG = np.random.default_rng(31)
 NONE = int(np.iinfo(np.int32).min)
@@ -237,6 +241,7 @@ def test_a_lookup_is_measured_by_nothing_but_equality():
     form, rows = claim.form, np.array(small.trace.values[0])
     assert isinstance(form, Lookup)
     assert form.copies == 0
+    assert form.row_width(rows.shape) == 1
     rows[2, 3] += 1
     with jax.enable_x64(True):
         found = form.deviate_exactly(form.choice, [INDEX[:, None]], PARAMS["table"], rows, 0.0)
@@ -244,6 +249,44 @@ def test_a_lookup_is_measured_by_nothing_but_equality():
     assert distances(found, found.expected).tolist() == [0, 0, math.inf, 0]
     assert found.limit.tolist() == [0] * PLACES
     assert found.scale.tolist() == [1] * PLACES
+
+
+@pytest.mark.parametrize("name", ["plain", "fill", "broken"])
+def test_fingerprints_find_what_the_rows_themselves_show(name: str):
+    """One wrong row, or none, of each place: who has the key and who has the table agree."""
+    index, form = named()[name], case().program.claims[named()[name]].form
+    assert isinstance(form, Lookup)
+    given: Any = INDEX if name == "plain" else np.where(BEYOND == -1, ROWS - 1, BEYOND)
+    rows = np.array(case().trace.values[index])
+    sent = np.stack([rows] * (PLACES + 1))
+    for place in range(PLACES):
+        sent[place, place, 5] = 0.5
+
+    def both(claim: Any) -> Any:
+        known = replace(yardstick, projection=form.project(table, yardstick))
+        exactly = form.deviate_exactly(form.choice, places, table, claim, 0.0)
+        return form.test(places, claim, known), form.deviate(places, claim, known), exactly
+
+    with jax.enable_x64(True):
+        table, places = jnp.asarray(PARAMS["table"]), [jnp.asarray(given[:, None])]
+        vectors = freivalds.vectors(SECRET, form.vectors, 1)
+        yardstick = Yardstick(eps=0.0, vectors=jnp.asarray(vectors))
+        found, mine, theirs = jax.tree.map(np.asarray, jax.jit(jax.vmap(both))(sent))
+    for a, b in zip(mine, theirs, strict=True):
+        np.testing.assert_array_equal(a, b)
+    free = (name == "broken") & (BEYOND != 5) & (BEYOND != -1)
+    wrong = np.eye(PLACES + 1, PLACES, dtype=bool)
+    np.testing.assert_array_equal(np.isnan(mine.expected[..., 0]), [free] * (PLACES + 1))
+    for ends in (mine.low, mine.high):
+        np.testing.assert_array_equal(ends[:, ~free, 0], np.where(wrong, INF, 0)[:, ~free])
+    assert not np.any(mine.limit)
+    assert np.all(mine.scale == 1)
+    fails = [place for place in range(PLACES) if not free[place]]
+    assert found.worst.tolist() == [INF if i in fails else 0 for i in range(PLACES + 1)]
+    assert found.passed.tolist() == [i not in fails for i in range(PLACES + 1)]
+    assert found.row[fails].tolist() == fails
+    assert np.all(found.row < PLACES)
+    assert found.defined[:PLACES].tolist() == (~free).tolist()
 
 
 def test_bits_that_devices_may_change_are_the_same():
@@ -308,6 +351,20 @@ def test_fingerprints_are_those_of_the_spec(rows: list[list[float]], seed: int):
             assert int(theirs[draw]) == total % F61.p
 
 
+@pytest.mark.parametrize("dtype", ["bool", "int8", "uint16", "int32", "uint64", "bfloat16"])
+def test_words_are_the_bits_of_an_element_from_the_lowest(dtype: str):
+    kind = jnp.dtype(dtype)
+    size, most = kind.itemsize, {"bool": 2, "bfloat16": 120}.get(dtype, 256)
+    raw = RNG.integers(most // 8, most, (3, 2, size), np.uint8)
+    g = RNG.integers(0, F61.p, (2 * -(-size // 2), 1), np.uint64)
+    with jax.enable_x64(True):
+        found = np.asarray(fingerprints(jnp.asarray(raw.view(kind)[..., 0]), jnp.asarray(g)))
+    for row, theirs in zip(raw, found, strict=True):
+        words = [int.from_bytes(x[i : i + 2], "little") for x in row for i in range(0, size, 2)]
+        total = sum(w * int(r) for w, r in zip(words, g[:, 0], strict=True))
+        assert int(theirs[0]) == total % F61.p
+
+
 def test_a_table_longer_than_a_piece_has_the_same_fingerprints():
     with jax.enable_x64(True):
         x = RNG.integers(0, 99, (5000, 2), np.int64)
@@ -369,7 +426,56 @@ def test_what_is_no_lookup_keeps_the_table():
     assert not [c for c in made.claims if isinstance(c.form, Lookup)]
 
 
+def matrices(fn: Callable[[Any], Any]) -> int:
+    """How many claims of lookups matrices have, which a function takes them to."""
+    made = vf.compile(
+        lambda p, i, x: fn(p["experts"][i % 40]) + x[:, :1, None],
+        PARAMS,
+        INDEX,
+        X,
+        policy=FEW,
+    )
+    return sum(isinstance(c.form, Lookup) for c in made.claims)
+
+
+def test_matrices_are_looked_up_unless_a_product_picks_them():
+    """By itself, turned round or in another type; what is computed of them is picked by none."""
+    x = jnp.asarray(X)
+    products: tuple[Callable[[Any], Any], ...] = (
+        lambda m: jnp.einsum("td,tdf->tf", x, m)[:, None],
+        lambda m: jnp.einsum("td,tfd->tf", x, m.swapaxes(1, 2))[:, None],
+        lambda m: jnp.einsum("td,tdf->tf", x.astype(jnp.bfloat16), m.astype(jnp.bfloat16))[:, None],
+    )
+    assert [matrices(fn) for fn in products] == [0, 0, 0]
+    assert matrices(lambda m: m * 2) == 1
+    assert matrices(lambda m: jnp.einsum("td,tdf->tf", x, jnp.sin(m))[:, None]) == 1
+
+
+@pytest.mark.parametrize("shape", [(ROWS, 1, 64), (ROWS, 64, 1)])
+def test_vectors_that_a_product_reads_are_looked_up(shape: tuple[int, ...]):
+    """Whatever dimensions of length one they have besides."""
+    table = PARAMS["wide"].reshape(shape)
+    made = vf.compile(lambda p, i: p[i].reshape(PLACES, 64) @ jnp.ones((64, 8)), table, INDEX)
+    assert [isinstance(c.form, Lookup) for c in made.claims][:1] == [True]
+
+
+def test_the_device_computes_no_row_only_once():
+    """A gathered row has no rounding that a compiler could repeat otherwise: no barrier is made."""
+    made = vf.compile(lambda p, i: jnp.sin(p["table"][i]), PARAMS, INDEX, policy=FEW)
+    assert [isinstance(c.form, Lookup) for c in made.claims] == [True]
+    assert "barrier" not in str(jax.make_jaxpr(made.execute)(PARAMS, INDEX))
+
+
 STORED: dict[str, tuple[Callable[..., Any], str]] = {
+    "integers that were computed": (
+        lambda p, i: (p["whole"].astype(jnp.int32) + 1000)[i],
+        "int32",
+    ),
+    "truth values that were computed": (lambda p, i: (p["whole"] > 0)[i], "bool"),
+    "eight bits with the exponents of sixteen": (
+        lambda p, i: p["wide"].astype(jnp.float8_e5m2).astype(jnp.float16)[i],
+        "float8_e5m2",
+    ),
     "integers that were widened": (lambda p, i: p["whole"].astype(jnp.int32)[i], "int8"),
     "integers that were widened twice, and moved": (
         lambda p, i: p["whole"].astype(jnp.int16)[:, :, None].astype(jnp.int32)[i, :, 0],
@@ -461,3 +567,30 @@ def test_a_lookup_is_made_where_it_saves_bytes():
     assert not saves(512, 1536, 128)  # positions
     assert not saves(32, 48, 32 * 32)  # buckets, in a matrix of places
     assert not saves(10**6, 8, 1)  # a row is no longer than its fingerprint
+    assert not saves(8 * 5, 16, 5)
+    assert saves(8 * 5 + 1, 16, 5)
+
+
+@pytest.mark.parametrize("trips", [1, 3])
+def test_rows_and_places_of_all_trips_count(trips: int):
+    """Of a table of four floats a row, which is read in every trip: eight rows are one gathered."""
+
+    def fn(p: Any, i: Any) -> Any:
+        add = lambda sums, _: ([c + each[i] for c, each in zip(sums, p, strict=True)], None)  # noqa: E731
+        return lax.scan(add, [jnp.zeros((5, 4))] * 2, length=trips)[0]
+
+    tables = [normal(8 * 5 * trips + more, 4) for more in (0, 1)]
+    made = vf.compile(fn, tables, np.arange(5, dtype=np.int32), policy=FEW)
+    [found] = [c.form for c in made.claims if isinstance(c.form, Lookup)]
+    assert found.table_layout.shape == (8 * 5 * trips + 1, 4)
+
+
+def test_a_table_of_each_trip_counts_as_often_as_it_is_read():
+    tables = [normal(3, 8 * 5, 4), normal(3, 8 * 5 + 1, 4)]
+
+    def fn(p: Any, i: Any) -> Any:
+        return [lax.scan(lambda c, w: (c + w[i], None), jnp.zeros((5, 4)), each)[0] for each in p]
+
+    made = vf.compile(fn, tables, np.arange(5, dtype=np.int32), policy=FEW)
+    [found] = [c.form for c in made.claims if isinstance(c.form, Lookup)]
+    assert found.table_layout.shape == (8 * 5 + 1, 4)

@@ -40,7 +40,7 @@ from verifiable.claims.origin import Origin
 from verifiable.claims.statistic import Deviation, Statistic, deviation, strictly, worst_row
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Array, Equation
-from verifiable.jaxpr.effects import FLOATS, Effect, effects_of, is_float
+from verifiable.jaxpr.effects import FLOATS, is_float
 
 
 def _in_total_order(primitive: Any) -> Callable[[Array, Array], Array]:
@@ -122,7 +122,7 @@ class DecisionForm(Form):
         decided, valid = self.read(claim)
         low, high = self.interval(decided)
         absent = jnp.isnan(found.value)
-        short = jnp.maximum(jnp.maximum(low - found.value, found.value - high), 0)
+        short = jnp.maximum(low - found.value, found.value - high)
         ratio = jnp.where(absent, 0, short / found.slack)
         ratio = jnp.where(valid, ratio, jnp.inf).astype(jnp.float64)
         rows = math.prod(ratio.shape[:-1]), ratio.shape[-1]
@@ -254,12 +254,11 @@ class Comparison(DecisionForm):
 
     def apart(self, mine: list[Array], theirs: list[Array]) -> Array:
         """The largest distance of an operand from the replayed one, in units of its slack."""
-        pairs = zip(self._both(mine), self._both(theirs), strict=True)
+        pairs = zip(*map(self._both, (mine, theirs)), strict=True)
         units = [x / origin.SMALL for x in self.slacks(mine, origin.SMALL)]
-        aligned = [[self._aligned(slack.widened(x)) for x in pair] for pair in pairs]
         each = [
-            slack.apart(a, b, unit)
-            for (a, b), unit, inexact in zip(aligned, units, self.inexact, strict=True)
+            slack.apart(*(self._aligned(slack.widened(x)) for x in pair), unit=unit)
+            for pair, unit, inexact in zip(pairs, units, self.inexact, strict=True)
             if inexact
         ]
         return jnp.max(jnp.stack(each))
@@ -339,17 +338,13 @@ class Sign(DecisionForm):
     def margins(self, operands: list[Array], eps: float) -> Margins:
         """The value, within the largest number."""
         v = self._value(operands)
-        largest = jnp.finfo(v.dtype).max
-        return Margins(
-            value=jnp.clip(v, -largest, largest),
-            slack=self.slacks(operands, eps)[0],
-            own=_code(jnp.sign(v)),
-        )
+        largest, [allowed] = jnp.finfo(v.dtype).max, self.slacks(operands, eps)
+        return Margins(value=jnp.clip(v, -largest, largest), slack=allowed, own=_code(jnp.sign(v)))
 
     def apart(self, mine: list[Array], theirs: list[Array]) -> Array:
         """The largest distance of the value from the replayed one, in units of its slack."""
-        unit = self.slacks(mine, origin.SMALL)[0] / origin.SMALL
-        return slack.apart(self._value(mine), self._value(theirs), unit)
+        [allowed] = self.slacks(mine, origin.SMALL)
+        return slack.apart(*map(self._value, (mine, theirs)), unit=allowed / origin.SMALL)
 
     def _value(self, operands: list[Array]) -> Array:
         return slack.widened(operands[0]).reshape(_joined(self.shape))
@@ -377,10 +372,9 @@ def _code(sign: Array) -> Array:
 
 def propose(equation: Equation, view: View) -> Proposal | None:
     """Claim a comparison or sign of floats that honest devices round apart; see `form.Rule`."""
-    dtype, [out] = equation.inputs[0].dtype, equation.outputs
-    inexact = tuple(not view.exact(a) for a in equation.inputs)
-    flips = Effect.DISCONTINUOUS in effects_of(equation) and any(inexact)
-    if not flips or dtype.name not in FLOATS:
+    [operand, *_], [out] = equation.inputs, equation.outputs
+    dtype, inexact = operand.dtype, tuple(not view.exact(a) for a in equation.inputs)
+    if not any(inexact) or dtype.name not in FLOATS:
         return None
     known = tuple(origin.before(a, view) for a in equation.inputs)
     if equation.kind == "sign":

@@ -125,7 +125,7 @@ class Rounding(Form):
         slack, most = slack_of(v, yardstick.eps, self._floats), row_limit(v.shape[-1])
         found = last = None
         if self.origin is not None:
-            found, last = self._followed(operands, v)
+            found, last = self._followed(self.origin, operands, v)
             v = found.value
             low, high = (low, high) if self.steps else halfway(q, self.dtype)
             alone, together = found.bounds()
@@ -164,7 +164,7 @@ class Rounding(Form):
         ratio = self._short(v, q) / slack
         squares = ratio * ratio
         whole = jnp.sqrt(jnp.sum(squares, axis=-1)) / row_limit(v.shape[-1])
-        usable = usable & (whole >= 0)
+        usable = usable & ~jnp.isnan(whole)
         by_row = jnp.maximum(jnp.max(ratio, axis=-1, initial=0.0), whole)
         by_row = jnp.where(usable, by_row, jnp.inf)
         by_way = [by_row, *self._of_other_ways(squares, value.shape)]
@@ -175,7 +175,7 @@ class Rounding(Form):
         half = self.dtype.name in HALF_PRECISION
         if not self.steps:
             return jnp.abs(value - claim)
-        if half and len(self.steps) == 1 and self.steps[0].dtype == self.dtype:
+        if half and [step.dtype for step in self.steps] == [self.dtype]:
             return beyond(value, claim, self.dtype)
         low, high, exists = self.preimage(claim)
         # NaN is neither above nor below an end.
@@ -197,21 +197,19 @@ class Rounding(Form):
           squares: of the elements' ratios, in rows of the first way.
           shape: of the value.
         """
-        if not self.ways[1:]:
-            return []
         squares = from_rows(squares, shape, self.ways[0])
         rows = [in_rows(squares, axes) for axes in self.ways[1:]]
         return [jnp.sqrt(jnp.sum(x, axis=-1)) / row_limit(x.shape[-1]) for x in rows]
 
-    def _followed(self, operands: list[Array], value: Array) -> tuple[RowErrors, Array | None]:
+    def _followed(
+        self, origin: Origin, operands: list[Array], value: Array
+    ) -> tuple[RowErrors, Array | None]:
         """The value in float32 with its errors, and the last operation's own loss if that rounds.
 
         Where it cannot be followed, as derivatives at zero are infinite, it is the replayed one.
         """
-        if self.origin is None:
-            raise AssertionError("only glue that is followed has errors")
         [axes] = self.ways
-        found = row_error.errors(self.origin, axes, operands[1:], rounded=bool(self.steps))
+        found = row_error.errors(origin, axes, operands[1:], rounded=bool(self.steps))
         found = found.in_rows(axes).where_finite(value)
         return found, None if self.steps else row_error.ulp(found.value, self.dtype)
 
@@ -231,7 +229,7 @@ class Rounding(Form):
         low, high, exists = self.preimage(q)
         finite = jnp.isfinite(v)
         slack = self.slack(jnp.where(finite, v, 0), yardstick.eps, counted=finite)
-        low, high = strictly(v, low, high, self.forward(v) == q)
+        low, high = strictly(v, low, high, self.standard(self.forward(v), v) == q)
         low, high = jnp.where(exists, low, jnp.inf), jnp.where(exists, high, -jnp.inf)
         return deviation(v, low, high, slack, slack / yardstick.eps)
 
@@ -243,9 +241,7 @@ class Rounding(Form):
 
     def slack(self, value: Array, eps: float, counted: Array | None = None) -> Array:
         """How far a device's value may be from the verifier's; see `slack`."""
-        first = self.ways[0]
-        if first == LAST:
-            return slack_of(value, eps, self._floats, counted)
+        first, *_ = self.ways
         counted = None if counted is None else in_rows(counted, first)
         found = slack_of(in_rows(value, first), eps, self._floats, counted)
         return from_rows(found, value.shape, first)
@@ -256,11 +252,12 @@ class Rounding(Form):
         allowed = self.slack(value, eps)
         if self.origin is None:
             return allowed
-        own = in_rows(value, self.ways[0])
-        found, last = self._followed(operands, own)
+        [axes] = self.ways
+        own = in_rows(value, axes)
+        found, last = self._followed(self.origin, operands, own)
         bound = sum(found.bounds(), jnp.abs(found.value - own))
         bound = bound if last is None else bound + last
-        return jnp.maximum(allowed, from_rows(bound, value.shape, self.ways[0]))
+        return jnp.maximum(allowed, from_rows(bound, value.shape, axes))
 
     def unfounded(self, operands: list[Array], claim: Array, yardstick: Yardstick) -> Array:
         """Elements that are numbers where the value is NaN or infinite, and does not round to one.

@@ -153,6 +153,7 @@ def as_the_oracle_does(kind: str, rows: list[list[float]], decided: list[Any]) -
 def test_booleans_are_bits_of_bytes_along_the_last_axis(shape: tuple[int, ...]):
     form = Comparison(kind="lt", shape=shape, dtype=F32, inexact=(True, False))
     out = np.random.default_rng(0).random(shape) < 0.5
+    assert form.decisions == out.size
     packed = np.asarray(form.pack(jnp.asarray(out)))
     assert (packed.shape, packed.dtype) == form.packed(shape, np.dtype(bool))
     rows, columns = math.prod(shape[:-1]), math.prod(shape[-1:])
@@ -164,11 +165,26 @@ def test_booleans_are_bits_of_bytes_along_the_last_axis(shape: tuple[int, ...]):
     np.testing.assert_array_equal(form.unpack(jnp.asarray(packed)), out)
 
 
+@pytest.mark.parametrize("columns", [3, 8, 11])
+def test_a_bit_beyond_the_axis_makes_all_of_its_row_invalid_and_no_other(columns: int):
+    size = -(-columns // 8)
+    form = Comparison(kind="lt", shape=(8 * size, 3, columns), dtype=F32, inexact=(True, True))
+    claim, expected_ = np.zeros((8 * size, 3, size), np.uint8), np.zeros(form.shape, bool)
+    for bit in range(8 * size):
+        claim[bit, 1, bit // 8] = 1 << bit % 8
+        expected_[bit, 1, bit:] = np.arange(columns)[bit:] == bit
+    decided, valid = map(np.asarray, form.read(jnp.asarray(claim)))
+    np.testing.assert_array_equal(decided, expected_)
+    assert np.all(valid[:, ::2])
+    assert valid[:, 1].tolist() == [[bit < columns] * columns for bit in range(8 * size)]
+
+
 @pytest.mark.parametrize("width", [16, 32])
 def test_signs_keep_their_values(width: int):
     dtype = np.dtype(f"float{width}")
     form = Sign(shape=(4,), dtype=dtype)
     signs = np.asarray([-1, 0, 1, np.nan], dtype)
+    assert form.decisions == 4
     committed = form.pack(jnp.asarray(signs))
     assert committed.dtype == np.int8
     np.testing.assert_array_equal(form.unpack(committed), signs)
@@ -179,7 +195,62 @@ def test_a_sign_of_no_number_is_unfounded_unless_it_is_the_verifiers_own():
     values = np.array([NAN, NAN, 1.0, -3.0], F32)
     with jax.enable_x64(True):
         found = form.unfounded([values], np.array([2, 1, 0, 1], np.int8), given)
-    assert found.reshape(-1).tolist() == [False, True, False, False]
+    assert found.tolist() == [[False], [True], [False], [False]]
+
+
+INTERVALS: dict[str, tuple[DecisionForm, list[list[float]], list[float], list[Any], list[Any]]] = {
+    # operands, the value that decides, what was committed, and the interval of that
+    "true": (
+        Comparison(kind="lt", shape=(3,), dtype=F32, inexact=(True, True)),
+        [[1, 4, NAN], [3, 1, 0]],
+        [2, -3, NAN],
+        [True, True, True],
+        [(0, INF)] * 3,
+    ),
+    "false": (
+        Comparison(kind="lt", shape=(3,), dtype=F32, inexact=(True, True)),
+        [[1, 4, NAN], [3, 1, 0]],
+        [2, -3, NAN],
+        [False, False, False],
+        [(-INF, 0)] * 3,
+    ),
+    "signs": (
+        Sign(shape=(7,), dtype=F32),
+        [[2, 2, 2, -3, NAN, 2, 2]],
+        [2, 2, 2, -3, NAN, 2, 2],
+        [1, 0, -1, -1, 2, 2, 3],
+        [(0, INF), (0, 0), (-INF, 0), (-INF, 0), (0, INF), (INF, -INF), (INF, -INF)],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", INTERVALS)
+def test_the_interval_of_a_decision_holds_the_numbers_that_lead_to_it(name: str):
+    """Of what no number leads to there is none; limits are slacks, and sizes those for an eps."""
+    form, rows, values, decided, ends = INTERVALS[name]
+    claim = np.asarray(decided, np.int8 if name == "signs" else bool)
+    claim = claim if name == "signs" else np.packbits(claim, bitorder="little")
+    with jax.enable_x64(True):
+        operands = [jnp.asarray(row, F32) for row in rows]
+        found = form.deviate(operands, jnp.asarray(claim), Yardstick(eps=EPS))
+    slacks = [sum(slack_of(row, row[i], EPS) for row in rows) for i in range(len(values))]
+    np.testing.assert_array_equal(found.expected[:, 0], values)
+    np.testing.assert_array_equal(found.low[:, 0], [low for low, _ in ends])
+    np.testing.assert_array_equal(found.high[:, 0], [high for _, high in ends])
+    np.testing.assert_allclose(found.limit, slacks, rtol=1e-6)
+    np.testing.assert_allclose(found.scale, np.divide(slacks, EPS), rtol=1e-6)
+
+
+def test_a_tie_that_the_verifier_decides_otherwise_is_outside_of_the_interval():
+    form = Comparison(kind="lt", shape=(2,), dtype=F32, inexact=(True, True))
+    same = jnp.ones(2, F32)
+    for decided, inside in ((True, False), (False, True)):
+        claim = np.packbits([decided] * 2, bitorder="little")
+        with jax.enable_x64(True):
+            found = form.deviate([same, same], jnp.asarray(claim), Yardstick(eps=EPS))
+        low, high = np.asarray(found.low), np.asarray(found.high)
+        assert np.all((low <= 0) & (high >= 0)) == inside
+        assert np.all(np.minimum(np.abs(low), np.abs(high)) < 1e-300)
 
 
 def test_signs_are_apart_by_their_values_and_turn_to_another():
@@ -299,6 +370,22 @@ def test_every_choice_of_floats_is_a_claim_and_nothing_is_left_behind_one():
     assert not compiled.coverage.discontinuities
     assert not any(x.discontinuities for x in (*compiled.claims, *compiled.outputs))
     assert all(c.dtype == np.uint8 for c in compiled.claims if c.primitive in COMPARISONS)
+
+
+def test_what_all_devices_decide_alike_is_no_claim_and_zero_is_exact():
+    """A cast to booleans compares with it: its slack is that of one operand."""
+
+    def fn(w: Any, x: Any) -> Any:
+        return jnp.tanh(jnp.where(x > 0, x, -x) @ w[0]).astype(bool)
+
+    compiled = vf.compile(fn, W, X, policy=POLICY)
+    [cast] = [c for c in compiled.claims if isinstance(c.form, DecisionForm)]
+    assert cast.primitive == "convert_element_type"
+    value = jnp.full((ROWS, WIDTH), 1.5 * 2.0**-126, F32)
+    with jax.enable_x64(True):
+        claim = cast.form.pack(value > 0)
+        operands = [value] * len(cast.operands)
+        assert cast.form.test(operands, claim, Yardstick(eps=0.0)).ties == 0
 
 
 def test_honest_devices_are_accepted_and_return_the_plain_answer():

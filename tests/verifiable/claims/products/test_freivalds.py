@@ -103,7 +103,9 @@ def check_case(case: Case, path: tuple[str, str], seed: int) -> None:
     delta = c.astype(np.float64) - case.dense(lhs, rhs, out)[2].astype(np.float64)
     [row] = np.flatnonzero(np.any(delta != 0, axis=-1))
     assert found.row[1] == row
-    if not form.exact:
+    if form.exact:
+        assert found.worst.tolist() == [0, math.inf]
+    else:
         want = ratios(a, b, c, g, eps, limit)
         # Half precision has a floor that counts: its subnormal numbers are large.
         row = np.unravel_index(want.argmax(), want.shape)
@@ -384,8 +386,49 @@ def test_sets_of_vectors():
     assert not np.any(both[0] == both[1])
 
 
+def test_weights_are_those_of_the_text():
+    _, b = one_row()
+    b[..., 7] = 0
+    form = matrix_form(1, 6, 24)
+    with jax.enable_x64(True):
+        found = freivalds.column_weights(form, jnp.asarray(b[0]))
+        none = freivalds.column_weights(form, jnp.zeros((6, 24)))
+    np.testing.assert_allclose(found, weights_of(b), rtol=1e-12)
+    assert np.all(np.isfinite(none))
+
+
+@pytest.mark.parametrize(
+    ("near", "far", "out"),
+    [
+        ("float16", "float32", "float32"),
+        ("float32", "float16", "float32"),
+        ("bfloat16", "bfloat16", "float16"),
+        ("float64", "float64", "float64"),
+    ],
+)
+def test_the_floor_is_that_of_the_text(near: str, far: str, out: str):
+    """(K + 1) tiny ||w|| of the output's type, and tiny sum_k ||B_k: * w|| of the near one's."""
+    least, of_near = (
+        {"float16": 2.0**-24, "float64": 2.0**-1022}.get(t, 2.0**-126) for t in (out, near)
+    )
+    b = 300 * np.random.default_rng(4).standard_normal((1, 5, 3)).astype(jnp.dtype(far))
+    form = matrix_form(2, 5, 3, (near, far, out))
+    with jax.enable_x64(True):
+        found = freivalds.project(form, b[0], np.ones((3, 2), np.float32), eps=2.0**-10).floor
+    w = weights_of(b)
+    rows = np.linalg.norm(b.astype(np.float64) * w[:, None], axis=-1)
+    np.testing.assert_allclose(
+        found, 6 * least * np.linalg.norm(w) + of_near * rows.sum(), rtol=1e-6
+    )
+
+
 def test_a_projection_of_integers_cannot_test_floats():
     form = matrix_form(2, 3, 2)
+    with jax.enable_x64(True):
+        floats = freivalds.project(form, np.ones((3, 2)), np.ones((2, 1)), eps=1.0)
+    with pytest.raises(ValueError, match="cannot test floats"):
+        alone = freivalds.Applied(np.ones((2, 1)))
+        freivalds.deviations(form, alone, floats, np.ones((2, 2)), np.ones((2, 1)), 1.0)
     projection = freivalds.Projection(np.zeros((3, 1)), None, None)
     with pytest.raises(ValueError, match="cannot test floats"):
         freivalds.test(

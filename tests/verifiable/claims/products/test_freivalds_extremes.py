@@ -255,6 +255,19 @@ def test_extreme_numbers(dtype: str, near: float, far: float):
         assert_rejected(verify(a, b, wrong))
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf], ids=str)
+def test_rows_beside_one_that_is_not_finite_keep_their_own_size(bad: float):
+    """Their squares would vanish, and no claim in them would be wrong."""
+    a, b, _ = small_product("float64", 1e-300, 1.0)
+    a[0, 0] = bad
+    with np.errstate(invalid="ignore"):
+        right = a @ b
+    wrong = right.copy()
+    wrong[2, 1] *= -1
+    assert_rejected(verify(a, b, wrong))
+    assert verify(a, b, right).verdict is not Verdict.REJECT
+
+
 def test_a_claim_whose_square_overflows_widens_nothing():
     """Its statistic may stay finite by chance; a tolerance that is infinite is none."""
     form = matrix_form(1, 1, 1)

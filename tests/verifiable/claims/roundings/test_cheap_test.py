@@ -23,7 +23,8 @@ F32, BF16, F16, I8 = (np.dtype(t) for t in (np.float32, ml_dtypes.bfloat16, np.f
 EPS = 2.0**-6
 SHAPE = 16, 48
 CLIP = RoundingStep(kind="clamp", low=-127.0, high=127.0)
-LEVELS = RoundingStep(kind="round"), CLIP, RoundingStep(kind="cast", dtype=I8)
+ROUND, RELU = RoundingStep(kind="round"), RoundingStep(kind="clamp", low=0.0)
+LEVELS = ROUND, CLIP, RoundingStep(kind="cast", dtype=I8)
 
 
 def narrowing(dtype: np.dtype[Any]) -> Rounding:
@@ -33,7 +34,9 @@ def narrowing(dtype: np.dtype[Any]) -> Rounding:
 FORMS = {
     "bf16": narrowing(BF16),
     "f16": narrowing(F16),
+    "relu": Rounding(steps=(*narrowing(BF16).steps, RELU), source=F32, dtype=BF16),
     "int8": Rounding(steps=LEVELS, source=F32, dtype=I8),
+    "integers in bf16": Rounding(steps=(ROUND,), source=BF16, dtype=BF16),
     "computed in bf16": Rounding(steps=(), source=BF16, dtype=BF16),
     "computed in f16": Rounding(steps=(), source=F16, dtype=F16),
     "two ways": Rounding(steps=narrowing(BF16).steps, source=F32, dtype=BF16, ways=((-1,), (0,))),
@@ -103,8 +106,9 @@ def accepts(found: Statistic) -> bool:
 
 def committed(form: Rounding, v: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     with np.errstate(over="ignore", invalid="ignore"):
-        v = np.clip(np.rint(v), -127, 127) if form.dtype == I8 else v
-        return v.astype(form.dtype)
+        v = np.rint(v) if ROUND in form.steps else v
+        v = np.clip(v, -127, 127) if CLIP in form.steps else v
+        return (np.maximum(v, 0) if RELU in form.steps else v).astype(form.dtype)
 
 
 @pytest.mark.parametrize("name", FORMS)
