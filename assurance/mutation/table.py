@@ -27,7 +27,7 @@ _MERKLE = _tests("verifiable/merkle", "tree proofs cheats hashing") + _vectors(
 )
 _BLS = _tests("verifiable/bls", "keys curve signatures batches vectors") + _vectors("bls")
 _VOTING = _tests("verifiable/voting", "decide agreement quorum trust")
-_JOURNAL = _tests("protocols/journal", "codec commitments keys stores sqlite runs")
+_JOURNAL = _tests("protocols/journal", "codec commitments keys lock machines stores sqlite runs")
 _SETTLEMENT = _tests(
     "protocols/settlement",
     "statements verdicts ballots_three ballots committee votes submission attempts receipts "
@@ -77,7 +77,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     ),
     **{
         f"protocols.journal.{name}": _JOURNAL
-        for name in "codec commitments keys log machines member runs sqlite store".split()
+        for name in "codec commitments keys lock log machines member runs sqlite store".split()
     },
     **{
         f"protocols.settlement.{name}": _SETTLEMENT

@@ -142,17 +142,17 @@ class _Forms:
         if origin in {typing.Union, types.UnionType}:
             return self._union([self.of(a) for a in arguments])
         if origin is Signed:
-            return self._signed(arguments[0])
+            return self._signed(*arguments)
         if origin is tuple:
             return self._tuple(arguments)
         if origin is frozenset:
-            return self._collection("set", self.of(arguments[0]), frozenset)
-        if origin is not None and issubclass(origin, Mapping):
+            return self._collection("set", self.of(*arguments), frozenset)
+        if isinstance(origin, type) and issubclass(origin, Mapping):
             pair = self._tuple(arguments)
             return self._collection("map", pair, dict, lambda value: tuple(value.items()))
         kind = kind if origin is None else origin
         if kind is type(None):
-            return _Form("null", _is(None), _same, _kept, _is(None))
+            return _Form("null", _is_null, _kept, lambda wire, given: wire, _is_null)
         if kind in _PLAIN:
             return _plain(kind)
         if kind in self._given:
@@ -169,10 +169,10 @@ class _Forms:
         """One of several types, which the wire form tells apart."""
 
         def wire(value: Any) -> Any:
-            return _only(forms, lambda form: form.accepts(value), value).wire(value)
+            return _only([form for form in forms if form.accepts(value)]).wire(value)
 
         def value(wire: Any, given: Mapping[type, Any]) -> Any:
-            return _only(forms, lambda form: form.reads(wire), wire).value(wire, given)
+            return _only([form for form in forms if form.reads(wire)]).value(wire, given)
 
         return _Form(
             " / ".join(form.schema for form in forms),
@@ -211,7 +211,6 @@ class _Forms:
             return found if name == "array" else sorted(found, key=encoding.encode)
 
         def value(wire: Any, given: Mapping[type, Any]) -> Any:
-            _checked(wire, _is_list(wire))
             return make(item.value(x, given) for x in wire)
 
         accepts: Callable[[Any], bool] = {
@@ -303,36 +302,37 @@ def _plain(kind: type) -> _Form:
 
 
 def _given(kind: type) -> _Form:
-    return _Form(
-        f"given {kind.__name__}",
-        lambda v: isinstance(v, kind),
-        lambda v: _none(_checked(v, isinstance(v, kind))),
-        lambda wire, given: given[kind],
-        _is(None),
-    )
+    def accepts(value: Any) -> bool:
+        return isinstance(value, kind)
+
+    def wire(value: Any) -> None:
+        _checked(value, accepts(value))
+
+    return _Form(f"given {kind.__name__}", accepts, wire, lambda wire, given: given[kind], _is_null)
 
 
 def _enumeration(kind: type[enum.Enum]) -> _Form:
-    members = ", ".join(f"{m.value!r}" for m in kind)
+    values = [member.value for member in kind]
 
-    def reads(wire: Any) -> bool:
-        return any(type(wire) is type(m.value) and wire == m.value for m in kind)
+    def accepts(value: Any) -> bool:
+        return type(value) is kind
 
     return _Form(
-        f"{kind.__name__} of {members}",
-        lambda v: type(v) is kind,
-        lambda v: _checked(v, type(v) is kind).value,
+        f"{kind.__name__} of {', '.join(map(repr, values))}",
+        accepts,
+        lambda value: _checked(value, accepts(value)).value,
         lambda wire, given: kind(wire),
-        reads,
+        lambda wire: wire in values,
     )
 
 
-def _only(forms: list[_Form], chosen: Callable[[_Form], bool], value: Any) -> _Form:
-    """The one form that is chosen."""
-    found = [form for form in forms if chosen(form)]
-    _checked(value, len(found) == 1)
-    [only] = found
-    return only
+def _only(found: list[_Form]) -> _Form:
+    """The one form of those that were found."""
+    match found:
+        case [only]:
+            return only
+        case _:
+            raise TypeError("a value of none of these types, or of several")
 
 
 def _checked(value: Any, holds: bool) -> Any:
@@ -341,22 +341,13 @@ def _checked(value: Any, holds: bool) -> Any:
     return value
 
 
-def _none(_: Any) -> None:
-    return None
-
-
-def _is(constant: None) -> Callable[[Any], bool]:
-    return lambda value: value is constant
+def _is_null(value: Any) -> bool:
+    return value is None
 
 
 def _is_list(wire: Any) -> bool:
     return type(wire) is list
 
 
-def _same(value: Any) -> Any:
+def _kept(value: Any) -> Any:
     return value
-
-
-def _kept(wire: Any, given: Mapping[type, Any]) -> Any:
-    del given
-    return wire

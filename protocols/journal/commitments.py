@@ -16,10 +16,10 @@ from collections.abc import Iterable
 from concurrent.futures import Future
 from typing import Any, Final
 
-from protocols.journal.errors import JournalCorrupt
-from protocols.journal.log import Journal, after, entry_of
+from protocols.journal.log import Journal, after, entry_of, reading
 from verifiable import encoding
 from verifiable.challenge import ClosedLog, CommitmentLog, LogPlace
+from verifiable.errors import MalformedEncoding
 
 _VERSION: Final = 1
 
@@ -47,24 +47,20 @@ class DurableCommitmentLog:
         self._durable: Future[Any] = Future()
         self._durable.set_result(None)
         for body in journal.contents(self._stream):
-            self._replay(entry_of(self._stream, body))
+            with reading(f"entry {self._known} of {self._stream}"):
+                self._replay(entry_of(self._stream, body))
             self._known += 1
 
     closed: ClosedLog | None
 
     def _replay(self, wire: Any) -> None:
-        try:
-            match wire:
-                case ["commitment", 1, bytes(digest)] if self._log.append(digest) == self._known:
-                    return
-                case ["closed", 1, str(chain), int(closed_at)]:
-                    self.closed = self._log.close(chain=chain, closed_at=closed_at)
-                    return
-                case _:
-                    pass
-        except ValueError as error:
-            raise JournalCorrupt(f"{self._stream} cannot be read: {error}") from error
-        raise JournalCorrupt(f"{self._stream} has an entry that is no commitment: restore a copy")
+        match wire:
+            case ["commitment", 1, bytes(digest)] if self._log.append(digest) == self._known:
+                pass
+            case ["closed", 1, str(chain), int(closed_at)]:
+                self.closed = self._log.close(chain=chain, closed_at=closed_at)
+            case _:
+                raise MalformedEncoding("expected another commitment, or the end of the log")
 
     def append(self, digest: bytes) -> Future[int]:
         """Add a commitment's 32-byte digest; a digest that is in the log keeps its index.
@@ -105,6 +101,8 @@ class DurableCommitmentLog:
           ValueError: the log is open, or does not hold one of them.
         """
         with self._turn:
+            if self.closed is None:
+                raise ValueError("the log is open: what is added would change every proof")
             return self._log.places(digests)
 
     def _write(self, body: list[Any], result: Any, *, last: bool = False) -> Future[Any]:

@@ -3,7 +3,7 @@
     JournalError
     ├── JournalMissing     there is no journal here
     ├── JournalBusy        another coordinator has it open, or wrote to it
-    ├── JournalForeign     another schema, protocol version, protocol or rules
+    ├── JournalForeign     another journal, schema, protocol version, protocol or rules
     ├── JournalCorrupt     what was read is not what was written
     ├── JournalFull        the disk is full
     ├── JournalClosed      it was closed, or an earlier write failed
@@ -33,7 +33,7 @@ class JournalBusy(JournalError):
 
 
 class JournalForeign(JournalError):
-    """A journal of another schema, or a stream of another protocol, version or rules."""
+    """Another journal, one of another schema, or a stream of another protocol, version or rules."""
 
 
 class JournalCorrupt(JournalError):

@@ -21,15 +21,17 @@ statements are looked up in memory.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from protocols.journal.errors import AlreadySigned, JournalCorrupt, KeyRefused
-from protocols.journal.log import Journal, entry_of
+from protocols.journal.errors import AlreadyRecorded, AlreadySigned, KeyRefused
+from protocols.journal.log import Journal, entry_of, reading
 from verifiable import encoding
 from verifiable.encoding import tagged_hash
+from verifiable.errors import MalformedEncoding
 
 _KEYS: Final = "keys"
 
@@ -73,7 +75,8 @@ class KeyRing:
         self._records: dict[bytes, SigningRecord] = {}
         self._known = 0
         for body in journal.contents(_KEYS):
-            self._replay(entry_of(_KEYS, body))
+            with reading(f"entry {self._known} of {_KEYS}"):
+                self._replay(entry_of(_KEYS, body))
             self._known += 1
 
     def _replay(self, wire: Any) -> None:
@@ -86,7 +89,7 @@ class KeyRing:
                 del self._active[id]
                 self._retired.add(id)
             case _:
-                raise JournalCorrupt("the stream of keys cannot be read: restore a copy")
+                raise MalformedEncoding("expected a new key, or the end of one in use")
 
     @property
     def active(self) -> Mapping[bytes, OwnedKey]:
@@ -124,23 +127,23 @@ class KeyRing:
             return wanted
 
     def retire(self, key: bytes) -> None:
-        """Never use a key again, durably; a second time does nothing.
+        """Never use a key again, durably; a second time ends its record, if a crash left it open.
 
         Raises:
           KeyRefused: the key is unknown.
         """
         with self._turn:
-            if key in self._retired:
-                return
-            self._require(key)
-            self._record(["retired", 1, key])
-            del self._active[key]
-            self._retired.add(key)
-            self._records.pop(key, None)
+            if key not in self._retired:
+                self._require(key)
+                self._record(["retired", 1, key])
+                del self._active[key]
+                self._retired.add(key)
+                self._records.pop(key, None)
             # Its record ends, or can never begin: whoever still holds it signs nothing more.
             stream, body = _signed(key), encoding.encode(["retired", 1, key])
             begin = self._journal.head(stream) is None
-            self._journal.submit(stream, [body], begin=begin, last=True).result()
+            with contextlib.suppress(AlreadyRecorded):  # it has ended
+                self._journal.submit(stream, [body], begin=begin, last=True).result()
 
     def require(self, key: bytes) -> OwnedKey:
         """The key, if it is in use. Raises KeyRefused if it is retired or unknown."""
@@ -184,7 +187,8 @@ class SigningRecord:
         self._slots: dict[bytes, bytes] = {}
         self._known = 0
         for body in journal.contents(self._stream):
-            self._replay(entry_of(self._stream, body))
+            with reading(f"entry {self._known} of {self._stream}"):
+                self._replay(entry_of(self._stream, body))
             self._known += 1
 
     key: bytes
@@ -197,7 +201,7 @@ class SigningRecord:
             ):
                 self.memory = self.memory if memory is None else memory
             case _:
-                raise JournalCorrupt(f"{self._stream} cannot be read: restore a copy")
+                raise MalformedEncoding("expected the one statement of a slot")
 
     def signed(self, slot: bytes) -> bytes | None:
         """Digest of the statement that the key signed for a slot, or may have; None for none."""
@@ -217,7 +221,11 @@ class SigningRecord:
           AlreadySigned: another statement was signed for this slot.
           KeyRefused: the key is retired.
           JournalBusy: another `KeyRing` of this journal wrote.
+          TypeError: an argument is not bytes: it would be recorded, and never read again.
         """
+        for each in (slot, statement, b"" if memory is None else memory):
+            if type(each) is not bytes:
+                raise TypeError(f"slot, statement and memory are bytes, got {type(each).__name__}")
         digest = _digest(statement)
         with self.turn:
             self._keys.require(self.key)

@@ -15,11 +15,12 @@ acknowledgement was lost.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any, Final, Self, TypeVar, cast
 
 from protocols.journal.errors import (
@@ -47,7 +48,17 @@ from verifiable.errors import MalformedEncoding
 T = TypeVar("T")
 
 MOST: Final = 4096
-"""The most entries of one transaction, so that the first of many need not wait for all."""
+"""With so many entries a transaction is full, so that the first of many need not wait for all."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Submission:
+    """Entries of one stream that become durable together, and who waits for it."""
+
+    stream: str
+    entries: Sequence[Entry]
+    future: Future[Any]
+    result: Any
 
 
 class Journal:
@@ -64,12 +75,12 @@ class Journal:
         self._store, self._lock = store, threading.Lock()
         self._work = threading.Condition(self._lock)
         self._heads = dict(store.heads())
-        self._waiting: deque[tuple[Sequence[Entry], Future[Any], Any]] = deque()
+        self._waiting: list[_Submission] = []  # with those that are being written
         self._refused: set[str] = set()
         self._ending: set[str] = set()  # their last entries are not stored yet: `append` knows not
         self._process = os.getpid()
         self._failure: BaseException | None = None
-        self._closing, self._idle = False, True
+        self._closing = False
         self._writer = threading.Thread(target=self._write, name="journal", daemon=True)
         self._writer.start()
 
@@ -81,7 +92,12 @@ class Journal:
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
         """The journal in a file. Raises as `SqliteStore.open`; it never makes a new one."""
-        return cls(SqliteStore.open(path))
+        store = SqliteStore.open(path)
+        try:
+            return cls(store)
+        except BaseException:
+            store.close()
+            raise
 
     def streams(self, prefix: str = "") -> list[str]:
         """Names of the open streams that begin so, sorted."""
@@ -152,12 +168,13 @@ class Journal:
                 entry = Entry.after(link, stream=stream, number=length + i, last=ends, body=body)
                 entries.append(entry)
                 link = entry.link
+            # If an interrupt comes next, the stream's next entry has this number, and is refused.
+            self._waiting.append(_Submission(stream, entries, future, result))
             if last:
                 self._heads.pop(stream, None)
                 self._ending.add(stream)
             else:
                 self._heads[stream] = StreamHead(length=length + len(bodies), link=link)
-            self._waiting.append((entries, future, result))
             self._work.notify_all()
         return cast("Future[T]", future)
 
@@ -190,10 +207,10 @@ class Journal:
 
     def contents(self, stream: str) -> list[bytes]:
         """Contents of all entries of a stream; none if it was never begun. Raises as `read`."""
-        self.flush()
-        if self.head(stream) is None and not self._store.read(stream):
+        try:
+            return self.read(stream)[1]
+        except NotRecorded:
             return []
-        return self.read(stream)[1]
 
     def verify(self) -> None:
         """Verify all streams: slow, for copies and after an accident.
@@ -201,19 +218,14 @@ class Journal:
         Raises:
           JournalCorrupt: an entry is missing or changed.
         """
-        names = set(self._store.names())
-        for stream in sorted(names | set(self.streams())):
-            if stream not in names:
-                raise JournalCorrupt(f"stream {stream} has lost its entries: restore a copy")
+        for stream in sorted({*self._store.names(), *self.streams()}):
             self.read(stream)
 
     def flush(self) -> None:
         """Wait until everything submitted is durable. Raises JournalClosed if a write failed."""
         self._require_own_process()
         with self._lock:
-            self._work.wait_for(
-                lambda: (self._idle and not self._waiting) or self._failure is not None
-            )
+            self._work.wait_for(lambda: not self._waiting or self._failure is not None)
             self._require_open()
 
     def close(self) -> None:
@@ -251,49 +263,50 @@ class Journal:
         """Write what waits, as long as something does."""
         while True:
             with self._lock:
-                self._idle = not self._waiting
-                self._work.notify_all()
                 self._work.wait_for(lambda: self._waiting or self._closing)
                 if not self._waiting:
                     return
-                self._idle, batch, size = False, [self._waiting.popleft()], 0
-                while self._waiting and (size := size + len(batch[-1][0])) < MOST:
-                    batch.append(self._waiting.popleft())
+                batch, size = list[_Submission](), 0
+                for submission in self._waiting:
+                    if size >= MOST:
+                        break
+                    batch.append(submission)
+                    size += len(submission.entries)
             try:
                 self._commit(batch)
             except BaseException as error:
-                self._fail(batch, error)
+                self._fail(error)
                 return
+            with self._lock:
+                del self._waiting[: len(batch)]
+                self._work.notify_all()
 
-    def _commit(self, batch: list[tuple[Sequence[Entry], Future[Any], Any]]) -> None:
+    def _commit(self, batch: Sequence[_Submission]) -> None:
         """Write one transaction, and acknowledge it."""
-        entries = [e for part, _, _ in batch for e in part if e.stream not in self._refused]
-        refused = self._store.append(entries) if entries else frozenset[str]()
-        self.commits += bool(entries)
+        entries = [e for each in batch if each.stream not in self._refused for e in each.entries]
+        refused = self._store.append(entries)
+        self.commits += 1
         with self._lock:
             self._refused |= refused
             self._ending -= {e.stream for e in entries if e.last}
             for stream in refused:
                 self._heads.pop(stream, None)
-        for part, future, result in batch:
-            if part[0].stream in self._refused:
-                future.set_exception(AlreadyRecorded(part[0].stream))
+        for each in batch:
+            if each.stream in self._refused:
+                each.future.set_exception(AlreadyRecorded(each.stream))
             else:
-                future.set_result(result)
+                each.future.set_result(each.result)
 
-    def _fail(
-        self, batch: list[tuple[Sequence[Entry], Future[Any], Any]], error: BaseException
-    ) -> None:
+    def _fail(self, error: BaseException) -> None:
         """Take nothing more, and tell everyone who waits."""
         if not isinstance(error, JournalError):
             error = JournalError(f"the journal could not be written: {error!r}")
         with self._lock:
             self._failure = error
-            batch += self._waiting
             self._work.notify_all()
-        for _, future, _ in batch:
-            if not future.done():
-                future.set_exception(error)
+        for each in self._waiting:
+            if not each.future.done():
+                each.future.set_exception(error)
 
 
 def _verified(
@@ -333,13 +346,20 @@ def after(durable: Future[Any], result: T) -> Future[T]:
     return future
 
 
+@contextlib.contextmanager
+def reading(what: str) -> Generator[None, None, None]:
+    """Raise JournalCorrupt, which names what is read, if it means nothing."""
+    try:
+        yield
+    except (MalformedEncoding, ValueError, TypeError) as error:
+        raise JournalCorrupt(f"{what} cannot be read: {error}; restore a copy") from error
+
+
 def entry_of(stream: str, body: bytes) -> Any:
     """The plain form of an entry's body.
 
     Raises:
       JournalCorrupt: it is not in the one encoding of any.
     """
-    try:
+    with reading(f"an entry of {stream}"):
         return encoding.decode(body, max_size=MAX_BODY, max_items=MAX_ITEMS)
-    except MalformedEncoding as error:
-        raise JournalCorrupt(f"{stream} has an entry that cannot be read: {error}") from error

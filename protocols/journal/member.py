@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from protocols.journal.errors import JournalCorrupt
 from protocols.journal.keys import KeyRing
 from protocols.settlement.signer import MemberKey, Signer
 from protocols.settlement.statements import (
@@ -31,6 +32,7 @@ from protocols.settlement.submission import Head
 from protocols.settlement.votes import Vote
 from verifiable.bls import PublicKey, SecretKey, Signature
 from verifiable.encoding import tagged_hash
+from verifiable.errors import MalformedEncoding
 
 S = TypeVar("S", EpochStatement, Rotation, Prepare, Lock, LockReport)
 
@@ -49,7 +51,7 @@ class _Unsigned:
 
 @functools.cache
 def _placeholder() -> Signature:
-    return SecretKey.generate(bytes(32)).sign(b"", domain=b"verifiable nothing")
+    return SecretKey.generate().sign(b"", domain=b"verifiable nothing")
 
 
 class DurableMember:
@@ -69,6 +71,7 @@ class DurableMember:
           policy: id of the policy whose verdicts it signs.
 
         Raises:
+          JournalCorrupt: the stored memory cannot be read.
           KeyRefused: the key is retired or unknown.
           ValueError: the head is of another contract, or earlier than the stored one, or the
             member signed under another policy at this head.
@@ -85,7 +88,14 @@ class DurableMember:
         """Take over what another object for the same key has stored meanwhile."""
         memory = self._record.memory
         if memory is not None and memory != self._memory:
-            self.signer, self._memory = Signer.decode(memory, self.signer.head), memory
+            try:
+                self.signer = Signer.decode(memory, self.signer.head)
+            except MalformedEncoding as error:
+                raise JournalCorrupt(
+                    f"the memory stored with the last vote cannot be read: {error}; restore a "
+                    "copy, or go on with the release that wrote it"
+                ) from error
+            self._memory = memory
 
     def follow(self, head: Head) -> None:
         """Go on to a later head of the chain. Raises as `Signer.follow`."""

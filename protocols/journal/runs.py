@@ -33,7 +33,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, Self, TypeVar
 
 from protocols.journal.errors import JournalCorrupt, JournalForeign
-from protocols.journal.log import Journal, after, entry_of
+from protocols.journal.log import Journal, after, entry_of, reading
 from protocols.journal.machines import Machine, describe
 from protocols.journal.store import MAX_BODY, MAX_STREAM, NO_LINK
 from verifiable import encoding
@@ -116,7 +116,7 @@ class Recorded(Generic[S, E, F]):
             [machine.codec["effect"].wire(effect) for effect in effects],
         ]
         with self._turn:
-            return self, self._submit(body, effects, begin=True)
+            return self, self._write(body, self._enter(effects), begin=True)
 
     @classmethod
     def resume(
@@ -146,7 +146,8 @@ class Recorded(Generic[S, E, F]):
         saved = journal.head(self._snapshots)
         expected = NO_LINK
         if saved is not None:
-            expected = self._load(journal.read(self._snapshots, saved.length - 1)[1][0])
+            _, [newest] = journal.read(self._snapshots, saved.length - 1)
+            expected = self._load(newest)
         link, bodies = journal.read(self.stream, self._number)
         if link != expected:
             raise JournalCorrupt(f"the snapshot of {self.stream} is of other events")
@@ -187,12 +188,9 @@ class Recorded(Generic[S, E, F]):
             tasks = [e for e in effects if not isinstance(e, self._machine.silent)]
             if not tasks and _unchanged(self.state, state):
                 return after(self._durable, tuple(Task(id=None, effect=e) for e in effects))
-            before, self.state = self.state, state
-            try:
-                return self._submit(body, effects)
-            except BaseException:
-                self.state = before
-                raise
+            with self._all_or_nothing():
+                self.state = state
+                return self._write(body, self._enter(effects))
 
     def done(self, task: Task[F]) -> Future[None]:
         """Confirm that a task was carried out. Confirming it again does nothing.
@@ -203,15 +201,10 @@ class Recorded(Generic[S, E, F]):
         with self._turn:
             for place, effect in self._pending.items():
                 if self._task(*place, effect).id == task.id:
-                    break
-            else:
-                return after(self._durable, None)
-            del self._pending[place]
-            try:
-                return self._write(["done", *place], None)
-            except BaseException:
-                self._pending[place] = effect
-                raise
+                    with self._all_or_nothing():
+                        del self._pending[place]
+                        return self._write(["done", *place], None)
+            return after(self._durable, None)
 
     def snapshot(self) -> Future[None]:
         """Record the state, so that `resume` folds only what comes after.
@@ -252,16 +245,14 @@ class Recorded(Generic[S, E, F]):
                 tasks.append(self._task(self._number, index, effect))
         return tuple(tasks)
 
-    def _submit(
-        self, body: list[Any], effects: tuple[F, ...], *, begin: bool = False
-    ) -> Future[tuple[Task[F], ...]]:
-        """Record an entry that has effects."""
-        before = dict(self._pending)
-        tasks = self._enter(effects)
+    @contextlib.contextmanager
+    def _all_or_nothing(self) -> Generator[None, None, None]:
+        """Take back what is changed for an entry that cannot be written."""
+        state, pending = self.state, dict(self._pending)
         try:
-            return self._write(body, tasks, begin=begin)
+            yield
         except BaseException:
-            self._pending = before
+            self.state, self._pending = state, pending
             raise
 
     def _write(self, body: list[Any], result: Any, *, begin: bool = False) -> Future[Any]:
@@ -290,24 +281,27 @@ class Recorded(Generic[S, E, F]):
     def _load(self, body: bytes) -> bytes:
         """Take over a snapshot, and return the link of its last event."""
         codec = self._machine.codec
-        match entry_of(self.stream, body):
-            case ["snapshot", *made_by, int(number), bytes(link), state, list(tasks)]:
-                self._require_same(made_by)
-                self._number = number
-                with _read(self.stream, number):
+        wire = entry_of(self._snapshots, body)
+        with reading(f"the snapshot of {self.stream}"):
+            match wire:
+                case ["snapshot", *made_by, int(number), bytes(link), state, list(tasks)] if (
+                    number > 0
+                ):
+                    self._require_same(made_by)
+                    self._number = number
                     self.state = codec["state"].value(state, self._given)
                     self._pending = {
                         (int(n), int(i)): codec["effect"].value(effect, self._given)
                         for n, i, effect in tasks
                     }
-                return link
-            case _:
-                raise JournalCorrupt(f"{self.stream}: expected a snapshot")
+                    return link
+                case _:
+                    raise MalformedEncoding("expected a snapshot")
 
     def _fold(self, bodies: Sequence[bytes]) -> None:
         """Take over entries, from the next on."""
         for body in bodies:
-            with _read(self.stream, self._number):
+            with reading(f"entry {self._number} of {self.stream}"):
                 self._replay(entry_of(self.stream, body))
             self._number += 1
 
@@ -331,10 +325,7 @@ class Recorded(Generic[S, E, F]):
     def _require_same(self, made_by: list[Any]) -> None:
         """Require the protocol, version, types and rules that began the stream."""
         names = ("protocol", "version of the protocol", "types of its values", "rules")
-        own = self._header()[1:]
-        if len(made_by) != len(own):
-            raise MalformedEncoding("expected a protocol, a version, its types and rules")
-        for name, mine, theirs in zip(names, own, made_by, strict=True):
+        for name, mine, theirs in zip(names, self._header()[1:], made_by, strict=True):
             if mine != theirs:
                 shown = [x.hex() if isinstance(x, bytes) else x for x in (theirs, mine)]
                 raise JournalForeign(
@@ -346,12 +337,3 @@ class Recorded(Generic[S, E, F]):
 def _unchanged(before: Any, after: Any) -> bool:
     """Whether two states differ in their clock only."""
     return replace(after, now=before.now) == before
-
-
-@contextlib.contextmanager
-def _read(stream: str, number: int) -> Generator[None, None, None]:
-    """Name the entry that cannot be read."""
-    try:
-        yield
-    except (MalformedEncoding, ValueError, TypeError) as error:
-        raise JournalCorrupt(f"entry {number} of {stream} cannot be read: {error}") from error

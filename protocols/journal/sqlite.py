@@ -7,8 +7,8 @@ never makes one.
 
 Two locks keep other coordinators out, and the operating system releases both if the process is
 killed. SQLite's own lasts as long as the connection; but POSIX takes it from a process that opens
-and closes the file in any other way. So there is another on the file `-lock`. Schema:
-specs/journal.md.
+and closes the file in any other way. So there is another on the file `-lock`, which also says how
+many entries there must be. Schema: specs/journal.md.
 """
 
 from __future__ import annotations
@@ -22,11 +22,6 @@ from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
-try:
-    import fcntl
-except ImportError:  # Windows, where SQLite's lock is not lost.
-    fcntl = None
-
 from protocols.journal.errors import (
     JournalBusy,
     JournalClosed,
@@ -36,6 +31,7 @@ from protocols.journal.errors import (
     JournalFull,
     JournalMissing,
 )
+from protocols.journal.lock import ADVICE, Lock
 from protocols.journal.store import Entry, StreamHead
 
 APPLICATION: Final = 0x76666A6C
@@ -70,10 +66,15 @@ class SqliteStore:
       id: 16 random bytes, drawn when it was created.
     """
 
-    def __init__(self, path: Path, database: sqlite3.Connection, id: bytes, lock: int | None):
+    def __init__(self, path: Path, database: sqlite3.Connection, lock: Lock, *, fresh: bool):
         """Take over an open database and a lock; callers use `create` or `open`."""
-        self.path, self.id, self._lock = path, id, lock
+        self.path, self._lock = path, lock
         self._db, self._turn = database, threading.Lock()
+        self.id, self._count = _claim(database, path)
+        if not fresh:
+            lock.require(self.id, self._count)
+        _prepare(database, path)
+        lock.keep(self.id, self._count)
 
     @classmethod
     def create(cls, path: str | os.PathLike[str]) -> Self:
@@ -83,30 +84,29 @@ class SqliteStore:
           FileExistsError: there is a file, or a log of writes, of this name.
           JournalError: the file cannot be written.
         """
-        path = Path(path).absolute()
+        path = Path(path).resolve()
         # A log of writes that is left alone would be read as part of the new file.
         for existing in (path, Path(f"{path}-wal")):
             if existing.exists():
                 raise FileExistsError(f"{existing} exists: open that journal, or take another name")
-        draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+        draft = path.with_name(f".{path.name}.{secrets.token_hex()}")
         try:
-            with _explained(draft):
-                database = sqlite3.connect(draft, isolation_level=None)
-                try:
-                    database.executescript(
-                        f"PRAGMA journal_mode=DELETE; PRAGMA synchronous=FULL; BEGIN; {_TABLES}"
-                        f"PRAGMA application_id={APPLICATION}; PRAGMA user_version={SCHEMA};"
-                    )
-                    database.execute("INSERT INTO about VALUES (?)", (secrets.token_bytes(16),))
-                    database.execute("COMMIT")
-                finally:
-                    database.close()
+            with (
+                _explained(draft),
+                contextlib.closing(sqlite3.connect(draft, isolation_level=None)) as database,
+            ):
+                database.executescript(
+                    f"PRAGMA journal_mode=DELETE; PRAGMA synchronous=FULL; BEGIN; {_TABLES}"
+                    f"PRAGMA application_id={APPLICATION}; PRAGMA user_version={SCHEMA};"
+                )
+                database.execute("INSERT INTO about VALUES (?)", (secrets.token_bytes(16),))
+                database.execute("COMMIT")
             # Unlike a rename, a link never replaces a file that another process made meanwhile.
             path.hardlink_to(draft)
         finally:
             draft.unlink(missing_ok=True)
         _sync_folder(path.parent)
-        return cls.open(path)
+        return cls._open(path, fresh=True)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
@@ -115,19 +115,24 @@ class SqliteStore:
         Raises:
           JournalMissing: there is no such file, or a folder in its place.
           JournalBusy: another coordinator has it open.
-          JournalForeign: another program's database, or another version of the schema.
-          JournalCorrupt: no database, or a damaged one.
+          JournalForeign: another program's database, another version of the schema, or another
+            journal than the one that was here.
+          JournalCorrupt: no database, a damaged one, or one that has lost entries.
         """
-        path = Path(path).absolute()
-        if path.exists() and not path.is_file():
-            raise JournalMissing(f"{path} is no file: a journal is one file, so name a file in it")
+        return cls._open(Path(path).resolve(), fresh=False)
+
+    @classmethod
+    def _open(cls, path: Path, *, fresh: bool) -> Self:
+        """Open a file, which may hold another journal than its `-lock` says if it is fresh."""
         if not path.is_file():
             raise JournalMissing(
-                f"there is no journal at {path}: create one, or restore it; going on without it "
-                "would forget what was acknowledged and signed"
+                f"there is no journal at {path}, or a folder: create one, or restore it; going on "
+                "without it would forget what was acknowledged and signed"
             )
-        lock = _lock(path)
-        try:
+        with contextlib.ExitStack() as refused:
+            lock = Lock(path)
+            refused.callback(lock.close)
+            _require_whole(path)
             with _explained(path):
                 database = sqlite3.connect(
                     f"{path.as_uri()}?mode=rw",
@@ -136,14 +141,10 @@ class SqliteStore:
                     timeout=0,
                     check_same_thread=False,
                 )
-                try:
-                    return cls(path, database, _claim(database, path), lock)
-                except BaseException:
-                    database.close()
-                    raise
-        except BaseException:
-            _unlock(lock)
-            raise
+                refused.callback(database.close)
+                opened = cls(path, database, lock, fresh=fresh)
+            refused.pop_all()
+        return opened
 
     def heads(self) -> Mapping[str, StreamHead]:
         """The open streams."""
@@ -160,7 +161,7 @@ class SqliteStore:
             rows = self._db.execute("SELECT DISTINCT stream FROM entries").fetchall()
         return [stream for (stream,) in _typed(rows, (str,))]
 
-    def read(self, stream: str, first: int = 0) -> Sequence[Entry]:
+    def read(self, stream: str, first: int) -> Sequence[Entry]:
         """Entries of a stream in order, from a number on."""
         with self._turn, _explained(self.path):
             rows = self._db.execute(
@@ -198,6 +199,8 @@ class SqliteStore:
                 with contextlib.suppress(sqlite3.Error):
                     self._db.execute("ROLLBACK")
                 raise
+            self._count += len(taken)
+            self._lock.keep(self.id, self._count)
         return refused
 
     def _begun(self, streams: Sequence[str]) -> frozenset[str]:
@@ -235,17 +238,29 @@ class SqliteStore:
         """Close the file. The log of writes becomes part of it."""
         with self._turn, _explained(self.path):
             self._db.close()
-            _unlock(self._lock)
-            self._lock = None
+            self._lock.close()
 
 
-def _claim(database: sqlite3.Connection, path: Path) -> bytes:
-    """Lock a journal, check that it is one, and return its id. Changes nothing of other files."""
+def _require_whole(path: Path) -> None:
+    """Refuse what SQLite would make worse, before it has the file."""
+    with path.open("rb") as file:
+        head = file.read(20)
+    if not head:  # SQLite would remove a log of writes beside it.
+        raise JournalCorrupt(f"{path} is empty, and no journal ever was: restore a copy")
+    log = path.with_name(f"{path.name}-wal")
+    # Bytes 18 and 19 are 1 in a copy that was never opened, and 2 once it has a log of writes.
+    if head[18:] == b"\1\1" and log.exists() and log.stat().st_size:
+        raise JournalCorrupt(
+            f"{log} belongs to another file than {path}, such as the one that this copy replaced: "
+            "move it away, for SQLite would mix the two"
+        )
+
+
+def _claim(database: sqlite3.Connection, path: Path) -> tuple[bytes, int]:
+    """Check that a file is a journal; returns its id and how many entries it has."""
     database.execute("PRAGMA locking_mode=EXCLUSIVE")
     ((application,),) = database.execute("PRAGMA application_id").fetchall()
     ((schema,),) = database.execute("PRAGMA user_version").fetchall()
-    if (application, schema) == (0, 0) and not path.stat().st_size:
-        raise JournalCorrupt(f"{path} is empty, and no journal ever was: restore a copy")
     if application != APPLICATION:
         raise JournalForeign(f"{path} is the database of another program, not a journal")
     if schema != SCHEMA:
@@ -253,19 +268,23 @@ def _claim(database: sqlite3.Connection, path: Path) -> bytes:
             f"{path} has version {schema} of the schema, and this is version {SCHEMA}: open it "
             "with the release that wrote it"
         )
+    ((count,),) = database.execute("SELECT ifnull(max(position), 0) FROM entries").fetchall()
+    match database.execute("SELECT id FROM about").fetchall():
+        case [(bytes(id),)] if len(id) == 16:
+            return id, count
+        case _:
+            raise JournalCorrupt(f"{path} has no identifier: restore a copy")
+
+
+def _prepare(database: sqlite3.Connection, path: Path) -> None:
+    """Lock a journal, and have each commit wait for the disk."""
     ((mode,),) = database.execute("PRAGMA journal_mode=WAL").fetchall()
     if mode != "wal":
         raise JournalError(f"{path} cannot have a log of writes (WAL), SQLite chose {mode}")
     database.execute("PRAGMA synchronous=FULL")
     database.execute("PRAGMA fullfsync=ON")  # elsewhere than on macOS, a flush is one anyway
     database.execute("BEGIN EXCLUSIVE")
-    rows = database.execute("SELECT id FROM about").fetchall()
     database.execute("COMMIT")
-    match rows:
-        case [(bytes(id),)] if len(id) == 16:
-            return id
-        case _:
-            raise JournalCorrupt(f"{path} has no identifier: restore a copy")
 
 
 @contextlib.contextmanager
@@ -281,17 +300,12 @@ def _explained(path: Path) -> Generator[None, None, None]:
         raise kind(f"{path}: {advice} ({error})") from error
 
 
-_BUSY: Final = (
-    "another coordinator has the journal open, or a process that it forked: stop it, or give this "
-    "one its own journal"
-)
-
 _ADVICE: Final[Mapping[int, tuple[type[JournalError], str]]] = {
     sqlite3.SQLITE_FULL: (
         JournalFull,
         "the disk is full; nothing of this batch counts as recorded: make room and open it again",
     ),
-    sqlite3.SQLITE_BUSY: (JournalBusy, _BUSY),
+    sqlite3.SQLITE_BUSY: (JournalBusy, ADVICE),
     sqlite3.SQLITE_LOCKED: (JournalBusy, "another connection has the journal open: close it"),
     sqlite3.SQLITE_CONSTRAINT: (
         JournalBusy,
@@ -314,27 +328,6 @@ def _typed(rows: Sequence[Any], kinds: tuple[type, ...]) -> Sequence[Any]:
         if tuple(map(type, row)) != kinds:
             raise JournalCorrupt("a row of the journal has a value of a wrong type: restore a copy")
     return rows
-
-
-def _lock(path: Path) -> int | None:
-    """Lock the file beside a journal, and return its handle; None where there are no such locks."""
-    if fcntl is None:
-        return None
-    try:
-        handle = os.open(f"{path}-lock", os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise JournalError(f"{path}-lock cannot be opened: check its folder ({error})") from error
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(handle)
-        raise JournalBusy(f"{path}: {_BUSY} ({error})") from error
-    return handle
-
-
-def _unlock(handle: int | None) -> None:
-    if handle is not None:
-        os.close(handle)
 
 
 def _sync_folder(folder: Path) -> None:

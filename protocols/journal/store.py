@@ -99,7 +99,7 @@ class Store(Protocol):
         """All streams, open or not."""
         ...
 
-    def read(self, stream: str, first: int = 0) -> Sequence[Entry]:
+    def read(self, stream: str, first: int) -> Sequence[Entry]:
         """Entries of a stream in order, from a number on; empty if there are none."""
         ...
 

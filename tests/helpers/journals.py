@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -24,17 +25,18 @@ class MemoryStore:
     def names(self) -> Sequence[str]:
         return list(self.entries)
 
-    def read(self, stream: str, first: int = 0) -> Sequence[Entry]:
+    def read(self, stream: str, first: int) -> Sequence[Entry]:
         return self.entries.get(stream, [])[first:]
 
     def append(self, entries: Sequence[Entry]) -> frozenset[str]:
         refused = frozenset(e.stream for e in entries if e.number == 0 and e.stream in self.entries)
+        changed = {e.stream: list(self.entries.get(e.stream, [])) for e in entries}
         for entry in entries:
             if entry.stream not in refused:
-                stored = self.entries.setdefault(entry.stream, [])
-                if len(stored) != entry.number:
+                if len(changed[entry.stream]) != entry.number:
                     raise JournalBusy("another coordinator is at work")
-                stored.append(entry)
+                changed[entry.stream].append(entry)
+        self.entries |= changed
         return refused
 
     def close(self) -> None:
@@ -61,3 +63,31 @@ class FailingStore(MemoryStore):
             raise JournalFull("the disk is full")
         self.fail_in = None if self.fail_in is None else self.fail_in - 1
         return super().append(entries)
+
+
+@dataclass
+class GatedStore(FailingStore):
+    """Waits in each append until it may go on.
+
+    Attributes:
+      entered: set as soon as an append has begun.
+      go: to be set.
+      sizes: how many entries each append had.
+      closed: whether it was closed; it stores nothing then.
+    """
+
+    entered: threading.Event = field(default_factory=threading.Event)
+    go: threading.Event = field(default_factory=threading.Event)
+    sizes: list[int] = field(default_factory=list)
+    closed: bool = False
+
+    def append(self, entries: Sequence[Entry]) -> frozenset[str]:
+        self.entered.set()
+        self.go.wait(20)
+        if self.closed:
+            raise ValueError("the store is closed")
+        self.sizes.append(len(entries))
+        return super().append(entries)
+
+    def close(self) -> None:
+        self.closed = True

@@ -56,7 +56,7 @@ class PostgresStore:
     def names(self) -> Sequence[str]:
         return [name for (name,) in self._all("SELECT DISTINCT stream FROM entries")]
 
-    def read(self, stream: str, first: int = 0) -> Sequence[Entry]:
+    def read(self, stream: str, first: int) -> Sequence[Entry]:
         rows = self._all(
             "SELECT number, last, link, body FROM entries WHERE stream = %s AND number >= %s "
             "ORDER BY number",

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, make_dataclass, replace
+from typing import Any, Literal, NewType
 
 import pytest
 
 from protocols.journal import REPLICATED, Codec, JournalCorrupt
 from protocols.journal.log import entry_of
-from protocols.messages import Commit, Decision, Reveal
+from protocols.messages import Commit, Decision, Reveal, Signed
 from protocols.replicated import Audited, Drawn, Received, Rules, State, Tick, WindowClosed
 from tests.helpers.jobs import JOB, NOW, TRUTH, WORKERS, Run, answer, rules, signed
 from verifiable import encoding
@@ -105,6 +106,8 @@ MALFORMED: dict[str, bytes] = {
         _with([2, 2], WIRE[2][2].replace(b"\x66commit\x01", b"\x66commit\x02"))
     ),
     "a short signature": encoding.encode(_with([2, 3], bytes(63))),
+    "a long signature": encoding.encode(_with([2, 3], bytes(65))),
+    "a text for a signature": encoding.encode(_with([2, 3], "x" * 64)),
     "a map": encoding.encode({"at": 1}),
     "no array": encoding.encode(1),
 }
@@ -169,14 +172,53 @@ class Outer:
     set: frozenset[bytes]
     pair: tuple[int, Colour]
     either: Inner | tuple[int, ...] | None
+    fixed: tuple[int, bytes] | None
+    colour: Colour | None
+    commit: Commit | None
+    only: Signed[Commit]
 
 
+COMMIT, REVEAL = answer(WORKERS[0]).commit, answer(WORKERS[0])
 OUTER = Outer(
     map={3: Inner(size=0.5), 1: Inner(size=-0.0)},
     set=frozenset({b"b", b"aa", b""}),
     pair=(7, Colour.RED),
     either=(1, 2),
+    fixed=(1, b"x"),
+    colour=Colour.RED,
+    commit=COMMIT,
+    only=signed(COMMIT),
 )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"either": None, "fixed": None, "colour": None, "commit": None},
+        {"map": {}, "set": frozenset(), "either": ()},
+    ],
+)
+def test_values_of_all_types_come_back(change: dict[str, Any]):
+    codec, value = Codec.of(Outer), replace(OUTER, **change)
+    assert codec.decode(codec.encode(value), max_size=1000) == value
+
+
+ODD: list[Any] = [None, 0, True, 1.5, b"", b"x", "", [], [[]], [0], [0, 0], ["Inner"], {}, {"a": 1}]
+
+
+def test_whatever_stands_in_a_place_is_refused_in_words_or_comes_back():
+    codec, refused = Codec.of(Outer), 0
+    for place, odd in itertools.product(range(len(fields(Outer)) + 1), ODD):
+        wire = codec.wire(OUTER)
+        wire[place] = odd
+        data = encoding.encode(wire)
+        try:
+            assert codec.encode(codec.decode(data, max_size=1000)) == data
+        except MalformedEncoding as error:
+            refused += 1
+            assert "expected" in str(error)
+    assert refused > 100
 
 
 def test_sets_and_mappings_have_one_order():
@@ -201,6 +243,12 @@ def test_sets_and_mappings_have_one_order():
         replace(OUTER, pair=[7, Colour.RED]),
         replace(OUTER, set={b""}),
         replace(OUTER, either=[1, 2]),
+        replace(OUTER, map=[(1, Inner(size=0.5))]),
+        replace(OUTER, fixed=[1, b"x"]),
+        replace(OUTER, colour=1),
+        replace(OUTER, commit=REVEAL),
+        replace(OUTER, only=COMMIT),
+        replace(OUTER, only=signed(REVEAL)),
         JOB,
         None,
     ],
@@ -210,13 +258,37 @@ def test_values_of_other_types_have_no_bytes(value: Any):
         Codec.of(Outer).encode(value)
 
 
-def test_types_without_bytes_are_refused_at_once():
-    @dataclass(frozen=True)
-    class Inside:
-        value: Any
-
+@pytest.mark.parametrize("kind", [Any, Callable[[], int], Literal[1], NewType("Number", int), ...])
+def test_types_without_bytes_are_refused_at_once(kind: Any):
+    inside = make_dataclass("Inside", [("value", kind)], frozen=True)
     with pytest.raises(TypeError, match="no bytes"):
-        Codec.of(Inside)
+        Codec.of(inside)
+
+
+def test_what_is_given_must_be_of_its_type():
+    @dataclass(frozen=True)
+    class Holder:
+        rules: Rules
+
+    codec = Codec.of(Holder, given=(Rules,))
+    assert codec.encode(Holder(RULES)) == encoding.encode(["Holder", None])
+    with pytest.raises(TypeError, match="wrong type: Job"):
+        codec.encode(Holder(JOB))  # type: ignore[arg-type]
+
+
+def test_types_that_look_alike_are_refused():
+    """Of one name, or of one form: a decoder could not tell them apart."""
+    other = make_dataclass("Inner", [("size", int)], frozen=True)
+    both = make_dataclass("Both", [("one", Inner), ("two", other)], frozen=True)
+    with pytest.raises(TypeError, match="two types are named Inner"):
+        Codec.of(both)
+    alike = make_dataclass("Alike", [("value", tuple[int, ...] | frozenset[int])], frozen=True)
+    codec = Codec.of(alike)
+    with pytest.raises(MalformedEncoding, match="of several"):
+        codec.decode(codec.encode(alike((1,))), max_size=100)
+
+
+def test_a_state_needs_what_is_given():
     with pytest.raises(TypeError, match="no bytes"):
         Codec.of(State)
     assert {Commit, Reveal, Decision} and Codec.of(State, given=(Rules,)).schema

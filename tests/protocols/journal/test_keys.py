@@ -48,6 +48,8 @@ from tests.helpers.committees import (
     vote,
 )
 from tests.helpers.journals import FailingStore, MemoryStore
+from verifiable import encoding
+from verifiable.encoding import tagged_hash
 
 KEY, SLOT = b"\x07" * 32, b"\x01" * 32
 SECRET = holder(FOUR, 0)
@@ -76,8 +78,10 @@ def test_a_key_has_one_owner_and_one_epoch():
                 with pytest.raises(KeyRefused) as caught:
                     keys.take(KEY, **other)
                 assert caught.value.reason == "other-owner"
-            assert keys.require(KEY).epoch == 7
-            assert set(keys.active) == {KEY}
+            own = OwnedKey(id=KEY, owner="audited", epoch=7)
+            assert keys.require(KEY) == own
+            assert keys.take(KEY, owner="audited", epoch=7) == own
+            assert keys.active == {KEY: own}
     assert len(store.entries["keys"]) == 1
 
 
@@ -89,6 +93,7 @@ def test_a_retired_key_is_never_used_again():
         signed = keys.record(KEY)
         keys.retire(KEY)
         keys.retire(KEY)
+        assert (keys.active, keys.retired) == ({}, {KEY})
         with pytest.raises(KeyRefused):
             signed.permit(SLOT, b"a")
         record = weakref.ref(signed)
@@ -97,7 +102,7 @@ def test_a_retired_key_is_never_used_again():
         assert record() is None  # keys are taken and retired each epoch
     with Journal(store) as journal:
         keys = KeyRing(journal)
-        assert keys.retired == {KEY}
+        assert (keys.active, keys.retired) == ({}, {KEY})
         for use in (
             lambda: keys.take(KEY, owner="audited", epoch=7),
             lambda: keys.record(KEY),
@@ -113,7 +118,15 @@ def test_a_retired_key_is_never_used_again():
 
 @pytest.mark.parametrize(
     ("id", "owner", "epoch"),
-    [(b"", "a", 1), (bytes(65), "a", 1), (KEY, "", 1), (KEY, "a", -1), ("k", "a", 1)],
+    [
+        (b"", "a", 1),
+        (bytes(65), "a", 1),
+        (KEY, "", 1),
+        (KEY, b"a", 1),
+        (KEY, "a", -1),
+        (KEY, "a", 1.0),
+        ("k", "a", 1),
+    ],
 )
 def test_names_of_keys_are_checked(id: Any, owner: str, epoch: int):
     with Journal(MemoryStore()) as journal, pytest.raises(ValueError, match=r"key|epoch"):
@@ -122,7 +135,8 @@ def test_names_of_keys_are_checked(id: Any, owner: str, epoch: int):
 
 def test_names_of_keys_may_have_64_bytes():
     for size in (1, 64):
-        assert OwnedKey(id=bytes(size), owner="a", epoch=2**64 - 1).id == bytes(size)
+        for epoch in (0, 2**64 - 1):
+            assert OwnedKey(id=bytes(size), owner="a", epoch=epoch).epoch == epoch
     for size in (0, 65):
         with pytest.raises(ValueError, match="1 to 64 bytes"):
             OwnedKey(id=bytes(size), owner="a", epoch=0)
@@ -151,6 +165,63 @@ def test_a_slot_has_one_statement():
             signed.permit(SLOT, b"second")
         signed.permit(SLOT, b"first")
     assert len(store.entries[f"signed/{KEY.hex()}"]) == 2
+
+
+def test_the_newest_memory_is_kept():
+    """Of the statement that brought one: it is stored in the same entry, and never lost."""
+    store = MemoryStore()
+    told = [(1, None, None), (2, b"m", b"m"), (3, None, b"m"), (2, b"n", b"n"), (2, b"n", b"n")]
+    with Journal(store) as journal:
+        keys = KeyRing(journal)
+        keys.take(KEY, owner="a")
+        record = keys.record(KEY)
+        for slot, memory, newest in told:
+            record.permit(bytes([slot]) * 32, b"statement", memory=memory)
+            assert record.memory == KeyRing(journal).record(KEY).memory == newest
+    assert len(store.entries[f"signed/{KEY.hex()}"]) == len(told) - 1
+
+
+@pytest.mark.parametrize("wrong", ["slot", "statement", "memory"])
+def test_what_could_not_be_read_again_is_not_recorded(wrong: str):
+    with Journal(MemoryStore()) as journal:
+        keys = KeyRing(journal)
+        keys.take(KEY, owner="a")
+        given: dict[str, Any] = {"slot": SLOT, "statement": b"first", "memory": b"m"}
+        with pytest.raises(TypeError, match="bytes, got str"):
+            keys.record(KEY).permit(**(given | {wrong: "text"}))
+        assert KeyRing(journal).record(KEY).signed(SLOT) is None
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_crash_at_any_write_signs_nothing_twice(stored: bool):
+    """Before or after each entry; after the restart everything is tried again, and otherwise."""
+    slots = [bytes([i]) * 32 for i in range(3)]
+    for crash in range(6):
+        store, signed = FailingStore(fail_in=crash, stored=stored), set[tuple[bytes, bytes]]()
+        retired = 0
+        for attempt in (b"first", b"second", b"third"):
+            with Journal(store) as journal:
+                try:
+                    keys = KeyRing(journal)
+                    keys.take(KEY, owner="a", epoch=1)
+                    for slot in slots:
+                        try:
+                            keys.record(KEY).permit(slot, attempt)
+                        except AlreadySigned:
+                            continue
+                        assert not retired
+                        signed.add((slot, attempt))
+                    keys.retire(KEY)
+                except JournalFull:
+                    continue
+                except KeyRefused as refused:
+                    assert refused.reason == "retired"
+                    keys.retire(KEY)
+                retired += 1
+                assert journal.streams() == ["keys"]  # the record of the key has ended
+        assert retired >= 2
+        assert len({slot for slot, _ in signed}) == len(signed)
+        assert len(signed) >= 3 - stored
 
 
 @pytest.mark.parametrize("stored", [False, True])
@@ -183,6 +254,36 @@ def test_entries_of_keys_that_mean_nothing_are_refused(stream: str, body: bytes)
         keys.take(KEY, owner="a")
         journal.submit(stream, [body], begin=stream != "keys")
         with pytest.raises(JournalCorrupt):
+            KeyRing(journal).record(KEY)
+
+
+MEANINGLESS: dict[str, list[list[Any]]] = {
+    "a key that was taken": [["key", 1, KEY, "b", None]],
+    "a key that was retired": [["retired", 1, KEY], ["key", 1, KEY, "a", None]],
+    "a second retirement": [["retired", 1, KEY], ["retired", 1, KEY]],
+    "the end of an unknown key": [["retired", 1, b"unknown"]],
+    "a key without an owner": [["key", 1, b"other", "", None]],
+    "an epoch before the first": [["key", 1, b"other", "a", -1]],
+    "a later version": [["key", 2, b"other", "a", None]],
+}
+
+
+@pytest.mark.parametrize("case", MEANINGLESS)
+def test_keys_that_cannot_be_are_refused_in_words(case: str):
+    with Journal(MemoryStore()) as journal:
+        KeyRing(journal).take(KEY, owner="a")
+        journal.submit("keys", [encoding.encode(wire) for wire in MEANINGLESS[case]])
+        with pytest.raises(JournalCorrupt, match=r"entry [12] of keys cannot be read: .* restore"):
+            KeyRing(journal)
+
+
+def test_two_statements_for_one_slot_are_no_record():
+    with Journal(MemoryStore()) as journal:
+        keys = KeyRing(journal)
+        keys.take(KEY, owner="a")
+        keys.record(KEY).permit(SLOT, b"first")
+        journal.submit(f"signed/{KEY.hex()}", [encoding.encode(["signed", 1, SLOT, b"x", None])])
+        with pytest.raises(JournalCorrupt, match=r"entry 1 of signed/.* the one statement"):
             KeyRing(journal).record(KEY)
 
 
@@ -300,6 +401,14 @@ def test_a_report_survives_a_restart():
     assert caught.value.reason == "other-attempt"
 
 
+def test_a_memory_that_cannot_be_read_signs_nothing():
+    with Journal(MemoryStore()) as journal:
+        member(journal)
+        KeyRing(journal).record(NAME).permit(SLOT, b"statement", memory=b"of a later release")
+        with pytest.raises(JournalCorrupt, match=r"memory .* cannot be read"):
+            member(journal)
+
+
 def test_a_member_never_goes_back():
     later = replace(HEAD, epoch=1, root=STATEMENT.root)
     store = MemoryStore()
@@ -329,3 +438,13 @@ def test_slots_are_places():
         replace(HEAD, sequence=1).attempt(Prepare, 0, bytes(32)),
     ]
     assert len(same | {slot_of(other) for other in others}) == 6
+
+
+def test_a_slot_is_the_hash_of_the_specification():
+    """specs/journal.md: of the domain, and the place with numbers as 32 bytes."""
+    place = [
+        value if isinstance(value, bytes) else int(value).to_bytes(32, "big")  # type: ignore[call-overload]
+        for value in STATEMENT.place
+    ]
+    assert any(type(value) is int for value in STATEMENT.place)
+    assert slot_of(STATEMENT) == tagged_hash("settlement slot", STATEMENT.DOMAIN, *place)

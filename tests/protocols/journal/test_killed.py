@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -30,6 +31,32 @@ def test_a_killed_coordinator_goes_on(tmp_path: Path):
     assert count["told"] > 20
     assert count["events of audited jobs"] > 0
     assert count["rounds"] == 5
+
+
+FORKED = """
+import os, signal, sys
+from protocols.journal import Journal
+
+journal = Journal.create(sys.argv[1])
+journal.submit("a", [b"0"], begin=True).result()
+child = os.fork()
+if child == 0:
+    sys.exit(0)  # which closes whatever it can, in a process that shares the file
+os.waitpid(child, 0)
+journal.submit("a", [b"1"]).result()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_fork_that_ends_takes_nothing_from_its_parent(tmp_path: Path):
+    """Were it to close the database, it would remove the log of writes under its parent."""
+    path = tmp_path / "a.journal"
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", FORKED, str(path)], cwd=ROOT, capture_output=True, check=False
+    )
+    assert done.returncode == -signal.SIGKILL
+    with Journal.open(path) as journal:
+        assert journal.read("a")[1] == [b"0", b"1"]
 
 
 TOLD: dict[str, tuple[str, Callable[[Told], None]]] = {

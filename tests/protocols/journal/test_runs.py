@@ -314,6 +314,16 @@ def test_a_stream_ends_with_its_last_task_and_is_not_begun_again():
 
 
 def test_ids_of_tasks_are_those_of_the_specification():
+    journal, recorded = begin(MemoryStore())
+    commit = Received(at=NOW, message=signed(answer(WORKERS[0]).commit))
+    handed_out = recorded.feed(commit).result()
+    assert handed_out
+    assert set(handed_out) <= set(recorded.pending)
+    assert [task.id for task in handed_out] == [
+        tagged_hash("journal task", journal.id, encoding.encode([STREAM, 1, index]))
+        for index in range(len(handed_out))
+    ]
+    journal.close()
     journal, recorded = decided(MemoryStore())
     found = {task.id for task in recorded.pending}
     assert found
@@ -387,6 +397,85 @@ def test_rules_are_described_by_all_that_they_hold():
     assert describe({1: 2, 3: 4}) == describe({3: 4, 1: 2})
 
 
+def test_a_snapshot_saves_the_events_before_it():
+    """They are neither read nor verified, unless that is asked for."""
+    store = MemoryStore()
+    journal, recorded = begin(store)
+    recorded.snapshot().result()
+    recorded.feed(Received(at=NOW, message=signed(answer(WORKERS[0]).commit))).result()
+    journal.close()
+    store.entries[STREAM][0] = replace(store.entries[STREAM][0], body=b"damaged")
+    with Journal(store) as journal:
+        again = Recorded.resume(journal, REPLICATED, NAME, RULES)
+        assert (again.state, again.pending) == (recorded.state, recorded.pending)
+        with pytest.raises(JournalCorrupt, match="entry 0"):
+            Recorded.resume(journal, REPLICATED, NAME, RULES, verify=True)
+
+
+FORGED: dict[str, tuple[int, Any]] = {
+    "of no event": (5, 0),
+    "of fewer than none": (5, -1),
+    "of more events than there are": (5, 99),
+    "of a number that is none": (5, "1"),
+    "no state": (-2, []),
+    "no tasks": (-1, None),
+    "a task that is none": (-1, [1]),
+    "a task without an effect": (-1, [[0, 0]]),
+    "a task of another kind": (-1, [[0, 0, ["Unheard"]]]),
+}
+
+
+@pytest.mark.parametrize("case", FORGED)
+def test_a_snapshot_that_means_nothing_is_refused(case: str):
+    journal, recorded = begin(MemoryStore())
+    head = journal.head(STREAM)
+    assert head is not None
+    picture = recorded._picture(head.link)
+    place, value = FORGED[case]
+    picture[place] = value
+    journal.submit(f"snapshot/{STREAM}", [encoding.encode(picture)], begin=True).result()
+    with pytest.raises(JournalCorrupt, match=STREAM):
+        Recorded.resume(journal, REPLICATED, NAME, RULES)
+    journal.close()
+
+
+def test_a_beginning_that_does_not_say_by_what_is_refused():
+    """Of a stream, and of a snapshot: one field less, and one more."""
+    journal, recorded = begin(MemoryStore())
+    head = journal.head(STREAM)
+    assert head is not None
+    begun = encoding.decode(journal.read(STREAM)[1][0], max_size=1 << 20)
+    for number, change in enumerate((lambda w: w.pop(4), lambda w: w.insert(5, b""))):
+        wire, picture = list(begun), recorded._picture(head.link)
+        change(wire)
+        change(picture)
+        name = f"x{number}"
+        stream = f"replicated/{name}"
+        journal.submit(stream, [encoding.encode(wire)], begin=True).result()
+        with pytest.raises(JournalCorrupt, match=f"entry 0 of {stream}"):
+            Recorded.resume(journal, REPLICATED, name, RULES)
+        journal.submit(f"snapshot/{stream}", [encoding.encode(picture)], begin=True).result()
+        with pytest.raises(JournalCorrupt, match=f"the snapshot of {stream}"):
+            Recorded.resume(journal, REPLICATED, name, RULES)
+    journal.close()
+
+
+def test_a_stream_begins_with_its_beginning():
+    """And has no other, nor a confirmation of what was not asked for."""
+    journal, _ = begin(MemoryStore())
+    [begun] = journal.read(STREAM)[1]
+    event = encoding.encode(["event", REPLICATED.codec["event"].wire(Tick(at=NOW))])
+    for number, bodies in enumerate(([event], [event, begun], [begun, begun], [begun, event])):
+        name = f"x{number}"
+        journal.submit(f"replicated/{name}", bodies, begin=True).result()
+        if number == 3:
+            assert Recorded.resume(journal, REPLICATED, name, RULES).recorded == 2
+            continue
+        with pytest.raises(JournalCorrupt, match=f"entry {number // 2} of replicated/{name}"):
+            Recorded.resume(journal, REPLICATED, name, RULES)
+    journal.close()
+
+
 def test_a_snapshot_that_is_not_its_events_is_refused():
     store = MemoryStore()
     journal, recorded = decided(store)
@@ -420,7 +509,7 @@ def test_what_cannot_be_written_changes_nothing():
     for task in pending:
         with pytest.raises(JournalClosed):
             recorded.done(task)
-    assert (recorded.state, recorded.pending) == (state, pending)
+        assert (recorded.state, recorded.pending) == (state, pending)
     assert recorded.recorded == len(store.entries[STREAM])
     journal, recorded = begin(MemoryStore())
     state, pending = recorded.state, recorded.pending

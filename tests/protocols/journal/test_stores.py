@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -16,14 +17,16 @@ from protocols.journal import (
     JournalBusy,
     JournalClosed,
     JournalCorrupt,
+    JournalError,
     JournalFull,
     NotRecorded,
     SqliteStore,
     Store,
+    StreamHead,
 )
 from protocols.journal.store import MAX_BODY, NO_LINK
 from tests.helpers import postgres
-from tests.helpers.journals import FailingStore, MemoryStore
+from tests.helpers.journals import FailingStore, GatedStore, MemoryStore
 from verifiable.encoding import tagged_hash
 
 
@@ -82,8 +85,12 @@ def test_a_stream_begins_once(reopen: Callable[[], Store]):
     with Journal(reopen()) as journal:
         journal.submit("a", [b"1"], begin=True, last=True)
         with pytest.raises(AlreadyRecorded):
-            journal.submit("a", [b"2"], begin=True)
+            journal.submit("a", [b"2"], begin=True).result()
         journal.submit("b", [b"1"], begin=True).result()
+        # One that has ended is known to the store alone, which says so later.
+        late = journal.submit("a", [b"2"], begin=True)
+        assert isinstance(late.exception(), AlreadyRecorded)
+        assert journal.head("a") is None
         with pytest.raises(AlreadyRecorded):
             journal.submit("b", [b"2"], begin=True)
     with Journal(reopen()) as journal:
@@ -98,6 +105,24 @@ def test_a_stream_begins_once(reopen: Callable[[], Store]):
         assert len(journal.read("b")[1]) == 4
 
 
+def test_a_transaction_that_fails_leaves_nothing(reopen: Callable[[], Store]):
+    """Neither its other entries, nor a store that takes no more."""
+    store = reopen()
+    first = Entry.after(NO_LINK, stream="a", number=0, last=False, body=b"0")
+    fine = Entry.after(NO_LINK, stream="b", number=0, last=True, body=b"0")
+    store.append([first])
+    again = Entry.after(first.link, stream="a", number=1, last=False, body=b"1")
+    with pytest.raises(JournalBusy):
+        store.append([fine, again, again])
+    assert store.append([fine]) == frozenset()
+    assert store.append([again]) == frozenset()
+    assert list(store.read("a", 0)) == [first, again]
+    assert list(store.read("b", 0)) == [fine]
+    assert store.heads() == {"a": StreamHead(length=2, link=again.link)}
+    assert sorted(store.names()) == ["a", "b"]
+    store.close()
+
+
 def test_two_writers_never_share_a_stream(reopen: Callable[[], Store]):
     """Where a lock is lost, as with a connection to a server, numbers still keep them apart."""
     store = reopen()
@@ -107,7 +132,7 @@ def test_two_writers_never_share_a_stream(reopen: Callable[[], Store]):
     store.append([first, second])
     with pytest.raises(JournalBusy):
         store.append([other])
-    assert list(store.read("a")) == [first, second]
+    assert list(store.read("a", 0)) == [first, second]
     assert store.heads()["a"].link == second.link
     store.close()
 
@@ -142,6 +167,113 @@ def test_many_acknowledgements_wait_for_one_flush():
         future.result()
     assert 1 <= journal.commits <= 2
     journal.close()
+
+
+def _behind(store: GatedStore) -> tuple[Journal, Future[None]]:
+    """A journal whose thread waits in the store, with the entry of a stream "first"."""
+    journal = Journal(store)
+    future = journal.submit("first", [b"0"], begin=True)
+    assert store.entered.wait(20)
+    return journal, future
+
+
+def test_a_transaction_is_full_with_4096_entries():
+    """Submissions are not divided: the last of them may have more."""
+    store = GatedStore()
+    journal, _ = _behind(store)
+    journal.submit("a", [b"0"], begin=True)
+    for _ in range(4096):
+        journal.submit("a", [b"1"])
+    store.go.set()
+    journal.flush()
+    assert store.sizes == [1, 4096, 1]
+    store.go.clear()
+    store.entered.clear()
+    journal.submit("a", [b"2"])
+    assert store.entered.wait(20)
+    for size in (4095, 3, 2):
+        journal.submit("a", [b"3"] * size)
+    store.go.set()
+    journal.close()
+    assert store.sizes[3:] == [1, 4098, 2]
+
+
+def test_a_stream_that_is_being_ended_is_not_begun_again():
+    """Both would be in one transaction, and the store would take neither."""
+    store = GatedStore()
+    journal, _ = _behind(store)
+    ended = journal.submit("a", [b"0", b"1"], begin=True, last=True)
+    with pytest.raises(AlreadyRecorded):
+        journal.submit("a", [b"2"], begin=True)
+    with pytest.raises(NotRecorded, match="ended"):
+        journal.submit("a", [b"2"])
+    store.go.set()
+    ended.result()
+    journal.close()
+    assert [entry.body for entry in store.entries["a"]] == [b"0", b"1"]
+
+
+def test_everyone_who_waits_is_told_of_a_failure():
+    store = GatedStore(fail_in=0)
+    journal, first = _behind(store)
+    behind = [journal.submit(name, [b"0"], begin=True) for name in "ab"]
+    threading.Timer(0.05, store.go.set).start()
+    with pytest.raises(JournalClosed, match="disk is full"):
+        journal.flush()
+    for future in (first, *behind):
+        assert isinstance(future.exception(20), JournalFull)
+    journal.close()
+    assert store.entries == {}
+
+
+def test_a_callback_that_ends_its_thread_leaves_nobody_waiting():
+    """The entries are stored, and it is not known who was told."""
+    store = GatedStore()
+    journal, _ = _behind(store)
+
+    def leave(_: Future[None]) -> None:
+        raise SystemExit
+
+    futures = [journal.submit(name, [b"0"], begin=True) for name in "abc"]
+    futures[1].add_done_callback(leave)
+    store.go.set()
+    assert futures[0].result(20) is None
+    assert futures[1].result(20) is None
+    assert isinstance(futures[2].exception(20), JournalError)
+    with pytest.raises(JournalClosed, match="SystemExit"):
+        journal.submit("d", [b"0"], begin=True)
+    journal.close()
+
+
+def test_whatever_a_store_raises_is_an_error_of_the_journal():
+    store = MemoryStore()
+    store.append = lambda entries: 1 // 0  # type: ignore[method-assign, assignment, return-value]
+    with Journal(store) as journal:
+        future = journal.submit("a", [b"0"], begin=True)
+        with pytest.raises(JournalError, match="ZeroDivisionError"):
+            future.result()
+
+
+def test_closing_writes_what_was_submitted():
+    store = GatedStore()
+    journal, first = _behind(store)
+    second = journal.submit("a", [b"0"], begin=True)
+    threading.Timer(0.05, store.go.set).start()
+    journal.close()
+    assert (first.result(), second.result()) == (None, None)
+    assert set(store.entries) == {"first", "a"}
+    assert store.closed
+    journal.close()
+    for use in (lambda: journal.submit("a", [b"1"]), journal.flush):
+        with pytest.raises(JournalClosed, match="was closed"):
+            use()
+
+
+def test_a_journal_that_nobody_closes_keeps_no_process_alive():
+    with Journal(MemoryStore()):
+        mine = [thread for thread in threading.enumerate() if thread.name == "journal"]
+        assert mine
+        assert all(thread.daemon for thread in mine)
 
 
 def test_what_is_read_holds_all_that_was_submitted_before():
@@ -200,10 +332,13 @@ def test_a_fork_does_not_use_the_journal(monkeypatch: pytest.MonkeyPatch):
 
 def test_a_future_cannot_be_cancelled():
     """Otherwise the thread that writes would stumble over it."""
-    with Journal(MemoryStore()) as journal:
-        future = journal.submit("a", [b"0"], begin=True)
-        assert not future.cancel()
-        future.result()
+    store = GatedStore()
+    journal, future = _behind(store)
+    assert not future.done()
+    assert not future.cancel()
+    store.go.set()
+    future.result()
+    journal.close()
 
 
 def _changed(entry: Entry, **change: object) -> Entry:
@@ -234,6 +369,33 @@ def test_damage_is_found_when_a_stream_is_read(damage: str, ended: bool):
         with pytest.raises(JournalCorrupt, match="restore a copy"):
             read()
     journal.close()
+
+
+def test_a_stream_without_its_entries_is_damaged():
+    store = MemoryStore()
+    with Journal(store) as journal:
+        journal.submit("a", [b"0"], begin=True).result()
+        journal.submit("b", [b"0"], begin=True, last=True).result()
+        journal.verify()
+        del store.entries["a"]
+        for use in (journal.verify, lambda: journal.read("a"), lambda: journal.contents("a")):
+            with pytest.raises(JournalCorrupt, match="stream a does not end"):
+                use()
+
+
+def test_nothing_is_read_from_beyond_the_end():
+    with Journal(MemoryStore()) as journal:
+        open_ = journal.submit("a", [b"0", b"1"], begin=True)
+        journal.submit("b", [b"0", b"1"], begin=True, last=True).result()
+        open_.result()
+        head = journal.head("a")
+        assert head is not None
+        assert head.length == 2
+        assert journal.read("a", 2) == (head.link, [])
+        with pytest.raises(JournalCorrupt):
+            journal.read("a", 4)
+        with pytest.raises(NotRecorded, match="fewer entries"):
+            journal.read("b", 4)
 
 
 def test_a_link_is_the_hash_of_the_specification():
