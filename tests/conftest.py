@@ -59,7 +59,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
         return  # The process that only hands out tests starts them earlier without these imports.
     gc.disable()  # What imports make stays.
-    from hypothesis import settings  # noqa: PLC0415
+    from hypothesis import HealthCheck, settings  # noqa: PLC0415
     from hypothesis.internal import entropy  # noqa: PLC0415
 
     from tests.helpers import moves  # noqa: PLC0415
@@ -67,7 +67,8 @@ def pytest_configure(config: pytest.Config) -> None:
     from verifiable import program  # noqa: PLC0415
 
     # Timings never decide a test.
-    settings.register_profile("verifiable", deadline=None)
+    untimed = [HealthCheck.too_slow]
+    settings.register_profile("verifiable", deadline=None, suppress_health_check=untimed)
     settings.load_profile("verifiable")
     # No test draws from numpy's global generator, which each example would seed and restore.
     entropy.NP_RANDOM = object()

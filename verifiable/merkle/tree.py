@@ -56,7 +56,7 @@ class Tree:
             self._levels.append(level)
         self.suite = suite
         self.size = len(self._levels[0])
-        self.root = level[0].tobytes() if self.size else suite.empty
+        self.root = level.tobytes() if self.size else suite.empty
 
     @classmethod
     def from_data(cls, leaves: Iterable[bytes | memoryview], *, suite: Suite = BLAKE3) -> Tree:
