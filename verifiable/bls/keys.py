@@ -69,7 +69,7 @@ class _Encoded:
     """
 
     encoded: bytes
-    point: Any = field(init=False, repr=False, compare=False)
+    point: Any = field(init=False, compare=False)
 
     _group: ClassVar[str] = "g2"
 

@@ -29,11 +29,10 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Float, Float64
 
 RELATIVE_TOLERANCE = {"float64": 1e-12, "float32": 3e-5, "float16": 5e-2, "bfloat16": 2e-1}
 """Usual tolerance by dtype, as a relative 2-norm of rows. Outputs of honest devices were measured
@@ -45,7 +44,10 @@ if more is at stake."""
 _CAP = 2.0
 
 # Elements compared at a time, so that large outputs need little extra memory.
-_BLOCK = 1 << 18
+_BLOCK = 262_144
+
+# Two rows of zeros are divided by this, not by zero: they are equal.
+_TINY = np.finfo(np.float64).tiny
 
 
 class Candidate(NamedTuple):
@@ -282,36 +284,27 @@ class Tolerance(Metric):
         return matrix + matrix.T
 
 
-@lru_cache(maxsize=64)
-def _pairs(count: int) -> tuple[Int[np.ndarray, " pairs"], Int[np.ndarray, " pairs"]]:
-    return np.triu_indices(count, 1)
-
-
 def _relative_distances(
     rows: Float64[np.ndarray, "ballots rows columns"],
 ) -> Float64[np.ndarray, "ballots ballots"]:
-    """Largest relative distance over the rows of each two ballots: the upper triangle."""
+    """Largest relative distance over the rows of each two ballots: the lower triangle."""
     matrix = np.zeros((len(rows), len(rows)))
-    left, right = _pairs(len(rows))
     peak = np.abs(rows).max(axis=-1)
-    wide = peak.max() > 2.0**400 or peak.min(where=peak > 0.0, initial=1.0) < 2.0**-400
-    squares = np.zeros(0) if wide else np.square(rows).sum(axis=-1)
-    step = max(1, _BLOCK // rows[0].size)
-    for start in range(0, len(left), step):
-        i, j = left[start : start + step], right[start : start + step]
-        a, b = rows[i], rows[j]
+    wide = (np.abs(np.frexp(peak)[1]) > 400).any()
+    sizes = peak if wide else np.maximum(np.square(rows).sum(axis=-1), _TINY)
+    for i, row in enumerate(rows[1:], 1):
+        a, b = row, rows[:i]
+        size = np.maximum(sizes[i], sizes[:i])
         if wide:
             # Scale each pair of rows by its own power of two, so that squares neither overflow nor
             # vanish for any values.
-            scale = -np.frexp(np.maximum(peak[i], peak[j]))[1][..., None]
+            scale = -np.frexp(size)[1][..., None]
             a, b = np.ldexp(a, scale), np.ldexp(b, scale)
-            size = np.maximum(np.square(a).sum(axis=-1), np.square(b).sum(axis=-1))
-        else:
-            size = np.maximum(squares[i], squares[j])
+            squares = (np.square(a).sum(axis=-1), np.square(b).sum(axis=-1))
+            size = np.maximum(np.maximum(*squares), _TINY)
         gap = np.square(a - b).sum(axis=-1)
-        # Two rows of zeros are equal.
-        matrix[i, j] = np.sqrt(gap / np.where(size > 0.0, size, 1.0)).max(axis=-1)
-    return matrix
+        matrix[i, :i] = (gap / size).max(axis=-1)
+    return np.sqrt(matrix)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

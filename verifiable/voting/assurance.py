@@ -105,16 +105,11 @@ def walk(
       Error, expected runs, and probability of no decision.
     """
     # P(b bad ballots so far, the threshold never reached), and P(neither side has reached it).
-    states = np.zeros((2, limit + 1))
-    states[:, 0] = 1.0
+    reaching = open_ = np.ones(1)
     error = runs = 0.0
     for n in range(1, limit + 1):
         f = 1.0 if opened_by_bad and n == 1 else bad
-        reached = states[:, : n + 1]
-        bad_too = reached[:, :-1] * f
-        reached *= 1.0 - f
-        reached[:, 1:] += bad_too
-        reaching, open_ = reached
+        reaching, open_ = (np.convolve(states, (1.0 - f, f)) for states in (reaching, open_))
         if n < first:
             continue
         need = threshold(n)
@@ -123,5 +118,5 @@ def walk(
         settled = open_[need:].sum() + open_[: n - need + 1].sum()
         runs += n * settled
         open_[need:] = open_[: n - need + 1] = 0.0
-    undecided = float(states[1].sum())
-    return min(1.0, float(error)), float(runs) + limit * undecided, undecided
+    undecided = min(1.0, float(open_.sum()))
+    return float(error), float(runs) + limit * undecided, undecided

@@ -155,7 +155,7 @@ def decide(
     known = [standings.get(worker, NEWCOMER) for worker in workers]
     readings = [agreement.read(value) for _, value in ballots]
     accepted: list[Candidate] = []
-    best: Ruling | None = None
+    short: list[Ruling] = []
     for candidate in agreement.candidates(readings):
         ruling = policy.rule(_poll(candidate.members, known, requested))
         if ruling.reason is RulingReason.AGREED:
@@ -164,10 +164,11 @@ def decide(
                     "the policy accepted a value without a strict majority of the ballots"
                 )
             accepted.append(candidate)
-        elif best is None or (ruling.more, ruling.seats) < (best.more, best.seats):
-            best = ruling
+        else:
+            short.append(ruling)
     if not accepted:
-        best = best or policy.rule(_poll((), known, requested))
+        short = short or [policy.rule(_poll((), known, requested))]
+        best = min(short, key=lambda ruling: (ruling.more, ruling.seats))
         return VoteDecision(
             outcome=VoteOutcome.INDETERMINATE,
             reason=best.reason,
@@ -267,6 +268,6 @@ def coordinate_median(ballots: Sequence[Ballot], *, agreement: Tolerance) -> Med
         raise ValueError("there is no well-formed ballot to take a median of")
     middle = (len(valid) - 1) // 2
     # float64 holds every allowed dtype exactly, so the conversions change no value.
-    stack = np.stack(valid).astype(np.float64)
-    value = np.partition(stack, middle, axis=0)[middle].astype(valid[0].dtype)
+    stack = np.stack(valid)
+    value = np.partition(stack.astype(np.float64), middle, axis=0)[middle].astype(stack.dtype)
     return Median(value=value, ballots=len(valid), tolerates=middle)

@@ -309,7 +309,7 @@ def _counted_from_bad(policy: _Counting) -> tuple[float, float]:
 
 def _counted(policy: FixedSize | FirstToMatch | Sequential) -> Assurance:
     require_minority(policy.bad)
-    if not 1 <= policy.opening <= policy.limit:
+    if policy.opening > policy.limit:
         raise ValueError(
             f"limit must be at least {policy.opening}, the ballots requested at first, "
             f"got {policy.limit}"

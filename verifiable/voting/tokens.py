@@ -68,23 +68,19 @@ class Tokens(Equality):
     def _sequence(self, value: Any) -> tuple[int, ...] | None:
         if len(value) > self.longest:
             return None
-        ids = [
-            _token(item) for item in (value if isinstance(value, list | tuple) else value.tolist())
-        ]
-        return tuple(ids) if all(0 <= i < self.vocabulary for i in ids) else None
+        items = value if isinstance(value, list | tuple) else value.tolist()
+        if any(isinstance(item, bool) for item in items):
+            return None
+        try:
+            ids = tuple(operator.index(item) for item in items)
+        except TypeError:
+            return None
+        return ids if all(0 <= i < self.vocabulary for i in ids) else None
 
 
 def _is_sequence(value: Any) -> bool:
     """Whether an item of a list is a sequence of its own, of a batch."""
-    return isinstance(value, list | tuple) or getattr(value, "ndim", 0) == 1
-
-
-def _token(value: Any) -> int:
-    """A token id, or -1 for what is none."""
-    try:
-        return -1 if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        return -1
+    return isinstance(value, list | tuple) or getattr(value, "ndim", None) == 1
 
 
 def _token_array(value: Any) -> Integer[np.ndarray, "*axes"]:

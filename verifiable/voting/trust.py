@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import repeat
+from itertools import count, repeat
 
 from verifiable.voting.assurance import Assurance, require_covered, require_minority, walk
 from verifiable.voting.quorum import (
@@ -76,7 +76,7 @@ class Credibility(QuorumPolicy):
         def threshold(requested: int) -> int:
             return next(
                 support
-                for support in range(requested // 2 + 1, requested + 2)
+                for support in count(requested // 2 + 1)
                 if support > requested
                 or self._log_odds(repeat(standing, support), repeat(standing, requested - support))
                 >= self._target
@@ -92,7 +92,7 @@ class Credibility(QuorumPolicy):
                 error=self.error,
                 error_if_colluding=self.bad,
                 runs=runs,
-                undecided=min(1.0, undecided),
+                undecided=undecided,
                 assumes=f"a bad fraction of at most {self.bad:g} among those who answer, faults "
                 "independent between workers and over time; collusion voids it",
             ),
@@ -126,7 +126,7 @@ class Credibility(QuorumPolicy):
         if lacking <= 0.0 and support > requested // 2:
             return Ruling(RulingReason.AGREED)
         received = support + len(poll.others)
-        more = max(1, math.ceil(lacking / self._log_odds((NEWCOMER,), ())))
+        more = math.ceil(lacking / self._log_odds((NEWCOMER,), ()))
         while support + more <= max(requested, received + more) // 2:
             more += 1
         return ask_for(requested, received, more, self.limit)
@@ -200,7 +200,8 @@ class Adaptive(QuorumPolicy):
     def _assure(self) -> Assurance:
         f, n, s, vote = self.bad, self.window, self.probation, self.newcomers.assurance
         alone = 1.0 + self.audit_cost * self.audits / n
-        honest = alone + (vote.runs - alone) * s / self.lifetime
+        voted = s / self.lifetime
+        honest = alone + (vote.runs - alone) * voted
         # A worker that cheats in every result of its windows: each window is void, and the worker
         # passes a new probation. Every void job starts over.
         starts = 1.0 / (1.0 - f * n / (s + n))
@@ -209,15 +210,13 @@ class Adaptive(QuorumPolicy):
         # A worker that never passes its probation: there is a vote whenever it is drawn first.
         slip, vote_runs = opened_by_bad(self.newcomers)
         never = (1.0 - f) * honest + f * vote_runs
-        votes = f + (1.0 - f) * s / self.lifetime
-        wrong = max(spending_bound(self.audits, self.detection), slip)
+        votes = f + (1.0 - f) * voted
+        cheats = f / (1.0 - f) * max(spending_bound(self.audits, self.detection), slip)
         object.__setattr__(self, "runs_if_spent", spent)
         return Assurance(
             bad=f,
-            error=min(1.0, f / (1.0 - f) * wrong + s / self.lifetime * vote.error),
-            error_if_colluding=min(
-                1.0, f / (1.0 - f) * wrong + s / self.lifetime * vote.error_if_colluding
-            ),
+            error=min(1.0, cheats + voted * vote.error),
+            error_if_colluding=min(1.0, cheats + voted * vote.error_if_colluding),
             runs=max(spent, never),
             undecided=min(1.0, starts * votes * vote.undecided),
             assumes=f"a bad fraction of at most {f:g} among those who answer, who may collude; "

@@ -1,5 +1,6 @@
 """Batch verification of BLS signatures: which are named, with what probability, at what cost."""
 
+import dataclasses
 import secrets
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -58,6 +59,22 @@ def test_an_empty_batch_is_refused():
             check([], domain=DOMAIN)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("key", KEYS[0]),
+        ("key", KEYS[0].public_key.encoded),
+        ("message", "text"),
+        ("message", bytearray(1)),
+        ("signature", KEYS[0].prove_possession()),
+        ("signature", KEYS[0].prove_possession().encoded),
+    ],
+)
+def test_an_entry_of_another_type_is_the_callers_mistake(field: str, value: Any):
+    with pytest.raises(TypeError, match=f"{field} must be "):
+        dataclasses.replace(entries(1)[0], **{field: value})
+
+
 def test_weights_decide_with_the_stated_probability(monkeypatch: pytest.MonkeyPatch):
     """With weights of 1 … 15, errors D and -D cancel iff the weights agree: once in 15."""
     monkeypatch.setattr(signatures, "WEIGHT_BITS", 4)
@@ -91,6 +108,21 @@ def test_weights_are_fresh_nonzero_and_of_full_size(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(signatures.secrets, "randbelow", lambda n: 0)
     with pytest.raises(BadBatch):  # Even the smallest weights are not 0.
         bls.verify_batch(shifted(entries(), {2: 1}), domain=DOMAIN)
+
+
+@pytest.mark.parametrize(("drawn", "weight"), [(0, 1), (2**128 - 2, 2**128 - 1)])
+def test_the_least_and_the_greatest_weight(
+    drawn: int, weight: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(signatures.secrets, "randbelow", lambda n: drawn)
+    batch, watched, weights = entries(), curve.Arkworks(), list[int]()
+    combine = watched.g2.combine
+    monkeypatch.setattr(
+        watched.g2, "combine", lambda points, by: weights.extend(by) or combine(points, by)
+    )
+    with curve.using(watched):
+        bls.verify_batch(batch, domain=DOMAIN)
+    assert weights == [weight] * 4
 
 
 class Counting(curve.Arkworks):
@@ -129,6 +161,29 @@ def test_what_is_shared_is_paired_once(key: Any, message: Any, pairings: int):
     with curve.using(counting):
         bls.verify_batch(batch, domain=DOMAIN)
     assert counting.sizes == [pairings]
+
+
+def test_what_is_shared_as_often_as_its_signer_is_paired_with_the_message():
+    counting = Counting()
+    batch = sized(5, [0, 0, 1, 2, 3].__getitem__, [0, 1, 0, 1, 1].__getitem__)
+    with curve.using(counting):
+        bls.verify_batch(batch, domain=DOMAIN)
+    assert counting.sizes == [2]
+
+
+@pytest.mark.parametrize(("spoilt", "tests"), [(0, 5), (3, 4), (4, 4), (7, 3)])
+def test_a_half_whose_sibling_passes_is_not_tested(spoilt: int, tests: int):
+    """Eight entries: a test of all, of both halves or of the left one, and so on."""
+    report = bls.find_invalid(shifted(sized(8, int, int), {spoilt: 1}), domain=DOMAIN)
+    assert (report.invalid, report.tests) == ((spoilt,), tests)
+
+
+@pytest.mark.parametrize(("count", "tests"), [(5, 4), (10, 6)])
+def test_halving_stops_when_its_pairings_are_used_up(count: int, tests: int):
+    """Twice as many as entries, counted as the specification does: each entry of a half is one."""
+    batch = shifted(sized(count, lambda i: i % 8, int), dict.fromkeys(range(count), 1))
+    report = bls.find_invalid(batch, domain=DOMAIN)
+    assert (report.invalid, report.tests) == (tuple(range(count)), tests)
 
 
 def test_naming_one_forgery_costs_two_batches():

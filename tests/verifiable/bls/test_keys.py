@@ -63,6 +63,13 @@ def test_what_is_no_secret_key_is_refused(data: bytes):
         SecretKey.decode(data)
 
 
+@pytest.mark.parametrize("scalar", [1, curve.ORDER - 1])
+def test_every_scalar_but_zero_is_a_secret_key(scalar: int):
+    key = SecretKey(scalar)
+    assert key.encode() == scalar.to_bytes(32, "big")
+    bls.verify(key.public_key, b"m", key.sign(b"m", domain=DOMAIN), domain=DOMAIN)
+
+
 def test_a_secret_key_does_not_show_itself():
     for shown in (repr(ALICE), str(ALICE), f"{ALICE}", repr([ALICE])):
         assert ALICE.encode().hex() not in shown
@@ -150,7 +157,7 @@ def test_a_proof_binds_its_context(made: bytes, shown: bytes):
     if made == shown:
         ProvenKey(key=ALICE.public_key, possession=proof, binding=shown)
         return
-    with pytest.raises(bls.BadPossession) as caught:
+    with pytest.raises(bls.BadPossession, match="does not prove possession of PublicKey") as caught:
         ProvenKey(key=ALICE.public_key, possession=proof, binding=shown)
     assert caught.value.key == ALICE.public_key
     assert caught.value.possession == proof

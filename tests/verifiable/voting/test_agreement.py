@@ -20,6 +20,7 @@ from verifiable.voting.agreement import (
     RELATIVE_TOLERANCE,
     Agreement,
     Argmax,
+    Candidate,
     Exact,
     Tolerance,
     Within,
@@ -157,6 +158,15 @@ def test_rows_too_small_to_be_squared() -> None:
     assert matrix[0, 2] == pytest.approx(2.0)
 
 
+@pytest.mark.parametrize("exponent", [-1000, -600, 600, 1000])
+def test_rows_whose_squares_leave_the_range_of_floats(exponent: int) -> None:
+    made = Tolerance(shape=(2,), dtype="float64", relative=0.5)
+    values = [np.array(signs) * 2.0**exponent for signs in ([1.0, 1.0], [1.0, -1.0], [0.5, 0.5])]
+    for ballots in (values, [*values, np.ones(2)], [*values, np.zeros(2)]):
+        expected = [0.0, 2 * math.sqrt(2), 1.0]
+        assert made.distances(ballots)[0, :3].tolist() == pytest.approx(expected)
+
+
 def test_scalars_and_zero_rows() -> None:
     scalar = Tolerance(shape=(), dtype="float64", relative=0.1)
     ones = [np.array(1.0), np.array(1.05), np.array(0.0), np.array(5e-324), np.array(0.0)]
@@ -271,9 +281,9 @@ def test_argmax_takes_the_first_of_a_tie_and_allows_masks() -> None:
 def test_equality_groups_all_equal_readings() -> None:
     a, b = bytes(32), bytes([1]) * 32
     found = Exact().candidates([a, b, None, a, a])
-    assert [(c.ballot, c.members, c.distances) for c in found] == [
-        (0, (0, 3, 4), (0.0,) * 3),
-        (1, (1,), (0.0,)),
+    assert found == [
+        Candidate(ballot=0, members=(0, 3, 4), distances=(0.0,) * 3, score=0.0),
+        Candidate(ballot=1, members=(1,), distances=(0.0,), score=0.0),
     ]
 
 
@@ -284,7 +294,8 @@ def test_a_custom_distance_is_made_symmetric_and_nan_is_far() -> None:
     )
     assert lopsided.read("hostile") is None
     assert lopsided.read(None) is None
-    assert lopsided.distances([1.0, 2.0]).tolist() == [[0.0, 2.0], [2.0, 0.0]]
+    for values in ([1.0, 2.0], [2.0, 1.0]):
+        assert lopsided.distances(values).tolist() == [[0.0, 2.0], [2.0, 0.0]]
     broken = Within(distance=lambda a, b: math.nan, well_formed=lambda value: True)
     assert broken.distances([1.0, 2.0])[0, 1] == math.inf
     assert [c.members for c in broken.candidates([1.0, 2.0])] == [(0,), (1,)]
@@ -336,27 +347,36 @@ def test_sequences_of_a_batch_may_differ_in_length() -> None:
     assert TOKENS.read([]) == TOKENS.read(np.array([], dtype=int)) == ()
 
 
-NOT_TOKENS: dict[str, Any] = {
-    "an integer": 7,
-    "null": None,
-    "text": "12",
-    "bytes": b"\x01\x02",
-    "a map": {0: 1},
-    "a set": {1, 2},
-    "floats": np.ones(3),
-    "floats of JAX": jnp.ones(3),
-    "booleans": np.ones(3, dtype=bool),
-    "no axis": np.array(1),
-    "three axes": np.ones((1, 1, 1), dtype=int),
-    "objects": np.array([1, 2], dtype=object),
+NOT_TOKENS: dict[str, tuple[Any, str]] = {
+    "an integer": (7, "int"),
+    "null": (None, "NoneType"),
+    "text": ("12", "str"),
+    "bytes": (b"\x01\x02", "bytes"),
+    "a map": ({0: 1}, "dict"),
+    "a set": ({1, 2}, "set"),
+    "floats": (np.ones(3), "float64 with 1 axes"),
+    "floats of JAX": (jnp.ones(3), "float32 with 1 axes"),
+    "booleans": (np.ones(3, dtype=bool), "bool with 1 axes"),
+    "no axis": (np.array(1), "int64 with 0 axes"),
+    "three axes": (np.ones((1, 1, 1), dtype=int), "int64 with 3 axes"),
+    "objects": (np.array([1, 2], dtype=object), "object with 1 axes"),
 }
 
 
 @pytest.mark.parametrize("name", NOT_TOKENS)
 def test_a_value_of_the_wrong_type_is_the_callers_mistake(name: str) -> None:
     """A TypeError, never three honest ballots called malformed."""
-    with pytest.raises(TypeError, match="tokens must be a list or tuple of integers"):
-        TOKENS.read(NOT_TOKENS[name])
+    value, found = NOT_TOKENS[name]
+    with pytest.raises(TypeError, match=f"tokens must be a list or tuple of .*; got {found}$"):
+        TOKENS.read(value)
+
+
+def test_one_entry_and_one_token_are_enough() -> None:
+    one = np.ones((1, 1), np.float32)
+    assert Argmax(shape=(1, 1)).read(one) == (0,)
+    assert Tolerance.usual(shape=(1, 1), dtype="float32").read(one) is one
+    assert Tokens(vocabulary=1, longest=1).read([0]) == (0,)
+    assert Exact(size=1).read(b"a") == b"a"
 
 
 IMPOSSIBLE: dict[str, tuple[str, Callable[[], Any]]] = {

@@ -259,6 +259,17 @@ def test_what_a_bad_ballot_opens_is_bounded_for_any_policy() -> None:
         assert opened_by_bad(Own()) == pytest.approx((error, (3.0 - 0.9) / 0.1))
 
 
+def test_who_has_no_record_has_passed_nothing() -> None:
+    assert Standing() == NEWCOMER == Standing(passed=0, cleared=False)
+
+
+def test_a_probability_is_at_most_one() -> None:
+    """Whatever rounding makes of a vote that hardly ever ends."""
+    for limit in range(9, 30):
+        undecided = Sequential(bad=0.4, error=0.05, limit=limit).assurance.undecided
+        assert 0.0 < undecided <= 1.0
+
+
 def test_policies_are_shown_by_what_was_chosen() -> None:
     for made in (
         FixedSize(bad=0.1, size=3),

@@ -93,18 +93,20 @@ def test_a_group_is_never_more_credible_than_sarmenta_has_it(
 
 
 @settings(max_examples=200, deadline=None)
-@example([10**6], [], 3)
-@example([10**6], [], 6)
-@given(CHECKS, CHECKS, st.integers(0, 3))
+@example([10**6], [], 3, 1e-4)
+@example([10**6], [], 6, 1e-4)
+@example([10**6], [], 1, 1e-4)
+@example([], [], 1, 0.9)
+@given(CHECKS, CHECKS, st.integers(0, 3), st.sampled_from([1e-4, 0.9]))
 def test_credible_enough_and_a_strict_majority(
-    supporters: list[int], others: list[int], missing: int
+    supporters: list[int], others: list[int], missing: int, error: float
 ) -> None:
-    policy = Credibility(bad=BAD, error=1e-4, limit=20)
+    policy = Credibility(bad=BAD, error=error, limit=20)
     requested = len(supporters) + len(others) + missing
     if not requested:
         return
     ruling = policy.rule(Poll(requested, passed(*supporters), passed(*others)))
-    enough = 2 * len(supporters) > requested and ours(supporters, others) >= 1 - Fraction(1e-4)
+    enough = 2 * len(supporters) > requested and ours(supporters, others) >= 1 - Fraction(error)
     assert (ruling.reason is RulingReason.AGREED) == enough
     if enough:
         return
@@ -112,7 +114,7 @@ def test_credible_enough_and_a_strict_majority(
     for more in (ruling.more, ruling.more - 1):
         total = max(requested, len(supporters) + len(others) + more)
         grown = [*supporters, *[0] * more]
-        settled = 2 * len(grown) > total and ours(grown, others) >= 1 - Fraction(1e-4)
+        settled = 2 * len(grown) > total and ours(grown, others) >= 1 - Fraction(error)
         assert settled == (more == ruling.more)
 
 
@@ -142,6 +144,31 @@ def test_as_credible_as_wanted_is_enough() -> None:
         policy = Credibility(bad=f, error=f)
         assert policy.first() == 1
         assert policy.rule(Poll(1, [NEWCOMER], [])).reason is RulingReason.AGREED
+        assert policy.assurance.runs == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("typical", [0, 1, 20])
+@pytest.mark.parametrize("error", [0.99, 0.9, 0.4, 0.1, 1e-3])
+def test_credibility_costs_exactly_what_enumeration_says(error: float, typical: int) -> None:
+    """Honest ballots agree, and so do bad ones: every sequence of them up to the limit."""
+    policy = Credibility(bad=0.3, error=error, typical=typical, limit=6)
+    worker = Standing(passed=typical)
+    runs = undecided = 0.0
+    for sequence in itertools.product((False, True), repeat=6):
+        chance = math.prod(0.3 if bad else 0.7 for bad in sequence)
+        for n in range(policy.first([worker] * 6), 7):
+            polls = [
+                Poll(n, [worker] * support, [worker] * (n - support))
+                for support in (sum(sequence[:n]), n - sum(sequence[:n]))
+            ]
+            if any(policy.rule(poll).reason is RulingReason.AGREED for poll in polls):
+                runs += chance * n
+                break
+        else:
+            undecided += chance
+    assert policy.assurance.runs == pytest.approx(runs + 6 * undecided)
+    assert policy.assurance.undecided == pytest.approx(undecided, abs=1e-15)
+    assert policy.assurance.undecided <= 1.0
 
 
 def test_trust_is_shown_by_what_was_chosen() -> None:
@@ -183,7 +210,7 @@ def test_credibility_costs_what_enumeration_says() -> None:
 # --- audited trust --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("detection", [1.0, 0.9, 0.5])
+@pytest.mark.parametrize("detection", [1.0, 0.9, 0.5, 0.25])
 @pytest.mark.parametrize("audits", [1, 2, 4, 8])
 def test_no_window_and_no_share_of_cheats_exceeds_the_bound(audits: int, detection: float) -> None:
     """Every window of at least u results and every number of cheats in it, exactly."""
@@ -351,6 +378,37 @@ def test_votes_of_newcomers_that_do_not_decide_are_counted() -> None:
     assert made.assurance.undecided == pytest.approx(starts * opened * vote.assurance.undecided)
 
 
+def test_what_is_recommended_is_the_default() -> None:
+    made, group = Adaptive(bad=BAD, newcomers=VOTE), Credibility(bad=BAD, error=0.1)
+    assert (made.probation, made.window, made.audits) == (10, 200, 8)
+    assert (made.detection, made.audit_cost, made.lifetime) == (1.0, 1.0, 1000.0)
+    assert (group.limit, group.typical) == (100, 0)
+    assert Sequential(bad=BAD, error=0.1).limit == 500
+
+
+def test_probation_may_be_a_single_check() -> None:
+    policy = adaptive(probation=1)
+    assert policy.trusts(Standing(passed=1))
+    assert not policy.trusts(NEWCOMER)
+
+
+@pytest.mark.parametrize("bad", [BAD, 0.05])
+def test_the_error_is_that_of_the_specification(bad: float) -> None:
+    """Of votes that collusion voids, and of votes that it does not: section 6."""
+    for vote in (VOTE, Credibility(bad=BAD, error=1e-4)):
+        made = Adaptive(
+            bad=bad, newcomers=vote, probation=5, lifetime=50.0, detection=0.8, audits=3
+        )
+        slip, _ = opened_by_bad(vote)
+        cheats = bad / (1 - bad) * max(spending_bound(3, 0.8), slip)
+        assert made.assurance.bad == bad
+        for found, voted in (
+            (made.assurance.error, vote.assurance.error),
+            (made.assurance.error_if_colluding, vote.assurance.error_if_colluding),
+        ):
+            assert found == pytest.approx(cheats + 5 / 50 * voted, rel=1e-12)
+
+
 def test_a_probability_is_at_most_one() -> None:
     """Sums of bounds say nothing where votes hardly help, and workers live for a probation."""
     one = FixedSize(bad=0.45, size=1)
@@ -391,7 +449,9 @@ UNBOUNDED: dict[str, tuple[str, Callable[[], Any]]] = {
     "audits above window": ("need 1 <= audits", lambda: adaptive(audits=201)),
     "no probation": ("need 1 <= audits", lambda: adaptive(probation=0)),
     "no detection": ("need 0 < detection", lambda: adaptive(detection=0.0)),
+    "detection above 1": ("need 0 < detection", lambda: adaptive(detection=1.5)),
     "detection NaN": ("need 0 < detection", lambda: adaptive(detection=math.nan)),
+    "audit cost below 0": ("need 0 < detection", lambda: adaptive(audit_cost=-0.1)),
     "audit cost NaN": ("need 0 < detection", lambda: adaptive(audit_cost=math.nan)),
     "short life": ("lifetime must", lambda: adaptive(lifetime=9.0)),
 }
