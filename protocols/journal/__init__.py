@@ -3,7 +3,7 @@
     errors       what can go wrong, and what to do
     store        what a journal needs of a database: entries in hash chains
     sqlite       SqliteStore: a file, by the standard library
-    lock         Lock: one owner of a file, and how many entries it must have
+    lock         FileLock: one owner of a file, and how many entries it must have
     log          Journal: streams, group commit; acknowledged means on disk
     codec        Codec: bytes of a protocol's events, states and effects, from their types
     machines     Machine: a protocol with its codecs; REPLICATED, AUDITED

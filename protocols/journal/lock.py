@@ -1,6 +1,6 @@
 """The file `-lock` beside a journal: who has it open, and how many entries it must have.
 
-    lock = Lock(path)                 JournalBusy: another process, or another object, has it
+    lock = FileLock(path)                 JournalBusy: another process, or another object, has it
     lock.require(id, count)           what is found is no less than what was acknowledged here
     lock.keep(id, count)              after each transaction
 
@@ -35,7 +35,7 @@ _SIZE: Final = 24
 """Bytes of a mark: the journal's id, and the number of its entries, big-endian."""
 
 
-class Lock:
+class FileLock:
     """A lock, held until it is closed or the process and all that it forked have ended."""
 
     def __init__(self, journal: Path):

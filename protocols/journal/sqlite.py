@@ -31,7 +31,7 @@ from protocols.journal.errors import (
     JournalFull,
     JournalMissing,
 )
-from protocols.journal.lock import ADVICE, Lock
+from protocols.journal.lock import ADVICE, FileLock
 from protocols.journal.store import Entry, StreamHead
 
 APPLICATION: Final = 0x76666A6C
@@ -66,7 +66,7 @@ class SqliteStore:
       id: 16 random bytes, drawn when it was created.
     """
 
-    def __init__(self, path: Path, database: sqlite3.Connection, lock: Lock, *, fresh: bool):
+    def __init__(self, path: Path, database: sqlite3.Connection, lock: FileLock, *, fresh: bool):
         """Take over an open database and a lock; callers use `create` or `open`."""
         self.path, self._lock = path, lock
         self._db, self._turn = database, threading.Lock()
@@ -130,7 +130,7 @@ class SqliteStore:
                 "without it would forget what was acknowledged and signed"
             )
         with contextlib.ExitStack() as refused:
-            lock = Lock(path)
+            lock = FileLock(path)
             refused.callback(lock.close)
             _require_whole(path)
             with _explained(path):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from protocols.journal import JournalBusy, JournalCorrupt, JournalError, JournalForeign, lock
-from protocols.journal.lock import Lock
+from protocols.journal.lock import FileLock
 
 ID, OTHER = b"\x01" * 16, b"\x02" * 16
 
@@ -21,23 +21,23 @@ def journal(tmp_path: Path) -> Path:
 
 
 def test_a_second_owner_is_refused_until_the_first_has_ended(journal: Path):
-    first = Lock(journal)
+    first = FileLock(journal)
     for _ in range(2):
         with pytest.raises(JournalBusy, match="another coordinator"):
-            Lock(journal)
+            FileLock(journal)
     first.close()
     first.close()
-    Lock(journal).close()
+    FileLock(journal).close()
 
 
 def test_refusals_leave_no_file_open(journal: Path):
     """A service tries until the other has ended: it would run out of handles."""
-    first = Lock(journal)
+    first = FileLock(journal)
     handle = os.open(os.devnull, os.O_RDONLY)
     os.close(handle)
     for _ in range(3):
         with pytest.raises(JournalBusy):
-            Lock(journal)
+            FileLock(journal)
     again = os.open(os.devnull, os.O_RDONLY)
     os.close(again)
     assert again == handle
@@ -48,7 +48,7 @@ def test_where_there_are_no_such_locks_there_is_still_the_mark(
     journal: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(lock, "fcntl", None)
-    one, two = Lock(journal), Lock(journal)
+    one, two = FileLock(journal), FileLock(journal)
     one.keep(ID, 5)
     with pytest.raises(JournalCorrupt):
         two.require(ID, 4)
@@ -59,11 +59,11 @@ def test_where_there_are_no_such_locks_there_is_still_the_mark(
 def test_a_file_that_cannot_be_made_is_an_error_of_the_journal(journal: Path):
     journal.with_name("a.journal-lock").mkdir()
     with pytest.raises(JournalError, match="check its folder"):
-        Lock(journal)
+        FileLock(journal)
 
 
 def test_only_its_owner_may_write_it(journal: Path):
-    held = Lock(journal)
+    held = FileLock(journal)
     mode = journal.with_name("a.journal-lock").stat().st_mode
     assert stat.S_IMODE(mode) == 0o600
     held.close()
@@ -71,7 +71,7 @@ def test_only_its_owner_may_write_it(journal: Path):
 
 def test_a_mark_has_the_bytes_of_the_specification(journal: Path):
     """specs/journal.md: the id, and the number of entries in eight bytes, big-endian."""
-    held = Lock(journal)
+    held = FileLock(journal)
     for count in (2**40 + 258, 7):
         held.keep(ID, count)
         data = journal.with_name("a.journal-lock").read_bytes()
@@ -92,10 +92,10 @@ def test_a_mark_has_the_bytes_of_the_specification(journal: Path):
 def test_what_was_acknowledged_must_be_there(
     journal: Path, id: bytes, count: int, error: type[JournalError] | None
 ):
-    first = Lock(journal)
+    first = FileLock(journal)
     first.keep(ID, 256)
     first.close()
-    again = Lock(journal)
+    again = FileLock(journal)
     for _ in range(2):
         if error is None:
             again.require(id, count)
@@ -108,7 +108,7 @@ def test_what_was_acknowledged_must_be_there(
 @pytest.mark.parametrize("size", [0, 1, 16, 23])
 def test_a_mark_that_a_loss_of_power_cut_says_nothing(journal: Path, size: int):
     journal.with_name("a.journal-lock").write_bytes((OTHER + (9).to_bytes(8, "big"))[:size])
-    held = Lock(journal)
+    held = FileLock(journal)
     held.require(ID, 0)
     held.close()
 
@@ -120,7 +120,7 @@ def test_a_mark_that_cannot_be_written_is_an_error_of_the_journal(
         return os.open(name, (flags & ~os.O_RDWR) | os.O_CREAT | os.O_RDONLY, 0o600)
 
     monkeypatch.setattr(lock, "_opened", opened)
-    held = Lock(journal)
+    held = FileLock(journal)
     use: Callable[[], None] = lambda: held.keep(ID, 1)  # noqa: E731
     with pytest.raises(JournalError, match="cannot be written"):
         use()
