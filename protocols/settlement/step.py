@@ -134,9 +134,8 @@ def _pass_time(state: SettlementState[S]) -> SettlementTransition[S]:
     """At a deadline, verify the pending votes, then submit or ask again."""
     if state.deadline is None or state.now < state.deadline:
         return state, ()
-    grace = state.phase is SettlementPhase.GRACE
     state, effects = _verify_pending(state)
-    if grace and state.phase is SettlementPhase.GRACE:
+    if state.phase is SettlementPhase.GRACE:
         state, more = _submit(state)
         effects += more
     if state.phase is SettlementPhase.ASK:
@@ -181,7 +180,7 @@ def _refusal(state: SettlementState[S], vote: Vote[S]) -> str | None:
 def _verify_pending(state: SettlementState[S]) -> SettlementTransition[S]:
     """Verify all pending votes at once, and count the valid ones."""
     if not state.pending:
-        return _advance(state)
+        return state, ()
     effects: list[SettlementEffect] = []
     invalid = _invalid(state)
     signatures, strays, accused = dict(state.signatures), dict(state.strays), set(state.accused)

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from verifiable.errors import MalformedProof, RootMismatch
+from verifiable.errors import MalformedProof, RootMismatch, require_bytes32
 from verifiable.merkle.hashing import BLAKE3, DIGEST_SIZE, Suite, digest_rows
 from verifiable.merkle.paths import (
     MAX_SIZE,
@@ -233,8 +233,7 @@ def _fold(
 ) -> tuple[bytes, bytes]:
     """Roots of the subtree and of the tree: combine `seed` with one digest per step."""
     require_digests(proof, len(steps))
-    if digest_rows((seed,)) is None:
-        raise MalformedProof(f"a leaf's digest, or a subtree's root, must be {DIGEST_SIZE} bytes")
+    require_bytes32("a leaf's digest, or a subtree's root,", seed, MalformedProof)
     subtree = tree = seed
     for digest, step in zip(proof, steps, strict=True):
         match step.side:

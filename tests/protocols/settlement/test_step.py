@@ -387,7 +387,8 @@ def test_two_quorums_share_equivocators():
             break
 
 
-def test_keys_that_cancel_out_delay_and_do_no_more():
+@pytest.mark.parametrize("grace", [0, 5])
+def test_keys_that_cancel_out_delay_and_do_no_more(grace: int):
     x = SecretKey.generate(b"\x77" * 32)
     minus = SecretKey(curve.ORDER - int.from_bytes(x.encode(), "big"))
 
@@ -408,9 +409,13 @@ def test_keys_that_cancel_out_delay_and_do_no_more():
             signature=held.sign(s.message, domain=s.DOMAIN),
         )
 
-    state, _ = start_epoch(head, LOG, SettlementRules(), now=NOW)
-    state, effects = run(state, [*received(by(x), by(minus)), Tick(at=NOW + 60)])
-    assert kinds(effects, SubmitSettlement) == []
+    state, _ = start_epoch(head, LOG, SettlementRules(grace_seconds=grace), now=NOW)
+    missing = (of.index(third.public_key),)
+    for at in (NOW + 60, NOW + 120):
+        state, effects = run(state, [*received(by(x), by(minus)), Tick(at=at)])
+        assert kinds(effects, SubmitSettlement) == []
+        asked = AskVotes(statement=s, members=missing, deadline=at + 60)
+        assert effects[-1] == asked and state.deadline == asked.deadline
     _, effects = run(state, received(by(third)))
     (submit,) = kinds(effects, SubmitSettlement)
     assert verify_epoch(submit.submission, head).epoch == 1
