@@ -291,10 +291,11 @@ def _find_invalid(batch: Sequence[tuple[PublicKey, bytes, Signature]], dst: byte
 
     def holds(part: range) -> bool:
         nonlocal tests
-        if len(part) > 1:
+        entries = [batch[i] for i in part]
+        if len(entries) > 1:
             tests += 1
-            return _weighted_equation([batch[i] for i in part], hashed)
-        key, message, signature = batch[part[0]]
+            return _weighted_equation(entries, hashed)
+        [(key, message, signature)] = entries
         return active.pairing_equation([key.point], [hashed[message]], signature.point)
 
     whole = range(len(batch))
@@ -303,7 +304,7 @@ def _find_invalid(batch: Sequence[tuple[PublicKey, bytes, Signature]], dst: byte
     while suspects:
         part = suspects.pop()
         if len(part) == 1:
-            invalid.append(part[0])
+            invalid.extend(part)
         elif budget < len(part):
             invalid.extend(i for i in part if not holds(range(i, i + 1)))
         else:
