@@ -1,6 +1,6 @@
 """The file `-lock` beside a journal: who has it open, and how many entries it must have.
 
-    lock = FileLock(path)                 JournalBusy: another process, or another object, has it
+    lock = FileLock(path)             JournalBusy: another process, or another object, has it
     lock.require(id, count)           what is found is no less than what was acknowledged here
     lock.keep(id, count)              after each transaction
 
@@ -8,7 +8,7 @@ SQLite keeps the newest transactions in the file `-wal`. If that one is lost, or
 copy or another journal stands in the journal's place, SQLite takes what it finds for all there is:
 what was acknowledged would be forgotten, and signed a second time. So the number of entries is here
 too. It is written after each transaction and never flushed. A killed process leaves the newest one;
-a loss of power may leave an earlier one, or none, which refuses no journal that is whole.
+a loss of power may leave an earlier one, zeros, or none, which refuses no journal that is whole.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class FileLock:
         """
         self._file.seek(0)
         mark = self._file.read(_SIZE)
-        if len(mark) < _SIZE:
+        if len(mark) < _SIZE or not any(mark):
             return
         known, least = mark[:_ID], int.from_bytes(mark[_ID:], "big")
         if known != id:
