@@ -67,10 +67,13 @@ TESTS: dict[str, tuple[str, ...]] = {
     "verifiable.check.judging.verdict": _tests("verifiable/check/judging", "verdict second_look")
     + _tests("verifiable", "report"),
     "verifiable.check.judging.second_look": _tests(
-        "verifiable/check", "judging/second_look judging/sheltered freedom/steered_roundings"
+        "verifiable/check",
+        "judging/second_look judging/sheltered judging/reading partial/restrict "
+        "freedom/steered_roundings",
     )
     + _tests(_CLAIMS + "/decisions", "trips"),
     "verifiable.check.judging.evidence": _tests("verifiable/check/judging", "evidence reading")
+    + _tests(_CLAIMS + "/decisions", "trips")
     + _vectors("evidence"),
     "verifiable.check.partial.restrict": _tests(
         "verifiable/check/partial", "restrict rows layers audit"

@@ -28,6 +28,7 @@ import logging
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import cycle, islice
 from typing import Any, Final, Self
 
 import jax
@@ -37,7 +38,16 @@ from verifiable import trace as traces
 from verifiable.challenge import secret
 from verifiable.check import settings
 from verifiable.check.judging.accused import Accused, accused_of
-from verifiable.check.judging.spread import MANY, Rows, Sizes, as_wholes, changes, decide, distances
+from verifiable.check.judging.spread import (
+    MANY,
+    Rows,
+    Sizes,
+    as_wholes,
+    changes,
+    decide,
+    distances,
+    unmoved,
+)
 from verifiable.check.replay.parameter_values import SIZES
 from verifiable.check.specification import Specification, Target
 from verifiable.check.trees import parameter_root
@@ -220,9 +230,10 @@ def evidence_of(program: Specification, report: Report, submission: Submission) 
     require_type("submission", submission, Submission)
     names = [*(c.name for c in program.claims), *(o.name for o in program.outputs)]
     result = next((r for r in report.results if r.name == report.claim), None)
-    if report.verdict is not Verdict.REJECT or result is None or report.claim not in names:
+    rejected = report.verdict is Verdict.REJECT
+    if not rejected or result is None or result.row is None or result.name not in names:
         raise ValueError(f"evidence needs a claim or output that was rejected, got {report.reason}")
-    place = names.index(report.claim)
+    place = names.index(result.name)
     output = place >= len(program.claims)
     index = place - len(program.claims) if output else place
     committed = traces.commit(submission.y, submission.trace, layout=program.layout)
@@ -235,7 +246,7 @@ def evidence_of(program: Specification, report: Report, submission: Submission) 
         output=output,
         index=index,
         trip=result.trip,
-        row=result.row or 0,
+        row=result.row,
         opening=committed.open(accused_of(program, Target(output, index)).leaves),
     )
 
@@ -297,20 +308,19 @@ class _Trial:
             )
         with jax.enable_x64(True):
             arguments = self.accused.arguments(self.params, self.inputs)
-            centres = [self.centre(arguments, given, f) for f in (interpret.apply, in_float64)]
-            limit = np.max([c.limit for c in centres], axis=0)
-            far = distances(centres[1], centres[1].expected) > centres[1].limit
+            own, wide = (self.centre(arguments, given, f) for f in (interpret.apply, in_float64))
+            limit, scale = np.maximum(own.limit, wide.limit), np.minimum(own.scale, wide.scale)
+            distance = np.minimum(distances(own, own.expected), distances(wide, wide.expected))
             whole = not e.output and self.accused.claim.form.rows_too
-            if accused.replays_inexactly and (whole or far.any()):
+            if accused.replays_inexactly and (whole or (distance > limit).any()):
                 # A compiler may have put factors together whose product overflows or vanishes.
-                centres.append(self.row(self.accused.compiled(arguments, given)))
-            distance = np.min([distances(c, c.expected) for c in centres], axis=0)
+                third = self.row(self.accused.compiled(arguments, given))
+                distance = np.minimum(distance, distances(third, third.expected))
             moves = functools.partial(self.changes, arguments, given, accused.replays_inexactly)
-            scale = np.minimum(centres[0].scale, centres[1].scale)
             found = decide(distance, limit, scale, moves)
-            if not (found.wrong or e.output):
-                rows = [np.arange(len(distance))[None]] if whole else []
-                found = as_wholes(found, distance, centres[1], moves, rows)
+            if whole and not found.wrong:
+                rows = np.arange(len(distance))[None]
+                found = as_wholes(found, distance, wide, moves, [rows])
             if found.wrong and not e.output and self.accused.claim.loop is not None:
                 after = self.row(self.accused.effect(arguments, given))
                 if not distances(after, after.expected).any():
@@ -370,7 +380,7 @@ class _Trial:
         """
         e, claim = self.evidence, None if self.evidence.output else self.accused.claim
         if not inexact:
-            yield from ((SIZES[m % len(SIZES)], np.zeros(rows.shape)) for m in range(MANY))
+            yield from ((sizes, np.zeros(rows.shape)) for sizes in islice(cycle(SIZES), MANY))
             return
         place = e.index.to_bytes(4, "big") + e.trip.to_bytes(8, "big") + e.row.to_bytes(8, "big")
         seed = tagged_hash("evidence", e.commitment.root, e.program, bytes([e.output]), place)
@@ -380,7 +390,7 @@ class _Trial:
             vectors[claim.vectors] = freivalds.vectors(secret(seed), claim.vectors, DRAWS)
         first = int.from_bytes(seed[:4], "big")
         run = functools.partial(self.accused.perturbed, arguments, given, vectors)
-        own = np.asarray(run(np.uint32(first), np.float32(0), np.float32(0)))
+        own = unmoved(run)
         chosen = np.arange(len(own))[self.chosen(len(own))][rows]
         for sizes, change in changes(run, own, chosen, first):
             yield sizes, change / draws

@@ -25,6 +25,8 @@ from verifiable.claims.claim import Claim
 from verifiable.claims.statistic import Statistic
 from verifiable.report import ClaimResult, Verdict
 
+Place = tuple[int, ...]  # of claims and outputs in the order of execution
+
 # Failures that no rounding of the replayed operands explains.
 _CERTAIN = frozenset({"claim-range", "claim-untaken"})
 
@@ -50,7 +52,7 @@ def until(again: Again, findings: Findings) -> Again:
 
 def look_again(
     results: list[ClaimResult],
-    places: Sequence[tuple[int, int, int]],
+    places: Sequence[Place],
     claims: Sequence[Claim],
     outputs: Sequence[Output],
     again: Again,

@@ -40,9 +40,9 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -63,6 +63,7 @@ from verifiable.check.judging.spread import (
     either_way,
     moved,
     turned,
+    unmoved,
 )
 from verifiable.check.replay import operands
 from verifiable.check.replay.needed import Needs
@@ -76,6 +77,22 @@ from verifiable.jaxpr.perturb import in_float64
 from verifiable.jaxpr.ranges import Watched
 
 _LOG = logging.getLogger(__name__)
+
+
+class Centres(NamedTuple):
+    """Replays of a claim or output: with other rounding, in float64, and as it is.
+
+    Attributes:
+      draw: as of `spread.moved`, a perturbed replay.
+      wide: the deviation from the replay in float64.
+      own: the expectation of the compiled replay.
+      distance: of each row, from the nearest of all centres.
+    """
+
+    draw: Callable[..., Array]
+    wide: Deviation
+    own: Rows
+    distance: Rows
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -113,54 +130,61 @@ class SecondLook(Replays):
           strict: whether only what other rounding does is allowed, and no tolerance.
           last: iteration, over the scans around the claim, after which nothing is looked at.
         """
-        output, index = target.output, target.index
-        tested = self.program.outputs if output else self.program.claims
-        _LOG.info("second look at %s: its parts compile at first use", tested[index].name)
+        claim = None if target.output else self.program.claims[target.index]
+        name = self.program.outputs[target.index].name if claim is None else claim.name
+        _LOG.info("second look at %s: its parts compile at first use", name)
         with jax.enable_x64(True):
-            draw, wide, own, distance = self._centres(target, arguments)
-            distance[self._rows_until(target, last, len(distance)) :] = 0
-            moves = functools.partial(changes, draw, own, moves=wide.moves)
+            centres = self._centres(target, arguments)
+            draw, wide, own, distance = centres
+            distance = np.where(self._until(target, last, len(distance)), distance, 0.0)
+            centres = centres._replace(distance=distance)
             limit = np.zeros(len(distance)) if strict else wide.limit
-            claim = None if output else self.program.claims[index]
             # Steps of a loop that has converged are nearly zero: any change exceeds their slack.
             tail = distance if claim is not None and claim.loop is not None else limit
+            moves = functools.partial(changes, draw, own, moves=wide.moves)
             found = decide(distance, limit, wide.scale, moves, tail)
             if claim is not None and not (found.wrong or strict):
-                rows = claim.wholes(len(distance)) if claim.form.rows_too else []
-                found = as_wholes(found, distance, wide, moves, rows)
-                if claim.form.rows_too and not found.wrong:
-                    # Rounded as a whole, a product loses no more than its last operation.
-                    moves = functools.partial(changes, self._gently(draw), own, every=DEVICE)
-                    found = allowance(found, distance, wide, moves, claim)
-            claim = None if found.wrong or strict else claim
-            if claim is not None and claim.loop is not None:
-                found = self._without_effect(found, claim, arguments)
-            if claim is not None and claim.decisions and not found.allowed:
-                most, flipped = self._most_flips(index), distance > 0
-                if claim.loop is not None:
-                    # Beyond its limit, what rounding explains leaves the claim undecided; other
-                    # rounding need not turn it round: a step is never zero with noise.
-                    flipped &= distance <= wide.limit
-                count = int(np.count_nonzero(flipped))
-                wrong = not flips.explained(count, most, turned(own, draw))
-                allowed = not wrong and self._may_flip(claim, distance, wide, own, draw)
-                excess = 1.0 if allowed else count / max(most, 0.5)
-                found = Look(wrong, int(np.argmax(flipped)), 0, excess, allowed)
+                found = self._as_claimed(claim, centres, found, arguments)
         return self._placed(target, found, len(distance))
 
-    def _may_flip(
-        self,
-        claim: Claim,
-        distance: Rows,
-        elements: Deviation,
-        own: Rows,
-        draw: Callable[..., Array],
-    ) -> bool:
+    def _as_claimed(self, claim: Claim, centres: Centres, found: Look, arguments: Any) -> Look:
+        """Look at rows as wholes, at what follows a loop, and at flips; no element is shown wrong.
+
+        Args:
+          claim: that is looked at.
+          centres: of it.
+          found: of its elements.
+          arguments: `compiled.CheckArguments` of the run.
+        """
+        draw, wide, own, distance = centres
+        if claim.form.rows_too:
+            moves = functools.partial(changes, draw, own, moves=wide.moves)
+            found = as_wholes(found, distance, wide, moves, claim.wholes(len(distance)))
+            if found.wrong:
+                return found
+            # Rounded as a whole, a product loses no more than its last operation.
+            moves = functools.partial(changes, self._gently(draw), own, every=DEVICE)
+            found = allowance(found, distance, wide, moves, claim)
+        flipped = distance > 0
+        if claim.loop is not None:
+            found = self._without_effect(found, claim, arguments)
+            # Beyond its limit, what rounding explains leaves the claim undecided; other rounding
+            # need not turn it round: a step is never zero with noise.
+            flipped &= distance <= wide.limit
+        if claim.decisions and not found.allowed:
+            count, most = int(np.count_nonzero(flipped)), self._most_flips(claim.index)
+            may_flip = functools.partial(self._may_flip, claim, centres)
+            found = _of_flips(count, most, turned(own, draw), may_flip)
+            found = found._replace(row=int(np.argmax(flipped)))
+        return found
+
+    def _may_flip(self, claim: Claim, centres: Centres) -> bool:
         """Whether the flips of a claim are those of a device's own rounding (`either_way`)."""
-        if claim.loop is not None or (distance > elements.limit).any():
+        draw, wide, own, distance = centres
+        if claim.loop is not None or (distance > wide.limit).any():
             return False
         gently, most = self._gently(draw), self._most_flips(claim.index)
-        return either_way(distance > 0, elements, own, gently, most)
+        return either_way(distance > 0, wide, own, gently, most)
 
     def _gently(self, draw: Callable[..., Array]) -> Callable[..., Array]:
         """A draw whose products lose no more than their last operation, as on a device."""
@@ -176,15 +200,15 @@ class SecondLook(Replays):
           most: how many flips they may have.
         """
         with jax.enable_x64(True):
-            found = [self._centres(Target(output=False, index=i), arguments) for i in indices]
-            count = sum(int(np.count_nonzero(distance > 0)) for *_, distance in found)
-            others = zip(*(turned(own, draw) for draw, _, own, _ in found), strict=True)
-            wrong = not flips.explained(count, most, map(sum, others))
-            allowed = not wrong and all(
-                self._may_flip(self.program.claims[i], distance, wide, own, draw)
-                for i, (draw, wide, own, distance) in zip(indices, found, strict=True)
-            )
-            return Look(wrong, 0, 0, count / max(most, 0.5), allowed)
+            found = {i: self._centres(Target(False, i), arguments) for i in indices}
+            count = sum(int(np.count_nonzero(c.distance > 0)) for c in found.values())
+            others = zip(*(turned(c.own, c.draw) for c in found.values()), strict=True)
+
+            def may_flip() -> bool:
+                claims = self.program.claims
+                return all(self._may_flip(claims[i], c) for i, c in found.items())
+
+            return _of_flips(count, most, map(sum, others), may_flip)
 
     def unfounded(self, arguments: Any, target: Target, *, last: int | None = None) -> Look:
         """Whether a claim or output has numbers where no replay has any: `Form.unfounded`.
@@ -192,7 +216,7 @@ class SecondLook(Replays):
         Arguments as of `look`. A row is shown wrong iff it is so for both centres, compiled as a
         device does it, and in MANY perturbed replays, because of the same element.
         """
-        output, index = target.output, target.index
+        claim = None if target.output else self.program.claims[target.index]
         needs, given = self._given(target, arguments)
         if target not in self._numbers:
             replayed = functools.partial(self._unfounded, target, needs)
@@ -205,24 +229,23 @@ class SecondLook(Replays):
         with jax.enable_x64(True):
             with jax.disable_jit():
                 rows = np.asarray(self._unfounded(target, needs, given, in_float64))
-            rows = rows & self._looked(target, len(rows))[:, None]
-            rows = rows & np.asarray(plain(given)) if rows.any() else rows
-            for _, found in moved(functools.partial(noisy, given)):
-                if not rows.any():
-                    break
-                rows = rows & found
-        wrong = np.any(rows, axis=-1)
-        wrong[self._rows_until(target, last, len(wrong)) :] = False
-        place, product = int(np.argmax(wrong)), not output and self.program.claims[index].work
-        width = self.program.claims[index].row_width if product else 1  # rows, not their blocks
-        found = Look(bool(wrong[place]), place * width, 0, np.inf)
-        return self._placed(target, found, len(wrong) * width)
+            looked = self._looked(target, len(rows)) & self._until(target, last, len(rows))
+            rows = rows & looked[:, None]
+            if rows.any():
+                rows = rows & np.asarray(plain(given))
+                for _, found in moved(functools.partial(noisy, given)):
+                    rows = rows & found
+        blocks = claim.row_width if claim is not None and claim.work else 1
+        wrong = np.repeat(np.any(rows, axis=-1), blocks)
+        place = int(np.argmax(wrong))
+        return self._placed(target, Look(bool(wrong[place]), np.inf, place), len(wrong))
 
-    def _rows_until(self, target: Target, last: int | None, rows: int) -> int:
-        """How many of the rows of a claim are in iterations up to the last one, if there is one."""
+    def _until(self, target: Target, last: int | None, rows: int) -> np.ndarray[Any, Any]:
+        """Which rows of a claim are in iterations up to the last one; all, if there is none."""
         if last is None:
-            return rows
-        return (last + 1) * rows // max(math.prod(self.program.claims[target.index].trips), 1)
+            return np.ones(rows, bool)
+        trips = math.prod(self.program.claims[target.index].trips)
+        return np.repeat(np.arange(trips) <= last, rows // trips)
 
     def _placed(self, target: Target, found: Look, rows: int) -> Look:
         """What was found of a row of a `Deviation`, with its place in a claim or output."""
@@ -232,31 +255,26 @@ class SecondLook(Replays):
         trip, row = claim.place(found.row, found.way, rows)
         return found._replace(row=row, trip=trip)
 
-    def _centres(
-        self, target: Target, arguments: Any
-    ) -> tuple[Callable[..., Array], Deviation, Rows, Rows]:
-        """A draw of perturbed replays; the deviation in float64; expectation, least distance."""
+    def _centres(self, target: Target, arguments: Any) -> Centres:
         needs, given = self._given(target, arguments)
         draw, watched = functools.partial(self._draw(target, needs), given), Watched(in_float64)
         with jax.disable_jit():
             wide = self._deviation(target, needs, given, watched)
         wide = Deviation(*(np.asarray(x) for x in wide))
-        own = np.asarray(draw(np.uint32(0), np.float32(0), np.float32(0)))
+        own = unmoved(draw)
         distance = np.minimum(distances(wide, wide.expected), distances(wide, own))
-        if watched.extreme and (distance > 0).any():
+        if watched.extreme:
             if target not in self._plain:
                 found = functools.partial(self._deviation, target, needs, apply=interpret.apply)
                 self._plain[target] = jax.jit(lambda given: found(given).expected)
             plain = np.asarray(self._plain[target](given))
             distance = np.minimum(distance, distances(wide, plain))
         looked = self._looked(target, len(distance))
-        if looked.all():
-            return draw, wide, own, distance
 
         def of_looked(*arguments: Any, **more: Any) -> Any:
             return np.where(looked[:, None], np.asarray(draw(*arguments, **more)), own)
 
-        return of_looked, wide, own, np.where(looked, distance, 0.0)
+        return Centres(of_looked, wide, own, np.where(looked, distance, 0.0))
 
     def _looked(self, target: Target, rows: int) -> np.ndarray[Any, Any]:
         """Which rows of a `Deviation` are looked at: all of them."""
@@ -315,3 +333,17 @@ class SecondLook(Replays):
             return found[index].reshape(-1, found[index].shape[-1])
         mine = interpret.read(env, self.program.function.block.outputs[index])
         return outputs.unfounded(given["output"], jnp.asarray(mine))
+
+
+def _of_flips(count: int, most: int, others: Iterable[float], may_flip: Callable[[], bool]) -> Look:
+    """Whether flips are more than other rounding explains; if not, whether each is allowed.
+
+    Args:
+      count: decisions that differ.
+      most: how many may.
+      others: flips of perturbed replays, as of `flips.explained`.
+      may_flip: whether they are those of a device's own rounding.
+    """
+    wrong = not flips.explained(count, most, others)
+    allowed = not wrong and may_flip()
+    return Look(wrong, 1.0 if allowed else count / max(most, 0.5), allowed=allowed)

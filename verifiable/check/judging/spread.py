@@ -44,17 +44,17 @@ class Look(NamedTuple):
 
     Attributes:
       wrong: whether a row is shown to be wrong.
+      excess: its distance over limit and spread.
       row: the row with the largest excess, or, if none is beyond its limit, the nearest to it.
       trip: the iteration that it belongs to, counted over the scans around the claim.
-      excess: its distance over limit and spread.
       allowed: whether rounding of the honest size moves all rows as far, so that they are accepted.
       way: in which the row lies, of those of the claim (`Form.wholes`).
     """
 
     wrong: bool
-    row: int
-    trip: int
     excess: float
+    row: int = 0
+    trip: int = 0
     allowed: bool = False
     way: int = 0
 
@@ -98,6 +98,11 @@ def distances(found: Deviation, expected: Rows) -> Rows:
         norms = norms_of(short)
     norms = np.where(np.isnan(norms), np.inf, norms)
     return np.where(np.isfinite(expected).all(axis=-1), norms, 0.0)
+
+
+def unmoved(draw: Callable[..., Array]) -> Rows:
+    """The expectation without perturbation; arguments as of `moved`."""
+    return np.asarray(draw(np.uint32(0), np.float32(0), np.float32(0)))
 
 
 def moved(
@@ -236,7 +241,7 @@ def _allowed(
     noise = WIDEN * most[0] > np.maximum(VISIBLE * norms_of(scale / limits) / most_of, WITHIN)
     worst = int(np.argmax(excess))
     allowed = bool(excess[worst] <= 1.0 and not noise.any())
-    return Look(False, int(rows[worst, 0]), 0, float(excess[worst]), allowed)
+    return Look(False, float(excess[worst]), int(rows[worst, 0]), allowed=allowed)
 
 
 def turned(own: Rows, draw: Callable[..., Array]) -> Iterator[float]:
@@ -298,7 +303,7 @@ def decide(
         with np.errstate(invalid="ignore"):
             within = np.nan_to_num(distance / limit, nan=0.0)
         worst = int(np.argmax(within)) if within.size else 0
-        return Look(False, worst, 0, float(np.max(within, initial=0.0)))
+        return Look(False, float(np.max(within, initial=0.0)), worst)
     distance, limit, scale, tail = distance[rows], limit[rows], scale[rows], tail[rows]
     seen: dict[Sizes, list[Rows]] = {}
     spread = np.zeros_like(limit)
@@ -330,7 +335,7 @@ def decide(
             seen = {size: [x[few] for x in draws] for size, draws in seen.items()}
     rows = rows[kept]
     worst = int(np.argmax(excess))
-    return Look(bool(excess[worst] > 1.0), int(rows[worst]), 0, float(excess[worst]))
+    return Look(bool(excess[worst] > 1.0), float(excess[worst]), int(rows[worst]))
 
 
 def _heavy(seen: Iterable[list[Rows]], tail: Rows) -> Rows:

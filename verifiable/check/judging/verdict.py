@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from verifiable.check.judging.failures import last_shown, look_again, until
+from verifiable.check.judging.failures import Place, last_shown, look_again, until
 from verifiable.check.judging.receive import Problem
 from verifiable.check.judging.spread import Again
 from verifiable.check.outputs import Output, OutputStatistic, farthest_element
@@ -80,7 +80,7 @@ def judge(
     bound: Bound | None,
     again: Again,
     flips: Mapping[int, int],
-    most: int = 2**31,
+    most: int,
     y: Any = None,
     theirs: Sequence[Any] = (),
     corridor: Corridor | None = None,
@@ -117,8 +117,10 @@ def judge(
         for i, o in enumerate(outputs)
     ]
     # In the order of execution: claims of one scan by iteration first.
-    places = [(c.group, r.trip, c.index) for c, r in zip(claims, results, strict=False)]
-    places += [(len(claims), 0, i) for i in range(len(outputs))]
+    places: list[Place] = [
+        (c.group, r.trip, c.index) for c, r in zip(claims, results, strict=False)
+    ]
+    places += [(len(claims), i) for i in range(len(outputs))]
     look_again(results, places, claims, outputs, until(again, findings), cut, most)
     _unjudged(results, places, [i for i, m in enumerate(measured) if m.retested])
     verdict, reason, where = _overall(results, places, stopped)
@@ -149,15 +151,13 @@ def _differing(
     return f"{REASONS[reason]}: {found}" if found else ""
 
 
-def _unjudged(
-    results: list[ClaimResult], places: Sequence[tuple[int, int, int]], retested: Sequence[int]
-) -> None:
+def _unjudged(results: list[ClaimResult], places: Sequence[Place], retested: Sequence[int]) -> None:
     """Leave undecided what passed without a number in any row, after a claim that is rejected."""
     rejected = [p for p, r in zip(places, results, strict=True) if r.verdict is Verdict.REJECT]
     for i in retested:
         result = results[i]
         passed = result.verdict is Verdict.ACCEPT and not result.worst
-        if rejected and passed and places[i] > min(rejected):
+        if passed and min(rejected, default=places[i]) < places[i]:
             verdict, reason = Verdict.INDETERMINATE, "nonfinite-operand"
             results[i] = replace(result, verdict=verdict, reason=reason)
 
@@ -191,23 +191,20 @@ def _counted(result: ClaimResult, found: Statistic, most: int | None) -> ClaimRe
 
 
 def _overall(
-    results: Sequence[ClaimResult],
-    places: Sequence[tuple[int, int, int]],
-    stopped: frozenset[str],
+    results: Sequence[ClaimResult], places: Sequence[Place], stopped: frozenset[str]
 ) -> tuple[Verdict, str, str | None]:
     """Verdict, reason, and name of the first claim or output that was not accepted."""
-    for verdict in (Verdict.REJECT, Verdict.INDETERMINATE):
-        failed = [
-            (place, r) for place, r in zip(places, results, strict=True) if r.verdict is verdict
-        ]
-        if failed:
-            _, result = min(failed, key=lambda item: item[0])
-            return verdict, result.reason, result.name
+    failed = [
+        (r.verdict is not Verdict.REJECT, place, i)
+        for i, (place, r) in enumerate(zip(places, results, strict=True))
+        if r.verdict is not Verdict.ACCEPT
+    ]
+    if failed:
+        *_, i = min(failed)
+        return results[i].verdict, results[i].reason, results[i].name
     if stopped:
         return Verdict.INDETERMINATE, "trip-limit", min(stopped)
-    if all(r.verdict is Verdict.ACCEPT for r in results):
-        return Verdict.ACCEPT, "ok", None
-    raise AssertionError("a verdict is one of three")
+    return Verdict.ACCEPT, "ok", None
 
 
 def _result(
@@ -251,8 +248,6 @@ def _judge_claim(findings: Findings, claim: Claim, retest: Callable[[int], Stati
 
 
 def _worst_trip(found: Statistic, taken: Any, mismatch: str) -> WorstTrip:
-    if not found.worst.ndim and all(holds for _, holds in conditions(found, mismatch)):
-        return WorstTrip("ok", float(found.worst), int(found.row), 0)
     statistic = Statistic(*(x.ravel() for x in found))
     checks = conditions(statistic, mismatch)
     measured = _first_failure(checks, statistic.worst, statistic.row)

@@ -28,7 +28,6 @@ from verifiable.report import ClaimResult, NearTie
 
 Parts = Mapping[int, RowsTested]
 _ALL: Parts = MappingProxyType({})
-_NOTHING = Look(wrong=False, row=0, trip=0, excess=0.0)
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -77,10 +76,10 @@ class PartialLook(SecondLook):
         """
 
         def look(target: Target, **how: Any) -> Look:
-            return self.look(arguments(), target, **how) if self._sees(target) else _NOTHING
+            return self.look(arguments(), target, **how)
 
         def unfounded(target: Target, **how: Any) -> Look:
-            return self.unfounded(arguments(), target, **how) if self._sees(target) else _NOTHING
+            return self.unfounded(arguments(), target, **how)
 
         def recount(indices: Sequence[int], most: int) -> Look:
             return self.recount(arguments(), indices, most)
@@ -91,19 +90,16 @@ class PartialLook(SecondLook):
             found = self.retests()[index]
             return _placed(found, self.parts[index], self.program.claims[index].trips)
 
-        return Again(
-            look=look, retest=retest, recount=recount, unfounded=unfounded, reads=self.reads
-        )
+        def reads(target: Target) -> frozenset[int]:
+            return self.reads(target).intersection(self.tested)
 
-    def _sees(self, target: Target) -> bool:
-        return target.output or target.index in self.tested
+        return Again(look=look, retest=retest, recount=recount, unfounded=unfounded, reads=reads)
 
     def _looked(self, target: Target, rows: int) -> np.ndarray[Any, Any]:
         if target.output:  # its index counts outputs, and names no claim
             return np.ones(rows, bool)
         trips = self.tested[target.index]
-        every = self.program.claims[target.index].trips
-        length = every[0] if every else 1
+        length = (*self.program.claims[target.index].trips, 1)[0]
         if target.index in self.parts:
             by_row = self.parts[target.index].mask(length).ravel()
             return np.repeat(by_row, rows // by_row.size)
@@ -134,7 +130,7 @@ def _placed(found: Statistic, part: RowsTested, trips: tuple[int, ...]) -> Stati
     """The statistic of all iterations and rows, given that of some: the others have passed."""
     rows = part.placed(np.reshape(found.row, len(part.rows))).astype(np.int32)
     if not trips:  # no iterations: a claim that leads into the first
-        return found._replace(row=rows[0])
+        return found._replace(row=rows.reshape(()))
     return expanded(found._replace(row=rows), sorted(part.rows), trips)
 
 
@@ -198,9 +194,7 @@ def ties_of(
 
     def seen(tie: NearTie) -> bool:
         claim = by_name[tie.claim]
-        if claim.index not in tested:
-            return False
-        trips = tested[claim.index]
+        trips = tested.get(claim.index, frozenset())
         inner = math.prod(claim.trips[1:])
         if claim.index in parts:
             part = parts[claim.index]

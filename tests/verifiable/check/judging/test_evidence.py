@@ -25,6 +25,7 @@ from verifiable.check import execute
 from verifiable.check.judging import evidence
 from verifiable.check.judging.accused import Accused
 from verifiable.check.judging.evidence import Evidence, evidence_of, verify_evidence
+from verifiable.claims.products import freivalds
 from verifiable.encoding import tagged_hash
 from verifiable.errors import MalformedEncoding, Misnamed, VerificationError
 from verifiable.jaxpr.perturb import Noise
@@ -168,14 +169,33 @@ def test_a_judge_draws_from_what_the_evidence_binds_alone(
         drawn.append(parts)
         return tagged_hash(*parts)
 
+    perturbed, replays = Accused.perturbed.func, list[tuple[Any, ...]]()
+
+    def replayed(self: Accused) -> Any:
+        run = perturbed(self)
+
+        def replay(arguments: Any, given: Any, vectors: Any, seed: Any, *sizes: Any) -> Any:
+            replays.append((vectors, int(seed), any(sizes)))
+            return run(arguments, given, vectors, seed, *sizes)
+
+        return replay
+
     monkeypatch.setattr(evidence, "tagged_hash", recorded)
+    monkeypatch.setattr(Accused, "perturbed", property(replayed))
     program, _, honest = made("scanned")
     y, values = honest.y + (0.1 if output else 0), [v + 0.1 for v in honest.trace.values]
     run = submitted(program, y, values)
     found = against(run, 0, row, program=program, output=output, trip=trip)
     assert verify_evidence(found, program, W, X).guilty
     place = struct.pack(">IQQ", 0, trip, row)
-    assert ("evidence", run.commitment.root, program.id, bytes([output]), place) in drawn
+    parts = ("evidence", run.commitment.root, program.id, bytes([output]), place)
+    assert parts in drawn
+    own = tagged_hash(*parts)
+    first, seeds = int.from_bytes(own[:4], "big"), [s for _, s, noisy in replays if noisy]
+    assert seeds == [(first + m) % 2**32 for m in range(len(seeds))] != []
+    label = program.claims[0].vectors
+    expected = {} if output else {label: freivalds.vectors(challenge.secret(own), str(label), 64)}
+    jax.tree.map(np.testing.assert_array_equal, replays[-1][0], expected)
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -208,6 +228,7 @@ def respelled(w: Any, x: Any) -> Any:
     return jax.named_call(jax.jit(normalized), name="last")(then(first(x)))
 
 
+@pytest.mark.compiled  # numpy, which stops after some replays, has other last bits
 def test_a_judge_who_spells_the_program_otherwise_judges_alike():
     """Close to the limit, where every perturbed replay counts."""
     program, _, honest = made("layers")
@@ -255,7 +276,7 @@ def test_a_device_with_other_rounding_is_not_framed(independent: int, coherent: 
 
 def test_evidence_about_something_else_is_refused():
     program, _, _ = made("layers")
-    good = accused("layers", False, 0, 3)
+    good, answer = accused("layers", False, 0, 3), accused("layers", True, 0, 3)
     other, _, _ = made("scanned")
     both = f"about program {program.id.hex()}, not {other.id.hex()}"
     with pytest.raises(Misnamed, match=both) as raised:
@@ -274,9 +295,21 @@ def test_evidence_about_something_else_is_refused():
         replace(good, trip=1),
         replace(good, opening=trace.Opening(leaves=good.opening.leaves, proof=(bytes(32),))),
         replace(good, opening=trace.Opening(leaves=(), proof=())),
+        replace(answer, row=ROWS),
+        replace(answer, trip=1),
     ):
         with pytest.raises(VerificationError):
             verify_evidence(tampered, program, W, X)
+
+
+def test_parameters_that_setup_refuses_are_refused_by_a_judge():
+    """Subnormal numbers that are compared, which some devices flush to zero."""
+    program, _, _ = made("branching")
+    w = np.array(W)
+    w[0, 0, 0] = 1e-40
+    named = replace(accused("branching", False, 0, 3), parameters=vf.parameter_root(w))
+    with pytest.raises(ValueError, match="below the smallest normal number"):
+        verify_evidence(named, program, w, X)
 
 
 @pytest.mark.parametrize(
@@ -284,12 +317,18 @@ def test_evidence_about_something_else_is_refused():
     [
         *({"program": b""}, {"parameters": bytearray(32)}, {"commitment": None}, {"opening": ()}),
         *({"output": 1}, {"index": -1}, {"index": 2**32}, {"trip": 2**64}, {"row": 0.0}),
+        {"row": 2**64},
     ],
     ids=str,
 )
 def test_evidence_that_has_no_bytes_cannot_be_made(change: dict[str, Any]):
     with pytest.raises(MalformedEncoding):
         replace(accused("layers", False, 0, 3), **change)
+
+
+def test_a_place_has_the_numbers_of_its_bytes():
+    last = replace(accused("layers", False, 0, 3), index=2**32 - 1, trip=2**64 - 1, row=2**64 - 1)
+    assert last.encode()[137:157] == b"\xff" * 20
 
 
 def test_judges_agree_on_what_is_convicted_and_how_often_it_is_drawn():
@@ -340,6 +379,21 @@ def test_a_flipped_bit_in_any_field_is_an_error_of_verification(field: str):
         else:
             assert field == "row"
             assert not found.guilty
+
+
+def test_a_proof_has_up_to_64_digests_for_each_leaf():
+    """None where all leaves are opened."""
+    program, _, _ = made("layers")
+    sent = accused("layers", True, 0, 3)
+    longest = replace(sent.opening, proof=(bytes(32),) * 64 * len(sent.opening.leaves))
+    most = replace(sent, opening=longest).encode()
+    assert Evidence.decode(most, program).opening == longest
+    with pytest.raises(MalformedEncoding, match="cut or extended"):
+        Evidence.decode(most + bytes(32), program)
+    small = vf.compile(lambda w, x: jnp.tanh(x @ w[0]), W, X, policy=POLICY)
+    whole = against(small.prove(W, X), 0, 3, program=small, output=True)
+    assert whole.opening.proof == ()
+    assert Evidence.decode(whole.encode(), small) == whole
 
 
 @given(data=st.data())
@@ -434,11 +488,13 @@ def test_what_no_judge_can_recompute_makes_no_evidence():
     with pytest.raises(ValueError, match="rejected"):
         evidence_of(program, report, honest)
     named = program.claims[0].name
+    unplaced = (replace(report.results[0], row=None),)
     for change in (
         {"verdict": Verdict.INDETERMINATE, "claim": named},
         {"verdict": Verdict.REJECT, "claim": None},
         {"verdict": Verdict.REJECT, "claim": named, "results": ()},
         {"verdict": Verdict.REJECT, "claim": "another program's"},
+        {"verdict": Verdict.REJECT, "claim": named, "results": unplaced},
     ):
         with pytest.raises(ValueError, match="evidence needs a claim or output that was rejected"):
             evidence_of(program, replace(report, **change), honest)
@@ -459,6 +515,8 @@ def test_evidence_is_of_a_program_a_report_and_a_submission():
         "submission": lambda: evidence_of(program, report, honest.trace),  # type: ignore[arg-type]
         "program must be": lambda: verify_evidence(good, key, W, X),  # type: ignore[arg-type]
         "evidence": lambda: verify_evidence(report, program, W, X),  # type: ignore[arg-type]
+        "a Program": lambda: Evidence.decode(good.encode(), key),  # type: ignore[arg-type]
+        "read judgement.guilty": lambda: bool(verify_evidence(good, program, W, X)),
     }
     for name, call in calls.items():
         with pytest.raises(TypeError, match=name):
@@ -514,14 +572,19 @@ def test_what_overflows_on_every_device_is_not_convicted():
         assert not verify_evidence(against(run, index, 3, program=program), program, w, x).guilty
 
 
+@pytest.mark.compiled
 def test_flags_of_jax_change_no_judgement():
-    honest = accused("layers", False, 0, 3)
-    program, _, _ = made("layers")
-    expected = verify_evidence(honest, program, W, X)
+    """Nor its numbers, of a row so close to its limit that perturbed replays count."""
+    program, _, honest = made("layers")
+    [*_, last] = honest.trace.values
+    values = [honest.trace.values[0], put(last, (3, 3), last[3, 3] + 1e-3)]
+    e = against(submitted(program, honest.y, values), 1, 3)
+    expected = verify_evidence(e, program, W, X)
     with (
+        jax.disable_jit(),
         jax.debug_nans(True),
         jax.transfer_guard("disallow"),
         jax.numpy_dtype_promotion("strict"),
         jax.numpy_rank_promotion("raise"),
     ):
-        assert verify_evidence(honest, program, W, X) == expected
+        assert verify_evidence(e, program, W, X) == expected

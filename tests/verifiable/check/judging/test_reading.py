@@ -79,6 +79,14 @@ def test_a_second_look_and_evidence_are_logged(caplog: pytest.LogCaptureFixture)
         "second look at dot_general.2",
         "evidence against claim dot_general.2, trip 0, row 2",
     ]
+    other, (_, sent) = PROGRAM.with_policy(PROGRAM.policy), judged((0, ..., np.nan))
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "verifiable"):
+        other.verify(KEY, X, sent, commitment=sent.commitment)
+    assert [r.getMessage().split(":")[0] for r in caplog.records] == [
+        "second test of dot_general",
+        "second test of dot_general.2",
+    ]
     place, size = "claim dot_general.2, trip 0, row 2", "times what rounding explains"
     assert judgement.message.startswith(f"{place}: shown to be wrong, ")
     assert judgement.message.endswith(size)

@@ -228,36 +228,50 @@ def test_an_output_within_the_spread_is_not_confirmed():
 
 
 def test_flips_are_counted_and_the_row_of_the_first_is_named():
-    """Of ties in row 5, which other rounding turns round; the other rows are far from a tie."""
-    tie = (np.arange(ROWS) == 5)[:, None]
+    """Of ties in row 5, which other rounding turns round; the other rows are far from a tie.
+
+    But those of row 6, which are zero, and of row 7: within their slack, and beyond rounding.
+    """
+    row = np.arange(ROWS)[:, None]
+    x = np.where(row == 6, np.float32(0), NOISE)
 
     def chosen(w: Any, x: Any) -> Any:
         h = x @ w[0]
-        return jnp.where(jnp.where(tie, h * 0.3 + h * 0.7, 100) > h, h, 2 * h) @ w[1]
+        other = jnp.where((row == 5) | (row == 6), h * 0.3 + h * 0.7, 100)
+        return jnp.where(jnp.where(row == 7, h * (1 + 3e-6), other) > h, h, 2 * h) @ w[1]
 
-    made = program.compile(chosen, W, NOISE, policy=POLICY)
+    made = program.compile(chosen, W, x, policy=POLICY)
     key = made.setup(W, challenge.secret(SECRET_SEED))
-    y, run = jax.device_get(jax.jit(made.execute)(W, NOISE))
+    y, run = jax.device_get(jax.jit(made.execute)(W, x))
     [index] = [c.index for c in made.claims if c.decisions]
     look = made.compiled_check.second_look
 
     def with_flips(row: int, bits: int) -> CheckArguments:
         values = list(run.values)
         values[index] = put(values[index], (row, 0), values[index][row, 0] ^ bits)
-        return CheckArguments.of(key, (NOISE,), y, Trace(values=tuple(values)))
+        return CheckArguments.of(key, (x,), y, Trace(values=tuple(values)))
 
     def times(arguments: CheckArguments, most: int) -> float:
         return look.recount(arguments, [index], most).excess
 
-    base = times(with_flips(0, 0), 1)
     more = with_flips(9, 0b101)
     # Ties may be decided otherwise; what no rounding turns round is never allowed, few as it is.
     assert look.recount(with_flips(5, 0b111), [index], 8).allowed
-    for arguments in (more, with_flips(9, 0b1)):
+    near, far, target = with_flips(7, 0b1), with_flips(9, 0b1), Target(output=False, index=index)
+    for arguments in (more, near, far):
         assert not look.recount(arguments, [index], 8).allowed
-    assert [times(more, most) * max(most, 0.5) for most in (0, 1, 2, 8)] == [base + 2] * 4
-    found = look.look(with_flips(5, 0b111), Target(output=False, index=index))
-    assert (found.wrong, found.row) == (False, 5)
+    assert [times(more, most) * max(most, 0.5) for most in (0, 1, 2, 8)] == [times(far, 1) + 1] * 4
+    found, most = look.look(with_flips(5, 0b111), target), made.flip_limits[index]
+    assert (found.wrong, found.allowed, found.row, found.excess) == (False, True, 5, 1.0)
+    found = look.look(near, target)
+    assert (found.wrong, found.allowed, found.row, found.excess) == (False, False, 7, 1 / most)
+    found = look.look(far, target)
+    assert (found.wrong, found.row) == (True, 9)
+    assert [look.look(a, target, strict=True).wrong for a in (with_flips(5, 0b111), near, far)] == [
+        False,
+        True,
+        True,
+    ]
 
 
 def test_the_accept_path_does_not_know_of_it():

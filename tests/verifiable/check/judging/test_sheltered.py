@@ -15,10 +15,12 @@ import pytest
 from tests.helpers.accusations import against
 from tests.helpers.runs import ACCEPT, INDETERMINATE, REJECT, SECRET_SEED
 from verifiable import challenge, program
+from verifiable.check.compiled import CheckArguments
 from verifiable.check.judging.evidence import verify_evidence
 from verifiable.check.specification import Target
 from verifiable.policy import Policy
 from verifiable.report import Report
+from verifiable.trace import Trace
 
 ROWS, WIDTH = 8, 32
 POLICY = Policy(draws=4)
@@ -152,14 +154,20 @@ def test_numbers_where_devices_may_choose_are_not_unfounded(size: int, verdict: 
 
 
 @pytest.mark.parametrize("row", [0, 3, 6])
-def test_the_row_with_numbers_where_no_device_has_any_is_named(row: int):
-    case = experts()
-    y = np.array(case.y)
-    assert np.isnan(y[row]).all()
-    y[row] = 0
-    report = checked(case, y, [y])
+@pytest.mark.parametrize("kind", ["product", "rounding", "output"])
+def test_the_row_with_numbers_where_no_device_has_any_is_named(kind: str, row: int):
+    """Cheat: zeros in one row of what is NaN on every device."""
+    case = {"product": experts, "rounding": floors, "output": logarithms}[kind]()
+    y, values = np.array(case.y), [v.copy() for v in case.values]
+    wrong = [y] if kind == "output" else [y, values[-1]]
+    for value in wrong:
+        assert np.isnan(value[row]).any()
+        value[row] = 0
+    report = checked(case, y, values)
     assert report.verdict is REJECT
-    assert report.results[0].row == row
+    [result] = [r for r in report.results if r.verdict is REJECT]
+    assert (result.name == "output") == (kind == "output")
+    assert (result.row, result.trip) == (row, 0)
 
 
 @functools.cache
@@ -167,6 +175,28 @@ def experts() -> SimpleNamespace:
     """The logarithm of noise, much of it negative, times a matrix for each group of rows."""
     x = NOISE, np.array([3, 3, 1], np.int32)
     return made(lambda w, x: jax.lax.ragged_dot(jnp.log(x[0]), w, x[1]), x)
+
+
+@functools.cache
+def logarithms() -> SimpleNamespace:
+    return made(lambda w, x: jnp.log(x @ w[0]), NOISE)
+
+
+@functools.cache
+def floors() -> SimpleNamespace:
+    return made(lambda w, x: jnp.floor(jnp.log(x @ w[0]) * 3), NOISE)
+
+
+@pytest.mark.optimised
+def test_numbers_of_devices_that_put_factors_together_are_founded():
+    """Honest: on others, and in float64, a factor overflows before the next makes it small."""
+    with jax.enable_x64(True):
+        x = NOISE.astype(np.float64) * 10
+        case = made(lambda w, x: (x * 1e308 * 1e-300) @ w[0], x)
+        arguments = CheckArguments.of(case.key, (x,), case.y, Trace(values=tuple(case.values)))
+        assert np.isfinite(case.y).all()
+        look = case.program.compiled_check.second_look
+        assert not look.unfounded(arguments, Target(output=False, index=0)).wrong
 
 
 # ------------------------------------------------------------------- flips of many claims

@@ -131,6 +131,16 @@ def measured(**changes: Any) -> OutputStatistic:
     return OutputStatistic(**{k: np.asarray(v) for k, v in (fine | changes).items()})
 
 
+def an_output(index: int, glue: Sequence[str] = (), loops: Sequence[str] = ()) -> Output:
+    return Output(
+        name=f"o{index}",
+        eps_types=NONE,
+        replays_inexactly=False,
+        discontinuities=frozenset(glue),
+        loops=frozenset(loops),
+    )
+
+
 def a_claim(
     index: int, glue: Sequence[str] = (), loops: Sequence[str] = (), *, inexact: bool = False
 ) -> Any:
@@ -156,7 +166,7 @@ NOTHING = Coverage(checked=0, replayed=0)
 def alone(findings: Findings) -> Any:
     """Arguments of `judge` for exact claims, of which a test that is repeated finds the same."""
     again = looking(retest=findings.statistics.__getitem__)
-    return {"coverage": NOTHING, "bound": None, "again": again, "flips": {}}
+    return {"coverage": NOTHING, "bound": None, "again": again, "flips": {}, "most": 100}
 
 
 def looking(**changes: Any) -> Again:
@@ -165,7 +175,7 @@ def looking(**changes: Any) -> Again:
         "look": never,
         "retest": never,
         "recount": never,
-        "unfounded": lambda *_: Look(False, 0, 0, 0.0),
+        "unfounded": lambda *_: Look(False, 0.0),
         "reads": lambda *_: frozenset(),
     }
     return Again(**found | changes)
@@ -196,16 +206,7 @@ def test_only_a_run_that_passed_everything_is_accepted(
         stopped={"while": np.asarray(stopped)},
         outputs={i: s for i, (s, _) in enumerate(outputs)},
     )
-    leaves = [
-        Output(
-            name=f"o{i}",
-            eps_types=NONE,
-            replays_inexactly=False,
-            discontinuities=frozenset(["round"] * glue),
-            loops=NONE,
-        )
-        for i, (_, glue) in enumerate(outputs)
-    ]
+    leaves = [an_output(i, ["round"] * glue) for i, (_, glue) in enumerate(outputs)]
     report = judge(findings, claims, leaves, **alone(findings))
     verdict, reason, name, results = report.verdict, report.reason, report.claim, report.results
     everything = [
@@ -258,9 +259,7 @@ def test_too_many_flips_behind_a_discontinuity_are_indeterminate(glue: tuple[str
 
 
 def test_no_output_without_claims_depends_on_a_sum():
-    leaf = Output(
-        name="o", eps_types=NONE, replays_inexactly=False, discontinuities=NONE, loops=NONE
-    )
+    leaf = an_output(0)
     assert (leaf.decisive, leaf.own_sums) == (0, NONE)
 
 
@@ -278,10 +277,9 @@ def test_a_failed_test_of_inexact_operands_only_accuses(found: list[tuple[bool, 
 
     def look(target: Target) -> Look:
         looked.append(target.index)
-        return Look(found[target.index][2], 7, 3, 2.0)
+        return Look(found[target.index][2], 2.0, row=7, trip=3)
 
-    again = looking(look=look)
-    report = judge(findings, claims, [], coverage=NOTHING, bound=None, again=again, flips={})
+    report = judge(findings, claims, [], **alone(findings) | {"again": looking(look=look)})
     failed = [i for i, (passed, *_) in enumerate(found) if not passed]
     wrong = [i for i in failed if found[i][2] or not found[i][1]]
     first = wrong[0] if wrong else len(found)
@@ -321,6 +319,13 @@ def test_a_claim_outside_of_loops_is_in_the_first_trip():
         findings = Findings({0: found}, {0: np.True_}, {}, {})
         [result] = judge(findings, [a_claim(0)], [], **alone(findings)).results
         assert (result.worst, result.row, result.trip) == (0.5, 3, 0)
+
+
+def test_a_claim_in_a_scan_without_iterations_has_passed_with_nothing():
+    empty = Statistic(*(np.reshape(x, -1)[:0] for x in statistic()))
+    findings = Findings({0: empty}, {0: np.zeros(0, bool)}, {}, {})
+    [result] = judge(findings, [a_claim(0)], [], **alone(findings)).results
+    assert (result.verdict, result.worst, result.row, result.trip) == (ACCEPT, 0.0, None, 0)
 
 
 def trips(**changes: Any) -> Statistic:
@@ -374,6 +379,45 @@ def test_a_loop_that_was_cut_short_excuses_only_what_comes_after(failing: int):
     assert (behind.results[0].verdict, behind.results[0].reason) == excused
     beside = judge(other, [a_claim(0)], [], **alone(other))
     assert (beside.results[0].verdict, beside.results[0].reason) == (REJECT, "claim-mismatch")
+
+
+@pytest.mark.parametrize("taken", [(True, False, True), (False, True, False)])
+def test_what_a_branch_that_was_not_taken_holds_has_a_reason_of_its_own(taken: tuple[bool, ...]):
+    """Cheat: numbers in an iteration whose branch was not taken, where nothing reads them."""
+    findings = Findings({0: trips(passed=[True, False, True])}, {0: np.asarray(taken)}, {}, {})
+    [result] = judge(findings, [a_claim(0)], [], **alone(findings)).results
+    reason = "claim-mismatch" if taken[1] else "claim-untaken"
+    assert (result.verdict, result.reason, result.trip) == (REJECT, reason, 1)
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_a_loop_that_was_cut_short_excuses_no_output_but_those_behind_it(behind: bool):
+    """Cheat: a wrong output, or numbers where no device has any, beside a loop without end."""
+    outputs = [an_output(0, loops=["while"] * behind)]
+    for found, mismatch, excused in (
+        (measured(worst=2.0), "output-mismatch", "trip-limit"),
+        (measured(own_finite=False), "output-mismatch", "nonfinite-output"),
+    ):
+        findings = Findings({}, {}, {"while": np.True_}, {0: found})
+        again = looking(unfounded=lambda _: Look(True, np.inf, row=3))
+        [result] = judge(findings, [], outputs, **alone(findings) | {"again": again}).results
+        expected = (INDETERMINATE, excused) if behind else (REJECT, mismatch)
+        assert (result.verdict, result.reason) == expected
+
+
+def test_the_message_names_the_farthest_element_of_the_output_that_is_rejected():
+    y = [np.array([1.0, 2.0]), np.array([3.0, 4.0])]
+    theirs = [np.array([9.0, 2.0]), np.array([3.0, 5.0])]
+    outputs = [an_output(0), an_output(1)]
+    wrong = Findings({}, {}, {}, {0: measured(), 1: measured(worst=2.0)})
+    report = judge(wrong, [], outputs, **alone(wrong), y=y, theirs=theirs)
+    assert report.message == f"{REASONS['output-mismatch']}: element [1] is 5.0, replayed 4.0"
+    assert judge(wrong, [], outputs, **alone(wrong), y=y).message == ""
+    empty = [np.zeros(0)] * 2
+    assert judge(wrong, [], outputs, **alone(wrong), y=empty, theirs=empty).message == ""
+    open_ = Findings({}, {}, {}, {0: measured(finite=False), 1: measured()})
+    report = judge(open_, [], outputs, **alone(open_), y=y, theirs=theirs)
+    assert (report.reason, report.message) == ("output-nonfinite", "")
 
 
 def test_nothing_to_check_is_a_pass_of_nothing():
