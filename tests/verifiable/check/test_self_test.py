@@ -61,16 +61,28 @@ def chosen(w: Any, x: Any) -> Any:
     return jnp.argmax(jnp.sin(3 * hidden) * hidden, axis=-1)
 
 
-@pytest.fixture
-def planted(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Makes the compiler err in the primitive of that name."""
+def wrong(x: Any) -> Any:
+    return x + x.dtype.type(1)
 
-    def plant(kind: str) -> None:
+
+def rounded(x: Any) -> Any:
+    """What another order of sums or another function of a library may make of a number."""
+    return x * x.dtype.type(1 + 2.0**-22) + x.dtype.type(1e-7)
+
+
+Plant = Callable[[dict[str, Callable[[Any], Any]]], None]
+
+
+@pytest.fixture
+def planted(monkeypatch: pytest.MonkeyPatch) -> Plant:
+    """Makes the compiler err in the primitives of some names."""
+
+    def plant(changes: dict[str, Callable[[Any], Any]]) -> None:
         def as_function(equation: Any) -> Callable[..., Any]:
             def function(*values: Any) -> list[Any]:
-                return [x + x.dtype.type(1) for x in right(equation)(*values)]
+                return [changes[equation.kind](x) for x in right(equation)(*values)]
 
-            return function if equation.kind == kind and compiling else right(equation)
+            return function if equation.kind in changes and compiling else right(equation)
 
         def compile(fn: Callable[..., Any], strategy: Strategy) -> Callable[..., Any]:
             def traced(*arguments: Any) -> Any:
@@ -95,10 +107,8 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     [straight, scanned, output, before_a_scan, after_a_scan, branching, chosen],
     ids=lambda f: f.__name__,
 )
-def test_a_planted_miscompilation_is_named_with_both_values(
-    fn: Any, planted: Callable[[str], None]
-):
-    planted("sin")
+def test_a_planted_miscompilation_is_named_with_both_values(fn: Any, planted: Plant):
+    planted({"sin": wrong})
     with pytest.raises(errors.Miscompiled) as caught:
         compiled(fn, W, X).setup(W, SECRET)
     error = caught.value
@@ -112,13 +122,13 @@ def test_a_wrong_test_of_a_right_value_is_named(monkeypatch: pytest.MonkeyPatch)
     """The glue is right wherever it is compiled alone: the claim is named instead."""
 
     def compile(fn: Callable[..., Any], strategy: Strategy) -> Callable[..., Any]:
-        def wrong(*arguments: Any) -> Any:
+        def erring(*arguments: Any) -> Any:
             packed, mine = real(fn, strategy)(*arguments)
             return replace(
                 packed, vectors={k: v + v.dtype.type(9) for k, v in packed.vectors.items()}
             ), mine
 
-        return wrong if getattr(fn, "func", None) is not None else real(fn, strategy)
+        return erring if getattr(fn, "func", None) is not None else real(fn, strategy)
 
     real = schedule.compile
     monkeypatch.setattr(schedule, "compile", compile)
@@ -126,8 +136,8 @@ def test_a_wrong_test_of_a_right_value_is_named(monkeypatch: pytest.MonkeyPatch)
         compiled(straight, W, X).setup(W, SECRET)
 
 
-def test_the_test_can_be_left_out(planted: Callable[[str], None]):
-    planted("sin")
+def test_the_test_can_be_left_out(planted: Plant):
+    planted({"sin": wrong})
     key = compiled(straight, W, X, self_test=False).setup(W, SECRET)
     assert key.nbytes
 
@@ -165,9 +175,40 @@ def stepping(w: Any, x: Any) -> Any:
     return jnp.sign(jnp.sum(x @ w - x @ w, -1, keepdims=True)) * x @ w
 
 
-@pytest.mark.parametrize("fn", [constant_rows, large_angles, stepping], ids=lambda f: f.__name__)
-def test_what_rounding_explains_is_no_miscompilation(fn: Any):
+OP_BY_OP = f"self-test: the check is evaluated op by op, {1 + self_test.REPLAYS} times"
+
+
+@pytest.mark.parametrize(
+    ("fn", "kind"),
+    [(constant_rows, "div"), (large_angles, "mul")],
+    ids=lambda f: getattr(f, "__name__", f),
+)
+def test_what_rounding_explains_is_no_miscompilation(
+    fn: Any, kind: str, planted: Plant, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level("INFO", "verifiable")
+    planted({kind: rounded})
     compiled(fn, W, X).setup(W, SECRET)
+    assert OP_BY_OP in caplog.messages
+
+
+def test_a_decision_at_zero_is_no_miscompilation():
+    compiled(stepping, W, X).setup(W, SECRET)
+
+
+def test_a_miscompilation_after_what_rounding_explains_is_named(planted: Plant):
+    planted({"mul": rounded, "exp": wrong})
+    with pytest.raises(errors.Miscompiled) as caught:
+        compiled(lambda w, x: jnp.exp(large_angles(w, x)) @ w, W, X).setup(W, SECRET)
+    assert caught.value.equation.split("/")[-1] == "exp"
+
+
+def test_a_test_without_an_answer_is_made_again_as_in_a_check(caplog: pytest.LogCaptureFixture):
+    """Squares overflow in the float32 of a cheap test, and not in its second."""
+    caplog.set_level("INFO", "verifiable")
+    compiled(lambda w, x: (x * 1e25) @ w, W, X, strategy=Strategy()).setup(W, SECRET)
+    assert any(message.startswith("second test of ") for message in caplog.messages)
+    assert OP_BY_OP not in caplog.messages
 
 
 def endless(w: Any, x: Any) -> Any:
