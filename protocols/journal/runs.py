@@ -186,7 +186,7 @@ class Recorded(Generic[S, E, F]):
             body = ["event", self._machine.codec["event"].wire(event)]
             state, effects = self._machine.step(self.state, event)
             tasks = [e for e in effects if not isinstance(e, self._machine.silent)]
-            if not tasks and _unchanged(self.state, state):
+            if not tasks and replace(state, now=self.state.now) == self.state:
                 return after(self._durable, tuple(Task(id=None, effect=e) for e in effects))
             with self._all_or_nothing():
                 self.state = state
@@ -332,8 +332,3 @@ class Recorded(Generic[S, E, F]):
                     f"{self.stream} was recorded with another {name}: {shown[0]}, and this is "
                     f"{shown[1]}; finish it with the release and the rules that began it"
                 )
-
-
-def _unchanged(before: Any, after: Any) -> bool:
-    """Whether two states differ in their clock only."""
-    return replace(after, now=before.now) == before

@@ -103,6 +103,10 @@ class SqliteStore:
                 database.execute("COMMIT")
             # Unlike a rename, a link never replaces a file that another process made meanwhile.
             path.hardlink_to(draft)
+        except FileExistsError:
+            raise
+        except OSError as error:
+            raise JournalError(f"{path} cannot be made: check its folder ({error})") from error
         finally:
             draft.unlink(missing_ok=True)
         _sync_folder(path.parent)

@@ -315,11 +315,13 @@ def test_a_member_that_was_killed_signs_no_second_statement():
         assert OTHER_LOG.tree.root == OTHER_STATEMENT.root
 
 
-def test_the_slot_refuses_what_a_memory_that_was_lost_would_allow():
+@pytest.mark.parametrize("restarted", [False, True])
+def test_the_slot_refuses_what_a_memory_that_was_lost_would_allow(restarted: bool):
     """An operator restores the signer of yesterday, or a bug forgets: the ballot is empty."""
     with Journal(MemoryStore()) as journal:
         own = member(journal)
         own.vote(prepare())
+        own = member(journal) if restarted else own
         own.signer = Signer(head=HEAD, policy=POLICY)
         with pytest.raises(AlreadySigned):
             own.vote(prepare(OTHER_STATEMENT, OTHER_RECORDS))

@@ -303,6 +303,8 @@ def test_a_stream_ends_with_its_last_task_and_is_not_begun_again():
     journal.flush()
     assert journal.streams() == []
     assert recorded.done(conclude).result() is None
+    assert recorded.snapshot().result() is None
+    assert journal.streams() == []
     journal.close()
     with Journal(store) as journal:
         again, begun = Recorded.begin(journal, REPLICATED, NAME, first(), RULES)
@@ -412,11 +414,12 @@ def test_a_snapshot_saves_the_events_before_it():
             Recorded.resume(journal, REPLICATED, NAME, RULES, verify=True)
 
 
-FORGED: dict[str, tuple[int, Any]] = {
-    "of no event": (5, 0),
+FORGED: dict[str, tuple[slice | int, Any]] = {
+    "of no event": (slice(5, 7), [0, bytes(32)]),
     "of fewer than none": (5, -1),
     "of more events than there are": (5, 99),
     "of a number that is none": (5, "1"),
+    "of other events": (6, bytes(32)),
     "no state": (-2, []),
     "no tasks": (-1, None),
     "a task that is none": (-1, [1]),

@@ -163,6 +163,30 @@ def test_making_and_refusing_leaves_nothing(path: Path):
     assert sorted(each.name for each in folder.iterdir()) == ["a", "a-lock"]
 
 
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [(FileExistsError, FileExistsError), (PermissionError, JournalError), (SystemExit, SystemExit)],
+)
+def test_a_journal_that_is_being_made_is_whole_or_missing(
+    error: type[BaseException],
+    expected: type[BaseException],
+    path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """Another process was faster, the disk has no links, or the process ends."""
+
+    def refused(*_: object) -> None:
+        raise error
+
+    names = sorted(path.parent.iterdir())
+    monkeypatch.setattr(Path, "hardlink_to", refused)
+    with pytest.raises(expected):
+        SqliteStore.create(path.with_name("new"))
+    assert sorted(path.parent.iterdir()) == names
+    with pytest.raises(JournalMissing):
+        SqliteStore.open(path.with_name("new"))
+
+
 def test_a_folder_cannot_be_flushed_everywhere(path: Path, monkeypatch: pytest.MonkeyPatch):
     """Windows has no handles of folders."""
     real = os.open

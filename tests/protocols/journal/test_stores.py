@@ -405,6 +405,8 @@ def test_a_link_is_the_hash_of_the_specification():
     assert entry.link == tagged_hash(
         "journal entry", bytes(range(32)), b"a/1", place, b"b" * MAX_BODY
     )
+    first = Entry.after(NO_LINK, stream="a", number=0, last=False, body=b"")
+    assert first.link == tagged_hash("journal entry", bytes(32), b"a", bytes(9), b"")
     assert MAX_BODY == 2**21
     with pytest.raises(ValueError, match=f"at most {MAX_BODY} bytes, got {MAX_BODY + 1}"):
         Entry.after(NO_LINK, stream="a", number=0, last=False, body=bytes(MAX_BODY + 1))
