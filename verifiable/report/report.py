@@ -67,7 +67,8 @@ class ClaimResult:
       verdict: of this claim alone.
       reason: a code of `REASONS`. Once a claim is shown wrong, later failures that other rounding
         may explain are not looked at again: they are indeterminate, with the reason of their test.
-      worst: largest statistic as a fraction of its limit.
+      worst: largest statistic as a fraction of its limit; at most one half, and an upper bound of
+        it, where a product passed in float32 (specs/freivalds.md, section 3).
       row: the row that it belongs to.
       trip: the iteration that it belongs to, counted over the scans around the claim.
       discontinuities: discontinuous equations that the verifier's operands passed through.

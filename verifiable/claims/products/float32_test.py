@@ -7,6 +7,9 @@ computes rho and sigma in float32, from the projection rounded to float32, and d
     ratio > 2             fails, for the same reason;
     anything else         is undecided, and the claim is tested again in float64 (`Form.retest`).
 
+If all rows pass with a sigma that counts the claim as zero, which is never larger, its norms are
+not computed at all.
+
 Undecided is also what is not finite, and a row whose scale s_i is so small or large that squares
 may vanish or overflow in float32. The weights are multiplied by a power of two, so that no term of
 rho vanishes unless the floors of the test cover it; hence rho = 0 passes at any scale.
