@@ -9,12 +9,16 @@ far by a deviation of one sigma, a choice of a over b is turned by
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
 from verifiable.jaxpr.blocks import Array
+
+_ROUNDED = 1.001  # what float32 may lose of a bound
 
 
 class Closest(NamedTuple):
@@ -75,6 +79,27 @@ def closest(
     other = _place(least == nearest)
     rooms = jnp.concatenate([at, jnp.take_along_axis(room, other, axis=-1)], axis=-1)
     return Closest(nearest[:, 0], first[:, 0], other[:, 0], rooms, jnp.zeros(rows, jnp.int32))
+
+
+def apart(values: Array, room: Array, spare: Array, kappa: float) -> Array:
+    """Which rows have a largest value that no deviation of kappa can turn; a bound, quickly found.
+
+    Args:
+      values: (rows, columns).
+      room: the most that a deviation of one sigma moves a column of each row, (rows,).
+      spare: the most that the roundings before move one, (rows,).
+      kappa: the deviation.
+    """
+    top, first = _largest(values, 1, None)
+    others = jnp.where(lax.iota(jnp.int32, values.shape[-1]) == first, -jnp.inf, values)
+    gap = top[:, 0] - jnp.max(others, axis=-1)
+    return gap > _ROUNDED * (2 * spare + 2 * kappa * room)
+
+
+def untouched(look: Callable[[], Closest]) -> Closest:
+    """What `look` would return of rows in which nothing can be turned."""
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(look))
+    return zeros._replace(kappa=jnp.full_like(zeros.kappa, jnp.inf))
 
 
 def neighbours(values: Array, room: Array, spare: Array, block: Array, count: int) -> Closest:

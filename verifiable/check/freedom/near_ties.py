@@ -34,7 +34,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from verifiable.check.freedom.closest import Closest, closest, neighbours
+from verifiable.check.freedom.closest import Closest, apart, closest, neighbours, untouched
 from verifiable.check.freedom.elementwise import Glue
 from verifiable.check.freedom.leeway import applied, inverse, leeway, moves, sigma_of
 from verifiable.check.freedom.one_product import Choice, choices
@@ -65,7 +65,7 @@ class NearTies:
 
     program: Specification
     look: Replays
-    _compiled: dict[Choice, Any] = field(default_factory=dict, repr=False)
+    _compiled: dict[tuple[Choice, float | None], Any] = field(default_factory=dict, repr=False)
 
     @cached_property
     def choices(self) -> tuple[Choice, ...]:
@@ -99,22 +99,29 @@ class NearTies:
         found += self.followed.of(arguments) if whole else []
         return replace(report, near_ties=tuple(dict.fromkeys(found)))
 
-    def closest(self, choice: Choice, arguments: Any) -> Closest:
-        """What could be turned most easily of a choice, as numpy arrays."""
+    def closest(self, choice: Choice, arguments: Any, *, within: float | None = None) -> Closest:
+        """What could be turned most easily of a choice, as numpy arrays.
 
+        Args:
+          choice: one of `choices`, or an order of `steering`.
+          arguments: `compiled.CheckArguments` of the run.
+          within: if given, a row that needs a larger deviation may have any that is larger, and
+            no columns: most rows are then only compared with a bound.
+        """
         kappa = max(self.kappa, 1.0)
 
         def measure(claim: Claim, env: Env, context: Context) -> Closest:
             del claim
             if choice.glue is None:
-                return _of_rows(choice, env, context, kappa)
+                return _of_rows(choice, env, context, kappa, within)
             return _behind(choice, choice.glue, env, context, kappa)
 
-        if choice not in self._compiled:
+        if (choice, within) not in self._compiled:
             at = None if choice.glue is None else choice.equation
             index, beside = choice.claim, choice.head.indices
-            self._compiled[choice] = self.look.measurement(index, measure, beside, at)
-        return Closest(*(np.asarray(x) for x in self._compiled[choice](arguments)))
+            made = self.look.measurement(index, measure, beside, at)
+            self._compiled[choice, within] = made
+        return Closest(*(np.asarray(x) for x in self._compiled[choice, within](arguments)))
 
     @cached_property
     def kappa(self) -> float:
@@ -122,7 +129,8 @@ class NearTies:
         return 0.0 if self.program.bound is None else self.program.bound.kappa()
 
     def _of(self, choice: Choice, arguments: Any) -> Iterator[NearTie]:
-        claim, found = choice.head.claim, self.closest(choice, arguments)
+        claim = choice.head.claim
+        found = self.closest(choice, arguments, within=self.kappa)
         rows = found.kappa.shape[-1]
         each, chosen, other = (x.reshape(-1) for x in found[:3])
         row = found.row.reshape(-1)
@@ -139,11 +147,14 @@ class NearTies:
             )
 
 
-def _of_rows(choice: Choice, env: Env, context: Context, kappa: float) -> Closest:
-    """The closest choices from the rows of a claim, in tiles."""
+def _of_rows(
+    choice: Choice, env: Env, context: Context, kappa: float, within: float | None
+) -> Closest:
+    """The closest choices from the rows of a claim, in tiles; see `NearTies.closest`."""
     head, form = choice.head, choice.head.form
     given, wide = context.yardstick(head.claim, env), _wide(head.claim)
     columns = inverse(head, given.projection)
+    widest = jnp.max(columns)
     out = form.rows_of(context.claimed[choice.claim]).reshape(form.rows, form.columns)
 
     def tile(values: Array, moved: Array, *parts: Any) -> Closest:
@@ -157,7 +168,12 @@ def _of_rows(choice: Choice, env: Env, context: Context, kappa: float) -> Closes
         block = lax.iota(jnp.int32, form.columns) // form.width
         if choice.ordered:
             return neighbours(values, room, spare, block, choice.number)
-        return closest(values, room, spare, block, choice.number, kappa)
+        look = functools.partial(closest, values, room, spare, block, choice.number, kappa)
+        if within is None or choice.number > 1:
+            return look()
+        most = [(x * widest).astype(wide) for x in (jnp.max(sigma, axis=-1), moved)]
+        alone = jnp.all(apart(values, *most, within))
+        return lax.cond(alone, lambda: untouched(look), look)
 
     parts: list[Array] = []
     top = None

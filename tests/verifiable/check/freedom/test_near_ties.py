@@ -10,12 +10,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from jax import lax
 
 from benchmarks.cheats import steered
 from verifiable import challenge, program
 from verifiable.check.compiled import CheckArguments
-from verifiable.check.freedom import near_ties
+from verifiable.check.freedom import closest, near_ties
 from verifiable.errors import SteerableChoice
 from verifiable.policy import Policy
 from verifiable.report import Verdict
@@ -145,8 +148,8 @@ def test_kappa_is_the_formula_of_the_text(count: int):
     room, spare = rng.uniform(0.1, 1, (5, 14)), rng.uniform(0, 0.05, (5, 14))
     block = np.arange(14) // 6
     with jax.enable_x64(True):
-        arrays = map(jnp.asarray, (values, room, spare, block))
-        kappa, chosen, other = (np.asarray(x) for x in near_ties.closest(*arrays, count)[:3])
+        operands = map(jnp.asarray, (values, room, spare, block))
+        kappa, chosen, other = (np.asarray(x) for x in closest.closest(*operands, count)[:3])
     for i in range(5):
         top = np.argsort(-values[i])[:count]
         rest = [j for j in range(14) if j not in top]
@@ -155,6 +158,47 @@ def test_kappa_is_the_formula_of_the_text(count: int):
         assert chosen[i] == weakest
         assert other[i] == rest[int(np.argmin(each))]
         np.testing.assert_allclose(kappa[i], min(each), rtol=1e-12)
+
+
+NUMBERS = st.one_of(
+    st.sampled_from([0.0, 1.0, -np.inf, np.inf, np.nan, 1e38, -1e38]),
+    st.floats(-4, 4, width=32),
+)
+
+
+@given(
+    values=arrays(np.float32, (6, 9), elements=NUMBERS),
+    room=arrays(np.float32, (6, 9), elements=st.floats(0, 2, width=32)),
+    spare=arrays(np.float32, (6, 9), elements=st.floats(0, 1, width=32)),
+    kappa=st.floats(0.1, 3),
+)
+def test_rows_that_are_far_apart_have_nothing_that_can_be_turned(
+    values: Any, room: Any, spare: Any, kappa: float
+):
+    most = (jnp.asarray(x.max(-1)) for x in (room, spare))
+    far = np.asarray(closest.apart(jnp.asarray(values), *most, kappa))
+    blocks = jnp.arange(9) // 4
+    found = closest.closest(*map(jnp.asarray, (values, room, spare)), blocks, 1)
+    assert np.all(np.asarray(found.kappa)[far] > kappa)
+    # One that stands alone, by more than all of this reaches, is seen to.
+    values = np.where(np.arange(9) == 4, np.float32(40), np.clip(np.nan_to_num(values), -4, 4))
+    most = (jnp.asarray(x.max(-1)) for x in (room, spare))
+    assert np.all(closest.apart(jnp.asarray(values), *most, kappa))
+
+
+@pytest.mark.parametrize("gap", [1e-5, 0.5])
+def test_near_ties_are_the_same_whether_far_rows_are_looked_at_or_not(gap: float):
+    made, arguments = asked(twins(W, gap))
+    ties = made.compiled_check.near_ties
+    [choice] = ties.choices
+    whole = ties.closest(choice, arguments)
+    some = ties.closest(choice, arguments, within=ties.kappa)
+    near = whole.kappa <= ties.kappa
+    assert np.any(near) == (gap < 0.1)
+    np.testing.assert_array_equal(near, some.kappa <= ties.kappa)
+    for one, other in zip(whole, some, strict=True):
+        np.testing.assert_array_equal(one[near], other[near])
+    assert np.any(near) or np.all(np.isinf(some.kappa))
 
 
 def logits(dtype: Any, out: Any, w: Any, x: Any) -> Any:
@@ -195,6 +239,13 @@ def test_choices_steered_beyond_the_tolerance_of_their_blocks_are_rejected():
     report = run.made.check(run.key, X, y=y, trace=values)
     assert (report.verdict, report.reason) == (Verdict.REJECT, "claim-mismatch")
     assert report.near_ties == ()
+
+
+def asked(w: Any) -> tuple[Any, CheckArguments]:
+    made = program.compile(CHOICES["argmax"], w, X, policy=FEW, self_test=False)
+    key, sent = made.setup(w, SECRET), made.prove(w, X)
+    values = tuple(sent.trace.values)
+    return made, CheckArguments(key=key.arrays, inputs=(X,), outputs=(sent.y,), values=values)
 
 
 @pytest.mark.parametrize("reverse", [False, True])
