@@ -30,7 +30,7 @@ import threading
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar, cast
 
 from protocols.journal.errors import JournalCorrupt, JournalForeign
 from protocols.journal.log import Journal, after, entry_of, reading
@@ -186,7 +186,8 @@ class Recorded(Generic[S, E, F]):
             body = ["event", self._machine.codec["event"].wire(event)]
             state, effects = self._machine.step(self.state, event)
             tasks = [e for e in effects if not isinstance(e, self._machine.silent)]
-            if not tasks and replace(state, now=self.state.now) == self.state:
+            before, later = cast("Any", self.state), cast("Any", state)
+            if not tasks and replace(later, now=before.now) == before:
                 return after(self._durable, tuple(Task(id=None, effect=e) for e in effects))
             with self._all_or_nothing():
                 self.state = state

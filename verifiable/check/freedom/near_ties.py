@@ -171,9 +171,8 @@ def _of_rows(
         look = functools.partial(closest, values, room, spare, block, choice.number, kappa)
         if within is None or choice.number > 1:
             return look()
-        most = [(x * widest).astype(wide) for x in (jnp.max(sigma, axis=-1), moved)]
-        alone = jnp.all(apart(values, *most, within))
-        return lax.cond(alone, lambda: untouched(look), look)
+        far, spread = ((x * widest).astype(wide) for x in (jnp.max(sigma, axis=-1), moved))
+        return lax.cond(jnp.all(apart(values, far, spread, within)), lambda: untouched(look), look)
 
     parts: list[Array] = []
     top = None

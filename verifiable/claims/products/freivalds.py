@@ -304,16 +304,24 @@ def compare(
     """
     if contraction.exact:
         return _compare_exact(contraction, applied.product, out, g, field)
-    if applied.product.dtype == jnp.float32:
-        found = _compare_cheaply(contraction, applied, projection, out, g, eps, limit)
-        return by_row(contraction, found)
-    rho, energy, sigma, theirs = deviations(contraction, applied, projection, out, g, eps)
-    own = jnp.isfinite(energy)
-    ratio, true = ratios(rho, sigma, limit, own), jnp.ones(own.shape, bool)
-    found = RowStatistics(ratio, theirs | ~own, true, own)
     bias, weights = projection.bias, projection.weights
-    found = bias_slack.settled(contraction, bias, weights, energy, sigma, eps, found)
-    return by_row(contraction, found)
+
+    def decide(*, least: bool = False) -> RowStatistics:
+        given = contraction, applied, projection, out, g, eps
+        rho, energy, sigma, theirs = deviations(*given, least=least)
+        if rho.dtype == jnp.float32:
+            found = float32_test.decide(rho, sigma, eps, limit)
+        else:
+            own = jnp.isfinite(energy)
+            ratio, true = ratios(rho, sigma, limit, own), jnp.ones(own.shape, bool)
+            found = RowStatistics(ratio, theirs | ~own, true, own)
+        return bias_slack.settled(contraction, bias, weights, energy, sigma, eps, found)
+
+    if applied.product.dtype != jnp.float32:
+        return by_row(contraction, decide())
+    found = decide(least=True)
+    passed = jnp.all(found.finite_operands & (found.ratio <= 1.0))
+    return by_row(contraction, lax.cond(passed, lambda: found, decide))
 
 
 def by_row(contraction: Contraction, found: RowStatistics) -> RowStatistics:
@@ -322,30 +330,6 @@ def by_row(contraction: Contraction, found: RowStatistics) -> RowStatistics:
         return found
     ratio, *conditions = found
     return RowStatistics(jnp.max(ratio, axis=-1), *(jnp.all(c, axis=-1) for c in conditions))
-
-
-def _compare_cheaply(
-    contraction: Contraction,
-    applied: Applied,
-    projection: Projection,
-    out: Array,
-    g: Vectors,
-    eps: float,
-    limit: float,
-) -> RowStatistics:
-    """In float32: without the norms of the claim if all rows pass so, else with them."""
-
-    def decide(*, least: bool) -> RowStatistics:
-        rho, energy, sigma, _ = deviations(
-            contraction, applied, projection, out, g, eps, least=least
-        )
-        found = float32_test.decide(rho, sigma, eps, limit)
-        bias, weights = projection.bias, projection.weights
-        return bias_slack.settled(contraction, bias, weights, energy, sigma, eps, found)
-
-    first = decide(least=True)
-    passed = jnp.all(first.finite_operands & (first.ratio <= 1.0))
-    return lax.cond(passed, lambda: first, lambda: decide(least=False))
 
 
 def _compare_exact(
