@@ -31,6 +31,7 @@ from verifiable.merkle import (
     Tree,
     multiproof_size,
     root_from_leaf_data,
+    root_from_multiproof,
     verify_consistency,
     verify_inclusion,
     verify_multiproof,
@@ -97,10 +98,12 @@ def test_multiproof_verifies_and_holds_exactly_the_nodes_needed(
     assert proof == smallest_multiproof(suite, indices, size)
     assert multiproof_size(indices, size) == len(proof)
     digests = [suite.leaf(data(index)) for index in indices]
-    where: Any = {"indices": indices, "size": size, "root": mth(suite, 0, size), "suite": suite}
-    verify_multiproof(proof, leaves=digests, **where)
+    where: Any = {"indices": indices, "size": size, "suite": suite}
+    root = mth(suite, 0, size)
+    assert root_from_multiproof(proof, leaves=digests, **where) == root
+    verify_multiproof(proof, leaves=digests, root=root, **where)
     rows = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
-    verify_multiproof(list(proof), leaves=rows, **where)
+    verify_multiproof(list(proof), leaves=rows, root=root, **where)
 
 
 def test_multiproof_of_each_single_leaf_is_its_inclusion_proof():
