@@ -113,6 +113,9 @@ def test_statements_are_words(s: Statement):
     assert type(s).decode(s.message) == s
     sizes = {"epoch": 288, "rotation": 160, "prepare": 224, "lock": 224, "report": 256}
     assert len(s.message) == sizes[s.KIND]
+    for other in (s.message[:-1], s.message[:-32], s.message + b"\0", s.message + bytes(32)):
+        with pytest.raises(MalformedEncoding, match=f"must be {sizes[s.KIND]} bytes"):
+            type(s).decode(other)
 
 
 CONTENT = {
