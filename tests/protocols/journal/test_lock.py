@@ -72,10 +72,13 @@ def test_only_its_owner_may_write_it(journal: Path):
 def test_a_mark_has_the_bytes_of_the_specification(journal: Path):
     """specs/journal.md: the id, and the number of entries in eight bytes, big-endian."""
     held = FileLock(journal)
-    for count in (2**40 + 258, 7):
+    for count in (2**62, 2**40 + 258, 7):
         held.keep(ID, count)
         data = journal.with_name("a.journal-lock").read_bytes()
         assert data == ID + count.to_bytes(8, "big")
+        held.require(ID, count)
+        with pytest.raises(JournalCorrupt, match=f"had {count}"):
+            held.require(ID, count - 1)
     held.close()
 
 
