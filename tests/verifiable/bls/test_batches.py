@@ -21,6 +21,7 @@ from tests.helpers.signers import (
 from verifiable import bls
 from verifiable.bls import (
     BadBatch,
+    BatchReport,
     SignedMessage,
     curve,
     signatures,
@@ -51,6 +52,11 @@ def test_a_batch_names_what_a_loop_names(data: st.DataObject):
     assert report.size == size
     assert report.bound == report.tests / (2**128 - 1)
     assert (report.tests == 0) == (size == 1)
+
+
+def test_what_was_verified_is_reported():
+    report = BatchReport(size=4, invalid=(), tests=1, bound=1 / (2**128 - 1))
+    assert bls.verify_batch(entries(), domain=DOMAIN) == report
 
 
 def test_an_empty_batch_is_refused():
