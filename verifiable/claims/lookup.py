@@ -326,9 +326,8 @@ def _holds(dtype: np.dtype[Any], filling: float | None) -> bool:
 
 def _widens(before: np.dtype[Any], after: np.dtype[Any]) -> bool:
     """Whether a cast keeps every number, and NaN."""
-    if is_float(before) != is_float(after) or before.name not in _TYPES:
-        return False
-    if not is_float(before):
-        return bool(np.can_cast(before, after))
+    alike = before.name in _TYPES and is_float(before) == is_float(after)
+    if not (alike and is_float(before)):
+        return alike and bool(np.can_cast(before, after))
     low, high = jnp.finfo(before), jnp.finfo(after)
     return bool(low.nmant <= high.nmant and low.maxexp <= high.maxexp and low.minexp >= high.minexp)

@@ -91,6 +91,18 @@ def test_what_is_neither_known_nor_exact_is_cut_once():
     assert "cut: a cut, what a layer passes on" in str(run)
 
 
+def test_what_has_a_name_is_cut_unless_all_devices_have_the_same():
+    """Values of parameters alone, inputs that are only moved, and integers."""
+
+    def fn(p: Any, x: Any) -> Any:
+        known, same = checkpoint_name(jnp.sin(p[0]), "known"), checkpoint_name(x[::-1], "same")
+        count = checkpoint_name(jnp.argmax(x, axis=-1), "count")
+        return checkpoint_name(jnp.tanh(x @ p[1]), "cut") @ known + same + count[:, None]
+
+    made = vf.compile(fn, P, X, policy=Policy(draws=4), cuts=True)
+    assert [c.primitive for c in made.claims].count("cut") == 1
+
+
 def test_a_program_with_cuts_is_checked_as_a_whole():
     program = vf.compile(carries, P, X, policy=Policy(draws=4), cuts=True)
     key = program.setup(P, vf.challenge.secret(bytes(32)))

@@ -447,6 +447,9 @@ def test_matrices_are_looked_up_unless_a_product_picks_them():
         lambda m: jnp.einsum("td,tdf->tf", x.astype(jnp.bfloat16), m.astype(jnp.bfloat16))[:, None],
     )
     assert [matrices(fn) for fn in products] == [0, 0, 0]
+    pairs = lambda p, i, x: jnp.einsum("td,tdf->tf", x[:, :2], p[i])  # noqa: E731
+    made = vf.compile(pairs, normal(ROWS, 2, WIDTH), INDEX, X, policy=FEW)
+    assert not any(isinstance(c.form, Lookup) for c in made.claims)
     assert matrices(lambda m: m * 2) == 1
     assert matrices(lambda m: jnp.einsum("td,tdf->tf", x, jnp.sin(m))[:, None]) == 1
 
@@ -547,6 +550,12 @@ def test_a_table_that_is_also_multiplied_is_shared():
     made.check().require()
     assert made.check(claims=made.changed(0, other)).reason == "lookup-mismatch"
     assert not [name for name in made.key.arrays if name.startswith("kept/")]
+
+
+def test_rows_and_columns_of_a_square_have_fingerprints_of_their_own():
+    made = Case(lambda p, i: (p[i] + 1, p[:, i] + 1), normal(64, 64), INDEX % 64)
+    assert [isinstance(c.form, Lookup) for c in made.program.claims] == [True, True]
+    made.check().require()
 
 
 def test_lengths_of_a_family_share_a_fingerprint():

@@ -339,7 +339,9 @@ class Sign(DecisionForm):
         """The value, within the largest number."""
         v = self._value(operands)
         largest, [allowed] = jnp.finfo(v.dtype).max, self.slacks(operands, eps)
-        return Margins(value=jnp.clip(v, -largest, largest), slack=allowed, own=_code(jnp.sign(v)))
+        return Margins(
+            value=jnp.clip(v, min=-largest, max=largest), slack=allowed, own=_code(jnp.sign(v))
+        )
 
     def apart(self, mine: list[Array], theirs: list[Array]) -> Array:
         """The largest distance of the value from the replayed one, in units of its slack."""

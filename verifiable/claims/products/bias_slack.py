@@ -16,6 +16,8 @@ or it is within twice what the product leaves, or no element of b is far smaller
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 from jax import lax
 
@@ -79,25 +81,25 @@ def unsettled(bias: Array) -> Array:
 
 def settled(
     contraction: Contraction,
-    bias: Array | None,
-    weights: Array | None,
+    projection: Any,
+    found: RowStatistics,
+    *,
     energy: Array,
     sigma: Array,
     eps: float,
-    found: RowStatistics,
 ) -> RowStatistics:
     """What was found of rows, where one that passes by the rounding of a massive bias is undecided.
 
     Args:
       contraction: as of `left`.
-      bias: as of `left`; without one, all rows decide.
-      weights: as of `left`.
+      projection: a `freivalds.Projection`; if it has no bias, all rows decide.
+      found: its ratio is above one in the rows that fail.
       energy: as of `left`.
       sigma: how far each row may be off in all.
       eps: tolerance of the product.
-      found: its ratio is above one in the rows that fail.
     """
-    if bias is None or weights is None:
+    bias, weights = projection.bias, projection.weights
+    if bias is None:
         return found
     own = _weighted(bias, weights)
     even = _norm(own) <= _EVEN * bias.size**0.5 * jnp.min(jnp.abs(own))

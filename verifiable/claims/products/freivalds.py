@@ -304,7 +304,6 @@ def compare(
     """
     if contraction.exact:
         return _compare_exact(contraction, applied.product, out, g, field)
-    bias, weights = projection.bias, projection.weights
 
     def decide(*, least: bool = False) -> RowStatistics:
         given = contraction, applied, projection, out, g, eps
@@ -315,7 +314,9 @@ def compare(
             own = jnp.isfinite(energy)
             ratio, true = ratios(rho, sigma, limit, own), jnp.ones(own.shape, bool)
             found = RowStatistics(ratio, theirs | ~own, true, own)
-        return bias_slack.settled(contraction, bias, weights, energy, sigma, eps, found)
+        return bias_slack.settled(
+            contraction, projection, found, energy=energy, sigma=sigma, eps=eps
+        )
 
     if applied.product.dtype != jnp.float32:
         return by_row(contraction, decide())
@@ -384,15 +385,18 @@ def deviations(
     scaled, r = contraction.scale_out(claimed, weights), jnp.asarray(g, claimed.dtype)
     claim = jnp.zeros_like(energy) if least else contraction.out_sums(scaled * scaled)
     theirs = jnp.isfinite(claim) if applied.top is None else finite
-    if claimed.dtype == jnp.float32 and float32_test.merges(contraction):
+    if float32_test.merges(contraction):
         scaled, r = claimed, weights.reshape(-1, 1) * r
     if floor.dtype == jnp.float64:  # if the floor overflows, every honest product has vanished
         floor = jnp.minimum(floor, jnp.finfo(jnp.float64).max)
-    sigma = eps * jnp.sqrt(energy + claim) + by_batch(contraction, floor, energy)
+    scale = jnp.sqrt(energy + claim)
+    sigma = eps * scale + by_batch(contraction, floor, energy)
     if projection.bias is not None:
-        sigma = sigma + bias_slack.left(contraction, projection.bias, weights, energy, claim)
+        sigma = sigma + bias_slack.left(
+            contraction, bias=projection.bias, weights=weights, energy=energy, products=claim
+        )
     if bias is not None and float32_test.in_place(contraction, projection, out):
-        size = jnp.sqrt(energy + claim) + 2 * bias_slack.norm(bias, weights)
+        size = scale + 2 * bias_slack.norm(bias=bias, weights=weights)
         fine = float32_test.hides(contraction, size, sigma)
         folded = bias_slack.folded(contraction, out, bias, r, fine)
     else:

@@ -67,8 +67,7 @@ def rows(
         in_range=jnp.ones(decided.shape, bool),
         finite_operands=decided | _absent(contraction, energy, projection, out),
     )
-    bias, weights = projection.bias, projection.weights
-    found = bias_slack.settled(contraction, bias, weights, energy, sigma, eps, found)
+    found = bias_slack.settled(contraction, projection, found, energy=energy, sigma=sigma, eps=eps)
     return freivalds.by_row(contraction, found)
 
 

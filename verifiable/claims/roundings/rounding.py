@@ -134,15 +134,15 @@ class Rounding(Form):
             most = jnp.maximum(most, alone) + together
         short = jnp.maximum(jnp.maximum(low - v, v - high), 0)
         ratio = short / slack
-        # A distance divided by an infinite slack is zero or not a number.
-        ratio = jnp.where(exists & ~jnp.isnan(ratio) & ~jnp.isnan(q), ratio, jnp.inf)
+        # A distance from NaN is none; divided by an infinite slack, it is zero or not a number.
+        ratio = jnp.where(exists & ~jnp.isnan(ratio), ratio, jnp.inf)
         # XLA takes several times as long over the maximum of what it widens first.
         ratio = jnp.where(own, ratio, 0)
         whole = jnp.sqrt(jnp.sum(ratio * ratio, axis=-1)) / most
         by_row = jnp.maximum(jnp.max(ratio, axis=-1, initial=0.0), whole)
         if found is not None:
             excess = jnp.maximum(by_row, row_error.excess(found, low, high, q, last))
-            by_row = jnp.where(own[:, 0], excess, by_row)
+            by_row = jnp.where(own.reshape(by_row.shape), excess, by_row)
         by_way = [by_row, *self._of_other_ways(ratio * ratio, operands[0].shape)]
         by_row = jnp.concatenate(by_way).astype(jnp.float64)
         return Statistic(

@@ -140,6 +140,7 @@ def as_the_oracle_does(kind: str, rows: list[list[float]], decided: list[Any]) -
     undecided = any(map(math.isnan, ratios))
     assert bool(found.finite_operands) == (not undecided)
     worst = max((r for r in ratios if not math.isnan(r)), default=0.0)
+    assert worst or float(found.worst) == 0
     if abs(worst - 1) > 1e-3:
         assert bool(found.passed) == (worst <= 1), (rows, decided, ratios)
         if 0.05 < worst < 100:
@@ -149,7 +150,7 @@ def as_the_oracle_does(kind: str, rows: list[list[float]], decided: list[Any]) -
             assert np.isclose(float(found.worst), ends, rtol=1e-3, atol=0).any(), ends
 
 
-@pytest.mark.parametrize("shape", [(), (1,), (8,), (11,), (0,), (3, 16), (2, 0), (2, 3, 5)])
+@pytest.mark.parametrize("shape", [(), (1,), (8,), (9,), (11,), (0,), (3, 16), (2, 0), (2, 3, 5)])
 def test_booleans_are_bits_of_bytes_along_the_last_axis(shape: tuple[int, ...]):
     form = Comparison(kind="lt", shape=shape, dtype=F32, inexact=(True, False))
     out = np.random.default_rng(0).random(shape) < 0.5
@@ -283,6 +284,19 @@ def test_a_flip_moves_a_decision_by_one_where_it_is_a_tie_and_else_by_nothing():
     form = Comparison(kind="lt", shape=(4,), dtype=F32, inexact=(True, True))
     a, b = (jnp.asarray(x, F32) for x in ([1, 1, 1, -1], [1, 1 + EPS, 2, 1]))
     assert form.room([a, b], None, a < b, EPS).tolist() == [1, 1, 0, 0]
+
+
+def test_a_sign_near_zero_may_be_turned_to_the_other():
+    form, v = Sign(shape=(4,), dtype=F32), jnp.asarray([1, -1, EPS / 4, 0], F32)
+    assert form.room([v], None, jnp.sign(v), EPS).tolist() == [0, 0, 2, 1]
+
+
+@pytest.mark.parametrize("kind", ["lt_to", "le_to"])
+def test_in_the_total_order_no_number_is_beyond_infinity(kind: str):
+    order = [-INF, -2.0, 0.0, 1e-30, 3.0, INF, NAN]
+    for (i, a), (j, b) in itertools.product(enumerate(order), repeat=2):
+        expected_ = i < j or (i == j and kind == "le_to")
+        assert bool(COMPARISONS[kind](np.float32(a), np.float32(b))) is expected_
 
 
 def test_rows_of_decisions_are_those_of_all_axes_but_the_last():

@@ -246,6 +246,10 @@ def test_a_bias_that_is_no_number_decides_nothing(bad: float):
     run = Run({**PARAMS, "b": PARAMS["b"].at[3].set(bad)})
     report = run.program.check(run.key, X, y=run.y, trace=trace.Trace(values=(run.sums, *run.rest)))
     assert report.results[0].reason == "nonfinite-operand"
+    # Not even that NaN is all that infinite operands could lead to.
+    none = trace.Trace(values=(jnp.full_like(run.sums, jnp.nan), *run.rest))
+    report = run.program.check(run.key, jnp.full_like(X, jnp.inf), y=run.y, trace=none)
+    assert report.results[0].reason == "nonfinite-operand"
 
 
 def test_anybody_can_judge_a_sum():

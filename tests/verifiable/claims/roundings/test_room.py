@@ -54,6 +54,7 @@ def test_the_room_of_a_rounding_ends_at_its_extremes(name: str):
 def test_extremes_of_an_operand_itself_are_the_last_values_within_its_slack(dtype: np.dtype[Any]):
     form = Rounding(steps=(), source=F32, dtype=dtype)
     value = np.array([1.1, -1.1, 300.0, -0.7, 2.0], F32)
+    value = np.append(value, np.random.default_rng(0).standard_normal(59).astype(F32))
     slack = np.abs(value) * np.float32(2.0**-6)
     with jax.enable_x64(True):
         low, high = map(np.asarray, form.extremes(jnp.asarray(value), jnp.asarray(slack)))
@@ -61,7 +62,7 @@ def test_extremes_of_an_operand_itself_are_the_last_values_within_its_slack(dtyp
         low, high = low.astype(dtype), high.astype(dtype)
         inf = np.asarray(np.inf, dtype)
         below, above = (
-            np.asarray(jax.lax.nextafter(jnp.asarray(end), jnp.full(5, way, dtype)))
+            np.asarray(jax.lax.nextafter(jnp.asarray(end), jnp.full(value.shape, way, dtype)))
             for end, way in ((low, -inf), (high, inf))
         )
     assert np.all(below.astype(F32) < value - slack)

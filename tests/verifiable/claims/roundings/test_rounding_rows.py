@@ -214,6 +214,13 @@ def test_a_number_where_there_is_none_to_round_is_unfounded(name: str):
     assert found.tolist() == [[bool(x)] for x in wrong]
 
 
+def test_what_the_chain_never_returns_is_not_the_rounding_of_what_it_clips():
+    for claim, passes in ((-127, True), (-128, False)):
+        for cheap in (False, True):
+            found = statistic(LEVELS, np.asarray([-200], F32), np.asarray([claim], I8), cheap=cheap)
+            assert bool(found.passed & found.finite_operands) is passes
+
+
 def test_beyond_the_largest_number_of_a_type_without_infinities_there_is_none():
     for value, claim, passes in (
         (500.0, NAN, True),
@@ -232,6 +239,12 @@ def test_beyond_the_largest_number_of_a_type_without_infinities_there_is_none():
 
 
 # ---------------------------------------------------------------------------------------- room
+
+
+def test_the_slack_of_operands_is_that_of_the_value_where_its_glue_is_not_followed():
+    v = RNG.standard_normal((2, 8)).astype(np.float32)
+    found = evaluated(lambda operands: LEVELS.slack_of(operands, EPS), v)
+    np.testing.assert_allclose(found, EPS * sizes(v) + TINY, rtol=1e-6)
 
 
 def test_values_are_apart_by_their_sizes():
