@@ -96,8 +96,8 @@ def rounding(norm: Callable[[Any], Any]) -> SimpleNamespace:
             interpret.replay(e, env, apply)
         return {e: env[e.outputs[0]] for e in claims}
 
-    def worst(theirs: dict[Equation, Array], form: Any = proposal.form) -> float:
-        """The statistic of the last rounding, replayed from what was committed before."""
+    def operands(theirs: dict[Equation, Array]) -> list[Array]:
+        """What the last rounding reads, replayed from what was committed before."""
         env = dict(zip(block.inputs, (*function.constants, X), strict=True))
         for e in block.equations:
             interpret.replay(e, env)
@@ -105,11 +105,14 @@ def rounding(norm: Callable[[Any], Any]) -> SimpleNamespace:
                 break
             if e in claims:
                 env[e.outputs[0]] = theirs[e]
-        operands = interpret.read_all(env, proposal.operands)
-        return float(form.test(operands, theirs[equation], given).worst)
+        return list(interpret.read_all(env, proposal.operands))
+
+    def worst(theirs: dict[Equation, Array], form: Any = proposal.form) -> float:
+        """The statistic of the last rounding."""
+        return float(form.test(operands(theirs), theirs[equation], given).worst)
 
     return SimpleNamespace(
-        form=proposal.form, last=equation, committed=committed, worst=worst, given=given
+        form=proposal.form, last=equation, committed=committed, operands=operands, worst=worst
     )
 
 
@@ -133,6 +136,23 @@ def test_a_row_is_left_no_more_than_the_choice_between_neighbours():
         theirs[case.last] = lax.nextafter(own, way.astype(own.dtype))
         loose = replace(case.form, origin=None)
         assert case.worst(theirs, loose) < 1.0 < case.worst(theirs)
+
+
+@pytest.mark.parametrize("name", ["root mean square", "layer norm"])
+def test_the_slack_of_operands_holds_what_their_glue_does_whatever_the_tolerance(name: str):
+    """At least a unit in the last place of each element, and not many."""
+    with jax.enable_x64(True):
+        case = rounding(NORMS[name])
+        assert case.form.steps == ()
+        own = case.operands(case.committed())
+        slack = np.asarray(case.form.slack_of(own, 0.0))
+        value = np.asarray(own[0].astype(jnp.float32))
+        for seed, way in enumerate((INDEPENDENT, EACH, UP, AWAY)):
+            theirs = case.committed(device(seed, way))[case.last]
+            assert np.all(np.abs(np.asarray(theirs.astype(jnp.float32)) - value) <= slack)
+    unit = 2.0 ** (np.floor(np.log2(np.maximum(np.abs(value), 2.0**-60))) - 7)
+    assert np.all(slack >= unit)
+    assert np.median(slack / unit) < 8
 
 
 def test_what_moves_a_row_as_a_whole_is_left_to_the_device():
