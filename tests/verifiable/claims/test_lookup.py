@@ -428,13 +428,7 @@ def test_what_is_no_lookup_keeps_the_table():
 
 def matrices(fn: Callable[[Any], Any]) -> int:
     """How many claims of lookups matrices have, which a function takes them to."""
-    made = vf.compile(
-        lambda p, i, x: fn(p["experts"][i % 40]) + x[:, :1, None],
-        PARAMS,
-        INDEX,
-        X,
-        policy=FEW,
-    )
+    made = vf.compile(lambda p, i: fn(p["experts"][i % 40]), PARAMS, INDEX, policy=FEW)
     return sum(isinstance(c.form, Lookup) for c in made.claims)
 
 

@@ -29,19 +29,17 @@ from verifiable.jaxpr.blocks import Array
 _EVEN = 4.0  # the norm of b * w over what it were if all elements were as small as the smallest
 
 
-def left(
-    contraction: Contraction, bias: Array, weights: Array, energy: Array, products: Array
-) -> Array:
+def left(contraction: Contraction, projection: Any, *, energy: Array, products: Array) -> Array:
     """How far each row may be off.
 
     Args:
       contraction: of one product, whose output's last dimension are the columns.
-      bias: of each column.
-      weights: w, (1, columns).
+      projection: a `freivalds.Projection` with a bias of each column and weights (1, columns).
       energy: of the near operand, as in `freivalds.Applied`.
       products: sum_j ((S - b)_ij w_j)^2 of each row.
     """
-    rounded = jnp.sqrt(products) + _norm(_weighted(bias, weights))
+    weights = projection.weights
+    rounded = jnp.sqrt(products) + _norm(_weighted(projection.bias, weights))
     flushed = tiny(contraction.dtypes[2]) * _norm(weights)
     unit = float(jnp.finfo(contraction.dtypes[2]).eps)
     return (jnp.where(energy == 0, 0, unit * rounded) + flushed).astype(products.dtype)
@@ -60,7 +58,7 @@ def folded(
     Args:
       contraction: as of `left`, in one block.
       sums: S, as committed.
-      bias: as of `left`.
+      bias: of each column.
       vectors: R, (columns, draws).
       fine: whether the digits that S R and b R have in common may be lost.
     """

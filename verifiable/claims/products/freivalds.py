@@ -184,9 +184,8 @@ def project(
     image = contraction.project(scaled, jnp.asarray(g, jnp.float64))
     image = contraction.normalize(image, norms)
     outputs = (contraction.contracted + 1) * jnp.sqrt(jnp.sum(weights * weights, axis=-1))
-    floor = outputs * tiny(contraction.dtypes[2]) / top + tiny(
-        contraction.dtypes[contraction.near]
-    ) * jnp.sum(norms)
+    of_near = tiny(contraction.dtypes[contraction.near]) * jnp.sum(norms)
+    floor = outputs * tiny(contraction.dtypes[2]) / top + of_near
     return Projection(image, weights, norms, floor, top if _doubles(contraction) else None)
 
 
@@ -223,9 +222,8 @@ def test(
       field: of the residues, for integers.
     """
     applied = apply(contraction, near, projection, field=field)
-    return summary(
-        compare(contraction, applied, projection, out, g, eps=eps, limit=limit, field=field)
-    )
+    found = compare(contraction, applied, projection, out, g, eps=eps, limit=limit, field=field)
+    return summary(found)
 
 
 def apply(
@@ -392,9 +390,7 @@ def deviations(
     scale = jnp.sqrt(energy + claim)
     sigma = eps * scale + by_batch(contraction, floor, energy)
     if projection.bias is not None:
-        sigma = sigma + bias_slack.left(
-            contraction, bias=projection.bias, weights=weights, energy=energy, products=claim
-        )
+        sigma = sigma + bias_slack.left(contraction, projection, energy=energy, products=claim)
     if bias is not None and float32_test.in_place(contraction, projection, out):
         size = scale + 2 * bias_slack.norm(bias=bias, weights=weights)
         fine = float32_test.hides(contraction, size, sigma)
