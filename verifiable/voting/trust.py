@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import count, repeat
+from itertools import accumulate, chain, count, repeat
 
 from verifiable.voting.assurance import Assurance, require_covered, require_minority, walk
 from verifiable.voting.quorum import (
@@ -110,13 +110,9 @@ class Credibility(QuorumPolicy):
 
     def first(self, candidates: Sequence[Standing] = ()) -> int:
         """The fewest of the candidates, in order, that are credible if they all agree."""
-        size, target = 0, self._target
-        odds = 0.0
-        while odds < target or size == 0:
-            worker = candidates[size] if size < len(candidates) else NEWCOMER
-            odds += self._log_odds((worker,), ())
-            size += 1
-        return min(size, self.limit)
+        workers, target = chain(candidates, repeat(NEWCOMER)), self._target
+        odds = accumulate(self._log_odds((worker,), ()) for worker in workers)
+        return next(n for n, all_ in enumerate(odds, 1) if all_ >= target or n >= self.limit)
 
     def rule(self, poll: Poll) -> Ruling:
         """Compare the group's odds with the target; further ballots count as newcomers'."""
