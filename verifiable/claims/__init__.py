@@ -14,6 +14,7 @@ Products, tested with random vectors, in `products`:
     chosen      each row with a matrix of its own: `gathered` (by an index), `ragged` (by groups)
     float32_test  the cheap form; `condensed`: what a key holds in float32
     nonfinite   rows that may overflow, or are NaN on every device
+    far_norms   norms of the columns and rows of B
     exposure    what other rounding of B does to a row
     slices      whole slices of an array that are picked by an index
     standalone  one contraction without a program

@@ -41,14 +41,12 @@ from jaxtyping import Float, Float32, Float64, Shaped, UInt64
 
 from verifiable.challenge import Challenge
 from verifiable.claims.contraction import Contraction
-from verifiable.claims.extremes import power_of_two, subnormal, tiny
-from verifiable.claims.products import bias_slack, float32_test
+from verifiable.claims.extremes import power_of_two, tiny
+from verifiable.claims.products import bias_slack, far_norms, float32_test
 from verifiable.claims.statistic import RowStatistics, Statistic, ratios, summary
 from verifiable.field import F61, Field
 from verifiable.jaxpr.blocks import Array
 from verifiable.report import Bound
-
-WEIGHT_FLOOR = 2.0**-12
 
 Vectors: TypeAlias = (
     Float32[Any, "columns draws"] | Float64[Any, "columns draws"] | UInt64[Any, "columns draws"]
@@ -175,27 +173,16 @@ def project(
     if far.dtype == jnp.float64:
         top = power_of_two(jnp.max(jnp.abs(wide)))
         wide = wide / top
-    weights = float32_test.shortened(contraction, column_weights(contraction, wide))
+    weights = float32_test.shortened(contraction, far_norms.column_weights(contraction, wide))
     scaled = contraction.scale_far(wide, weights)
-    flushed = contraction.scale_far(subnormal(far) * (tiny(far.dtype) / top), weights)
-    ones = jnp.ones((contraction.width, 1), jnp.float64)
-    energy = jnp.square(scaled) + contraction.contracted * jnp.square(flushed / eps)
-    norms = float32_test.shortened(contraction, jnp.sqrt(contraction.project(energy, ones)))
+    rows = far_norms.rows(contraction, scaled, far, weights, eps * top)
+    norms = float32_test.shortened(contraction, rows)
     image = contraction.project(scaled, jnp.asarray(g, jnp.float64))
     image = contraction.normalize(image, norms)
     outputs = (contraction.contracted + 1) * jnp.sqrt(jnp.sum(weights * weights, axis=-1))
     of_near = tiny(contraction.dtypes[contraction.near]) * jnp.sum(norms)
     floor = outputs * tiny(contraction.dtypes[2]) / top + of_near
     return Projection(image, weights, norms, floor, top if _doubles(contraction) else None)
-
-
-def column_weights(
-    contraction: Contraction, far: Float64[Any, "*far"]
-) -> Float64[Any, "batch columns"]:
-    """The weights w of the module's docstring: far operand in float64 -> (batch, columns)."""
-    norms = jnp.sqrt(contraction.column_sums(far * far))
-    largest = jnp.max(norms)
-    return jnp.where(largest == 0, 1.0, 1.0 / jnp.maximum(norms, WEIGHT_FLOOR * largest))
 
 
 def test(

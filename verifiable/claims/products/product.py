@@ -16,7 +16,7 @@ from jax import lax
 
 from verifiable.claims.contraction import Contraction
 from verifiable.claims.form import Form, Proposal, View, Yardstick
-from verifiable.claims.products import exposure, float32_test, freivalds, nonfinite
+from verifiable.claims.products import exposure, far_norms, float32_test, freivalds, nonfinite
 from verifiable.claims.products.convolution import Convolution
 from verifiable.claims.products.dot_general import DotGeneral
 from verifiable.claims.products.freivalds import Projection
@@ -337,9 +337,9 @@ def room_of(form: Contraction, near: Array, far: Array, out: Array, eps: float) 
       eps: tolerance, as a fraction of the scale.
     """
     near, far, out = (x.astype(jnp.float64) for x in (near, far, out))
-    weights = freivalds.column_weights(form, far)
+    weights = far_norms.column_weights(form, far)
     scaled = form.scale_far(far, weights)
-    variances = form.project(scaled * scaled, jnp.ones((form.width, 1), jnp.float64))
+    variances = form.far_sums(scaled * scaled)
     own = form.near_sums(near * near, variances)
     claimed = form.scale_out(out, weights)
     return ProductRoom(eps * jnp.sqrt(own + form.out_sums(claimed * claimed)), weights)

@@ -386,17 +386,6 @@ def test_sets_of_vectors():
     assert not np.any(both[0] == both[1])
 
 
-def test_weights_are_those_of_the_text():
-    _, b = one_row()
-    b[..., 7] = 0
-    form = matrix_form(1, 6, 24)
-    with jax.enable_x64(True):
-        found = freivalds.column_weights(form, jnp.asarray(b[0]))
-        none = freivalds.column_weights(form, jnp.zeros((6, 24)))
-    np.testing.assert_allclose(found, weights_of(b), rtol=1e-12)
-    assert np.all(np.isfinite(none))
-
-
 @pytest.mark.parametrize(
     ("near", "far", "out"),
     [
