@@ -144,6 +144,20 @@ def test_no_row_is_decided_otherwise_than_in_float64(operands: str, name: str):
         assert np.mean(undecided) <= most
 
 
+def test_rows_that_fail_without_the_norms_of_the_claim_may_pass_with_them():
+    """Of ones, a product is larger than its operands: all rows are off by what only it allows."""
+    of = FORMS["whole"]
+    a, b = np.ones((ROWS, INNER), np.float32), np.ones((INNER, of.columns), np.float32)
+    honest = a.astype(np.float64) @ b
+    delta = np.random.default_rng(5).standard_normal(honest.shape)
+    sigma = tightest(of) * scale(a[None], b[None], 0 * honest[None])[0]
+    delta *= (4 * sigma * np.sqrt(LIMIT / 16) / np.linalg.norm(delta, axis=1))[:, None]
+    claim = (honest + delta / weights_of(b[None])[0]).astype(np.float32)
+    cheap, exact = both("whole")(a, b, claim)
+    assert np.all(exact.ratio < 0.4)
+    assert np.all(cheap.finite_operands & (cheap.ratio <= 0.5))
+
+
 def test_what_is_too_tight_for_float32_is_tested_in_float64():
     ordinary = form()
     assert float32_test.suffices(ordinary, tightest(ordinary))
