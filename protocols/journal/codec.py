@@ -152,7 +152,13 @@ class _Forms:
             return self._collection("map", pair, dict, lambda value: tuple(value.items()))
         kind = kind if origin is None else origin
         if kind is type(None):
-            return _Form("null", _is_null, _kept, lambda wire, given: wire, _is_null)
+            return _Form(
+                "null",
+                _is_null,
+                lambda value: _checked(value, _is_null(value)),
+                lambda wire, given: None,
+                _is_null,
+            )
         if kind in _PLAIN:
             return _plain(kind)
         if kind in self._given:
@@ -347,7 +353,3 @@ def _is_null(value: Any) -> bool:
 
 def _is_list(wire: Any) -> bool:
     return type(wire) is list
-
-
-def _kept(value: Any) -> Any:
-    return value

@@ -276,6 +276,16 @@ def test_what_is_given_must_be_of_its_type():
         codec.encode(Holder(JOB))  # type: ignore[arg-type]
 
 
+def test_a_field_of_no_value_has_none():
+    empty = make_dataclass("Empty", [("nothing", None)], frozen=True)
+    codec = Codec.of(empty)
+    assert codec.decode(codec.encode(empty(None)), max_size=100) == empty(None)
+    with pytest.raises(TypeError, match="wrong type: int"):
+        codec.encode(empty(5))
+    with pytest.raises(MalformedEncoding, match="one encoding"):
+        codec.decode(encoding.encode(["Empty", 5]), max_size=100)
+
+
 def test_types_that_look_alike_are_refused():
     """Of one name, or of one form: a decoder could not tell them apart."""
     other = make_dataclass("Inner", [("size", int)], frozen=True)

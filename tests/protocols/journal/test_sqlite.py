@@ -164,23 +164,28 @@ def test_making_and_refusing_leaves_nothing(path: Path):
 
 
 @pytest.mark.parametrize(
-    ("error", "expected"),
-    [(FileExistsError, FileExistsError), (PermissionError, JournalError), (SystemExit, SystemExit)],
+    ("error", "expected", "said"),
+    [
+        (FileExistsError, FileExistsError, "faster"),
+        (PermissionError, JournalError, "new cannot be made: check its folder"),
+        (SystemExit, SystemExit, "faster"),
+    ],
 )
 def test_a_journal_that_is_being_made_is_whole_or_missing(
     error: type[BaseException],
     expected: type[BaseException],
+    said: str,
     path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ):
     """Another process was faster, the disk has no links, or the process ends."""
 
     def refused(*_: object) -> None:
-        raise error
+        raise error("faster")
 
     names = sorted(path.parent.iterdir())
     monkeypatch.setattr(Path, "hardlink_to", refused)
-    with pytest.raises(expected):
+    with pytest.raises(expected, match=said):
         SqliteStore.create(path.with_name("new"))
     assert sorted(path.parent.iterdir()) == names
     with pytest.raises(JournalMissing):
