@@ -69,10 +69,12 @@ TESTS: dict[str, tuple[str, ...]] = {
     "verifiable.check.judging.second_look": _tests(
         "verifiable/check",
         "judging/second_look judging/sheltered judging/reading partial/restrict "
-        "freedom/steered_roundings",
+        "judging/allowed_rows freedom/steered_roundings",
     )
     + _tests(_CLAIMS + "/decisions", "trips"),
-    "verifiable.check.judging.evidence": _tests("verifiable/check/judging", "evidence reading")
+    "verifiable.check.judging.evidence": _tests(
+        "verifiable/check/judging", "evidence evidence_rows reading"
+    )
     + _tests(_CLAIMS + "/decisions", "trips")
     + _vectors("evidence"),
     "verifiable.check.partial.restrict": _tests(

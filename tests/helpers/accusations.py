@@ -20,7 +20,7 @@ def against(
     trip: int = 0,
 ) -> Evidence:
     """Evidence about one row of a claim or output of a run of a program."""
-    committed = trace.commit(run.y, run.trace)
+    committed = trace.commit(run.y, run.trace, layout=program.layout)
     return Evidence(
         program=program.id,
         parameters=run.parameters,

@@ -181,10 +181,8 @@ class SecondLook(Replays):
     def _may_flip(self, claim: Claim, centres: Centres) -> bool:
         """Whether the flips of a claim are those of a device's own rounding (`either_way`)."""
         draw, wide, own, distance = centres
-        if claim.loop is not None or (distance > wide.limit).any():
-            return False
         gently, most = self._gently(draw), self._most_flips(claim.index)
-        return either_way(distance > 0, wide, own, gently, most)
+        return claim.loop is None and either_way(distance > 0, wide, own, gently, most)
 
     def _gently(self, draw: Callable[..., Array]) -> Callable[..., Array]:
         """A draw whose products lose no more than their last operation, as on a device."""

@@ -19,7 +19,9 @@ from tests.helpers.accusations import against
 from tests.helpers.runs import ACCEPT, INDETERMINATE, REJECT, SECRET_SEED
 from verifiable import challenge, program
 from verifiable.check import execute
+from verifiable.check.compiled import CheckArguments
 from verifiable.check.judging.evidence import verify_evidence
+from verifiable.check.specification import Target
 from verifiable.claims.claim import Claim
 from verifiable.jaxpr import interpret
 from verifiable.jaxpr.blocks import Env, Equation
@@ -215,7 +217,8 @@ def test_a_number_that_changes_nothing_is_no_evidence(trips: int, guilty: bool):
     run = case.program.prove(W, case.x)
     run = replace(run, y=y, trace=changed, commitment=commit(y, changed).commitment)
     evidence = against(case.program, run, index=case.index)
-    assert verify_evidence(evidence, case.program, W, case.x).guilty is guilty
+    found = verify_evidence(evidence, case.program, W, case.x)
+    assert (found.guilty, found.excess == 1.0) == (guilty, not guilty)
 
 
 def test_a_claim_after_a_loop_is_rejected():
@@ -312,6 +315,21 @@ def test_one_of_many_numbers_is_rejected(which: int, place: Any, reason: str, mo
     report = checked(case, case.y, values)
     assert (report.verdict, report.claim) == (REJECT, case.program.claims[index].name), report
     assert next(r.reason for r in report.results if r.name == report.claim) == reason
+
+
+@pytest.mark.parametrize(("iteration", "seen"), [(0, False), (2, True)])
+def test_nothing_is_looked_at_after_the_iteration_in_which_a_loop_was_cut_short(
+    iteration: int, seen: bool
+):
+    case = everywhere()
+    [_, index] = [c.index for c in case.program.claims if c.primitive == "while"]
+    values = [np.array(v) for v in case.values]
+    values[index][2, 3] += 2
+    run = CheckArguments.of(case.key, (X,), case.y, Trace(values=tuple(values)))
+    look = case.program.compiled_check.second_look
+    found = look.look(run, Target(output=False, index=index), last=iteration)
+    assert found.wrong is seen
+    assert not seen or (found.trip, found.row) == (2, 3)
 
 
 # ---------------------------------------------------------------------------------- ties and NaN
