@@ -49,6 +49,9 @@ TESTS: dict[str, tuple[str, ...]] = {
         f"verifiable.voting.{name}": _VOTING
         for name in "agreement assurance decide quorum tokens trust".split()
     },
+    "verifiable.claims.products.far_norms": _tests(
+        _CLAIMS, "products/far_norms products/freivalds products/freivalds_extremes"
+    ),
     "verifiable.claims.products.freivalds": _tests(
         _CLAIMS,
         "products/freivalds products/freivalds_extremes products/float32_test contraction "
