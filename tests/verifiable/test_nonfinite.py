@@ -12,6 +12,7 @@ import pytest
 
 from tests.helpers.programs import PARAMS, ROWS, Case, X
 from verifiable.check.compiled import CheckArguments
+from verifiable.claims.products import float32_test
 from verifiable.report import Verdict
 
 
@@ -65,7 +66,8 @@ def test_numbers_in_rows_of_nan_are_rejected_and_other_rows_are_judged(dtype: st
 def test_the_compiled_check_does_not_ask_which_rows_must_be_nan(dtype: str):
     """No branch for rows that are not finite, which are tested again outside of it.
 
-    Elements of an output have one, for those whose own size decides.
+    Elements of an output have one, for those whose own size decides, and so has each product that
+    float32 tests, for the norms of its claim.
     """
     run = case(dtype)
     arguments = CheckArguments.of(run.key, run.inputs, run.y, run.trace)
@@ -73,4 +75,7 @@ def test_the_compiled_check_does_not_ask_which_rows_must_be_nan(dtype: str):
         parts = run.program.compiled_check.parts
         texts = [part.lower(arguments).as_text() for part in parts]
     found = sum(text.count(x) for text in texts for x in ("stablehlo.case", "stablehlo.if"))
-    assert found == sum(output.glue is not None for output in run.program.outputs)
+    sized = sum(output.glue is not None for output in run.program.outputs)
+    policy = run.program.policy
+    cheap = (float32_test.suffices(c.form.maps, policy.eps_of(c)) for c in run.program.claims)
+    assert found == sized + sum(cheap)
