@@ -100,6 +100,8 @@ def test_a_retired_key_is_never_used_again():
         del signed
         gc.collect()
         assert record() is None  # keys are taken and retired each epoch
+        ends = [journal.read(stream)[1][-1] for stream in ("keys", f"signed/{KEY.hex()}")]
+        assert ends == [encoding.encode(["retired", 1, KEY])] * 2  # as specs/journal.md says
     with Journal(store) as journal:
         keys = KeyRing(journal)
         assert (keys.active, keys.retired) == ({}, {KEY})

@@ -114,6 +114,18 @@ def decided(store: Any) -> tuple[Journal, Recorded[Any, Any, Any]]:
     return journal, recorded
 
 
+def test_effects_that_need_no_confirmation_are_handed_out_in_their_places():
+    state, effects = first()
+    refused = Refuse(worker=WORKERS[0], reason="duplicate")
+    mixed = (refused, *effects, refused)
+    with Journal(MemoryStore()) as journal:
+        recorded, begun = Recorded.begin(journal, REPLICATED, NAME, (state, mixed), RULES)
+        tasks = begun.result()
+        assert tuple(task.effect for task in tasks) == mixed
+        assert [task.id is None for task in tasks] == [e is refused for e in mixed]
+        assert tuple(task.effect for task in recorded.pending) == effects
+
+
 class Crashes(RuleBasedStateMachine):
     """Events, confirmations and snapshots, with a crash before or after any write."""
 
