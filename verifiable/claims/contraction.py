@@ -148,10 +148,6 @@ class Contraction(ABC):
     def project(self, far: Array, vectors: Array) -> Array:
         """`B G`: far operand, (width, draws) -> (batch..., contracted..., blocks * draws)."""
 
-    def far_sums(self, far: Array) -> Array:
-        """Sums over the columns of the far operand: `project` with one vector of ones."""
-        return self.project(far, jnp.ones((self.width, 1), far.dtype))
-
     @abstractmethod
     def apply(self, near: Array, projected: Array) -> Array:
         """`A (B G)`: near operand, projection -> (batch..., rows..., draws)."""

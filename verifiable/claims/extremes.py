@@ -33,27 +33,13 @@ def tiny(dtype: Any) -> float:
 
 @jax.jit
 def subnormal(x: Array) -> Array:
-    """1.0 where an element is subnormal, else 0.0, as float64; float16 counts as having none."""
-    magnitude, least = _magnitude(x)
-    return ((magnitude > 0) & (magnitude < least)).astype(jnp.float64)
+    """1.0 where an element is subnormal, else 0.0, as float64.
 
-
-def has_subnormals(x: Array) -> Array:
-    """Whether an element is subnormal: bool (), far faster than to look for all that are."""
-    magnitude, least = _magnitude(x)
-    # Zero wraps around to the largest integer. In two steps: XLA spreads the first over cores.
-    below = jnp.min(jnp.atleast_1d(magnitude) - magnitude.dtype.type(1), axis=-1)
-    return jnp.min(below, initial=least) < least - least.dtype.type(1)
-
-
-def _magnitude(x: Array) -> tuple[Array, Any]:
-    """The bits of |x| as integers, and those of the smallest normal number.
-
-    They are read from the bits, since arithmetic may flush what is subnormal.
+    It is read from the bits, since arithmetic may flush it. float16 counts as having none.
     """
     info = jnp.finfo(x.dtype)
-    integer = jnp.dtype(f"uint{info.bits}").type
     if info.dtype.name in FLOAT8 | {"float16"}:
-        return jnp.zeros(x.shape, integer), integer(1)
-    magnitude = lax.bitcast_convert_type(x, integer) & integer(2 ** (info.bits - 1) - 1)
-    return magnitude, integer(2**info.nmant)
+        return jnp.zeros(x.shape, jnp.float64)
+    integer = jnp.dtype(f"uint{info.bits}")
+    magnitude = lax.bitcast_convert_type(x, integer) & integer.type(2 ** (info.bits - 1) - 1)
+    return ((magnitude > 0) & (magnitude < integer.type(2**info.nmant))).astype(jnp.float64)

@@ -77,25 +77,13 @@ class DotGeneral(Contraction):
             found = _by_blocks(self._far_layout(far).reshape(*kept, self.columns), vectors)
             return found.reshape(*kept, -1)
         free = self._free(self.far)
-        shaped = vectors.reshape(*self._sizes(self.far, free), vectors.shape[-1])
-        return self._kept_in_order(dot(far, shaped, (free, tuple(range(len(free)))), ((), ())))
-
-    def far_sums(self, far: Array) -> Array:
-        """See `Contraction.far_sums`; a sum takes a third of the time of a product with ones."""
-        if self.blocks == 1:
-            return self._kept_in_order(jnp.sum(far, axis=self._free(self.far))[..., None])
-        kept = self._sizes(self.far, self.contracting[self.far])
-        return _block_sums(self._far_layout(far).reshape(*kept, self.columns))
-
-    def _kept_in_order(self, found: Array) -> Array:
-        """What is left of the far operand, and draws: (batch..., contracted..., draws).
-
-        `dot_general` and sums leave the other dimensions in the order of the operand.
-        """
         kept = (*self.batching[self.far], *self.contracting[self.far])
+        shaped = vectors.reshape(*self._sizes(self.far, free), vectors.shape[-1])
+        out = dot(far, shaped, (free, tuple(range(len(free)))), ((), ()))
+        # `dot_general` leaves the other dimensions in the order of the operand.
         position = {d: i for i, d in enumerate(sorted(kept))}
         order = (*(position[d] for d in kept), len(kept))
-        return lax.transpose(found, order) if order != tuple(range(len(order))) else found
+        return lax.transpose(out, order) if order != tuple(range(len(order))) else out
 
     def apply(self, near: Array, projected: Array) -> Array:
         """See `Contraction.apply`."""
@@ -183,7 +171,10 @@ class DotGeneral(Contraction):
     def out_sums(self, out: Array) -> Array:
         """See `Contraction.out_sums`."""
         if self.blocks > 1:
-            return _block_sums(self.rows_of(out))
+            main, rest = _split(self.rows_of(out))
+            last = jnp.sum(rest, axis=-1, keepdims=True)
+            sums = jnp.sum(main, axis=-1)
+            return jnp.concatenate([sums, last], axis=-1) if rest.size else sums
         return jnp.sum(out, axis=self._out_axes()[2])
 
     def column_sums(self, far: Array) -> Array:
@@ -340,15 +331,6 @@ def _split(values: Array) -> tuple[Array, Array]:
     whole = values.shape[-1] // BLOCK * BLOCK
     main, rest = values[..., :whole], values[..., whole:]
     return main.reshape(*values.shape[:-1], -1, BLOCK), rest
-
-
-def _block_sums(values: Array) -> Array:
-    """The sum of each block of columns: (..., blocks)."""
-    main, rest = _split(values)
-    sums = jnp.sum(main, axis=-1)
-    if not rest.size:
-        return sums
-    return jnp.concatenate([sums, jnp.sum(rest, axis=-1, keepdims=True)], axis=-1)
 
 
 def _by_blocks(values: Array, vectors: Array) -> Array:

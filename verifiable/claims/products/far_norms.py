@@ -9,11 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Float64
 
 from verifiable.claims.contraction import Contraction
-from verifiable.claims.extremes import has_subnormals, subnormal, tiny
+from verifiable.claims.extremes import subnormal, tiny
 from verifiable.jaxpr.blocks import Array
 
 WEIGHT_FLOOR = 2.0**-12
@@ -40,12 +39,6 @@ def rows(
       weights: w, (batch, columns).
       eps: tolerance, in units of what `scaled` was multiplied by.
     """
-    energy = contraction.far_sums(jnp.square(scaled))
-
-    def flushed() -> Array:
-        lost = contraction.scale_far(subnormal(far) * (tiny(far.dtype) / eps), weights)
-        return contraction.contracted * contraction.far_sums(jnp.square(lost))
-
-    # Hardly any matrix has such elements, and to count them takes longer than all the rest.
-    energy += lax.cond(has_subnormals(far), flushed, lambda: jnp.zeros_like(energy))
-    return jnp.sqrt(energy)
+    lost = contraction.scale_far(subnormal(far) * (tiny(far.dtype) / eps), weights)
+    squares = jnp.square(scaled) + contraction.contracted * jnp.square(lost)
+    return jnp.sqrt(contraction.project(squares, jnp.ones((contraction.width, 1), jnp.float64)))
