@@ -99,8 +99,7 @@ def fingerprints(x: Array, g: Array, field: Field = F61) -> Array:
       Residues, (rows, draws).
     """
     if len(x) > _ROWS:  # in float64, the words are four to eight times as large as the table
-        one = lambda row: jnp.ravel(fingerprints(row[None], g, field))  # noqa: E731
-        return lax.map(one, x, batch_size=_ROWS)
+        return lax.map(lambda row: fingerprints(row[None], g, field)[0], x, batch_size=_ROWS)
     bits, count, word = bits_of(x), words_of(x.dtype), jnp.dtype(f"uint{WORD}")
     words = [
         (bits >> bits.dtype.type(WORD * i)).astype(word).astype(jnp.float64) for i in range(count)
@@ -326,8 +325,9 @@ def _holds(dtype: np.dtype[Any], filling: float | None) -> bool:
 
 def _widens(before: np.dtype[Any], after: np.dtype[Any]) -> bool:
     """Whether a cast keeps every number, and NaN."""
-    alike = before.name in _TYPES and is_float(before) == is_float(after)
-    if not (alike and is_float(before)):
-        return alike and bool(np.can_cast(before, after))
+    if before.name not in _TYPES or is_float(before) != is_float(after):
+        return False
+    if not is_float(before):
+        return bool(np.can_cast(before, after))
     low, high = jnp.finfo(before), jnp.finfo(after)
     return bool(low.nmant <= high.nmant and low.maxexp <= high.maxexp and low.minexp >= high.minexp)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 
+from tests.helpers.roundings import LEVELS, narrowing
 from tests.helpers.vectors.values import Given, Operations, Refused, octets
 from verifiable import challenge
 from verifiable.claims.decisions.decision import Comparison, Sign
@@ -22,18 +23,9 @@ from verifiable.encoding import require_tensor_dtype
 from verifiable.freivalds import verify_dot_general
 
 F32, I8, BF16 = np.dtype(np.float32), np.dtype(np.int8), np.dtype(ml_dtypes.bfloat16)
-_ROUND = RoundingStep(kind="round")
 CHAINS = {
-    "bfloat16": Rounding(steps=(RoundingStep(kind="narrow", dtype=BF16),), source=F32, dtype=BF16),
-    "int8": Rounding(
-        steps=(
-            _ROUND,
-            RoundingStep(kind="clamp", low=-127.0, high=127.0),
-            RoundingStep(kind="cast", dtype=I8),
-        ),
-        source=F32,
-        dtype=I8,
-    ),
+    "bfloat16": narrowing(BF16),
+    "int8": LEVELS,
     "floor": Rounding(steps=(RoundingStep(kind="floor"),), source=F32, dtype=F32),
 }
 

@@ -231,6 +231,7 @@ class SecondLook(Replays):
             rows = rows & looked[:, None]
             if rows.any():
                 rows = rows & np.asarray(plain(given))
+            if rows.any():
                 for _, found in moved(functools.partial(noisy, given)):
                     rows = rows & found
         blocks = claim.row_width if claim is not None and claim.work else 1

@@ -154,10 +154,13 @@ def _differing(
 def _unjudged(results: list[ClaimResult], places: Sequence[Place], retested: Sequence[int]) -> None:
     """Leave undecided what passed without a number in any row, after a claim that is rejected."""
     rejected = [p for p, r in zip(places, results, strict=True) if r.verdict is Verdict.REJECT]
+    if not rejected:
+        return
+    first = min(rejected)
     for i in retested:
         result = results[i]
         passed = result.verdict is Verdict.ACCEPT and not result.worst
-        if passed and min(rejected, default=places[i]) < places[i]:
+        if passed and places[i] > first:
             verdict, reason = Verdict.INDETERMINATE, "nonfinite-operand"
             results[i] = replace(result, verdict=verdict, reason=reason)
 

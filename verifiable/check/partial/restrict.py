@@ -99,7 +99,8 @@ class PartialLook(SecondLook):
         if target.output:  # its index counts outputs, and names no claim
             return np.ones(rows, bool)
         trips = self.tested[target.index]
-        length = (*self.program.claims[target.index].trips, 1)[0]
+        every = self.program.claims[target.index].trips
+        length = every[0] if every else 1
         if target.index in self.parts:
             by_row = self.parts[target.index].mask(length).ravel()
             return np.repeat(by_row, rows // by_row.size)

@@ -254,11 +254,14 @@ class Comparison(DecisionForm):
 
     def apart(self, mine: list[Array], theirs: list[Array]) -> Array:
         """The largest distance of an operand from the replayed one, in units of its slack."""
-        pairs = zip(*map(self._both, (mine, theirs)), strict=True)
         units = [x / origin.SMALL for x in self.slacks(mine, origin.SMALL)]
+        own, other = (
+            [self._aligned(slack.widened(x)) for x in self._both(operands)]
+            for operands in (mine, theirs)
+        )
         each = [
-            slack.apart(*(self._aligned(slack.widened(x)) for x in pair), unit=unit)
-            for pair, unit, inexact in zip(pairs, units, self.inexact, strict=True)
+            slack.apart(a, b, unit)
+            for a, b, unit, inexact in zip(own, other, units, self.inexact, strict=True)
             if inexact
         ]
         return jnp.max(jnp.stack(each))
@@ -346,7 +349,7 @@ class Sign(DecisionForm):
     def apart(self, mine: list[Array], theirs: list[Array]) -> Array:
         """The largest distance of the value from the replayed one, in units of its slack."""
         [allowed] = self.slacks(mine, origin.SMALL)
-        return slack.apart(*map(self._value, (mine, theirs)), unit=allowed / origin.SMALL)
+        return slack.apart(self._value(mine), self._value(theirs), allowed / origin.SMALL)
 
     def _value(self, operands: list[Array]) -> Array:
         return slack.widened(operands[0]).reshape(_joined(self.shape))

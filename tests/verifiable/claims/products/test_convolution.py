@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.helpers.contractions import Case, check_maps, conv, conv_cases
@@ -12,7 +12,7 @@ from verifiable.claims.products.product import contraction
 
 
 @given(case=conv_cases(), seed=st.integers(0, 2**32))
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=8)
 def test_conv_general_dilated_as_linear_maps(case: Case, seed: int):
     check_maps(case, seed)
 

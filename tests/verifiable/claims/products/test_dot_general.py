@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.helpers.contractions import Case, check_maps, dot_cases, matrix_form
@@ -10,7 +10,7 @@ from verifiable.claims.products.dot_general import DotGeneral
 
 
 @given(case=dot_cases(), seed=st.integers(0, 2**32))
-@settings(max_examples=16, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=16)
 def test_dot_general_as_linear_maps(case: Case, seed: int):
     check_maps(case, seed)
 

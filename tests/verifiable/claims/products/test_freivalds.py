@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from jax import lax
 from scipy import special
@@ -144,19 +144,19 @@ paths = st.sampled_from([*PATHS.values(), *EXACT_PATHS.values()])
     ("float16", "float16"),
     13452596,
 )
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=8)
 def test_random_dot_generals(case: Case, path: tuple[str, str], seed: int):
     check_case(case, path, seed)
 
 
 @given(case=conv_cases(), path=paths, seed=st.integers(0, 2**32))
-@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=5)
 def test_random_convolutions(case: Case, path: tuple[str, str], seed: int):
     check_case(case, path, seed)
 
 
 @given(case=dot_cases(max_side=2), at=st.integers(0, 2**16), seed=st.integers(0, 2**32))
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=8)
 def test_what_the_near_operand_gives_adds_up_over_parts(case: Case, at: int, seed: int):
     lhs, rhs = operands_of(case, "float32", np.random.default_rng(seed))
     near, far = ((lhs, rhs), (rhs, lhs))[case.near]

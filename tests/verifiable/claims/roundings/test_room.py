@@ -10,21 +10,11 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from tests.helpers.roundings import F32, LEVELS, narrowing
 from verifiable.claims.roundings.rounding import Rounding
-from verifiable.claims.roundings.steps import RoundingStep
 
-F32, I8 = np.dtype(np.float32), np.dtype(np.int8)
 BF16 = np.dtype(ml_dtypes.bfloat16)
-
-INT8 = (
-    RoundingStep(kind="round"),
-    RoundingStep(kind="clamp", low=-127.0, high=127.0),
-    RoundingStep(kind="cast", dtype=I8),
-)
-FORMS = {
-    "bfloat16": Rounding(steps=(RoundingStep(kind="narrow", dtype=BF16),), source=F32, dtype=BF16),
-    "int8": Rounding(steps=INT8, source=F32, dtype=I8),
-}
+FORMS = {"bfloat16": narrowing(BF16), "int8": LEVELS}
 
 
 @pytest.mark.parametrize("name", FORMS)

@@ -13,34 +13,20 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from tests.helpers.roundings import F32, I8, LEVELS, narrowing
 from verifiable.claims.form import Yardstick
 from verifiable.claims.roundings.axes import LAST, in_rows
 from verifiable.claims.roundings.rounding import Rounding
-from verifiable.claims.roundings.steps import RoundingStep
 from verifiable.claims.statistic import Statistic
 
-F32, I8 = np.dtype(np.float32), np.dtype(np.int8)
 BF16, F8 = np.dtype(ml_dtypes.bfloat16), np.dtype(ml_dtypes.float8_e4m3fn)
 INF, NAN = math.inf, math.nan
 EPS, TINY = 2.0**-10, 2.0**-126
 GIVEN = Yardstick(eps=EPS)
 RNG = np.random.default_rng(17)
 ITSELF = Rounding(steps=(), source=F32, dtype=F32)
-LEVELS = Rounding(
-    steps=(
-        RoundingStep(kind="round"),
-        RoundingStep(kind="clamp", low=-127.0, high=127.0),
-        RoundingStep(kind="cast", dtype=I8),
-    ),
-    source=F32,
-    dtype=I8,
-)
 
 Matrix = np.ndarray[Any, Any]
-
-
-def narrowing(dtype: np.dtype[Any]) -> Rounding:
-    return Rounding(steps=(RoundingStep(kind="narrow", dtype=dtype),), source=F32, dtype=dtype)
 
 
 def evaluated(function: Callable[..., Any], *arrays: Any) -> Any:

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.helpers.roundings import LEVELS, narrowing
 from verifiable.claims.form import Yardstick
-from verifiable.claims.roundings.rounding import Rounding
 from verifiable.claims.roundings.steps import RoundingStep
 
 STEPS = {
@@ -22,17 +22,7 @@ STEPS = {
     "truncate": RoundingStep(kind="truncate", dtype=np.dtype(np.int8)),
     "clamp": RoundingStep(kind="clamp", low=-2.0, high=3.0),
 }
-F32, F16, I8 = (np.dtype(x) for x in (np.float32, np.float16, np.int8))
-HALF = Rounding(steps=(RoundingStep(kind="narrow", dtype=F16),), source=F32, dtype=F16)
-INT8 = Rounding(
-    steps=(
-        RoundingStep(kind="round"),
-        RoundingStep(kind="clamp", low=-127, high=127),
-        RoundingStep(kind="cast", dtype=I8),
-    ),
-    source=F32,
-    dtype=I8,
-)
+HALF = narrowing(np.float16)
 
 
 @pytest.mark.parametrize("kind", STEPS)
@@ -69,7 +59,7 @@ def test_a_row_that_is_nan_on_every_device_leaves_nothing_to_choose():
 
 
 def test_a_smooth_rounding_is_the_rounded_value_and_moves_as_the_value():
-    form = INT8
+    form = LEVELS
     with jax.enable_x64(True):
         x = jnp.asarray([0.25, 1.75, -3.5, 300], jnp.float32)
         smooth: Any = functools.partial(form.smooth, None, [])
